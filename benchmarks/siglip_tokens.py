@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20_000, help="texts of each kind")
     options = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from ernie_vil2.data.tokenizer_files import open_tokenizer
+    from ernie_vil2.data.tokenizer import open_tokenizer
 
     tokenizer = open_tokenizer(options.folder, LENGTH, "siglip")
     for kind, share in (

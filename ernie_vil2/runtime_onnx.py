@@ -18,8 +18,7 @@ import numpy as np
 
 from ernie_vil2.data.decoding import check_image_size
 from ernie_vil2.data.preprocessing import Preprocessing, encode_batches, encode_by_shape
-from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.data.tokenizer_files import open_tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer, open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.export_folder import (

@@ -193,7 +193,7 @@ def trim_model(model: StoredModel, rows: Sequence[int], source: str | None = Non
 
     import numpy as np
 
-    from ernie_vil2.data.tokenizer_files import LibraryTokenizer
+    from ernie_vil2.data.tokenizer import LibraryTokenizer
     from ernie_vil2.data.trimming import trim_tokenizer
     from ernie_vil2.models.weights.format import WORD_EMBEDDING
     from ernie_vil2.towers.transformer import text_variant

@@ -1,33 +1,19 @@
-"""Tokenizers made from the files in a model's folder, of any project.
-
-The `tokenizers` library computes BPE, unigrams and word pieces of other projects' models.
-"""
+"""Vocabulary files of any project, found in a model's folder and converted to the text of a `tokenizer.json`."""
 
 from __future__ import annotations
 
 import gzip
-import html
 import importlib.util
 import re
-import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from ernie_vil2.data.sentencepiece import MAX_BYTES, convert_model
-from ernie_vil2.data.tokenizer import TextTokenizer, WordPieceTokenizer
-from ernie_vil2.data.tokenizer_settings import (
-    apply_bert_settings,
-    check_growth,
-    check_special_tokens,
-    find_missing_tokens,
-    find_token,
-    read_settings,
-)
-from ernie_vil2.io.export_folder import WORD_RULES
+from ernie_vil2.data.tokenizer_settings import find_token
+from ernie_vil2.io.export_folder import LIBRARY_RULES
 from ernie_vil2.io.files import load_json, parse_json, read_text, stat_regular_file
 from ernie_vil2.io.run_folder import TOKENIZER as FILE
 from ernie_vil2.io.run_folder import VOCABULARY
@@ -60,160 +46,9 @@ _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 # The start and end tokens of CLIP, and those of OpenCLIP in the same places.
 _START_TOKENS, _END_TOKENS = ("<|startoftext|>", "<start_of_text>"), ("<|endoftext|>", "<end_of_text>")
 
-# A text with several kinds of characters, encoded when a file is opened, because the library panics on some patterns.
-_PROBE = "A cat, 2 dogs! \u732b\u548c\u72d7 \u00e9\U0001f600"
-
-_WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def _collapse_spaces(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _repair(text: str) -> str:
-    """Repair wrong encodings and HTML entities, as OpenCLIP does before everything else."""
-    import ftfy
-
-    return html.unescape(html.unescape(ftfy.fix_text(text))).strip()
-
-
-def _clean_siglip(text: str) -> str:
-    return re.sub(r"\s+", " ", text.lower().translate(_WITHOUT_PUNCTUATION)).strip()
-
-
-def _clean_open_clip(text: str) -> str:
-    return _collapse_spaces(_repair(text))
-
-
-def _clean_open_clip_lower(text: str) -> str:
-    return _clean_open_clip(text).lower()
-
-
-def _clean_open_clip_canonical(text: str) -> str:
-    return _collapse_spaces(_repair(text).replace("_", " ").translate(_WITHOUT_PUNCTUATION).lower())
-
-
-class Dialect(NamedTuple):
-    """What a project does to a text besides tokenising it.
-
-    clean: function that cleans the text first.
-    around_special: whether special tokens in the text are left out of the cleaning.
-    to_full_length: whether texts are padded to the maximum length, which matters for models that do not mask padding.
-    """
-
-    clean: Callable[[str], str] | None = None
-    around_special: bool = False
-    to_full_length: bool = False
-
-
-DIALECTS = {
-    "bert": Dialect(),
-    "clip": Dialect(),
-    "xlm_roberta": Dialect(),
-    "siglip": Dialect(_clean_siglip, around_special=True, to_full_length=True),
-    "siglip2": Dialect(str.lower, to_full_length=True),
-    "open_clip": Dialect(_clean_open_clip_lower),
-    "open_clip_hf": Dialect(_clean_open_clip, to_full_length=True),
-    "open_clip_lower": Dialect(_clean_open_clip_lower, to_full_length=True),
-    "open_clip_canonical": Dialect(_clean_open_clip_canonical, to_full_length=True),
-}
-"""The dialects by `Model.text.tokenizer`.
-
-- bert, clip, xlm_roberta: transformers' tokenizers, which clean texts as their file says.
-- siglip, siglip2: transformers' tokenizers of SigLIP and of SigLIP 2 (FG-CLIP 2), which lower the case, the former
-  also without punctuation.
-- open_clip: OpenCLIP's own BPE.
-- open_clip_*: what OpenCLIP does before it calls a tokenizer of transformers.
-"""
-
-
-class LibraryTokenizer(TextTokenizer):
-    """A tokenizer of a `tokenizer.json`; see `TextTokenizer`.
-
-    Args:
-        content: text of the file. Its `padding` names the padding token; its lengths are ignored.
-        max_length: maximum number of tokens of a text, with special tokens; a text that is cut keeps its end token.
-        rules: a name of `DIALECTS`.
-
-    Raises:
-        ValueError: the text is not such a file, or `max_length` leaves no room besides the special tokens.
-    """
-
-    def __init__(self, content: str, max_length: int, rules: str):
-        settings = parse_json(content)
-        if isinstance(settings, dict):
-            check_growth(settings)
-        self.library = _parse(content)
-        self.content, self.max_length, self.rules = content, max_length, rules
-        self._dialect = DIALECTS[rules]
-        self.to_full_length = self._dialect.to_full_length
-
-        # Find the special tokens around every text, and try the file with a probe.
-        self.library.no_padding()
-        self.library.no_truncation()
-        special_ids = self._encode("").ids
-        self._encode(_PROBE)
-        if max_length <= len(special_ids):
-            raise ValueError(f"texts of {max_length} tokens have no room: {len(special_ids)} are special")
-        self.library.enable_truncation(max_length)
-
-        tokens_by_id = {token_id: token for token, token_id in self.library.get_vocab().items()}
-        self.tokens = [tokens_by_id.get(token_id, "") for token_id in range(max(tokens_by_id) + 1)]
-        self.pad_id: int = (settings.get("padding") or {}).get("pad_id", 0)
-        # CLIP names its end token as the unknown one, but byte pairs can write every text.
-        unknown_id = _find_unknown_id(settings, self.library)
-        self.unknown_id = None if unknown_id in special_ids else unknown_id
-        special_tokens = [token["content"] for token in settings.get("added_tokens", ()) if token.get("special")]
-        self._special: re.Pattern[str] | None = None
-        if special_tokens and self._dialect.around_special:
-            self._special = re.compile(f"({'|'.join(map(re.escape, special_tokens))})")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return LibraryTokenizer, (self.content, self.max_length, self.rules)
-
-    def with_length(self, max_length: int) -> LibraryTokenizer:
-        """Return the same tokenizer for texts of another length."""
-        return self if max_length == self.max_length else LibraryTokenizer(self.content, max_length, self.rules)
-
-    def encode(self, text: str) -> list[int]:
-        return self._encode(self._clean(text)).ids
-
-    def cuts(self, text: str) -> bool:
-        return bool(self._encode(self._clean(text)).overflowing)
-
-    def normalize(self, text: str) -> str:
-        """Return a text as it is split and looked up: cleaned, and changed by the file's normaliser."""
-        text = self._clean(text)
-        normalizer = self.library.normalizer
-        if normalizer is None:
-            return text
-        with _translate_library_errors():
-            return normalizer.normalize_str(text)
-
-    def _encode(self, text: str) -> tokenizers.Encoding:
-        with _translate_library_errors():
-            return self.library.encode(text)
-
-    def files(self) -> dict[str, str]:
-        return {FILE: self.content}
-
-    def identity(self) -> dict[str, object]:
-        digest = blake2b(self.content.encode(), digest_size=16).hexdigest()
-        return {"tokenizer": digest, "rules": self.rules, "max_length": self.max_length}
-
-    def _clean(self, text: str) -> str:
-        text = text.encode("utf-8", "replace").decode("utf-8")  # without lone surrogates, which the library refuses
-        if self._dialect.clean is None:
-            return text
-        if self._special is None:
-            return self._dialect.clean(text)
-        segments = self._special.split(text)
-        segments[::2] = map(self._dialect.clean, segments[::2])  # the others are special tokens
-        return "".join(segments)
-
 
 @contextmanager
-def _translate_library_errors() -> Iterator[None]:
+def translate_library_errors() -> Iterator[None]:
     """Turn the library's errors in the block into ValueError; some patterns make it panic on a text."""
     try:
         yield
@@ -223,79 +58,12 @@ def _translate_library_errors() -> Iterator[None]:
         raise ValueError(f"the tokenizers library fails with this {FILE}: {str(error)[:200]}") from None
 
 
-def _parse(content: str) -> tokenizers.Tokenizer:
+def parse_tokenizer(content: str) -> tokenizers.Tokenizer:
+    """Parse the text of a tokenizer.json; ValueError if the library refuses it."""
     import tokenizers
 
-    with _translate_library_errors():
+    with translate_library_errors():
         return tokenizers.Tokenizer.from_str(content)
-
-
-def _find_unknown_id(settings: dict[str, Any], library: tokenizers.Tokenizer) -> int | None:
-    model = settings.get("model", {})
-    if "unk_id" in model:
-        return model["unk_id"]
-    if model.get("unk_token"):
-        return library.token_to_id(model["unk_token"])
-    return None
-
-
-def open_tokenizer(
-    source: str | Path | Sequence[str] | None, max_length: int, rules: str, settings_folder: Path | None = None
-) -> TextTokenizer:
-    """Open the tokenizer of a vocabulary.
-
-    Args:
-        source: file of a vocabulary (`vocab.txt`, `tokenizer.json`, `vocab.json` with `merges.txt` next to it, a
-            sentencepiece `.model`, or OpenCLIP's file of merges), a folder that holds one, or the tokens of a
-            `vocab.txt`. None: the packaged vocabulary of ERNIE 3.0, or of CLIP if `rules` is "open_clip" or "clip",
-            which is also used for a folder without one.
-        max_length: maximum number of tokens of a text, with special tokens.
-        rules: a value of `Model.text.tokenizer`.
-        settings_folder: folder whose `tokenizer_config.json` is used; None: that of the file.
-
-    Raises:
-        FileNotFoundError: there is no such file, or none in the folder.
-        ValueError: a file is damaged or does not match `rules`; the message names it.
-    """
-    if rules in WORD_RULES:
-        if isinstance(source, str | Path) and Path(source).is_dir():
-            source = Path(source, VOCABULARY)
-        return WordPieceTokenizer(cast("Path | list[str] | None", source), max_length, cast(Any, rules))
-    return _open_library_tokenizer(cast("str | Path | None", source), max_length, rules, settings_folder)
-
-
-def read_tokens(path: Path) -> list[str]:
-    """Return the tokens of a `vocab.txt` or `tokenizer.json` in the order of their ids.
-
-    Errors are those of `open_tokenizer`.
-    """
-    return open_tokenizer(path, 512, "bert" if path.name == FILE else "official").tokens
-
-
-def _open_library_tokenizer(
-    source: str | Path | None, max_length: int, rules: str, settings_folder: Path | None
-) -> LibraryTokenizer:
-    path = find_vocabulary_file(source, rules)
-    folder = settings_folder or path.parent
-    try:
-        content, settings = _make_tokenizer_json(path, rules, folder), read_settings(folder, rules)
-        if settings and rules == "bert":
-            content = apply_bert_settings(content, settings)
-        tokenizer = LibraryTokenizer(content, max_length, rules)
-        # Tokens can be added only to a tokenizer of the library, whose text is then opened again.
-        missing_tokens = find_missing_tokens(tokenizer.library, settings)
-        if missing_tokens:
-            library = _parse(content)
-            library.add_tokens(missing_tokens)
-            tokenizer = LibraryTokenizer(library.to_str(), max_length, rules)
-        check_special_tokens(tokenizer.library, settings, rules)
-        return tokenizer
-    except OSError:
-        raise
-    except Exception as error:  # the library raises plain Exception; a damaged file leads to KeyError and the like
-        has_message = isinstance(error, ValueError) or type(error) is Exception
-        cause = error if has_message else f"not of a tokenizer of the kind {rules} ({type(error).__name__})"
-        raise ValueError(f"vocabulary {path}: {cause}") from None
 
 
 def find_vocabulary_file(source: str | Path | None, rules: str) -> Path:
@@ -306,7 +74,7 @@ def find_vocabulary_file(source: str | Path | None, rules: str) -> Path:
     """
     # Folders with the rules of this package have a vocab.txt.
     names: tuple[str, ...] = (VOCABULARY,)
-    if rules in DIALECTS:
+    if rules in LIBRARY_RULES:
         names = _FILES_OF_RULES.get(rules, (FILE, *_SENTENCEPIECE_FILES))
     if source is not None:
         for path in (Path(source), *(Path(source, name) for name in names)):
@@ -334,7 +102,7 @@ def _find_clip_merges() -> Path:
     return CLIP_BPE
 
 
-def _make_tokenizer_json(path: Path, rules: str, folder: Path) -> str:
+def make_tokenizer_json(path: Path, rules: str, folder: Path) -> str:
     """Return the text of a tokenizer.json for a vocabulary file of any kind; `folder` names the padding token."""
     pad_token = _find_special_token(folder, "pad_token")
     if path.suffix == ".model":
@@ -372,7 +140,7 @@ def _set_padding(content: str, token: str | None, is_required: bool = False) -> 
     Raises:
         ValueError: the vocabulary lacks the token and `is_required`, because the folder names it.
     """
-    library = _parse(content)
+    library = parse_tokenizer(content)
     token_id = library.token_to_id(token) if token else None
     if token_id is None and is_required:
         raise ValueError(

@@ -26,7 +26,7 @@ _REQUIRED: dict[str, dict[str, Any]] = {
     "bert": _COMMON,
     "clip": _COMMON | {"add_prefix_space": False},
     "xlm_roberta": _COMMON | {"add_prefix_space": True},
-    # SigLIP's texts are lowered before they reach the library, see `tokenizer_files.DIALECTS`.
+    # SigLIP's texts are lowered before they reach the library, see `tokenizer.DIALECTS`.
     "siglip": _COMMON | {"do_lower_case": True},
     "siglip2": _COMMON | {"do_lower_case": True},
     "open_clip_hf": _COMMON,

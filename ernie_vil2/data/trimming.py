@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_vil2.data.sentencepiece import remove_pieces
-from ernie_vil2.data.tokenizer import TextTokenizer, WordPieceTokenizer
-from ernie_vil2.data.tokenizer_files import MAX_CHARACTERS, LibraryTokenizer, byte_characters
+from ernie_vil2.data.tokenizer import LibraryTokenizer, TextTokenizer, WordPieceTokenizer
+from ernie_vil2.data.tokenizer_files import MAX_CHARACTERS, byte_characters
 from ernie_vil2.io.files import load_json, parse_json, read_text, write_json, write_text
 from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY
 

@@ -27,8 +27,7 @@ from ernie_vil2.data.preprocessing import (
 )
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
-from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.data.tokenizer_files import open_tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer, open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.encoder.exports import open_export

@@ -13,7 +13,7 @@
     state.json                  `State`, and the version of its keys
     config.yaml                 the resolved configuration
     vocab.txt                   the tokens in the order of their ids, so that the folder can be used alone; other
-                                people's models have tokenizer.json instead, see data/tokenizer_files.py
+                                people's models have tokenizer.json instead, see data/tokenizer.py
     integrity.json              size and SHA-256 of the other files, and reference embeddings of the model, see
                                 models/weights/integrity.py
     evaluation.json             the best evaluation up to this step, if this step was evaluated after it was saved

@@ -16,7 +16,7 @@ from paddle import nn
 from paddle.base import core
 
 from ernie_vil2.config import Config
-from ernie_vil2.data.tokenizer_files import open_tokenizer
+from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.device.extras import installed
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.models import DualEncoder, build_dual_encoder

@@ -9,8 +9,7 @@ from paddle import nn
 
 from ernie_vil2.config import Config, ConfigError, TrainingConfig, TuningConfig
 from ernie_vil2.data.loader import Batch, SampleRows
-from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.data.tokenizer_files import open_tokenizer
+from ernie_vil2.data.tokenizer import TextTokenizer, open_tokenizer
 from ernie_vil2.models import DualEncoder, has_weight_decay
 from ernie_vil2.models.dual_encoder import compute_rate_factors, match_parameters
 from ernie_vil2.models.heads import HEAD_PREFIX

@@ -8,7 +8,8 @@ import string
 import numpy as np
 import pytest
 
-from ernie_vil2.data.tokenizer_files import CLIP_BPE, LibraryTokenizer, open_tokenizer
+from ernie_vil2.data.tokenizer import LibraryTokenizer, open_tokenizer
+from ernie_vil2.data.tokenizer_files import CLIP_BPE
 from tests.support.other_families import FAMILY_FIXTURES, FOLDERS, copy_folder
 from tests.support.paths import FIXTURES
 

@@ -8,8 +8,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.cli import run
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, WordPieceTokenizer, read_vocabulary
-from ernie_vil2.data.tokenizer_files import open_tokenizer
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, WordPieceTokenizer, open_tokenizer, read_vocabulary
 from ernie_vil2.data.trimming import (
     count_missing_tokens,
     find_ids_of_characters,

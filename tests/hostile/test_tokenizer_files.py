@@ -11,7 +11,7 @@ import time
 import pytest
 
 from ernie_vil2.data.sentencepiece import MAX_PIECES
-from ernie_vil2.data.tokenizer_files import LibraryTokenizer, open_tokenizer
+from ernie_vil2.data.tokenizer import LibraryTokenizer, open_tokenizer
 from ernie_vil2.data.tokenizer_settings import MAX_GROWTH
 
 tokenizers = pytest.importorskip("tokenizers")

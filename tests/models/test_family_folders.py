@@ -8,7 +8,7 @@ from paddle import nn
 from tokenizers import Tokenizer, models
 
 from ernie_vil2 import load_model
-from ernie_vil2.data.tokenizer_files import open_tokenizer
+from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.models.weights.files import read_weights, set_weights
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.torch_files import write_torch

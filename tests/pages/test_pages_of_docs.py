@@ -9,7 +9,7 @@ import yaml
 
 from ernie_vil2.cli import make_parser
 from ernie_vil2.config import load_config
-from ernie_vil2.data.tokenizer_files import DIALECTS
+from ernie_vil2.data.tokenizer import DIALECTS
 from ernie_vil2.evaluation.protocol import PROTOCOLS
 from ernie_vil2.evaluation.published import read_published
 from tests.support.page_commands import PAGES, TOOLS, split_page

@@ -19,8 +19,7 @@ import numpy as np
 import paddle
 
 from ernie_vil2.config import Config
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, TextTokenizer
-from ernie_vil2.data.tokenizer_files import LibraryTokenizer, open_tokenizer
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, LibraryTokenizer, TextTokenizer, open_tokenizer
 from ernie_vil2.io import hub
 from ernie_vil2.io.export_folder import EXPORT_INFO
 from ernie_vil2.io.files import atomic_folder, load_json

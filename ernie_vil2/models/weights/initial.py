@@ -25,8 +25,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import Config, ConfigError, ModelConfig, validate_config
-from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY
-from ernie_vil2.data.tokenizer_files import open_tokenizer, read_tokens
+from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, open_tokenizer, read_tokens
 from ernie_vil2.io import hub
 from ernie_vil2.io.run_folder import CONFIG, resolve_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder
