@@ -108,11 +108,11 @@ def maps(data: str, count: int) -> dict[str, float]:
     for step in steps:
         step.check()
         for pair, _ in pairs:  # whatever steps share counts for each
-            vars(pair).pop("small", None), vars(pair).pop("thumbnails", None)
+            vars(pair).pop("small_pixels", None), vars(pair).pop("thumbnails", None)
         spent = seconds(lambda step=step: [step.measure(pair) for pair, _ in pairs])
         rates[step.name] = len(pairs) / max(spent, 1e-9)
     for pair, _ in pairs:
-        vars(pair).pop("small", None), vars(pair).pop("thumbnails", None)
+        vars(pair).pop("small_pixels", None), vars(pair).pop("thumbnails", None)
     rates["all steps"] = len(pairs) / seconds(lambda: [step.measure(pair) for pair, _ in pairs for step in steps])
 
     def plain() -> list:
@@ -150,7 +150,7 @@ class Memory:
 
 def joins(rows: int) -> dict[str, str]:
     """Rules, equal captions of many images, equal images, and the table, of made measures."""
-    from ernie_vil2.apps.curation.joins import Joins, Measured
+    from ernie_vil2.apps.curation.joins import Joins, MeasuresFile
     from ernie_vil2.apps.curation.run import decide, write_table
     from ernie_vil2.apps.curation.step import load_steps
 
@@ -158,7 +158,8 @@ def joins(rows: int) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         sizes = [min(PART, rows - first) for first in range(0, rows, PART)]
         parts = [
-            Measured(made_part(Path(folder), number, size, rows), PART * number) for number, size in enumerate(sizes)
+            MeasuresFile(made_part(Path(folder), number, size, rows), PART * number)
+            for number, size in enumerate(sizes)
         ]
         with Memory() as memory:
             start, clock = time.process_time(), time.perf_counter()
@@ -194,7 +195,7 @@ def made_part(folder: Path, number: int, size: int, rows: int) -> Path:
             "row": pa.array(np.arange(size), pa.int32()),
             "key": pa.array([f"{number:05}{row:06}" for row in range(size)]),
             "id": pa.array(rng.integers(0, 2**62, size), pa.uint64()),
-            "bad": pa.array(np.where(rng.random(size) < 0.01, "broken image", None), pa.string()),
+            "error": pa.array(np.where(rng.random(size) < 0.01, "broken image", None), pa.string()),
             "languages": pa.array(rng.choice(["en", "zh", "other"], size, p=[0.5, 0.4, 0.1])),
             "characters": pa.array(rng.integers(1, 200, size), pa.int32()),
             "words": pa.array(rng.integers(1, 40, size), pa.int32()),

@@ -54,9 +54,9 @@ def read_fates(folder: Path, keys: Iterable[str]) -> dict[str, Fate]:
     """
     from pyarrow import dataset
 
-    table = dataset.dataset(folder / "table").to_table(["key", "kept", "step", "reason"])
+    table = dataset.dataset(folder / "table").to_table(["key", "is_kept", "step", "reason"])
     found = {
-        Path(row["key"]).name.partition(".")[0]: Fate(row["kept"], row["step"] or "", row["reason"] or "")
+        Path(row["key"]).name.partition(".")[0]: Fate(row["is_kept"], row["step"] or "", row["reason"] or "")
         for row in table.to_pylist()
     }
     if missing := [key for key in keys if key not in found]:

@@ -50,7 +50,7 @@ def test_the_crawl_is_made_curated_trained_on_and_compared(tmp_path):
         assert text in commands
         commands = commands.replace(text, replacement)
     printed = walk(tmp_path, commands).stdout
-    num_pairs = json.loads((tmp_path / "runs" / "crawl" / "curated" / "curation.json").read_text())["kept"]
+    num_pairs = json.loads((tmp_path / "runs" / "crawl" / "curated" / "curation.json").read_text())["num_kept"]
     assert f"{num_pairs} of 500 pairs stay" in printed
     lost = re.search(r"^\| good, lost \| (\d+) \| (\d+) \|", printed, re.MULTILINE)
     assert int(lost[1]) > 120 and int(lost[2]) <= 3

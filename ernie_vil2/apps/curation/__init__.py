@@ -1,7 +1,7 @@
-"""From a crawl to a training set: every removal with its reason, in a table that training takes as `Data.select`.
+"""Curation of a crawl: a table of every pair, whether it stays and why not, for training by `Data.select`.
 
-Steps measure the pairs of a shard in one pass (maps, in `measures.py`), and decide by joins over all of them
-(`joins.py`, in DuckDB). `docs/curate.md` is the guide.
+Steps measure the pairs of a shard in one pass (`measures.py`), and decide by joins over all measures in DuckDB
+(`joins.py`). `docs/curate.md` is the guide.
 """
 
 from ernie_vil2.apps.curation.run import curate

@@ -5,9 +5,10 @@
     python tools/curate.py --data crawl --output curated -o score.model=runs/mine -o 'leaks.benchmarks=[coco-cn]'
     python tools/train.py -o 'Data.train=[crawl]' -o Data.select=curated
 
-The output holds the table (Parquet, a row per pair with every measure, whether it stays, and why not), curation.json
-and a page; the data are not copied. Stopped or killed, the same command continues; a new shard costs only itself, and
-another threshold no measuring. docs/curate.md has the steps, their settings and the columns.
+The output folder holds a table in Parquet, with a row per pair: every measure, whether the pair stays, and why not. It
+also holds curation.json and a page; the data are not copied. If the command is stopped or killed, the same command
+continues. A new shard costs only its own measures, and another threshold measures nothing. docs/curate.md describes the
+steps, their settings and the columns.
 """
 
 import argparse
@@ -20,25 +21,26 @@ from ernie_vil2.device.extras import require
 from ernie_vil2.device.launch import launched_rank
 
 
-def share(text: str) -> tuple[int, int]:
-    """The number of a share, from 0, and how many there are, of I/N."""
-    number, slash, shares = text.partition("/")
-    if not (slash and number.isdecimal() and shares.isdecimal() and 1 <= int(number) <= int(shares)):
-        raise ArgumentTypeError(f"{text}: write I/N, the share from 1 to N and how many there are, as 2/8")
-    return int(number) - 1, int(shares)
+def parse_share(text: str) -> tuple[int, int]:
+    """Return from I/N the number of the share, counted from 0, and the number of shares."""
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ArgumentTypeError(f"{text}: write I/N, the number of the share, from 1, and the number of shares: 2/8")
+    return int(number) - 1, int(count)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    arguments.add_sources(parser, "--data", "SOURCE", "whatever Data.train takes")
+    """Add the options of `ernie-vil2 curate`."""
+    arguments.add_sources(parser, "--data", "SOURCE", "pairs, in any form that Data.train takes")
     arguments.add_pipe_option(parser)
-    parser.add_argument("--output", type=arguments.output_folder, metavar="FOLDER", help="folder of the table")
+    parser.add_argument("--output", type=arguments.output_folder, metavar="FOLDER", help="folder to write")
     parser.add_argument(
         "-c",
         "--config",
         type=arguments.configuration,
         default="configs/curate/web_zh_en.yaml",
         metavar="FILE",
-        help="YAML with a section per step; default: configs/curate/web_zh_en.yaml",
+        help="YAML file with a section for each step; default: configs/curate/web_zh_en.yaml",
     )
     parser.add_argument(
         "-o",
@@ -46,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="step.key=value",
-        help="sets one value, step=null leaves a step out; may be repeated",
+        help="set one value; step=null leaves a step out; may be repeated",
     )
     arguments.add_import_option(parser)
     arguments.add_field_option(parser, DataSpec, "layout")
@@ -57,30 +59,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes",
         type=arguments.count,
         metavar="N",
-        help="that measure; default: one for each core that may be used",
+        help="number of processes that measure; default: one for each usable core",
     )
     parser.add_argument(
         "--memory",
         type=arguments.amount,
         default=1.0,
         metavar="GB",
-        help="of the joins, which put the rest on the disk; default 1",
+        help="memory of the joins, which put the rest on the disk; default 1",
     )
     parser.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="measure on a Ray cluster, whose nodes see data and output "
-        "under the same paths: auto, HOST:PORT, or local",
+        help="measure on a Ray cluster: auto, HOST:PORT, or local; all nodes need the data and the output under the "
+        "same paths",
     )
     parser.add_argument(
         "--share",
-        type=share,
+        type=parse_share,
         metavar="I/N",
-        help="measure only this share of the shards, as each rank of a launcher does; a run without it joins them",
+        help="measure only this share of the shards; when all are measured, a run without it joins them. Ranks of a "
+        "launcher take a share each",
     )
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run `ernie-vil2 curate` and return its exit code."""
     if not args.data or not args.output:
         raise ValueError("give --data SOURCE and --output FOLDER")
     require("a curation", "duckdb", "pyarrow")
@@ -91,15 +95,15 @@ def run(args: argparse.Namespace) -> int:
 
     steps = load_steps(args.config, args.override)
     open_data = partial(open_sources, arguments.make_data_spec(args, default_split=TRAIN))
-    processes = args.processes or usable_cores()
+    num_processes = args.processes or usable_cores()
     share = args.share
-    rank, ranks = launched_rank()
-    if share is None and ranks > 1:
-        share = rank, ranks  # a launcher's ranks measure a share each
-    done = curate(open_data(), steps, args.output, processes, args.memory, share, args.ray, open_data)
-    if done is None:
-        print("the share is measured; when all are, run without --share")
+    rank, num_ranks = launched_rank()
+    if share is None and num_ranks > 1:
+        share = rank, num_ranks
+    curation = curate(open_data(), steps, args.output, num_processes, args.memory, share, args.ray, open_data)
+    if curation is None:
+        print("this share is measured; when all shares are, run the command without --share")
         return 0
-    print(done)
+    print(curation)
     print(f"\nwritten: {args.output}; train with -o Data.select={args.output}")
     return 0

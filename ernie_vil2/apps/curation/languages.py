@@ -1,4 +1,4 @@
-"""The language of a caption, by plain rules: its script, and words that only sentences of a language have."""
+"""Language detection for captions, by script and by function words."""
 
 import re
 import unicodedata
@@ -10,17 +10,18 @@ Language = Literal["zh", "en", "other"]
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _KANA_HANGUL = re.compile("[\u3041-\u3096\u30a1-\u30fa\u1100-\u11ff\uac00-\ud7af]")
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
-_OTHER = re.compile("[\u0370-\u1fff\u2c00-\u2dff\ua000-\ua4cf\ua500-\uabff\ufb1d-\ufdff\ufe70-\ufeff]")
+_OTHER_SCRIPT = re.compile("[\u0370-\u1fff\u2c00-\u2dff\ua000-\ua4cf\ua500-\uabff\ufb1d-\ufdff\ufe70-\ufeff]")
 _WORD = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+")
 
-ENGLISH = frozenset(
+# Function words, because nouns and names wander between languages, and function words hardly do.
+ENGLISH_WORDS = frozenset(
     """the of and is are was were to for with by from on at as an it its his her their this that these those you your
     our my we they he she which who what where when how not no be been has have had will would can could should or but
     if into over under near between after before about above below through during without within against while
     than then there here all more most other some such only own same so too very up down out off again both each
     few any""".split()  # noqa: SIM905  -- words are read as a text
 )
-FOREIGN = frozenset(
+FOREIGN_WORDS = frozenset(
     """der die das und ist nicht ein eine einen einem einer eines mit auf für von zu im dem den des bei aus nach über
     unter sich auch wie oder aber als wir ihr sie es zum zur vom am beim wird werden sind haben hat kein keine
     sehr noch le la les un une des du et est dans pour avec sur par au aux que qui ce cette ces son sa ses leur
@@ -34,48 +35,57 @@ FOREIGN = frozenset(
     dla oraz ten ta to jak po pod przy nad ve bir bu için ile da de çok olan gibi daha ne yang dan di ke dari
     untuk dengan pada adalah ini itu tidak akan atau oleh juga dalam ja ei se on että mutta sekä kuin tai joka
     ovat a az egy és nem hogy van meg csak vagy và của là có một các cho không với được trong""".split()  # noqa: SIM905  -- words are read as a text
-) - {*ENGLISH, *"a do den die hat i men o om per pod so tai ten van yang".split()}  # noqa: SIM905  -- words are read as a text
-"""Of German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish, Turkish, Indonesian, Finnish,
-Hungarian and Vietnamese, without those that are English words as well."""
+) - {*ENGLISH_WORDS, *"a do den die hat i men o om per pod so tai ten van yang".split()}  # noqa: SIM905  -- words are read as a text
+"""Function words of German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish, Turkish, Indonesian,
+Finnish, Hungarian and Vietnamese, without those that are English words as well."""
 
-LOANS = frozenset(
+LOANWORDS = frozenset(
     "café cafés crêpe crêpes déjà décor entrée façade jalapeño jalapeños naïve piña piñata résumé sauté sautéed".split()  # noqa: SIM905  -- words are read as a text
 )
-"""With accents, and English."""
-SHORT = 3  # words of a text in which one word says the language
+"""English words with accents."""
+# In a caption of up to this many words a single foreign word decides, unless there is an English function word. In a
+# longer one it may be a name or a dish.
+MAX_SHORT_WORDS = 3
 
 
-def language_of(text: str) -> Language:
-    """zh, en, or other.
+def detect_language(text: str) -> Language:
+    """Return the language of a text: zh, en or other.
 
-    A text with kana, hangul or a script that neither Chinese nor English is written in is `other`, if that is a tenth
-    of its letters or more. Otherwise a Chinese character counts as three Latin letters. Latin letters are English
-    unless words of other languages, or words with accents, are more than the English function words among them and
-    at least a quarter of all: a single one may be a name, or a dish.
+    A text is `other` if at least a tenth of its letters are kana, hangul or of a script that neither Chinese nor
+    English uses. Otherwise a Chinese character weighs as much as three Latin letters. Latin text is English unless it
+    has at least two different foreign words, that is words of other languages or with accents, and more of them than
+    English function words.
     """
-    if text.isascii():  # as most captions are
-        return _latin(text)
-    han = len(HAN.findall(text))
-    latin = len(_LATIN.findall(text))
-    strange = len(_KANA_HANGUL.findall(text)) + len(_OTHER.findall(text))
-    if strange * 10 >= han + latin + strange and strange:
+    if text.isascii():  # a shortcut: most captions are ASCII, and the patterns below need not look at them
+        return _detect_latin_language(text)
+    num_han = len(HAN.findall(text))
+    num_latin = len(_LATIN.findall(text))
+    num_foreign = len(_KANA_HANGUL.findall(text)) + len(_OTHER_SCRIPT.findall(text))
+    if num_foreign and num_foreign * 10 >= num_han + num_latin + num_foreign:
         return "other"
-    if 3 * han >= latin:
-        return "zh" if han else "other"
-    return _latin(unicodedata.normalize("NFC", text))
+    # Product names are often Latin in Chinese captions, and a Chinese word has fewer characters than an English one.
+    if 3 * num_han >= num_latin:
+        return "zh" if num_han else "other"
+    return _detect_latin_language(unicodedata.normalize("NFC", text))
 
 
-def languages_of(texts: Iterable[str]) -> str:
-    """The languages of several captions, each once, in alphabetic order: `en zh`."""
-    return " ".join(sorted(set(map(language_of, texts))))
+def detect_languages(texts: Iterable[str]) -> str:
+    """Return the different languages of several texts, in alphabetic order and separated by spaces: `en zh`."""
+    return " ".join(sorted(set(map(detect_language, texts))))
 
 
-def _latin(text: str) -> Language:
+def _detect_latin_language(text: str) -> Language:
     words = [word.casefold() for word in _WORD.findall(text)]
     if not words:
         return "other"
-    english = sum(word in ENGLISH for word in words)
-    foreign = {word for word in words if word in FOREIGN or not (word.isascii() or word in LOANS)}
-    if len(foreign) >= 2 and len(foreign) > english:
+    num_english = sum(word in ENGLISH_WORDS for word in words)
+    foreign_words = {word for word in words if _is_foreign(word)}
+    if len(foreign_words) >= 2 and len(foreign_words) > num_english:
         return "other"
-    return "other" if foreign and not english and len(words) <= SHORT else "en"
+    if foreign_words and not num_english and len(words) <= MAX_SHORT_WORDS:
+        return "other"
+    return "en"
+
+
+def _is_foreign(word: str) -> bool:
+    return word in FOREIGN_WORDS or not (word.isascii() or word in LOANWORDS)

@@ -1,7 +1,8 @@
-"""The maps: what the steps measure of the pairs of a shard, as a Parquet file that depends on nothing but the shard.
+"""Measures: the values of the steps' columns for every pair, in one Parquet file per shard.
 
-`measure_shard` is a plain function of a job and the number of a shard: processes of this machine call it, ranks of a
-launcher take a share of the shards, and Ray Data runs it on other machines (docs/curate.md).
+A file of measures depends on its shard and the steps alone. `measure_shard` is a plain function of a job and the number
+of a shard, so that anything can call it: processes of this machine, ranks of a launcher, each for a share of the
+shards, and Ray Data on other machines (docs/curate.md).
 """
 
 import json
@@ -17,7 +18,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow import parquet
 
-from ernie_vil2.apps.curation.joins import Measured, read_all
+from ernie_vil2.apps.curation.joins import MeasuresFile, decode_file
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, content_id
@@ -26,15 +27,15 @@ from ernie_vil2.data.shard_processes import CountSamples
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import atomic_write
 
-VERSION = 1  # of the measures; a change makes all again
-BATCH = 1000  # rows that are measured before the bar moves
-COLUMNS = {"row": "int32", "key": "string", "id": "uint64", "bad": "string"}
-"""Of every pair: its row in the shard, the name of its image, the number that its draws follow from, and why it could
-not be read."""
+VERSION = 1  # version of all measures: another number measures every shard again
+BATCH = 1000  # pairs measured between two writes, after which the bar moves; bounds the rows held in memory
+COLUMNS = {"row": "int32", "key": "string", "id": "uint64", "error": "string"}
+"""Columns that no step measures: row of the pair in its shard, name of its image, number from which its random draws
+follow, and the reason why it could not be read."""
 
 
-class PartFile(NamedTuple):
-    """A file of measures or embeddings, as it must be: its columns, and its rows where their number is known."""
+class ExpectedFile(NamedTuple):
+    """What a file of measures or embeddings must look like; `num_rows` is None where the number is not known."""
 
     path: Path
     schema: pa.Schema
@@ -42,13 +43,13 @@ class PartFile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Maps:
-    """What is measured of what, and where the parts are.
+class MeasuringJob:
+    """Pairs to measure, the steps that measure them, and the folder of the files.
 
     Args:
-        source: the pairs.
-        steps: that measure.
-        folder: of the parts.
+        source: source of the pairs.
+        steps: steps that measure.
+        folder: folder of the files of measures.
     """
 
     source: ShardedSource
@@ -57,126 +58,139 @@ class Maps:
 
     @cached_property
     def shards(self) -> list[ShardIdentity]:
+        """Identities of the shards."""
         return identify_shards(self.source)
 
     @cached_property
-    def firsts(self) -> list[int]:
-        """For each shard the number of its first sample."""
+    def first_samples(self) -> list[int]:
+        """Number of the first sample of each shard."""
         ends = self.source.shard_sizes.cumsum()
         return (ends - self.source.shard_sizes).tolist()
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """Columns of a part, with their types."""
+        """Columns of a file of measures, with their types."""
         columns = dict(COLUMNS)
         for step in self.steps:
             columns |= step.columns
-        return pa.schema([(name, arrow_type(kind)) for name, kind in columns.items()])
+        return pa.schema([(name, arrow_type(type_name)) for name, type_name in columns.items()])
 
-    def part(self, shard: int) -> Measured:
-        """Where the measures of a shard are, whether they are there already or not."""
-        made_by = [VERSION, self.shards[shard], [[step.name, step.columns, step.measured_by()] for step in self.steps]]
-        digest = blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
-        return Measured(self.folder / f"{digest}.parquet", self.firsts[shard])
+    def locate_measures(self, shard: int) -> MeasuresFile:
+        """Return the place of a shard's measures, whether or not the file exists."""
+        # The name follows from everything that the measures depend on, so that an existing file is the right one.
+        step_dependencies = [[step.name, step.columns, step.measure_dependencies()] for step in self.steps]
+        dependencies = [VERSION, self.shards[shard], step_dependencies]
+        digest = blake2b(json.dumps(dependencies).encode(), digest_size=12).hexdigest()
+        return MeasuresFile(self.folder / f"{digest}.parquet", self.first_samples[shard])
 
-    def part_file(self, shard: int) -> PartFile:
-        """The file of a shard's measures, as it must be."""
-        return PartFile(self.part(shard).path, self.schema, int(self.source.shard_sizes[shard]))
+    def describe_file(self, shard: int) -> ExpectedFile:
+        """Return what the file of a shard's measures must look like."""
+        return ExpectedFile(self.locate_measures(shard).path, self.schema, int(self.source.shard_sizes[shard]))
 
 
-def measure_shard(maps: Maps, shard: int, count: CountSamples = lambda read: None) -> Path:
-    """Measures the pairs of a shard, and writes the part under its name when it is whole; `count` is called with the
-    pairs read since."""
-    part = maps.part(shard)
-    schema = maps.schema
+def measure_shard(job: MeasuringJob, shard: int, count_samples: CountSamples = lambda num_read: None) -> Path:
+    """Measure the pairs of a shard, and return the path of the file.
+
+    The file appears under its name when it is complete.
+
+    Args:
+        job: what is measured.
+        shard: number of the shard.
+        count_samples: called with the number of pairs measured since the last call.
+    """
+    file_of_shard = job.locate_measures(shard)
+    schema = job.schema
     with (
-        atomic_write(part.path) as aside,
+        atomic_write(file_of_shard.path) as aside,
         aside.open("wb") as file,
         parquet.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
-        size = int(maps.source.shard_sizes[shard])
+        size = int(job.source.shard_sizes[shard])
         for start in range(0, size, BATCH):
             rows = range(start, min(start + BATCH, size))
-            measured = [{"row": row} | _measured(maps, part.first + row) for row in rows]
-            writer.write_table(pa.Table.from_pylist(measured, schema))
-            count(len(rows))
-    return part.path
+            measures = [{"row": row} | _measure_sample(job, file_of_shard.first_sample + row) for row in rows]
+            writer.write_table(pa.Table.from_pylist(measures, schema))
+            count_samples(len(rows))
+    return file_of_shard.path
 
 
-def _measured(maps: Maps, number: int) -> dict[str, Any]:
+def _measure_sample(job: MeasuringJob, number: int) -> dict[str, Any]:
     try:
-        sample = maps.source[number]
+        sample = job.source[number]
     except BadSample as bad:
-        return {"key": bad.name, "bad": str(bad.reason)}
+        return {"key": bad.name, "error": str(bad.reason)}
     values: dict[str, Any] = {
         "key": sample.image_name,
         "id": content_id(sample.image_name + "\n" + sample.text_name, sample.image),
     }
     try:
         pair = Pair(sample)
-        for step in maps.steps:
+        for step in job.steps:
             values |= step.measure(pair)
     except BadSample as bad:
-        values["bad"] = str(bad.reason)
+        values["error"] = str(bad.reason)
     return values
 
 
-def check_parts(files: Iterable[PartFile]) -> None:
-    """Raise ValueError if the footer of one of these files is not that of the part that was written."""
+def check_files(files: Iterable[ExpectedFile]) -> None:
+    """Raise ValueError if the footer of a file is unreadable, or has other columns or another number of rows."""
     for file in files:
         try:
             with parquet.ParquetFile(file.path) as opened:
-                schema, num_rows = opened.schema_arrow, opened.metadata.num_rows
-                is_same = schema.equals(file.schema)
+                has_same_schema = opened.schema_arrow.equals(file.schema)
+                num_rows = opened.metadata.num_rows
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise _damage(file.path, str(error)) from error
-        if not is_same:
-            raise _damage(file.path, "other columns, or columns of other types")
+            raise _describe_damage(file.path, str(error)) from error
+        if not has_same_schema:
+            raise _describe_damage(file.path, "other columns, or columns of other types")
         if file.num_rows is not None and num_rows != file.num_rows:
-            raise _damage(file.path, f"{num_rows:,} rows of {file.num_rows:,}")
+            raise _describe_damage(file.path, f"{num_rows:,} rows instead of {file.num_rows:,}")
 
 
 @contextmanager
-def name_damaged_parts(files: Sequence[PartFile]) -> Iterator[None]:
-    """Turn an error of DuckDB in the block into a ValueError that names the damaged file, if one of these is.
+def name_damaged_files(files: Sequence[ExpectedFile]) -> Iterator[None]:
+    """Turn DuckDB's error in the block into a ValueError that names the damaged file, if one of these is damaged.
 
-    DuckDB's own words name no file, and its error is the same for a damaged file and for a fault of a query, so that
-    every file is read once more on its own.
+    DuckDB's message names no file, and its error is the same for a damaged file and for a wrong query. So every file is
+    read once more by itself to find out.
     """
     try:
         yield
     except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
         if isinstance(error, duckdb.OutOfMemoryException):
             raise
-        check_parts(files)
+        check_files(files)
         for file in files:
             try:
-                read_all(file.path)
+                decode_file(file.path)
             except duckdb.Error as damage:
-                raise _damage(file.path, str(damage)) from error
+                raise _describe_damage(file.path, str(damage)) from error
         raise
 
 
-def _damage(path: Path, reason: str) -> ValueError:
-    reason = reason.partition("\n")[0]
-    return ValueError(f"{path} is damaged ({reason}); remove it, and the same command measures its shard again")
+def _describe_damage(path: Path, reason: str) -> ValueError:
+    first_line = reason.partition("\n")[0]
+    return ValueError(f"{path} is damaged ({first_line}); remove it, and the same command measures its shard again")
 
 
-def arrow_type(kind: str) -> pa.DataType:
-    """An Arrow type by its name, or `list<...>` of one."""
-    if kind.startswith("list<"):
-        return pa.list_(pa.type_for_alias(kind[5:-1]))
-    return pa.type_for_alias(kind)
+def arrow_type(name: str) -> pa.DataType:
+    """Return the Arrow type of a name, or of `list<name>`."""
+    if name.startswith("list<"):
+        return pa.list_(pa.type_for_alias(name[5:-1]))
+    return pa.type_for_alias(name)
 
 
-def measure_on_ray(open_maps: Callable[[], Maps], shards: Sequence[int], address: str) -> None:
-    """Measures shards on the nodes of a Ray cluster, one task a shard, into the same parts of a shared folder.
-
-    MissingPackage if Ray is not installed; ConnectionError if there is no cluster at the address.
+def measure_on_ray(open_job: Callable[[], MeasuringJob], shards: Sequence[int], address: str) -> None:
+    """Measure shards on the nodes of a Ray cluster, one task per shard, into the same files of a shared folder.
 
     Args:
-        open_maps: opens source and steps, in every process that measures; it is pickled.
-        address: of the cluster, as `ray.init` takes it: `auto`, `ray://host:10001`, or `local` for one on this machine.
+        open_job: opens source and steps in every process that measures; it is pickled.
+        shards: numbers of the shards.
+        address: address of the cluster for `ray.init`: `auto`, `ray://host:10001`, or `local` for this machine.
+
+    Raises:
+        MissingPackage: Ray is not installed.
+        ConnectionError: there is no cluster at the address.
     """
     require("--ray", "ray")
     import ray
@@ -187,13 +201,14 @@ def measure_on_ray(open_maps: Callable[[], Maps], shards: Sequence[int], address
         ray.init(address=address, log_to_driver=False)
 
     def measure(row: dict[str, Any]) -> dict[str, Any]:
-        return {"part": str(measure_shard(_opened(open_maps), int(row["shard"])))}
+        return {"path": str(measure_shard(_open_once(open_job), int(row["shard"])))}
 
+    # A block per shard lets Ray balance the nodes by single shards.
     dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
     dataset.map(measure).materialize()
 
 
 @cache
-def _opened(open_maps: Callable[[], Maps]) -> Maps:
-    """Once in a process that is given the same callable."""
-    return open_maps()
+def _open_once(open_job: Callable[[], MeasuringJob]) -> MeasuringJob:
+    """Open a job, once in each process."""
+    return open_job()

@@ -1,27 +1,33 @@
-"""What scores of pairs that do not belong together look like, and how many pairs of a crawl are such.
+"""Scores of mismatched pairs, and from them the share of wrong pairs of a crawl and thresholds.
 
-The scores of a crawl are those of right and of wrong pairs, mixed. Those of wrong ones are known: they are what an
-image scores with the caption of another. So the share of wrong pairs can be estimated without any label (Storey 2002),
-and with it the share of wrong ones among all pairs above a threshold.
+The scores of a crawl mix those of right and of wrong pairs. Wrong pairs are easy to imitate: score every image with
+captions of other images. So the share of wrong pairs can be estimated without any label (Storey 2002), and with it the
+share of wrong pairs above a threshold.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-SHIFTS = 10  # captions of others that an image is scored with
-BLOCK = 1024  # pairs that are compared with all peers at once
-QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5)  # of wrong pairs; below them there are few right ones
-LEAST_KEPT = 0.05  # share of pairs that a calibrated threshold keeps at least
+# Number of other captions that each image is scored with. More make quantiles of mismatched scores more exact, and take
+# time and memory in proportion.
+NUM_MISMATCHES = 10
+BLOCK = 1024  # pairs compared with all peers at once: BLOCK x peers float32 in memory, 80 MB for 20,000 peers
+# Quantiles of mismatched scores below which wrong pairs are counted. Right pairs seldom score below the median of
+# mismatched ones, and the lowest quantiles rest on few pairs. The smallest of the five estimates is used.
+QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5)
+MIN_KEPT_SHARE = 0.05  # a calibrated threshold keeps at least this share: above it, estimates rest on too few pairs
+NUM_CANDIDATES = 400  # thresholds that are tried, at equal distances in rank: steps of a quarter of a percent
+EPSILON = 1e-6  # added to deviations and lengths, which may be zero
 
 
-class Embedded(NamedTuple):
+class EmbeddedPairs(NamedTuple):
     """N embedded pairs.
 
-    samples: `[N]` int64, which they are.
-    captions: `[N]` uint64, equal for equal captions.
-    images: `[N, D]` float32 of length 1.
-    texts: `[N, texts, D]`, likewise: captions and tags, in each language.
+    samples: `[N]` int64, number of each pair in the source.
+    captions: `[N]` uint64, keys that are equal for equal captions.
+    images: `[N, D]` float32, normalised.
+    texts: `[N, texts, D]` float32, normalised; the texts are captions and tags, in each language.
     """
 
     samples: np.ndarray
@@ -30,136 +36,185 @@ class Embedded(NamedTuple):
     texts: np.ndarray
 
 
-class _Surroundings(NamedTuple):
-    """What is near N pairs among their peers.
+class _Neighbourhoods(NamedTuple):
+    """What is near N pairs among their peers; zeros if no neighbours are used.
 
-    by_image, by_text: `[N, texts]`, means of the cosines of the nearest texts and images.
-    around: `[N, D]`, the mean text of the pairs with the nearest images, less that of all.
+    text_density: `[N, texts]`, mean cosine of the image and its nearest other texts.
+    image_density: `[N, texts]`, mean cosine of each text and its nearest other images.
+    mean_text: `[N, D]`, mean text of the pairs with the nearest images, minus the mean text of all peers.
     """
 
-    by_image: np.ndarray
-    by_text: np.ndarray
-    around: np.ndarray
+    text_density: np.ndarray
+    image_density: np.ndarray
+    mean_text: np.ndarray
 
 
-class _Scale:
-    """The mean of several terms, each in standard deviations above its mean; the result is in its own, too. Means and
-    deviations are those of `[M, terms]`."""
+class _Standardization:
+    """Mean of several standardised terms, which is standardised again.
+
+    Args:
+        terms: `[M, terms]`, values whose means and standard deviations are used.
+    """
 
     def __init__(self, terms: np.ndarray):
-        self._means, self._deviations, self._whole = terms.mean(axis=0), terms.std(axis=0) + 1e-6, 1.0
-        self._whole = float(self(terms).std()) + 1e-6
+        self._means, self._deviations = terms.mean(axis=0), terms.std(axis=0) + EPSILON
+        self._mean_deviation = 1.0  # for the call in the next line, which computes it
+        self._mean_deviation = float(self(terms).std()) + EPSILON
 
     def __call__(self, terms: np.ndarray) -> np.ndarray:
-        return ((terms - self._means) / self._deviations).mean(axis=1) / self._whole
+        return ((terms - self._means) / self._deviations).mean(axis=1) / self._mean_deviation
 
 
 class Peers:
-    """Pairs of a crawl, chosen at random, by which all of its pairs are scored.
+    """Random pairs of a crawl, by comparison with which all of its pairs are scored.
 
-    The score is the cosine of image and text, on the mean over texts, in standard deviations above the mean of
-    mismatched pairs: peers with the texts of others. With `nearest` it is the mean of two terms, scaled likewise: twice
-    the cosine less the means of the nearest other texts and images (CSLS of Conneau et al., arXiv 1710.04087), and how
-    near the text is to the texts of the pairs whose images look like its own.
+    The score is the cosine of image and text, averaged over the texts, in standard deviations above the mean of
+    mismatched pairs, which are peers with the texts of other peers.
+
+    With neighbours, the score is the mean of two terms, which are scaled likewise. The first is twice the cosine minus
+    the mean cosines of the nearest other texts and images (CSLS of Conneau et al., arXiv 1710.04087). The second is how
+    near the text is to the texts of pairs with similar images.
 
     Args:
-        pairs: one or more.
-        nearest: texts, images and pairs that a pair is compared with; 0: its cosine alone counts.
+        pairs: the peers, one or more.
+        num_neighbours: number of nearest texts, images and pairs that a pair is compared with; 0: none.
 
     Attributes:
-        mismatched: `[M]`, the scores of mismatched pairs, sorted.
+        mismatched_scores: `[M]`, scores of mismatched pairs, sorted.
     """
 
-    def __init__(self, pairs: Embedded, nearest: int = 0):
-        self._pairs, self._nearest = pairs, nearest
-        self._joined = _joined(pairs.texts)
-        near = self._surroundings(pairs)
-        shifts = range(1, min(SHIFTS, len(pairs.images) - 1) + 1) or [0]
-        fits, alike = (
-            np.concatenate(terms) for terms in zip(*(self._terms(pairs, near, shift) for shift in shifts), strict=True)
+    def __init__(self, pairs: EmbeddedPairs, num_neighbours: int = 0):
+        self._pairs, self._num_neighbours = pairs, num_neighbours
+        self._mean_texts = _average_texts(pairs.texts)
+
+        # Mismatched pairs: each image with the texts of the peers that lie 1, 2, ... further on.
+        neighbourhoods = self._find_neighbourhoods(pairs)
+        shifts = range(1, min(NUM_MISMATCHES, len(pairs.images) - 1) + 1) or [0]  # a single peer has only its own text
+        terms = [self._compute_terms(pairs, neighbourhoods, shift) for shift in shifts]
+        fits = np.concatenate([fit for fit, _ in terms])
+        agreements = np.concatenate([agreement for _, agreement in terms])
+
+        self._standardize_fits = _Standardization(fits)
+        self._standardize_both = _Standardization(np.stack([self._standardize_fits(fits), agreements], axis=1))
+        self.mismatched_scores = np.sort(self._combine(fits, agreements))
+
+    def score(self, pairs: EmbeddedPairs) -> np.ndarray:
+        """Return the scores of pairs, `[N]`; the pairs may be among the peers."""
+        return self._combine(*self._compute_terms(pairs, self._find_neighbourhoods(pairs)))
+
+    def _combine(self, fits: np.ndarray, agreements: np.ndarray) -> np.ndarray:
+        standard_fits = self._standardize_fits(fits)
+        if not self._num_neighbours:
+            return standard_fits
+        return self._standardize_both(np.stack([standard_fits, agreements], axis=1))
+
+    def _compute_terms(
+        self, pairs: EmbeddedPairs, neighbourhoods: _Neighbourhoods, shift: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Compute how well images and texts fit.
+
+        Args:
+            pairs: the pairs.
+            neighbourhoods: their neighbourhoods.
+            shift: each image is paired with the texts of the pair that lies this much further on.
+
+        Returns:
+            Fit of the image and each text, `[N, texts]`, and similarity of the texts to those of similar images, `[N]`.
+        """
+        texts = np.roll(pairs.texts, -shift, axis=0)
+        fits = np.einsum("nd,ntd->nt", pairs.images, texts)
+        agreements = np.einsum("nd,nd->n", _average_texts(texts), neighbourhoods.mean_text)
+        if self._num_neighbours:
+            image_density = np.roll(neighbourhoods.image_density, -shift, axis=0)
+            fits = 2 * fits - neighbourhoods.text_density - image_density
+        return fits, agreements
+
+    def _find_neighbourhoods(self, pairs: EmbeddedPairs) -> _Neighbourhoods:
+        num_pairs, num_texts, width = pairs.texts.shape
+        neighbourhoods = _Neighbourhoods(
+            np.zeros((num_pairs, num_texts), np.float32),
+            np.zeros((num_pairs, num_texts), np.float32),
+            np.zeros((num_pairs, width), np.float32),
         )
-        self._fit = _Scale(fits)
-        self._both = _Scale(np.stack([self._fit(fits), alike], axis=1))
-        self.mismatched = np.sort(self._score(fits, alike))
-
-    def score(self, pairs: Embedded) -> np.ndarray:
-        """Of pairs, which may be peers: `[N]`."""
-        return self._score(*self._terms(pairs, self._surroundings(pairs)))
-
-    def _score(self, fits: np.ndarray, alike: np.ndarray) -> np.ndarray:
-        fit = self._fit(fits)
-        return self._both(np.stack([fit, alike], axis=1)) if self._nearest else fit
-
-    def _terms(self, pairs: Embedded, near: _Surroundings, shift: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """How each text fits, `[N, texts]`, and how near the texts are to those around, `[N]`; the texts are those of
-        pairs `shift` further on."""
-        texts, by_text = np.roll(pairs.texts, -shift, axis=0), np.roll(near.by_text, -shift, axis=0)
-        cosines = np.einsum("nd,ntd->nt", pairs.images, texts)
-        alike = np.einsum("nd,nd->n", _joined(texts), near.around)
-        return ((2 * cosines - near.by_image - by_text) if self._nearest else cosines), alike
-
-    def _surroundings(self, pairs: Embedded) -> _Surroundings:
-        texts = pairs.texts.shape[1]
-        found = _Surroundings(
-            *(np.zeros((len(pairs.images), width), np.float32) for width in (texts, texts, pairs.images.shape[1]))
-        )
-        if not self._nearest:
-            return found
-        for start in range(0, len(pairs.images), BLOCK):
+        if not self._num_neighbours:
+            return neighbourhoods
+        peers = self._pairs
+        for start in range(0, num_pairs, BLOCK):
             rows = slice(start, start + BLOCK)
-            same = pairs.captions[rows, None] == self._pairs.captions
-            for text in range(texts):
-                found.by_image[rows, text] = self._mean_of_nearest(
-                    pairs.images[rows] @ self._pairs.texts[:, text].T, same
-                )
-                found.by_text[rows, text] = self._mean_of_nearest(pairs.texts[rows, text] @ self._pairs.images.T, same)
-            cosines = pairs.images[rows] @ self._pairs.images.T
-            cosines[pairs.samples[rows, None] == self._pairs.samples] = -np.inf
-            nearest = np.argpartition(-cosines, min(self._nearest, len(self._joined)) - 1, axis=1)[:, : self._nearest]
-            found.around[rows] = self._joined[nearest].mean(axis=1) - self._joined.mean(axis=0)
-        return found
 
-    def _mean_of_nearest(self, cosines: np.ndarray, left_out: np.ndarray) -> np.ndarray:
-        """Of each row the mean of the largest that are not left out; 0 if there is none."""
-        cosines[left_out] = -np.inf
-        count = min(self._nearest, cosines.shape[1])
+            # A peer with the same caption is no other text, and its image fits this caption as well.
+            has_same_caption = pairs.captions[rows, None] == peers.captions  # [block, peers]
+            for text in range(num_texts):
+                cosines = pairs.images[rows] @ peers.texts[:, text].T
+                neighbourhoods.text_density[rows, text] = self._average_largest(cosines, has_same_caption)
+                cosines = pairs.texts[rows, text] @ peers.images.T
+                neighbourhoods.image_density[rows, text] = self._average_largest(cosines, has_same_caption)
+
+            # The pair itself may be among the peers, and must not vouch for its own text.
+            cosines = pairs.images[rows] @ peers.images.T
+            cosines[pairs.samples[rows, None] == peers.samples] = -np.inf
+            last = min(self._num_neighbours, len(self._mean_texts)) - 1
+            nearest = np.argpartition(-cosines, last, axis=1)[:, : self._num_neighbours]
+            mean_text = self._mean_texts[nearest].mean(axis=1) - self._mean_texts.mean(axis=0)
+            neighbourhoods.mean_text[rows] = mean_text
+        return neighbourhoods
+
+    def _average_largest(self, cosines: np.ndarray, is_excluded: np.ndarray) -> np.ndarray:
+        """Return for each row the mean of its largest cosines that are not excluded, 0 if there is none."""
+        cosines[is_excluded] = -np.inf
+        count = min(self._num_neighbours, cosines.shape[1])
         largest = np.partition(cosines, -count, axis=1)[:, -count:]
-        there = np.isfinite(largest)
-        return np.where(there, largest, 0).sum(axis=1) / np.maximum(there.sum(axis=1), 1)
+        is_included = np.isfinite(largest)
+        return np.where(is_included, largest, 0).sum(axis=1) / np.maximum(is_included.sum(axis=1), 1)
 
 
-def _joined(texts: np.ndarray) -> np.ndarray:
-    """The mean of the texts of each pair, of length 1."""
-    joined = texts.mean(axis=1)
-    return joined / np.maximum(np.linalg.norm(joined, axis=1, keepdims=True), 1e-6)
+def _average_texts(texts: np.ndarray) -> np.ndarray:
+    """Return the normalised mean of the texts of each pair, `[N, texts, D]` to `[N, D]`."""
+    means = texts.mean(axis=1)
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), EPSILON)
 
 
-def wrong_share(scores: np.ndarray, null: np.ndarray) -> float:
-    """The share of wrong pairs, at most: what is observed below a quantile of mismatched scores, relative to it.
+def estimate_wrong_share(scores: np.ndarray, mismatched_scores: np.ndarray) -> float:
+    """Estimate an upper bound of the share of wrong pairs.
+
+    If all pairs were wrong, a share q of them would score below the quantile q of mismatched scores. The observed share
+    relative to q is the share of wrong pairs, plus that of right ones that score so low.
 
     Args:
-        scores: of the pairs, sorted.
-        null: of mismatched pairs, sorted.
+        scores: scores of the pairs, sorted.
+        mismatched_scores: scores of mismatched pairs, sorted.
     """
-    below = [np.searchsorted(scores, np.quantile(null, quantile)) / len(scores) / quantile for quantile in QUANTILES]
-    return float(min(1.0, *below))
+    estimates = []
+    for quantile in QUANTILES:
+        num_below = np.searchsorted(scores, np.quantile(mismatched_scores, quantile))
+        estimates.append(num_below / len(scores) / quantile)
+    return float(min(1.0, *estimates))
 
 
 class Threshold(NamedTuple):
-    """A score, the share of pairs from there on, and the share of wrong ones that is expected among them."""
+    """A threshold, the share of pairs that reach it, and the estimated share of wrong pairs among these."""
 
     score: float
-    kept: float
-    wrong: float
+    kept_share: float
+    wrong_share: float
 
 
-def calibrated(scores: np.ndarray, null: np.ndarray, tolerated: float) -> Threshold:
-    """The lowest threshold above which at most a tolerated share is expected to be wrong; else the best one there is.
-    Scores are as of `wrong_share`."""
-    share = wrong_share(scores, null)
-    candidates = scores[np.unique(np.linspace(0, (1 - LEAST_KEPT) * (len(scores) - 1), 400).astype(int))]
-    kept = 1 - np.searchsorted(scores, candidates) / len(scores)
-    wrong = share * (1 - np.searchsorted(null, candidates) / len(null)) / kept
-    fitting = np.flatnonzero(wrong <= tolerated)
-    chosen = int(fitting[0]) if len(fitting) else int(wrong.argmin())
-    return Threshold(float(candidates[chosen]), float(kept[chosen]), float(wrong[chosen]))
+def calibrate_threshold(scores: np.ndarray, mismatched_scores: np.ndarray, max_wrong_share: float) -> Threshold:
+    """Return the lowest threshold with at most this estimated share of wrong pairs above it.
+
+    If there is none, the threshold with the smallest share is returned.
+
+    Args:
+        scores: scores of the pairs, sorted.
+        mismatched_scores: scores of mismatched pairs, sorted.
+        max_wrong_share: tolerated share of wrong pairs among those that are kept.
+    """
+    wrong_share = estimate_wrong_share(scores, mismatched_scores)
+    ranks = np.linspace(0, (1 - MIN_KEPT_SHARE) * (len(scores) - 1), NUM_CANDIDATES).astype(int)
+    candidates = scores[np.unique(ranks)]
+    kept_shares = 1 - np.searchsorted(scores, candidates) / len(scores)
+    mismatched_shares = 1 - np.searchsorted(mismatched_scores, candidates) / len(mismatched_scores)
+    wrong_shares = wrong_share * mismatched_shares / kept_shares
+    tolerable = np.flatnonzero(wrong_shares <= max_wrong_share)
+    best = int(tolerable[0]) if len(tolerable) else int(wrong_shares.argmin())
+    return Threshold(float(candidates[best]), float(kept_shares[best]), float(wrong_shares[best]))

@@ -1,15 +1,16 @@
-"""The outcome of a curation: what went, why, and on a page with images what stayed in its stead."""
+"""Outcome of a curation as text and as a page: what was removed, why, and what stayed in its place."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ernie_vil2.apps.curation import likeness
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.apps.curation.step import Shown, Step
+from ernie_vil2.apps.curation.step import Histogram, Step
 from ernie_vil2.data.decoding import decode_image, encode_thumbnail
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
@@ -17,51 +18,76 @@ from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.pages import Axis, Chart, Series, Table, make_line_chart, write_page
 
 FILE = "curation.html"
-EXAMPLES = 12  # pairs of a reason that are shown
-GROUPS, MEMBERS = 8, 6
-LEAKS = 24
-SIDE = 96  # pixels of an image
-LONGEST = 160  # characters of a caption
-BINS = 40
-LOOKED_AT = 50_000  # pairs that stayed, among which the nearest image is looked for
+# Images are embedded in the page. These limits bound it to a few hundred of them, of a few kilobytes each.
+NUM_EXAMPLES = 12  # pairs per reason
+NUM_GROUPS = 8  # largest groups of duplicates
+NUM_MEMBERS = 6  # removed pairs per group
+NUM_LEAKS = 24
+IMAGE_SIDE = 96  # pixels of the longer side
+MAX_CAPTION = 160  # characters
+NUM_BINS = 40  # of a histogram, about as many as its width can tell apart
+# Number of pairs among which the nearest image of a removed pair is searched. A larger sample finds nearer images and
+# takes longer in proportion, for the page alone.
+MAX_SEARCHED = 50_000
+
+
+class RemovalCount(NamedTuple):
+    """Number of pairs that a step removed for a reason."""
+
+    step: str
+    reason: str
+    num_pairs: int
 
 
 @dataclass(frozen=True)
 class Curation:
-    """The outcome for every pair.
+    """Outcome for all pairs.
 
     Args:
-        pairs: of the source.
-        reasons: step, reason and number of the pairs that went, in the order of the steps, the most frequent first.
-        kept: pairs that stay.
-        drawn: of these, on average over epochs.
-        bad: what could not be read.
-        facts: what the steps report, by step.
+        num_pairs: number of pairs of the source.
+        removals: counts of removed pairs, in the order of the steps, and within a step the most frequent first.
+        num_kept: number of pairs that stay.
+        mean_drawn: mean number of these that an epoch draws.
+        bad_samples: pairs that could not be read.
+        facts: sentences that the steps report, by step.
     """
 
-    pairs: int
-    reasons: Sequence[tuple[str, str, int]]
-    kept: int
-    drawn: float
-    bad: BadSampleReport
+    num_pairs: int
+    removals: Sequence[RemovalCount]
+    num_kept: int
+    mean_drawn: float
+    bad_samples: BadSampleReport
     facts: dict[str, list[str]]
 
+    @property
+    def kept_share(self) -> float:
+        """Share of pairs that stay, 0 of an empty source."""
+        return self.num_kept / max(1, self.num_pairs)
+
     def __str__(self) -> str:
-        rows, left = [("all", ["", f"{self.pairs:,}"])], self.pairs
-        for step, reason, count in self.reasons:
-            left -= count
-            rows.append((f"{step:<18} {reason}", [f"{count:,}", f"{left:,}"]))
-        lines = [Table(["went", "left"], rows, min_width=13, has_rule=False).as_text()]
-        lines.append(f"{self.kept:,} of {pluralize(self.pairs, 'pair')} stay ({self.kept / max(1, self.pairs):.1%})")
-        if round(self.drawn) != self.kept:
-            lines.append(f"of them {self.drawn:,.0f} are drawn in an epoch, on average")
-        lines += [f"{step}: {fact}" for step, facts in self.facts.items() for fact in facts]
-        return "\n".join([*lines, str(self.bad)])
+        num_left = self.num_pairs
+        rows = [("all", ["", f"{num_left:,}"])]
+        for removal in self.removals:
+            num_left -= removal.num_pairs
+            rows.append((f"{removal.step:<18} {removal.reason}", [f"{removal.num_pairs:,}", f"{num_left:,}"]))
+        lines = [Table(["removed", "left"], rows, min_width=13, has_rule=False).as_text()]
+        lines.append(f"{self.num_kept:,} of {pluralize(self.num_pairs, 'pair')} stay ({self.kept_share:.1%})")
+        if round(self.mean_drawn) != self.num_kept:
+            lines.append(f"an epoch draws {self.mean_drawn:,.0f} of them on average")
+        for step, facts in self.facts.items():
+            lines += [f"{step}: {fact}" for fact in facts]
+        return "\n".join([*lines, str(self.bad_samples)])
 
 
 @dataclass(frozen=True)
-class Shot:
-    """A pair as it is shown: its image as JPEG, if it can be read, its caption, and a note."""
+class PairCard:
+    """A pair on the page.
+
+    Args:
+        caption: beginning of its captions, or its name if it cannot be read.
+        image: JPEG file; None if the image cannot be read.
+        note: line above the caption, such as "stayed".
+    """
 
     caption: str
     image: bytes | None = None
@@ -70,175 +96,214 @@ class Shot:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Pairs that went for a reason, each with the nearest that stayed, if one is known."""
+    """Examples of pairs that a step removed for a reason.
+
+    Args:
+        step: name of the step.
+        reason: the reason.
+        num_pairs: number of all pairs that were removed for it.
+        examples: removed pairs, each with the pair that stayed in its place or resembles it most, or None.
+    """
 
     step: str
     reason: str
-    pairs: int
-    shots: Sequence[tuple[Shot, Shot | None]] = field(default_factory=list)
+    num_pairs: int
+    examples: Sequence[tuple[PairCard, PairCard | None]]
 
 
-class _Shots:
-    """Shots of a source's samples, each made once."""
+class _CardMaker:
+    """Cards of a source's samples; each image is decoded once."""
 
     def __init__(self, source: ShardedSource):
         self._source = source
-        self._made: dict[int, Shot] = {}
+        self._cards: dict[int, PairCard] = {}
 
-    def __call__(self, sample: int, note: str = "") -> Shot:
-        if sample not in self._made:
-            self._made[sample] = self._shot(sample)
-        return replace(self._made[sample], note=note)
+    def make_card(self, sample: int, note: str = "") -> PairCard:
+        if sample not in self._cards:
+            self._cards[sample] = self._read_card(sample)
+        return replace(self._cards[sample], note=note)
 
-    def _shot(self, number: int) -> Shot:
+    def _read_card(self, number: int) -> PairCard:
         try:
             sample = self._source[number]
         except BadSample as bad:
-            return Shot(bad.name)
+            return PairCard(bad.name)
         caption = " | ".join(sample.captions.values())
-        caption = caption[:LONGEST] + "..." * (len(caption) > LONGEST)
+        if len(caption) > MAX_CAPTION:
+            caption = f"{caption[:MAX_CAPTION]}..."
         try:
-            return Shot(caption, encode_thumbnail(decode_image(sample.image, sample.image_name), SIDE, ".jpg"))
+            pixels = decode_image(sample.image, sample.image_name)
         except BadSample:
-            return Shot(caption)
+            return PairCard(caption)
+        return PairCard(caption, encode_thumbnail(pixels, IMAGE_SIDE, ".jpg"))
 
 
 def write_curation_page(
     folder: Path, curation: Curation, joins: Joins, source: ShardedSource, steps: Sequence[Step]
 ) -> None:
-    """Writes the page of what the steps have decided."""
+    """Write the page of a decided curation into a folder."""
+    cards = _CardMaker(source)
+    folders = [str(Path(shard.name).parent) for shard in source.shards]
     facts = {
-        "pairs": f"{curation.pairs:,}",
-        "stay": f"{curation.kept:,} ({curation.kept / max(1, curation.pairs):.1%})",
-        "drawn in an epoch": f"{curation.drawn:,.0f}",
-        "data": ", ".join(dict.fromkeys(str(Path(shard.name).parent) for shard in source.shards)),
+        "pairs": f"{curation.num_pairs:,}",
+        "stay": f"{curation.num_kept:,} ({curation.kept_share:.1%})",
+        "drawn in an epoch": f"{curation.mean_drawn:,.0f}",
+        "data": ", ".join(dict.fromkeys(folders)),
         "steps": ", ".join(step.name for step in steps),
     }
-    shots = _Shots(source)
-    decided = [row for row in curation.reasons if row[0] in {step.name for step in steps}]
+    charts = []
+    for step in steps:
+        for histogram in step.histograms():
+            charts += _draw_histogram(joins, histogram)
+    leaks = joins.figures.get("leaks", [])[:NUM_LEAKS]
     write_page(
         folder / FILE,
         "curation.html",
         title="Curation",
-        summary=_in_a_sentence(curation),
+        summary=_summarize(curation),
         facts=facts,
-        funnel=_funnel(curation),
+        funnel=_make_funnel(curation),
         notes=joins.facts,
-        charts=[chart for step in steps for shown in step.shown() for chart in _histogram(joins, shown)],
-        sheets=_sheets(joins, shots, decided),
-        groups=_groups(joins, shots),
-        leaks=[(shots(leak["sample"]), leak) for leak in joins.figures.get("leaks", [])[:LEAKS]],
+        charts=charts,
+        sheets=_make_sheets(joins, cards, curation, steps),
+        groups=_find_largest_groups(joins, cards),
+        leaks=[(cards.make_card(leak["sample"]), leak) for leak in leaks],
         balance=joins.figures.get("balance"),
-        bad=curation.bad,
+        bad=curation.bad_samples,
     )
 
 
-def _in_a_sentence(curation: Curation) -> str:
-    """How many pairs stay, and what most of the others went for."""
-    sentence = f"{curation.kept:,} of {curation.pairs:,} pairs stay"
-    if curation.reasons:
-        step, reason, count = max(curation.reasons, key=lambda one: one[2])
-        sentence += f"; most of the others, {count:,}, went for {step}: {reason}"
+def _summarize(curation: Curation) -> str:
+    """Say how many pairs stay, and why most of the others were removed."""
+    sentence = f"{curation.num_kept:,} of {curation.num_pairs:,} pairs stay"
+    if curation.removals:
+        largest = max(curation.removals, key=lambda removal: removal.num_pairs)
+        sentence += f"; most of the others, {largest.num_pairs:,}, were removed by {largest.step}: {largest.reason}"
     return f"{sentence}."
 
 
-def _funnel(curation: Curation) -> list[tuple[str, int, int, float, float]]:
-    """Of each reason its name, how many went, how many are left, and both in percent, these first."""
-    left = curation.pairs
-    rows, percent = [("all", 0, left, 100.0, 0.0)], 100 / max(1, left)
-    for step, reason, count in curation.reasons:
-        left -= count
-        rows.append((f"{step}: {reason}", count, left, percent * left, percent * count))
+def _make_funnel(curation: Curation) -> list[tuple[str, int, int, float, float]]:
+    """Return for each reason its name, the numbers of removed and remaining pairs, and the remaining and removed %."""
+    percent = 100 / max(1, curation.num_pairs)
+    num_left = curation.num_pairs
+    rows = [("all", 0, num_left, 100.0, 0.0)]
+    for step, reason, num_removed in curation.removals:
+        num_left -= num_removed
+        rows.append((f"{step}: {reason}", num_removed, num_left, percent * num_left, percent * num_removed))
     return rows
 
 
-def _histogram(joins: Joins, shown: Shown) -> list[Chart]:
-    """The chart of a measure, with its bounds as dashed lines; none if no pair has it."""
-    if shown.column in ("score", "cosine_zh", "cosine_en", "cosine_other") and not joins.has(shown.column):
+def _draw_histogram(joins: Joins, histogram: Histogram) -> list[Chart]:
+    """Return the chart of a measure, or none if no pair has the measure."""
+    column, bounds = histogram.column, histogram.bounds
+    if column in ("score", "cosine_zh", "cosine_en", "cosine_other") and not joins.has_column(column):
         return []
-    low, high = joins.all(
-        f"select quantile_cont({shown.column}, 0.005), quantile_cont({shown.column}, 0.99) from readable"  # noqa: S608  -- no text of the data is in it
+
+    # A few extreme values would squeeze all others into one bin, so the range ends at quantiles, or at the thresholds.
+    low, high = joins.fetch_all(
+        f"select quantile_cont({column}, 0.005), quantile_cont({column}, 0.99) from readable"  # noqa: S608  -- no text of the data is in it
     )[0]
     if low is None:
         return []
-    low, high = float(min([low, *shown.bounds])), float(max([high, *shown.bounds]))
-    width = (high - low) / BINS or 1.0
-    counts = dict(
-        joins.all(
-            f"select floor(({shown.column} - {low}) / {width})::int as bin, count(*) from readable "  # noqa: S608  -- no text of the data is in it
-            f"where {shown.column} between {low} and {high + width} group by bin"
-        )
+    low, high = float(min([low, *bounds])), float(max([high, *bounds]))
+    width = (high - low) / NUM_BINS or 1.0
+
+    # The bin after the last one holds values that are equal to `high`, and a few above it.
+    rows = joins.fetch_all(
+        f"select floor(({column} - {low}) / {width})::int as bin, count(*) from readable "  # noqa: S608  -- no text of the data is in it
+        f"where {column} between {low} and {high + width} group by bin"
     )
-    points = [(low + (bin_ + 0.5) * width, float(counts.get(bin_, 0))) for bin_ in range(BINS + 1)]
+    counts = dict(rows)
+    points = [(low + (number + 0.5) * width, float(counts.get(number, 0))) for number in range(NUM_BINS + 1)]
+
     top = max(count for _, count in points)
-    bounds = [
-        Series(f"threshold {bound:g}", [(bound, 0.0), (bound, top)], 2, is_dashed=True)
-        for bound in shown.bounds
-        if low <= bound <= high and math.isfinite(bound)
-    ]
-    title = shown.title[0].upper() + shown.title[1:]
-    series = [Series("pairs", points, 1), *bounds]
-    chart = make_line_chart(
-        title, "", series, Axis("pairs", has_zero=False), x=Axis(shown.title, has_zero=False), height=190
-    )
-    return [replace(chart, lines=[replace(line, last="") for line in chart.lines])]  # the last bin says nothing
+    series = [Series("pairs", points, 1)]
+    for bound in bounds:
+        if math.isfinite(bound):  # a bound that is finite lies between low and high
+            series.append(Series(f"threshold {bound:g}", [(bound, 0.0), (bound, top)], 2, is_dashed=True))
+    title = histogram.title[0].upper() + histogram.title[1:]
+    x_axis = Axis(histogram.title, has_zero=False)
+    chart = make_line_chart(title, "", series, Axis("pairs", has_zero=False), x=x_axis, height=190)
+    # A line's label names its last value, and the count of the last bin tells nobody anything.
+    return [replace(chart, lines=[replace(line, last="") for line in chart.lines])]
 
 
-def _sheets(joins: Joins, shots: _Shots, reasons: Sequence[tuple[str, str, int]]) -> list[Sheet]:
-    """Some pairs of each reason, spread over the source, in the order of their numbers."""
-    chosen = {
-        (step, reason): joins.all(
-            "select sample, nearest from fates where step = ? and reason = ? order by hash(sample) limit ?",
-            [step, reason, EXAMPLES],
+def _make_sheets(joins: Joins, cards: _CardMaker, curation: Curation, steps: Sequence[Step]) -> list[Sheet]:
+    """Return examples of each reason, spread over the source, in the order of their numbers."""
+    step_names = {step.name for step in steps}
+    removals = [removal for removal in curation.removals if removal.step in step_names]  # without unreadable pairs
+    examples = {}
+    for removal in removals:
+        examples[removal] = joins.fetch_all(
+            "select sample, nearest from removals where step = ? and reason = ? order by hash(sample) limit ?",
+            [removal.step, removal.reason, NUM_EXAMPLES],
         )
-        for step, reason, _ in reasons
-    }
-    alone = [sample for rows in chosen.values() for sample, nearest in rows if nearest is None]
-    nearest_of = _nearest(joins, alone)
+
+    # Show next to a pair without a duplicate the most similar image that stayed.
+    without_nearest = []
+    for rows in examples.values():
+        without_nearest += [sample for sample, nearest in rows if nearest is None]
+    most_similar = _find_most_similar(joins, without_nearest)
+
     sheets = []
-    for step, reason, count in reasons:
-        rows = []
-        for sample, nearest in sorted(chosen[step, reason]):
-            other = nearest_of.get(sample) if nearest is None else nearest
-            note = "nearest that stayed" if nearest is None else "stayed"
-            rows.append((shots(sample), None if other is None else shots(other, note)))
-        sheets.append(Sheet(step, reason, count, rows))
+    for removal in removals:
+        pairs: list[tuple[PairCard, PairCard | None]] = []
+        for sample, nearest in sorted(examples[removal]):
+            note = "stayed"
+            if nearest is None:
+                nearest, note = most_similar.get(sample), "nearest that stayed"
+            twin = None if nearest is None else cards.make_card(nearest, note)
+            pairs.append((cards.make_card(sample), twin))
+        sheets.append(Sheet(*removal, pairs))
     return sheets
 
 
-def _nearest(joins: Joins, samples: Sequence[int]) -> dict[int, int]:
-    """For pairs that went the one whose image is nearest, of those that stayed, where thumbnails were made."""
-    if not samples or not joins.has("thumbnail"):
+def _find_most_similar(joins: Joins, samples: Sequence[int]) -> dict[int, int]:
+    """Return for removed pairs the pair that stayed with the most similar image; empty without thumbnails."""
+    if not samples or not joins.has_column("thumbnail"):
         return {}
-    listed = ", ".join(map(str, samples))
-    rows = joins.all(f"select sample, thumbnail[-1] from readable where sample in ({listed}) and thumbnail is not null")  # noqa: S608  -- no text of the data is in it
+    sample_list = ", ".join(map(str, samples))
+    rows = joins.fetch_all(
+        f"select sample, thumbnail[-1] from readable where sample in ({sample_list}) and thumbnail is not null"  # noqa: S608  -- no text of the data is in it
+    )
     if not rows:
         return {}
-    own = _vectors([thumbnail for _, thumbnail in rows])
-    best, nearest = np.full(len(rows), -2.0), np.full(len(rows), -1)
-    some = f"where thumbnail is not null order by hash(sample) limit {LOOKED_AT}"
-    query = f"select sample, thumbnail[-1] as thumbnail from alive {some}"  # noqa: S608  -- no text of the data is in it
-    for batch in joins.rows(query):
-        cosines = own @ _vectors(batch["thumbnail"].to_pylist()).T
-        first = cosines.argmax(axis=1)
-        value = cosines[np.arange(len(rows)), first]
-        better = value > best
-        nearest[better], best[better] = batch["sample"].to_numpy()[first[better]], value[better]
-    return {sample: int(other) for (sample, _), other in zip(rows, nearest, strict=True) if other >= 0}
+    queries = _compute_vectors([thumbnail for _, thumbnail in rows])  # [N, D]
+
+    best_cosines = np.full(len(rows), -2.0)  # below every cosine
+    best_samples = np.full(len(rows), -1)
+    random_pairs = f"where thumbnail is not null order by hash(sample) limit {MAX_SEARCHED}"
+    query = f"select sample, thumbnail[-1] as thumbnail from alive {random_pairs}"  # noqa: S608  -- no text of the data is in it
+    for batch in joins.read_batches(query):
+        cosines = queries @ _compute_vectors(batch["thumbnail"].to_pylist()).T  # [N, batch]
+        columns = cosines.argmax(axis=1)
+        batch_best = cosines[np.arange(len(rows)), columns]
+        is_better = batch_best > best_cosines
+        best_samples[is_better] = batch["sample"].to_numpy()[columns[is_better]]
+        best_cosines[is_better] = batch_best[is_better]
+
+    most_similar = {}
+    for (sample, _), best_sample in zip(rows, best_samples.tolist(), strict=True):
+        if best_sample >= 0:
+            most_similar[sample] = best_sample
+    return most_similar
 
 
-def _vectors(thumbnails: Sequence[bytes]) -> np.ndarray:
+def _compute_vectors(thumbnails: Sequence[bytes]) -> np.ndarray:
     return likeness.vectors(np.frombuffer(b"".join(thumbnails), np.uint8).reshape(len(thumbnails), -1))
 
 
-def _groups(joins: Joins, shots: _Shots) -> list[tuple[Shot, int, list[Shot]]]:
-    """The largest groups of duplicates: what stayed, how many went for it, and some of these."""
-    largest = joins.all(
-        "select nearest, count(*) from fates where nearest is not null group by nearest "  # noqa: S608  -- no text of the data is in it
-        f"order by count(*) desc, nearest limit {GROUPS}"
+def _find_largest_groups(joins: Joins, cards: _CardMaker) -> list[tuple[PairCard, int, list[PairCard]]]:
+    """Return the largest groups of duplicates: the pair that stayed, the number of removed pairs, and some of these."""
+    largest = joins.fetch_all(
+        "select nearest, count(*) from removals where nearest is not null group by nearest "  # noqa: S608  -- no text of the data is in it
+        f"order by count(*) desc, nearest limit {NUM_GROUPS}"
     )
-    found = []
-    for kept, count in largest:
-        members = joins.all(f"select sample, reason from fates where nearest = {kept} order by sample limit {MEMBERS}")  # noqa: S608  -- no text of the data is in it
-        found.append((shots(kept, "stayed"), count, [shots(sample, reason) for sample, reason in members]))
-    return found
+    groups = []
+    for representative, count in largest:
+        rows = joins.fetch_all(
+            f"select sample, reason from removals where nearest = {representative} order by sample limit {NUM_MEMBERS}"  # noqa: S608  -- no text of the data is in it
+        )
+        members = [cards.make_card(sample, reason) for sample, reason in rows]
+        groups.append((cards.make_card(representative, "stayed"), count, members))
+    return groups

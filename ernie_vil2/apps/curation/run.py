@@ -1,4 +1,4 @@
-"""A curation from its source to its table: maps over shards in processes, joins, the table, and what it is about."""
+"""A whole curation: measure the shards in processes, join the measures, and write the table and its page."""
 
 import shutil
 import sys
@@ -14,15 +14,15 @@ from tqdm import tqdm
 
 from ernie_vil2.apps.curation.joins import Joins, check_memory, explain_lack_of_memory
 from ernie_vil2.apps.curation.measures import (
-    Maps,
-    PartFile,
-    check_parts,
+    ExpectedFile,
+    MeasuringJob,
+    check_files,
     measure_on_ray,
     measure_shard,
-    name_damaged_parts,
+    name_damaged_files,
 )
-from ernie_vil2.apps.curation.page import Curation, write_curation_page
-from ernie_vil2.apps.curation.step import UNREADABLE, Step
+from ernie_vil2.apps.curation.page import Curation, RemovalCount, write_curation_page
+from ernie_vil2.apps.curation.step import UNREADABLE, Embedder, Step
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.selection import ABOUT, TABLE, VERSION
@@ -31,10 +31,11 @@ from ernie_vil2.io.export_folder import utf8_path
 from ernie_vil2.io.files import atomic_files, atomic_folder, remove_partial, write_json
 from ernie_vil2.io.locks import claim_output
 
-STATE = ".curate"  # folder in the output that holds the measures of the shards, with which a run goes on
-FIRST = ("sample", "row", "key", "id", "kept", "weight", "step", "reason", "nearest", "nearest_key")
+STATE = ".curate"  # folder in the output with the measures of the shards, from which a run continues
+FIRST_COLUMNS = ("sample", "row", "key", "id", "is_kept", "weight", "step", "reason", "nearest", "nearest_key")
 """Columns of the table before the measures (docs/curate.md)."""
-NOT_SHOWN = {"shard", "bad", "first", "thumbnail", "sketch", "long_sketches"}
+# The shard is the file of the table, and the error is in `reason`. The others are large, and of no use elsewhere.
+OMITTED_COLUMNS = {"shard", "error", "thumbnail", "sketch", "long_sketches"}
 
 
 def curate(
@@ -47,161 +48,194 @@ def curate(
     ray: str | None = None,
     open_source: Callable[[], ShardedSource] | None = None,
 ) -> Curation | None:
-    """Writes the table of a source, with `curation.json` next to it.
+    """Curate a source, and write the table with `curation.json` and a page next to it.
 
-    The table follows from source and steps, whatever the number of processes and whatever was interrupted. A shard's
-    measures are kept in the output, so that a new shard costs only itself, and another threshold only the joins.
+    The table follows from source and steps, whatever the number of processes and interruptions. The measures of a
+    shard are stored in the output, so that a new shard costs only its own measures, and a new threshold only the joins.
 
     Args:
         source: the pairs.
-        steps: in the order in which they decide.
+        steps: steps, in the order in which they decide.
         output: folder of the table.
-        processes: that measure.
-        memory: of the joins, in GB.
-        ray: address of a Ray cluster that measures instead of processes; None: processes.
-        open_source: opens the source again, on the nodes of the cluster.
-        share: (i, n): only measures every n-th shard from the i-th on, for a run that joins later; others may measure
-            at the same time.
+        processes: number of processes that measure.
+        memory: memory of the joins, in GB.
+        share: (i, n): measure only every n-th shard, from the i-th on, and write no table; a later run without a share
+            does. Other shares may be measured at the same time.
+        ray: address of a Ray cluster that measures in place of processes; None: use processes.
+        open_source: opens the source again on the nodes of the cluster.
 
     Returns:
-        The outcome for every pair; None with a `share`.
+        The outcome for all pairs, or None with a `share`.
 
     Raises:
         OtherJob: the folder holds something else, or another run is writing there.
-        KilledProcess: something killed a process.
+        KilledProcess: a process was killed.
         ValueError, OSError: a step lacks what it needs, or a file cannot be read or written.
     """
     check_memory(memory)
     for step in steps:
         step.check()
-    embedder = next(filter(None, (step.embedder() for step in steps)), None)
-    for step in steps:
-        if embedder is None and (setting := step.needs_embeddings()):
-            raise ValueError(f"{step.name}.{setting} needs the embeddings of score: -o score.model=MODEL")
+    embedder = _find_embedder(steps)
+
     with claim_output(Path(output), STATE, is_exclusive=share is None), utf8_path(Path(output)) as output:
         if share is None:
             remove_partial(output, r"table|\d+")
         state = output / STATE
-        maps = Maps(source, steps, state / "measures")
-        maps.folder.mkdir(exist_ok=True)
-        shards = range(len(maps.shards))
-        own = shards[share[0] :: share[1]] if share else shards
-        missing = [shard for shard in own if not maps.part(shard).path.exists()]
-        samples = int(source.shard_sizes[missing].sum()) if missing else 0
+        job = MeasuringJob(source, steps, state / "measures")
+        job.folder.mkdir(exist_ok=True)
+        shards = range(len(job.shards))
+        local_shards = shards[share[0] :: share[1]] if share else shards
+
+        # Measure the shards that have no measures yet.
+        missing_shards = [shard for shard in local_shards if not job.locate_measures(shard).path.exists()]
         if ray is not None and open_source is not None:
-            measure_on_ray(partial(_opened, open_source, steps, maps.folder.resolve()), missing, ray)
+            open_job = partial(_open_job, open_source, steps, job.folder.resolve())
+            measure_on_ray(open_job, missing_shards, ray)
         else:
-            map_shards(lambda shard, count: measure_shard(maps, shard, count), missing, processes, "measuring", samples)
+            num_samples = int(source.shard_sizes[missing_shards].sum()) if missing_shards else 0
+            measure = partial(measure_shard, job)
+            map_shards(measure, missing_shards, processes, "measuring", num_samples)
+
+        # Embed in this process, which has the models on their device.
         if embedder is not None:
-            left = [shard for shard in own if not embedder.part(maps, shard).path.exists()]
-            for shard in tqdm(left, "embedding", unit="shard", file=sys.stdout):
-                embedder.embed_shard(maps, shard)
+            missing_shards = [
+                shard for shard in local_shards if not embedder.locate_embeddings(job, shard).path.exists()
+            ]
+            for shard in tqdm(missing_shards, "embedding", unit="shard", file=sys.stdout):
+                embedder.embed_shard(job, shard)
         if share is not None:
             return None
-        embeddings = [embedder.part(maps, shard) for shard in shards] if embedder else []
-        files = [maps.part_file(shard) for shard in shards]
-        if embedder:
-            files += [PartFile(part.path, embedder.schema) for part in embeddings]
-        check_parts(files)
-        measures = [maps.part(shard) for shard in shards]
+
+        # Join the measures of all shards.
+        measures = [job.locate_measures(shard) for shard in shards]
+        expected_files = [job.describe_file(shard) for shard in shards]
+        embeddings = []
+        if embedder is not None:
+            embeddings = [embedder.locate_embeddings(job, shard) for shard in shards]
+            expected_files += [ExpectedFile(file.path, embedder.schema) for file in embeddings]
+        check_files(expected_files)
         with (
-            name_damaged_parts(files),
+            name_damaged_files(expected_files),
             explain_lack_of_memory(memory),
             closing(Joins(measures, state, memory, embeddings)) as joins,
         ):
             decide(joins, steps)
-            return _written(joins, maps, output)
+            return _write_output(joins, job, output)
 
 
-def _written(joins: Joins, maps: Maps, output: Path) -> Curation:
-    """Writes table, page and what they are about, all of them or none."""
-    source, steps = maps.source, maps.steps
-    curation = _summary(joins, len(source), steps)
-    with atomic_files(output) as aside, atomic_folder(output / TABLE) as table:
-        files = write_table(joins, [shard.samples for shard in maps.shards], table)
-        write_curation_page(aside, curation, joins, source, steps)
-        curation.bad.write(aside)
-        removed = [{"step": step, "reason": reason, "pairs": count} for step, reason, count in curation.reasons]
-        about = {
-            "version": VERSION,
-            "pairs": curation.pairs,
-            "kept": curation.kept,
-            "drawn": curation.drawn,
-            "removed": removed,
-            "facts": curation.facts,
-            "figures": joins.figures,
-            "steps": {step.name: step.settings.model_dump() for step in steps},
-            "shards": [shard._asdict() | file for shard, file in zip(maps.shards, files, strict=True)],
-        }
-        write_json(aside / ABOUT, about)
-        (output / ABOUT).unlink(missing_ok=True)  # until all of it is there
-        shutil.rmtree(output / TABLE, ignore_errors=True)
-    return curation
+def _find_embedder(steps: Sequence[Step]) -> Embedder | None:
+    """Return the embedder of the first step that has one; ValueError if a step needs embeddings and none has one."""
+    for step in steps:
+        embedder = step.get_embedder()
+        if embedder is not None:
+            return embedder
+    for step in steps:
+        setting = step.get_embedding_setting()
+        if setting is not None:
+            raise ValueError(f"{step.name}.{setting} needs the embeddings of score: -o score.model=MODEL")
+    return None
 
 
-def write_table(joins: Joins, sizes: Sequence[int], folder: Path) -> list[dict[str, Any]]:
-    """Writes the table of shards of these sizes into a folder: one row per pair, one Parquet file per shard.
-
-    Returns:
-        For each shard its `file`, how many pairs were `kept` and how many are `drawn` in an epoch on average.
-    """
-    measures = [name for name in joins.columns if name not in {*FIRST, *NOT_SHOWN}]
-    listed = "".join(f", m.{name}" for name in measures)
-    query = (
-        f"select m.sample, m.row, m.key, coalesce(m.id, 0) as id, m.bad is null and f.step is null as kept, "  # noqa: S608  -- no text of the data is in it
-        "case when m.bad is null and f.step is null then coalesce(w.weight, 1.0) else 0.0 end as weight, "
-        f"case when m.bad is not null then '{UNREADABLE}' else f.step end as step, "
-        f"coalesce(m.bad, f.reason) as reason, f.nearest, n.key as nearest_key{listed} "
-        "from measured m left join fates f using (sample) left join weights w using (sample) "
-        "left join (select sample, key from measured where sample in (select nearest from fates)) n "
-        "on f.nearest = n.sample order by m.sample"
-    )
-    about = []
-    for number, part in enumerate(_parts(joins.rows(query), sizes)):
-        name = f"{number:05d}.parquet"
-        with (folder / name).open("wb") as file:  # not by its name, which need not be UTF-8
-            parquet.write_table(part, file, compression="zstd")
-        kept, drawn = compute.sum(part["kept"]).as_py(), compute.sum(part["weight"]).as_py()
-        about.append({"file": name, "kept": kept or 0, "drawn": drawn or 0.0})
-    return about
-
-
-def _parts(batches: Iterator[pa.RecordBatch], sizes: Sequence[int]) -> Iterator[pa.Table]:
-    left_over: list[pa.RecordBatch] = []
-    for size in sizes:
-        part: list[pa.RecordBatch] = []
-        left = size
-        while left:
-            batch = left_over.pop() if left_over else next(batches)
-            part.append(batch.slice(0, left))
-            if batch.num_rows > left:
-                left_over.append(batch.slice(left))
-            left -= part[-1].num_rows
-        yield pa.Table.from_batches(part)
-
-
-def _opened(open_source: Callable[[], ShardedSource], steps: Sequence[Step], folder: Path) -> Maps:
-    """The maps in another process: steps are made again from their settings, without what they have opened here."""
-    return Maps(open_source(), [type(step)(step.settings) for step in steps], folder)
+def _open_job(open_source: Callable[[], ShardedSource], steps: Sequence[Step], folder: Path) -> MeasuringJob:
+    """Open a job in another process, with new steps, which have none of the files and models that these have opened."""
+    return MeasuringJob(open_source(), [type(step)(step.settings) for step in steps], folder)
 
 
 def decide(joins: Joins, steps: Sequence[Step]) -> None:
-    """Lets every step remove pairs, in order."""
+    """Let every step remove pairs, in order."""
     for step in steps:
         step.prepare(joins)
     for step in steps:
         joins.step = step.name
-        joins.apply(step.name, step.rules())
+        joins.apply_rules(step.name, step.rules())
         step.decide(joins)
 
 
-def _summary(joins: Joins, pairs: int, steps: Sequence[Step]) -> Curation:
-    order = {name: number for number, name in enumerate([UNREADABLE, *(step.name for step in steps)])}
-    bad = BadSampleReport()
-    unreadable = joins.all("select bad, key from measured where bad is not null order by sample")
-    bad.add(pairs, unreadable)
-    reasons = [(UNREADABLE, reason, count) for reason, count in bad.counts.most_common()]
-    found = joins.all("select step, reason, count(*) from fates group by all order by count(*) desc, reason")
-    reasons += sorted(found, key=lambda row: order[row[0]])
-    kept, drawn = joins.all("select count(*), sum(coalesce(weight, 1)) from alive left join weights using (sample)")[0]
-    return Curation(pairs, reasons, kept, float(drawn or 0), bad, joins.facts)
+def _write_output(joins: Joins, job: MeasuringJob, output: Path) -> Curation:
+    """Write table, page and `curation.json`, all of them or none."""
+    source, steps = job.source, job.steps
+    curation = _summarize(joins, len(source), steps)
+    with atomic_files(output) as aside, atomic_folder(output / TABLE) as table_folder:
+        files = write_table(joins, [shard.samples for shard in job.shards], table_folder)
+        write_curation_page(aside, curation, joins, source, steps)
+        curation.bad_samples.write(aside)
+        about = {
+            "version": VERSION,
+            "num_pairs": curation.num_pairs,
+            "num_kept": curation.num_kept,
+            "mean_drawn": curation.mean_drawn,
+            "removals": [removal._asdict() for removal in curation.removals],
+            "facts": curation.facts,
+            "figures": joins.figures,
+            "steps": {step.name: step.settings.model_dump() for step in steps},
+            "shards": [shard._asdict() | file for shard, file in zip(job.shards, files, strict=True)],
+        }
+        write_json(aside / ABOUT, about)
+
+        # Files appear one by one. Training refuses a folder without `curation.json`, so the old one goes first.
+        (output / ABOUT).unlink(missing_ok=True)
+        shutil.rmtree(output / TABLE, ignore_errors=True)
+    return curation
+
+
+def write_table(joins: Joins, shard_sizes: Sequence[int], folder: Path) -> list[dict[str, Any]]:
+    """Write the table into a folder: one row per pair, one Parquet file per shard.
+
+    Args:
+        joins: the decided pairs.
+        shard_sizes: number of pairs of each shard.
+        folder: folder of the files.
+
+    Returns:
+        For each shard its `file`, the number of pairs that stay (`num_kept`), and the mean number of pairs that an
+        epoch draws (`mean_drawn`).
+    """
+    measures = [name for name in joins.columns if name not in {*FIRST_COLUMNS, *OMITTED_COLUMNS}]
+    measure_columns = "".join(f", p.{name}" for name in measures)
+    query = (
+        f"select p.sample, p.row, p.key, coalesce(p.id, 0) as id, p.error is null and r.step is null as is_kept, "  # noqa: S608  -- no text of the data is in it
+        "case when p.error is null and r.step is null then coalesce(w.weight, 1.0) else 0.0 end as weight, "
+        f"case when p.error is not null then '{UNREADABLE}' else r.step end as step, "
+        f"coalesce(p.error, r.reason) as reason, r.nearest, n.key as nearest_key{measure_columns} "
+        "from pairs p left join removals r using (sample) left join weights w using (sample) "
+        "left join (select sample, key from pairs where sample in (select nearest from removals)) n "
+        "on r.nearest = n.sample order by p.sample"
+    )
+    files = []
+    for shard, rows in enumerate(_split_by_shard(joins.read_batches(query), shard_sizes)):
+        name = f"{shard:05d}.parquet"
+        # Arrow takes only paths in UTF-8, so it gets the open file.
+        with (folder / name).open("wb") as file:
+            parquet.write_table(rows, file, compression="zstd")
+        num_kept = compute.sum(rows["is_kept"]).as_py()
+        mean_drawn = compute.sum(rows["weight"]).as_py()
+        files.append({"file": name, "num_kept": num_kept or 0, "mean_drawn": mean_drawn or 0.0})
+    return files
+
+
+def _split_by_shard(batches: Iterator[pa.RecordBatch], shard_sizes: Sequence[int]) -> Iterator[pa.Table]:
+    remainder: pa.RecordBatch | None = None  # rows of the last batch that belong to the next shard
+    for size in shard_sizes:
+        slices: list[pa.RecordBatch] = []
+        num_missing = size
+        while num_missing:
+            batch = next(batches) if remainder is None else remainder
+            slices.append(batch.slice(0, num_missing))
+            remainder = batch.slice(num_missing) if batch.num_rows > num_missing else None
+            num_missing -= slices[-1].num_rows
+        yield pa.Table.from_batches(slices)
+
+
+def _summarize(joins: Joins, num_pairs: int, steps: Sequence[Step]) -> Curation:
+    bad_samples = BadSampleReport()
+    bad_samples.add(num_pairs, joins.fetch_all("select error, key from pairs where error is not null order by sample"))
+    removals = [RemovalCount(UNREADABLE, reason, count) for reason, count in bad_samples.counts.most_common()]
+
+    rows = joins.fetch_all("select step, reason, count(*) from removals group by all order by count(*) desc, reason")
+    order = {step.name: number for number, step in enumerate(steps)}
+    rows.sort(key=lambda row: order[row[0]])
+    removals += [RemovalCount(*row) for row in rows]
+
+    kept_query = "select count(*), sum(coalesce(weight, 1)) from alive left join weights using (sample)"
+    num_kept, mean_drawn = joins.fetch_all(kept_query)[0]
+    return Curation(num_pairs, removals, num_kept, float(mean_drawn or 0), bad_samples, joins.facts)

@@ -1,4 +1,4 @@
-"""What a step of a curation is, a pair as the steps measure it, and the steps that a file names."""
+"""Steps of a curation: their interface, the pair that they measure, and how a file configures them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ from ernie_vil2.section import Section
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ernie_vil2.apps.curation.joins import Joins, Measured
+    from ernie_vil2.apps.curation.joins import Joins, MeasuresFile
 
-SettingsOf = TypeVar("SettingsOf", bound=Section)
+SettingsT = TypeVar("SettingsT", bound=Section)
 
 
 class Pair:
-    """An image with its captions, as it is measured; its pixels are decoded once, when a step first asks for them.
-    BadSample if it has no caption."""
+    """An image with its captions. Steps share its pixels, which are decoded when they are first needed.
+
+    Raises:
+        BadSample: it has no caption.
+    """
 
     def __init__(self, sample: Sample):
         self.sample = sample
@@ -37,28 +40,34 @@ class Pair:
 
     @cached_property
     def image(self) -> EncodedImage:
-        """The image whose size is known; BadSample if its file is broken."""
+        """Encoded image, whose size is known without decoding; BadSample if the file is broken."""
         return EncodedImage(self.sample.image, self.sample.image_name)
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        """`[H, W, 3]` uint8 RGB."""
+        """Decoded image, `[H, W, 3]` uint8 RGB; BadSample if it cannot be decoded."""
         return self.image.decode()
 
     @cached_property
-    def small(self) -> np.ndarray:
-        """The image no larger than 128 pixels a side, `[H, W, 3]` uint8 RGB."""
+    def small_pixels(self) -> np.ndarray:
+        """Image of at most 128 pixels a side, `[H, W, 3]` uint8 RGB."""
         return shrunk(self.pixels)
 
     @cached_property
     def thumbnails(self) -> list[Thumbnail]:
-        """By which it is compared with other images."""
-        return thumbnails_of(self.small)
+        """Thumbnails for comparing the image with others."""
+        return thumbnails_of(self.small_pixels)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A measure on the page: its column, what a person calls it, and the bounds outside which pairs went."""
+class Histogram:
+    """Histogram of a measure, for the page.
+
+    Args:
+        column: SQL expression of the measure, usually its column.
+        title: label of the axis.
+        bounds: thresholds, drawn as dashed lines.
+    """
 
     column: str
     title: str
@@ -66,29 +75,29 @@ class Shown:
 
 
 class Embedder(Protocol):
-    """A second pass that embeds the pairs which the rules leave, shard by shard; `maps` is the `Maps` of the steps."""
+    """Second pass over the shards of a `MeasuringJob`, which embeds the pairs that no rule removes."""
 
     @property
     def schema(self) -> pa.Schema: ...
 
-    def part(self, maps: Any, shard: int) -> Measured: ...
+    def locate_embeddings(self, job: Any, shard: int) -> MeasuresFile: ...
 
-    def embed_shard(self, maps: Any, shard: int) -> None: ...
+    def embed_shard(self, job: Any, shard: int) -> None: ...
 
 
-class Step(Generic[SettingsOf]):
-    """A step: what it measures of each pair on its own, and which pairs it removes.
+class Step(Generic[SettingsT]):
+    """Step of a curation, which measures every pair alone, and then decides which pairs to remove.
 
-    Measures do not depend on thresholds, so that those can be changed at the cost of the joins alone. A step's measures
-    do depend on what `measured_by` returns.
+    Measures must not depend on thresholds, so that a changed threshold costs only the joins. What they do depend on,
+    besides the pair, is returned by `measure_dependencies`.
 
     Args:
-        settings: of the step's `Settings`.
+        settings: settings of the type `Settings`.
 
     Attributes:
-        name: of its section in the configuration.
-        cost: steps decide in ascending order of it.
-        columns: what it measures: names of columns and their Arrow types.
+        name: name of the step's section in the configuration.
+        cost: rank of the step; steps decide in ascending order.
+        columns: names of the measured columns, and their Arrow types.
     """
 
     name: ClassVar[str]
@@ -96,45 +105,45 @@ class Step(Generic[SettingsOf]):
     Settings: ClassVar[type[Section]]
     columns: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(self, settings: SettingsOf):
+    def __init__(self, settings: SettingsT):
         self.settings = settings
 
     def check(self) -> None:
-        """Raises ValueError or OSError, before any work, if something that it needs is not there."""
+        """Raise ValueError or OSError, before any work, if something that the step needs is missing."""
 
-    def measured_by(self) -> Any:
-        """What the measures depend on besides the pair, for JSON."""
+    def measure_dependencies(self) -> Any:
+        """Return what the measures depend on besides the pair, as a value for JSON."""
         return None
 
     def measure(self, pair: Pair) -> Mapping[str, Any]:
-        """The values of its columns for a pair. BadSample if the image is broken."""
+        """Return the values of the step's columns for a pair; BadSample if the image is broken."""
         return {}
 
-    def embedder(self) -> Embedder | None:
-        """What embeds in a second pass the pairs that the rules leave; None: the step needs no embeddings."""
+    def get_embedder(self) -> Embedder | None:
+        """Return the second pass over the shards, or None if the step has none."""
         return None
 
-    def needs_embeddings(self) -> str | None:
-        """Return the name of the setting for which `score` has to be among the steps; None: there is none."""
+    def get_embedding_setting(self) -> str | None:
+        """Return the name of the setting that needs the embeddings of `score`, or None if they are not needed."""
         return None
 
     def prepare(self, joins: Joins) -> None:
-        """Makes what other steps may use, before any of them decides."""
+        """Compute what other steps may use, before any of them decides."""
 
     def rules(self) -> Iterable[tuple[str, str]]:
-        """Reasons for which a pair goes, whatever the others are, each with the SQL condition on its measures."""
+        """Yield reasons for which a pair is removed alone, each with its SQL condition on the measures."""
         return ()
 
     def decide(self, joins: Joins) -> None:
-        """Removes pairs, or changes their weights, by what all pairs are. It is called after the rules."""
+        """Remove or weight pairs in view of all pairs. The rules have been applied before."""
 
-    def shown(self) -> Iterable[Shown]:
-        """The measures of which the page has a histogram."""
+    def histograms(self) -> Iterable[Histogram]:
+        """Yield histograms for the page."""
         return ()
 
 
 UNREADABLE = "unreadable"
-"""The step of the table under which pairs are that could not be read; the reason is one of `Reason`."""
+"""Name in the column `step` of the table for pairs that could not be read; their reason is one of `Reason`."""
 
 STEPS: Registry[type[Step]] = Registry(
     "step",
@@ -151,43 +160,54 @@ STEPS: Registry[type[Step]] = Registry(
             "balance",
         )
     },
-    ("name", "cost", "Settings", "columns", "measure", "rules", "decide", "shown"),
+    ("name", "cost", "Settings", "columns", "measure", "rules", "decide", "histograms"),
 )
-"""Another step is a file in `steps/` and a line here, or your own as `package.module:Class`."""
+"""Steps by name. To add one, write a file in `steps/` and add its name here, or name your own class as
+`package.module:Class`."""
 
 
 def load_steps(path: str | Path, overrides: Iterable[str] = ()) -> list[Step]:
-    """The steps that a file names, in ascending order of their cost.
+    """Return the steps that a file configures, in ascending order of their cost.
 
     Args:
-        path: YAML with a section for each step; one that is null is left out.
-        overrides: `step.key=value` texts, or `step=null`; the value is YAML, and the last one wins.
+        path: YAML file with a section for each step; a step whose section is null is left out.
+        overrides: `step.key=value` or `step=null`; the value is YAML, and the last override of a key wins.
 
     Raises:
-        ConfigError: there is no such step or setting (with the nearest right one), a value is of the wrong type or out
-            of range, the file is not YAML, or no step is left.
+        ConfigError: a step or setting is unknown (the message names the nearest known one), a value has the wrong type
+            or is out of range, the file is not YAML, or no step is left.
     """
     tree: Any = read_yaml(path, keep_words=True) or {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: the top level must be steps ({', '.join(STEPS)})")
     overrides = list(overrides)
-    named = [str(name) for name in tree]
-    named += [split_key(text.partition("=")[0])[0] for text in overrides]
     origin = " ".join([str(path), *(f"-o {text}" for text in overrides)])
+
+    # Find the classes of all steps that are named anywhere, so that an override can add a step, too.
+    step_names = [str(name) for name in tree]
+    for text in overrides:
+        step_names.append(split_key(text.partition("=")[0])[0])
     try:
-        import_user_modules(named)
-        steps = {name: STEPS.find(name) for name in dict.fromkeys([*STEPS, *named])}
+        import_user_modules(step_names)
+        classes = {name: STEPS.find(name) for name in dict.fromkeys([*STEPS, *step_names])}
     except UnknownName as error:
         raise ConfigError(f"{origin}: {error}") from None
-    fields: dict[str, Any] = {name: (step.Settings | None, None) for name, step in steps.items()}
-    whole = create_model("Curation", __base__=Section, **fields)
+
+    # One model of the whole file validates all sections at once, and reports all problems at once.
+    fields: dict[str, Any] = {name: (step_class.Settings | None, None) for name, step_class in classes.items()}
+    file_model = create_model("Curation", __base__=Section, **fields)
     for text in overrides:
-        override(tree, text, whole)
+        override(tree, text, file_model)
     try:
-        settings = whole.model_validate(tree)
+        sections = file_model.model_validate(tree)
     except ValidationError as error:
-        raise describe_problems(error, origin, whole) from None
-    made = [step(own) for name, step in steps.items() if (own := getattr(settings, name)) is not None]
-    if not made:
+        raise describe_problems(error, origin, file_model) from None
+
+    steps = []
+    for name, step_class in classes.items():
+        settings = getattr(sections, name)
+        if settings is not None:
+            steps.append(step_class(settings))
+    if not steps:
         raise ConfigError(f"{origin}: no step is left; name one of {', '.join(STEPS)}")
-    return sorted(made, key=lambda step: step.cost)
+    return sorted(steps, key=lambda step: step.cost)

@@ -51,7 +51,7 @@ class Alike(NamedTuple):
 
 def alive_thumbnails(joins: Joins) -> Thumbnails:
     """Those of the pairs that are alive, in the folder of the joins."""
-    count = joins.all("select coalesce(sum(len(thumbnail)), 0)::bigint from alive")[0][0]
+    count = joins.fetch_all("select coalesce(sum(len(thumbnail)), 0)::bigint from alive")[0][0]
     kinds: list[tuple[type, tuple[int, ...]]] = [
         (np.int64, ()),
         (np.uint8, (likeness.BYTES,)),
@@ -62,7 +62,7 @@ def alive_thumbnails(joins: Joins) -> Thumbnails:
     made = Thumbnails(*(_on_disk(joins.folder, kind, (count, *shape)) for kind, shape in kinds))
     listed = ", ".join(f"unnest({column}) as {column}" for column in likeness.COLUMNS)
     first = 0
-    for batch in joins.rows(f"select sample, {listed} from alive order by sample"):  # noqa: S608  -- no text of the data is in it
+    for batch in joins.read_batches(f"select sample, {listed} from alive order by sample"):  # noqa: S608  -- no text of the data is in it
         rows = slice(first, first + len(batch))
         values = np.frombuffer(b"".join(batch["thumbnail"].to_pylist()), np.uint8).reshape(len(batch), -1)
         made.thumbnails[rows], made.vectors[rows] = values, likeness.vectors(values)

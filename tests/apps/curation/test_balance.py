@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ernie_vil2.apps.curation.steps.balance import Words, _threshold
+from ernie_vil2.apps.curation.steps.balance import WordList, _compute_threshold
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
 from tests.support.image_formats import encode_image
 
@@ -26,7 +26,7 @@ def test_weights_are_those_of_the_rule(tmp_path, pairs, curated):
     both = 1 - (1 - cat) * (1 - dog)
     expected = [*[cat] * 8, both, both, 1.0, 0.0, 0.0, 1.0, 1.0]
     assert [row["weight"] for row in rows] == pytest.approx(expected)
-    assert [row["reason"] for row in rows if not row["kept"]] == ["no concept"] * 2
+    assert [row["reason"] for row in rows if not row["is_kept"]] == ["no concept"] * 2
 
     rows = list(curated([pairs], text[:-1] + ", unmatched: keep}", "unmatched").values())
     assert [row["weight"] for row in rows] == pytest.approx([weight or 1.0 for weight in expected])
@@ -38,31 +38,31 @@ def test_a_draw_is_made_once_with_its_seed(tmp_path, curated):
     (tmp_path / "en.txt").write_text("cat\n")
     text = f"balance: {{words: {{en: {tmp_path}/en.txt}}, most: {{en: 100}}, by: draw, seed: 1}}"
     first, again = curated([path], text, "first"), curated([path], text, "again")
-    kept = [key for key, row in first.items() if row["kept"]]
-    assert kept == [key for key, row in again.items() if row["kept"]]
+    kept = [key for key, row in first.items() if row["is_kept"]]
+    assert kept == [key for key, row in again.items() if row["is_kept"]]
     assert abs(len(kept) - 100) < 4 * np.sqrt(400 * 0.25 * 0.75)
     assert {row["reason"] for row in first.values()} == {None, "balance of concepts"}
     assert {row["weight"] for row in first.values()} == {0.0, 1.0}
     other = curated([path], text.replace("seed: 1", "seed: 2"), "other")
-    assert kept != [key for key, row in other.items() if row["kept"]]
+    assert kept != [key for key, row in other.items() if row["is_kept"]]
 
 
 def test_english_words_are_whole_and_chinese_ones_are_not(tmp_path):
     (tmp_path / "en.txt").write_text("cat\nice cream\nice\n")
-    words = Words(str(tmp_path / "en.txt"), 5, bounded=True)
-    assert sorted(words.found("Cats eat ICE CREAM, concatenated")) == [5, 6, 7]
+    words = WordList(str(tmp_path / "en.txt"), 5, whole_words=True)
+    assert sorted(words.find_words("Cats eat ICE CREAM, concatenated")) == [5, 6, 7]
     (tmp_path / "zh.txt").write_text("猫\n", encoding="utf-8")
-    assert list(Words(str(tmp_path / "zh.txt"), 0, bounded=False).found("两只猫咪")) == [0]
+    assert list(WordList(str(tmp_path / "zh.txt"), 0, whole_words=False).find_words("两只猫咪")) == [0]
     wordnet = "  1 This software is licensed\nice_cream n 1 2 @ ~ 1 1 07614500\ncat n 8 5 @ 8 1 1\n"
     (tmp_path / "index.noun").write_text(wordnet)
-    assert Words(str(tmp_path / "index.noun"), 0, bounded=True).words == ["ice cream", "cat"]
+    assert WordList(str(tmp_path / "index.noun"), 0, whole_words=True).words == ["ice cream", "cat"]
 
 
 def test_one_tail_share_gives_the_threshold():
     """Words of 1, 2, 3, 4 and 90 captions: those of up to 3 have 6 % of the matches."""
-    assert _threshold(np.array([90, 4, 0, 3, 2, 1]), 0.06) == 3
-    assert _threshold(np.array([90, 4, 0, 3, 2, 1]), 0.07) == 4
-    assert _threshold(np.zeros(3, np.int64), 0.06) == 1
+    assert _compute_threshold(np.array([90, 4, 0, 3, 2, 1]), 0.06) == 3
+    assert _compute_threshold(np.array([90, 4, 0, 3, 2, 1]), 0.07) == 4
+    assert _compute_threshold(np.zeros(3, np.int64), 0.06) == 1
 
 
 def test_words_that_are_not_there(tmp_path, pairs, curated):

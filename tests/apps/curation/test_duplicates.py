@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ernie_vil2.apps.curation.likeness import EVEN, likeness, thumbnails_of, trimmed, vectors, windows
-from ernie_vil2.apps.curation.steps.near_texts import sketch
+from ernie_vil2.apps.curation.steps.near_texts import compute_sketch
 from ernie_vil2.apps.curation.thumbnails import neighbours
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
 from tests.support.image_formats import encode_image
@@ -51,12 +51,12 @@ def crawl(tmp_path):
 
 def test_altered_copies_go_the_largest_stays_and_is_named(crawl, curated):
     table = list(curated([crawl], RULES + "\nimage_rules: {short_side: 8}").values())
-    gone = {row["sample"]: row["nearest"] for row in table if not row["kept"]}
+    gone = {row["sample"]: row["nearest"] for row in table if not row["is_kept"]}
     families = {frozenset(pair) for pair in gone.items()}
     assert families == {frozenset((number, number + 12)) for number in range(12)}
     # What was put into a frame is larger than what it was made of; what was cropped or made smaller is not.
-    assert {row["sample"] for row in table if row["kept"]} == {0, 1, 14, 3, 4, 5, 6, 7, 20, 9, 10, 11}
-    reasons = {row["sample"] % 6: row["reason"] for row in table if not row["kept"]}
+    assert {row["sample"] for row in table if row["is_kept"]} == {0, 1, 14, 3, 4, 5, 6, 7, 20, 9, 10, 11}
+    reasons = {row["sample"] % 6: row["reason"] for row in table if not row["is_kept"]}
     assert reasons == {number: "mirrored image" if number == 5 else "near-duplicate image" for number in range(6)}
 
 
@@ -71,7 +71,7 @@ def test_mirrored_images_stay_where_captions_name_a_side(tmp_path, curated):
     ]
     path = write_pair_shard(tmp_path / "crawl.tar", list(zip(images, captions, strict=True)))
     rows = curated([path], RULES).values()
-    assert [row["nearest"] for row in rows if not row["kept"]] == [4, 8, 10]
+    assert [row["nearest"] for row in rows if not row["is_kept"]] == [4, 8, 10]
 
 
 @pytest.mark.thorough
@@ -83,9 +83,9 @@ def test_a_chain_of_small_differences_is_cut(tmp_path, curated):
         tmp_path / "chain.tar", [(image, f"{CAPTION} {number}") for number, image in enumerate(steps)]
     )
     rows = list(curated([path], "near_duplicates: {likeness: 0.9, crops: false, mirrored: false}").values())
-    kept = {row["sample"] for row in rows if row["kept"]}
+    kept = {row["sample"] for row in rows if row["is_kept"]}
     assert 2 <= len(kept) < 41
-    assert all(row["kept"] or row["nearest"] in kept for row in rows)
+    assert all(row["is_kept"] or row["nearest"] in kept for row in rows)
     assert rows[40]["nearest"] != 0
 
 
@@ -95,7 +95,7 @@ def test_altered_images_of_a_benchmark_are_found(tmp_path, crawl, curated):
         tmp_path / "test.tar", [(encode_image(pixels), f"scored {row}") for row, pixels in enumerate(hidden)]
     )
     rows = list(curated([crawl], f"leaks: {{benchmarks: [{test}], likeness: 0.93}}").values())
-    leaks = {row["sample"]: row["reason"] for row in rows if not row["kept"]}
+    leaks = {row["sample"]: row["reason"] for row in rows if not row["is_kept"]}
     assert leaks == dict.fromkeys((0, 12, 1, 13), "image of a benchmark")
 
 
@@ -125,14 +125,14 @@ def test_captions_of_a_benchmark_are_reported_or_removed(tmp_path, curated):
         [(encode_image(make_distinct_image(77)), known), (encode_image(make_distinct_image(78)), "a brown dog")],
     )
     reported = curated([crawl], f"leaks: {{benchmarks: [{test}]}}", "reported")
-    assert all(row["kept"] for row in reported.values())
+    assert all(row["is_kept"] for row in reported.values())
     [fact] = json.loads((tmp_path / "reported" / "curation.json").read_text())["facts"]["leaks"]
     assert "2 more" in fact
     for least, gone in ((0.8, {0, 1}), (1.0, {0})):
         text = f"leaks: {{benchmarks: [{test}], texts: remove, text_likeness: {least}}}"
         rows = curated([crawl], text, f"removed {least}").values()
         assert {row["sample"] for row in rows if row["reason"] == "caption of a benchmark"} == gone
-        assert sum(row["kept"] for row in rows) == 5 - len(gone)
+        assert sum(row["is_kept"] for row in rows) == 5 - len(gone)
 
 
 def test_an_unreadable_benchmark_is_named_before_any_work(tmp_path, crawl, curated):
@@ -257,21 +257,21 @@ def test_of_captions_of_one_template_only_the_best_stay(tmp_path, curated):
             for number, (size, caption) in enumerate(zip(sizes, captions, strict=True))]  # fmt: skip
     path = write_pair_shard(tmp_path / "crawl.tar", rows)
     found = curated([path], "near_texts: {most: 2, likeness: 0.7}\nimage_rules: {short_side: 8}").values()
-    assert {row["sample"] for row in found if not row["kept"]} == {0, 2, 4, 5}
-    assert {(row["reason"], row["nearest"]) for row in found if not row["kept"]} == {("near-duplicate caption", 3)}
+    assert {row["sample"] for row in found if not row["is_kept"]} == {0, 2, 4, 5}
+    assert {(row["reason"], row["nearest"]) for row in found if not row["is_kept"]} == {("near-duplicate caption", 3)}
 
 
 def test_sketches_agree_in_the_share_of_pieces_in_common():
     texts = [f"{'abcdefghij' * 3}{number:04}{'klmnopqrst'[number % 10] * (number % 7)}" for number in range(60)]
     pieces = [{text[start : start + 3] for start in range(len(text) - 2)} for text in texts]
-    sketches = [np.frombuffer(sketch(text), np.uint32) for text in texts]
+    sketches = [np.frombuffer(compute_sketch(text), np.uint32) for text in texts]
     truth, found = [], []
     for first in range(60):
         for second in range(first):
             truth.append(len(pieces[first] & pieces[second]) / len(pieces[first] | pieces[second]))
             found.append((sketches[first] == sketches[second]).mean())
     assert np.mean(found) == pytest.approx(np.mean(truth), abs=0.08)
-    assert sketch("ok then") is None
+    assert compute_sketch("ok then") is None
 
 
 def test_copies_of_pairs_differ_by_their_captions_alone(tmp_path, curated):

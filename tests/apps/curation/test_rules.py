@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.curation import Step, load_steps
-from ernie_vil2.apps.curation.languages import language_of
+from ernie_vil2.apps.curation.languages import detect_language
 from ernie_vil2.apps.curation.steps.text_rules import fault_of
 from ernie_vil2.io.terminal import ConfigError
 from ernie_vil2.section import Section
@@ -46,7 +46,7 @@ def test_of_a_long_caption_only_the_beginning_is_looked_at():
     ("other", "кошка на диване"), ("other", "Müllabfuhr"), ("other", "12345"), ("other", "một con mèo trắng"),
 ])  # fmt: skip
 def test_languages(language, text):
-    assert language_of(text) == language
+    assert detect_language(text) == language
 
 
 def test_every_pair_has_its_reason(tmp_path, curated):
@@ -85,7 +85,7 @@ def test_every_pair_has_its_reason(tmp_path, curated):
         (None, None),
     ]
     for row in table.values():
-        assert row["kept"] == (row["reason"] is None) and row["weight"] == float(row["kept"])
+        assert row["is_kept"] == (row["reason"] is None) and row["weight"] == float(row["is_kept"])
     copy = next(iter(table.values()))
     assert copy["nearest"] == 8 and copy["nearest_key"].endswith("8")
 

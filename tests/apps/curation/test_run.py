@@ -105,7 +105,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_table(tmp_path, crawl, steps):
 
 
 def test_prepare_makes_shards_of_what_was_kept(tmp_path, crawl, steps, capsys):
-    kept = curate(open_sources(list(map(str, crawl))), steps(RULES), tmp_path / "curated").kept
+    kept = curate(open_sources(list(map(str, crawl))), steps(RULES), tmp_path / "curated").num_kept
     assert kept == 11
     shards = list(map(str, crawl))
     assert cli.run("prepare", [*shards, "--select", str(tmp_path / "curated"), "--output", str(tmp_path / "made")]) == 0

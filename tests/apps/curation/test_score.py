@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from ernie_vil2.apps.curation.mismatches import Embedded, Peers, calibrated, wrong_share
+from ernie_vil2.apps.curation.mismatches import EmbeddedPairs, Peers, calibrate_threshold, estimate_wrong_share
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
 from tests.support.image_formats import encode_image
@@ -22,24 +22,24 @@ def crawl(rng, pairs, wrong):
 @pytest.mark.parametrize("wrong", [0.0, 0.3, 0.6])
 def test_the_share_of_wrong_pairs_is_estimated(wrong):
     scores, is_wrong, null = crawl(np.random.default_rng(1), 20_000, wrong)
-    assert wrong_share(scores, null) == pytest.approx(is_wrong.mean(), abs=0.03)
+    assert estimate_wrong_share(scores, null) == pytest.approx(is_wrong.mean(), abs=0.03)
 
 
 @pytest.mark.parametrize("tolerated", [0.02, 0.1])
 def test_a_threshold_keeps_the_tolerated_share_of_wrong_pairs(tolerated):
     scores, is_wrong, null = crawl(np.random.default_rng(2), 20_000, 0.4)
-    found = calibrated(scores, null, tolerated)
+    found = calibrate_threshold(scores, null, tolerated)
     kept = scores >= found.score
     assert is_wrong[kept].mean() == pytest.approx(tolerated, abs=0.012)
-    assert found.wrong <= tolerated and found.kept == pytest.approx(kept.mean(), abs=1e-6)
+    assert found.wrong_share <= tolerated and found.kept_share == pytest.approx(kept.mean(), abs=1e-6)
     assert (~is_wrong[kept]).sum() > 0.85 * (~is_wrong).sum()
 
 
 def test_where_scores_say_nothing_the_threshold_says_so():
     rng = np.random.default_rng(3)
     scores, null = np.sort(rng.normal(size=5000)), np.sort(rng.normal(size=50_000))
-    assert wrong_share(scores, null) > 0.9
-    assert calibrated(scores, null, 0.1).wrong > 0.5
+    assert estimate_wrong_share(scores, null) > 0.9
+    assert calibrate_threshold(scores, null, 0.1).wrong_share > 0.5
 
 
 def unit(values):
@@ -52,7 +52,7 @@ def embedded():
     rng = np.random.default_rng(4)
     images = rng.normal(size=(200, 8))
     texts = np.stack([images + 0.1 * rng.normal(size=(200, 8)), rng.normal(size=(200, 8)) + 0.5], axis=1)
-    return Embedded(np.arange(200), np.arange(200) % 160, unit(images), unit(texts))
+    return EmbeddedPairs(np.arange(200), np.arange(200) % 160, unit(images), unit(texts))
 
 
 def test_a_score_is_in_deviations_of_mismatched_pairs(embedded):
@@ -62,10 +62,10 @@ def test_a_score_is_in_deviations_of_mismatched_pairs(embedded):
     by_hand, null = (((values - others.mean(axis=0)) / others.std(axis=0)).mean(axis=1) for values in (own, others))
     peers = Peers(embedded)
     assert peers.score(embedded) == pytest.approx(by_hand / null.std(), abs=0.25)
-    assert peers.mismatched.std() == pytest.approx(1, abs=1e-4) and peers.mismatched.mean() == pytest.approx(
-        0, abs=1e-5
-    )
-    assert np.median(peers.score(embedded)) > np.quantile(peers.mismatched, 0.95)
+    assert peers.mismatched_scores.std() == pytest.approx(
+        1, abs=1e-4
+    ) and peers.mismatched_scores.mean() == pytest.approx(0, abs=1e-5)
+    assert np.median(peers.score(embedded)) > np.quantile(peers.mismatched_scores, 0.95)
 
 
 def test_neighbours_are_those_of_the_definition(embedded):
@@ -98,7 +98,7 @@ def test_neighbours_are_those_of_the_definition(embedded):
     null = np.concatenate([both[pairs] for pairs in mismatched])
     peers = Peers(embedded, count)
     assert peers.score(embedded) == pytest.approx(both.diagonal() / null.std(), abs=1e-3)
-    assert peers.mismatched == pytest.approx(np.sort(null / null.std()), abs=1e-3)
+    assert peers.mismatched_scores == pytest.approx(np.sort(null / null.std()), abs=1e-3)
 
 
 def test_images_that_look_alike_vote_with_their_texts():
@@ -106,12 +106,12 @@ def test_images_that_look_alike_vote_with_their_texts():
     images, texts = np.repeat(np.eye(3), 12, axis=0) + 0.01 * rng.normal(size=(36, 3)), np.repeat(np.eye(3), 12, axis=0)
     texts[0] = texts[12]  # the caption of another, which the model takes for its own
     images[0] += 0.6 * texts[12]
-    embedded = Embedded(np.arange(36), np.arange(36), unit(images), unit(texts)[:, None])
+    embedded = EmbeddedPairs(np.arange(36), np.arange(36), unit(images), unit(texts)[:, None])
     assert Peers(embedded, 10).score(embedded).argmin() == 0
 
 
 def test_one_pair_alone_has_a_score():
-    alone = Embedded(np.arange(1), np.arange(1), np.ones((1, 1), np.float32), np.ones((1, 1, 1), np.float32))
+    alone = EmbeddedPairs(np.arange(1), np.arange(1), np.ones((1, 1), np.float32), np.ones((1, 1, 1), np.float32))
     assert Peers(alone).score(alone) == pytest.approx([0]) == Peers(alone, 10).score(alone)
 
 
@@ -140,10 +140,10 @@ def test_scores_are_cosines_and_the_best_share_stays(tmp_path, pairs, curated):
                                    for shape in ("disc", "bar", "cross")])  # fmt: skip
     assert [row["cosine_en"] for row in rows[:12]] == pytest.approx((images * english).sum(axis=1), abs=1e-3)
     assert all(row["cosine_zh"] is not None and row["cosine_other"] is None for row in rows[:12])
-    kept = [row["score"] for row in rows[:12] if row["kept"]]
-    gone = [row["score"] for row in rows[:12] if not row["kept"]]
+    kept = [row["score"] for row in rows[:12] if row["is_kept"]]
+    gone = [row["score"] for row in rows[:12] if not row["is_kept"]]
     assert len(kept) == 3 and min(kept) > max(gone)
-    assert {row["reason"] for row in rows[:12] if not row["kept"]} == {"image and caption do not fit"}
+    assert {row["reason"] for row in rows[:12] if not row["is_kept"]} == {"image and caption do not fit"}
 
 
 @pytest.mark.thorough
@@ -206,7 +206,7 @@ def test_embeddings_can_have_a_word_in_near_duplicates(tmp_path, curated):
     score = f"score: {{model: {model}, by: quantile, keep: 1.0, device: cpu}}\n"
     for least, kept in ((0.5, 1), (1.0, 2)):
         found = curated([path], score + f"near_duplicates: {{likeness: 0.9, embedding: {least}}}", f"at {least}")
-        assert sum(row["kept"] for row in found.values()) == kept
+        assert sum(row["is_kept"] for row in found.values()) == kept
     with pytest.raises(ValueError, match="near_duplicates.embedding"):
         curated([path], "near_duplicates: {likeness: 0.9, embedding: 0.5}", "alone")
     assert not (tmp_path / "alone").exists()  # it is seen at once, whether or not images are alike

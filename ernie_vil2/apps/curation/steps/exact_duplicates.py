@@ -1,4 +1,4 @@
-"""Images that are equal pixel by pixel, whatever their files and names."""
+"""Remove copies: images that are equal pixel by pixel, whatever their files and names."""
 
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -13,13 +13,16 @@ from ernie_vil2.section import Section
 
 
 class Settings(Section):
+    """Settings of the step `exact_duplicates`."""
+
     of: Literal["image", "pair"] = Field(
-        "image", description="image: one pair of an image stays, the better one; pair: equal captions as well"
+        "image",
+        description="image: the best pair of each image stays; pair: the best pair of each image and caption stays",
     )
 
 
 class ExactDuplicates(Step[Settings]):
-    """Keeps one of the pairs whose decoded images are equal."""
+    """Keeps one of the pairs whose decoded images are equal, the first by `Joins.preference`."""
 
     name = "exact_duplicates"
     cost = 3
@@ -27,17 +30,20 @@ class ExactDuplicates(Step[Settings]):
     columns: ClassVar[Mapping[str, str]] = {"content": "binary", "text_key": "uint64"}
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """A digest of the decoded pixels, and the key of the captions."""
+        """Return a digest of the decoded pixels, and the key of the captions."""
         pixels = pair.pixels
+        # The width goes into the digest, because images of different shapes may have the same bytes.
         content = blake2b(pixels.data, digest_size=16, person=b"%d" % pixels.shape[1]).digest()
         return {"content": content, "text_key": text_key(pair.captions.values())}
 
     def decide(self, joins: Joins) -> None:
-        """Keeps the better one, see `Joins.better`."""
-        equal = "content" if self.settings.of == "image" else "content, text_key"
+        if self.settings.of == "image":
+            reason, columns = "copy of an image", "content"
+        else:
+            reason, columns = "copy of a pair", "content, text_key"
         joins.remove(
-            "copy of an image" if self.settings.of == "image" else "copy of a pair",
-            "select sample, first_value(sample) over same as nearest from alive "  # noqa: S608  -- no text of the data is in it
-            f"window same as (partition by {equal} order by {joins.better}) "
-            "qualify sample != first_value(sample) over same",
+            reason,
+            "select sample, first_value(sample) over copies as nearest from alive "  # noqa: S608  -- no text of the data is in it
+            f"window copies as (partition by {columns} order by {joins.preference}) "
+            "qualify sample != first_value(sample) over copies",
         )

@@ -1,4 +1,4 @@
-"""Cheap rules on images: size, shape, and images of nothing."""
+"""Cheap rules on images: size, shape, and images that show nothing."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar
@@ -6,20 +6,23 @@ from typing import Annotated, Any, ClassVar
 import cv2
 from pydantic import Field
 
-from ernie_vil2.apps.curation.step import Pair, Shown, Step
+from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.section import Count, Section, Strength
 
 
 class Settings(Section):
-    short_side: Count = Field(200, description="least, in pixels")
-    aspect: Annotated[float, Field(ge=1)] = Field(3.0, description="longer side over the shorter one, at most")
+    """Settings of the step `image_rules`."""
+
+    # Size and shape follow DataComp's rules.
+    short_side: Count = Field(200, description="least length of the shorter side, in pixels")
+    aspect: Annotated[float, Field(ge=1)] = Field(3.0, description="greatest ratio of the longer side to the shorter")
     deviation: Strength = Field(
-        4.0, description="least standard deviation of luminance, of 255: below it an image is blank"
+        4.0, description="least standard deviation of luminance, which has 255 levels; an image below it is blank"
     )
 
 
 class ImageRules(Step[Settings]):
-    """DataComp's rules on sizes; an image of one colour, or nearly, shows nothing."""
+    """Removes images that are small, long, or nearly of one colour."""
 
     name = "image_rules"
     cost = 2
@@ -32,22 +35,22 @@ class ImageRules(Step[Settings]):
     }
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Size, and how much luminance varies."""
         height, width = pair.image.height, pair.image.width
+        luminance = cv2.cvtColor(pair.small_pixels, cv2.COLOR_RGB2GRAY)
+        _, deviation = cv2.meanStdDev(luminance)
         return {
             "width": width,
             "height": height,
             "aspect": max(height, width) / min(height, width),
-            "deviation": float(cv2.meanStdDev(cv2.cvtColor(pair.small, cv2.COLOR_RGB2GRAY))[1].item()),
+            "deviation": float(deviation.item()),
         }
 
     def rules(self) -> Iterable[tuple[str, str]]:
-        own = self.settings
-        yield "image too small", f"least(width, height) < {own.short_side}"
-        yield "image too long", f"aspect > {own.aspect}"
-        yield "blank image", f"deviation < {own.deviation}"
+        yield "image too small", f"least(width, height) < {self.settings.short_side}"
+        yield "image too long", f"aspect > {self.settings.aspect}"
+        yield "blank image", f"deviation < {self.settings.deviation}"
 
-    def shown(self) -> Iterable[Shown]:
-        yield Shown("least(width, height)", "short side in pixels", (self.settings.short_side,))
-        yield Shown("aspect", "longer side over the shorter", (self.settings.aspect,))
-        yield Shown("deviation", "standard deviation of luminance", (self.settings.deviation,))
+    def histograms(self) -> Iterable[Histogram]:
+        yield Histogram("least(width, height)", "short side in pixels", (self.settings.short_side,))
+        yield Histogram("aspect", "longer side over the shorter", (self.settings.aspect,))
+        yield Histogram("deviation", "standard deviation of luminance", (self.settings.deviation,))

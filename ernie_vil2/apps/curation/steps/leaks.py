@@ -1,4 +1,4 @@
-"""Pairs whose image, altered or not, is one of a benchmark, and those that have a benchmark's caption."""
+"""Find leaks of benchmarks: pairs with an image of a benchmark, altered or not, or with a benchmark's caption."""
 
 import json
 import zipfile
@@ -16,9 +16,9 @@ from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.likeness import BYTES, COLUMNS, Thumbnail, columns_of, thumbnails_of, vectors
 from ernie_vil2.apps.curation.measures import VERSION
 from ernie_vil2.apps.curation.step import Pair, Step
-from ernie_vil2.apps.curation.steps.near_texts import BANDS, bands_of, hashes_of, sketch
+from ernie_vil2.apps.curation.steps.near_texts import NUM_BANDS, compute_bands, compute_sketch, read_hashes
 from ernie_vil2.apps.curation.thumbnails import Comparison, Thumbnails, alike, alive_thumbnails
-from ernie_vil2.data.benchmark import Benchmark
+from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.samples import BadSample
@@ -28,20 +28,26 @@ from ernie_vil2.section import Count, Fraction
 
 
 class Settings(Comparison):
+    """Settings of the step `leaks`."""
+
     benchmarks: list[str] = Field(
         default=[],
-        description="folders or files of benchmarks, as `eval_retrieval --data` takes them; the split that is scored",
+        description="folders or files of benchmarks, as for `eval_retrieval --data`; the split that is scored counts",
     )
     mirrored: bool = Field(True, description="also find mirrored images")
     texts: Literal["report", "remove"] = Field(
-        "report", description="what becomes of pairs that have a caption of a benchmark, or nearly so"
+        "report", description="what to do with pairs that have a caption of a benchmark, or nearly so"
     )
-    text_likeness: Fraction = Field(0.8, description="as likeness of near_texts; case and marks do not count")
-    text_characters: Count = Field(20, description="captions that are shorter are alike by chance, and do not count")
+    text_likeness: Fraction = Field(
+        0.8, description="least share of common pieces of two captions, as in near_texts; case and marks do not count"
+    )
+    text_characters: Count = Field(
+        20, description="least length of a caption that is compared; shorter ones are alike by chance"
+    )
 
 
 class Leaks(Step[Settings]):
-    """Every pair is compared with every image and caption of the benchmarks, by the tests of near-duplicates."""
+    """Compares every pair with the images and captions of benchmarks, by the tests for near-duplicates."""
 
     name = "leaks"
     cost = 4
@@ -51,111 +57,151 @@ class Leaks(Step[Settings]):
     def check(self) -> None:
         if not self.settings.benchmarks:
             raise ValueError(
-                "leaks compares with benchmarks, and none is named: -o 'leaks.benchmarks=[FOLDER]', or leave the step "
-                "out: -o leaks=null"
+                "leaks needs benchmarks to compare with: -o 'leaks.benchmarks=[FOLDER]', or leave the step out: "
+                "-o leaks=null"
             )
-        self._opened = {path: _open(path) for path in self.settings.benchmarks}
+        self._benchmarks = {path: _open_benchmarks(path) for path in self.settings.benchmarks}
 
-    def measured_by(self) -> Any:
-        """How long a caption has to be."""
+    def measure_dependencies(self) -> Any:
         return self.settings.text_characters
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Its thumbnails, and what its captions are compared by."""
-        return columns_of(pair.thumbnails) | {"long_sketches": self._sketches(pair.captions.values())}
+        """Return the columns of the thumbnails, and the sketches of the captions that are long enough."""
+        return columns_of(pair.thumbnails) | {"long_sketches": self._compute_sketches(pair.captions.values())}
 
-    def _sketches(self, texts: Iterable[str]) -> list[bytes]:
-        long = (sketch(text) for text in texts if len(text) >= self.settings.text_characters)
-        return [one for one in long if one is not None]
+    def _compute_sketches(self, texts: Iterable[str]) -> list[bytes]:
+        sketches = []
+        for text in texts:
+            sketch = compute_sketch(text) if len(text) >= self.settings.text_characters else None
+            if sketch is not None:
+                sketches.append(sketch)
+        return sketches
 
     def decide(self, joins: Joins) -> None:
-        """Removes what is in a benchmark; reports captions that are."""
-        own = self.settings
+        """Remove pairs with images of benchmarks, and report or remove pairs with their captions."""
         images = alive_thumbnails(joins)
         leaks: list[dict[str, Any]] = []
-        for path, benchmarks in self._opened.items():
-            known, names = self._images(joins.folder, path, benchmarks)
-            found: dict[int, tuple[float, str]] = {}
-            for mirror in (False, True)[: 1 + own.mirrored]:
-                for pairs in alike(images, joins.folder, own, known, mirror):
-                    for query, row, value in zip(pairs.queries, pairs.rows, pairs.likeness, strict=True):
-                        sample = int(images.samples[row])
-                        found[sample] = max(found.get(sample, (0.0, "")), (float(value), names[query]))
-            with joins.given(found=pa.table({"sample": pa.array(found, pa.int64())})):
-                joins.remove("image of a benchmark", "select sample, null from found")
-            leaks += [
-                {"sample": sample, "benchmark": path, "image": name, "likeness": round(value, 4)}
-                for sample, (value, name) in sorted(found.items())
-            ]
-            texts = self._with_texts(joins, self._sketches(text.text for one in benchmarks for text in one.texts))
-            query = "select sample, null from alive semi join known using (sample)"
-            with joins.given(known=pa.table({"sample": pa.array(texts, pa.int64())})):
-                captions = joins.all(f"select count(*) from ({query})")[0][0]  # noqa: S608  -- no text of the data is in it
-                if own.texts == "remove":
+        for path, benchmarks in self._benchmarks.items():
+            thumbnails, image_names = _load_thumbnails(joins.folder, path, benchmarks)
+            matches = self._match_images(joins, images, thumbnails, image_names)
+            with joins.register_tables(leaking=pa.table({"sample": pa.array(matches, pa.int64())})):
+                joins.remove("image of a benchmark", "select sample, null from leaking")
+            for sample, (likeness, name) in sorted(matches.items()):
+                leaks.append({"sample": sample, "benchmark": path, "image": name, "likeness": round(likeness, 4)})
+
+            benchmark_sketches: list[bytes] = []
+            for benchmark in benchmarks:
+                benchmark_sketches += self._compute_sketches(text.text for text in benchmark.texts)
+            samples = self._match_captions(joins, benchmark_sketches)
+            query = "select sample, null from alive semi join leaking using (sample)"
+            with joins.register_tables(leaking=pa.table({"sample": pa.array(samples, pa.int64())})):
+                # Pairs that leak by their image as well have been removed already, and are not counted again.
+                num_captions = joins.fetch_all(f"select count(*) from ({query})")[0][0]  # noqa: S608  -- no text of the data is in it
+                if self.settings.texts == "remove":
                     joins.remove("caption of a benchmark", query)
-            joins.facts.setdefault(self.name, []).append(
-                f"{path}: {pluralize(len(found), 'pair')} {'have' if len(found) != 1 else 'has'} one of its "
-                f"{len(set(names)):,} images, {captions:,} more one of its captions, or nearly so"
-                + ("" if own.texts == "remove" else " (which stay)")
+
+            verb = "has" if len(matches) == 1 else "have"
+            fact = (
+                f"{path}: {pluralize(len(matches), 'pair')} {verb} one of its {len(set(image_names)):,} images, "
+                f"{num_captions:,} more have one of its captions, or nearly so"
             )
+            if self.settings.texts == "report":
+                fact += " (these stay)"
+            joins.facts.setdefault(self.name, []).append(fact)
         joins.figures[self.name] = leaks
 
-    def _with_texts(self, joins: Joins, known: Sequence[bytes]) -> set[int]:
-        """The samples of pairs that have one of these texts, or nearly so."""
-        if not known:
+    def _match_images(
+        self, joins: Joins, images: Thumbnails, thumbnails: Thumbnails, image_names: Sequence[str]
+    ) -> dict[int, tuple[float, str]]:
+        """Return, for each pair whose image is like one of a benchmark, the greatest likeness and the image's name."""
+        matches: dict[int, tuple[float, str]] = {}
+        for is_mirrored in (False, True) if self.settings.mirrored else (False,):
+            for block in alike(images, joins.folder, self.settings, thumbnails, is_mirrored):
+                samples = images.samples[block.rows].tolist()
+                for query, sample, likeness in zip(block.queries, samples, block.likeness.tolist(), strict=True):
+                    match = (likeness, image_names[query])
+                    matches[sample] = max(matches.get(sample, (0.0, "")), match)
+        return matches
+
+    def _match_captions(self, joins: Joins, benchmark_sketches: Sequence[bytes]) -> set[int]:
+        """Return the samples of the pairs that have one of these captions, or nearly so."""
+        if not benchmark_sketches:
             return set()
-        found, hashes = set[int](), hashes_of(known)
-        known_bands = _bands(known)
-        for batch in joins.rows("select sample, unnest(long_sketches) as sketch from alive"):
-            own = batch["sketch"].to_pylist()
-            with joins.given(bands=_bands(own), known_bands=known_bands):
-                query = "select distinct b.row, k.row as number from bands b join known_bands k using (band)"
-                row, number = joins.database.execute(query).fetchnumpy().values()
-            alike = (hashes_of(own)[row] == hashes[number]).mean(axis=1) >= self.settings.text_likeness
-            found.update(batch["sample"].to_numpy()[row[alike]].tolist())
-        return found
-
-    def _images(self, folder: Path, path: str, benchmarks: list[Benchmark]) -> tuple[Thumbnails, list[str]]:
-        """The thumbnails of a benchmark's images, of an earlier run if it is as it was, and what each is of."""
-        images = list({image.id: image for one in benchmarks for image in one.images}.values())
-        state = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for one in benchmarks for file in one.files]
-        about = json.dumps([VERSION, Thumbnails._fields, path, len(images), state]).encode()
-        cache = folder / f"benchmark-{blake2b(about, digest_size=8).hexdigest()}.npz"
-        known = _read_thumbnails(cache)
-        if known is None:
-            made: list[Thumbnail] = []
-            read: list[int] = []
-            for row, image in enumerate(images):
-                try:
-                    own = thumbnails_of(decode_image(image.read(), image.id))
-                except (BadSample, OSError):  # what cannot be read cannot be scored either
-                    continue
-                made += own
-                read += [row] * len(own)
-            thumbnails = np.frombuffer(b"".join(one.content for one in made), np.uint8).reshape(len(made), BYTES)
-            shapes, extents = (
-                np.array([getattr(one, name) for one in made], np.float32) for name in ("shape", "extent")
-            )
-            rows, near = np.array(read, np.int64), vectors(thumbnails).astype(np.float16)
-            known = Thumbnails(rows, thumbnails, near, shapes, extents)
-            with atomic_write(cache) as aside, aside.open("wb") as file:
-                np.savez(file, **known._asdict())
-        return known, [images[row].id for row in known.samples.tolist()]
+        samples = set[int]()
+        benchmark_hashes = read_hashes(benchmark_sketches)
+        benchmark_bands = _make_band_table(benchmark_sketches)
+        query = (
+            "select distinct bands.row, benchmark_bands.row as benchmark_row "
+            "from bands join benchmark_bands using (band)"
+        )
+        for batch in joins.read_batches("select sample, unnest(long_sketches) as sketch from alive"):
+            sketches = batch["sketch"].to_pylist()
+            with joins.register_tables(bands=_make_band_table(sketches), benchmark_bands=benchmark_bands):
+                candidates = joins.database.execute(query).fetchnumpy()
+            rows = candidates["row"]
+            hashes = read_hashes(sketches)[rows]
+            is_same_hash = hashes == benchmark_hashes[candidates["benchmark_row"]]  # [candidates, hashes]
+            is_alike = is_same_hash.mean(axis=1) >= self.settings.text_likeness
+            samples.update(batch["sample"].to_numpy()[rows[is_alike]].tolist())
+        return samples
 
 
-def _read_thumbnails(path: Path) -> Thumbnails | None:
-    """Return the thumbnails in a file of an earlier run; None if there is none, or it is damaged."""
+def _load_thumbnails(folder: Path, path: str, benchmarks: Sequence[Benchmark]) -> tuple[Thumbnails, list[str]]:
+    """Return the thumbnails of a benchmark's images, and the name of the image of each thumbnail.
+
+    They are stored in the folder of the joins, and computed again if the files of the benchmark have changed.
+    """
+    images_by_id: dict[str, BenchmarkImage] = {}
+    file_states = []
+    for benchmark in benchmarks:
+        images_by_id |= {image.id: image for image in benchmark.images}
+        for file_path in benchmark.files:
+            status = file_path.stat()
+            file_states.append([str(file_path), status.st_size, status.st_mtime_ns])
+    images = list(images_by_id.values())
+    dependencies = json.dumps([VERSION, Thumbnails._fields, path, len(images), file_states]).encode()
+    cache_path = folder / f"benchmark-{blake2b(dependencies, digest_size=8).hexdigest()}.npz"
+
+    cached = _read_cached_thumbnails(cache_path)
+    if cached is None:
+        thumbnails: list[Thumbnail] = []
+        rows: list[int] = []  # of the images
+        for row, image in enumerate(images):
+            try:
+                image_thumbnails = thumbnails_of(decode_image(image.read(), image.id))
+            except (BadSample, OSError):
+                continue  # an image that cannot be read cannot be scored either
+            thumbnails += image_thumbnails
+            rows += [row] * len(image_thumbnails)
+        contents = b"".join(thumbnail.content for thumbnail in thumbnails)
+        pixels = np.frombuffer(contents, np.uint8).reshape(len(thumbnails), BYTES)
+        cached = Thumbnails(
+            np.array(rows, np.int64),
+            pixels,
+            vectors(pixels).astype(np.float16),
+            np.array([thumbnail.shape for thumbnail in thumbnails], np.float32),
+            np.array([thumbnail.extent for thumbnail in thumbnails], np.float32),
+        )
+        with atomic_write(cache_path) as aside, aside.open("wb") as file:
+            np.savez(file, **cached._asdict())
+    return cached, [images[row].id for row in cached.samples.tolist()]
+
+
+def _read_cached_thumbnails(path: Path) -> Thumbnails | None:
+    """Read the thumbnails of an earlier run; None if there are none, or the file is damaged."""
     try:
         return Thumbnails(**np.load(path))
     except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
 
 
-def _bands(sketches: Sequence[bytes]) -> pa.Table:
-    return pa.table({"row": np.arange(len(sketches)).repeat(BANDS), "band": bands_of(sketches).ravel()})
+def _make_band_table(sketches: Sequence[bytes]) -> pa.Table:
+    """Return a table with a row per sketch and band: number of the sketch, and key of the band."""
+    rows = np.arange(len(sketches)).repeat(NUM_BANDS)
+    return pa.table({"row": rows, "band": compute_bands(sketches).ravel()})
 
 
-def _open(path: str) -> list[Benchmark]:
+def _open_benchmarks(path: str) -> list[Benchmark]:
     try:
         return list(open_benchmarks(path).values())
     except (OSError, ValueError) as error:

@@ -1,6 +1,7 @@
-"""Images that show the same: resized, recompressed, in a frame, cropped a little, grey or mirrored."""
+"""Remove images that show the same as another: resized, recompressed, framed, cropped a little, grey or mirrored."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -21,24 +22,27 @@ SIDED = re.compile(
     r"|左|右|时针|[一二三四五六七八九十两\d]点",
     re.IGNORECASE,
 )
-"""What a caption has that does not fit the mirrored image: a side, a sense of rotation, what a clock shows."""
+"""Words that do not fit the mirrored image: a side, a sense of rotation, or the time on a clock."""
 
 
 class Settings(Comparison):
+    """Settings of the step `near_duplicates`."""
+
     embedding: Fraction | None = Field(
-        None, description="least cosine of the embeddings of score's model as well; null: thumbnails decide alone"
+        None,
+        description="least cosine of the embeddings by the model of score, in addition to similar thumbnails; null: "
+        "thumbnails alone decide",
     )
     mirrored: bool = Field(
-        True, description="also find mirrored images, unless captions that differ name a side or a time"
+        True, description="also remove mirrored images, except where captions differ and name a side or a time"
     )
 
 
 class NearDuplicates(Step[Settings]):
     """Keeps the best of the images that show the same.
 
-    Candidates are near each other by thumbnails of 16 x 16, whose verdict is by thumbnails of 32 x 32 and 64 x 64
-    (`curation/likeness.py`). A pair goes only if one stays that it is itself like, so that chains of small differences
-    do not connect what is different.
+    Candidates have similar vectors, and their thumbnails are then compared (`curation/likeness.py`). A pair is removed
+    only if a pair stays that is like it, so that a chain of small differences does not connect different images.
     """
 
     name = "near_duplicates"
@@ -46,74 +50,110 @@ class NearDuplicates(Step[Settings]):
     Settings = Settings
     columns = COLUMNS | {"sided": "uint64"}
 
-    def needs_embeddings(self) -> str | None:
-        return "embedding" if self.settings.embedding is not None else None
+    def get_embedding_setting(self) -> str | None:
+        return None if self.settings.embedding is None else "embedding"
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Its thumbnails, with the aspect ratio and the extent of what they show; of `SIDED` captions their key."""
+        """Return the columns of the thumbnails, and the key of the captions if they match `SIDED`."""
         texts = pair.captions.values()
-        return columns_of(pair.thumbnails) | {"sided": text_key(texts) if any(map(SIDED.search, texts)) else None}
+        is_sided = any(SIDED.search(text) for text in texts)
+        return columns_of(pair.thumbnails) | {"sided": text_key(texts) if is_sided else None}
 
     def decide(self, joins: Joins) -> None:
-        """Removes near-duplicates, then mirrored ones of what is left."""
-        own = self.settings
-        for reason, mirror in [("near-duplicate image", False)] + [("mirrored image", True)] * own.mirrored:
-            images = alive_thumbnails(joins)
-            pairs = list(alike(images, joins.folder, own, mirror=mirror))
-            if mirror:
-                pairs = [_without(joins, images, found, _otherwise_captioned) for found in pairs]
-            elif own.embedding is not None:
-                apart = partial(_embedded_apart, least=own.embedding)
-                pairs = [_without(joins, images, found, apart) for found in pairs]
-            with joins.given(found=best_of(joins, images.samples, pairs)):
-                joins.remove(reason, "select sample, nearest from found")
-            del images  # so that their files do not lie next to those of the mirrored ones
+        """Remove near-duplicates, and then mirrored ones of what is left."""
+        self._remove_duplicates(joins, is_mirrored=False)
+        if self.settings.mirrored:
+            self._remove_duplicates(joins, is_mirrored=True)
+
+    def _remove_duplicates(self, joins: Joins, is_mirrored: bool) -> None:
+        # Thumbnails lie in files on the disk, which disappear at the end of this function. So those of near-duplicates
+        # and those of mirrored images do not need space at the same time.
+        images = alive_thumbnails(joins)
+        matches = list(alike(images, joins.folder, self.settings, mirror=is_mirrored))
+
+        find_false_matches: Callable[[Joins], list[int]] | None = None
+        if is_mirrored:
+            find_false_matches = _find_different_captions
+        elif self.settings.embedding is not None:
+            find_false_matches = partial(_find_different_embeddings, min_cosine=self.settings.embedding)
+        if find_false_matches is not None:
+            matches = [_drop_false_matches(joins, images, block, find_false_matches) for block in matches]
+
+        with joins.register_tables(duplicates=choose_removed(joins, images.samples, matches)):
+            reason = "mirrored image" if is_mirrored else "near-duplicate image"
+            joins.remove(reason, "select sample, nearest from duplicates")
 
 
-def _without(joins: Joins, images: Thumbnails, found: Alike, refused: Callable[[Joins], list[int]]) -> Alike:
-    """The pairs but those that `refused` finds in the table `pairs` of their samples, by their numbers."""
-    one, other = images.samples[found.queries], images.samples[found.rows]
-    with joins.given(pairs=pa.table({"number": np.arange(len(one)), "one": one, "other": other})):
-        gone = refused(joins)
-    return Alike(*(np.delete(values, gone) for values in found))
+def _drop_false_matches(
+    joins: Joins, images: Thumbnails, matches: Alike, find_false_matches: Callable[[Joins], list[int]]
+) -> Alike:
+    """Return matches without those whose numbers are found in the table `matches` of their samples."""
+    first, second = images.samples[matches.queries], images.samples[matches.rows]
+    table = pa.table({"number": np.arange(len(first)), "first_sample": first, "second_sample": second})
+    with joins.register_tables(matches=table):
+        false_matches = find_false_matches(joins)
+    return Alike(*(np.delete(values, false_matches) for values in matches))
 
 
-def _otherwise_captioned(joins: Joins) -> list[int]:
-    """Pairs whose captions differ and name a side."""
-    joined = "pairs join alive a on a.sample = one join alive b on b.sample = other"
-    return [row for (row,) in joins.all(f"select number from {joined} where a.sided is distinct from b.sided")]  # noqa: S608  -- no text of the data is in it
+def _find_different_captions(joins: Joins) -> list[int]:
+    """Return the numbers of the matches whose captions differ and name a side or a time."""
+    joined = "matches join alive a on a.sample = first_sample join alive b on b.sample = second_sample"
+    rows = joins.fetch_all(f"select number from {joined} where a.sided is distinct from b.sided")  # noqa: S608  -- no text of the data is in it
+    return [number for (number,) in rows]
 
 
-def _embedded_apart(joins: Joins, least: float) -> list[int]:
-    """Pairs whose embeddings are not alike; of images without embeddings, thumbnails have decided."""
-    joined = "pairs join embedded a on a.sample = one join embedded b on b.sample = other"
-    gone = []
-    for row, *images in joins.all(f"select number, a.image, b.image from {joined}"):  # noqa: S608  -- no text of the data is in it
-        first, second = (np.frombuffer(image, np.float16).astype(np.float32) for image in images)
-        if first @ second < least:
-            gone.append(row)
-    return gone
+def _find_different_embeddings(joins: Joins, min_cosine: float) -> list[int]:
+    """Return the numbers of the matches whose embeddings differ; a match without embeddings stays."""
+    joined = "matches join embeddings a on a.sample = first_sample join embeddings b on b.sample = second_sample"
+    numbers = []
+    for number, first, second in joins.fetch_all(f"select number, a.image, b.image from {joined}"):  # noqa: S608  -- no text of the data is in it
+        first_embedding = np.frombuffer(first, np.float16).astype(np.float32)
+        second_embedding = np.frombuffer(second, np.float16).astype(np.float32)
+        if first_embedding @ second_embedding < min_cosine:
+            numbers.append(number)
+    return numbers
 
 
-def best_of(joins: Joins, samples: np.ndarray, pairs: Iterable[Alike]) -> pa.Table:
-    """Which pairs are removed, and which pair stays for each: columns sample and nearest.
+def choose_removed(joins: Joins, samples: np.ndarray, matches: Iterable[Alike]) -> pa.Table:
+    """Choose which of the matching images are removed.
 
-    From the best to the worst, each stays unless it is like one that stays; then the likest of these is its nearest.
+    From the best image to the worst, each stays unless it is like one that stays; the likest of these is then its
+    nearest.
+
+    Args:
+        joins: the database.
+        samples: sample of each thumbnail.
+        matches: matching thumbnails.
+
+    Returns:
+        Table with the columns `sample` and `nearest`.
     """
-    near: dict[int, dict[int, float]] = {}
-    for found in pairs:
-        columns = samples[found.queries], samples[found.rows], found.likeness
-        for one, other, value in zip(*(column.tolist() for column in columns), strict=True):
-            for first, second in ((one, other), (other, one)):
-                own = near.setdefault(first, {})
-                own[second] = max(value, own.get(second, 0.0))
-    with joins.given(involved=pa.table({"sample": pa.array(near, pa.int64())})):
-        order = joins.all(f"select sample from alive semi join involved using (sample) order by {joins.better}")  # noqa: S608  -- no text of the data is in it
-    stays, gone = set[int](), dict[int, int]()
-    for (sample,) in order:
-        kept = {other: value for other, value in near[sample].items() if other in stays}
-        if kept:
-            gone[sample] = max(kept, key=lambda other: (kept[other], -other))
+    likeness_by_sample: dict[int, dict[int, float]] = defaultdict(dict)
+    for block in matches:
+        first_samples, second_samples = samples[block.queries].tolist(), samples[block.rows].tolist()
+        for first, second, likeness in zip(first_samples, second_samples, block.likeness.tolist(), strict=True):
+            # An image may have two thumbnails, so the same two samples can match several times.
+            likeness = max(likeness, likeness_by_sample[first].get(second, 0.0))
+            likeness_by_sample[first][second] = likeness_by_sample[second][first] = likeness
+
+    with joins.register_tables(candidates=pa.table({"sample": pa.array(likeness_by_sample, pa.int64())})):
+        best_first = joins.fetch_all(
+            f"select sample from alive semi join candidates using (sample) order by {joins.preference}"  # noqa: S608  -- no text of the data is in it
+        )
+    staying = set[int]()
+    nearest_by_sample = dict[int, int]()
+    for (sample,) in best_first:
+        likeness_by_staying = {}
+        for match, likeness in likeness_by_sample[sample].items():
+            if match in staying:
+                likeness_by_staying[match] = likeness
+        if likeness_by_staying:
+            # The smallest number breaks ties, so that the table does not depend on the order of the matches.
+            nearest_by_sample[sample] = max(likeness_by_staying, key=lambda match: (likeness_by_staying[match], -match))
         else:
-            stays.add(sample)
-    return pa.table({"sample": pa.array(gone.keys(), pa.int64()), "nearest": pa.array(gone.values(), pa.int64())})
+            staying.add(sample)
+    columns = {
+        "sample": pa.array(nearest_by_sample.keys(), pa.int64()),
+        "nearest": pa.array(nearest_by_sample.values(), pa.int64()),
+    }
+    return pa.table(columns)

@@ -1,4 +1,4 @@
-"""Captions that are nearly the same, as those that a template has made: only some of each group stay."""
+"""Remove captions that are nearly the same, for example made from a template, except some of each group."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,21 +13,31 @@ from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.text_rules import plain
 from ernie_vil2.section import Count, Fraction, Section
 
-HASHES, BANDS = 32, 8
-GRAM = 3  # characters of a piece of text
-LEAST_PIECES = 6  # of a caption; shorter ones are alike by chance
+# Captions become candidates if all hashes of a band agree. With 8 bands of 4 hashes, captions that share 80 % of their
+# pieces become candidates with probability 0.985, captions that share 40 % with 0.19. More bands find more candidates,
+# and more hashes in a band drop more of the unlike ones.
+NUM_HASHES, NUM_BANDS = 32, 8
+PIECE_LENGTH = 3  # characters of a piece of text; a changed character changes so many pieces
+MIN_PIECES = 6  # captions with fewer pieces are alike by chance
+
+# Hash functions are the upper half of factor * piece + term modulo 2^64. The factors are odd and above 2^63, so that
+# the product, even of a small piece, wraps around. A fixed seed makes sketches comparable between runs.
 _RNG = np.random.default_rng(0)
-_FACTORS = _RNG.integers(2**63, 2**64, HASHES, dtype=np.uint64) | np.uint64(1)  # products have to wrap around
-_TERMS = _RNG.integers(0, 2**64, HASHES, dtype=np.uint64)
+_FACTORS = _RNG.integers(2**63, 2**64, NUM_HASHES, dtype=np.uint64) | np.uint64(1)
+_TERMS = _RNG.integers(0, 2**64, NUM_HASHES, dtype=np.uint64)
 
 
 class Settings(Section):
-    likeness: Fraction = Field(0.8, description="share of pieces of three characters that two captions have in common")
-    most: Count = Field(20, description="pairs of a group that stay, the best ones")
+    """Settings of the step `near_texts`."""
+
+    likeness: Fraction = Field(
+        0.8, description="least share of pieces of three characters that two captions have in common"
+    )
+    most: Count = Field(20, description="number of pairs of a group that stay, the best ones")
 
 
 class NearTexts(Step[Settings]):
-    """Groups by MinHash (Broder 1997): captions are compared that agree in one of 8 bands of 4 hashes."""
+    """Keeps only the best pairs of each group of similar captions, which are found by MinHash (Broder 1997)."""
 
     name = "near_texts"
     cost = 6
@@ -35,67 +45,76 @@ class NearTexts(Step[Settings]):
     columns: ClassVar[Mapping[str, str]] = {"sketch": "binary"}
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """The sketch of its captions; null if they are short."""
-        return {"sketch": sketch("\n".join(pair.captions.values()))}
+        """Return the sketch of the captions, or null if they are short."""
+        return {"sketch": compute_sketch("\n".join(pair.captions.values()))}
 
     def decide(self, joins: Joins) -> None:
-        """Keeps the best of each group."""
-        db = joins.database
-        db.execute("create table bands (sample bigint, band ubigint)")
-        for batch in joins.rows("select sample, sketch from alive where sketch is not null"):
-            samples, keys = batch["sample"].to_numpy(), bands_of(batch["sketch"].to_pylist())
-            with joins.given(rows=pa.table({"sample": np.repeat(samples, BANDS), "band": keys.ravel()})):
-                db.execute("insert into bands select * from rows")
+        database = joins.database
+        database.execute("create table bands (sample bigint, band ubigint)")
+        for batch in joins.read_batches("select sample, sketch from alive where sketch is not null"):
+            samples = batch["sample"].to_numpy().repeat(NUM_BANDS)
+            bands = compute_bands(batch["sketch"].to_pylist()).ravel()
+            with joins.register_tables(batch_bands=pa.table({"sample": samples, "band": bands})):
+                database.execute("insert into bands select * from batch_bands")
+
+        # Compare each caption with the first one of each of its bands, and not with all others, whose number grows
+        # quadratically in a large group.
         query = (
             "with firsts as (select band, min(sample) as first from bands group by band having count(*) > 1), "
             "near as (select distinct sample, first from bands join firsts using (band) where sample != first) "
-            "select near.sample, near.first, a.sketch, b.sketch as other from near "
+            "select near.sample, near.first, a.sketch, b.sketch as first_sketch from near "
             "join alive a on a.sample = near.sample join alive b on b.sample = near.first order by 1, 2"
         )
-        groups: dict[int, int] = {}
-        for batch in joins.rows(query):
-            one, other = (hashes_of(batch[column].to_pylist()) for column in ("sketch", "other"))
-            alike = (one == other).mean(axis=1) >= self.settings.likeness
-            samples, firsts = (batch[column].to_numpy()[alike].tolist() for column in ("sample", "first"))
+        groups: dict[int, int] = {}  # sample to the first sample of its group
+        for batch in joins.read_batches(query):
+            hashes = read_hashes(batch["sketch"].to_pylist())
+            first_hashes = read_hashes(batch["first_sketch"].to_pylist())
+            is_alike = (hashes == first_hashes).mean(axis=1) >= self.settings.likeness
+            samples = batch["sample"].to_numpy()[is_alike].tolist()
+            firsts = batch["first"].to_numpy()[is_alike].tolist()
             for sample, first in zip(samples, firsts, strict=True):
                 groups.setdefault(sample, groups.get(first, first))
-        db.execute("drop table bands")
+        database.execute("drop table bands")
+
         members = groups | {first: first for first in groups.values()}
         columns = {"sample": pa.array(members, pa.int64()), "text_group": pa.array(members.values(), pa.int64())}
-        ordered = f"(partition by text_group order by {joins.better})"
-        with joins.given(members=pa.table(columns)):
+        window = f"(partition by text_group order by {joins.preference})"
+        with joins.register_tables(members=pa.table(columns)):
             joins.remove(
                 "near-duplicate caption",
-                f"select sample, first_value(sample) over {ordered} from alive join members using (sample) "  # noqa: S608  -- no text of the data is in it
-                f"qualify row_number() over {ordered} > {self.settings.most}",
+                f"select sample, first_value(sample) over {window} from alive join members using (sample) "  # noqa: S608  -- no text of the data is in it
+                f"qualify row_number() over {window} > {self.settings.most}",
             )
 
 
-def sketch(text: str) -> bytes | None:
-    """The least hash of a text's pieces under each of 32 hash functions, as bytes; None of a short text.
+def compute_sketch(text: str) -> bytes | None:
+    """Return the smallest hash of a text's pieces under each of 32 hash functions, or None for a short text.
 
-    Two texts agree in as large a share of them as the pieces that they have in common are of all that they have.
+    The expected share of hashes in which two texts agree is the number of their common pieces over the number of all
+    pieces of both (Jaccard index).
     """
     text = plain(text)
-    pieces = {crc32(text[start : start + GRAM].encode()) for start in range(len(text) - GRAM + 1)}
-    if len(pieces) < LEAST_PIECES:
+    pieces = {crc32(text[start : start + PIECE_LENGTH].encode()) for start in range(len(text) - PIECE_LENGTH + 1)}
+    if len(pieces) < MIN_PIECES:
         return None
     numbers = np.fromiter(pieces, np.uint64, len(pieces))
-    mixed = (numbers[:, None] * _FACTORS + _TERMS) >> np.uint64(32)
-    return mixed.astype(np.uint32).min(axis=0).tobytes()
+    hashes = (numbers[:, None] * _FACTORS + _TERMS) >> np.uint64(32)  # [pieces, NUM_HASHES]
+    return hashes.astype(np.uint32).min(axis=0).tobytes()
 
 
-def hashes_of(sketches: Sequence[bytes]) -> np.ndarray:
-    """`[N, HASHES]` uint32; two texts are as alike as the share of these in which they agree."""
-    return np.frombuffer(b"".join(sketches), np.uint32).reshape(len(sketches), HASHES)
+def read_hashes(sketches: Sequence[bytes]) -> np.ndarray:
+    """Return the hashes of sketches, `[N, NUM_HASHES]` uint32."""
+    return np.frombuffer(b"".join(sketches), np.uint32).reshape(len(sketches), NUM_HASHES)
 
 
-def bands_of(sketches: Sequence[bytes]) -> np.ndarray:
-    """`[N, BANDS]` uint64, equal for sketches that agree in all hashes of a band."""
-    parts = hashes_of(sketches).reshape(len(sketches), BANDS, -1).astype(np.uint64)
-    keys = np.broadcast_to(np.arange(BANDS, dtype=np.uint64), parts.shape[:2]).copy()
+def compute_bands(sketches: Sequence[bytes]) -> np.ndarray:
+    """Return keys of the bands, `[N, NUM_BANDS]` uint64, equal for sketches that agree in all hashes of a band."""
+    hashes = read_hashes(sketches).reshape(len(sketches), NUM_BANDS, -1).astype(np.uint64)
+    # Keys begin with the number of the band, so that equal hashes in different bands have different keys.
+    keys = np.broadcast_to(np.arange(NUM_BANDS, dtype=np.uint64), hashes.shape[:2]).copy()
     with np.errstate(over="ignore"):
-        for column in range(parts.shape[2]):
-            keys = (keys ^ parts[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
+        for column in range(hashes.shape[2]):
+            # Multiply by 2^64 over the golden ratio, whose bits are well mixed, and fold the upper bits down.
+            keys = (keys ^ hashes[:, :, column]) * np.uint64(0x9E3779B97F4A7C15)
             keys ^= keys >> np.uint64(29)
     return keys

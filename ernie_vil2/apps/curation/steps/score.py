@@ -1,4 +1,4 @@
-"""How well image and caption fit, by a model, and a threshold for it."""
+"""Score how well image and caption fit, by a model, and remove pairs below a threshold."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,11 +11,17 @@ import pyarrow as pa
 from pyarrow import parquet
 from pydantic import Field
 
-from ernie_vil2.apps.curation.joins import Joins, Measured, read_rows
-from ernie_vil2.apps.curation.languages import language_of, languages_of
-from ernie_vil2.apps.curation.measures import Maps, name_damaged_parts
-from ernie_vil2.apps.curation.mismatches import Embedded, Peers, Threshold, calibrated, wrong_share
-from ernie_vil2.apps.curation.step import Pair, Shown, Step
+from ernie_vil2.apps.curation.joins import Joins, MeasuresFile, read_rows
+from ernie_vil2.apps.curation.languages import detect_language, detect_languages
+from ernie_vil2.apps.curation.measures import MeasuringJob, name_damaged_files
+from ernie_vil2.apps.curation.mismatches import (
+    EmbeddedPairs,
+    Peers,
+    Threshold,
+    calibrate_threshold,
+    estimate_wrong_share,
+)
+from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.apps.curation.steps.text_rules import text_key
 from ernie_vil2.data.augment import format_tags
 from ernie_vil2.encoder import ErnieViL2, load_model
@@ -23,19 +29,21 @@ from ernie_vil2.io.files import atomic_write
 from ernie_vil2.section import Count, Fraction, Name, Precision, Section
 
 LANGUAGES = ("zh", "en", "other")
-BATCH = 512  # pairs that are read at once
-PEERS = 20_000  # pairs of a language, fold and model that the others are compared with, at most
+BATCH = 512  # pairs read at once: bounds the image files and pixels in memory
+# Most peers of a language, fold and model. With neighbours the time of a score is proportional to their number; all
+# pairs of a crawl as peers would take quadratic time.
+MAX_PEERS = 20_000
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """The second pass: embeds the pairs that the rules leave, by one model or by one for each fold.
+    """Second pass, which embeds the pairs that no rule removes, by one model or by one for each fold.
 
-    It runs in the process that has the model, shard by shard. Like the measures, a part depends on its shard alone.
+    It runs shard by shard in the process that has the model. Like measures, embeddings depend on their shard alone.
 
     Args:
-        models: a pair of fold k, which is its id modulo their number, is embedded by the k-th.
-        tags: whether tags are embedded, too, as training has them as a text.
+        models: the k-th of n models embeds fold k, the pairs whose id modulo n is k.
+        tags: also embed tags, as texts like those of training.
     """
 
     models: Sequence[ErnieViL2]
@@ -44,104 +52,133 @@ class Embedder:
     @property
     def texts(self) -> list[str]:
         """Columns of embedded texts; a pair need not have all of them."""
-        return [f"{kind}_{language}" for kind in ("text", "tags")[: 1 + self.tags] for language in LANGUAGES]
-
-    def part(self, maps: Maps, shard: int) -> Measured:
-        """Where the embeddings of a shard are, whether they are there already or not."""
-        measured = maps.part(shard)
-        made_by = [measured.path.name, [model.fingerprint for model in self.models], _conditions(maps)]
-        made_by += ["tags"] * self.tags
-        digest = blake2b(json.dumps(made_by).encode(), digest_size=12).hexdigest()
-        return Measured(measured.path.with_name(f"{digest}-embeddings.parquet"), measured.first)
+        columns = [f"text_{language}" for language in LANGUAGES]
+        if self.tags:
+            columns += [f"tags_{language}" for language in LANGUAGES]
+        return columns
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns of a part, with their types."""
+        """Columns of a file of embeddings, with their types."""
         columns = [("row", pa.int32()), ("fold", pa.int32()), ("image", pa.binary())]
         columns += [(name, pa.binary()) for name in self.texts]
         columns += [(f"cosine_{language}", pa.float32()) for language in LANGUAGES]
         return pa.schema(columns)
 
-    def embed_shard(self, maps: Maps, shard: int) -> None:
-        """Embeds the pairs of a shard that no rule removes, and writes the part when it is whole.
+    def locate_embeddings(self, job: MeasuringJob, shard: int) -> MeasuresFile:
+        """Return the place of a shard's embeddings, whether or not the file exists."""
+        measures = job.locate_measures(shard)
+        # The rules are among the dependencies, because they decide which pairs are embedded.
+        dependencies: list[Any] = [
+            measures.path.name,
+            [model.fingerprint for model in self.models],
+            _rule_conditions(job),
+        ]
+        if self.tags:
+            dependencies.append("tags")
+        digest = blake2b(json.dumps(dependencies).encode(), digest_size=12).hexdigest()
+        return MeasuresFile(measures.path.with_name(f"{digest}-embeddings.parquet"), measures.first_sample)
 
-        Of a pair it has the row, embeddings as float16 (of its image, and of caption and tags in each language), and
-        the cosine of image and caption by language.
+    def embed_shard(self, job: MeasuringJob, shard: int) -> None:
+        """Embed the pairs of a shard that no rule removes; the file appears when it is complete.
+
+        A row holds embeddings as float16, of the image and of caption and tags in each language, and the cosine of
+        image and caption in each language.
         """
-        part, measured = self.part(maps, shard), maps.part(shard)
-        rules = "".join(f" and not coalesce({condition}, false)" for condition in _conditions(maps))
-        with name_damaged_parts([maps.part_file(shard)]):
-            chosen = read_rows(measured.path, f"row, id % {len(self.models)} as fold", f"bad is null{rules}", "row")
+        measures = job.locate_measures(shard)
+        rules = "".join(f" and not coalesce({condition}, false)" for condition in _rule_conditions(job))
+        with name_damaged_files([job.describe_file(shard)]):
+            columns = f"row, id % {len(self.models)} as fold"
+            rows_and_folds = read_rows(measures.path, columns, f"error is null{rules}", "row")
         with (
-            atomic_write(part.path) as aside,
+            atomic_write(self.locate_embeddings(job, shard).path) as aside,
             aside.open("wb") as file,
             parquet.ParquetWriter(file, self.schema, compression="zstd") as writer,
         ):
-            for start in range(0, len(chosen), BATCH):
-                rows = chosen[start : start + BATCH]
-                pairs = [Pair(maps.source[measured.first + row]) for row, _ in rows]
-                embedded: list[dict[str, Any]] = [{"row": row, "fold": fold} for row, fold in rows]
+            for start in range(0, len(rows_and_folds), BATCH):
+                batch = rows_and_folds[start : start + BATCH]
+                pairs = [Pair(job.source[measures.first_sample + row]) for row, _ in batch]
+                table_rows: list[dict[str, Any]] = [{"row": row, "fold": fold} for row, fold in batch]
                 for fold, model in enumerate(self.models):
-                    own = [number for number, (_, of) in enumerate(rows) if of == fold]
-                    self._embed(model, [pairs[number] for number in own], [embedded[number] for number in own])
-                writer.write_table(pa.Table.from_pylist(embedded, self.schema))
+                    members = [number for number, (_, pair_fold) in enumerate(batch) if pair_fold == fold]
+                    fold_pairs = [pairs[number] for number in members]
+                    self._embed(model, fold_pairs, [table_rows[number] for number in members])
+                writer.write_table(pa.Table.from_pylist(table_rows, self.schema))
 
-    def _embed(self, model: ErnieViL2, pairs: Sequence[Pair], into: Sequence[dict[str, Any]]) -> None:
+    def _embed(self, model: ErnieViL2, pairs: Sequence[Pair], table_rows: Sequence[dict[str, Any]]) -> None:
+        """Add embeddings and cosines of pairs to their rows."""
         if not pairs:
             return
         images = model.encode_images([pair.sample.image for pair in pairs])
-        texts = [(number, *named) for number, pair in enumerate(pairs) for named in self._texts(pair, model)]
-        encoded = model.encode_texts([text for *_, text in texts])
-        for row, image in zip(into, images, strict=True):
-            row["image"] = image.astype(np.float16).tobytes()
-        for (number, kind, language, _), text in zip(texts, encoded, strict=True):
-            if f"{kind}_{language}" not in into[number]:  # of several captions in a language the first
-                into[number][f"{kind}_{language}"] = text.astype(np.float16).tobytes()
-                if kind == "text":
-                    into[number][f"cosine_{language}"] = float(images[number] @ text)
+        for table_row, image in zip(table_rows, images, strict=True):
+            table_row["image"] = image.astype(np.float16).tobytes()
 
-    def _texts(self, pair: Pair, model: ErnieViL2) -> Iterator[tuple[str, str, str]]:
-        """Kind, language and text of its captions and tags."""
+        texts = []
+        for number, pair in enumerate(pairs):
+            for kind, language, text in self._list_texts(pair, model):
+                texts.append((number, kind, language, text))
+        embeddings = model.encode_texts([text for *_, text in texts])
+        for (number, kind, language, _), embedding in zip(texts, embeddings, strict=True):
+            table_row = table_rows[number]
+            if f"{kind}_{language}" in table_row:
+                continue  # the first caption of a language counts
+            table_row[f"{kind}_{language}"] = embedding.astype(np.float16).tobytes()
+            if kind == "text":
+                table_row[f"cosine_{language}"] = float(images[number] @ embedding)
+
+    def _list_texts(self, pair: Pair, model: ErnieViL2) -> Iterator[tuple[str, str, str]]:
+        """Yield kind, language and text of a pair's captions and tags."""
         for text in pair.captions.values():
-            yield "text", language_of(text), text
-        for named, tags in pair.sample.tags.items() if self.tags else ():
-            language = named or language_of(" ".join(tags))
+            yield "text", detect_language(text), text
+        if not self.tags:
+            return
+        for field_language, tags in pair.sample.tags.items():
+            language = field_language or detect_language(" ".join(tags))
             if tags and language in LANGUAGES and language in model.config.Views.prompts:
                 yield "tags", language, format_tags(tags, language, model.config.Views)
 
 
-def _conditions(maps: Maps) -> list[str]:
-    return [f"({condition})" for step in maps.steps for _, condition in step.rules()]
+def _rule_conditions(job: MeasuringJob) -> list[str]:
+    conditions = []
+    for step in job.steps:
+        conditions += [f"({condition})" for _, condition in step.rules()]
+    return conditions
 
 
 class Settings(Section):
+    """Settings of the step `score`."""
+
     model: str | list[str] = Field(
         default=[],
-        description="as `eval --checkpoint` takes it; of several, the k-th scores the pairs of fold k, which it should "
-        "not have learnt",
+        description="model, named as for `eval --checkpoint`; of several, the k-th scores the pairs of fold k, and "
+        "should not have been trained on them",
     )
-    tags: bool = Field(False, description="tags count as well, as training has them as a text")
+    tags: bool = Field(False, description="also score tags, as texts like those of training")
     neighbours: Annotated[int, Field(ge=0)] = Field(
         0,
-        description="other texts and images that a pair is compared with, and pairs of like images whose texts are "
-        "asked; 0: image and text alone count",
+        description="number of other texts and images that a pair is compared with, and of similar images whose texts "
+        "it is compared with; 0: only the cosine of image and text counts",
     )
-    by: Literal["calibrated", "quantile", "value"] = Field("calibrated", description="which of the next three counts")
-    wrong: Fraction = Field(0.1, description="calibrated: share of wrong pairs that is tolerated among those that stay")
-    keep: Fraction = Field(0.3, description="quantile: share that stays, of each language")
+    by: Literal["calibrated", "quantile", "value"] = Field(
+        "calibrated", description="how the threshold is chosen: by wrong, by keep, or by cosine"
+    )
+    wrong: Fraction = Field(
+        0.1, description="calibrated: tolerated share of wrong pairs among those that stay, in each language"
+    )
+    keep: Fraction = Field(0.3, description="quantile: share of pairs that stay, in each language")
     cosine: dict[Literal["zh", "en", "other"], float] = Field(
-        default={"zh": 0.26, "en": 0.28}, description="value: least cosine by language"
+        default={"zh": 0.26, "en": 0.28}, description="value: least cosine of image and caption, by language"
     )
-    device: Name = Field("auto", description="of the model")
-    precision: Precision = Field("float32", description="of the model")
-    batch_size: Count = Field(128, description="rows encoded at once")
+    device: Name = Field("auto", description="device of the model")
+    precision: Precision = Field("float32", description="precision of the model")
+    batch_size: Count = Field(128, description="rows that the model encodes at once")
 
 
 class Score(Step[Settings]):
-    """A score is in standard deviations above the mean of mismatched pairs, see `Peers`.
+    """Scores pairs in standard deviations above the mean of mismatched pairs, see `Peers`.
 
-    So pairs of different languages, and folds whose models differ, compare. The share of wrong pairs, and with it the
-    calibrated threshold, follow from mismatched pairs (`curation/mismatches.py`), for each language.
+    So scores of different languages, and of folds with different models, can be compared. The share of wrong pairs and
+    the calibrated threshold follow from mismatched pairs (`curation/mismatches.py`), in each language.
     """
 
     name = "score"
@@ -150,92 +187,121 @@ class Score(Step[Settings]):
     columns: ClassVar[Mapping[str, str]] = {"languages": "string", "text_key": "uint64"}
 
     def check(self) -> None:
-        models = [self.settings.model] if isinstance(self.settings.model, str) else self.settings.model
-        if not models:
+        settings = self.settings
+        names = [settings.model] if isinstance(settings.model, str) else settings.model
+        if not names:
             raise ValueError("score needs a model: -o score.model=MODEL, or leave the step out: -o score=null")
-        own = self.settings
-        loaded = [load_model(m, device=own.device, batch_size=own.batch_size, precision=own.precision) for m in models]
-        self._embedder = Embedder(loaded, own.tags)
+        models = []
+        for name in names:
+            model = load_model(
+                name, device=settings.device, batch_size=settings.batch_size, precision=settings.precision
+            )
+            models.append(model)
+        self._embedder = Embedder(models, settings.tags)
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Of its captions languages and key; BadSample if its image is broken, so that it is not encoded."""
-        _ = pair.pixels  # decodes them
+        """Return the languages and the key of the captions; BadSample for a broken image, which is then not encoded."""
+        _ = pair.pixels  # decodes the image, and raises if it is broken
         texts = pair.captions.values()
-        return {"languages": languages_of(texts), "text_key": text_key(texts)}
+        return {"languages": detect_languages(texts), "text_key": text_key(texts)}
 
-    def embedder(self) -> Embedder:
+    def get_embedder(self) -> Embedder:
         return self._embedder
 
     def prepare(self, joins: Joins) -> None:
-        self._nulls: dict[str, np.ndarray] = {}
-        self._thresholds: dict[str, float] = {}
+        """Score the embedded pairs.
+
+        Pairs with the same languages, fold and kinds of texts form a group, and are compared with peers from it.
+        """
+        self._mismatched_scores: dict[str, np.ndarray] = {}  # by languages, sorted
+        self._thresholds: dict[str, float] = {}  # by languages
         texts = self._embedder.texts
         columns = ", ".join(["languages", "fold", *(f"{text} is not null" for text in texts)])
-        rows = "from embedded join measures using (sample)"
-        for languages, fold, *there in joins.all(f"select distinct {columns} {rows} order by all"):
-            own = [text for text, is_there in zip(texts, there, strict=True) if is_there]
-            alike = f"{rows} where ({columns}) = ('{languages}', {fold}, {', '.join(map(str, there))})"
-            selected = f"select sample, text_key, image, {', '.join(own)} {alike}"
-            first = pa.Table.from_batches(joins.rows(f"{selected} order by hash(id), sample limit {PEERS}"))
-            peers = Peers(_embedded(first, own), self.settings.neighbours)
-            null = [self._nulls.get(languages, np.zeros(0)), peers.mismatched]
-            self._nulls[languages] = np.sort(np.concatenate(null))
-            for batch in joins.rows(selected):
-                scored = {"sample": batch["sample"], "score": peers.score(_embedded(batch, own))}
-                with joins.given(scored=pa.table(scored)):
-                    joins.database.execute("insert into scores select sample, score from scored")
+        rows = "from embeddings join measures using (sample)"
+        for languages, fold, *has_texts in joins.fetch_all(f"select distinct {columns} {rows} order by all"):
+            group_texts = [text for text, has_text in zip(texts, has_texts, strict=True) if has_text]
+            group = f"{rows} where ({columns}) = ('{languages}', {fold}, {', '.join(map(str, has_texts))})"
+            query = f"select sample, text_key, image, {', '.join(group_texts)} {group}"
+
+            peer_batches = joins.read_batches(f"{query} order by hash(id), sample limit {MAX_PEERS}")
+            peer_rows = pa.Table.from_batches(peer_batches)
+            peers = Peers(_read_embeddings(peer_rows, group_texts), self.settings.neighbours)
+            scores = [self._mismatched_scores.get(languages, np.zeros(0)), peers.mismatched_scores]
+            self._mismatched_scores[languages] = np.sort(np.concatenate(scores))
+
+            for batch in joins.read_batches(query):
+                pair_scores = peers.score(_read_embeddings(batch, group_texts))
+                with joins.register_tables(batch_scores=pa.table({"sample": batch["sample"], "score": pair_scores})):
+                    joins.database.execute("insert into scores select sample, score from batch_scores")
 
     def decide(self, joins: Joins) -> None:
-        """Removes what is below the threshold of its language."""
-        own, facts, figures = self.settings, joins.facts.setdefault(self.name, []), {}
-        for (languages,) in joins.all("select distinct languages from alive where score is not null order by all"):
-            found = joins.database.execute(
-                "select score from alive where languages = ? and score is not null", [languages]
-            )
-            scores = np.sort(found.fetchnumpy()["score"])
-            null = self._nulls[languages]
-            share = wrong_share(scores, null)
-            threshold = self._threshold(scores, null)
+        """Remove pairs below the threshold of their languages."""
+        settings = self.settings
+        facts = joins.facts.setdefault(self.name, [])
+        figures = {}
+        for (languages,) in joins.fetch_all(
+            "select distinct languages from alive where score is not null order by all"
+        ):
+            query = "select score from alive where languages = ? and score is not null"
+            scores = np.sort(joins.database.execute(query, [languages]).fetchnumpy()["score"])
+            mismatched_scores = self._mismatched_scores[languages]
+            wrong_share = estimate_wrong_share(scores, mismatched_scores)
+            threshold = self._choose_threshold(scores, mismatched_scores)
             self._thresholds[languages] = threshold.score
-            figures[languages] = {"pairs": len(scores), "wrong": share, "threshold": threshold._asdict()}
+
+            figures[languages] = {
+                "num_pairs": len(scores),
+                "wrong_share": wrong_share,
+                "threshold": threshold._asdict(),
+            }
             facts.append(
-                f"{languages}: of {len(scores):,} pairs at most {share:.0%} are wrong, as mismatched pairs score; "
-                f"{threshold.kept:.0%} have the threshold of {threshold.score:.2f}, and {threshold.wrong:.0%} wrong "
-                "ones are expected among them"
+                f"{languages}: at most {wrong_share:.0%} of {len(scores):,} pairs are wrong, by comparison with "
+                f"mismatched pairs; {threshold.kept_share:.0%} reach the threshold of {threshold.score:.2f}, and an "
+                f"estimated {threshold.wrong_share:.0%} of these are wrong"
             )
-            query = f"select sample, null from alive where languages = '{languages}' and score < {threshold.score!r}"  # noqa: S608  -- no text of the data is in it
-            if own.by == "value":
-                low = [f"cosine_{name} < {least}" for name, least in own.cosine.items()]
-                query = f"select sample, null from alive where languages = '{languages}' and ({' or '.join(low)})"  # noqa: S608  -- no text of the data is in it
-            if own.by == "calibrated" and threshold.wrong > own.wrong:
+            if settings.by == "calibrated" and threshold.wrong_share > settings.wrong:
                 facts.append(
-                    f"{languages}: the model does not separate well enough for only {own.wrong:.0%} to be wrong"
+                    f"{languages}: the model does not separate right from wrong pairs well enough for only "
+                    f"{settings.wrong:.0%} wrong ones"
                 )
+
+            condition = f"score < {threshold.score!r}"
+            if settings.by == "value":
+                conditions = [f"cosine_{language} < {cosine}" for language, cosine in settings.cosine.items()]
+                condition = f"({' or '.join(conditions)})"
+            query = f"select sample, null from alive where languages = '{languages}' and {condition}"  # noqa: S608  -- no text of the data is in it
             joins.remove("image and caption do not fit", query)
         joins.figures[self.name] = figures
 
-    def _threshold(self, scores: np.ndarray, null: np.ndarray) -> Threshold:
-        own = self.settings
-        if own.by == "calibrated":
-            return calibrated(scores, null, own.wrong)
-        score = float(np.quantile(scores, 1 - own.keep)) if own.by == "quantile" else float(scores[0])
-        kept = 1 - np.searchsorted(scores, score) / len(scores)
-        above = 1 - np.searchsorted(null, score) / len(null)
-        return Threshold(score, float(kept), float(wrong_share(scores, null) * above / kept))
+    def _choose_threshold(self, scores: np.ndarray, mismatched_scores: np.ndarray) -> Threshold:
+        if self.settings.by == "calibrated":
+            return calibrate_threshold(scores, mismatched_scores, self.settings.wrong)
+        if self.settings.by == "quantile":
+            score = float(np.quantile(scores, 1 - self.settings.keep))
+        else:
+            score = float(scores[0])  # cosines decide, so every score reaches the threshold
+        kept_share = 1 - np.searchsorted(scores, score) / len(scores)
+        mismatched_share = 1 - np.searchsorted(mismatched_scores, score) / len(mismatched_scores)
+        wrong_share = estimate_wrong_share(scores, mismatched_scores) * mismatched_share / kept_share
+        return Threshold(score, float(kept_share), float(wrong_share))
 
-    def shown(self) -> Iterable[Shown]:
-        """The scores, and cosines by language."""
-        by_value = self.settings.by == "value"
-        yield Shown("score", "score of image and caption", () if by_value else tuple(self._thresholds.values()))
+    def histograms(self) -> Iterable[Histogram]:
+        """Yield the histogram of the scores, and those of the cosines by language."""
+        is_by_value = self.settings.by == "value"
+        bounds = () if is_by_value else tuple(self._thresholds.values())
+        yield Histogram("score", "score of image and caption", bounds)
         for language in LANGUAGES:
-            least = [self.settings.cosine[language]] if by_value and language in self.settings.cosine else []
-            yield Shown(f"cosine_{language}", f"cosine of image and caption, {language}", tuple(least))
+            bounds = ()
+            if is_by_value and language in self.settings.cosine:
+                bounds = (self.settings.cosine[language],)
+            yield Histogram(f"cosine_{language}", f"cosine of image and caption, {language}", bounds)
 
 
-def _embedded(rows: pa.RecordBatch | pa.Table, texts: Sequence[str]) -> Embedded:
-    """Rows with columns sample, text_key, image and these texts, as float16."""
-    images, *columns = (
-        np.frombuffer(b"".join(rows[name].to_pylist()), np.float16).reshape(rows.num_rows, -1).astype(np.float32)
-        for name in ("image", *texts)
-    )
-    return Embedded(rows["sample"].to_numpy(), rows["text_key"].to_numpy(), images, np.stack(columns, axis=1))
+def _read_embeddings(rows: pa.RecordBatch | pa.Table, texts: Sequence[str]) -> EmbeddedPairs:
+    """Return the embeddings in rows with columns sample, text_key, image and these texts."""
+    arrays = []
+    for name in ("image", *texts):
+        values = np.frombuffer(b"".join(rows[name].to_pylist()), np.float16)
+        arrays.append(values.reshape(rows.num_rows, -1).astype(np.float32))
+    texts_array = np.stack(arrays[1:], axis=1)  # [N, texts, D]
+    return EmbeddedPairs(rows["sample"].to_numpy(), rows["text_key"].to_numpy(), arrays[0], texts_array)

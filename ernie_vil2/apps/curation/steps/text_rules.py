@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.apps.curation.languages import HAN, language_of
-from ernie_vil2.apps.curation.step import Pair, Shown, Step
+from ernie_vil2.apps.curation.languages import HAN, detect_language
+from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.section import Count, Section
 
 Fault = Literal["file name", "URL", "markup", "phone number", "placeholder"]
@@ -173,7 +173,7 @@ class TextRules(Step[Settings]):
         texts = list(pair.captions.values())
         by_language: dict[str, list[str]] = {"zh": [], "en": [], "other": []}
         for text in texts:
-            by_language[language_of(text)].append(text)
+            by_language[detect_language(text)].append(text)
         return {
             "languages": " ".join(sorted(language for language, own in by_language.items() if own)),
             "characters": max(map(len, texts)),
@@ -197,16 +197,16 @@ class TextRules(Step[Settings]):
         """Removes captions of many images."""
         most = self.settings.images_of_a_caption
         if most is not None:
-            image = "content" if joins.has("content") else "key"
+            image = "content" if joins.has_column("content") else "key"
             frequent = f"(select text_key from {{}} group by text_key having count(*) > {most})"  # noqa: S608  -- no text of the data is in it
             rows = f"readable semi join {frequent.format('readable')} using (text_key)"
             many = frequent.format(f"(select distinct text_key, {image} from {rows})")  # count(distinct) spills nothing  # noqa: S608  -- no text of the data is in it
             joins.remove("caption of many images", f"select sample, null from alive semi join {many} using (text_key)")  # noqa: S608  -- no text of the data is in it
 
-    def shown(self) -> Iterable[Shown]:
-        yield Shown("characters", "characters of the caption", (self.settings.longest,))
-        yield Shown("words", "words of English captions", (self.settings.words,))
-        yield Shown("han", "Chinese characters of Chinese captions", (self.settings.han,))
+    def histograms(self) -> Iterable[Histogram]:
+        yield Histogram("characters", "characters of the caption", (self.settings.longest,))
+        yield Histogram("words", "words of English captions", (self.settings.words,))
+        yield Histogram("han", "Chinese characters of Chinese captions", (self.settings.han,))
 
 
 def plain(text: str) -> str:
