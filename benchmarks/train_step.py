@@ -203,7 +203,7 @@ def paddle_step(folder: Path, batch: int, implementation: str):
         optimizer.clear_grad()
 
     def own_step():
-        with runtime.flushed_denormals():
+        with runtime.flush_denormals():
             step.forward(views, names, positions, 0)
             step.backward()
             float(compute_squared_gradient_norms(optimizer, trained, "none")[1].sum())
@@ -217,8 +217,8 @@ def paddle_step(folder: Path, batch: int, implementation: str):
     step = DirectStep(model, loss, config)
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     parameters = sum(parameter.size for parameter in model.parameters())
-    plain = not any(map(runtime.enabled, runtime.SWITCHES))
-    about = {"parameters": parameters, "loss": value, "note": "no switches" if plain else runtime.summary()}
+    plain = not any(map(runtime.is_enabled, runtime.SWITCHES))
+    about = {"parameters": parameters, "loss": value, "note": "no switches" if plain else runtime.summarize_switches()}
     return about, plain_step if plain else own_step
 
 

@@ -161,7 +161,7 @@ class OnnxModel:
         self.logit_scale = about["scalars"]["logit_scale"]
         self.logit_bias = about["scalars"].get("logit_bias", 0.0)
 
-        threads = threads or runtime.threads()
+        threads = threads or runtime.num_threads()
         with utf8_path(folder) as utf8_folder:
             image_graph = OnnxGraph(utf8_folder, "image", about["precision"], device, threads)
             text_graph = OnnxGraph(utf8_folder, "text", about["precision"], device, threads)

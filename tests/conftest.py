@@ -107,7 +107,7 @@ def share_cores(processes):
     1.4 to 1.8 times the CPU time.
     """
     if os.environ.get("MKL_NUM_THREADS") == os.environ.get(runtime.INHERITED_THREADS):  # not the user's choice
-        share = str(max(1, runtime.usable_cores() // processes))
+        share = str(max(1, runtime.num_usable_cores() // processes))
         os.environ |= {"MKL_NUM_THREADS": share, "OPENBLAS_NUM_THREADS": share}
 
 

@@ -264,17 +264,17 @@ def check_runtime() -> Result:
     """Check the CPU switches of `ernie_vil2.device.runtime`: without them Paddle can be slow on this processor."""
     # On AMD processors the MKL in Paddle uses its fast code only if MKL_DEBUG_CPU_TYPE=5 is set. Paddle's default is
     # one thread.
-    vendor, flags = runtime.processor()
-    facts = "; ".join(runtime.applied().values())
+    vendor, flags = runtime.read_processor()
+    facts = "; ".join(runtime.switch_states().values())
     mkl_type = os.environ.get("MKL_DEBUG_CPU_TYPE")
-    cores = runtime.usable_cores()
+    cores = runtime.num_usable_cores()
     threads = os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or "1"
     if vendor == "AuthenticAMD" and "avx2" in flags and mkl_type != "5":
         facts = f"{vendor} is slow without MKL_DEBUG_CPU_TYPE=5; {facts}"
-        return Result("warn", "CPU switches", facts, f"unset MKL_DEBUG_CPU_TYPE {runtime.SWITCH}")
+        return Result("warn", "CPU switches", facts, f"unset MKL_DEBUG_CPU_TYPE {runtime.SWITCH_VARIABLE}")
     if int(threads.split(",")[0]) < cores:
         facts = f"{threads} of {cores} usable cores; {facts}"
-        return Result("warn", "CPU switches", facts, f"unset MKL_NUM_THREADS OMP_NUM_THREADS {runtime.SWITCH}")
+        return Result("warn", "CPU switches", facts, f"unset MKL_NUM_THREADS OMP_NUM_THREADS {runtime.SWITCH_VARIABLE}")
     return Result("ok", "CPU switches", facts)
 
 
@@ -304,7 +304,7 @@ def check_devices() -> Result:
     """Check that the installed Paddle can use the GPUs of this machine."""
     import paddle
 
-    cores = pluralize(runtime.usable_cores(), "CPU core")
+    cores = pluralize(runtime.num_usable_cores(), "CPU core")
     if paddle.is_compiled_with_cuda():
         num_gpus = paddle.device.cuda.device_count()
         if num_gpus:

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.data.readers.splits import Division, select_rows
     from ernie_vil2.data.selection import SelectedSamples
     from ernie_vil2.data.tags import TagsFile
-    from ernie_vil2.device.runtime import usable_cores
+    from ernie_vil2.device.runtime import num_usable_cores
 
     settings = Settings(
         short_side=args.short_side,
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     )
     source = open_sources(make_data_spec(args, args.input, default_split=TRAIN))
     tags = [TagsFile(path) for path in args.tags]
-    processes = args.processes or usable_cores()
+    processes = args.processes or num_usable_cores()
     if args.parts:
         # Rows are assigned before anything is written, so that all folders come from one division.
         shares = dict(zip(SPLIT_NAMES[len(args.parts)], args.parts, strict=True))

@@ -380,7 +380,7 @@ def preprocess_ahead(
 
     pending: deque[Future[np.ndarray | BadSample]] = deque()
     # Every thread holds a whole decoded image, so their number is limited.
-    pool = ThreadPoolExecutor(min(8, runtime.usable_cores()))
+    pool = ThreadPoolExecutor(min(8, runtime.num_usable_cores()))
     try:
         for row, image in enumerate(images):
             pending.append(pool.submit(attempt, row, image))

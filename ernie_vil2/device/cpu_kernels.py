@@ -22,13 +22,15 @@ from ernie_vil2.device import runtime
 def speed_up(model: nn.Layer) -> None:
     """Turns the plain layers within `model` into those of this module, in place, if Paddle's device is the CPU, and
     unless `ERNIE_VIL2_RUNTIME=-layers`. Parameters, their names and the state stay what they are."""
-    if paddle.get_device() != "cpu" or not runtime.enabled("layers"):
+    if paddle.get_device() != "cpu" or not runtime.is_enabled("layers"):
         return
     for layer in model.sublayers(include_self=True):
         for kind in (CpuLinear, CpuLayerNorm, CpuPatchConv2D):
             if kind.fits(layer):
                 layer.__class__ = kind
-    runtime.note("layers", "gradients of biases and norms, and small convolutions, by products, none of padding")
+    runtime.record_switch(
+        "layers", "gradients of biases and norms, and small convolutions, by products, none of padding"
+    )
 
 
 _tokens: ContextVar[Tensor | None] = ContextVar("tokens", default=None)

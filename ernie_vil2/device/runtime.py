@@ -1,20 +1,20 @@
-"""The process that Paddle runs in, its device, and all that only makes Paddle fast on CPU.
+"""Paddle's process: its device, and switches that make Paddle fast on a CPU.
 
-With the switches below results stay equal to rounding, and other devices as they are. Each is set only where the user
-has not decided otherwise. `configure`, for the command lines, sets the first three, which must be set before Paddle is
-imported, `set_device` sets `strides`, `cpu_kernels.speed_up` a model's `layers`, and training runs within
-`flushed_denormals`:
+With these switches results are equal to rounding, and other devices are not affected. A switch is set only if the user
+has not decided otherwise. The command lines call `configure`, which sets the first three: they must be set before
+Paddle is imported. `set_device` sets `strides`, `cpu_kernels.speed_up` a model's `layers`, and training runs within
+`flush_denormals`.
 
-- `mkl`: `MKL_DEBUG_CPU_TYPE=5` on AMD processors with AVX2; the bundled MKL keeps its fast path for Intel otherwise.
-  Left alone when it is set.
-- `threads`: `MKL_NUM_THREADS`, the usable cores divided by the local ranks; Paddle's default is one thread.
-  Left alone when it or `OMP_NUM_THREADS` is set (to other than 1 under Paddle's launcher, which writes that 1 itself).
-- `malloc`: thresholds of glibc's malloc. Freed memory stays with the process, so that results need no new pages, which
-  cost more than an elementwise operation itself. The price is that memory once used is not given back.
-  Left alone when `MALLOC_TOP_PAD_` or a relative of it, or a `glibc.malloc` tunable, is set.
-- `denormals`: training takes numbers below 1.2e-38 for 0, see `flushed_denormals`.
-- `strides`: transposed tensors are copied at once. Left alone when `FLAGS_use_stride_kernel` is set.
-- `layers`: gradients of biases and norms, and small convolutions, by matrix products, and no products of padding, see
+- `mkl`: `MKL_DEBUG_CPU_TYPE=5` on AMD processors with AVX2; without it, the MKL that Paddle brings keeps its fast
+  kernels for Intel. Not set if the user has set it.
+- `threads`: `MKL_NUM_THREADS`, the usable cores divided by the local ranks; Paddle's default is one thread. Not set if
+  the user has set it or `OMP_NUM_THREADS` (to other than 1 under Paddle's launcher, which writes that 1 itself).
+- `malloc`: thresholds of glibc's malloc. The process keeps freed memory, so that results need no new pages, which cost
+  more than an elementwise operation. The price is that memory is never given back to the system. Not set if the user
+  has set `MALLOC_TOP_PAD_` or a similar variable, or a `glibc.malloc` tunable.
+- `denormals`: training treats numbers below 1.2e-38 as 0, see `flush_denormals`.
+- `strides`: transposed tensors are copied at once. Not set if the user has set `FLAGS_use_stride_kernel`.
+- `layers`: matrix products compute the gradients of biases and norms, and small convolutions; padding is left out, see
   `cpu_kernels`.
 
 `ERNIE_VIL2_RUNTIME=-malloc,-layers` switches these two off, `ERNIE_VIL2_RUNTIME=0` all. The first two reach child
@@ -37,15 +37,19 @@ from typing import Any, Literal
 from ernie_vil2.device.extras import missing
 from ernie_vil2.version import __version__
 
-SWITCH = "ERNIE_VIL2_RUNTIME"
+SWITCH_VARIABLE = "ERNIE_VIL2_RUNTIME"
 SWITCHES = ("mkl", "threads", "malloc", "denormals", "strides", "layers")
+# Tells child processes which number of threads this package has set: that number was not chosen by the user.
 INHERITED_THREADS = "ERNIE_VIL2_MKL_NUM_THREADS"
-"""Our own thread count, left for child processes: what equals it was not the user's choice."""
 
-_MALLOC_VARIABLES = [f"MALLOC_{x}_" for x in ("TOP_PAD", "MMAP_MAX", "MMAP_THRESHOLD", "TRIM_THRESHOLD")]
-# glibc's malloc.h: never map a block of its own, never give the heap's end back, grow the heap by 256 MiB.
+# With one of these variables the user has set up malloc.
+_MALLOC_VARIABLES = ("MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+# Parameters of mallopt, numbered as in glibc's malloc.h: no block gets a mapping of its own, which would be returned to
+# the system when it is freed; the end of the heap is never returned; and the heap grows by 256 MiB, so that it rarely
+# has to grow.
 _MALLOC_SETTINGS = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1), "M_TOP_PAD": (-2, 256 << 20)}
 
+# Packages whose versions are recorded.
 PACKAGES = (
     "paddlepaddle",
     "paddlepaddle-gpu",
@@ -57,45 +61,53 @@ PACKAGES = (
     "simplejpeg",
 )
 
-_applied: dict[str, str] = {}
+_states: dict[str, str] = {}
 
 
 def configure(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Prepares this process, and those that it starts, for Paddle, which must not have been imported: the CPU switches,
-    and fewer warnings. It is for a program to call: the command lines do, `import ernie_vil2` does not. ValueError if
-    `ERNIE_VIL2_RUNTIME` is not understood."""
+    """Prepare this process, and those that it starts, for Paddle: set the CPU switches and suppress idle warnings.
+
+    Call it before Paddle is imported. It is for programs: the command lines call it, `import ernie_vil2` does not.
+
+    Raises:
+        ValueError: `ERNIE_VIL2_RUNTIME` is malformed.
+    """
     if "paddle" not in sys.modules:
-        _applied.clear()
-    for name in _switched_off(environ):
-        _applied[name] = f"off ({SWITCH}={environ[SWITCH]})"
+        _states.clear()
+    for name in _find_switched_off(environ):
+        _states[name] = f"off ({SWITCH_VARIABLE}={environ[SWITCH_VARIABLE]})"
     for name, set_switch in (("mkl", _set_mkl_cpu_type), ("threads", _set_mkl_threads), ("malloc", _set_malloc)):
-        if not enabled(name, environ):
+        if not is_enabled(name, environ):
             continue
+        # MKL reads its variables when Paddle loads it; malloc can be set up at any time.
         if name != "malloc" and "paddle" in sys.modules:
-            _applied.setdefault(name, "not set: paddle was imported first; call ernie_vil2.runtime.configure() before")
+            _states.setdefault(name, "not set: paddle was imported first; call ernie_vil2.runtime.configure() before")
         else:
-            _applied[name] = set_switch(environ)
+            _states[name] = set_switch(environ)
     ignore_ccache_hint()
-    # Of no use to a user here: a note on batch norm, and one of setuptools.
+    # Warnings that do not concern a user here: of Paddle's batch norm, and of setuptools.
     for message in ("When training, we now always track", "Setuptools is replacing distutils"):
         warnings.filterwarnings("ignore", message=message)
 
 
 def ignore_ccache_hint() -> None:
-    """Leave out what Paddle prints when it is imported: a hint for compiling extensions, which nothing here does."""
+    """Suppress what Paddle prints when it is imported: a hint for compiling extensions, which nothing here does."""
     warnings.filterwarnings("ignore", message="No ccache found")
 
 
 def is_surely_cpu(device: str | None) -> bool:
-    """Whether a device, named as for `set_device`, is the CPU, as far as is known without importing Paddle."""
+    """Return whether a device, named as for `set_device`, is the CPU, as far as is known without importing Paddle."""
     if device in (None, "auto"):
         return not any(importlib.metadata.distributions(name="paddlepaddle-gpu"))
     return device == "cpu"
 
 
 def set_device(name: str | None, task: str = "this command") -> str:
-    """Makes a device (`auto`, `cpu`, `gpu`, `gpu:0`, ...; `cuda` is `gpu`; None: the one that Paddle has now) this
-    process's, and returns its name in Paddle, which is imported. `task` is what needs it, as the subject of a sentence.
+    """Import Paddle, make a device the one of this process, and return its name in Paddle.
+
+    Args:
+        name: `auto`, `cpu`, `gpu`, `gpu:0`, ...; `cuda` is the same as `gpu`; None: the device that Paddle has now.
+        task: what needs Paddle, as the subject of a sentence.
 
     Raises:
         MissingPackage: Paddle is not installed.
@@ -113,16 +125,20 @@ def set_device(name: str | None, task: str = "this command") -> str:
         name = paddle.get_device()
     if not name.strip():
         raise ValueError("the name of the device is empty: name auto, cpu, gpu or gpu:0")
-    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+
+    has_gpu_build = paddle.is_compiled_with_cuda()
+    num_gpus = paddle.device.cuda.device_count() if has_gpu_build else 0
     if name == "auto":
-        name = "gpu" if gpus else "cpu"
-    if asked := re.fullmatch(r"(?:gpu|cuda)(:\d+)?", name):
-        if not paddle.is_compiled_with_cuda():
+        name = "gpu" if num_gpus else "cpu"
+    gpu_match = re.fullmatch(r"(?:gpu|cuda)(?::(\d+))?", name)
+    if gpu_match:
+        if not has_gpu_build:
             raise ValueError(f"device {name}: the installed Paddle is its CPU build. Install the GPU build instead "
                              "(docs/installation.md says how), or name cpu")  # fmt: skip
-        name = f"gpu{asked[1] or ''}"
-        if int((asked[1] or ":0")[1:]) >= gpus:
-            raise ValueError(f"device {name}: Paddle sees {gpus} GPUs; name another, or look at nvidia-smi and "
+        number = gpu_match[1]
+        name = "gpu" if number is None else f"gpu:{number}"
+        if int(number or 0) >= num_gpus:
+            raise ValueError(f"device {name}: Paddle sees {num_gpus} GPUs; name another, or look at nvidia-smi and "
                              "CUDA_VISIBLE_DEVICES")  # fmt: skip
     if name == "cpu":
         copy_transposed()
@@ -133,47 +149,63 @@ def set_device(name: str | None, task: str = "this command") -> str:
 def check_precision(
     precision: Literal["float32", "bfloat16", "float16"], option: str = "-o Training.precision"
 ) -> None:
-    """ValueError, which names the option, if a matrix product would be computed in another precision: Paddle's mixed
-    precision is without effect, and without an error, on CPU and on GPUs too old for it."""
+    """Check that the device computes matrix products in a precision.
+
+    On CPU, and on GPUs that are too old for it, Paddle's mixed precision has no effect and raises no error.
+
+    Args:
+        precision: the precision.
+        option: option that sets it, for the message.
+
+    Raises:
+        ValueError: Paddle would compute in another precision.
+    """
     if precision == "float32":
         return
     import paddle
 
-    one = paddle.ones([1, 1])
+    matrix = paddle.ones([1, 1])
     with warnings.catch_warnings(action="ignore"), paddle.amp.auto_cast(dtype=precision):
-        computed = (one @ one).dtype
-    if computed != getattr(paddle, precision):
+        product_type = (matrix @ matrix).dtype
+    if product_type != getattr(paddle, precision):
         raise ValueError(
             f"{option}={precision}: on {paddle.get_device()} Paddle would compute in "
-            f"{str(computed).removeprefix('paddle.')}; set {option}=float32, or take a GPU that has it"
+            f"{str(product_type).removeprefix('paddle.')}; set {option}=float32, or take a GPU that has it"
         )
 
 
-def environment() -> dict[str, Any]:
-    """Versions, git revision of the package's checkout (None where it is installed) and runtime settings."""
+def describe_environment() -> dict[str, Any]:
+    """Return versions, git revision of the package's checkout (None if there is no checkout), switches and command."""
     versions = {"python": platform.python_version(), "ernie_vil2": __version__}
     for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+    return {"versions": versions, "git": _find_revision(), "runtime": switch_states(), "command": sys.argv}
+
+
+def _find_revision() -> str | None:
     git = ["git", "-C", str(Path(__file__).parent)]
+
+    def run_git(*arguments: str) -> str:
+        child = subprocess.run([*git, *arguments], capture_output=True, text=True, check=True)  # noqa: S603  -- git, with arguments of ours
+        return child.stdout.strip()
+
     try:
-        # An installation may lie within the checkout of something else.
-        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)  # noqa: S603  -- git, with arguments of ours
-        revision = subprocess.run(  # noqa: S603  -- git, with arguments of ours
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)  # noqa: S603  -- git, with arguments of ours
-        revision += "+changes" * bool(changed.stdout.strip())
+        # Fails unless git tracks this file: an installation may lie within the checkout of another project.
+        run_git("ls-files", "--error-unmatch", Path(__file__).name)
+        revision = run_git("rev-parse", "HEAD")
+        if run_git("status", "--porcelain", "-uno"):
+            revision += "+changes"
     except (OSError, subprocess.CalledProcessError):
-        revision = None
-    return {"versions": versions, "git": revision, "runtime": applied(), "command": sys.argv}
+        return None
+    return revision
 
 
-def enabled(name: str, environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the user left the switch `name` of `SWITCHES` on; ValueError if `ERNIE_VIL2_RUNTIME` is malformed."""
-    return name not in _switched_off(environ)
+def is_enabled(name: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether the user left a switch of `SWITCHES` on; raise ValueError if `ERNIE_VIL2_RUNTIME` is malformed."""
+    return name not in _find_switched_off(environ)
 
 
 def copy_transposed() -> None:
@@ -181,50 +213,50 @@ def copy_transposed() -> None:
     import paddle
 
     flag = "FLAGS_use_stride_kernel"
-    if not enabled("strides"):
+    if not is_enabled("strides"):
         return
     if flag in os.environ:
-        note("strides", f"kept {flag}={os.environ[flag]}")
+        record_switch("strides", f"kept {flag}={os.environ[flag]}")
     else:
         paddle.set_flags({flag: False})
-        note("strides", f"{flag}=0")
+        record_switch("strides", f"{flag}=0")
 
 
-def note(name: str, done: str) -> None:
-    """Records what was done for a switch that acts later than `configure`."""
-    _applied[name] = done
+def record_switch(name: str, state: str) -> None:
+    """Record the state of a switch that is set later than in `configure`."""
+    _states[name] = state
 
 
-def applied() -> dict[str, str]:
-    """Switch -> what was set, or why nothing was; the last three appear once they have acted."""
-    return {name: _applied[name] for name in SWITCHES if name in _applied}
+def switch_states() -> dict[str, str]:
+    """Return what each switch has set, or why it has set nothing; the last three are missing until they are used."""
+    return {name: _states[name] for name in SWITCHES if name in _states}
 
 
-def summary() -> str:
-    """The names of `applied` on one line; what each has set is in the `environment.json` of a run."""
-    return f"CPU switches: {', '.join(applied())} (see environment.json)"
+def summarize_switches() -> str:
+    """Return the names of the recorded switches as a line; their states are in the `environment.json` of a run."""
+    return f"CPU switches: {', '.join(switch_states())} (see environment.json)"
 
 
-def _switched_off(environ: Mapping[str, str]) -> set[str]:
-    names = [name.strip() for name in environ.get(SWITCH, "").split(",") if name.strip()]
-    if names == ["0"]:
+def _find_switched_off(environ: Mapping[str, str]) -> set[str]:
+    words = [word.strip() for word in environ.get(SWITCH_VARIABLE, "").split(",") if word.strip()]
+    if words == ["0"]:
         return set(SWITCHES)
-    off = {name.removeprefix("-") for name in names}
-    if not off <= set(SWITCHES) or not all(name.startswith("-") for name in names):
+    names = {word.removeprefix("-") for word in words}
+    if not names <= set(SWITCHES) or not all(word.startswith("-") for word in words):
         raise ValueError(
-            f"{SWITCH}={environ[SWITCH]!r} is not understood: 0 switches all off, -NAME,-NAME some of "
-            + ", ".join(SWITCHES)
+            f"{SWITCH_VARIABLE}={environ[SWITCH_VARIABLE]!r} is not understood: write 0 to switch all off, or "
+            f"-NAME,-NAME for some of {', '.join(SWITCHES)}"
         )
-    return off
+    return names
 
 
-def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> tuple[str, set[str]]:
-    """Vendor (`AuthenticAMD`, `GenuineIntel`, ...) and feature flags of the first core; empty if unknown."""
+def read_processor(cpuinfo: str | Path = "/proc/cpuinfo") -> tuple[str, set[str]]:
+    """Return vendor (`AuthenticAMD`, `GenuineIntel`, ...) and feature flags of the first core; empty if unknown."""
     fields = {}
     try:
         with Path(cpuinfo).open() as lines:
             for line in lines:
-                if not line.strip():
+                if not line.strip():  # the end of the first core
                     break
                 name, _, value = line.partition(":")
                 fields[name.strip()] = value.strip()
@@ -233,25 +265,32 @@ def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> tuple[str, set[str]]:
     return fields.get("vendor_id", ""), set(fields.get("flags", "").split())
 
 
-def usable_cores(cpu_max: str | Path = "/sys/fs/cgroup/cpu.max") -> int:
-    """Cores that this process may keep busy: its CPU affinity, cut by a container's quota, at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def num_usable_cores(cpu_max: str | Path = "/sys/fs/cgroup/cpu.max") -> int:
+    """Return how many cores this process may use: its CPU affinity, limited by a container's quota; at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        num_cores = len(os.sched_getaffinity(0))
+    else:
+        num_cores = os.cpu_count() or 1
     try:
         with Path(cpu_max).open() as file:
             quota, period = file.read().split()
     except OSError:
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+        return num_cores
+    if quota == "max":
+        return num_cores
+    return max(1, min(num_cores, int(quota) // int(period)))
 
 
-def threads() -> int:
-    """Threads for a library that takes their number: those of Paddle, see the switch `threads`."""
-    chosen = os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
-    return int(chosen) if chosen.isdecimal() and int(chosen) else max(1, usable_cores() // local_ranks(os.environ))
+def num_threads() -> int:
+    """Return the number of threads that Paddle uses, see the switch `threads`, for libraries that need to be told."""
+    setting = os.environ.get("MKL_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS") or ""
+    if setting.isdecimal() and int(setting):
+        return int(setting)
+    return max(1, num_usable_cores() // num_local_ranks(os.environ))
 
 
-def local_ranks(environ: Mapping[str, str]) -> int:
-    """Training processes on this machine, as Paddle's launcher announces them; 1 without it."""
+def num_local_ranks(environ: Mapping[str, str]) -> int:
+    """Return the number of training processes on this machine that Paddle's launcher announces; 1 without it."""
     return max(1, int(environ.get("PADDLE_LOCAL_SIZE") or environ.get("PADDLE_TRAINERS_NUM") or 1))
 
 
@@ -259,7 +298,7 @@ def _set_mkl_cpu_type(environ: MutableMapping[str, str]) -> str:
     name = "MKL_DEBUG_CPU_TYPE"
     if name in environ:
         return f"kept {name}={environ[name]}"
-    vendor, flags = processor()
+    vendor, flags = read_processor()
     if vendor != "AuthenticAMD" or "avx2" not in flags:
         return f"not needed ({vendor or 'unknown processor'})"
     environ[name] = "5"
@@ -269,16 +308,17 @@ def _set_mkl_cpu_type(environ: MutableMapping[str, str]) -> str:
 def _set_mkl_threads(environ: MutableMapping[str, str]) -> str:
     # MKL's own variable, not OMP_NUM_THREADS: Paddle warns about that one, and writes 1 into it.
     name = "MKL_NUM_THREADS"
+    # Unless a parent process of ours has set it.
     if name in environ and environ[name] != environ.get(INHERITED_THREADS):
         return f"kept {name}={environ[name]}"
     omp = environ.get("OMP_NUM_THREADS")
-    # The launcher and our own parent process have imported Paddle, so a 1 from them is what Paddle wrote.
-    by_paddle = omp == "1" and ("PADDLE_LOCAL_SIZE" in environ or INHERITED_THREADS in environ)
-    if omp and not by_paddle:
+    # The launcher and a parent process of ours have imported Paddle, so a 1 from them is what Paddle wrote.
+    is_written_by_paddle = omp == "1" and ("PADDLE_LOCAL_SIZE" in environ or INHERITED_THREADS in environ)
+    if omp and not is_written_by_paddle:
         return f"kept OMP_NUM_THREADS={omp}"
-    cores, ranks = usable_cores(), local_ranks(environ)
-    environ[name] = environ[INHERITED_THREADS] = str(max(1, cores // ranks))
-    return f"{name}={environ[name]} (usable cores {cores}, local ranks {ranks})"
+    num_cores, num_ranks = num_usable_cores(), num_local_ranks(environ)
+    environ[name] = environ[INHERITED_THREADS] = str(max(1, num_cores // num_ranks))
+    return f"{name}={environ[name]} (usable cores {num_cores}, local ranks {num_ranks})"
 
 
 def _set_malloc(environ: MutableMapping[str, str]) -> str:
@@ -290,36 +330,38 @@ def _set_malloc(environ: MutableMapping[str, str]) -> str:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return "not set (no glibc)"
-    refused = [name for name, (number, value) in _MALLOC_SETTINGS.items() if not mallopt(number, value)]
-    if refused:
-        return f"glibc refused {', '.join(refused)}"
+    refused_names = [name for name, (number, value) in _MALLOC_SETTINGS.items() if not mallopt(number, value)]
+    if refused_names:
+        return f"glibc refused {', '.join(refused_names)}"
     return "M_MMAP_MAX=0 M_TRIM_THRESHOLD=-1 M_TOP_PAD=256MiB"
 
 
 @contextlib.contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """Within the block this thread, and threads it starts, take numbers below 1.2e-38 for 0, as GPUs do.
+def flush_denormals() -> Iterator[None]:
+    """Treat numbers below 1.2e-38 as 0 in the block, as GPUs do, in this thread and in those that it starts.
 
-    The tails of GELU and softmax fill with such numbers as a model gets surer, and an x86 processor takes a hundred
-    times longer over each. On other processors, without glibc, and with `denormals` switched off, nothing is changed.
+    The tails of GELU and softmax fill with such numbers while a model becomes more certain, and an x86 processor takes
+    a hundred times longer for each. Nothing changes on other processors, without glibc, and with `denormals` off.
     """
-    glibc_x86 = platform.machine() in ("x86_64", "AMD64") and hasattr(ctypes.CDLL(None), "fegetenv")
-    if not enabled("denormals") or not glibc_x86:
+    is_x86 = platform.machine() in ("x86_64", "AMD64")
+    if not is_enabled("denormals") or not is_x86 or not hasattr(ctypes.CDLL(None), "fegetenv"):
         yield
         return
     import numpy as np
 
+    # NumPy measures the smallest number once and keeps it: in the block it would measure 0.
     for kind in (np.float16, np.float32, np.float64):
-        np.finfo(kind)  # NumPy keeps what it measures here, and would measure a smallest number of 0 in the block
-    libm = ctypes.CDLL(None)
+        np.finfo(kind)
+
     # glibc's fenv_t on x86-64: seven words of the x87 unit, then MXCSR, whose bits 15 and 6 flush results and inputs.
-    before = (ctypes.c_uint32 * 8)()
-    libm.fegetenv(before)
-    flushing = type(before)(*before)
+    libm = ctypes.CDLL(None)
+    previous = (ctypes.c_uint32 * 8)()
+    libm.fegetenv(previous)
+    flushing = type(previous)(*previous)
     flushing[7] |= 1 << 15 | 1 << 6
     libm.fesetenv(flushing)
-    note("denormals", "taken for 0 in training")
+    record_switch("denormals", "taken for 0 in training")
     try:
         yield
     finally:
-        libm.fesetenv(before)
+        libm.fesetenv(previous)

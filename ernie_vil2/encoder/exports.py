@@ -86,8 +86,8 @@ class ExportedBackend:
 
         open_graph = GRAPHS[self.name]
         with utf8_path(folder) as ascii_folder:
-            image = open_graph(ascii_folder, "image", self.precision, device, runtime.threads())
-            text = open_graph(ascii_folder, "text", self.precision, device, runtime.threads())
+            image = open_graph(ascii_folder, "image", self.precision, device, runtime.num_threads())
+            text = open_graph(ascii_folder, "text", self.precision, device, runtime.num_threads())
         self.encode_pixels = check_outputs(image, f"{folder}: the image", self.embed_dim)
         self.encode_ids = check_outputs(text, f"{folder}: the text", self.embed_dim)
 

@@ -99,7 +99,7 @@ def encode_benchmark(
     progress(len(benchmark.texts) - len(distinct_texts))
 
     chunk_cache = None if cache is None else _ChunkCache(Path(cache), model.fingerprint)
-    num_threads = max(1, runtime.usable_cores() // ranks)
+    num_threads = max(1, runtime.num_usable_cores() // ranks)
     # Text chunks are numbered after image chunks, so that a rank that gets no images encodes texts.
     first_text_chunk = (rank - len(image_chunks)) % ranks
     encoding = chain(

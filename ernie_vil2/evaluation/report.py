@@ -16,7 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ernie_vil2.device.runtime import environment
+from ernie_vil2.device.runtime import describe_environment
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_text
 from ernie_vil2.pages import Card, Table, write_page
@@ -128,7 +128,7 @@ def write_report(
         The files in the folder.
     """
     # Versions and settings of the machine are part of the record, so that a result can be reproduced.
-    record = json.dumps({**report.record, **run, **environment()}, ensure_ascii=False, indent=1)
+    record = json.dumps({**report.record, **run, **describe_environment()}, ensure_ascii=False, indent=1)
     paragraphs = report.paragraphs
     if paragraphs is None:
         paragraphs = ["\n".join(report.notes)]

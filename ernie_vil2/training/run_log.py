@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.device.extras import EXTRAS, install_command, installed
-from ernie_vil2.device.runtime import environment
+from ernie_vil2.device.runtime import describe_environment
 from ernie_vil2.io.files import (
     MAX_NUMBER,
     add_path_to_errors,
@@ -74,7 +74,7 @@ class RunLog:
         remove_partial(run, "|".join(map(re.escape, _WRITTEN_FILES)))
         write_text(run / CONFIG, dump_config(config))
         check_run_version(run)
-        write_json(run / ENVIRONMENT, {"version": VERSION, **environment()})
+        write_json(run / ENVIRONMENT, {"version": VERSION, **describe_environment()})
 
         path = run / LOG
         records, damaged_lines = _read_records(path)

@@ -251,7 +251,7 @@ class Trainer:
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
-        with self.folder_lock, self.signals, watch_ranks(), runtime.flushed_denormals():
+        with self.folder_lock, self.signals, watch_ranks(), runtime.flush_denormals():
             first_step = self.step
             # Rank 0 scores alone; the other ranks wait for it in their first collective.
             comparison = self.comparison if self.rank == 0 else None
@@ -270,7 +270,7 @@ class Trainer:
             self.nonfinite_steps.check_share(self.step)
             return True
         if self.rank == 0 and paddle.get_device() == "cpu":
-            print(runtime.summary())
+            print(runtime.summarize_switches())
         with self.progress.open(self.step, self.evaluations.evaluated_step):
             # At the start, or if the run was stopped between a step and its evaluation.
             if self.evaluations.is_due(self.step):
@@ -516,7 +516,7 @@ def _collect_facts(
     config: Config, stream: SampleStream, evaluators: Mapping[str, Evaluator], checkpoint: Path | None
 ) -> dict[str, Any]:
     """Return what the ranks of a run must have in common."""
-    environment = runtime.environment()
+    environment = runtime.describe_environment()
     return {
         **config.model_dump(),
         "training data": dict(zip(stream.names, stream.state(0)["sources"], strict=True)),

@@ -76,8 +76,8 @@ def test_conflicts_are_those_of_pip(require, monkeypatch, package, status):
     ],
 )
 def test_switches_that_cost_speed_are_warned_about(monkeypatch, vendor, variables, status):
-    monkeypatch.setattr(runtime, "processor", lambda: (vendor, {"avx2"}))
-    monkeypatch.setattr(runtime, "usable_cores", lambda: 8)
+    monkeypatch.setattr(runtime, "read_processor", lambda: (vendor, {"avx2"}))
+    monkeypatch.setattr(runtime, "num_usable_cores", lambda: 8)
     for name in ("MKL_DEBUG_CPU_TYPE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

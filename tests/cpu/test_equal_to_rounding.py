@@ -21,7 +21,7 @@ def switched(monkeypatch):
         monkeypatch.setenv("ERNIE_VIL2_RUNTIME", off and f"-{off}")
         paddle.set_flags({STRIDES: True})
         runtime.copy_transposed()
-        with runtime.flushed_denormals():
+        with runtime.flush_denormals():
             return compute_gradients(case)[0]
 
     yield found

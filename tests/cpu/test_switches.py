@@ -34,9 +34,9 @@ def machine(monkeypatch):
     """Pretend to be on an 8-core machine, AMD by default."""
 
     def pretend(vendor="AuthenticAMD", flags=("avx2",), cores=8):
-        monkeypatch.setattr(runtime, "_applied", {})
-        monkeypatch.setattr(runtime, "processor", lambda: (vendor, set(flags)))
-        monkeypatch.setattr(runtime, "usable_cores", lambda: cores)
+        monkeypatch.setattr(runtime, "_states", {})
+        monkeypatch.setattr(runtime, "read_processor", lambda: (vendor, set(flags)))
+        monkeypatch.setattr(runtime, "num_usable_cores", lambda: cores)
         monkeypatch.setitem(sys.modules, "paddle", None)
         monkeypatch.delitem(sys.modules, "paddle")
 
@@ -57,7 +57,7 @@ faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     b"x" * (40 << 20)  # more than glibc, left alone, ever takes from its heap
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
-print(json.dumps([same, ernie_vil2.device.runtime.applied(), faults]))
+print(json.dumps([same, ernie_vil2.device.runtime.switch_states(), faults]))
 """
     (same, applied, faults), _ = run(code)
     assert same and applied == {}
@@ -84,7 +84,7 @@ def test_what_the_user_has_set_stays(machine):
     chosen = {"MKL_DEBUG_CPU_TYPE": "4", "MKL_NUM_THREADS": "3"}
     after = prepared(chosen)
     assert {name: after[name] for name in chosen} == chosen
-    assert all(text.startswith("kept") for text in runtime.applied().values())
+    assert all(text.startswith("kept") for text in runtime.switch_states().values())
     assert "MKL_NUM_THREADS" not in prepared({"OMP_NUM_THREADS": "1"})
 
 
@@ -101,7 +101,7 @@ def test_local_ranks_share_the_cores(machine, ranks, threads):
 def test_after_paddle_it_says_that_it_is_too_late(machine, monkeypatch):
     monkeypatch.setitem(sys.modules, "paddle", object())
     assert "MKL_DEBUG_CPU_TYPE" not in prepared({})
-    assert all("configure()" in runtime.applied()[name] for name in ("mkl", "threads"))
+    assert all("configure()" in runtime.switch_states()[name] for name in ("mkl", "threads"))
 
 
 @limit_examples(25)
@@ -110,9 +110,9 @@ def test_a_container_quota_caps_the_cores(tmp_path_factory, tenths):
     cpu_max = tmp_path_factory.mktemp("cgroup") / "cpu.max"
     available = len(os.sched_getaffinity(0))
     cpu_max.write_text("max 100000\n")
-    assert runtime.usable_cores(cpu_max) == available
+    assert runtime.num_usable_cores(cpu_max) == available
     cpu_max.write_text(f"{tenths * 10_000} 100000\n")
-    cores = runtime.usable_cores(cpu_max)
+    cores = runtime.num_usable_cores(cpu_max)
     assert 1 <= cores <= available
     assert cores <= tenths / 10 < cores + 1 or cores in (1, available)
 
@@ -127,7 +127,8 @@ bytes(size)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     b"x" * size  # written, unlike zeroed pages
-print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, ernie_vil2.device.runtime.applied())))
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(json.dumps((faults, ernie_vil2.device.runtime.switch_states())))
 """
     pages = 20 * (12 << 20) // os.sysconf("SC_PAGE_SIZE")
     (with_switch, applied), _ = run(code)
@@ -145,14 +146,14 @@ mkl = ctypes.CDLL(os.path.join(os.path.dirname(paddle.__file__), "libs", "libmkl
 threads = mkl.MKL_Get_Max_Threads()
 ernie_vil2.device.runtime.set_device("cpu")
 copied = paddle.ones([2, 3]).t().is_contiguous()
-print(json.dumps([threads, copied, ernie_vil2.device.runtime.applied()["strides"]]))
+print(json.dumps([threads, copied, ernie_vil2.device.runtime.switch_states()["strides"]]))
 """
 """What Paddle does in a process: the threads of MKL, and whether transposes are copied, and by what."""
 
 
 def test_threads_and_transposes_follow_the_switches():
     found, warnings = run(PREPARED)
-    assert found == [runtime.usable_cores(), True, "FLAGS_use_stride_kernel=0"] and warnings == ""
+    assert found == [runtime.num_usable_cores(), True, "FLAGS_use_stride_kernel=0"] and warnings == ""
     found, _ = run(PREPARED, ERNIE_VIL2_RUNTIME="0")
     assert found[:2] == [1, False]
 
@@ -165,12 +166,12 @@ def test_denormals_are_zero_inside_the_block_alone(monkeypatch):
         return float(np.float32(1e-30) * np.float32(1e-10)), float(np.float32(1e-40) * np.float32(2))
 
     assert all(product())
-    with pytest.raises(KeyError), runtime.flushed_denormals():  # noqa: PT012  -- what comes before the error belongs to it
+    with pytest.raises(KeyError), runtime.flush_denormals():  # noqa: PT012  -- what comes before the error belongs to it
         assert product() == (0, 0) and float(np.float32(1e-30) * np.float32(1e-7)) > 0
         raise KeyError
     assert all(product())
     monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-denormals")
-    with runtime.flushed_denormals():
+    with runtime.flush_denormals():
         assert all(product())
 
 
@@ -178,14 +179,14 @@ def test_switches_go_off_one_by_one_and_all_at_once(machine):
     environment = {"ERNIE_VIL2_RUNTIME": "-mkl, -malloc,-layers"}
     runtime.configure(environment)
     assert "MKL_DEBUG_CPU_TYPE" not in environment and environment["MKL_NUM_THREADS"] == "8"
-    off = {name for name in runtime.SWITCHES if not runtime.enabled(name, environment)}
+    off = {name for name in runtime.SWITCHES if not runtime.is_enabled(name, environment)}
     assert off == {"mkl", "malloc", "layers"}
-    assert runtime.applied()["malloc"].startswith("off (ERNIE_VIL2_RUNTIME=-mkl")
+    assert runtime.switch_states()["malloc"].startswith("off (ERNIE_VIL2_RUNTIME=-mkl")
 
     environment = {"ERNIE_VIL2_RUNTIME": "0"}
     runtime.configure(environment)
     assert environment == {"ERNIE_VIL2_RUNTIME": "0"}
-    assert runtime.applied() == dict.fromkeys(runtime.SWITCHES, "off (ERNIE_VIL2_RUNTIME=0)")
+    assert runtime.switch_states() == dict.fromkeys(runtime.SWITCHES, "off (ERNIE_VIL2_RUNTIME=0)")
 
 
 @pytest.mark.parametrize("value", ["1", "-malloc,-maloc"])

@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from ernie_vil2.device.launch import rank_environments
-from ernie_vil2.device.runtime import usable_cores
+from ernie_vil2.device.runtime import num_usable_cores
 from tests.support.limits import PATIENCE
 
 
@@ -24,7 +24,7 @@ def make_fork_context():
 def run_ranks(target, *arguments, ranks=2):
     """Calls a function of a module, which joins the ranks, on each of several; what one raises is an error here."""
     sys.audit("os.fork")  # which --fast looks for; the server is started by another way
-    threads = str(max(1, usable_cores() // ranks))
+    threads = str(max(1, num_usable_cores() // ranks))
     with tempfile.TemporaryDirectory() as folder:
         processes = []
         for rank, environment in enumerate(rank_environments(ranks)):

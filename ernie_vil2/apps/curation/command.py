@@ -91,11 +91,11 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.apps.curation import curate, load_steps
     from ernie_vil2.data.readers import open_sources
-    from ernie_vil2.device.runtime import usable_cores
+    from ernie_vil2.device.runtime import num_usable_cores
 
     steps = load_steps(args.config, args.override)
     open_data = partial(open_sources, arguments.make_data_spec(args, default_split=TRAIN))
-    num_processes = args.processes or usable_cores()
+    num_processes = args.processes or num_usable_cores()
     share = args.share
     rank, num_ranks = launched_rank()
     if share is None and num_ranks > 1:

@@ -103,7 +103,7 @@ def serve(open_index: Callable[[], Index], settings: Settings) -> int:
         _run_worker(open_index, settings, listen(settings.host, settings.port))
         return 0
     # The processes that are started from here read these variables when they load the libraries.
-    num_threads = str(max(1, runtime.threads() // settings.workers))
+    num_threads = str(max(1, runtime.num_threads() // settings.workers))
     os.environ |= {"OMP_NUM_THREADS": num_threads, "MKL_NUM_THREADS": num_threads}
     with reserve_address(settings.host, settings.port) as reservation:
         return _supervise(open_index, replace(settings, port=reservation.getsockname()[1]))

@@ -131,9 +131,9 @@ def lexicon_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
 
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:
-    from ernie_vil2.device.runtime import usable_cores
+    from ernie_vil2.device.runtime import num_usable_cores
 
-    return {"batch_size": args.batch_size, "threads": args.threads or usable_cores()}
+    return {"batch_size": args.batch_size, "threads": args.threads or num_usable_cores()}
 
 
 TAGGERS = {"file": file_tagger, "detector": detector_tagger, "lexicon": lexicon_tagger}

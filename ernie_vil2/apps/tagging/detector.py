@@ -262,7 +262,7 @@ def _predictor(program: Path, weights: Path, device: str) -> Any:
     else:
         config.disable_gpu()
         config.disable_onednn()  # its kernels lack what some exported programs ask for (Paddle 3.3)
-        config.set_cpu_math_library_num_threads(runtime.usable_cores())
+        config.set_cpu_math_library_num_threads(runtime.num_usable_cores())
     try:
         return inference.create_predictor(config)
     except (RuntimeError, ValueError, OSError, MemoryError) as error:
