@@ -40,10 +40,10 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(_MODULES[name], __name__), name)
     except ModuleNotFoundError as error:
-        from .device.extras import EXTRAS, missing
+        from .device.extras import EXTRAS, missing_package_error
 
         if error.name in EXTRAS:
-            raise missing(error.name, f"{__name__}.{name}") from None
+            raise missing_package_error(error.name, f"{__name__}.{name}") from None
         raise
 
 

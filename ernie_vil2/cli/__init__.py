@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from ernie_vil2.device import runtime
-from ernie_vil2.device.extras import EXTRAS, missing
+from ernie_vil2.device.extras import EXTRAS, missing_package_error
 from ernie_vil2.io.terminal import EscapingStream, RunError, make_printable
 from ernie_vil2.registry import import_user_modules
 
@@ -151,7 +151,7 @@ def import_modules(args: argparse.Namespace) -> None:
 def format_error(error: BaseException) -> str:
     """Return an error on one line, with escapes for the characters that control a terminal."""
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
-        error = missing(error.name, "this command")
+        error = missing_package_error(error.name, "this command")
     text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"

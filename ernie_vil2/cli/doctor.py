@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from ernie_vil2.cli import rewrite_commands
 from ernie_vil2.cli.arguments import amount, model
 from ernie_vil2.device import runtime
-from ernie_vil2.device.extras import EXTRAS, PYTHON, ROOT, install_command, installed
+from ernie_vil2.device.extras import EXTRAS, PYTHON, ROOT, install_command, is_installed
 from ernie_vil2.device.launch import rank_environments
 from ernie_vil2.io.terminal import pluralize
 
@@ -140,7 +140,7 @@ def all_checks(seconds: float = 10) -> list[tuple[str, Check]]:
         ("shared memory", check_shared_memory),
     ]
     # Without Paddle the package check has failed, and these would only repeat it.
-    if installed("paddle"):
+    if is_installed("paddle"):
         checks += [
             ("devices", check_devices),
             ("collectives", check_collectives),

@@ -34,7 +34,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ernie_vil2.device.extras import missing
+from ernie_vil2.device.extras import missing_package_error
 from ernie_vil2.version import __version__
 
 SWITCH_VARIABLE = "ERNIE_VIL2_RUNTIME"
@@ -119,7 +119,7 @@ def set_device(name: str | None, task: str = "this command") -> str:
     except ModuleNotFoundError as error:
         if error.name != "paddle":
             raise
-        raise missing("paddle", task) from None
+        raise missing_package_error("paddle", task) from None
 
     if name is None:
         name = paddle.get_device()

@@ -17,7 +17,7 @@ from paddle.base import core
 
 from ernie_vil2.config import Config
 from ernie_vil2.data.tokenizer import open_tokenizer
-from ernie_vil2.device.extras import installed
+from ernie_vil2.device.extras import is_installed
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.models import DualEncoder, build_dual_encoder
 from ernie_vil2.parallel.norms import find_batch_norms
@@ -115,7 +115,7 @@ class Towers:
 def _build_without_weights(config: Config, vocab_size: int) -> DualEncoder:
     no_initial_weights = nullcontext()
     # PaddleNLP has its own switch against initial weights.
-    if config.Model.text.name.startswith("paddlenlp:") and installed("paddlenlp"):
+    if config.Model.text.name.startswith("paddlenlp:") and is_installed("paddlenlp"):
         no_initial_weights = import_suite(
             "paddlenlp.transformers.model_utils", config.Model.text.name
         ).no_init_weights()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ernie_vil2.device.extras import installed
+from ernie_vil2.device.extras import is_installed
 from ernie_vil2.io.export_folder import Interpolation, LibraryRules, PreprocessingKind, Resize, WordRules
 from ernie_vil2.io.terminal import print_once
 from ernie_vil2.registry import Registry, unknown_name
@@ -196,7 +196,7 @@ class TowerConfig(Section):
     def lacks_suite(self) -> bool:
         """Whether the library that should build the tower is missing and this package can build it instead."""
         library, colon, bare = self.name.partition(":")
-        return bool(colon) and library == self.suite and bare in self.registry and not installed(library)
+        return bool(colon) and library == self.suite and bare in self.registry and not is_installed(library)
 
     def with_sizes(self) -> TowerConfig:
         """Return the same tower with explicit sizes in place of a name such as ViT-B/16."""

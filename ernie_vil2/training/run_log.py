@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ernie_vil2.config import Config, dump_config
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.device.extras import EXTRAS, install_command, installed
+from ernie_vil2.device.extras import EXTRAS, install_command, is_installed
 from ernie_vil2.device.runtime import describe_environment
 from ernie_vil2.io.files import (
     MAX_NUMBER,
@@ -110,7 +110,7 @@ class RunLog:
 
 def _open_visualdl(folder: Path) -> Any:
     """Return VisualDL's writer; if it is not installed, print a line that says so and return None."""
-    if not installed("visualdl"):
+    if not is_installed("visualdl"):
         command = install_command(EXTRAS["visualdl"])
         print(f"VisualDL is not installed: {LOG} and {CURVES} have the curves ({command} for its own)", file=sys.stderr)
         return None

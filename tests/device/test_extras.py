@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from ernie_vil2.apps.search.store import open_store
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device import extras
-from ernie_vil2.device.extras import EXTRAS, MissingPackage, install_command, missing
+from ernie_vil2.device.extras import EXTRAS, MissingPackage, install_command, missing_package_error
 from ernie_vil2.evaluation.scorer import make_scorer
 from ernie_vil2.export import require_backend
 from tests.support.paths import ROOT
@@ -62,9 +62,9 @@ def test_onnx_extra_is_whole_where_onnx_can_be_made(declared, python_version):
 
 def test_what_is_not_published_for_this_python_says_so(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 13, 5))
-    text = str(missing("paddleclas", "EfficientNet"))
+    text = str(missing_package_error("paddleclas", "EfficientNet"))
     assert "python3.11 -m venv" in text and "--no-deps paddleclas==2.6.0" in text
-    assert "-m venv" not in str(missing("faiss", "search"))
+    assert "-m venv" not in str(missing_package_error("faiss", "search"))
     monkeypatch.setitem(sys.modules, "paddle2onnx", None)
     with pytest.raises(MissingPackage, match=r"python3\.12 -m venv .*\[cpu,onnx\].* --to paddle-inference"):
         require_backend("onnx")

@@ -32,7 +32,7 @@ def names(run):
 def without_suite(monkeypatch):
     """As where neither library is installed."""
     for module in (suite, base):
-        monkeypatch.setattr(module, "installed", lambda library: False)
+        monkeypatch.setattr(module, "is_installed", lambda library: False)
     for library in ("paddleclas", "paddlenlp"):
         for module in [name for name in sys.modules if name.partition(".")[0] == library]:
             monkeypatch.delitem(sys.modules, module)

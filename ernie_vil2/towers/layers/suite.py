@@ -16,7 +16,7 @@ from paddle.nn import functional as F
 from paddle.utils import unique_name
 
 from ernie_vil2.device.cpu_kernels import tokens_alone
-from ernie_vil2.device.extras import installed, missing
+from ernie_vil2.device.extras import is_installed, missing_package_error
 from ernie_vil2.towers.base import TextTowerConfig
 from ernie_vil2.towers.layers.transformer import PAD_ID, check_length, check_size, cut_to_patches
 
@@ -38,9 +38,9 @@ def import_suite(module: str, task: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         library = module.partition(".")[0]
-        if installed(library):
+        if is_installed(library):
             task = f"{task} ({error})"  # something else is missing
-        raise missing(library, task) from error
+        raise missing_package_error(library, task) from error
 
 
 def import_paddleclas(task: str) -> ModuleType:

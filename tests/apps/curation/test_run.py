@@ -14,7 +14,7 @@ from ernie_vil2.apps.curation import curate
 from ernie_vil2.apps.curation import run as running
 from ernie_vil2.apps.curation.measures import measure_shard
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.device.extras import MissingPackage, installed
+from ernie_vil2.device.extras import MissingPackage, is_installed
 from ernie_vil2.io import locks
 from tests.support.crawled_pairs import make_distinct_image, table_digests, write_pair_shard
 from tests.support.image_formats import encode_image
@@ -135,7 +135,7 @@ def test_memory_of_no_use_is_refused_by_its_option(tmp_path, crawl, steps, memor
         curate(open_sources(list(map(str, crawl))), steps(RULES), tmp_path / "curated", memory=memory)
 
 
-@pytest.mark.skipif(installed("ray"), reason="Ray is installed")
+@pytest.mark.skipif(is_installed("ray"), reason="Ray is installed")
 def test_without_ray_the_extra_is_named(tmp_path, crawl, steps):
     paths = list(map(str, crawl))
     with pytest.raises(MissingPackage, match="--ray"):
