@@ -9,7 +9,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config
-from ernie_vil2.device.extras import MissingPackage
+from ernie_vil2.device.extras import MissingPackage, is_installed
 from ernie_vil2.towers import base
 from ernie_vil2.towers.layers import suite
 from ernie_vil2.training.trainer import Trainer
@@ -19,7 +19,7 @@ from tests.support.trainings import crash_after, fit, read_logged_losses
 SUITE = "Model.implementation=suite"
 NATIVE = "Model.implementation=native"
 needs_suite = pytest.mark.skipif(
-    not (suite.installed("paddleclas") and suite.installed("paddlenlp")), reason="PaddleClas and PaddleNLP are missing"
+    not (is_installed("paddleclas") and is_installed("paddlenlp")), reason="PaddleClas and PaddleNLP are missing"
 )
 
 
