@@ -1,4 +1,4 @@
-"""Images as the units of an epoch: each once, its texts in turn."""
+"""Epochs over images: an image is drawn once an epoch, with one of its texts in turn."""
 
 import json
 
@@ -9,42 +9,46 @@ from hypothesis import strategies as st
 from ernie_vil2.data.order import RowsByImage
 from ernie_vil2.data.samples import BadSample
 from tests.support.limits import limit_examples
-from tests.support.published_files import CLIP_FILES, TRAIN_SPLITS, json_lines, make_clip_text, write_files
+from tests.support.published_files import CLIP_FILES, TRAIN_SPLITS, make_clip_text, json_lines, write_files
 from tests.support.shapes import write_tar
 from tests.support.streams import open_stream, read_names
 
-shards = st.lists(st.lists(st.sampled_from([None, *"abc"]), min_size=1, max_size=12), min_size=1, max_size=4)
+SHARDS = st.lists(st.lists(st.sampled_from([None, *"abc"]), min_size=1, max_size=12), min_size=1, max_size=4)
 
 
 @limit_examples(40)
-@given(shards, st.integers(0, 2**31 - 1))
-def test_rows_of_a_unit_are_those_of_its_image_in_turn(named, seed):
-    units = RowsByImage(named, seed)
-    rows = [(shard, name) for shard, names in enumerate(named) for name in names]
-    assert units.shard_sizes == [len({*names} - {None}) + names.count(None) for names in named]
-    seen = set()
+@given(SHARDS, st.integers(0, 2**31 - 1))
+def test_all_rows_of_an_image_are_read_in_turn(names_of_shards, seed):
+    units = RowsByImage(names_of_shards, seed)
+    # A row without a name is an image of its own.
+    assert units.shard_sizes == [len({*names} - {None}) + names.count(None) for names in names_of_shards]
+    rows = []
+    for shard, names in enumerate(names_of_shards):
+        rows += [(shard, name) for name in names]
+    all_rows_read = set()
     for unit in range(len(units)):
         first = units.row(unit, 0)
-        shard, name = rows[first]
-        own = {row for row, value in enumerate(rows) if value == (shard, name)} if name else {first}
+        rows_of_image = {first}
+        if rows[first][1] is not None:
+            rows_of_image = {row for row, key in enumerate(rows) if key == rows[first]}
         for turn in range(2):
-            epochs = range(turn * len(own), (turn + 1) * len(own))
-            assert {units.row(unit, epoch) for epoch in epochs} == own
-        seen |= own
-    assert seen == set(range(len(rows)))
+            epochs = range(turn * len(rows_of_image), (turn + 1) * len(rows_of_image))
+            assert {units.row(unit, epoch) for epoch in epochs} == rows_of_image
+        all_rows_read |= rows_of_image
+    assert all_rows_read == set(range(len(rows)))
 
 
-def test_seeds_and_sources_have_turns_of_their_own():
-    def turns(*key):
+def test_seeds_and_sources_differ_in_the_order_of_texts():
+    def read_epochs(*key):
         units = RowsByImage([["a"] * 12], *key)
         return tuple(units.row(0, epoch) for epoch in range(12))
 
-    assert len({turns(0, 0), turns(1, 0), turns(0, 1)}) == 3
-    assert turns(0) == turns(0, 0)  # the first source
+    assert len({read_epochs(0, 0), read_epochs(1, 0), read_epochs(0, 1)}) == 3
+    assert read_epochs(0) == read_epochs(0, 0)  # source 0 is the default
 
 
 @pytest.mark.parametrize("layout", ["coco-captions", "chinese-clip"])
-def test_each_image_of_a_benchmark_is_once_in_an_epoch(tmp_path, layout):
+def test_image_of_a_benchmark_is_drawn_once_in_an_epoch(tmp_path, layout):
     files, rows = TRAIN_SPLITS[layout]
     images = sorted({name for name, _, _ in rows})
     units = open_stream(f"[{write_files(tmp_path, files)}]", "Data.unit=image")
@@ -57,7 +61,7 @@ def test_each_image_of_a_benchmark_is_once_in_an_epoch(tmp_path, layout):
     assert texts == {text for _, text, _ in rows}
 
 
-def test_a_pair_without_its_image_is_a_unit_that_is_counted(tmp_path):
+def test_pair_without_its_image_is_a_unit_that_is_counted(tmp_path):
     texts = CLIP_FILES["train_texts.jsonl"] + json_lines(make_clip_text(9, "x", 77))
     write_files(tmp_path, CLIP_FILES | {"train_texts.jsonl": texts})
     units = open_stream(f"[{tmp_path}]", "Data.unit=image")
@@ -66,7 +70,7 @@ def test_a_pair_without_its_image_is_a_unit_that_is_counted(tmp_path):
         read_names(units, range(3))
 
 
-def test_tables_and_shards_of_ones_own(tmp_path):
+def test_rows_of_tables_and_shards_are_grouped_by_image(tmp_path):
     rows = [{"image": f"{image}.jpg", "text": f"{image}{number}"} for image in "ab" for number in range(3)]
     members = []
     for number, row in enumerate(rows):

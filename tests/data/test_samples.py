@@ -1,3 +1,5 @@
+"""Ids of samples, and the report of bad samples that can stop a run."""
+
 import json
 import re
 
@@ -6,21 +8,21 @@ import pytest
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples, content_id
 
 
-def test_ids_fit_into_int64_and_distinguish_names():
+def test_ids_are_distinct_and_fit_into_int64():
     ids = {content_id(str(number)) for number in range(10_000)}
     assert len(ids) == 10_000 and min(ids) >= 0 and max(ids) < 2**63
 
 
-def test_the_report_counts_by_reason_and_names_the_first():
+def test_report_counts_reasons_and_names_the_first_samples():
     report = BadSampleReport()
     report.add(30, [("broken image", f"i{i}") for i in range(12)] + [("empty caption", "t")])
     assert report.as_dict()["reasons"]["broken image"] == {"count": 12, "names": [f"i{i}" for i in range(10)]}
     assert "13 of 30 samples" in str(report) and re.search(r"broken image: 12 \(i0, .*i9, \.\.\.\)", str(report))
-    again = BadSampleReport()
-    again.merge(json.loads(json.dumps(report.as_dict())))
-    assert again.as_dict() == report.as_dict()
-    again.merge({"num_read": 5, "num_bad": 1, "reasons": {"empty caption": {"count": 1, "names": ["u"]}}})
-    assert again.num_read == 35 and again.as_dict()["reasons"]["empty caption"] == {"count": 2, "names": ["t", "u"]}
+    merged = BadSampleReport()
+    merged.merge(json.loads(json.dumps(report.as_dict())))
+    assert merged.as_dict() == report.as_dict()
+    merged.merge({"num_read": 5, "num_bad": 1, "reasons": {"empty caption": {"count": 1, "names": ["u"]}}})
+    assert merged.num_read == 35 and merged.as_dict()["reasons"]["empty caption"] == {"count": 2, "names": ["t", "u"]}
 
 
 def test_too_many_bad_samples_stop_the_run():
