@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ernie_vil2.data.order import RowsByImage
 from ernie_vil2.data.samples import BadSample
 from tests.support.limits import limit_examples
-from tests.support.published_files import CLIP_FILES, TRAIN_SPLITS, make_clip_text, json_lines, write_files
+from tests.support.published_files import CLIP_FILES, TRAIN_SPLITS, json_lines, make_clip_text, write_files
 from tests.support.shapes import write_tar
 from tests.support.streams import open_stream, read_names
 

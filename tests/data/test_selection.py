@@ -1,4 +1,4 @@
-"""Training on what a curation has selected: who is drawn, in which epoch, over groups and after a resume."""
+"""Training on the rows that a curation selected: how often they are drawn, over groups and after a resume."""
 
 import json
 from collections import Counter
@@ -16,15 +16,15 @@ from tests.support.streams import open_stream, read_names, write_shard
 
 
 def write_selection(folder, paths, weights):
-    """Write what a curation of the shards would write, with these weights by text."""
+    """Write the folder that a curation of the shards would write, with weights by text."""
     source = open_sources(list(map(str, paths)))
     (folder / "table").mkdir(parents=True)
     shards, first = [], 0
     for number, identity in enumerate(identify_shards(source)):
         rows = range(identity.samples)
-        own = [float(weights.get(source[first + row].text_name, 0)) for row in rows]
-        ids = [first + row + 1000 for row in rows]
-        table = pa.table({"row": pa.array(rows, "int32"), "weight": own, "id": pa.array(ids, "uint64")})
+        weights_of_rows = [float(weights.get(source[first + row].text_name, 0)) for row in rows]
+        ids = [first + row + 1000 for row in rows]  # any distinct numbers
+        table = pa.table({"row": pa.array(rows, "int32"), "weight": weights_of_rows, "id": pa.array(ids, "uint64")})
         parquet.write_table(table, folder / "table" / f"{number:05}.parquet")
         shards.append(identity._asdict() | {"file": f"{number:05}.parquet"})
         first += identity.samples
@@ -33,115 +33,125 @@ def write_selection(folder, paths, weights):
 
 
 @pytest.fixture
-def three(tmp_path):
+def three_shards(tmp_path):
+    """Write shards a, b and c with the samples 0 to 29."""
     firsts = {"a": 0, "b": 10, "c": 20}
     return [write_shard(tmp_path / f"{name}.tsv", range(first, first + 10)) for name, first in firsts.items()]
 
 
-def test_part_of_the_data_takes_its_part_of_the_table(tmp_path, three):
-    folder = write_selection(tmp_path / "curated", three, {"3": 1, "25": 1, "27": 1})
-    (tmp_path / "other").mkdir()
-    c, a = (path.rename(tmp_path / "other" / path.name) for path in (three[2], three[0]))
+def test_selection_applies_to_some_of_its_shards_in_any_folder(tmp_path, three_shards):
+    folder = write_selection(tmp_path / "curated", three_shards, {"3": 1, "25": 1, "27": 1})
+    (tmp_path / "moved").mkdir()
+    a, _, c = three_shards
+    a, c = a.rename(tmp_path / "moved" / a.name), c.rename(tmp_path / "moved" / c.name)
     for paths, expected in ((f"[{c}]", ["25", "27"]), (f"[{c}, {a}]", ["25", "27", "3"])):
-        chosen = open_stream(paths, f"Data.select={folder}")
-        assert sorted(name for _, name in read_names(chosen, range(len(expected)))) == expected
+        stream = open_stream(paths, f"Data.select={folder}")
+        assert sorted(name for _, name in read_names(stream, range(len(expected)))) == expected
 
 
-def test_a_weight_is_the_probability_of_being_drawn_in_an_epoch(tmp_path, three):
+def test_weight_is_the_probability_of_a_draw_in_an_epoch(tmp_path, three_shards):
     weights = {str(number): [1, 0.5, 0.1, 0][number % 4] for number in range(30)}
-    folder = write_selection(tmp_path / "curated", three, weights)
-    chosen = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", "Data.shuffle_buffer=7")
-    order, epochs, counts, position = chosen._orders[0][0], 200, Counter(), 0
+    folder = write_selection(tmp_path / "curated", three_shards, weights)
+    stream = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", "Data.shuffle_buffer=7")
+    order, epochs, draws, position = stream._orders[0][0], 200, Counter(), 0
     while order.window(position)[0] < epochs:
-        counts[order.window(position)[0], chosen[position][1].image_name] += 1
+        draws[order.window(position)[0], stream[position][1].image_name] += 1
         position += 1
-    assert set(counts.values()) == {1}
-    often = Counter(name for _, name in counts)
+    assert set(draws.values()) == {1}  # never twice in an epoch
+    num_epochs_drawn = Counter(name for _, name in draws)
+
+    # Each sample is a draw with its weight as probability: 4 standard deviations of its count, and of their sum.
     for name, weight in weights.items():
         deviation = np.sqrt(epochs * weight * (1 - weight))
-        assert abs(often[name] - epochs * weight) <= 4 * deviation
-    expected = sum(weights.values())
-    assert chosen.num_samples == round(expected)
-    assert abs(position / epochs - expected) < 4 * np.sqrt(sum(w * (1 - w) for w in weights.values()) / epochs)
+        assert abs(num_epochs_drawn[name] - epochs * weight) <= 4 * deviation
+    expected_size = sum(weights.values())
+    deviation = np.sqrt(sum(weight * (1 - weight) for weight in weights.values()) / epochs)
+    assert stream.num_samples == round(expected_size)
+    assert abs(position / epochs - expected_size) < 4 * deviation
 
 
-def test_draws_are_the_same_over_groups_and_after_a_resume(tmp_path, three):
+def test_draws_are_the_same_over_groups_and_after_a_resume(tmp_path, three_shards):
     weights = {str(number): 0.3 + 0.7 * (number % 2) for number in range(30)}
-    folder = write_selection(tmp_path / "curated", three, weights)
-    drawn = []
+    folder = write_selection(tmp_path / "curated", three_shards, weights)
+    draws_by_groups = []
     for groups in (1, 2, 3):
         options = [f"Data.select={folder}", f"Data.groups={groups}", "Training.global_batch=6"]
-        chosen = open_stream(f"[{tmp_path}/*.tsv]", *options)
-        numbers = {0: [], 1: []}
-        for order in chosen._orders[0]:
+        stream = open_stream(f"[{tmp_path}/*.tsv]", *options)
+        numbers = {0: [], 1: []}  # of the samples drawn in an epoch
+        for order in stream._orders[0]:
             position = 0
             while (epoch := order.window(position)[0]) < 2:
-                numbers[epoch].append(int(chosen._selections[0].numbers[order[position]]))
+                numbers[epoch].append(int(stream._selections[0].numbers[order[position]]))
                 position += 1
-        drawn.append([sorted(numbers[0]), sorted(numbers[1])])
+        draws_by_groups.append([sorted(numbers[0]), sorted(numbers[1])])
         resumed = open_stream(f"[{tmp_path}/*.tsv]", *options)
-        assert read_names(resumed, range(50, 60)) == read_names(chosen, range(60))[50:]
-    assert drawn[0] == drawn[1] == drawn[2] and drawn[0][0] != drawn[0][1]
+        assert read_names(resumed, range(50, 60)) == read_names(stream, range(60))[50:]
+    assert draws_by_groups[0] == draws_by_groups[1] == draws_by_groups[2]
+    assert draws_by_groups[0][0] != draws_by_groups[0][1]
 
 
-def test_an_image_comes_as_often_as_the_best_of_its_rows(tmp_path):
+def test_image_is_drawn_as_often_as_the_best_of_its_rows(tmp_path):
     rows = [(f"text {number}", f"image {number // 3}", b"-") for number in range(9)]
     path = write_tsv(tmp_path / "a.tsv", rows)
     folder = write_selection(tmp_path / "curated", [path], {f"text {number}": 1 for number in (0, 1, 5)})
-    chosen = open_stream(f"[{path}]", f"Data.select={folder}", "Data.unit=image")
-    assert chosen.num_samples == 2
-    texts = [chosen[position][1].text_name for position in range(8)]
+    stream = open_stream(f"[{path}]", f"Data.select={folder}", "Data.unit=image")
+    assert stream.num_samples == 2
+    # Eight positions are four epochs of two images; the texts 0 and 1 of the same image take turns.
+    texts = [stream[position][1].text_name for position in range(8)]
     assert set(texts) == {"text 0", "text 1", "text 5"}
     assert texts.count("text 5") == 4 and texts.count("text 0") == 2
 
 
-def test_draws_follow_from_seed_epoch_and_id_alone():
+def test_draws_depend_on_seed_epoch_and_id_alone():
     ids, sizes, weights = np.arange(1000, dtype=np.uint64), np.array([400, 600]), np.full(1000, 0.5)
     draws = WeightedDraws(weights, ids, sizes, seed=3)
-    drawn = draws.are_drawn(7, 0, 1000)
-    assert np.array_equal(drawn, WeightedDraws(weights, ids[::-1].copy(), sizes, seed=3).are_drawn(7, 0, 1000)[::-1])
-    assert not np.array_equal(drawn, draws.are_drawn(8, 0, 1000))
-    assert not np.array_equal(drawn, WeightedDraws(weights, ids, sizes, seed=4).are_drawn(7, 0, 1000))
+    is_drawn = draws.are_drawn(7, 0, 1000)
+    reversed_draws = WeightedDraws(weights, ids[::-1].copy(), sizes, seed=3)
+    assert np.array_equal(is_drawn, reversed_draws.are_drawn(7, 0, 1000)[::-1])
+    assert not np.array_equal(is_drawn, draws.are_drawn(8, 0, 1000))
+    assert not np.array_equal(is_drawn, WeightedDraws(weights, ids, sizes, seed=4).are_drawn(7, 0, 1000))
     assert draws.sizes(7).tolist() == [len(draws.rows(7, 0)), len(draws.rows(7, 1))]
     assert 400 < draws.sizes(7).sum() < 600
 
 
-def test_an_epoch_for_which_nothing_is_drawn_is_passed():
-    """Three samples that are each drawn in one of ten epochs, counted by hand, epoch after epoch."""
+def test_epoch_without_a_draw_is_skipped():
     ids, sizes = np.arange(3, dtype=np.uint64), np.array([3])
     draws = WeightedDraws(np.full(3, 0.1), ids, sizes, seed=0)
     order = SampleOrder(ShardOrder(sizes, 0, 0, draws))
-    expected = [(epoch, {row for row in range(3) if draws.are_drawn(epoch, row, row + 1)}) for epoch in range(60)]
-    assert not expected[0][1] and sum(not rows for _, rows in expected) > 20
+    # With three rows of weight 0.1, about three quarters of the epochs are empty.
+    rows_of_epochs = []
+    for epoch in range(60):
+        rows_of_epochs.append({row for row in range(3) if draws.are_drawn(epoch, row, row + 1)})
+    assert not rows_of_epochs[0] and rows_of_epochs.count(set()) > 20
     position = 0
-    for epoch, rows in expected:
+    for epoch, rows in enumerate(rows_of_epochs):
         assert {order[position + number] for number in range(len(rows))} == rows
         assert all(order.window(position + number)[0] == epoch for number in range(len(rows)))
         position += len(rows)
 
 
-def test_what_cannot_be_a_selection_is_named(tmp_path, three):
-    folder = write_selection(tmp_path / "curated", three, {})
-    other = write_shard(tmp_path / "d.tsv", range(10))
+def test_error_names_the_data_that_a_selection_does_not_fit(tmp_path, three_shards):
+    folder = write_selection(tmp_path / "curated", three_shards, {})
+    uncurated = write_shard(tmp_path / "d.tsv", range(10))
     for data, selection, error in (
-        (three[0], tmp_path, "no curation.json"),
-        (three[0], folder, "nothing of .*a.tsv was kept"),
-        (other, folder, r"not made of d\.tsv"),
-        (write_shard(three[1], range(50, 60)), folder, r"not made of b\.tsv"),
+        (three_shards[0], tmp_path, "no curation.json"),
+        (three_shards[0], folder, "nothing of .*a.tsv was kept"),
+        (uncurated, folder, r"not made of d\.tsv"),
+        (write_shard(three_shards[1], range(50, 60)), folder, r"not made of b\.tsv"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=error):
             open_stream(f"[{data}]", f"Data.select={selection}")
     (folder / "table" / "00002.parquet").write_bytes(b"PAR1 broken")
     with pytest.raises(ValueError, match="00002.parquet"):
-        read_selection(folder, open_sources([str(three[2])]))
+        read_selection(folder, open_sources([str(three_shards[2])]))
 
 
-def test_a_run_goes_on_with_its_own_selection_alone(tmp_path, three):
-    first = write_selection(tmp_path / "first", three, {"3": 1, "4": 1})
-    second = write_selection(tmp_path / "second", three, {"3": 1, "5": 1})
-    begun = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={first}")
-    state = begun.state(1)
-    begun.check_state(state)
+def test_run_resumes_with_its_own_selection_only(tmp_path, three_shards):
+    first = write_selection(tmp_path / "first", three_shards, {"3": 1, "4": 1})
+    second = write_selection(tmp_path / "second", three_shards, {"3": 1, "5": 1})
+    stream = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={first}")
+    state = stream.state(1)
+    stream.check_state(state)
     for options in ([f"Data.select={second}"], []):
         with pytest.raises(ValueError, match="selection"):
             open_stream(f"[{tmp_path}/*.tsv]", *options).check_state(state)

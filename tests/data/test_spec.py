@@ -1,4 +1,4 @@
-"""Data as one object: what a configuration or a command line says reaches the readers."""
+"""The data specification: settings of a configuration or a command line reach the readers."""
 
 import argparse
 from dataclasses import fields
@@ -28,14 +28,16 @@ def test_every_setting_of_a_location_reaches_the_spec():
         assert {name: getattr(spec, name) for name in LOCATION if name != "data"} | {"data": spec.paths} == LOCATION
 
 
-def test_every_field_with_a_description_is_an_option_of_commands(tmp_path):
+def test_every_field_with_a_description_is_a_command_option(tmp_path):
     values = {"layout": "table", "split": "dev", "images": str(tmp_path), "columns": "image=图", "encoding": "gb18030",
               "text_id": "number"}  # fmt: skip
     described = {field.name for field in fields(DataSpec) if field.metadata}
     assert described == {*values, "caption_lines"}
     parser = argparse.ArgumentParser()
     arguments.add_data_options(parser)
-    words = [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
+    words = []
+    for name, value in values.items():
+        words += [f"--{name.replace('_', '-')}", value]
 
     spec = arguments.make_data_spec(parser.parse_args(["--data", "a.csv", "--caption-lines", *words]), languages=["zh"])
 
@@ -43,7 +45,7 @@ def test_every_field_with_a_description_is_an_option_of_commands(tmp_path):
     assert {name: getattr(spec, name) for name in expected} == expected and spec.paths == ["a.csv"]
 
 
-def test_a_spec_is_opened_as_its_paths_and_fields_are(tmp_path):
+def test_spec_opens_the_same_data_as_paths_and_options(tmp_path):
     path = write_tar(tmp_path / "a.tar", [("0.png", b"x"), ("0.json", b'{"caption": "a cat", "id": "7"}')])
     spec = DataSpec([str(path)], text_id="id")
     assert open_sources(spec)[0].text_name == open_sources([path], text_id="id")[0].text_name == "7"

@@ -1,4 +1,4 @@
-"""Parts of a source: together all of it, none with another's image or group, each about its share."""
+"""Division of a source into parts: complete, without shared images or groups, each about its share."""
 
 from collections import Counter
 
@@ -21,7 +21,7 @@ PARTS = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 class Rows(list):
-    """A shard of rows: image, sku, category and perhaps the captions of each; None cannot be read."""
+    """A shard of rows (image, sku, category, captions...); a row that is None cannot be read."""
 
     name, files = "rows", ()
 
@@ -30,7 +30,8 @@ class Rows(list):
         if row is None:
             raise BadSample(Reason.NO_IMAGE, str(index))
         image, sku, category, *captions = row
-        fields = {name: value for name, value in (("sku", sku), ("category", category)) if value is not None}
+        fields = {"sku": sku, "category": category}
+        fields = {name: value for name, value in fields.items() if value is not None}
         texts = dict(zip(("zh", "en"), captions or [f"{index} {image}"], strict=False))
         return Sample(f"{index}", "x", image, texts, {}, fields)
 
@@ -38,7 +39,7 @@ class Rows(list):
         pass
 
 
-def source(*shards):
+def make_source(*shards):
     return ShardedSource([Rows(rows) for rows in shards])
 
 
@@ -49,89 +50,96 @@ ROW = st.none() | st.tuples(st.sampled_from([b"%d" % n for n in range(40)]), st.
 @given(st.lists(ROW, min_size=1, max_size=80), st.lists(ROW, max_size=20), st.integers(0, 5))
 def test_no_image_and_no_group_is_in_two_parts(first, second, seed):
     rows = [*first, *second]
-    whole = source(first, second) if second else source(first)
+    source = make_source(first, second) if second else make_source(first)
     try:
-        parts = Division(PARTS, "sku", seed=seed).assign_rows(whole)
+        rows_by_part = Division(PARTS, "sku", seed=seed).assign_rows(source)
     except ValueError as error:
         assert "would be empty" in str(error) or "no sample has the field sku" in str(error)  # noqa: PT017  -- there may be no error
         return
-    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(len(rows)))
-    owners = {}
-    for name, chosen in parts.items():
-        part = select_rows(whole, chosen)
-        assert len(part) == len(chosen)
-        for number, row in enumerate(chosen.tolist()):
-            if rows[row] is None:
-                assert name == "train"
+    assert sorted(np.concatenate(list(rows_by_part.values())).tolist()) == list(range(len(rows)))
+    part_of_image, part_of_sku = {}, {}
+    for part, rows_of_part in rows_by_part.items():
+        selected = select_rows(source, rows_of_part)
+        assert len(selected) == len(rows_of_part)
+        for number, row in enumerate(rows_of_part.tolist()):
+            if rows[row] is None:  # unreadable rows are all in train
+                assert part == "train"
                 continue
             image, sku, _ = rows[row]
-            assert part[number].image == image and owners.setdefault(image, name) == name
-            assert sku is None or owners.setdefault(sku, name) == name
+            assert selected[number].image == image and part_of_image.setdefault(image, part) == part
+            assert sku is None or part_of_sku.setdefault(sku, part) == part
 
 
 def test_parts_have_their_shares_in_every_stratum():
-    rows = [(b"%d" % n, n // 2, ("a", "b")[n % 10 > 6]) for n in range(1000)]
+    rows = [(b"%d" % n, n // 2, "b" if n % 10 > 6 else "a") for n in range(1000)]
     division = Division(PARTS, stratify_by="category")
-    parts = division.assign_rows(source(rows))
+    rows_by_part = division.assign_rows(make_source(rows))
     for category in "ab":
         total = sum(row[2] == category for row in rows)
-        for name, share in PARTS.items():
-            found = sum(rows[row][2] == category for row in parts[name].tolist())
-            assert abs(found - share * total) <= 2
-    again = division.assign_rows(source(rows[:500], rows[500:]))
-    other = Division(PARTS, stratify_by="category", seed=1).assign_rows(source(rows))
-    assert all((again[name] == parts[name]).all() for name in PARTS)
-    assert set(other["test"].tolist()) != set(parts["test"].tolist())
+        for part, share in PARTS.items():
+            count = sum(rows[row][2] == category for row in rows_by_part[part].tolist())
+            assert abs(count - share * total) <= 2
+    in_two_shards = division.assign_rows(make_source(rows[:500], rows[500:]))
+    with_another_seed = Division(PARTS, stratify_by="category", seed=1).assign_rows(make_source(rows))
+    assert all((in_two_shards[part] == rows_by_part[part]).all() for part in PARTS)
+    assert set(with_another_seed["test"].tolist()) != set(rows_by_part["test"].tolist())
 
 
 @limit_examples(20)
 @given(st.lists(st.integers(0, 60), min_size=60, max_size=160), st.integers(0, 5))
-def test_no_caption_is_in_two_parts_but_frequent_ones(numbers, seed):
-    """Captions of two languages; which are frequent is counted by hand here."""
+def test_only_frequent_captions_are_in_two_parts(numbers, seed):
     rows = [(b"%d" % row, None, None, f"标题{number}", f"Title {number // 2}") for row, number in enumerate(numbers)]
-    parts = Division({"train": 0.6, "test": 0.4}, seed=seed).assign_rows(source(rows))
-    captions = {name: [caption for row in chosen for caption in rows[row][3:]] for name, chosen in parts.items()}
+    rows_by_part = Division({"train": 0.6, "test": 0.4}, seed=seed).assign_rows(make_source(rows))
+    captions = {"train": [], "test": []}
+    for part, rows_of_part in rows_by_part.items():
+        for row in rows_of_part:
+            captions[part] += rows[row][3:]
     counts = Counter(captions["train"] + captions["test"])
     for caption in set(captions["train"]) & set(captions["test"]):
-        assert 20 * counts[caption] > len(rows)
+        assert 20 * counts[caption] > len(rows)  # frequent: in more than a twentieth of the rows
 
 
-def test_equal_captions_stay_together_in_any_case_and_spaces(capsys):
-    rows = [(b"%d" % row, None, None, ("A red cup", " a  Red cup ")[row % 2] + f" {row // 4}") for row in range(400)]
-    parts = Division(PARTS).assign_rows(source(rows))
-    for name, chosen in parts.items():
-        assert len(chosen) / len(rows) == pytest.approx(PARTS[name], abs=0.02)
-        assert set(np.bincount(chosen // 4)) <= {0, 4}
+def test_captions_equal_but_for_case_and_spaces_stay_together(capsys):
+    rows = []
+    for row in range(400):
+        caption = "A red cup" if row % 2 == 0 else " a  Red cup "
+        rows.append((b"%d" % row, None, None, f"{caption} {row // 4}"))  # four rows have the same one
+    rows_by_part = Division(PARTS).assign_rows(make_source(rows))
+    for part, rows_of_part in rows_by_part.items():
+        assert len(rows_of_part) / len(rows) == pytest.approx(PARTS[part], abs=0.02)
+        assert set(np.bincount(rows_of_part // 4)) <= {0, 4}
     assert not capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("count", "divided"), [(20, False), (21, True)])
-def test_a_caption_of_more_than_a_twentieth_may_be_divided(capsys, count, divided):
+@pytest.mark.parametrize(("count", "is_divided"), [(20, False), (21, True)])
+def test_caption_of_more_than_a_twentieth_may_be_divided(capsys, count, is_divided):
     rows = [(b"%d" % row, None, None, "cup" if row < count else f"{row // 2}") for row in range(400)]
-    parts = Division({"train": 0.5, "test": 0.5}).assign_rows(source(rows))
-    has_cups = [name for name, chosen in parts.items() if (chosen < count).any()]
-    assert (len(has_cups) == 2) == divided
-    assert ('"cup"' in capsys.readouterr().err) == divided
-    for name, chosen in parts.items():  # the others stay together
-        others = set(chosen[chosen >= 22].tolist())
-        assert {row ^ 1 for row in others} == others, name
+    rows_by_part = Division({"train": 0.5, "test": 0.5}).assign_rows(make_source(rows))
+    parts_with_cups = [part for part, rows_of_part in rows_by_part.items() if (rows_of_part < count).any()]
+    assert (len(parts_with_cups) == 2) == is_divided
+    assert ('"cup"' in capsys.readouterr().err) == is_divided
+    for part, rows_of_part in rows_by_part.items():
+        # The rows 2 n and 2 n + 1 with another caption stay together.
+        pairs = set(rows_of_part[rows_of_part >= 22].tolist())
+        assert {row ^ 1 for row in pairs} == pairs, part
 
 
-def test_captions_that_join_all_samples_are_not_kept_together(capsys):
-    """Each sample shares one caption with the one before it and one with the next."""
+def test_captions_that_chain_all_samples_are_divided(capsys):
+    # Every sample shares one caption with its predecessor and another one with its successor.
     rows = [(b"%d" % row, row // 2, None, f"标题{row // 2}", f"title {(row + 1) // 2}") for row in range(200)]
-    parts = Division(PARTS, "sku").assign_rows(source(rows))
-    assert {name: len(chosen) / 200 for name, chosen in parts.items()} == pytest.approx(PARTS, abs=0.02)
+    rows_by_part = Division(PARTS, "sku").assign_rows(make_source(rows))
+    shares = {part: len(rows_of_part) / 200 for part, rows_of_part in rows_by_part.items()}
+    assert shares == pytest.approx(PARTS, abs=0.02)
     assert "captions" in capsys.readouterr().err
 
 
 def test_parallel_texts_without_images_are_divided(tmp_path):
     lines = ["caption_zh,caption_en", *(f"句子{row // 2},sentence {row}" for row in range(60))]
     (tmp_path / "texts.csv").write_text("\n".join(lines), encoding="utf-8")
-    whole = open_sources([str(tmp_path / "texts.csv")], layout="texts")
-    parts = Division(PARTS).assign_rows(whole)
-    for chosen in parts.values():
-        assert {row ^ 1 for row in chosen.tolist()} == set(chosen.tolist())
+    source = open_sources([str(tmp_path / "texts.csv")], layout="texts")
+    for rows in Division(PARTS).assign_rows(source).values():
+        # The rows 2 n and 2 n + 1 have the same Chinese sentence.
+        assert {row ^ 1 for row in rows.tolist()} == set(rows.tolist())
 
 
 @pytest.mark.parametrize(
@@ -143,76 +151,82 @@ def test_parallel_texts_without_images_are_divided(tmp_path):
         ((PARTS,), "part val would be empty"),
     ],
 )
-def test_what_cannot_be_divided_is_named(monkeypatch, arguments, culprit):
-    whole = source([(b"1", 1, "x")] * 5)
+def test_error_names_why_a_source_cannot_be_divided(monkeypatch, arguments, culprit):
+    source = make_source([(b"1", 1, "x")] * 5)
     with pytest.raises(ValueError, match=culprit):
-        Division(*arguments).assign_rows(whole)
+        Division(*arguments).assign_rows(source)
     monkeypatch.setattr(ShardedSource, "has_remote_shards", True)
-    monkeypatch.setattr(Rows, "__getitem__", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(Rows, "__getitem__", lambda *_: pytest.fail("a remote row was read"))
     with pytest.raises(ValueError, match="copy them here"):
-        Division(PARTS).assign_rows(whole)
+        Division(PARTS).assign_rows(source)
 
 
 def test_samples_without_a_group_are_counted_once(capsys):
-    whole = source([(b"%d" % n, None if n % 4 == 0 else n // 2, None) for n in range(40)])
+    source = make_source([(b"%d" % n, None if n % 4 == 0 else n // 2, None) for n in range(40)])
     division = Division(PARTS, "sku")
-    for name in PARTS:
-        Part(division, name).select(whole)
+    for part in PARTS:
+        Part(division, part).select(source)
     assert capsys.readouterr().err.count("10 of 40 samples have no sku") == 1
 
 
+# Two headers that are renamed to image and caption, a word that YAML reads as a boolean, spaces, and a number.
 HEADERS = ["图片", "标题", "No", "Article Number", " 类目 ", "2024"]
-"""Of a table: two that have other names here, a word that YAML reads as a boolean, spaces, and a number."""
 
 
 @pytest.fixture
 def table(tmp_path):
-    """Sixty images; under every header but the first two, four in a row have one value."""
+    """Write a table of sixty images; each value under the last four headers is in four rows, each title in two."""
     lines = [",".join(HEADERS)]
     for number in range(60):
         (tmp_path / f"{number}.png").write_bytes(encode_png(np.full((8, 8, 3), 4 * number, np.uint8)))
-        lines.append(",".join([f"{number}.png", f"标题{number // 2}", *[f"V{number // 4}"] * 4]))
+        value = f"V{number // 4}"
+        lines.append(",".join([f"{number}.png", f"标题{number // 2}", value, value, value, value]))
     (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
     return tmp_path / "table.csv"
 
 
-def rows_of(source):
+def read_numbers(source):
+    """Return the numbers of the images of a source."""
     return {int(source[row].image_name.removesuffix(".png")) for row in range(len(source))}
 
 
-def test_a_holdout_divides_what_is_trained_on_and_scored(table):
+def test_holdout_divides_training_and_scored_data(table):
     settings = [f"Data.train=[{table}]", "Training.global_batch=8", "Data.val=[{split: val}]",
                 "Data.holdout={val: 0.2, test: 0.2, group_by: Article Number}"]  # fmt: skip
     config = load_config(None, settings)
     stream = SampleStream(config)
-    parts = [{stream[position][1].image_name for position in range(stream.num_samples)}]
+    images_of_parts = [{stream[position][1].image_name for position in range(stream.num_samples)}]
     for part, scored in (("val", config.Data.validation), ("test", config.Data.tested)):
         (benchmark,) = open_benchmarks(DataSpec.from_scored(config, scored, part)).values()
-        parts.append({image.id for image in benchmark.images})
-    assert sum(map(len, parts)) == 60 == len(set().union(*parts))
-    assert {len(images) % 4 for images in parts} == {0}
+        images_of_parts.append({image.id for image in benchmark.images})
+    assert sum(map(len, images_of_parts)) == 60 == len(set().union(*images_of_parts))
+    assert {len(images) % 4 for images in images_of_parts} == {0}  # whole groups of four
     explicit = load_config(None, [*settings, f"Data.test=[{table}]"])
     assert DataSpec.from_scored(explicit, explicit.Data.tested, "test").holdout is None
 
 
-@pytest.mark.parametrize(("header", "size"), [("No", 4), ("ARTICLE NUMBER ", 4), ("2024", 4), ("标题", 2)])
-def test_samples_are_grouped_by_the_header_of_the_table(table, tmp_path, header, size):
-    """By -o, as a number or word of YAML, too, and by --group-by."""
+@pytest.mark.parametrize(("header", "group_size"), [("No", 4), ("ARTICLE NUMBER ", 4), ("2024", 4), ("标题", 2)])
+def test_samples_are_grouped_by_the_header_of_the_table(table, tmp_path, header, group_size):
     config = load_config(None, [f"Data.train=[{table}]", "Training.global_batch=8", "Data.val=[{split: val}]",
                                 f"Data.holdout={{val: 0.2, test: 0.2, group_by: {header}}}"])  # fmt: skip
-    found = {
-        name: rows_of(holdout_part(config.Data.holdout, name).select(open_sources([str(table)]))) for name in PARTS
-    }
+    numbers_by_part = {}
+    for part in PARTS:
+        source = open_sources([str(table)])
+        numbers_by_part[part] = read_numbers(holdout_part(config.Data.holdout, part).select(source))
     output = str(tmp_path / "parts")
     command = [str(table), "--output", output, "--parts", "0.6", "0.2", "0.2", "--group-by", header]
     assert cli.run("prepare", command) == 0
-    assert found == {name: rows_of(open_sources([output], split=name)) for name in PARTS}
-    assert sum(map(len, found.values())) == 60
-    for name, rows in found.items():
-        assert rows == {size * (row // size) + other for row in rows for other in range(size)}, name
+    assert numbers_by_part == {part: read_numbers(open_sources([output], split=part)) for part in PARTS}
+    assert sum(map(len, numbers_by_part.values())) == 60
+    for part, numbers in numbers_by_part.items():
+        whole_groups = set()
+        for number in numbers:
+            first = number // group_size * group_size
+            whole_groups.update(range(first, first + group_size))
+        assert numbers == whole_groups, part
 
 
 @pytest.mark.parametrize("shares", ["{val: 0.6, test: 0.4}", "{val: -0.1}"])
-def test_a_holdout_leaves_something_to_train_on(shares):
+def test_holdout_must_leave_data_to_train_on(shares):
     with pytest.raises(ValueError, match="holdout"):
         load_config(None, [f"Data.holdout={shares}"])

@@ -1,3 +1,5 @@
+"""ERNIE's WordPiece tokenizer, compared with the official code and PaddleNLP; reading of vocabularies."""
+
 import json
 from pathlib import Path
 
@@ -17,7 +19,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def paddlenlp(tmp_path_factory):
-    """Our tokenizer by PaddleNLP's rules, and PaddleNLP's own, over the packaged vocabulary."""
+    """Return our tokenizer with PaddleNLP's rules, and PaddleNLP's own, both with the packaged vocabulary."""
     from paddlenlp.transformers import ErnieViLTokenizer
 
     folder = tmp_path_factory.mktemp("vocabulary")
@@ -30,19 +32,20 @@ OFFICIAL = json.loads((Path(__file__).parents[1] / "fixtures" / "tokenization_of
 
 
 @pytest.mark.parametrize("case", OFFICIAL, ids=lambda case: case["text"][:12])
-def test_ids_are_those_of_the_official_code(tokenizer, case):
+def test_ids_equal_those_of_the_official_code(tokenizer, case):
     assert tokenizer.encode(case["text"]) == [1, *case["ids"], 2]
 
 
-SPECIAL = st.sampled_from(["[MASK]", "[CLS]", "[PAD]", "[UNK]", "[SEP]", "[mask]", "Σ", "ΑΣ ", "©®", "²Øŋ", "\u00ad\n"])
+SPECIAL_TEXTS = ["[MASK]", "[CLS]", "[PAD]", "[UNK]", "[SEP]", "[mask]", "Σ", "ΑΣ ", "©®", "²Øŋ", "\u00ad\n"]
+PIECES = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(SPECIAL_TEXTS)
 
 
 @pytest.mark.thorough
 @limit_examples(200)
-@given(parts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | SPECIAL, max_size=6))
-def test_any_text_has_the_ids_of_paddlenlp_by_its_rules(paddlenlp, parts):
-    ours, theirs = paddlenlp
-    assert ours.encode("".join(parts)) == theirs("".join(parts))["input_ids"]
+@given(text=st.lists(PIECES, max_size=6).map("".join))
+def test_ids_of_any_text_equal_paddlenlps_with_its_rules(paddlenlp, text):
+    tokenizer, paddlenlp_tokenizer = paddlenlp
+    assert tokenizer.encode(text) == paddlenlp_tokenizer(text)["input_ids"]
 
 
 def test_words_of_more_than_100_characters_are_unknown(tokenizer):
@@ -58,7 +61,7 @@ def test_long_texts_are_cut_and_short_ones_padded():
     assert tokenizer(["", "猫 猫"]).tolist() == [[1, 2, 0, 0], [1, 1821, 1821, 2]]  # as long as the longest
 
 
-def test_both_vocabulary_formats_give_the_same_tokens(tmp_path):
+def test_both_formats_of_vocabulary_give_the_same_tokens(tmp_path):
     tokens = read_vocabulary(ERNIE_VOCABULARY)
     plain = tmp_path / "vocab.txt"
     plain.write_text("\n".join(tokens) + "\n", encoding="utf-8-sig")  # with the mark that Windows editors add
@@ -74,7 +77,7 @@ def test_both_vocabulary_formats_give_the_same_tokens(tmp_path):
         (None, "no such file"),
     ],
 )
-def test_what_is_not_a_vocabulary_is_named(tmp_path, content, fault):
+def test_error_names_a_file_that_is_not_a_vocabulary(tmp_path, content, fault):
     path = tmp_path / "odd.txt"
     if content is not None:
         path.write_bytes(content)
