@@ -1,3 +1,5 @@
+"""The files and LMDBs of Chinese-CLIP: every image of a text is a pair, and nothing that is pickled runs."""
+
 import os
 import pickle
 
@@ -16,8 +18,10 @@ def source(request, tmp_path):
         (tmp_path / "lmdb" / "train").mkdir(parents=True)
         write_lmdb(tmp_path / "lmdb" / "train", pickle_pairs(CLIP_TEXTS))
         return open_sources([str(tmp_path / "lmdb")])
-    muge = {"keys": ("query_id", "query_text", "item_ids"), "suffix": "queries", "split": "MR_train"}
-    write_clip_files(tmp_path / "data", **(muge if request.param == "muge" else {}))
+    options = {}
+    if request.param == "muge":
+        options = {"keys": ("query_id", "query_text", "item_ids"), "suffix": "queries", "split": "MR_train"}
+    write_clip_files(tmp_path / "data", **options)
     return open_sources([str(tmp_path / "data")])
 
 
@@ -28,12 +32,12 @@ def test_every_image_of_a_text_is_a_pair(source):
     assert samples[0].text_name == samples[3].text_name == "猫"
 
 
-def test_texts_may_be_distinguished_by_id(tmp_path):
+def test_text_id_distinguishes_equal_texts(tmp_path):
     source = ChineseClipSource(write_clip_files(tmp_path / "data"), "text_id")
     assert [source[row].text_name for row in range(4)] == ["1", "1", "2", "3"]
 
 
-def test_several_splits_are_distinguished(tmp_path):
+def test_splits_in_one_folder_are_distinguished(tmp_path):
     write_clip_files(tmp_path, "train")
     write_clip_files(tmp_path, "valid")
     assert len(open_sources([str(tmp_path)])) == len(open_sources([str(tmp_path)], split="val")) == 4
@@ -49,22 +53,23 @@ class Harm:
         return os.mkdir, (str(self.path),)
 
 
-def test_nothing_in_an_lmdb_runs(tmp_path):
+def test_pickled_code_in_an_lmdb_does_not_run(tmp_path):
     good, unmatched = pickle.dumps(("8", "1", "x")), pickle.dumps(("0", "1", "x"))
     rows = [pickle.dumps(Harm(tmp_path / "harm")), b"", b"\x80\x04N.", good, unmatched]
-    *malformed, sample, other = read_all(ChineseClipLmdb(write_lmdb(tmp_path, rows)))
-    assert all(problem.endswith("malformed row") for problem in malformed) and other.endswith("unmatched image id")
+    *problems, sample, last_problem = read_all(ChineseClipLmdb(write_lmdb(tmp_path, rows)))
+    assert all(problem.endswith("malformed row") for problem in problems)
+    assert last_problem.endswith("unmatched image id")
     assert sample.image == b"eight" and not (tmp_path / "harm").exists()
 
 
-def test_an_open_lmdb_is_read_after_a_fork_or_pickling(tmp_path):
+def test_open_lmdb_is_readable_after_a_fork_or_pickling(tmp_path):
     source = ChineseClipLmdb(write_lmdb(tmp_path, pickle_pairs(CLIP_TEXTS)))
-    assert source[1].image == pickle.loads(pickle.dumps(source))[1].image == b"eight"  # noqa: S301  -- its own pickle
-    other = ChineseClipLmdb(tmp_path)
+    assert source[1].image == pickle.loads(pickle.dumps(source))[1].image == b"eight"  # noqa: S301  -- pickled here
+    second_source = ChineseClipLmdb(tmp_path)
     source.release()
-    assert source[1].image == other[1].image == b"eight"
+    assert source[1].image == second_source[1].image == b"eight"
     child = os.fork()
     if child == 0:
-        os._exit(0 if source[1].image == other[1].image == b"eight" else 1)
+        os._exit(0 if source[1].image == second_source[1].image == b"eight" else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert source[0].image == CLIP_IMAGES["7"]

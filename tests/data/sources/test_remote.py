@@ -1,3 +1,5 @@
+"""Shards behind pipes and addresses: fetched once, asked for again where that helps, kept in a bounded cache."""
+
 import os
 from pathlib import Path
 
@@ -23,130 +25,131 @@ def cache(tmp_path, monkeypatch):
         yield tmp_path / "cache" / "shards"
 
 
-def fetched(cache):
+def list_cached(cache):
     return [path for path in cache.iterdir() if path.is_file()]
 
 
-def captions(*patterns):
+def read_captions(*patterns):
     samples = open_sources(patterns)
     return [samples[row].caption("") for row in range(len(samples))]
 
 
-def at_address(name, content):
+def store(name, content):
+    """Store a file in memory and return its address."""
     fsspec.filesystem("memory").pipe(f"/{name}", content)
     return f"memory://{name}"
 
 
-def test_a_pipe_runs_once(tmp_path, cache):
+def test_pipe_runs_once(tmp_path, cache):
     write_tar(tmp_path / "a.tar", MEMBERS)
     command = f"pipe:echo run >> {tmp_path}/runs; cat {tmp_path}/a.tar"
-    assert captions(command) == captions(command) == ["x"]
-    assert (tmp_path / "runs").read_text() == "run\n" and len(fetched(cache)) == 1
+    assert read_captions(command) == read_captions(command) == ["x"]
+    assert (tmp_path / "runs").read_text() == "run\n" and len(list_cached(cache)) == 1
 
 
 @pytest.mark.parametrize("command", ["echo oh no >&2; exit 3", "(echo oh no >&2; exit 3) | cat"])
-def test_a_command_that_fails_is_reported_with_what_it_printed(cache, command):
+def test_error_of_a_failed_command_quotes_its_output(cache, command):
     with pytest.raises(OSError, match="status 3: oh no"):
         PipeOutput(command).open()
-    assert fetched(cache) == []
+    assert list_cached(cache) == []
 
 
-def test_an_address_is_fetched_once_until_it_changes(tmp_path, cache):
+def test_file_at_an_address_is_fetched_once_until_it_changes(tmp_path, cache):
     content = write_tar(tmp_path / "a.tar", MEMBERS).read_bytes()
     for number in range(3):
-        at_address(f"{number:02d}.tar", content)
-    assert captions("memory://{00..02}.tar") == captions("memory://0?.tar") == ["x"] * 3
-    assert len(fetched(cache)) == 3
-    at_address("01.tar", write_tar(tmp_path / "b.tar", [*MEMBERS, ("2.png", b""), ("2.txt", b"y")]).read_bytes())
-    assert captions("memory://01.tar") == ["x", "y"]
+        store(f"{number:02d}.tar", content)
+    assert read_captions("memory://{00..02}.tar") == read_captions("memory://0?.tar") == ["x"] * 3
+    assert len(list_cached(cache)) == 3
+    store("01.tar", write_tar(tmp_path / "b.tar", [*MEMBERS, ("2.png", b""), ("2.txt", b"y")]).read_bytes())
+    assert read_captions("memory://01.tar") == ["x", "y"]
 
 
 SHARD = b"".join(member(f"{row}.png", b"image") + member(f"{row}.txt", b"x") for row in range(50)) + bytes(1024)
-AGAIN = ".*attempts made: 3"
+THREE_ATTEMPTS = ".*attempts made: 3"
 
 
-@pytest.mark.parametrize(("manner", "fault", "asked"), [
+@pytest.mark.parametrize(("manner", "fault", "num_requests"), [
     ("404", "404", 1),
     ("302", "circle", 10),  # one attempt follows ten times
-    ("429", "429" + AGAIN, 3),
+    ("429", "429" + THREE_ATTEMPTS, 3),
     ("garbage", "400", 1),
-    ("half", "broke off" + AGAIN, 3),
-    ("503-then-3", "503" + AGAIN, 3),
+    ("half", "broke off" + THREE_ATTEMPTS, 3),
+    ("503-then-3", "503" + THREE_ATTEMPTS, 3),
     ("503-then-2", None, 3),
     ("half-then-2", None, 3),
-    ("unannounced", None, 2),  # for its size too
+    ("unannounced", None, 2),  # one of them for the size
 ])  # fmt: skip
-def test_a_server_is_asked_again_only_where_that_helps(cache, manner, fault, asked):
+def test_request_is_repeated_only_where_that_helps(cache, manner, fault, num_requests):
     with MisbehavingServer(a_tar=SHARD) as server:
         file = RemoteFile(f"{server.address}/{manner}/a.tar?signature=secret")
         if fault:
             # The signature is a secret: it is not printed.
             with pytest.raises(FetchError, match=f"^{server.address}/{manner}/a.tar: .*{fault}"):
                 file.open()
-            assert not cache.exists() or fetched(cache) == []
+            assert not cache.exists() or list_cached(cache) == []
         else:
             with file.open() as opened:
                 assert opened.read() == SHARD
-    assert max(count for (command, what), count in server.asked.items() if what == manner) == asked
+    assert max(count for (_, path), count in server.asked.items() if path == manner) == num_requests
 
 
 @pytest.mark.parametrize("manner", ["endless", "unannounced"])
-def test_no_more_arrives_than_the_cache_holds(cache, monkeypatch, manner):
+def test_download_stops_at_the_size_of_the_cache(cache, monkeypatch, manner):
     monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(10_000 / 2**30))
     with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(OSError, match="10000 bytes"):
         RemoteFile(f"{server.address}/{manner}/a.tar").open()
-    assert fetched(cache) == []
+    assert list_cached(cache) == []
 
 
-def test_nothing_is_asked_again_after_the_deadline(monkeypatch):
+def test_request_is_not_repeated_after_the_deadline(monkeypatch):
     monkeypatch.setattr(remote, "REQUEST_DEADLINE", -1)
     with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match="503 .*attempts made: 1"):
         RemoteFile(f"{server.address}/503/a.tar").open()
     assert server.asked["GET", "503"] == 1
 
 
-def test_too_few_bytes_are_asked_for_again_and_then_reported(cache, monkeypatch):
-    lengths = [4, 4, 8, 4, 4, 4]
+def test_short_download_is_repeated_and_then_reported(cache, monkeypatch):
+    lengths = [4, 4, 8, 4, 4, 4]  # of the downloads: the third of a.bin is whole, none of b.bin
 
-    def cut(self, source, target, **_):
+    def write_some_bytes(self, source, target, **_):
         Path(target).write_bytes(b"12345678"[: lengths.pop(0)])
 
-    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", cut)
-    with RemoteFile(at_address("a.bin", b"12345678")).open() as file:
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "get_file", write_some_bytes)
+    with RemoteFile(store("a.bin", b"12345678")).open() as file:
         assert file.read() == b"12345678"
     with pytest.raises(OSError, match="4 of 8 bytes"):
-        RemoteFile(at_address("b.bin", b"12345678")).open()
-    assert not lengths and len(fetched(cache)) == 1
+        RemoteFile(store("b.bin", b"12345678")).open()
+    assert not lengths and len(list_cached(cache)) == 1
 
 
-def test_the_cache_is_bounded_and_the_oldest_goes_first(cache, monkeypatch):
-    monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(2500 / 2**30))
-    files = [RemoteFile(at_address(f"{name}.bin", name.encode() * 1000)) for name in "abc"]
+def test_full_cache_drops_the_least_recently_used_file(cache, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(2500 / 2**30))  # two files of 1,000 bytes
+    files = [RemoteFile(store(f"{name}.bin", name.encode() * 1000)) for name in "abc"]
     opened = [file.open() for file in files[:2]]
-    for position, path in enumerate(sorted(fetched(cache), key=lambda path: path.name[-5:])):
+    for position, path in enumerate(sorted(list_cached(cache), key=lambda path: path.name[-5:])):
         os.utime(path, (position, position))
-    files[0].open().close()  # so that b is the one that was not used for longest
+    files[0].open().close()  # b is now the least recently used one
     opened.append(files[2].open())
-    assert sorted(path.name[-5:] for path in fetched(cache)) == ["a.bin", "c.bin"]
+    assert sorted(path.name[-5:] for path in list_cached(cache)) == ["a.bin", "c.bin"]
     assert [file.read() for file in opened] == [b"a" * 1000, b"b" * 1000, b"c" * 1000]
-    with files[1].open() as again:
-        assert again.read() == b"b" * 1000
+    with files[1].open() as reopened:
+        assert reopened.read() == b"b" * 1000
     with pytest.raises(OSError, match="2500 bytes; raise ERNIE_VIL2_SHARD_CACHE_GIB"):
-        RemoteFile(at_address("d.bin", bytes(3000))).open()
+        RemoteFile(store("d.bin", bytes(3000))).open()
 
 
 @pytest.mark.parametrize("value", ["much", "0", "nan"])
-def test_a_bound_that_is_none_is_refused(monkeypatch, value):
+def test_invalid_size_of_the_cache_is_refused(monkeypatch, value):
     monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", value)
     with pytest.raises(ValueError, match=f"ERNIE_VIL2_SHARD_CACHE_GIB={value}"):
         cache_bytes()
 
 
-def test_what_a_killed_process_left_is_removed(cache):
-    file = RemoteFile(at_address("e.bin", b"12"))
+def test_partial_file_of_a_killed_process_is_removed(cache):
+    file = RemoteFile(store("e.bin", b"12"))
     file.open().close()
-    (whole,) = fetched(cache)
+    (whole,) = list_cached(cache)
     whole.unlink()
     (cache / f".{whole.name}.999.partial").write_bytes(b"1")
     file.open().close()
-    assert fetched(cache) == [whole]
+    assert list_cached(cache) == [whole]

@@ -1,4 +1,4 @@
-"""Whatever can be trained on can be scored, and validated on: the same pairs, with the same images."""
+"""Data in every format give the same pairs for training, scoring and validation."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,58 +13,69 @@ from tests.support.shapes import write_tar, write_tsv
 ROWS = [("1", "一只猫", make_image(1)), ("2", "两只狗", make_image(2)), ("1", "猫", make_image(1))]
 
 
-def tar(folder):
-    members = [
-        (f"{n}.{kind}", content)
-        for n, (name, text, image) in enumerate(ROWS)
-        for kind, content in (("png", image), ("json", f'{{"caption_zh": "{text}", "image_id": {name}}}'.encode()))
-    ]
+TEXTS = [(str(number), text, [name]) for number, (name, text, _) in enumerate(ROWS)]
+IMAGES = {name: image for name, _, image in ROWS}
+
+
+def write_shard(folder):
+    members = []
+    for number, (name, text, image) in enumerate(ROWS):
+        fields = f'{{"caption_zh": "{text}", "image_id": {name}}}'
+        members += [(f"{number}.png", image), (f"{number}.json", fields.encode())]
     return write_tar(folder / "a.tar", members)
 
 
-def tsv(folder):
+def write_rows(folder):
     return write_tsv(folder / "a.tsv", [(text, name, image) for name, text, image in ROWS])
 
 
-def chinese_clip(folder):
-    texts = [(str(n), text, [name]) for n, (name, text, _) in enumerate(ROWS)]
-    return write_clip_files(folder / "muge", "valid", {name: image for name, _, image in ROWS}, texts)
+def write_chinese_clip(folder):
+    return write_clip_files(folder / "muge", "valid", IMAGES, TEXTS)
 
 
-def chinese_clip_lmdb(folder):
+def write_chinese_clip_lmdb(folder):
     (folder / "lmdb" / "valid").mkdir(parents=True)
-    texts = [(str(n), text, [name]) for n, (name, text, _) in enumerate(ROWS)]
-    write_lmdb(folder / "lmdb" / "valid", pickle_pairs(texts), {name: image for name, _, image in ROWS})
+    write_lmdb(folder / "lmdb" / "valid", pickle_pairs(TEXTS), IMAGES)
     return folder / "lmdb"
 
 
-def csv(folder):
+def write_csv(folder):
     lines = "".join(f"{name}.png,{text},{name}\n" for name, text, _ in ROWS)
-    files = {f"images/{name}.png": image for name, _, image in ROWS}
+    files = {f"images/{name}.png": image for name, image in IMAGES.items()}
     return write_files(folder / "table", {"val.csv": f"image,caption_zh,image_id\n{lines}", **files})
 
 
-def parquet(folder):
-    rows = [
-        {"image": {"bytes": data, "path": f"{name}.png"}, "text": text, "image_id": name} for name, text, data in ROWS
-    ]
+def write_parquet(folder):
+    rows = []
+    for name, text, data in ROWS:
+        rows.append({"image": {"bytes": data, "path": f"{name}.png"}, "text": text, "image_id": name})
     pq.write_table(pa.Table.from_pylist(rows), folder / "validation-00000-of-00001.parquet")
     return folder
 
 
-def samples(source):
-    return [(sample.image_name, sample.caption("zh"), sample.image) for sample in read_all(source)]
+@pytest.mark.parametrize(
+    ("write_data", "split"),
+    [
+        (write_shard, None),
+        (write_rows, None),
+        (write_chinese_clip, None),
+        (write_chinese_clip_lmdb, "val"),
+        (write_csv, "val"),
+        (write_parquet, "val"),
+    ],
+)
+def test_training_scoring_and_validation_have_the_same_pairs(tmp_path, write_data, split):
+    location = str(write_data(tmp_path))
+    samples = read_all(open_sources([location], split=split))
+    assert [(sample.image_name, sample.caption("zh"), sample.image) for sample in samples] == ROWS
 
-
-@pytest.mark.parametrize("make", [tar, tsv, chinese_clip, chinese_clip_lmdb, csv, parquet])
-def test_pairs_are_the_same_for_training_scoring_and_validation(tmp_path, make):
-    position = str(make(tmp_path))
-    trained = samples(open_sources([position], split="val" if make in (chinese_clip_lmdb, csv, parquet) else None))
-    assert trained == [(name, text, image) for name, text, image in ROWS]
-    config = load_config(None, [f"Data.val=['{position}']", "Views.languages={zh: 1.0}"])
+    config = load_config(None, [f"Data.val=['{location}']", "Views.languages={zh: 1.0}"])
     scorer, data = Retrieval.from_config(config, config.Data.validation, "val")
-    validated = scorer.open(data).benchmarks["zh"]
-    for benchmark in (open_benchmark(position, language="zh"), validated):
-        pairs = [(benchmark.images[i], benchmark.texts[t]) for i, t in benchmark.pairs.tolist()]
-        assert sorted((image.id, text.text, image.read()) for image, text in pairs) == sorted(trained)
+    validation = scorer.open(data).benchmarks["zh"]
+    for benchmark in (open_benchmark(location, language="zh"), validation):
+        rows = []
+        for image_index, text_index in benchmark.pairs.tolist():
+            image, text = benchmark.images[image_index], benchmark.texts[text_index]
+            rows.append((image.id, text.text, image.read()))
+        assert sorted(rows) == sorted(ROWS)
         assert len(benchmark.images) == 2 and len(benchmark.texts) == 3

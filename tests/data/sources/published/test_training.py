@@ -1,4 +1,4 @@
-"""A benchmark's folder is trained on as it is: its train split, an image with each of its texts."""
+"""Training and validation on the published folder of a benchmark."""
 
 import pytest
 
@@ -21,28 +21,28 @@ from tests.support.published_files import (
 from tests.support.shapes import write_tar
 
 
-def validation_sets(config):
-    """What is scored of `Data.val`, by language."""
+def open_validation(config):
+    """Return the benchmarks of `Data.val` by language."""
     scorer, data = Retrieval.from_config(config, config.Data.validation, "val")
     return scorer.open(data).benchmarks
 
 
-def read(source):
+def read_rows(source):
     return [(sample.image_name, sample.caption("zh"), sample.image) for sample in read_all(source)]
 
 
 @pytest.mark.parametrize("layout", TRAIN_SPLITS)
-def test_the_train_split_is_many_to_many(tmp_path, layout):
+def test_train_split_has_a_row_for_each_text_of_an_image(tmp_path, layout):
     files, rows = TRAIN_SPLITS[layout]
     write_files(tmp_path, files)
     source = open_sources([str(tmp_path)])
-    assert read(source) == [(name, text, make_image(number)) for name, text, number in rows]
+    assert read_rows(source) == [(name, text, make_image(number)) for name, text, number in rows]
     stream = SampleStream(load_config(None, [f"Data.train=['{tmp_path}']", "Views.languages={zh: 1.0}"]))
     names = [stream[position][1].image_name for position in range(len(rows))]
     assert sorted(names) == sorted(name for name, _, _ in rows)
 
 
-def test_configuration_names_split_and_folder_of_images(tmp_path):
+def test_configuration_sets_split_and_folder_of_images(tmp_path):
     for name, content in COCO_CN_FILES.items():
         write_files(tmp_path / ("photos" if name.endswith(".jpg") else "notes"), {name: content})
     entry = f"{{data: ['{tmp_path}/notes'], split: test, images: '{tmp_path}/photos'}}"
@@ -53,18 +53,17 @@ def test_configuration_names_split_and_folder_of_images(tmp_path):
     ]  # fmt: skip
 
 
-def test_validation_takes_its_own_split_if_there_is_one(tmp_path):
+def test_validation_uses_the_val_split_if_there_is_one(tmp_path):
     write_files(tmp_path, COCO_CN_FILES)
-    position = str(tmp_path)
-    for changes, images in (
-        ([f"Data.val=['{position}']"], [CN_VAL]),
-        ([f"Data.val=['{position}']", "Evaluation.protocol=coco-cn-test"], [CN_TEST_1, CN_TEST_2]),
-        ([f"Data.val=[{{data: ['{position}'], split: test}}]"], [CN_TEST_1, CN_TEST_2]),
+    for overrides, images in (
+        ([f"Data.val=['{tmp_path}']"], [CN_VAL]),
+        ([f"Data.val=['{tmp_path}']", "Evaluation.protocol=coco-cn-test"], [CN_TEST_1, CN_TEST_2]),
+        ([f"Data.val=[{{data: ['{tmp_path}'], split: test}}]"], [CN_TEST_1, CN_TEST_2]),
     ):
-        sets = validation_sets(load_config(None, ["Views.languages={zh: 1.0}", *changes]))
-        assert [one.id for one in sets["zh"].images] == images
+        benchmarks = open_validation(load_config(None, ["Views.languages={zh: 1.0}", *overrides]))
+        assert [image.id for image in benchmarks["zh"].images] == images
     (tmp_path / COCO_CN / "coco-cn_val.txt").unlink()
-    assert len(validation_sets(load_config(None, [f"Data.val=['{position}']"]))["zh"].images) == 2
+    assert len(open_validation(load_config(None, [f"Data.val=['{tmp_path}']"]))["zh"].images) == 2
 
 
 def test_validation_is_in_languages_of_run_and_captions(tmp_path, shapes):
@@ -76,22 +75,24 @@ def test_validation_is_in_languages_of_run_and_captions(tmp_path, shapes):
         (shapes["val"], "Views.languages={en: 1.0}", ["en"]),
         (shapes["val"], "Views={languages: {fr: 1.0}, prompts: {fr: ''}, separators: {fr: ', '}}", ["en", "zh"]),
     ):
-        assert sorted(validation_sets(load_config(None, [languages, f"Data.val=['{val}']"]))) == sorted(expected)
+        assert sorted(open_validation(load_config(None, [languages, f"Data.val=['{val}']"]))) == sorted(expected)
 
 
-def test_lines_are_captions_in_validation_where_it_is_said(tmp_path):
+def test_caption_lines_split_captions_of_validation(tmp_path):
     path = write_tar(tmp_path / "a.tar", [("0.png", make_image(1)), ("0.txt", b"one\ntwo")])
-    for changes, texts in (([], 1), (["Views.caption_lines=true"], 2)):
-        assert len(validation_sets(load_config(None, [f"Data.val=['{path}']", *changes]))["zh"].texts) == texts
-    own = f"Data.val=[{{data: ['{path}'], caption_lines: true}}]"
-    assert len(validation_sets(load_config(None, [own]))["zh"].texts) == 2
+    for overrides, num_texts in (
+        ([f"Data.val=['{path}']"], 1),
+        ([f"Data.val=['{path}']", "Views.caption_lines=true"], 2),
+        ([f"Data.val=[{{data: ['{path}'], caption_lines: true}}]"], 2),
+    ):
+        assert len(open_validation(load_config(None, overrides))["zh"].texts) == num_texts
 
 
-def test_shards_next_to_a_benchmark_are_not_guessed(tmp_path):
+def test_folder_with_a_benchmark_and_shards_is_refused(tmp_path):
     write_files(tmp_path, COCO_CN_FILES | {"00000.tar": b""})
     with pytest.raises(ValueError, match=r"\(coco-cn, tar\)"):
         open_sources([str(tmp_path)])
-    # Archives of the images next to the annotations themselves are skipped.
+    # Archives of the images next to the annotations are skipped.
     files = {"dataset_flickr30k.json": FLICKR30K, "flickr30k-images/2.jpg": make_image(1)}
     write_files(tmp_path / "flickr", files | {"flickr30k-images.tar": b""})
     assert open_benchmark(tmp_path / "flickr").name == "flickr30k-test"
