@@ -63,7 +63,7 @@ def open_page(browser: Browser, address: str) -> None:
     whole = "document.readyState === 'complete' && document.title"
     whole += " && (!document.getElementById('hits') || document.querySelector('#hits li img'))"
     seen = "[...document.images].filter((image) => image.src && image.getBoundingClientRect().top < innerHeight)"
-    browser.until(f"{whole} && {seen}.every((image) => image.complete || !image.getClientRects().length)")
+    browser.wait_for(f"{whole} && {seen}.every((image) => image.complete || !image.getClientRects().length)")
 
 
 def main() -> int:

@@ -64,7 +64,7 @@ def test_the_layout_of_chinese_clip_from_folder_to_page(tmp_path, model, data, c
         assert [one["percent"][result] for one in record["classes"]] == pytest.approx([100 * one for one in recalls])
 
     page = Page((out / f"{stem}.html").read_text(encoding="utf-8"))
-    assert page.all("script") == [] and page.all("img")
+    assert page.find_all("script") == [] and page.find_all("img")
 
 
 def test_the_same_figures_from_python(tmp_path, model, data):

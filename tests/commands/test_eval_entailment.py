@@ -49,7 +49,7 @@ def test_what_is_written_is_one(score, tmp_path, task):
     assert f"{record['values']['accuracy']:.2f}" in printed
     page = Page((tmp_path / "result.html").read_text())
     shown = " ".join(page.text)
-    assert len(page.all("img")) >= 12 * (2 if task == "nlvr2" else 1)
+    assert len(page.find_all("img")) >= 12 * (2 if task == "nlvr2" else 1)
     wrong = [row for row in predictions if row["predicted"] != row["label"]]
     surest = min(wrong, key=lambda row: float(row[f"probability of {row['label']}"]))
     assert surest["id"] in shown and surest["text"] in shown

@@ -15,7 +15,7 @@ def page(request, tmp_path):
     width, dark = request.param
     with Browser(tmp_path / "profile", width=width, dark=dark) as browser:
         browser.open(DEMO.as_uri())
-        browser.until("document.querySelector('.choice output').value")
+        browser.wait_for("document.querySelector('.choice output').value")
         yield browser, width
         assert browser.errors == []
 
@@ -47,6 +47,6 @@ def test_it_fits_the_screen_and_shows_its_images(page):
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.run("[...document.images].every(one => one.src.startsWith('data:image/'))")
     browser.run("document.querySelectorAll('.found img').forEach(one => one.loading = 'eager')")
-    browser.until(f"{SHOWN}.flatMap(one => [...one.querySelectorAll('img')]).every(one => one.naturalWidth > 0)")
+    browser.wait_for(f"{SHOWN}.flatMap(one => [...one.querySelectorAll('img')]).every(one => one.naturalWidth > 0)")
     assert browser.run("document.querySelectorAll('circle.rank').length") > 100
     assert browser.run("document.querySelector('.bars .value').getBoundingClientRect().right") <= width

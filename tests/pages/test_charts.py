@@ -118,10 +118,10 @@ def test_what_users_wrote_is_text_not_markup(name):
         schedule=line,
     )
     page = Page(html)
-    assert page.all("script") == page.all("link") == []
+    assert page.find_all("script") == page.find_all("link") == []
     assert not re.search(r"@import|url\(|https?://|src=\"(?!data:)|href=", html)  # nothing is loaded
     assert "".join(page.text).count(evil) >= 9
-    assert page.all("svg", role="img") or name == "evaluation"
+    assert page.find_all("svg", role="img") or name == "evaluation"
 
 
 def test_chinese_in_every_part_of_a_page_is_marked():

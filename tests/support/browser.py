@@ -1,4 +1,4 @@
-"""Debian's chromium, headless, driven over a pipe by the DevTools protocol: pages, keys, console, screenshots."""
+"""Debian's chromium, headless, driven over a pipe with the DevTools protocol: pages, keys, console, screenshots."""
 
 import base64
 import json
@@ -8,10 +8,10 @@ import subprocess
 import time
 from contextlib import suppress
 
+from tests.support.limits import PATIENCE
 from tests.support.processes import start_process
 
 CHROMIUM = shutil.which("chromium")
-PATIENCE = 600
 KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9,
         "Backspace": 8}  # fmt: skip
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic", "--disable-sync",
@@ -23,21 +23,24 @@ class Browser:
     """A browser with one page.
 
     Attributes:
-        errors: what its console reported as an error, exceptions included.
+        errors: errors that the console reported, exceptions included.
     """
 
     def __init__(self, folder, width=1280, height=900, dark=False, language="en-US"):
-        (to_them, self._out), (self._in, from_them) = os.pipe(), os.pipe()
+        # With --remote-debugging-pipe chromium reads commands from descriptor 3 and answers on descriptor 4.
+        command_input, self._out = os.pipe()
+        self._in, answer_output = os.pipe()
         options = [*OPTIONS, f"--user-data-dir={folder}", f"--window-size={width},{height}", f"--lang={language}",
                    f"--accept-lang={language}"]  # fmt: skip
-        script = f'exec "$@" 3<&{to_them} 4>&{from_them}'
+        script = f'exec "$@" 3<&{command_input} 4>&{answer_output}'
         self._process = start_process(["bash", "-c", script, "bash", CHROMIUM, *options, "about:blank"],
-                                         pass_fds=[to_them, from_them], stderr=subprocess.DEVNULL)  # fmt: skip
-        os.close(to_them)
-        os.close(from_them)
-        self._number, self._session, self._read, self.errors = 0, None, b"", []
-        target = next(one for one in self.send("Target.getTargets")["targetInfos"] if one["type"] == "page")
-        self._session = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)["sessionId"]
+                                      pass_fds=[command_input, answer_output], stderr=subprocess.DEVNULL)  # fmt: skip
+        os.close(command_input)
+        os.close(answer_output)
+        self._command_number, self._session, self._buffer, self.errors = 0, None, b"", []
+        targets = self.send("Target.getTargets")["targetInfos"]
+        page_target = next(target for target in targets if target["type"] == "page")
+        self._session = self.send("Target.attachToTarget", targetId=page_target["targetId"], flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.send(f"{domain}.enable")
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
@@ -57,28 +60,28 @@ class Browser:
         self._process.wait(PATIENCE)
 
     def send(self, method, **params):
-        """The result of a command; events that come meanwhile are looked at."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": params}
+        """Send a command and return its result; errors among the events before it are recorded."""
+        self._command_number += 1
+        message = {"id": self._command_number, "method": method, "params": params}
         if self._session:
             message["sessionId"] = self._session
         os.write(self._out, json.dumps(message).encode() + b"\0")
         while True:
-            found = self._next()
-            if found.get("id") == self._number:
-                assert "error" not in found, found
-                return found["result"]
-            self._note(found)
+            answer = self._receive()
+            if answer.get("id") == self._command_number:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self._record_error(answer)
 
-    def _next(self):
-        while b"\0" not in self._read:
-            part = os.read(self._in, 1 << 16)
-            assert part, "chromium has ended"
-            self._read += part
-        message, _, self._read = self._read.partition(b"\0")
+    def _receive(self):
+        while b"\0" not in self._buffer:
+            chunk = os.read(self._in, 1 << 16)
+            assert chunk, "chromium has ended"
+            self._buffer += chunk
+        message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
 
-    def _note(self, event):
+    def _record_error(self, event):
         method, params = event.get("method"), event.get("params", {})
         if method == "Log.entryAdded" and params["entry"]["level"] == "error":
             self.errors.append(params["entry"]["text"])
@@ -91,27 +94,33 @@ class Browser:
         self.send("Page.navigate", url=address)
 
     def run(self, script):
-        """The value of an expression."""
-        found = self._evaluated(script)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        """Return the value of an expression."""
+        answer = self._evaluate(script)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
-    def _evaluated(self, script):
+    def _evaluate(self, script):
         return self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
 
-    def until(self, script):
-        """Waits until an expression is true, and returns it; an error is a page that is not there yet."""
+    def wait_for(self, script):
+        """Wait until an expression is true, and return it; an exception means that the page is not there yet."""
         start = time.monotonic()
-        while "exceptionDetails" in (found := self._evaluated(script)) or not found["result"].get("value"):
+        while True:
+            answer = self._evaluate(script)
+            if "exceptionDetails" not in answer and answer["result"].get("value"):
+                return answer["result"]["value"]
             assert time.monotonic() - start < PATIENCE, (script, self.run("document.body.innerText")[:500], self.errors)
             time.sleep(0.05)
-        return found["result"]["value"]
 
     def press(self, *keys):
         for key in keys:
             event = {"key": key, "windowsVirtualKeyCode": KEYS.get(key, ord(key[0].upper()))}
-            text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
-            self.send("Input.dispatchKeyEvent", type="keyDown", **event, **({"text": text} if text else {}))
+            text = {}
+            if key == "Enter":
+                text = {"text": "\r"}
+            elif len(key) == 1:
+                text = {"text": key}
+            self.send("Input.dispatchKeyEvent", type="keyDown", **event, **text)
             self.send("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def type(self, text):

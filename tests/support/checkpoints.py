@@ -18,13 +18,13 @@ SMALLEST_MODEL = [
 
 
 def write_untrained_checkpoint(folder, tokens=TOKENS, task="multi_view"):
-    """An untrained model of ViT 32/16 and ERNIE, one block each, with these tokens, as a checkpoint in `folder`."""
-    shutil.copytree(_untrained(tuple(tokens), task), folder, dirs_exist_ok=True)
+    """Write an untrained model of ViT 32/16 and ERNIE, one block each, with these tokens, as a checkpoint."""
+    shutil.copytree(_write_cached_checkpoint(tuple(tokens), task), folder, dirs_exist_ok=True)
     return folder
 
 
 def write_checkpoint_with_widths(folder):
-    """The same checkpoint, as if trained with Loss.widths of 8, 16 and 32."""
+    """Write the same checkpoint as if it had been trained with Loss.widths of 8, 16 and 32."""
     config = write_untrained_checkpoint(folder) / "config.yaml"
     text = config.read_text()
     assert "  widths: []\n" in text
@@ -33,9 +33,9 @@ def write_checkpoint_with_widths(folder):
 
 
 @cache
-def _untrained(tokens, task):
-    """The checkpoint, made once a process."""
-    import paddle
+def _write_cached_checkpoint(tokens, task):
+    """Write the checkpoint to a temporary folder, once a process: building a model takes longer than copying it."""
+    import paddle  # here, as most modules of tests that import this one do without Paddle
 
     from ernie_vil2.config import dump_config, load_config
     from ernie_vil2.models import save_weights
@@ -46,8 +46,9 @@ def _untrained(tokens, task):
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     settings = [*SMALLEST_MODEL, f"Training.task={task}"]
     paddle.seed(0)
-    made = build_task(load_config(None, [*settings, f"Model.text.vocabulary={json.dumps(str(folder / 'vocab.txt'))}"]))
-    made.build(initialize=False)
-    save_weights(made.model, folder / "model.safetensors")
+    vocabulary = json.dumps(str(folder / "vocab.txt"))
+    built_task = build_task(load_config(None, [*settings, f"Model.text.vocabulary={vocabulary}"]))
+    built_task.build(initialize=False)
+    save_weights(built_task.model, folder / "model.safetensors")
     (folder / "config.yaml").write_text(dump_config(load_config(None, settings)), encoding="utf-8")
     return folder

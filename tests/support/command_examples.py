@@ -1,4 +1,4 @@
-"""Examples of every command that work, for tests that change one argument or one thing around them."""
+"""Working examples of every command, for tests that change one argument or one thing around them."""
 
 import argparse
 import re
@@ -95,15 +95,15 @@ EXAMPLES = {
              "--output": "OUT/trimmed"},
     "trim words": {"--data": "IN/val.tar", "--output": "OUT/vocabulary.txt"},
 }  # fmt: skip
-"""Command -> arguments that it ends well with; the second word distinguishes its examples."""
+"""Command -> arguments with which it succeeds; the second word tells the examples of a command apart."""
 
 
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory, shapes):
-    """The folder that `IN` means."""
+    """Make the folder that `IN` means."""
     folder = tmp_path_factory.mktemp("inputs")
-    disc, bar = ([encode_png(draw(COLOURS["red"][0], shape, np.random.default_rng(copy))) for copy in range(5)]
-                 for shape in ("disc", "bar"))  # fmt: skip
+    discs = [encode_png(draw(COLOURS["red"][0], "disc", np.random.default_rng(copy))) for copy in range(5)]
+    bars = [encode_png(draw(COLOURS["red"][0], "bar", np.random.default_rng(copy))) for copy in range(5)]
     tags = [{"id": f"{colour}-{shape}-2-0", "tags": [colour]} for colour, shape in product(COLOURS, SHAPES)]
     write_files(folder, {
         "val.tar": shapes["val"].read_bytes(),
@@ -117,13 +117,13 @@ def inputs(tmp_path_factory, shapes):
         "run/log.jsonl": "",
         "names.txt": "bar\tred bar\ndisc\tred disc\n",
         "labels.csv": "image,label\nbar.png,bar\ndisc.png,disc\n",
-        "drawings/disc.png": disc[0],
-        "drawings/bar.png": bar[0],
-        "photos/disc.png": disc[0],
-        "classes/test/disc/0.png": disc[0],
-        "classes/test/bar/0.png": bar[0],
-        **{f"classes/train/disc/{copy}.png": image for copy, image in enumerate(disc)},
-        **{f"classes/train/bar/{copy}.png": image for copy, image in enumerate(bar)},
+        "drawings/disc.png": discs[0],
+        "drawings/bar.png": bars[0],
+        "photos/disc.png": discs[0],
+        "classes/test/disc/0.png": discs[0],
+        "classes/test/bar/0.png": bars[0],
+        **{f"classes/train/disc/{copy}.png": image for copy, image in enumerate(discs)},
+        **{f"classes/train/bar/{copy}.png": image for copy, image in enumerate(bars)},
     })  # fmt: skip
     export_detector(folder / "detector")
     write_untrained_checkpoint(folder / "model")
@@ -131,7 +131,7 @@ def inputs(tmp_path_factory, shapes):
     write_entailment_folder(folder / "snli-ve")
     (folder / "run" / "checkpoints").mkdir()
     (folder / "run" / "checkpoints" / "step_00000001").symlink_to(folder / "model")
-    write_tsv(folder / "rows.tsv", [(f"a {colour} disc", colour, disc[0]) for colour in COLOURS])
+    write_tsv(folder / "rows.tsv", [(f"a {colour} disc", colour, discs[0]) for colour in COLOURS])
     for layout, name, data in (("numpy", "embeddings", "val.tar"), ("official", "official", "rows.tsv")):
         changes = {"--data": f"IN/{data}", "--format": layout, "--output": f"IN/{name}"}
         assert run_example("embed", changes, folder, folder / "out") == 0
@@ -144,25 +144,27 @@ def inputs(tmp_path_factory, shapes):
 RESUMABLE_FILES = re.compile(
     r"/run.lock$|/index/|/shards/.prepare/|/\.curate/|/\d+.tar$|tags.jsonl.partial$|/(?:embeddings|cache)/[0-9a-f]{32}/\w+-[0-9a-f]{32}.safetensors$"
 )
-"""Files that a command which has failed leaves, to go on from them."""
+"""Files that a failed command leaves, so that it can go on from them."""
 
 
 @cache
 def list_options(example: str) -> dict[str, argparse.Action]:
-    """Return the arguments with a value, of the command or subcommand of an example, and their actions."""
+    """Return the arguments of an example's command or subcommand that take a value, with their actions."""
     parser = commands.make_parser(resolve_command(example))
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             parser = action.choices[EXAMPLES[example][action.dest]]
-    return {
-        action.option_strings[-1] if action.option_strings else action.dest: action
-        for action in parser._actions
-        if action.nargs != 0
-    }
+
+    actions = {}
+    for action in parser._actions:
+        if action.nargs != 0:  # flags take no value
+            name = action.option_strings[-1] if action.option_strings else action.dest
+            actions[name] = action
+    return actions
 
 
 def resolve_command(example: str) -> str | ModuleType:
-    """Return what `commands.run` takes for an example."""
+    """Return the command of an example as `commands.run` takes it: a name, or a module of the experiments."""
     name = example.split()[0]
     return study if name == "study" else name
 
@@ -171,17 +173,22 @@ def run_example(example: str, changes: dict[str, str | list[str] | None], inputs
     """Run an example with other values of some arguments (None: without a value), and return its exit code."""
     positional, options = [], []
     for argument, value in (EXAMPLES[example] | changes).items():
-        values = [] if value is None else [value] if isinstance(value, str) else value
+        if value is None:
+            values = []
+        elif isinstance(value, str):
+            values = [value]
+        else:
+            values = value
         if argument.startswith("-"):
             options += [argument, *values]
         else:
             positional += values
-    given = [text.replace("IN", str(inputs)).replace("OUT", str(out)) for text in positional + options]
-    return commands.run(resolve_command(example), given)
+    arguments = [text.replace("IN", str(inputs)).replace("OUT", str(out)) for text in positional + options]
+    return commands.run(resolve_command(example), arguments)
 
 
 @pytest.fixture
 def command(inputs, tmp_path, monkeypatch):
-    """`command(example, {argument: value})`: `run` within a folder of this test, which `OUT` means."""
+    """Return `run_example` as `command(example, {argument: value})`, within a folder of this test, which is `OUT`."""
     monkeypatch.chdir(tmp_path)
     return lambda example, changes, out=tmp_path: run_example(example, changes, inputs, out)

@@ -11,13 +11,13 @@ from tests.support.processes import run_process
 
 
 def call(command, *arguments):
-    """Runs a command in this process; the result is that of `subprocess.run` with text."""
+    """Run a command in this process; return what `subprocess.run` would with text=True."""
     output, error = io.StringIO(), io.StringIO()
     with redirect_stdout(output), redirect_stderr(error):
         try:
             code = commands.run(command, list(map(str, arguments)))
-        except SystemExit as ended:  # as of --help
-            code = ended.code
+        except SystemExit as error:  # raised by --help
+            code = error.code
     return subprocess.CompletedProcess([command, *arguments], code, output.getvalue(), error.getvalue())
 
 
@@ -30,13 +30,11 @@ def succeed(command, *arguments):
 
 @contextmanager
 def mount_small_disk(folder, size):
-    """A file system of its own, made at a folder; skips the test where that is not allowed."""
+    """Mount a file system of a size at a new folder; skip the test where that is not allowed."""
     folder.mkdir()
-    mounted = run_process(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    mount = run_process(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"no file system can be mounted here: {mount.stderr.strip()}")
     try:
         yield folder
     finally:

@@ -1,4 +1,4 @@
-"""Images that nothing else resembles, shards of pairs as a crawl leaves them, and curations of them."""
+"""Shards of image-text pairs as a crawl leaves them, distinct images for them, and curations of them."""
 
 import hashlib
 import json
@@ -14,18 +14,19 @@ from tests.support import shapes
 
 
 def make_distinct_image(seed, size=64):
-    """A smooth image that nothing else resembles, `[size, size, 3]` uint8."""
+    """Return a smooth image that resembles no image of another seed, `[size, size, 3]` uint8."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def write_pair_shard(path, rows, others=None):
-    """A shard of rows (image file, caption or captions by language), with other fields of each."""
+def write_pair_shard(path, rows, extra_fields=None):
+    """Write a shard of rows (image file, caption or captions by language), perhaps with extra fields for each row."""
     members = []
     for number, (image, caption) in enumerate(rows):
         captions = {"": caption} if isinstance(caption, str) else caption
         fields = {f"caption_{language}" if language else "caption": text for language, text in captions.items()}
-        fields |= others[number] if others else {}
+        if extra_fields:
+            fields |= extra_fields[number]
         name = f"{path.stem}-{number:05}"
         members += [(f"{name}.png", image), (f"{name}.json", json.dumps(fields).encode())]
     return shapes.write_tar(path, members)
@@ -33,26 +34,32 @@ def write_pair_shard(path, rows, others=None):
 
 @pytest.fixture(name="steps")
 def steps_of_text(tmp_path):
-    """`steps(text)`: those of a YAML text."""
+    """Return a function that loads the steps of a YAML text: `steps(text, *overrides)`."""
 
-    def steps(text, *overrides):
+    def load(text, *overrides):
         (tmp_path / "curate.yaml").write_text(text, encoding="utf-8")
         return load_steps(tmp_path / "curate.yaml", overrides)
 
-    return steps
+    return load
 
 
 @pytest.fixture(name="curated")
 def curated_table(tmp_path, steps):
-    """`curated(paths, text)`: the rows of the table, as dictionaries by key, in the order of the source."""
+    """Return a function that curates shards by the steps of a YAML text: `curated(paths, text)`.
 
-    def curated(paths, text, output="curated", **options):
+    It returns the rows of the table, as dictionaries by key, in the order of the source.
+    """
+
+    def curate_shards(paths, text, output="curated", **options):
         source = open_sources([str(path) for path in paths])
         curate(source, steps(text), tmp_path / output, **options)
-        tables = [parquet.read_table(path) for path in sorted((tmp_path / output / "table").iterdir())]
-        return {row["key"]: row for table in tables for row in table.to_pylist()}
+        rows = {}
+        for path in sorted((tmp_path / output / "table").iterdir()):
+            for row in parquet.read_table(path).to_pylist():
+                rows[row["key"]] = row
+        return rows
 
-    return curated
+    return curate_shards
 
 
 def table_digests(folder):

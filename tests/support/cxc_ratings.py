@@ -1,4 +1,4 @@
-"""Made-up ratings of Crisscrossed Captions in the files of their authors, and images that they are of."""
+"""Made-up ratings of Crisscrossed Captions in the files of their authors, and the images that they rate."""
 
 import csv
 import gzip
@@ -22,13 +22,13 @@ def make_caption_id(number):
 
 
 def draw_rating(rng):
-    """Quarters, so that many ratings are exactly the least that counts."""
+    """Draw a rating in quarters, so that many ratings lie exactly on the threshold."""
     return round(4 * rng.uniform(0, 5)) / 4
 
 
 @pytest.fixture(name="folder")
 def rated_folder(tmp_path, monkeypatch):
-    """Ratings of 30 images and 150 captions; the third image has no rated caption, its captions no image."""
+    """Write ratings of 30 images and 150 captions; the third image has no rated caption, its captions no image."""
     rng = np.random.default_rng(0)
     tables = {"sits": [], "sts": [], "sis": []}
     for image in range(IMAGES):
@@ -37,11 +37,12 @@ def rated_folder(tmp_path, monkeypatch):
     for _ in range(120):
         caption, image = rng.integers(5, IMAGES * TEXTS_PER_IMAGE), rng.integers(3, IMAGES)
         tables["sits"].append((make_caption_id(caption), make_image_id(image), draw_rating(rng)))
-        a, b = rng.choice(IMAGES * TEXTS_PER_IMAGE, 2, replace=False)
-        tables["sts"].append((make_caption_id(a), make_caption_id(b), draw_rating(rng)))
-        a, b = rng.choice(IMAGES, 2, replace=False)
-        tables["sis"].append((make_image_id(a), make_image_id(b), draw_rating(rng)))
+        left, right = rng.choice(IMAGES * TEXTS_PER_IMAGE, 2, replace=False)
+        tables["sts"].append((make_caption_id(left), make_caption_id(right), draw_rating(rng)))
+        left, right = rng.choice(IMAGES, 2, replace=False)
+        tables["sis"].append((make_image_id(left), make_image_id(right), draw_rating(rng)))
     for kind, rows in tables.items():
+        # The published numbers of ratings, which the scorer checks.
         monkeypatch.setitem(cxc.NUM_RATINGS, (kind, "test"), len(rows))
         with (tmp_path / f"{kind}_test.csv").open("w", newline="") as file:
             writer = csv.writer(file)
@@ -51,7 +52,7 @@ def rated_folder(tmp_path, monkeypatch):
 
 
 def write_images(folder, split="test"):
-    """The images that are rated, and Karpathy's JSON of them."""
+    """Write the rated images, and Karpathy's JSON file of them."""
     rng, rows = np.random.default_rng(0), []
     (folder / "val2014").mkdir()
     for image in range(IMAGES):
@@ -63,12 +64,12 @@ def write_images(folder, split="test"):
 
 
 def write_ratings(tmp_path, rows, ending="", scores=None):
-    """Ratings of captions that are as many as NUM_RATINGS says, unless `rows` differ."""
+    """Write a file with a number of ratings of captions; the scorer expects NUM_RATINGS of them."""
     path = tmp_path / f"sts_test.csv{ending}"
     scores = scores or [f"{number % 6}" for number in range(rows)]
     text = "caption1,caption2,agg_score,sampling_method\n"
-    text += "".join(
-        f"{make_caption_id(n)},{make_caption_id(n + 1)},{score},c2c_isim\n" for n, score in enumerate(scores)
-    )
-    (gzip.open if ending else open)(path, "wt").write(text)
+    for number, score in enumerate(scores):
+        text += f"{make_caption_id(number)},{make_caption_id(number + 1)},{score},c2c_isim\n"
+    open_file = gzip.open if ending else open
+    open_file(path, "wt").write(text)
     return path

@@ -1,4 +1,4 @@
-"""Embeddings of two images and three texts with names as data sets have them."""
+"""Benchmarks of a few images and texts with their embeddings."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ PAIRS = [[0, 0], [1, 2], [1, 1], [0, 2]]
 
 
 def make_encoded_benchmark(images=None, texts=None, pairs=PAIRS):
-    """Two images and three texts; ids as data sets have them: a number, and names."""
+    """Return two images and three texts with ids as data sets have them: numbers with and without zeros, and names."""
     images = np.array([[0.6, 0.8], [1.0, 0.0]], np.float32) if images is None else images
     texts = np.array([[0.0, 1.0], [-0.6, 0.8], [0.1, 9.9e-5]], np.float32) if texts is None else texts
     return EncodedBenchmark(
@@ -27,29 +27,36 @@ def make_encoded_benchmark(images=None, texts=None, pairs=PAIRS):
     )
 
 
+def normalise(embeddings):
+    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+
+
 def make_normalised_benchmark(images, texts, pairs, names=None, tags=None):
     """Return embeddings `[N, D]` of images and texts, normalised, as a benchmark; `names` are the texts."""
-    images, texts = (np.asarray(side, np.float32) for side in (images, texts))
-    images, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (images, texts))
+    images = normalise(np.asarray(images, np.float32))
+    texts = normalise(np.asarray(texts, np.float32))
     names = names or [f"name {row}" for row in range(len(texts))]
-    fields = [{"tags_en": found} for found in tags or [[]] * len(images)]
-    own_images = [BenchmarkImage(str(row), bytes, found) for row, found in enumerate(fields)]
+    tags = tags or [[]] * len(images)
+    benchmark_images = [BenchmarkImage(str(row), bytes, {"tags_en": tags[row]}) for row in range(len(images))]
     captions = [BenchmarkText(name, name) for name in names]
-    benchmark = Benchmark("x", own_images, captions, np.array(pairs), BadSampleReport())
+    benchmark = Benchmark("x", benchmark_images, captions, np.array(pairs), BadSampleReport())
     return EncodedBenchmark(benchmark, images, texts, BadSampleReport())
 
 
 def make_noisy_benchmark(images=30, per_image=2, noise=1.0, seed=0, width=8):
-    """Return embeddings of images, and of texts that are near them by so much noise; the images never differ."""
-    own = np.random.default_rng(99).normal(size=[images, width])
-    owner = np.repeat(np.arange(images), per_image)
-    texts = own[owner] + noise * np.random.default_rng(seed).normal(size=[len(owner), width])
-    own, texts = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (own, texts))
+    """Return embeddings of images, and of texts at a distance `noise` from them; the images are always the same."""
+    image_embeddings = np.random.default_rng(99).normal(size=[images, width])
+    image_rows = np.repeat(np.arange(images), per_image)
+    distances = noise * np.random.default_rng(seed).normal(size=[len(image_rows), width])
+    text_embeddings = normalise(image_embeddings[image_rows] + distances)
+    image_embeddings = normalise(image_embeddings)
     benchmark = Benchmark(
         "x",
         [BenchmarkImage(f"i{row}", bytes, {"kind": "odd" if row % 2 else "even"}) for row in range(images)],
-        [BenchmarkText(f"t{row}", f"text {row}") for row in range(len(owner))],
-        np.stack([owner, np.arange(len(owner))], axis=1),
+        [BenchmarkText(f"t{row}", f"text {row}") for row in range(len(image_rows))],
+        np.stack([image_rows, np.arange(len(image_rows))], axis=1),
         BadSampleReport(),
     )
-    return EncodedBenchmark(benchmark, own.astype(np.float32), texts.astype(np.float32), BadSampleReport())
+    return EncodedBenchmark(
+        benchmark, image_embeddings.astype(np.float32), text_embeddings.astype(np.float32), BadSampleReport()
+    )

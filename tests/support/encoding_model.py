@@ -1,4 +1,4 @@
-"""A stand-in for a model, so that encoding is tested without towers."""
+"""An encoder without towers, and benchmarks for it."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ SIDE, WIDTH = 8, 16
 
 
 class ProjectionEncoder:
-    """Projects pixels, and the bytes of a text, on random directions; counts the rows that it is given."""
+    """Encoder that projects pixels, and the bytes of a text, on random directions, and counts its rows."""
 
     def __init__(self, fingerprint="stand-in"):
         rng = np.random.default_rng(0)
@@ -57,12 +57,16 @@ def raise_malformed_row():
 
 
 def make_benchmark(images, texts, name="small"):
-    """Images by id: the file's bytes, or a function that fails; texts by their order. All pairs on the diagonal."""
-    rows = [
-        BenchmarkImage(key, value if callable(value) else lambda value=value: value) for key, value in images.items()
-    ]
-    pairs = np.arange(min(len(images), len(texts)))
-    return Benchmark(
-        name, rows, [BenchmarkText(f"t{n}", text) for n, text in enumerate(texts)], np.stack([pairs, pairs], 1),
-        BadSampleReport(),
-    )  # fmt: skip
+    """Return a benchmark of images by id and of texts, in which image n belongs to text n.
+
+    Args:
+        images: id -> the bytes of a file, or a function that fails.
+    """
+    benchmark_images = []
+    for key, value in images.items():
+        read = value if callable(value) else lambda value=value: value
+        benchmark_images.append(BenchmarkImage(key, read))
+    benchmark_texts = [BenchmarkText(f"t{number}", text) for number, text in enumerate(texts)]
+    diagonal = np.arange(min(len(images), len(texts)))
+    pairs = np.stack([diagonal, diagonal], 1)
+    return Benchmark(name, benchmark_images, benchmark_texts, pairs, BadSampleReport())

@@ -18,14 +18,14 @@ CASES = {
 
 def main(folder):
     rank, ranks = join_ranks()
-    found = {}
+    arrays = {}
     for case, rows in CASES.items():
         for run in ("first", "second"):
             model, ticks = ProjectionEncoder(), []
             encoded = encode_benchmark(
                 model, rows, folder / "cache", ticks.append, chunk_rows=2, rank=rank, ranks=ranks
             )
-            found |= {
+            arrays |= {
                 f"{case}/{run}/images": encoded.image_embeddings,
                 f"{case}/{run}/texts": encoded.text_embeddings,
                 f"{case}/{run}/ids": [image.id for image in encoded.benchmark.images],
@@ -33,4 +33,4 @@ def main(folder):
                 f"{case}/{run}/encoded": model.rows["images"] + model.rows["texts"],
                 f"{case}/{run}/ticks": sum(ticks),
             }
-    np.savez(folder / f"rank_{rank}.npz", **found)
+    np.savez(folder / f"rank_{rank}.npz", **arrays)

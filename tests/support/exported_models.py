@@ -24,7 +24,7 @@ GRAPHS = {
 
 
 def make_untrained_encoder(*overrides):
-    """A model of our own towers, untrained."""
+    """Return an encoder with untrained towers of this package."""
     config = load_config(None, ["Data.max_length=16", *overrides])
     paddle.seed(0)
     model = build_dual_encoder(config.Model, len(TOKENS), bias=get_initial_bias(config.Loss))
@@ -44,7 +44,7 @@ def model():
 
 @pytest.fixture(scope="session")
 def exports(model, tmp_path_factory):
-    """Exported folders by backend; a test that changes one copies it."""
+    """Export the model for every backend; a test that changes a folder copies it first."""
     folder = tmp_path_factory.mktemp("exports")
     for backend in GRAPHS:
         export(model, folder / backend, backend, inputs=(IMAGES, TEXTS))

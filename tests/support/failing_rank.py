@@ -1,4 +1,4 @@
-"""One rank of a run in which rank 1 is another than the others: `failing_rank.py FAULT [OVERRIDE ...]`."""
+"""One rank of a run in which a single rank has a fault, mostly rank 1: `failing_rank.py FAULT [OVERRIDE ...]`."""
 
 import sys
 import time
@@ -18,47 +18,51 @@ from ernie_vil2.training.trainer import Trainer
 
 def run(fault, overrides):
     if fault == "data" and dist.get_rank() == 1:
-        multi_view.SampleStream = fails
+        multi_view.SampleStream = raise_full_disk
     trainer = Trainer(load_config(None, overrides))
     loss = trainer.task._step.loss
 
-    def only_here(*arguments):
+    def compute_nan_loss(*arguments):
         total, pairs = loss(*arguments)
         if dist.get_rank() == 1 and trainer.step == 1:
             total = total * float("nan")
         return total, pairs
 
-    only_here.views = loss.views
+    compute_nan_loss.views = loss.views
     if fault == "nan":
-        trainer.task._step.loss = only_here
+        trainer.task._step.loss = compute_nan_loss
     if fault == "stuck":
-        read = SampleStream.__getitem__
-        SampleStream.__getitem__ = lambda stream, position: read(
-            stream, position if position < 40 else time.sleep(3600)
-        )
+        read_sample = SampleStream.__getitem__
+
+        def read_or_hang(stream, position):
+            if position >= 40:  # after a few steps
+                time.sleep(3600)  # longer than any test waits
+            return read_sample(stream, position)
+
+        SampleStream.__getitem__ = read_or_hang
     if fault == "gradient" and dist.get_rank() == 1:
-        # Before data parallel averages it, or the ranks' sharding.
+        # The hook runs before data parallel, or the ranks' sharding, averages the gradient.
         parameter = trainer.model.text.parameters()[0]
         parameter.register_hook(lambda gradient: gradient * float("nan") if trainer.step in (1, 4) else gradient)
     if fault == "bad samples" and dist.get_rank() == 1:
         trainer.bad_samples.MIN_READ, trainer.bad_samples.max_share = 0, -1.0
     if fault == "disk" and dist.get_rank() == 0:
-        training.save_checkpoint = fails
+        training.save_checkpoint = raise_full_disk
     if fault == "evaluation" and dist.get_rank() == 1:
-        ErnieViL2.encode_texts = fails  # the images are rank 0's
+        ErnieViL2.encode_texts = raise_full_disk  # rank 0 encodes the images
     if fault == "late" and dist.get_rank() == 1:
         save = trainer._save
 
         def slow_save():
             save()
-            time.sleep(40)  # as a large checkpoint on a slow disk would take rank 0
+            time.sleep(40)  # as long as a large checkpoint on a slow disk would occupy rank 0
 
         trainer._save = slow_save
-    finished = trainer.fit()
-    print(f"rank {dist.get_rank()} finished: {finished}", flush=True)
+    is_finished = trainer.fit()
+    print(f"rank {dist.get_rank()} finished: {is_finished}", flush=True)
 
 
-def fails(*arguments):
+def raise_full_disk(*arguments):
     raise FullDisk("no room for it")
 
 
@@ -67,7 +71,7 @@ def main():
         run(sys.argv[1], sys.argv[2:])
     except EXPECTED_ERRORS as error:
         print(f"rank {dist.get_rank()} ends with {type(error).__name__}: {error}", flush=True)
-        time.sleep(3)  # the launcher would end the other before it has reported it
+        time.sleep(3)  # otherwise the launcher ends the other rank before it has printed its error
         sys.exit(2)
 
 

@@ -1,7 +1,8 @@
-"""Steps of tiny models of which parts are frozen, for a process alone and for one of several ranks."""
+"""Training steps of tiny models with frozen layers, in a single process and on several ranks."""
 
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import product
 
 import numpy as np
 import paddle.distributed as dist
@@ -22,17 +23,16 @@ IMAGES = {
 }
 TEXTS = {"ernie": "ernie, pooling: cls", "mean": "ernie, pooling: mean", "bert": "bert, pooling: cls"}
 TOWERS = tuple(zip(IMAGES, TEXTS, strict=True))
-"""Each kind once."""
+"""Pairs of an image and a text tower, in which every kind occurs once."""
 SIZES = "width: 16, depth: 2, heads: 2, max_positions: 8, dropout: 0.2, attention_dropout: 0.2"
 STEPS = {"direct": (), "recomputed": ("Training.recompute=true",), "cached": ("Training.micro_batch=4",),
          "cached, recomputed": ("Training.recompute=true", "Training.micro_batch=4")}  # fmt: skip
-ROWS_OF_ALL_RANKS = tuple(row for own in RANK_ROWS for row in own.tolist())
-"""The rows of all ranks."""
+ROWS_OF_ALL_RANKS = tuple(np.concatenate(RANK_ROWS).tolist())
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, what of it is frozen, and how its step is computed."""
+    """A model, its frozen layers, and the way its step is computed."""
 
     image: str
     text: str
@@ -43,8 +43,8 @@ class Case:
 
     @property
     def config(self):
-        layers = "[image.blocks.*, image.network.stage*, text.network.encoder.*]"
-        layers = layers.replace(", image.network.stage*" if self.image != "RepVGG" else "image.blocks.*, ", "")
+        image_layers = "image.network.stage*" if self.image == "RepVGG" else "image.blocks.*"
+        layers = f"[{image_layers}, text.network.encoder.*]"
         return load_config(None, [
             f"Model.image={IMAGES[self.image]}",
             f"Model.text={{name: {TEXTS[self.text]}, {SIZES}, vocabulary: demo_data/vocabulary.txt}}",
@@ -62,33 +62,41 @@ def build_case(case):
 
 @cache
 def list_layer_groups(image, text):
-    """The names of the layer groups that hold parameters, by tower."""
+    """Return the names of the layer groups that hold parameters, by tower."""
     towers = find_layer_groups(build_case(Case(image, text)).model)
-    return {tower: [name for name, frozen in found.items() if frozen] for tower, found in towers.items()}
+    groups = {}
+    for tower, parameters_by_group in towers.items():
+        groups[tower] = [group for group, parameters in parameters_by_group.items() if parameters]
+    return groups
 
 
 def list_frozen_groups(image, text):
-    """Yield every group by itself, and with all groups of its tower before it."""
+    """Yield every layer group by itself, and together with all groups of its tower before it."""
     for names in list_layer_groups(image, text).values():
-        yield from ((name,) for name in names)
-        yield from (tuple(names[:end]) for end in range(2, len(names) + 1))
+        for name in names:
+            yield (name,)
+        for end in range(2, len(names) + 1):
+            yield tuple(names[:end])
 
 
-def compute_gradients(case, thawed=False, rows=ROWS_OF_ALL_RANKS):
-    """Return the losses of a step and the gradients of its parameters, and the names of those that are frozen.
+def compute_gradients(case, unfreeze=False, rows=ROWS_OF_ALL_RANKS):
+    """Compute a step in float64, and check that only norms with a trained weight update their running statistics.
 
-    `thawed`: what is frozen has a gradient all the same, and all else is as it is. That running statistics follow the
-    rows where a weight of their norm is trained, and stay where none is, is checked on the way.
+    Args:
+        unfreeze: whether frozen parameters get a gradient all the same; nothing else about the step changes.
+
+    Returns:
+        ((losses, gradients by the names of the parameters), names of the frozen parameters).
     """
     with use_default_dtype("float64"):
         task, ranks = build_case(case), dist.get_world_size()
         norms = find_batch_norms(task.model)
         for norm in norms.values():
-            norm.to(dtype="float64")  # the older ones begin in float32
+            norm.to(dtype="float64")  # some begin in float32 whatever the default is
         statistics = {id(value) for value in get_running_statistics(task.model)}
         frozen = {name: value for name, value in task.model.named_parameters() if value.stop_gradient}
         for parameter in frozen.values():
-            parameter.stop_gradient = not thawed or id(parameter) in statistics
+            parameter.stop_gradient = not unfreeze or id(parameter) in statistics
         parallel = fleet.distributed_model(task.model) if ranks > 1 else None
         prepare_norms(task.model, ranks, case.config.Training)
         task.model.train()
@@ -98,54 +106,59 @@ def compute_gradients(case, thawed=False, rows=ROWS_OF_ALL_RANKS):
             views = steps.make_batch("float64", rows)
         else:
             views = entailment_steps.make_batch(case.task, "float64", rows)
-        found = compute_step(task._step, views)
+        results = compute_step(task._step, views)
         for name, norm in norms.items():
-            stays = np.array_equal(norm._mean.numpy(), before[name])
-            assert stays == ({f"{name}.weight", f"{name}.bias"} <= frozen.keys()), (case, name)
-        return found, set(frozen)
+            is_unchanged = np.array_equal(norm._mean.numpy(), before[name])
+            is_frozen = {f"{name}.weight", f"{name}.bias"} <= frozen.keys()
+            assert is_unchanged == is_frozen, (case, name)
+        return results, set(frozen)
 
 
-compute_unfrozen_gradients = cache(partial(compute_gradients, thawed=True))
+compute_unfrozen_gradients = cache(partial(compute_gradients, unfreeze=True))
 
 
-def check_case(case, losses, found, frozen):
-    """Compare losses and gradients of a case with those of the same model where all parameters have one."""
-    (all_losses, every), _ = compute_unfrozen_gradients(case)
-    assert not found.keys() & frozen
-    trained = {name: value for name, value in every.items() if name not in frozen}
-    assert max(measure_errors((losses, found), (all_losses, trained))) < 1e-9, case
+def check_case(case, losses, gradients, frozen):
+    """Compare losses and gradients of a case with those of the same model in which no parameter is frozen."""
+    (all_losses, all_gradients), _ = compute_unfrozen_gradients(case)
+    assert not gradients.keys() & frozen
+    expected = {name: value for name, value in all_gradients.items() if name not in frozen}
+    # Both compute in float64, in another order where steps are recomputed or cached.
+    assert max(measure_errors((losses, gradients), (all_losses, expected))) < 1e-9, case
 
 
 def list_rank_cases():
-    """Return cases for several ranks, on which batch norms of a micro batch are others than those of one process."""
-    cases = [
-        Case(image, text, frozen, step, lora=lora)
-        for image, text in TOWERS
-        for frozen in list_frozen_groups(image, text)
-        for step in STEPS
-        for lora in (False, True)
-        if image == "ViT" or "cached" not in step
-    ]
-    return cases[:: len(cases) // 8]
+    """Return cases for several ranks.
+
+    Cached steps of towers with batch norms are left out: norms of a rank's micro batch see other rows than those of a
+    single process.
+    """
+    cases = []
+    for image, text in TOWERS:
+        for frozen, step, lora in product(list_frozen_groups(image, text), STEPS, (False, True)):
+            if image == "ViT" or "cached" not in step:
+                cases.append(Case(image, text, frozen, step, lora=lora))
+    return cases[:: len(cases) // 8]  # eight or nine of them, which take seconds
 
 
 def compute_rank_arrays(cases, rank):
-    """Return what a rank computes, as arrays by name."""
+    """Return the losses and gradients of a rank, as arrays by name."""
     arrays = {}
     for number, case in enumerate(cases):
-        (losses, found), _ = compute_gradients(case, rows=RANK_ROWS[rank])
+        (losses, gradients), _ = compute_gradients(case, rows=RANK_ROWS[rank])
         arrays |= {f"frozen/{number}/losses/{name}": value for name, value in losses.items()}
-        arrays |= {f"frozen/{number}/gradients/{name}": value for name, value in found.items()}
+        arrays |= {f"frozen/{number}/gradients/{name}": value for name, value in gradients.items()}
     return arrays
 
 
 def check_ranks(ranks, cases):
-    """Compare what two ranks have computed with one process."""
+    """Compare the arrays of two ranks with the results of a single process."""
     for number, case in enumerate(cases):
         prefix = f"frozen/{number}"
-        (losses, _), frozen = compute_unfrozen_gradients(case)
-        losses = {name: sum(float(rank[f"{prefix}/losses/{name}"]) for rank in ranks) for name in losses}
+        (expected_losses, _), frozen = compute_unfrozen_gradients(case)
+        losses = {}
+        for name in expected_losses:
+            losses[name] = sum(float(rank[f"{prefix}/losses/{name}"]) for rank in ranks)
         for rank in ranks:
             start = f"{prefix}/gradients/"
-            found = {name.removeprefix(start): rank[name] for name in rank if name.startswith(start)}
-            check_case(case, losses, found, frozen)
+            gradients = {name.removeprefix(start): rank[name] for name in rank if name.startswith(start)}
+            check_case(case, losses, gradients, frozen)

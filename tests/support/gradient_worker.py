@@ -1,6 +1,6 @@
-"""Gradients of the parameters as one rank finds them: `main` leaves FOLDER/rank_R.npz.
+"""Gradients of the parameters on one rank: `main` writes FOLDER/rank_R.npz.
 
-In a single process the same functions give what several ranks must find.
+In a single process the same functions give the gradients that several ranks must compute.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from ernie_vil2.tasks.contrastive_step import DirectStep
 
 ROWS, WORDS = 12, 40
 BOUNDS = {1: [0, 12], 2: [0, 5, 12], 3: [0, 5, 6, 12], 4: [0, 3, 4, 9, 12]}
-"""Where the rows of each rank end: a batch of 24 of which 12 samples could not be used, unevenly over the ranks."""
+"""Number of ranks -> bounds of their rows: a batch of 24 with 12 unusable samples, unevenly over the ranks."""
 
 OVERRIDES = [
     "Model.image={name: ViT, image_size: 16, patch_size: 8, width: 16, depth: 2, heads: 2, drop_path: 0.3}",
@@ -32,7 +32,7 @@ OVERRIDES = [
 
 @dataclass(frozen=True)
 class Case:
-    """Which loss, in which precision, and by which convention gradients cross ranks."""
+    """A loss, its precision, and the convention by which gradients cross ranks."""
 
     pairs: tuple[str, ...] = tuple(PAIRS)
     duplicates: str = "positives"
@@ -68,7 +68,7 @@ def make_batch(dtype):
 
 
 class WrongStep(DirectStep):
-    """Conventions of public code that give other gradients; docs/ranks.md says how far off each is."""
+    """Step by a convention of public code that gives other gradients; docs/ranks.md says how far off each is."""
 
     def __init__(self, *arguments, convention):
         super().__init__(*arguments)
@@ -87,7 +87,7 @@ class WrongStep(DirectStep):
 
 
 class WrongGather(paddle.autograd.PyLayer):
-    """The right forward, and a backward that does not sum over ranks."""
+    """Gathering with the right forward pass, and a backward pass that does not sum over ranks."""
 
     averages = False
 
@@ -104,7 +104,7 @@ class WrongGather(paddle.autograd.PyLayer):
 
 
 def compute_gradients(case: Case) -> dict[str, np.ndarray]:
-    """Every parameter's gradient on this rank, by name; a parameter that the loss does not need has none."""
+    """Return the gradients of the parameters that the loss needs, on this rank and by name."""
     config = load_config(None, OVERRIDES)
     paddle.seed(1 + dist.get_rank())  # data parallel gives all ranks the weights of the first
     model = build_dual_encoder(config.Model, WORDS, temperature=0.1).to(dtype=case.dtype)
@@ -117,23 +117,25 @@ def compute_gradients(case: Case) -> dict[str, np.ndarray]:
     (parallel or model).train()
 
     rank, bounds = dist.get_rank(), BOUNDS[dist.get_world_size()]
-    own = slice(bounds[rank], bounds[rank + 1])
+    local_rows = slice(bounds[rank], bounds[rank + 1])
     views, ids = make_batch(case.dtype)
-    views = {name: paddle.to_tensor(views[name][own]) for name in loss.views}
+    views = {name: paddle.to_tensor(views[name][local_rows]) for name in loss.views}
 
-    right = gather._GatherRows
+    right_gather = gather._GatherRows
     if case.convention != "right":
         gather._GatherRows, WrongGather.averages = WrongGather, case.convention.startswith("average")
     try:
-        step.forward(views, ids[own], np.arange(ROWS)[own], 7)
+        step.forward(views, ids[local_rows], np.arange(ROWS)[local_rows], 7)
         step.backward()
     finally:
-        gather._GatherRows = right
+        gather._GatherRows = right_gather
     return {name: value.grad.numpy() for name, value in model.named_parameters() if value.grad is not None}
 
 
 def main(folder, cases):
-    """One of the ranks."""
+    """Compute the gradients of cases as one of the ranks."""
     rank, _ = join_ranks()
-    found = {f"{case}/{name}": value for case in cases for name, value in compute_gradients(CASES[case]).items()}
-    np.savez(folder / f"rank_{rank}.npz", **found)
+    arrays = {}
+    for case in cases:
+        arrays |= {f"{case}/{name}": value for name, value in compute_gradients(CASES[case]).items()}
+    np.savez(folder / f"rank_{rank}.npz", **arrays)

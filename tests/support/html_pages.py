@@ -1,4 +1,4 @@
-"""What tests look at in a page."""
+"""A parser of HTML pages for tests: tags, text, and the lines of charts."""
 
 import re
 from html.parser import HTMLParser
@@ -7,7 +7,7 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Reads a page into (tag, attributes) and text, and notices tags that do not nest."""
+    """Tags with their attributes, and the text of a page; tags that do not nest fail the test."""
 
     def __init__(self, html):
         super().__init__()
@@ -30,14 +30,20 @@ class Page(HTMLParser):
     def handle_data(self, data):
         self.text.append(data)
 
-    def all(self, tag, **wanted):
-        found = [attributes for name, attributes in self.tags if name == tag]
-        return [a for a in found if all(a.get(key.rstrip("_")) == value for key, value in wanted.items())]
+    def find_all(self, tag, **values):
+        """Return the attributes of all tags of a name whose attributes have these values; `class_` means class."""
+        tags = []
+        for name, attributes in self.tags:
+            if name == tag and all(attributes.get(key.rstrip("_")) == value for key, value in values.items()):
+                tags.append(attributes)
+        return tags
 
 
 def read_chart_lines(html, chart):
-    """The points of every line of one chart, in the chart's own units."""
+    """Return the points of every line of a chart, in the chart's units."""
     svg = re.search(rf'<svg[^>]*aria-label="{chart}".*?</svg>', html, re.DOTALL).group()
-    paths = re.findall(r'<path class="line[^"]*" d="([^"]*)"', svg)
-    points = [re.findall(r"[ML]([\d.]+) ([\d.]+)", path) for path in paths]
-    return [[(float(x), float(y)) for x, y in line] for line in points]
+    lines = []
+    for path in re.findall(r'<path class="line[^"]*" d="([^"]*)"', svg):
+        points = re.findall(r"[ML]([\d.]+) ([\d.]+)", path)
+        lines.append([(float(x), float(y)) for x, y in points])
+    return lines

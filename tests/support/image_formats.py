@@ -1,4 +1,4 @@
-"""An image in every format that is read, and what forbids OpenCV to decode it."""
+"""An image in every format that the package reads, and a guard against decoding by OpenCV."""
 
 import io
 
@@ -15,8 +15,9 @@ def make_smooth_image(height=48, width=64, channels=3):
 
 
 def encode_image(image, kind="PNG", **options):
-    """Return a Pillow image, or pixels, as a file's bytes."""
-    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    """Return the bytes of a file of a Pillow image or of pixels."""
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(image)
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -39,7 +40,7 @@ FILES = {
 
 
 def forbid_opencv(monkeypatch):
-    """Fail the test where OpenCV is asked to decode, whose own libraries have known holes."""
+    """Fail the test if OpenCV decodes an image: the libraries that it brings have known holes."""
     readers = {name for name in dir(cv2) if name.startswith(("imdecode", "imread", "imcount"))}
     assert {"imdecode", "imread"} <= readers
     for name in readers:

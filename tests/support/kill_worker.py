@@ -1,10 +1,10 @@
-"""A training process that is killed: by the test, or by itself at a moment that is hard to hit from outside."""
+"""A training process that is killed by the test, or kills itself at a moment that is hard to hit from outside."""
 
 import os
 import signal
 import time
 
-import visualdl  # noqa: F401  # a run imports it late; here it is imported once, by the server of all these processes
+import visualdl  # noqa: F401  # a run imports it late; imported here, the server of these processes does so once
 
 from ernie_vil2.config import load_config
 from ernie_vil2.training import checkpoint
@@ -13,19 +13,19 @@ from ernie_vil2.training.trainer import Trainer
 
 
 def train(overrides, killed_in=None, pause=0.0):
-    """Goes on with a run.
+    """Continue a run.
 
     Args:
-        killed_in: a function of `checkpoint`: where it is called, the process is killed.
+        killed_in: the name of a function of `checkpoint`; calling it kills the process.
         pause: seconds after each record of the log, so that a kill from outside comes before the end.
     """
     if killed_in:
         setattr(checkpoint, killed_in, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     write = RunLog.write
 
-    def slowly(log, *record):
+    def write_slowly(log, *record):
         write(log, *record)
         time.sleep(pause)
 
-    RunLog.write = slowly
+    RunLog.write = write_slowly
     Trainer(load_config(None, overrides), resume=True).fit()

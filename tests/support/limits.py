@@ -5,18 +5,20 @@ import time
 from hypothesis import settings
 
 PATIENCE = 600
-"""Seconds that a test waits for what another process does: ten times what a busy machine needs."""
+"""Seconds that a test waits for another process or thread: ten times what a busy machine needs."""
 
 
 def wait_until(condition):
     """Wait for a condition to become true."""
     start = time.monotonic()
     while not condition():
-        assert time.monotonic() - start < PATIENCE, "this does not come"
+        assert time.monotonic() - start < PATIENCE, "the condition does not become true"
         time.sleep(0.01)
 
 
 def limit_examples(count):
-    """Settings of a test of so many examples, and of at most those of the profile "fast" with --fast."""
-    fast = settings.get_profile("fast").max_examples
-    return settings(max_examples=min(count, fast) if settings.default.max_examples == fast else count)
+    """Return the settings of a test with this many examples; with --fast at most as many as its profile has."""
+    fast_count = settings.get_profile("fast").max_examples
+    if settings.default.max_examples == fast_count:
+        count = min(count, fast_count)
+    return settings(max_examples=count)

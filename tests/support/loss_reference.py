@@ -1,11 +1,11 @@
-"""InfoNCE, the sigmoid loss and their gradients in NumPy, written from the formulas."""
+"""InfoNCE, the sigmoid loss and their gradients in NumPy, as the formulas say."""
 
 import numpy as np
 import paddle
 
 
 def compute_info_nce(rows, columns, scale, offset, same, duplicates):
-    """Loss of every row and the gradients of their sum with respect to rows, columns and scale.
+    """Return the loss of every row, and the gradients of their sum with respect to rows, columns and scale.
 
     With p the softmax over the columns that count and t uniform over the positives, the loss of a row is
     log(sum exp(s)) - t.s, so its gradient with respect to the logits s is p - t.
@@ -14,50 +14,53 @@ def compute_info_nce(rows, columns, scale, offset, same, duplicates):
 
 
 def compute_scale_gradient(rows, columns, scale, block=256):
-    """The last of `reference` for distinct samples, a block of rows at a time: the logits of all need not fit."""
-    own = np.eye(len(columns), dtype=bool)
-    return sum(
-        compute_info_nce(rows[first : first + block], columns, scale, first, own[first : first + block], "ignored")[-1]
-        for first in range(0, len(rows), block)
-    )
+    """Return the gradient with respect to the scale for distinct samples, in blocks: not all logits need to fit."""
+    same = np.eye(len(columns), dtype=bool)
+    gradient = 0
+    for start in range(0, len(rows), block):
+        end = start + block
+        *_, block_gradient = compute_info_nce(rows[start:end], columns, scale, start, same[start:end], "ignored")
+        gradient += block_gradient
+    return gradient
 
 
 def compute_weighted_info_nce(rows, columns, scale, offset, same, duplicates, weights):
-    """`reference` for the sum of the losses times the weights `[B]` instead of the sum."""
+    """Return what `compute_info_nce` does, with gradients of the weighted sum of the losses; weights are `[B]`."""
     cosines = rows @ columns.T
-    own = np.eye(len(columns), dtype=bool)[offset : offset + len(rows)]
-    counts = ~same | own if duplicates == "masked" else np.ones_like(own)
-    positives = same | own if duplicates == "positives" else own
+    diagonal = np.eye(len(columns), dtype=bool)[offset : offset + len(rows)]  # [B, N], the pairs of the samples
+    in_softmax = ~same | diagonal if duplicates == "masked" else np.ones_like(diagonal)
+    positives = same | diagonal if duplicates == "positives" else diagonal
     logits = scale * cosines
-    # Relative to the own logit, and without it in the sum, so that small losses keep their digits.
-    exponents = logits - logits[own][:, None]
-    counted = np.where(counts, exponents, -np.inf)
-    top = counted.max(axis=1, keepdims=True)
-    exps = np.exp(counted - top)
-    others = (exps * ~own).sum(axis=1)
+    # Relative to the logit of the pair, and without it in the sum, so that small losses keep their digits.
+    exponents = logits - logits[diagonal][:, None]
+    masked_exponents = np.where(in_softmax, exponents, -np.inf)
+    top = masked_exponents.max(axis=1, keepdims=True)
+    exps = np.exp(masked_exponents - top)
+    off_diagonal_sum = (exps * ~diagonal).sum(axis=1)
     target = positives / positives.sum(axis=1, keepdims=True)
-    with np.errstate(divide="ignore"):  # where there are no others
-        losses = np.logaddexp(0, np.log(others) + top[:, 0]) - (target * exponents).sum(axis=1)
+    with np.errstate(divide="ignore"):  # the sum is 0 where the pair stands alone
+        losses = np.logaddexp(0, np.log(off_diagonal_sum) + top[:, 0]) - (target * exponents).sum(axis=1)
     grad_logits = exps / exps.sum(axis=1, keepdims=True) - target
     if duplicates != "positives":
-        grad_logits[own] = -others / exps.sum(axis=1)
+        # p - 1 of the pair, without the difference of two numbers near 1.
+        grad_logits[diagonal] = -off_diagonal_sum / exps.sum(axis=1)
     grad_logits *= weights[:, None]
     return losses, scale * grad_logits @ columns, scale * grad_logits.T @ rows, (grad_logits * cosines).sum()
 
 
 def compute_sigmoid_loss(rows, columns, scale, bias, offset, same, duplicates, weights):
-    """SigLIP's loss of every row, and the gradients of their sum times the weights in rows, columns, scale and bias.
+    """Return SigLIP's loss of every row, and the gradients of their weighted sum in rows, columns, scale and bias.
 
     With z = 1 for a positive and -1 for a negative, an entry costs -log sigmoid(z * (scale * cosine + bias)).
     """
     cosines = rows @ columns.T
-    own = np.eye(len(columns), dtype=bool)[offset : offset + len(rows)]
-    positive = own | same if duplicates == "positives" else own
-    counts = ~same | own if duplicates == "masked" else np.ones_like(own)
-    z = np.where(positive, 1.0, -1.0)
+    diagonal = np.eye(len(columns), dtype=bool)[offset : offset + len(rows)]
+    positives = diagonal | same if duplicates == "positives" else diagonal
+    in_sum = ~same | diagonal if duplicates == "masked" else np.ones_like(diagonal)
+    z = np.where(positives, 1.0, -1.0)
     exponents = -z * (scale * cosines + bias)
-    losses = np.logaddexp(0, exponents) * counts
-    grad_logits = -z / (1 + np.exp(-exponents)) * counts * weights[:, None]
+    losses = np.logaddexp(0, exponents) * in_sum
+    grad_logits = -z / (1 + np.exp(-exponents)) * in_sum * weights[:, None]
     return (
         losses.sum(axis=1),
         scale * grad_logits @ columns,
@@ -73,15 +76,17 @@ def draw_unit_rows(rng, count, width):
 
 
 def find_shared_ids(row_ids, column_ids):
-    """Which rows and columns have an id of either kind in common, `[B, N]`."""
+    """Return which rows and columns share an id of either kind, `[B, N]`."""
     return (row_ids[:, None] == column_ids[None]).any(axis=-1)
 
 
 def compute_weighted_gradients(loss, arrays, weights, dtype="float64"):
-    """The losses each way that `loss` gives for the arrays, and the gradients of their sum times the weights."""
+    """Return the losses of both directions for the arrays, and the gradients of their weighted sum."""
     leaves = [paddle.to_tensor(np.asarray(array, dtype), stop_gradient=False) for array in arrays]
-    ways = loss(*leaves)
-    products = [(way * paddle.to_tensor(np.asarray(w, dtype))).sum() for way, w in zip(ways, weights, strict=True)]
-    paddle.add_n(products).backward()
+    losses = loss(*leaves)
+    weighted_sums = []
+    for direction_losses, direction_weights in zip(losses, weights, strict=True):
+        weighted_sums.append((direction_losses * paddle.to_tensor(np.asarray(direction_weights, dtype))).sum())
+    paddle.add_n(weighted_sums).backward()
     gradients = [leaf.grad.numpy() for leaf in leaves if leaf.grad is not None]
-    return [way.numpy() for way in ways], gradients
+    return [direction_losses.numpy() for direction_losses in losses], gradients

@@ -1,4 +1,4 @@
-"""A server on 127.0.0.1 that holds files, and misbehaves as the first part of a path says: `/503/a.tar`."""
+"""A file server on 127.0.0.1 that misbehaves as the first folder of a path says: `/503/a.tar`."""
 
 import contextlib
 import threading
@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-STALL = threading.Event()  # nobody sets it: who waits for it gives up
+STALL = threading.Event()  # is never set: waiting for it is a stall
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -19,20 +19,20 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         _, manner, name = self.path.partition("?")[0].split("/")
         manner = self.server.manners.get(name, manner)
-        content, got = self.server.files.get(name), self.command == "GET"
-        with self.server.counting:
-            self.server.asked[self.command, manner] += 1
-            if "-then-" in manner:  # so often, and then well
+        content = self.server.files.get(name)
+        with self.server.count_lock:
+            self.server.request_counts[self.command, manner] += 1
+            if "-then-" in manner:  # "503-then-2": two requests misbehave, later ones do not
                 manner, times = manner.split("-then-")
-                if self.server.asked[self.command, self.path] >= int(times):
+                if self.server.request_counts[self.command, self.path] >= int(times):
                     manner = "well"
-                self.server.asked[self.command, self.path] += 1
+                self.server.request_counts[self.command, self.path] += 1
         if content is None:
             manner = "404"
-        with contextlib.suppress(OSError):  # who asked has given up
-            self.answer(manner, content, got)
+        with contextlib.suppress(OSError):  # the client has given up
+            self.answer(manner, content, has_body=self.command == "GET")
 
-    def answer(self, manner, content, got):
+    def answer(self, manner, content, has_body):
         if manner.isdigit():
             self.send_response(int(manner))
             self.send_header("Location", self.path)
@@ -44,7 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
             if manner not in ("endless", "unannounced"):
                 self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if not got:
+            if not has_body:
                 return
             if manner in ("well", "unannounced"):
                 self.wfile.write(content)
@@ -63,20 +63,24 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class MisbehavingServer(ThreadingHTTPServer):
-    """Serves `files` by their names; `asked` counts by (command, manner). As a context it runs, with its `address`.
+    """Server of files; it runs within a `with` block.
 
-    `manners` of a file by its name come before that of the path.
+    Attributes:
+        files: name -> content.
+        manners: name -> how the server misbehaves for this file; it goes before the manner in the path.
+        request_counts: (method, manner) -> number of requests.
+        address: its URL, without a slash at the end.
     """
 
     daemon_threads, block_on_close = True, False
 
     def __init__(self, **files):
-        """`_` in a name is the dot."""
+        """Make a server of files; `_` in a name stands for the dot."""
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = {name.replace("_", "."): content for name, content in files.items()}
         self.manners = {}
-        self.asked = Counter()
-        self.counting = threading.Lock()  # of the threads that answer
+        self.request_counts = Counter()
+        self.count_lock = threading.Lock()  # every request is answered in a thread of its own
         self.address = f"http://127.0.0.1:{self.server_port}"
 
     def __enter__(self):
@@ -89,5 +93,5 @@ class MisbehavingServer(ThreadingHTTPServer):
 
 
 def start_serving(server):
-    """Let a server answer, in a thread."""
+    """Answer the requests to a server in a thread."""
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()

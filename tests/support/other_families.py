@@ -1,6 +1,7 @@
-"""Folders of other people's dual encoders with what their own code computes; see tests/fixtures/others/README.md.
+"""Folders of other people's dual encoders with the results of their authors' code.
 
-The repository carries six; `ERNIE_VIL2_FIXTURES/others`, where that is set, has ten more.
+tests/fixtures/others/README.md describes them. The repository carries six; ten more lie in
+`ERNIE_VIL2_FIXTURES/others` where that is set.
 """
 
 import importlib.util
@@ -29,13 +30,12 @@ EXTRA_FIXTURES = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none"), "others")
 
 
 def find_folders():
-    found = {
-        path.name: path
-        for root in (EXTRA_FIXTURES, FAMILY_FIXTURES)
-        if root.is_dir()
-        for path in sorted(root.iterdir())
-    }
-    return {name: path for name, path in sorted(found.items()) if (path / "expected.npz").is_file()}
+    """Return the folders with expected results by name; a carried folder goes before an extra one of its name."""
+    paths = {}
+    for root in (EXTRA_FIXTURES, FAMILY_FIXTURES):
+        if root.is_dir():
+            paths |= {path.name: path for path in root.iterdir()}
+    return {name: path for name, path in sorted(paths.items()) if (path / "expected.npz").is_file()}
 
 
 FOLDERS = find_folders()
@@ -44,7 +44,7 @@ NAMES_WITH_MARKS = [
     pytest.param(name, marks=() if path.parent == FAMILY_FIXTURES else pytest.mark.slow)
     for name, path in FOLDERS.items()
 ]
-"""Names for tests of which six folders show most: those that the repository does not carry are slow."""
+"""Names for tests that the six carried folders mostly cover: the folders that are not carried are marked slow."""
 
 
 def copy_folder(source, folder, file=None, section=None, **changes):
@@ -75,7 +75,7 @@ def copy_folder(source, folder, file=None, section=None, **changes):
 
 
 def change_arrays(folder, change, file="model.safetensors"):
-    """Replace the arrays in a folder's file by what `change` makes of them."""
+    """Replace the arrays in a folder's file by what `change` returns for them."""
     arrays = {name: np.array(array) for name, array in read_weights(folder / file).items()}
     (folder / file).unlink()  # it may be read-only
     save_file(change(arrays), folder / file)
@@ -89,7 +89,6 @@ def read_expected(name):
 
 
 def build_for_evaluation(stored):
-    """Return the model in evaluation."""
     model, _ = stored.build()
     model.eval()
     return model
@@ -100,11 +99,12 @@ def read_family(name, dialect=None):
 
 
 def make_image_batches(name, patch_size):
-    """The stored pixels as batches of images of one shape `[B, 3, H, W]`, with the rows that each is."""
+    """Return the stored pixels as batches `[B, 3, H, W]` of images of equal shape, with the rows of the images."""
     arrays = read_expected(name)
     pixels = arrays["pixel_values"]
     if pixels.ndim == 4:
         return [(pixels, np.arange(len(pixels)))]
+    # NaFlex stores patches `[N, patch_size * patch_size * 3]` with padding, and the number of rows and columns.
     batches = []
     for patches, row in zip(pixels, arrays.get("pixel_values_rows", np.arange(len(pixels))), strict=True):
         height, width = arrays["spatial_shapes"][row]
@@ -114,36 +114,43 @@ def make_image_batches(name, patch_size):
 
 
 def measure_image_difference(model, name, patch_size):
-    """The largest difference to the authors' image embeddings."""
-    worst = 0.0
+    """Return the largest difference from the authors' image embeddings."""
+    largest = 0.0
     with paddle.no_grad():
         for batch, rows in make_image_batches(name, patch_size):
-            found = model.encode_image(paddle.to_tensor(batch)).numpy()
-            worst = max(worst, np.abs(found - read_expected(name)["image_embeddings"][rows]).max())
-    return worst
+            embeddings = model.encode_image(paddle.to_tensor(batch)).numpy()
+            largest = max(largest, np.abs(embeddings - read_expected(name)["image_embeddings"][rows]).max())
+    return largest
 
 
 def list_inputs(name):
-    """The files of the images, in the order of the embeddings, and the texts."""
+    """Return the image files, in the order of the embeddings, and the texts."""
     folder = FOLDERS[name] / "inputs"
     files = sorted(path for path in folder.iterdir() if path.suffix != ".json")
     return files, json.loads((folder / "texts.json").read_text(encoding="utf-8"))
 
 
 def measure_text_difference(model, name, way=""):
-    """Likewise of texts, from the stored ids."""
+    """Return the largest difference from the authors' text embeddings, for the stored ids.
+
+    Args:
+        way: suffix of the arrays of another way of reading texts, such as "/long"; default: the model's default way.
+    """
     arrays = read_expected(name)
     with paddle.no_grad():
-        found = model.encode_text(paddle.to_tensor(arrays.get(f"input_ids{way}", arrays["input_ids"]))).numpy()
-    return np.abs(found - arrays[f"text_embeddings{way}"]).max()
+        ids = arrays.get(f"input_ids{way}", arrays["input_ids"])
+        embeddings = model.encode_text(paddle.to_tensor(ids)).numpy()
+    return np.abs(embeddings - arrays[f"text_embeddings{way}"]).max()
 
 
 def check_with_authors(folder, fixture, *num_texts):
-    """Check that the authors' own class loads a folder to the embeddings of a fixture; nothing where no Python has it.
+    """Check that the authors' own class loads a folder to the embeddings of a fixture.
+
+    Nothing is checked where no Python has the authors' library.
 
     Args:
         fixture: a folder of the form of tests/fixtures/others.
-        num_texts: for how many texts the authors' tokenizer of the folder makes the ids.
+        num_texts: number of texts whose ids the authors' tokenizer of the folder makes; default: the stored ids.
     """
     if PEERS_PYTHON is None:
         return
@@ -153,4 +160,5 @@ def check_with_authors(folder, fixture, *num_texts):
         pytest.skip(process.stderr.splitlines()[-1])
     assert process.returncode == 0, process.stderr
     differences = json.loads(process.stdout.splitlines()[-1])
+    # Versions of the authors' libraries agree to 2e-7; the nearest other way of computing is 2e-5 away.
     assert max(differences["image_embeddings"], differences["text_embeddings"]) < 2e-6

@@ -35,10 +35,10 @@ def test_the_page_shows_the_views_the_plan_and_the_schedule(mixture):
     found = dry_run(mixture)
     html = (found.folder / "dry_run.html").read_text(encoding="utf-8")
     page = Page(html)
-    assert page.all("script") == page.all("link") == [] and "http" not in html and "url(" not in html
+    assert page.find_all("script") == page.find_all("link") == [] and "http" not in html and "url(" not in html
     text = " ".join(page.text)
     assert "a <b>disc</b>" in text and "50.00% of the stream" in text and "8 steps of 16 take about " in text
-    assert len(page.all("img")) == (16 + 8) * 2  # of the sources, of the second one half the samples; views
+    assert len(page.find_all("img")) == (16 + 8) * 2  # of the sources, of the second one half the samples; views
 
     assert load_config(found.folder / "config.yaml") == mixture
     (line,) = read_chart_lines(html, "Learning rate")
@@ -94,7 +94,7 @@ def test_another_task_shows_what_its_rows_hold(config, tmp_path, task):
     found = dry_run(config(f"Training.task={task}", f"Data.train=[{folder}]", f"Data.val=[{folder}]"))
     html = (found.folder / "dry_run.html").read_text(encoding="utf-8")
     page, text = Page(html), " ".join(Page(html).text)
-    assert len(page.all("img")) % (2 if task == "nlvr2" else 1) == 0 < len(page.all("img"))
+    assert len(page.find_all("img")) % (2 if task == "nlvr2" else 1) == 0 < len(page.find_all("img"))
     assert "statement" in text and "label" in text
     assert not found.would_stop and "no plan: " in found.text
 

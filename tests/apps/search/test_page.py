@@ -49,97 +49,97 @@ def browser(tmp_path):
 
 def test_the_start_shows_images_and_queries_to_click(browser, address):
     browser.open(address)
-    browser.until("document.querySelectorAll('#examples button').length > 3")
+    browser.wait_for("document.querySelectorAll('#examples button').length > 3")
     assert browser.run(HITS) == 24 and "Some images of this index" in browser.run(STATUS)
     asked = browser.run("document.querySelector('#examples button').textContent")
     browser.run("document.querySelector('#examples button').click()")
-    browser.until(f"{HITS} >= 60")
+    browser.wait_for(f"{HITS} >= 60")
     assert browser.run("new URLSearchParams(location.search).get('q')") == asked
 
 
 def test_all_of_it_works_by_the_keyboard(browser, address):
     browser.open(address)
-    browser.until(f"{HITS} > 0")
+    browser.wait_for(f"{HITS} > 0")
     browser.run("document.activeElement.blur()")
     browser.press("/")
     browser.type("blue bar")
-    browser.until(f"{HITS} >= 60")  # as it was typed, without Enter
+    browser.wait_for(f"{HITS} >= 60")  # as it was typed, without Enter
     assert browser.run("location.search") == "?q=blue+bar"
     first = browser.run("document.querySelector('#hits button').textContent")
     assert HOSTILE in first and "price: 3.5" in first
     browser.press("ArrowDown", "ArrowRight", "ArrowLeft")
     assert browser.run(f"{FOCUSED}.hit.id") == "hostile"
     browser.press("Enter")
-    browser.until("document.getElementById('detail').open")
+    browser.wait_for("document.getElementById('detail').open")
     assert browser.run("document.querySelector('#fields a').href") == FIELDS["shop"]
     assert browser.run("document.querySelectorAll('#fields a').length") == 1  # the trap is text
     assert browser.run("document.getElementById('download').href").endswith("image?id=hostile")
-    browser.until("document.querySelectorAll('#tags button').length")
+    browser.wait_for("document.querySelectorAll('#tags button').length")
     browser.press("ArrowRight")
     second = browser.run("document.querySelectorAll('#hits button')[1].hit.id")
     assert browser.run("document.querySelector('#fields dd').textContent") == second
     browser.press("Escape")
-    browser.until(f"!document.getElementById('detail').open && {FOCUSED}.hit.id === {second!r}")
+    browser.wait_for(f"!document.getElementById('detail').open && {FOCUSED}.hit.id === {second!r}")
     browser.press("s")
-    browser.until(f"new URLSearchParams(location.search).get('like') === {second!r}")
-    browser.until(f"{HITS} >= 60")
+    browser.wait_for(f"new URLSearchParams(location.search).get('like') === {second!r}")
+    browser.wait_for(f"{HITS} >= 60")
     assert browser.run("document.title") == "ERNIE-ViL 2.0 search"
 
 
 def test_a_link_is_shared_and_back_works(browser, address):
     browser.open(f"{address}?q=red&threshold=0&where={quote(DISCS)}")
-    browser.until(f"{HITS} && !{STATUS}.includes('searching')")
+    browser.wait_for(f"{HITS} && !{STATUS}.includes('searching')")
     inputs = "document.querySelectorAll('#text, #without, #threshold, #filters select')"
     assert browser.run(f"[...{inputs}].map((one) => one.value)") == ["red", "", "0", '"disc"']
     browser.run("document.getElementById('text').value = 'green'; document.getElementById('form').requestSubmit()")
-    browser.until("location.search.includes('q=green')")
+    browser.wait_for("location.search.includes('q=green')")
     browser.run("history.back()")
-    browser.until("document.getElementById('text').value === 'red'")
-    browser.until("location.search.includes('q=red')")
+    browser.wait_for("document.getElementById('text').value === 'red'")
+    browser.wait_for("location.search.includes('q=red')")
     browser.open(f"{address}?q=red&where={quote(BELOW_4)}")
-    browser.until(f"{HITS} === 1")
+    browser.wait_for(f"{HITS} === 1")
     price = "document.querySelector('#filters select[data-field=price]')"
     assert browser.run(f"{price}.selectedOptions[0].textContent") == "< 4"
     browser.run(f"{price}.value = ''; {price}.dispatchEvent(new Event('change'))")
-    browser.until(f"{HITS} >= 60 && !location.search.includes('where')")
+    browser.wait_for(f"{HITS} >= 60 && !location.search.includes('where')")
     browser.open(f"{address}?q=red&where={quote(UNKNOWN)}")
-    browser.until(f"{STATUS}.includes('prise')")
+    browser.wait_for(f"{STATUS}.includes('prise')")
     browser.errors.clear()  # the browser itself reports answers of 422
 
 
 def test_answers_go_on_as_one_scrolls(browser, address):
     browser.open(f"{address}?q=red")
-    browser.until(f"{HITS} >= 60")
+    browser.wait_for(f"{HITS} >= 60")
     for _ in range(3):
         browser.run("scrollTo(0, document.body.scrollHeight)")
         time.sleep(0.2)
-    browser.until(f"{HITS} === 137")
+    browser.wait_for(f"{HITS} === 137")
     ids = browser.run("[...document.querySelectorAll('#hits button')].map((one) => one.hit.id)")
     assert len(set(ids)) == 137
-    assert browser.until(f"{STATUS}.startsWith('137 images') && {STATUS}")
+    assert browser.wait_for(f"{STATUS}.startsWith('137 images') && {STATUS}")
 
 
 def test_the_calibrated_threshold_is_shown_and_taken(browser, address):
     browser.open(f"{address}?q=red")
-    browser.until("!document.getElementById('calibration').hidden")
+    browser.wait_for("!document.getElementById('calibration').hidden")
     assert browser.run("document.getElementById('calibration').textContent") == "calibrated: 0.25"
     assert browser.run("document.querySelector('#calibrated option').value") == "0.25"
     browser.run("document.getElementById('calibration').click()")
-    browser.until("location.search.includes('threshold=0.25')")
+    browser.wait_for("location.search.includes('threshold=0.25')")
 
 
 @pytest.mark.parametrize(("width", "dark", "language"), [(1280, False, "en-US"), (390, True, "zh-CN")])
 def test_screens_colours_and_languages(tmp_path, address, width, dark, language):
     with Browser(tmp_path / "profile", width, 844, dark, language) as browser:
         browser.open(f"{address}?q=red")
-        browser.until(f"{HITS} >= 60")
+        browser.wait_for(f"{HITS} >= 60")
         assert browser.run("document.documentElement.scrollWidth") <= width
         assert browser.run("document.documentElement.lang") == language[:2]
         assert ("张图片" in browser.run(STATUS)) is (language == "zh-CN")
         colour = browser.run("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, colour[4:-1].split(","))) < 150) is dark
         browser.run("document.querySelector('#hits button').click()")
-        browser.until("document.getElementById('large').complete")
+        browser.wait_for("document.getElementById('large').complete")
         assert browser.run("document.getElementById('detail').getBoundingClientRect().right") <= width
         browser.screenshot(tmp_path / "page.png")
         assert (tmp_path / "page.png").stat().st_size > 5_000 and browser.errors == []
@@ -147,10 +147,10 @@ def test_screens_colours_and_languages(tmp_path, address, width, dark, language)
 
 def test_the_api_page_lists_every_path_and_tries_it(browser, address):
     browser.open(f"{address}docs")
-    browser.until("document.querySelectorAll('form').length > 5")
+    browser.wait_for("document.querySelectorAll('form').length > 5")
     shown = browser.run("document.body.innerText")
     for path in ("GET /api/v1/search", "POST /api/v1/embeddings", "POST /api/v1/search/batch", "GET /health"):
         assert path in shown
     for number in range(browser.run("document.querySelectorAll('form').length")):
         browser.run(f"document.querySelectorAll('form')[{number}].requestSubmit()")
-        browser.until(f"document.querySelectorAll('pre')[{number}].textContent.startsWith('200')")
+        browser.wait_for(f"document.querySelectorAll('pre')[{number}].textContent.startsWith('200')")

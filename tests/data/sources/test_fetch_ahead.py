@@ -68,7 +68,7 @@ def wait_for(condition):
 def test_an_index_counts_shards_without_a_request_for_each(cache):
     with store(50) as server:
         samples = open_sources([f"{server.address}/well/{{0..49}}.tar"])
-        assert len(samples) == 200 and sum(server.asked.values()) <= 2  # for the index, and its size
+        assert len(samples) == 200 and sum(server.request_counts.values()) <= 2  # for the index, and its size
         assert samples[4 * 7 + 1].image_name == "7-1" and cached(cache) == ["7.tar"]
 
 
@@ -88,7 +88,7 @@ def test_a_store_that_fails_for_a_while_costs_no_sample():
         server.manners["0.tar"] = "503-then-9"
         with collect_remarks() as found:
             assert samples[0].image_name == "0-0"
-        assert found == [source.LATE_REMARK] and server.asked["GET", "503-then-9"] == 10
+        assert found == [source.LATE_REMARK] and server.request_counts["GET", "503-then-9"] == 10
         with collect_remarks() as found:
             assert samples[1].image_name == "0-1"
         assert found == []
@@ -102,10 +102,12 @@ def test_shards_are_fetched_once_for_all_before_they_are_read(cache):
             samples.fetch_ahead(1, [0], [])
         wait_for(lambda: all(len(samples._prefetcher._open_files) == 4 for samples in readers))
         assert cached(cache) == ["0.tar", "2.tar", "3.tar", "5.tar"]
-        asked = sum(server.asked.values())
+        asked = sum(server.request_counts.values())
         for samples in readers:
             assert [samples[4 * number].image_name for number in (0, 2, 3, 5)] == ["0-0", "2-0", "3-0", "5-0"]
-        assert sum(server.asked.values()) == asked and server.asked["GET", "well"] <= 4 + 2 * 3  # and the indexes
+        assert (
+            sum(server.request_counts.values()) == asked and server.request_counts["GET", "well"] <= 4 + 2 * 3
+        )  # and the indexes
 
 
 def test_the_stream_names_the_window_that_is_read_and_the_next(cache):

@@ -90,7 +90,7 @@ def test_request_is_repeated_only_where_that_helps(cache, manner, fault, num_req
         else:
             with file.open() as opened:
                 assert opened.read() == SHARD
-    assert max(count for (_, path), count in server.asked.items() if path == manner) == num_requests
+    assert max(count for (_, path), count in server.request_counts.items() if path == manner) == num_requests
 
 
 @pytest.mark.parametrize("manner", ["endless", "unannounced"])
@@ -105,7 +105,7 @@ def test_request_is_not_repeated_after_the_deadline(monkeypatch):
     monkeypatch.setattr(remote, "REQUEST_DEADLINE", -1)
     with MisbehavingServer(a_tar=SHARD) as server, pytest.raises(FetchError, match="503 .*attempts made: 1"):
         RemoteFile(f"{server.address}/503/a.tar").open()
-    assert server.asked["GET", "503"] == 1
+    assert server.request_counts["GET", "503"] == 1
 
 
 def test_short_download_is_repeated_and_then_reported(cache, monkeypatch):
