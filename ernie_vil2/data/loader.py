@@ -17,7 +17,7 @@ from ernie_vil2.data.loader_workers import Arrays, RowLayout, fill_batches
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.device.transfers import uploaded
+from ernie_vil2.device.transfers import upload_batches
 
 Batch = dict[str, Any]
 
@@ -230,7 +230,7 @@ def load_batches(
         for arrays, reports in _fill(rows, config, size, positions):
             yield _assemble_batch(rows, arrays, reports, first_row)
 
-    for tensors, batch in uploaded(assemble()):
+    for tensors, batch in upload_batches(assemble()):
         yield batch | tensors
 
 

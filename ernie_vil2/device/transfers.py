@@ -1,7 +1,7 @@
 """Transfers between host and device that nobody waits for.
 
-On GPUs they go by way of pinned memory and on a stream of their own, so that they run while the device computes; on CPU
-there is nothing to wait for, and each is a plain call.
+On a GPU they use pinned memory and a stream of their own, so that they run while the device computes. On a CPU nothing
+has to be copied, and each transfer is a plain call.
 """
 
 import ctypes
@@ -12,141 +12,165 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import paddle
+
+# As of Paddle 3.3.1, only this undocumented module copies on a stream of its own. Paddle's public functions copy on the
+# stream that computes, where a copy waits for everything queued before it.
 from paddle.incubate.tensor import manipulation
 
 T = TypeVar("T")
 Arrays = Mapping[str, np.ndarray]
 
-READY = 2  # batches in pinned memory that wait for their copy
-SLOTS = READY + 2  # pinned memory of so many batches: one more is on its way to the device, and one is filled
-GRACE = 5.0  # seconds that a thread which fills slots has to end
+# Batches in pinned memory that are ready to be copied. More take more pinned memory; fewer leave no reserve for a batch
+# that takes longer to load.
+NUM_READY = 2
+# Batches for which there is pinned memory: besides the ready ones, one is being copied and one is being filled.
+NUM_SLOTS = NUM_READY + 2
+# Seconds that the thread which fills slots has to end; a loader process that hangs must not stop the end of a run.
+_STOP_PATIENCE = 5.0
+# Seconds after which that thread looks whether it should stop while it waits for room in the queue.
+_POLL_INTERVAL = 0.1
 
 
 class Gpu:
-    """Paddle's current GPU, which copies on a stream of its own; not for two threads at once.
+    """Paddle's current GPU with a stream for copies; two threads must not use an instance at the same time.
 
-    A copy that has been begun has `cuda_wait`, for which what is queued on the device from then on waits, and
-    `cpu_wait`, for which the thread does.
+    Copies are represented by Paddle's objects: `copy.cuda_wait()` makes everything that is queued on the device later
+    wait for the copy, `copy.cpu_wait()` makes the calling thread wait.
     """
 
     def __init__(self) -> None:
         self._stream = manipulation.create_async_load()
-        self.down(paddle.zeros([1]))  # Paddle takes the device from the first copy, which has to be this way
+        # Paddle (3.3.1) initialises the stream with the device of the first tensor, which must go to the host.
+        self.start_download(paddle.zeros([1]))
 
-    def pinned(self, array: np.ndarray) -> paddle.Tensor:
-        """Memory of the host for such an array that the device reads by itself."""
+    def allocate_pinned(self, array: np.ndarray) -> paddle.Tensor:
+        """Return host memory with the content of an array, which the device can read by itself."""
         return paddle.to_tensor(array, place=paddle.CUDAPinnedPlace())
 
-    def up(self, pinned: paddle.Tensor) -> tuple[paddle.Tensor, Any]:
-        """Begins to copy pinned memory to the device, after what has been queued on the device so far."""
+    def start_upload(self, pinned: paddle.Tensor) -> tuple[paddle.Tensor, Any]:
+        """Start to copy pinned memory to the device, after everything that is queued on the device now."""
         return manipulation.async_reload(pinned, self._stream)
 
-    def down(self, tensor: paddle.Tensor) -> tuple[paddle.Tensor, Any]:
-        """Begins to copy a tensor to pinned memory, likewise."""
+    def start_download(self, tensor: paddle.Tensor) -> tuple[paddle.Tensor, Any]:
+        """Start to copy a tensor to pinned memory, after everything that is queued on the device now."""
         return manipulation.async_offload(tensor, self._stream)
 
 
 @cache
-def _gpu(name: str, what: str) -> Gpu:
+def _open_gpu(name: str, purpose: Literal["batches", "values"]) -> Gpu:
     return Gpu()
 
 
-def current_device(what: str) -> Gpu | None:
-    """What copies `batches`, or `values`, which do not wait for them, for Paddle's current device; None for a CPU."""
+def _current_gpu(purpose: Literal["batches", "values"]) -> Gpu | None:
+    """Return Paddle's current GPU, or None for a CPU; small `values` do not wait for `batches` on its streams."""
     name = paddle.get_device()
-    return None if name == "cpu" else _gpu(name, what)
+    return None if name == "cpu" else _open_gpu(name, purpose)
 
 
-def fetched(tensor: paddle.Tensor, device: Gpu | None = None) -> Callable[[], np.ndarray]:
-    """Begins to bring a tensor to the host, which is not changed in place from then on, by a device or the current one;
-    what gives the array waits for this copy, and not for what has been queued on the device since."""
-    device = device or current_device("values")
+def start_host_copy(tensor: paddle.Tensor, device: Gpu | None = None) -> Callable[[], np.ndarray]:
+    """Start to copy a tensor to the host.
+
+    Args:
+        tensor: the tensor; it must not be changed in place any more.
+        device: GPU of the tensor; None: Paddle's current device.
+
+    Returns:
+        A function that waits for this copy, but not for anything queued on the device meanwhile, and returns the array.
+    """
+    device = device or _current_gpu("values")
     if device is None:
         return tensor.numpy
-    copied, copy = device.down(tensor)
+    host_tensor, copy = device.start_download(tensor)
 
-    def array() -> np.ndarray:
+    def wait_for_array() -> np.ndarray:
         copy.cpu_wait()
-        return copied.numpy()
+        return host_tensor.numpy()
 
-    return array
+    return wait_for_array
 
 
 class Sender:
-    """Sends small arrays, one for each step: neither the host waits, nor what the device still computes."""
+    """Sends small arrays to the device, one for each step; neither the host nor computations in progress wait."""
 
     def __init__(self, device: Gpu | None = None):
-        device = device or current_device("values")
-        self._slots = itertools.cycle([_Slot(device) for _ in range(SLOTS)]) if device else None
+        device = device or _current_gpu("values")
+        self._slots = itertools.cycle([_Slot(device) for _ in range(NUM_SLOTS)]) if device else None
 
     def __call__(self, array: np.ndarray) -> paddle.Tensor:
-        """An array on the device, for what is computed from now on."""
+        """Return an array on the device, for computations that are queued from now on."""
         if self._slots is None:
             return paddle.to_tensor(array)
         slot = next(self._slots)
-        slot.fill({"": array})
-        slot.send()
-        return slot.tensors()[""]
+        slot.fill({"array": array})
+        slot.start_upload()
+        return slot.take_tensors()["array"]
 
 
-def uploaded(
+def upload_batches(
     batches: Generator[tuple[Arrays, T], None, None], device: Gpu | None = None
 ) -> Iterator[tuple[dict[str, paddle.Tensor], T]]:
-    """Batches on the device, in order: the next one goes up while what is made of this one is computed.
+    """Yield batches on the device in order; the next batch is copied while the device computes with this one.
 
-    A thread asks for them ahead and copies them into pinned slots; an error in it is raised where its batch
-    would have come. The first is asked for by the caller's thread, whose child the processes that make batches become.
+    A thread requests batches ahead and copies them into pinned slots; an error in it is raised at the position of its
+    batch. The first batch is requested by the calling thread, which therefore starts the processes that make batches:
+    Linux ends these with the thread that started them (see `launch.end_with_parent`).
 
     Args:
-        batches: arrays by name, which hold until the next batch is asked for, and what goes with them.
-        device: as for `fetched`.
+        batches: arrays by name, which may be overwritten when the next batch is requested, and any further content.
+        device: GPU to copy to; None: Paddle's current device.
     """
-    device = device or current_device("batches")
+    device = device or _current_gpu("batches")
     if device is None:
-        for arrays, rest in batches:
-            yield {name: paddle.to_tensor(array) for name, array in arrays.items()}, rest
+        for arrays, content in batches:
+            yield {name: paddle.to_tensor(array) for name, array in arrays.items()}, content
         return
-    first = next(batches, None)
-    if first is None:
+
+    first_batch = next(batches, None)
+    if first_batch is None:
         return
-    filler, begun = _Filler(itertools.chain([first], batches), batches.close, device), deque[Any]()
+    filler = _SlotFiller(itertools.chain([first_batch], batches), batches.close, device)
     filler.start()
+    uploading = deque[Any]()  # at most one item: the batch after the one that is yielded
     try:
         while True:
-            begun = begun or deque([filler.next()])
-            item = begun.popleft()
+            if not uploading:
+                uploading.append(filler.wait_for_item())
+            item = uploading.popleft()
             if item is None:
                 return
             if isinstance(item, Exception):
                 raise item
-            slot, rest = item
-            if filler.is_ready():  # now, as its copy waits for what is computed by then, and the next step is not yet
-                begun.append(filler.next())
-            yield slot.tensors(), rest
+            slot, content = item
+            # The next copy starts before this batch is yielded: it waits for everything queued on the device so far,
+            # and the step with this batch is not queued yet.
+            if filler.is_ready():
+                uploading.append(filler.wait_for_item())
+            yield slot.take_tensors(), content
     finally:
         filler.stop()
 
 
-class _Filler(threading.Thread):
-    """Fills slots with batches, one after the other, until it is stopped; `close` ends what makes them."""
+class _SlotFiller(threading.Thread):
+    """Thread that fills slots with batches until it is stopped; then it calls `close`, which ends their source."""
 
     def __init__(self, batches: Iterator[tuple[Arrays, Any]], close: Callable[[], None], device: Gpu):
         super().__init__(daemon=True)
         self._batches, self._close = batches, close
-        self._slots = itertools.cycle([_Slot(device) for _ in range(SLOTS)])
-        self._filled: queue.Queue = queue.Queue(READY)
-        self._stopped = threading.Event()
+        self._slots = itertools.cycle([_Slot(device) for _ in range(NUM_SLOTS)])
+        self._items: queue.Queue = queue.Queue(NUM_READY)
+        self._should_stop = threading.Event()
 
     def run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the main thread
+        # Signals are handled by the main thread, whose system calls they have to interrupt.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            for slot, (arrays, rest) in zip(self._slots, self._batches, strict=False):
+            for slot, (arrays, content) in zip(self._slots, self._batches, strict=False):
                 slot.fill(arrays)
-                if not self._put((slot, rest)):
+                if not self._put((slot, content)):
                     break
             self._put(None)
         except Exception as error:
@@ -155,76 +179,80 @@ class _Filler(threading.Thread):
             self._close()
 
     def _put(self, item: Any) -> bool:
-        """False where nobody wants it any more."""
-        while not self._stopped.is_set():
+        """Wait for room and put an item into the queue; return False if the thread should stop instead."""
+        while not self._should_stop.is_set():
             try:
-                self._filled.put(item, timeout=0.1)
+                self._items.put(item, timeout=_POLL_INTERVAL)
                 return True
             except queue.Full:
                 pass
         return False
 
     def is_ready(self) -> bool:
-        """Whether `next` need not wait."""
-        return not self._filled.empty()
+        """Return whether `wait_for_item` returns at once."""
+        return not self._items.empty()
 
-    def next(self) -> Any:
-        """The next slot, whose copy is begun, with what goes with it; or an error instead; None at the end."""
-        item = self._filled.get()
+    def wait_for_item(self) -> Any:
+        """Return the next slot, whose upload has been started, and its content; an error; or None at the end."""
+        item = self._items.get()
         if isinstance(item, tuple):
-            item[0].send()
+            slot, _ = item
+            slot.start_upload()
         return item
 
     def stop(self) -> None:
-        """Lets it end: the processes that make batches too, unless one of them is waited for just then."""
-        self._stopped.set()
-        self.join(GRACE)
+        """Let the thread end, and the processes that make batches, unless it is waiting for one of them."""
+        self._should_stop.set()
+        self.join(_STOP_PATIENCE)
 
 
 class _Slot:
-    """Pinned memory of a batch, which grows with what is put into it."""
+    """Pinned memory of one batch; it grows to the largest arrays that are put into it."""
 
     def __init__(self, device: Gpu):
         self._device = device
-        self._memory: dict[str, _Pinned] = {}
-        self._filled: list[str] = []
+        self._memory: dict[str, _PinnedMemory] = {}
+        self._names: list[str] = []
         self._copies: list[Any] = []
         self._tensors: dict[str, paddle.Tensor] = {}
 
     def fill(self, arrays: Arrays) -> None:
-        """Takes arrays in, once the copies of the last ones are made."""
+        """Copy arrays into the slot, after the copies of its previous content have finished."""
         for copy in self._copies:
             copy.cpu_wait()
-        self._filled = list(arrays)
+        self._names = list(arrays)
         for name, array in arrays.items():
-            if name not in self._memory or self._memory[name].size < array.nbytes:
-                self._memory[name] = _Pinned(self._device.pinned(array))
-            self._memory[name].hold(array)
+            if name not in self._memory or self._memory[name].num_bytes < array.nbytes:
+                self._memory[name] = _PinnedMemory(self._device.allocate_pinned(array))
+            self._memory[name].write(array)
 
-    def send(self) -> None:
-        """Begins to copy them to the device."""
-        begun = {name: self._device.up(self._memory[name].tensor) for name in self._filled}
-        self._tensors = {name: tensor for name, (tensor, _) in begun.items()}
-        self._copies = [copy for _, copy in begun.values()]
+    def start_upload(self) -> None:
+        """Start to copy the arrays to the device."""
+        self._tensors, self._copies = {}, []
+        for name in self._names:
+            tensor, copy = self._device.start_upload(self._memory[name].tensor)
+            self._tensors[name] = tensor
+            self._copies.append(copy)
 
-    def tensors(self) -> dict[str, paddle.Tensor]:
-        """Those on the device, for what is computed from now on. They are the caller's."""
+    def take_tensors(self) -> dict[str, paddle.Tensor]:
+        """Return the tensors on the device, for computations that are queued from now on; the slot forgets them."""
         for copy in self._copies:
             copy.cuda_wait()
         tensors, self._tensors = self._tensors, {}
         return tensors
 
 
-class _Pinned:
-    """A tensor on the host as memory: of arrays of its type that are no larger than the one that it was made of, whose
-    bytes `size` says."""
+class _PinnedMemory:
+    """Host tensor that is used as memory for arrays of its type with at most `num_bytes` bytes."""
 
     def __init__(self, tensor: paddle.Tensor):
-        self.tensor, self.size = tensor, tensor.size * tensor.element_size()
-        memory = (ctypes.c_ubyte * self.size).from_address(tensor.data_ptr())
+        self.tensor, self.num_bytes = tensor, tensor.size * tensor.element_size()
+        # A view of the tensor's memory for NumPy: `Tensor.numpy()` would copy it.
+        memory = (ctypes.c_ubyte * self.num_bytes).from_address(tensor.data_ptr())
         self._bytes = np.frombuffer(memoryview(memory).cast("B"), np.uint8)
 
-    def hold(self, array: np.ndarray) -> None:
-        """By NumPy, which lets other threads run meanwhile."""
+    def write(self, array: np.ndarray) -> None:
+        # NumPy copies without the interpreter lock, so that the main thread goes on meanwhile.
         np.copyto(self._bytes[: array.nbytes].view(array.dtype).reshape(array.shape), array)
+        # Private, as of Paddle 3.3.1: nothing public gives a tensor a smaller shape without allocating it again.
         self.tensor.value().get_tensor()._set_dims(list(array.shape))

@@ -8,7 +8,7 @@ import paddle
 import paddle.distributed as dist
 from paddle.autograd import PyLayer
 
-from ernie_vil2.device.transfers import fetched
+from ernie_vil2.device.transfers import start_host_copy
 from ernie_vil2.parallel import collectives
 
 
@@ -36,7 +36,7 @@ def gather_ids(
     if dist.get_world_size() == 1:
         return lambda: (ids, host_ids, [num_rows])
     gathered = collectives.all_gather(_pad(ids, capacity, -1))  # [ranks * capacity, K]
-    wait_for_host_copy = fetched(gathered)
+    wait_for_host_copy = start_host_copy(gathered)
 
     def finish() -> tuple[paddle.Tensor, np.ndarray, list[int]]:
         padded_host_ids = wait_for_host_copy()

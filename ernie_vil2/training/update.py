@@ -23,7 +23,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.loader import Batch
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.device.launch import STOP_EXIT_CODES, CtrlCDetector, find_stop_signals, leave_closed_terminal
-from ernie_vil2.device.transfers import fetched
+from ernie_vil2.device.transfers import start_host_copy
 from ernie_vil2.io.files import save_arrays, write_json
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.io.terminal import RunError, pluralize
@@ -388,7 +388,7 @@ class Update:
         squared_norms = squared_norms / self._scaler.scale(paddle.ones([])) ** 2
         values = self._sum_over_ranks([*local_losses.values(), squared_norms.sum()])
         self._pending = _PendingStep(
-            step + 1, batch, local_losses, parameters, squared_norms, statistics, fetched(values)
+            step + 1, batch, local_losses, parameters, squared_norms, statistics, start_host_copy(values)
         )
 
         if self._skips_steps or self._scaler.is_enable():

@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.device.transfers import SLOTS, Sender, fetched, uploaded
+from ernie_vil2.device.transfers import NUM_SLOTS, Sender, start_host_copy, upload_batches
 from tests.support.limits import PATIENCE
 
 
@@ -36,17 +36,17 @@ class LateDevice:
     def __init__(self):
         self.begun, self.waits, self.allocated = [], [], 0
 
-    def pinned(self, array):
+    def allocate_pinned(self, array):
         self.allocated += 1
         return paddle.to_tensor(array)
 
-    def up(self, pinned):
+    def start_upload(self, pinned):
         assert threading.current_thread() is threading.main_thread()
         target = paddle.zeros(pinned.shape, pinned.dtype)
         self.begun.append(target)
         return target, LateCopy(pinned, target, self.waits)
 
-    down = up
+    start_download = start_upload
 
 
 def batches(count, closed=None, fails_at=None):
@@ -81,14 +81,14 @@ def device(request):
 def test_batches_come_in_order_and_none_is_overwritten(device, pause):
     """Not those that were handed out before either: a step may still be computed of them."""
     earlier = []
-    for tensors, number in uploaded(batches(20), device):
+    for tensors, number in upload_batches(batches(20), device):
         time.sleep(pause)
         earlier.append(tensors)
         assert_is_batch(tensors, number)
     assert len(earlier) == 20
     for number, tensors in enumerate(earlier):
         assert_is_batch(tensors, number)
-    assert list(uploaded(batches(0), device)) == []
+    assert list(upload_batches(batches(0), device)) == []
 
 
 def test_the_next_batch_goes_up_before_this_one_is_handed_out():
@@ -101,19 +101,19 @@ def test_the_next_batch_goes_up_before_this_one_is_handed_out():
             yield batch
         asked.append(True)  # after the last one was put into a slot
 
-    for number, _ in enumerate(uploaded(counted_batches(), device)):
+    for number, _ in enumerate(upload_batches(counted_batches(), device)):
         ahead.append(len(device.begun) // 2 - 1 - number)
         until = time.monotonic() + PATIENCE
-        while len(asked) < min(count + 1, number + SLOTS) and time.monotonic() < until:
+        while len(asked) < min(count + 1, number + NUM_SLOTS) and time.monotonic() < until:
             time.sleep(0.001)
     assert ahead[1:] == [*[1] * (count - 2), 0]  # the thread has just begun when the first is handed out
 
 
 def test_memory_is_pinned_as_it_grows_and_no_copy_waited_for():
     device, allocated = LateDevice(), []
-    for _ in uploaded(batches(60), device):
+    for _ in upload_batches(batches(60), device):
         allocated.append(device.allocated)
-    assert allocated[30] == allocated[-1] <= 2 * SLOTS * 7 and not any(device.waits)
+    assert allocated[30] == allocated[-1] <= 2 * NUM_SLOTS * 7 and not any(device.waits)
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 5])
@@ -121,7 +121,7 @@ def test_an_error_comes_where_its_batch_would_have_come(device, fails_at):
     numbers = []
 
     def take():
-        for tensors, number in uploaded(batches(9, fails_at=fails_at), device):
+        for tensors, number in upload_batches(batches(9, fails_at=fails_at), device):
             assert_is_batch(tensors, number)
             numbers.append(number)
 
@@ -133,7 +133,7 @@ def test_an_error_comes_where_its_batch_would_have_come(device, fails_at):
 @pytest.mark.parametrize("count", [1, 6])
 def test_who_stops_leaves_no_thread_and_no_open_source(count):
     before, closed = threading.active_count(), []
-    source = uploaded(batches(1000, closed), LateDevice())
+    source = upload_batches(batches(1000, closed), LateDevice())
     for _ in range(count):
         next(source)
     source.close()
@@ -141,7 +141,7 @@ def test_who_stops_leaves_no_thread_and_no_open_source(count):
 
 
 def test_a_value_is_fetched_as_it_was(device):
-    value = fetched(paddle.to_tensor([1.0, 2.0]), device)
+    value = start_host_copy(paddle.to_tensor([1.0, 2.0]), device)
     assert device is None or device.waits == []
     np.testing.assert_array_equal(value(), [1, 2])
     assert device is None or device.waits == [True]
@@ -150,7 +150,7 @@ def test_a_value_is_fetched_as_it_was(device):
 def test_small_arrays_are_sent_one_by_one(device):
     send, sent = Sender(device), []
     array = np.zeros([4, 2], "int64")
-    for number in range(3 * SLOTS):
+    for number in range(3 * NUM_SLOTS):
         array[:] = number
         sent.append(send(array[: 1 + number % 4]))
     for number, tensor in enumerate(sent):
