@@ -1,1 +1,1 @@
-"""Object tags for the samples of any source; tools/tag.py is the command line, docs/tags.md the guide."""
+"""Object tags for the samples of any source; docs/tags.md is the guide."""

@@ -1,6 +1,6 @@
-"""The samples of a source tagged, batch by batch, into a file of tags by id.
+"""Tag the samples of a source, batch by batch, and write a file of tags by id.
 
-What was found is a line for each batch in a journal, by which a stopped run continues.
+The results of each batch are a line of a journal, from which a stopped run continues.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
-from itertools import chain, islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,26 +29,34 @@ from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, par
 from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock_exclusive
 from ernie_vil2.io.terminal import RunError, pluralize
 
-VERSION = 1  # of journals and reports
+VERSION = 1  # format of journals and reports
 
 
 class Tagger(ABC):
-    """What finds the tags of a sample."""
+    """Finds the tags of samples."""
 
     @abstractmethod
     def describe(self) -> dict:
-        """What decides the tags, for JSON; a run that goes on must have the same."""
+        """Return everything that decides the tags, for JSON. A run only continues one whose tagger was described so."""
 
     @abstractmethod
     def prepare(self, sample: Sample, name: str) -> Any:
-        """What `tag` needs of a sample with the id `name`; BadSample if it cannot be used. Called from threads."""
+        """Return what `tag` needs of a sample with the id `name`; threads call this.
+
+        Raises:
+            BadSample: the sample cannot be used.
+        """
 
     @abstractmethod
     def tag(self, prepared: Sequence[Any]) -> list[Tags]:
-        """The tags of a batch of samples; an empty mapping for one without."""
+        """Return the tags of each prepared sample; an empty mapping for a sample without tags."""
 
-    def remarks(self, ids: np.ndarray) -> list[str]:
-        """What to say at the end, when samples with these ids (`content_id`, sorted) were tagged."""
+    def make_remarks(self, ids: np.ndarray) -> list[str]:
+        """Return lines for the end of the report.
+
+        Args:
+            ids: `content_id` of the ids of all usable samples, sorted.
+        """
         return []
 
 
@@ -60,74 +68,79 @@ def extract_tags(
     batch_size: int = 64,
     threads: int = 1,
 ) -> TaggingReport:
-    """Writes the tags of a source's images as `data.tags.TagsFile` reads them, one line for each id that has tags.
+    """Write the tags of a source's images to a file that `data.tags.TagsFile` reads, a line for each id with tags.
 
-    Samples that share an id are tagged once, by the first of them; an image's name that different images have gets no
-    tags, and is reported. What is found is written down batch by batch in `{output}.partial`, and a run that was
-    stopped or killed goes on there. The output appears when it is whole, with `{output}.report.json`; if both exist, of
-    the same job, nothing is done. In both cases what was tagged is read again, to make sure that it is the same.
+    Samples that share an id are tagged once, namely the first of them. If different images have the same name, the name
+    gets no tags, and is reported.
+
+    Results are written batch by batch to `{output}.partial`, from which a stopped or killed run continues. The output
+    appears when it is complete, with `{output}.report.json`. If both exist already, for the same job, nothing is done.
+    In both cases the rows that were tagged are read again, to make sure that they are still the same.
 
     Args:
         source: the samples.
         tagger: finds the tags.
         output: a `.jsonl` file.
-        id_field: field of the samples that is the id; None: the image's name.
-        batch_size: samples that the tagger is given at once, and the most that a killed run loses.
-        threads: that prepare samples while the tagger is at work.
+        id_field: field of the samples with the id; None: the name of the image is the id.
+        batch_size: number of samples that the tagger gets at once, and the most that a killed run loses.
+        threads: number of threads that prepare samples while the tagger works.
 
     Raises:
-        OtherJob: the output or what was begun of it is another job's, or of other images.
+        OtherJob: the output or `{output}.partial` belongs to another job or other images.
         ValueError: the output is not a `.jsonl` file.
-        OSError: it cannot be written.
+        OSError: the output cannot be written.
     """
     output = Path(output)
     if output.suffix != ".jsonl":
         raise ValueError(f"{output}: tags are written as JSON lines; name a .jsonl file")
-    job = {"version": VERSION, "input": source.contents, "id": id_field, "tagger": tagger.describe()}
-    partial, report_path = (output.with_name(output.name + end) for end in (".partial", ".report.json"))
-    read = _RowsRead(source, id_field)
+    journal_path = output.with_name(f"{output.name}.partial")
+    report_path = output.with_name(f"{output.name}.report.json")
+    job = {"version": VERSION, "input": source.contents, "id_field": id_field, "tagger": tagger.describe()}
+    reader = _SourceReader(source, id_field)
     if output.exists():
-        report = _finished(output, report_path, job, read)
-        partial.unlink(missing_ok=True)
+        report = _load_finished_report(output, report_path, job, reader)
+        journal_path.unlink(missing_ok=True)
         return report
+
     output.parent.mkdir(parents=True, exist_ok=True)
-    with Journal.opened(partial, job) as journal:
-        _complete(journal, read, tagger, batch_size, threads)
-        shared = {name for batch in journal for name in batch.shared}
-        report = _summary(journal, tagger, shared)
-        # The report first: an output without one would be taken for a stranger's.
-        saved = {"job": job, "content": read.content, **report.as_dict()}
-        write_json(report_path, saved)
-        _write_tags(journal, output, shared)
-        partial.unlink()
+    with Journal.open(journal_path, job) as journal:
+        _tag_remaining_rows(journal, reader, tagger, batch_size, threads)
+        ambiguous_names: set[str] = set()
+        for rows in journal:
+            ambiguous_names.update(rows.ambiguous_names)
+        report = _summarize(journal, tagger, ambiguous_names)
+        # The report goes first: an output without one would be refused as that of another job.
+        write_json(report_path, {"job": job, "digest": reader.digest, **report.as_dict()})
+        _write_tags(journal, output, ambiguous_names)
+        journal_path.unlink()
     return report
 
 
 @dataclass(frozen=True)
 class TaggedRows:
-    """What became of a range of a source's rows.
+    """Results of a range of a source's rows.
 
     Args:
         end: the row behind the last one.
-        found: ids that no earlier row had, with their tags; null for a sample that cannot be used.
-        bad: reason and name of the samples that cannot be used.
-        shared: ids that an earlier row has with another image.
-        content: digest of the ids and images of all rows before the end.
+        tags: new ids with their tags; None for a sample that cannot be used.
+        bad_samples: reason and name of the samples that cannot be used.
+        ambiguous_names: ids that an earlier row has with a different image.
+        digest: digest of the ids and images of all rows before `end`.
     """
 
     end: int
-    found: list[tuple[str, Tags | None]]
-    bad: list[tuple[str, str]]
-    shared: list[str]
-    content: str
+    tags: list[tuple[str, Tags | None]]
+    bad_samples: list[tuple[str, str]]
+    ambiguous_names: list[str]
+    digest: str
 
 
 class Journal:
-    """JSON lines: the job that the batches belong to, then a batch a line. A last line that was cut off is dropped.
+    """Results of a stopped run, as JSON lines: the job, and then a line for each batch.
 
     Args:
         path: the file.
-        file: it, opened to read and append.
+        file: the same file, opened to read and append.
     """
 
     def __init__(self, path: Path, file: BinaryIO):
@@ -135,38 +148,44 @@ class Journal:
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path, job: dict) -> Iterator[Journal]:
-        """The journal in a file, which is made if it is not there, and locked.
+    def open(cls, path: Path, job: dict) -> Iterator[Journal]:
+        """Open the journal in a file, which is created if it is missing, and lock it during the block.
 
         Args:
-            job: what decides the content; a journal of another job is refused.
+            path: the file.
+            job: everything that decides the results.
 
         Raises:
-            OtherJob: it belongs to another job, or another process is writing it.
-            RunError: it is damaged.
+            OtherJob: the journal belongs to another job, or another process is writing it.
+            RunError: the journal is damaged.
         """
         with path.open("ab+") as file:
             try:
                 lock_exclusive(file)
             except Locked:
                 raise OtherJob(f"{path}: another run is writing it; wait for it or stop it") from None
+
+            # A killed run may leave a last line without its end; its batch is tagged again.
             file.seek(0)
             file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
+
             journal = cls(path, file)
-            begun = next(journal._lines(), None)
-            if begun is None:
-                journal._write(job)
+            recorded_job = next(journal._read_lines(), None)
+            if recorded_job is None:
+                journal._write_line(job)
             else:
-                check_job(path, begun, job, "choose another output, or delete it")
+                check_job(path, recorded_job, job, "choose another output, or delete it")
             yield journal
 
     def __iter__(self) -> Iterator[TaggedRows]:
-        return (TaggedRows(**line) for line in islice(self._lines(), 1, None))
+        for line in islice(self._read_lines(), 1, None):
+            yield TaggedRows(**line)
 
-    def add(self, batch: TaggedRows) -> None:
-        self._write(asdict(batch))
+    def add(self, rows: TaggedRows) -> None:
+        """Append the results of a batch."""
+        self._write_line(asdict(rows))
 
-    def _lines(self) -> Iterator[dict]:
+    def _read_lines(self) -> Iterator[dict]:
         with self.path.open("rb") as file:
             for line in file:
                 try:
@@ -174,23 +193,24 @@ class Journal:
                 except ValueError:
                     content = None
                 if not isinstance(content, dict):
-                    raise RunError(f"{self.path} is damaged; delete it to begin again")
+                    raise RunError(f"{self.path} is damaged; delete it to start again")
                 yield content
 
-    def _write(self, content: dict) -> None:
+    def _write_line(self, content: dict) -> None:
         with add_path_to_errors(self.path):
             self._file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
             self._file.flush()
 
 
 @dataclass
-class Names:
-    """How many ids there are of a kind, and the first of them."""
+class NamedCount:
+    """Number of ids of a kind, and the first of them."""
 
     count: int = 0
     names: list[str] = field(default_factory=list)
 
     def add(self, names: Sequence[str]) -> None:
+        """Count further ids."""
         self.count += len(names)
         self.names += names[: BadSampleReport.MAX_NAMES - len(self.names)]
 
@@ -200,79 +220,99 @@ class TaggingReport:
     """Counts of a run.
 
     Args:
-        ids: distinct ids of samples that could be used.
-        untagged: those of them that got no tag.
-        shared: further ids, which have no tags since they are names of several different images.
-        languages: by language, the `ids` with tags, and the `tags` of all ids.
-        remarks: what the tagger has to say beyond that.
-        samples: those read, and those that could not be used.
+        num_ids: number of different ids of usable samples.
+        untagged: those of these ids that have no tags.
+        ambiguous: further ids, without tags because they are names of several different images.
+        languages: for each language, `num_ids` with tags, and `num_tags` of all ids.
+        remarks: lines of the tagger.
+        samples: number of samples read, and those that cannot be used.
     """
 
-    ids: int = 0
-    untagged: Names = field(default_factory=Names)
-    shared: Names = field(default_factory=Names)
+    num_ids: int = 0
+    untagged: NamedCount = field(default_factory=NamedCount)
+    ambiguous: NamedCount = field(default_factory=NamedCount)
     languages: dict[str, dict[str, int]] = field(default_factory=dict)
     remarks: Sequence[str] = ()
     samples: BadSampleReport = field(default_factory=BadSampleReport)
 
-    def add(self, batch: TaggedRows, rows: int, shared: Container[str] = ()) -> None:
-        """Takes one more batch, of so many rows, without the ids that are `shared`."""
-        self.samples.add(rows, batch.bad)
-        self.shared.add(batch.shared)
-        for name, tags in batch.found:
-            if tags is None or name in shared:
+    def add(self, rows: TaggedRows, num_rows: int, ambiguous_names: Container[str] = ()) -> None:
+        """Count the results of a batch.
+
+        Args:
+            rows: the results.
+            num_rows: number of rows of the batch.
+            ambiguous_names: ids that get no tags.
+        """
+        self.samples.add(num_rows, rows.bad_samples)
+        self.ambiguous.add(rows.ambiguous_names)
+        for name, tags in rows.tags:
+            if tags is None or name in ambiguous_names:
                 continue
-            self.ids += 1
+            self.num_ids += 1
             if not tags:
                 self.untagged.add([name])
             for language, texts in tags.items():
-                counts = self.languages.setdefault(language, {"ids": 0, "tags": 0})
-                counts["ids"] += 1
-                counts["tags"] += len(texts)
+                counts = self.languages.setdefault(language, {"num_ids": 0, "num_tags": 0})
+                counts["num_ids"] += 1
+                counts["num_tags"] += len(texts)
 
     def as_dict(self) -> dict:
-        names = {"untagged": vars(self.untagged), "shared": vars(self.shared)}
-        return vars(self) | names | {"samples": self.samples.as_dict()}
+        """Return the report as JSON."""
+        report = vars(self) | {"untagged": vars(self.untagged), "ambiguous": vars(self.ambiguous)}
+        report["samples"] = self.samples.as_dict()
+        return report
 
     @classmethod
     def from_dict(cls, saved: dict) -> TaggingReport:
-        """The report that `as_dict` gave."""
+        """Return the report of an `as_dict`."""
         samples = BadSampleReport()
         samples.merge(saved["samples"])
-        untagged, shared = (Names(**saved[kind]) for kind in ("untagged", "shared"))
-        return cls(saved["ids"], untagged, shared, saved["languages"], saved["remarks"], samples)
+        untagged, ambiguous = NamedCount(**saved["untagged"]), NamedCount(**saved["ambiguous"])
+        return cls(saved["num_ids"], untagged, ambiguous, saved["languages"], saved["remarks"], samples)
 
     def __str__(self) -> str:
-        tagged = self.ids - self.untagged.count
-        lines = [f"{tagged:,} of {pluralize(self.ids, 'id')} {'has' if tagged == 1 else 'have'} tags"]
+        num_tagged = self.num_ids - self.untagged.count
+        verb = "has" if num_tagged == 1 else "have"
+        lines = [f"{num_tagged:,} of {pluralize(self.num_ids, 'id')} {verb} tags"]
         for language, counts in sorted(self.languages.items()):
-            of = f"tags_{language}" if language else "tags"
-            lines.append(f"  {of}: {pluralize(counts['ids'], 'id')}, {counts['tags'] / counts['ids']:.1f} tags each")
+            mean_tags = counts["num_tags"] / counts["num_ids"]
+            lines.append(f"  {_tags_key(language)}: {pluralize(counts['num_ids'], 'id')}, {mean_tags:.1f} tags each")
         if self.untagged.count:
-            lines.append(f"ids without tags: {format_names(**vars(self.untagged))}")
-        if self.shared.count:
-            found = format_names(**vars(self.shared))
-            lines.append(f"names of several different images, left without tags: {found}; give each an image_id")
+            lines.append(f"ids without tags: {format_names(self.untagged.count, self.untagged.names)}")
+        if self.ambiguous.count:
+            names = format_names(self.ambiguous.count, self.ambiguous.names)
+            lines.append(f"names of several different images, left without tags: {names}; give each an image_id")
         return "\n".join([*lines, *self.remarks, str(self.samples)])
 
 
-class _RowsRead:
-    """What was read of a source so far: its ids, each with its image, and a digest of all of it."""
+class _SourceReader:
+    """Reads rows of a source, and remembers the image of each id.
+
+    Args:
+        source: the samples.
+        id_field: field with the id; None: the name of the image is the id.
+    """
 
     def __init__(self, source: ShardedSource, id_field: str | None):
         self.source = source
         self._id_field = id_field
+        # Numbers of 64 bits stand for ids and images, which would take far more memory.
         self._images: dict[int, int] = {}
-        self._shared: set[int] = set()
+        self._ambiguous: set[int] = set()
         self._digest = blake2b(digest_size=16)
 
     @property
-    def content(self) -> str:
-        """The digest of the ids and images of the rows that were read."""
+    def digest(self) -> str:
+        """Digest of the ids and images of the rows read so far."""
         return self._digest.hexdigest()
 
-    def rows(self, rows: Iterable[int]) -> Iterator[tuple[str, Sample, bool] | BadSample]:
-        """Reads on: samples whose id is new (True), or is an image's name that another image has (False)."""
+    def read_rows(self, rows: Iterable[int]) -> Iterator[tuple[str, Sample | None] | BadSample]:
+        """Read further rows, and yield those that matter.
+
+        Yields:
+            Id and sample of a row whose id is new; id and None if an earlier row has the id as the name of a different
+            image, once for each id; or the error of a row that cannot be used.
+        """
         for row in rows:
             try:
                 sample = self.source[row]
@@ -285,103 +325,128 @@ class _RowsRead:
             self._digest.update(number.to_bytes(8, "little") + blake2b(sample.image).digest())
             if number not in self._images:
                 self._images[number] = image
-                yield name, sample, True
-            elif self._images[number] != image and self._id_field is None and number not in self._shared:
-                self._shared.add(number)
-                yield name, sample, False
+                yield name, sample
+            # Images that share a field are meant to share their tags, and images that share a name are not.
+            elif self._id_field is None and self._images[number] != image and number not in self._ambiguous:
+                self._ambiguous.add(number)
+                yield name, None
 
-    def skip(self, end: int) -> str:
-        """Reads the rows before `end` again; returns the digest of them."""
+    def skip_rows(self, end: int) -> str:
+        """Read the rows before `end` again, and return their digest."""
         rows = tqdm(range(end), "reading what was tagged", unit="sample", delay=2, leave=False, file=sys.stdout)
-        deque(self.rows(rows), maxlen=0)
-        return self.content
+        deque(self.read_rows(rows), maxlen=0)  # exhausts the iterator
+        return self.digest
 
 
-def _finished(output: Path, report_path: Path, job: dict, read: _RowsRead) -> TaggingReport:
+def _load_finished_report(output: Path, report_path: Path, job: dict, reader: _SourceReader) -> TaggingReport:
+    """Return the report of a complete output; OtherJob if it is of another job or of other images."""
     try:
         saved = load_json(report_path)
-        if saved["job"] == job and saved["content"] == read.skip(len(read.source)):
+        if saved["job"] == job and saved["digest"] == reader.skip_rows(len(reader.source)):
             return TaggingReport.from_dict(saved)
     except (FileNotFoundError, ValueError, KeyError):
-        pass
-    raise OtherJob(f"{output} is there already, from another job or other images; delete it, or choose another output")
+        pass  # an output without a readable report was not written by this command
+    raise OtherJob(f"{output} exists already, from another job or other images; delete it, or choose another output")
 
 
-def _complete(journal: Journal, read: _RowsRead, tagger: Tagger, batch_size: int, threads: int) -> None:
-    start, content, end = 0, read.content, len(read.source)
-    for batch in journal:
-        start, content = batch.end, batch.content
-    if read.skip(start) != content:
+def _tag_remaining_rows(journal: Journal, reader: _SourceReader, tagger: Tagger, batch_size: int, threads: int) -> None:
+    """Tag the rows that the journal does not hold yet, batch by batch."""
+    start, digest, end = 0, reader.digest, len(reader.source)
+    for rows in journal:
+        start, digest = rows.end, rows.digest
+    if reader.skip_rows(start) != digest:
         raise OtherJob(f"{journal.path} was begun with other images; delete it, or choose another output")
+
     with (
         tqdm(total=end, initial=start, desc="tagging", unit="sample", dynamic_ncols=True, file=sys.stdout) as bar,
         ThreadPoolExecutor(threads) as pool,
     ):
 
-        def reading(rows: range) -> _Reading:
-            return _Reading(read, rows, tagger, pool.submit)
+        def tag_batch(batch: _Batch) -> None:
+            journal.add(batch.tag(tagger))
+            bar.update(batch.end - bar.n)
 
-        blocks = (range(first, min(first + batch_size, end)) for first in range(start, end, batch_size))
         try:
-            # In pairs, so that the next one is read by threads while the tagger is at work.
-            for block, _ in pairwise(chain(map(reading, blocks), [None])):
-                if block is None:  # which is the second of the last pair alone
-                    break
-                journal.add(block.tagged(tagger))
-                bar.update(block.end - bar.n)
+            # Threads prepare a batch while the tagger works on the one before.
+            previous_batch: _Batch | None = None
+            for first in range(start, end, batch_size):
+                batch = _Batch(reader, range(first, min(first + batch_size, end)), tagger, pool.submit)
+                if previous_batch is not None:
+                    tag_batch(previous_batch)
+                previous_batch = batch
+            if previous_batch is not None:
+                tag_batch(previous_batch)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-class _Reading:
-    """A range of rows that is being read: samples with new ids are prepared by threads."""
+class _Batch:
+    """Rows that are being prepared by threads.
 
-    def __init__(self, read: _RowsRead, rows: range, tagger: Tagger, submit: Callable[..., Future]):
+    Args:
+        reader: reads the rows at once.
+        rows: range of rows.
+        tagger: prepares the samples with new ids.
+        submit: lets a thread call a function.
+    """
+
+    def __init__(self, reader: _SourceReader, rows: range, tagger: Tagger, submit: Callable[..., Future]):
         self.end = rows.stop
-        self._read: list[tuple[str, Future] | BadSample] = []
-        self._shared: list[str] = []
-        for found in read.rows(rows):
-            if isinstance(found, BadSample):
-                self._read.append(found)
+        self._samples: list[tuple[str, Future] | BadSample] = []
+        self._ambiguous_names: list[str] = []
+        for row in reader.read_rows(rows):
+            if isinstance(row, BadSample):
+                self._samples.append(row)
                 continue
-            name, sample, is_new = found
-            if is_new:
-                self._read.append((name, submit(tagger.prepare, sample, name)))
+            name, sample = row
+            if sample is None:
+                self._ambiguous_names.append(name)
             else:
-                self._shared.append(name)
-        self._content = read.content
+                self._samples.append((name, submit(tagger.prepare, sample, name)))
+        self._digest = reader.digest
 
-    def tagged(self, tagger: Tagger) -> TaggedRows:
-        """What the tagger finds in them."""
-        names, prepared, usable, bad = [], [], [], list[tuple[str, str]]()
-        for read in self._read:
+    def tag(self, tagger: Tagger) -> TaggedRows:
+        """Wait for the threads, and tag the samples."""
+        names: list[str] = []  # of all samples that could be read
+        prepared, prepared_names = [], []
+        bad_samples: list[tuple[str, str]] = []
+        for sample in self._samples:
+            if isinstance(sample, BadSample):
+                bad_samples.append((sample.reason, sample.name))
+                continue
+            name, future = sample
+            names.append(name)
             try:
-                if isinstance(read, BadSample):
-                    raise read
-                name, future = read
-                names.append(name)
                 prepared.append(future.result())
-                usable.append(name)
             except BadSample as error:
-                bad.append((error.reason, error.name))
-        found = dict(zip(usable, tagger.tag(prepared) if prepared else [], strict=True))
-        return TaggedRows(self.end, [(name, found.get(name)) for name in names], bad, self._shared, self._content)
+                bad_samples.append((error.reason, error.name))
+            else:
+                prepared_names.append(name)
+        tags = tagger.tag(prepared) if prepared else []
+        tags_by_name = dict(zip(prepared_names, tags, strict=True))
+        tags_of_rows = [(name, tags_by_name.get(name)) for name in names]
+        return TaggedRows(self.end, tags_of_rows, bad_samples, self._ambiguous_names, self._digest)
 
 
-def _summary(journal: Journal, tagger: Tagger, shared: set[str]) -> TaggingReport:
+def _summarize(journal: Journal, tagger: Tagger, ambiguous_names: set[str]) -> TaggingReport:
     report, ids, start = TaggingReport(), array("q"), 0
-    for batch in journal:
-        report.add(batch, batch.end - start, shared)
-        ids.extend(content_id(name) for name, tags in batch.found if tags is not None)
-        start = batch.end
-    report.remarks = tagger.remarks(np.sort(np.array(ids, np.int64)))
+    for rows in journal:
+        report.add(rows, rows.end - start, ambiguous_names)
+        ids.extend(content_id(name) for name, tags in rows.tags if tags is not None)
+        start = rows.end
+    report.remarks = tagger.make_remarks(np.sort(np.array(ids, np.int64)))
     return report
 
 
-def _write_tags(journal: Journal, output: Path, shared: set[str]) -> None:
+def _write_tags(journal: Journal, output: Path, ambiguous_names: set[str]) -> None:
     with atomic_write(output) as aside, aside.open("w", encoding="utf-8") as file:
-        for batch in journal:
-            for name, tags in batch.found:
-                if tags and name not in shared:
-                    fields = {f"tags_{language}" if language else "tags": list(of) for language, of in tags.items()}
+        for rows in journal:
+            for name, tags in rows.tags:
+                if tags and name not in ambiguous_names:
+                    fields = {_tags_key(language): list(texts) for language, texts in tags.items()}
                     file.write(json.dumps({"id": name, **fields}, ensure_ascii=False) + "\n")
+
+
+def _tags_key(language: str) -> str:
+    """Return the key of a language's tags in a file of tags."""
+    return f"tags_{language}" if language else "tags"

@@ -1,4 +1,4 @@
-"""Tags as texts, and where they come from: a file that has them by id, or the words of a lexicon near an image."""
+"""Clean tags, and two taggers: tags that a file has by id, and the words of a lexicon that are nearest to an image."""
 
 from __future__ import annotations
 
@@ -23,37 +23,44 @@ if TYPE_CHECKING:
     from ernie_vil2.encoder import ErnieViL2
 
 
-def clean(tag: str) -> str:
-    """A tag in Unicode's composed form, with one space where there was white space, and none at its ends."""
+def clean_tag(tag: str) -> str:
+    """Return a tag in Unicode's composed form, with single spaces between words and none at the ends."""
     return " ".join(unicodedata.normalize("NFC", tag).split())
 
 
 def clean_list(tags: Iterable[str]) -> tuple[str, ...]:
-    """Tags cleaned, each once, in the order of their first occurrence; empty ones are dropped."""
-    return tuple(dict.fromkeys(filter(None, map(clean, tags))))
+    """Return cleaned tags, each once, in the order of their first occurrence, without empty ones."""
+    cleaned = map(clean_tag, tags)
+    return tuple(dict.fromkeys(tag for tag in cleaned if tag))
 
 
 def clean_tags(tags: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
-    """Tags by language, cleaned; languages without any are dropped."""
-    cleaned = {language: clean_list(found) for language, found in tags.items()}
-    return {language: found for language, found in cleaned.items() if found}
+    """Return cleaned tags by language, without languages that have none."""
+    cleaned = {}
+    for language, texts in tags.items():
+        cleaned_texts = clean_list(texts)
+        if cleaned_texts:
+            cleaned[language] = cleaned_texts
+    return cleaned
 
 
 def read_names(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file, cleaned; empty lines between others count.
+    """Return the cleaned lines of a UTF-8 text file.
+
+    Empty lines count, except at the end, because the number of a line is that of a class.
 
     Raises:
         OSError: the file cannot be read, or it is not an ordinary file.
-        ValueError: it is not UTF-8, or too long, or there is no name in it.
+        ValueError: the file is not UTF-8, is too long, or holds no name.
     """
-    names = [clean(line) for line in read_text(path).rstrip("\n").split("\n")]
+    names = [clean_tag(line) for line in read_text(path).rstrip("\n").split("\n")]
     if not any(names):
         raise ValueError(f"{path}: no names in this file")
     return names
 
 
 class FileTagger(Tagger):
-    """Looks tags up by id, as `clean_tags` leaves them.
+    """Looks tags up by id in a file, and cleans them.
 
     Rows of the file that cannot be used, or that repeat an id, are counted and skipped.
 
@@ -61,7 +68,7 @@ class FileTagger(Tagger):
         path: a `.jsonl`, `.tsv` or `.csv` file, see `TagsFile`.
 
     Raises:
-        ValueError: the file is not such a file, or none of its rows can be used.
+        ValueError: the file has another form, or none of its rows can be used.
     """
 
     def __init__(self, path: str | Path):
@@ -71,51 +78,49 @@ class FileTagger(Tagger):
             raise ValueError(f"{path}: no row has an id and tags\n{self._bad_rows}")
 
     def describe(self) -> dict:
-        """The file and its checksum."""
+        """Return the name and the checksum of the file."""
         return {"file": self._file.name, "sha256": sha256(Path(self._file.name))}
 
     def prepare(self, sample: Sample, name: str) -> str:
-        """The id; images are not decoded."""
+        """Return the id; the image is not decoded."""
         return name
 
     def tag(self, prepared: Sequence[str]) -> list[Tags]:
         return [clean_tags(self._file[name]) for name in prepared]
 
-    def remarks(self, ids: np.ndarray) -> list[str]:
-        """Rows that could not be used, and rows whose id no sample has."""
+    def make_remarks(self, ids: np.ndarray) -> list[str]:
+        """Name the rows that could not be used, and the ids of the file that no sample has."""
         lines = []
         if self._bad_rows.counts:
             lines.append(f"rows of {self._file.name} that were skipped:")
             for reason, count in self._bad_rows.counts.most_common():
                 lines.append(f"  {reason}: {format_names(count, self._bad_rows.names[reason])}")
-        unused = np.sort(self._file.usable_rows[~np.isin(self._file.ids, ids)])
-        if len(unused):
-            names = [self._file.id_at(row) for row in unused[: BadSampleReport.MAX_NAMES].tolist()]
-            lines.append(f"tags whose id no sample has: {format_names(len(unused), names)}")
+        unused_rows = np.sort(self._file.usable_rows[~np.isin(self._file.ids, ids)])
+        if len(unused_rows):
+            names = [self._file.id_at(row) for row in unused_rows[: BadSampleReport.MAX_NAMES].tolist()]
+            lines.append(f"tags whose id no sample has: {format_names(len(unused_rows), names)}")
         return lines
 
 
-WORD = "{}"  # where the word goes in a template
-
-WORDS_AT_ONCE = 1024
+PLACEHOLDER = "{}"  # where the word goes in a template
+WORDS_PER_BLOCK = 1024  # words encoded between two steps of the bar; bounds the texts and embeddings in memory
 
 
 class LexiconTagger(Tagger):
-    """Gives an image its nearest words, the nearest first.
+    """Tags an image with its nearest words, the nearest first.
 
-    A word is encoded in each of the templates of its language; its embedding is their normalised mean. The search
-    is exact.
+    A word is encoded in each template of its language, and its embedding is their normalised mean. The search is exact.
 
     Args:
         model: encodes images and texts.
-        words: by language; each counts once.
-        templates: by language, texts with `{}` where the word belongs; a language without any has the word alone.
-        top: words of a language that an image gets at most.
+        words: words by language; repeated ones count once.
+        templates: by language, texts with `{}` in place of the word; without templates the word alone is encoded.
+        top: greatest number of words of a language that an image gets.
         threshold: least cosine of image and word, -1 to 1.
-        device: where the search is computed, "cpu" or a device of Paddle's.
+        device: device of the search, "cpu" or a Paddle device.
 
     Raises:
-        ValueError: there are no words, a template has no `{}` or is in a language without words, or `top` is below 1.
+        ValueError: a language has no words, a template has no `{}` or no words in its language, or `top` is below 1.
     """
 
     def __init__(
@@ -129,53 +134,67 @@ class LexiconTagger(Tagger):
     ):
         templates = templates or {}
         self._model, self._top, self._threshold, self._device = model, top, threshold, device
-        self._words = {language: clean_list(of) for language, of in words.items()}
-        self._templates = {language: clean_list(templates.get(language, ())) or (WORD,) for language in words}
+        self._words = {language: clean_list(names) for language, names in words.items()}
         if not self._words or not all(self._words.values()):
             raise ValueError("a lexicon needs at least one word in each of its languages")
-        if extra := set(templates) - set(words):
-            raise ValueError(f"templates in {', '.join(extra)}, but no words")
-        for template in (template for of in self._templates.values() for template in of if WORD not in template):
-            raise ValueError(f"template {template!r}: put {WORD} where the word belongs")
+
+        languages_without_words = templates.keys() - words.keys()
+        if languages_without_words:
+            raise ValueError(f"templates in {', '.join(languages_without_words)}, but no words")
+        self._templates: dict[str, tuple[str, ...]] = {}
+        for language in words:
+            self._templates[language] = clean_list(templates.get(language, ())) or (PLACEHOLDER,)
+            for template in self._templates[language]:
+                if PLACEHOLDER not in template:
+                    raise ValueError(f"template {template!r}: put {PLACEHOLDER} in place of the word")
         if top < 1:
             raise ValueError(f"an image gets at least 1 word, not {top}")
-        self._embeddings: dict[str, np.ndarray] = {}
+        self._word_embeddings: dict[str, np.ndarray] = {}  # by language, `[words, D]`
 
     def describe(self) -> dict:
-        """The model's fingerprint, a digest of the words, templates and limits."""
-        words = {
-            language: hashlib.sha256("\n".join(of).encode("utf-8", "backslashreplace")).hexdigest()
-            for language, of in self._words.items()
+        """Return the model's fingerprint, digests of the words, the templates and the limits."""
+        word_digests = {}
+        for language, words in self._words.items():
+            # Words of a Python caller may hold half of a surrogate pair, which UTF-8 cannot encode.
+            content = "\n".join(words).encode("utf-8", "backslashreplace")
+            word_digests[language] = hashlib.sha256(content).hexdigest()
+        return {
+            "model": self._model.fingerprint,
+            "words": word_digests,
+            "templates": {language: list(templates) for language, templates in self._templates.items()},
+            "top": self._top,
+            "threshold": self._threshold,
         }
-        templates = {language: list(of) for language, of in self._templates.items()}
-        limits = {"top": self._top, "threshold": self._threshold}
-        return {"model": self._model.fingerprint, "words": words, "templates": templates, **limits}
 
     def prepare(self, sample: Sample, name: str) -> np.ndarray:
-        """The image as the model takes it; BadSample if it cannot be decoded."""
+        """Return the pixels for the model; BadSample if the image cannot be decoded."""
         return self._model.preprocess(sample.image, sample.image_name)
 
     def tag(self, prepared: Sequence[np.ndarray]) -> list[Tags]:
         images = self._model.encode_pixels(np.stack(prepared))
-        tags: list[dict[str, tuple[str, ...]]] = [{} for _ in prepared]
+        tags_of_images: list[dict[str, tuple[str, ...]]] = [{} for _ in prepared]
         for language, words in self._words.items():
-            embeddings = self._embedded(language)
-            rows, scores = top_matches(images, embeddings, min(self._top, len(words)), Blocks(device=self._device))
-            for found, nearest, cosines in zip(tags, rows, scores, strict=True):
-                if named := tuple(words[row] for row in nearest[cosines >= self._threshold]):
-                    found[language] = named
-        return tags
+            embeddings = self._embed_words(language)
+            num_words = min(self._top, len(words))
+            rows, cosines = top_matches(images, embeddings, num_words, Blocks(device=self._device))  # [images, words]
+            for tags, image_rows, image_cosines in zip(tags_of_images, rows, cosines, strict=True):
+                near_rows = image_rows[image_cosines >= self._threshold]
+                if len(near_rows):
+                    tags[language] = tuple(words[row] for row in near_rows)
+        return list(tags_of_images)
 
-    def _embedded(self, language: str) -> np.ndarray:
-        """Embeddings of a language's words, `[words, D]`; made when they are first asked for."""
-        if language not in self._embeddings:
+    def _embed_words(self, language: str) -> np.ndarray:
+        """Return the embeddings of a language's words, `[words, D]`; they are computed at the first call."""
+        if language not in self._word_embeddings:
             words, templates, blocks = self._words[language], self._templates[language], []
             with tqdm(total=len(words), desc=f"words {language}".strip(), unit="word", delay=2, leave=False,
                       file=sys.stdout) as bar:  # fmt: skip
-                for start in range(0, len(words), WORDS_AT_ONCE):
-                    some = words[start : start + WORDS_AT_ONCE]
-                    texts = [template.replace(WORD, word) for word in some for template in templates]
+                for start in range(0, len(words), WORDS_PER_BLOCK):
+                    block_words = words[start : start + WORDS_PER_BLOCK]
+                    texts = []
+                    for word in block_words:
+                        texts += [template.replace(PLACEHOLDER, word) for template in templates]
                     blocks.append(compute_class_embeddings(self._model.encode_texts(texts), len(templates)))
-                    bar.update(len(some))
-            self._embeddings[language] = np.concatenate(blocks)
-        return self._embeddings[language]
+                    bar.update(len(block_words))
+            self._word_embeddings[language] = np.concatenate(blocks)
+        return self._word_embeddings[language]

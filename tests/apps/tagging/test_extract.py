@@ -43,7 +43,7 @@ class LengthTagger:
             raise KeyboardInterrupt
         return [{} if length == 1 else {"": (f"{length} bytes",), "zh": ("字", "节")} for _, length in prepared]
 
-    def remarks(self, ids):
+    def make_remarks(self, ids):
         return [f"{len(ids)} ids"]
 
 
@@ -152,7 +152,7 @@ def test_a_name_that_different_images_have_gets_no_tags(tmp_path, batch_size):
     report = extract_tags(source, LengthTagger(), output, batch_size=batch_size)
     assert tags_in(output).keys() == {"001", "002"}
     assert "several different images, left without tags: 1 (000)" in str(report)
-    assert report.ids == 2 and str(extract_tags(source, LengthTagger(), output)) == str(report)
+    assert report.num_ids == 2 and str(extract_tags(source, LengthTagger(), output)) == str(report)
 
 
 class SlowTagger(LengthTagger):
@@ -193,5 +193,5 @@ def test_a_killed_run_goes_on(tmp_path):
 def test_a_journal_in_use_is_left_alone(tmp_path):
     path = tmp_path / "tags.jsonl.partial"
     for _ in range(2):  # the lock of the first journal ends with it
-        with Journal.opened(path, {"tagger": "a"}), pytest.raises(OtherJob, match=path.name):
-            Journal.opened(path, {"tagger": "a"}).__enter__()
+        with Journal.open(path, {"tagger": "a"}), pytest.raises(OtherJob, match=path.name):
+            Journal.open(path, {"tagger": "a"}).__enter__()

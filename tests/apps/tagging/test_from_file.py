@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.apps.tagging.sources import clean, clean_list
+from ernie_vil2.apps.tagging.sources import clean_list, clean_tag
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.tags import TagsFile
 from tests.support.limits import limit_examples
@@ -85,4 +85,4 @@ def test_a_file_without_tags_is_an_error(run_tool, shard, tmp_path, capsys, name
 def test_cleaning_twice_changes_nothing_more(tags):
     once = clean_list(tags)
     assert clean_list(once) == once and len(set(once)) == len(once)
-    assert all(clean(tag) in once or not tag.strip() for tag in tags)
+    assert all(clean_tag(tag) in once or not tag.strip() for tag in tags)
