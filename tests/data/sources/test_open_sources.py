@@ -1,3 +1,6 @@
+"""Opening of sources: rows of many shards, cached indexes, layouts, options without effect, and fingerprints."""
+
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,9 +30,10 @@ class Numbers(list):
         self.open = False
 
 
-def test_rows_of_many_shards_are_found_with_few_of_them_open():
+def test_rows_are_read_with_few_shards_open():
     sizes = np.random.default_rng(0).integers(0, 4, 2 * MAX_OPEN_SHARDS).tolist()
-    shards = [Numbers(range(sum(sizes[:number]), sum(sizes[: number + 1]))) for number in range(len(sizes))]
+    numbers = iter(range(sum(sizes)))
+    shards = [Numbers(itertools.islice(numbers, size)) for size in sizes]
     source = ShardedSource(shards)
     for row in [*range(sum(sizes)), 0, 1, 0, sum(sizes) - 1]:
         assert source[row] == row and sum(shard.open for shard in shards) <= MAX_OPEN_SHARDS
@@ -39,67 +43,74 @@ def test_rows_of_many_shards_are_found_with_few_of_them_open():
 
 
 def test_threads_that_read_at_once_get_their_own_rows(tmp_path):
-    """Of more shards than may be open, so that each thread lets go of what another reads."""
     for number in range(6):
         members = []
         for row in range(8):
             members += [(f"{number}-{row}.png", make_image(1)), (f"{number}-{row}.txt", b"red")]
         write_tar(tmp_path / f"{number}.tar", members)
     source = open_sources([str(tmp_path / "*.tar")])
-    source.max_open_shards = 2
-    rows = [row for start in range(6) for row in range(start, len(source), 6)] * 10
+    source.max_open_shards = 2  # of six: a thread closes the shards that another one reads
+    rows = []
+    for start in range(6):
+        rows += range(start, len(source), 6)
+    rows *= 10
     with ThreadPoolExecutor(8) as threads:
-        read = list(threads.map(lambda row: source[row].image_name, rows))
-    assert read == [f"{row // 8}-{row % 8}" for row in rows]
+        names = list(threads.map(lambda row: source[row].image_name, rows))
+    assert names == [f"{row // 8}-{row % 8}" for row in rows]
 
 
 @pytest.fixture
 def prepared(tmp_path):
-    """Two shards of four samples as `tools/prepare.py` leaves them."""
+    """Prepare two shards of four samples."""
     path = write_tsv(tmp_path / "a.tsv", [(f"text {number}", str(number), make_image(1)) for number in range(8)])
     prepare(open_sources([str(path)]), tmp_path / "prepared", Settings(samples_per_shard=4))
     return tmp_path / "prepared"
 
 
-OTHER = [("1.png", make_image(1)), ("1.txt", b"x" * 99_999)]
+ANOTHER_SAMPLE = [("1.png", make_image(1)), ("1.txt", b"x" * 99_999)]
 
 
 @pytest.mark.parametrize(
     ("spoil", "sizes", "scanned"),
     [
         (lambda folder: None, [4, 4], set()),
-        (lambda folder: write_tar(folder / "00001.tar", OTHER), [4, 1], {"00001.tar"}),
+        (lambda folder: write_tar(folder / "00001.tar", ANOTHER_SAMPLE), [4, 1], {"00001.tar"}),
         (lambda folder: (folder / "index.json").write_text('{"shards": [{}]}'), [4, 4], {"00000.tar", "00001.tar"}),
     ],
     ids=["whole", "another shard", "bad index"],
 )
-def test_prepared_shards_are_scanned_where_their_index_is_wrong(prepared, monkeypatch, spoil, sizes, scanned):
+def test_prepared_shards_are_scanned_if_their_index_is_wrong(prepared, monkeypatch, spoil, sizes, scanned):
     spoil(prepared)
-    names, read = set(), LocalFile.open
-    monkeypatch.setattr(LocalFile, "open", lambda self: names.add(self.name.rpartition("/")[2]) or read(self))
+    names, open_file = set(), LocalFile.open
+
+    def open_and_record(self):
+        names.add(self.name.rpartition("/")[2])
+        return open_file(self)
+
+    monkeypatch.setattr(LocalFile, "open", open_and_record)
     source = open_sources([str(prepared)])
     assert source.shard_sizes.tolist() == sizes and names == scanned
     assert source[0].caption("") == "text 0" and names == scanned | {"00000.tar"}
 
 
-def test_an_index_that_took_long_is_kept_until_the_file_changes(tmp_path, monkeypatch):
+def test_cached_index_is_used_until_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("ernie_vil2.data.readers.source.MIN_CACHED_SECONDS", -1)
     path = write_tar(tmp_path / "a.tar", [("1.png", make_image(1)), ("1.txt", b"x")])
     first = TarSource(path)
     with monkeypatch.context() as patch:
         patch.setattr(TarSource, "_scan", lambda self: pytest.fail("scanned again"))
-        again = TarSource(path)
-    assert len(again) == 1 and again[0] == first[0]
+        reopened = TarSource(path)
+    assert len(reopened) == 1 and reopened[0] == first[0]
     write_tar(path, [("1.png", make_image(1)), ("1.txt", b"x"), ("2.png", make_image(1)), ("2.txt", b"y")])
     assert len(TarSource(path)) == 2
-    for stored in (tmp_path / "cache" / "indexes").iterdir():
-        stored.write_bytes(stored.read_bytes()[:-1])
+    for file in (tmp_path / "cache" / "indexes").iterdir():
+        file.write_bytes(file.read_bytes()[:-1])  # a damaged index is made again
     assert len(TarSource(path)) == 2
 
 
 @pytest.mark.parametrize("output_format", ["webdataset", "files", "parquet"])
-def test_what_img2dataset_writes_is_read_and_scored(tmp_path, output_format):
+def test_output_of_img2dataset_is_trained_on_and_scored(tmp_path, output_format):
     folder = str(write_img2dataset(tmp_path / "out", output_format))
     keys = ["000000000", "000000001", "000010000", "000010001"]
     expected = [(key, f"caption {key}", f"image {key}".encode()) for key in keys]
@@ -107,28 +118,30 @@ def test_what_img2dataset_writes_is_read_and_scored(tmp_path, output_format):
     samples = [source[row] for row in range(len(source))]
     assert [(sample.image_name, sample.caption("en"), sample.image) for sample in samples] == expected
     assert samples[3].fields["url"] == "https://example.org/000010001" and source.shard_sizes.tolist() == [2, 2]
-    scored = zip(benchmark.images, benchmark.texts, strict=True)
-    assert [(image.id, text.text, image.read()) for image, text in scored] == expected
+    pairs = zip(benchmark.images, benchmark.texts, strict=True)
+    assert [(image.id, text.text, image.read()) for image, text in pairs] == expected
     suffixes = {"webdataset": [".tar"] * 2, "files": [], "parquet": [".parquet"] * 2}
     assert [path.suffix for path in benchmark.files] == suffixes[output_format]
 
 
-def test_files_of_a_sample_that_are_missing_are_reported(tmp_path):
+def test_missing_files_of_a_sample_are_reported(tmp_path):
     source = FilesSource(write_files(tmp_path, {"1.jpg": b"", "2.txt": "x", "3.jpg": b"", "3.txt": "x"}))
-    *problems, whole = read_all(source)
-    assert problems == ["1: no caption", "2: no image member"] and whole.caption("") == "x"
+    *problems, sample = read_all(source)
+    assert problems == ["1: no caption", "2: no image member"] and sample.caption("") == "x"
     (tmp_path / "3.jpg").unlink()
     assert "missing file" in read_all(source)[2]
 
 
-def test_a_folder_is_its_shards(tmp_path):
+def test_folder_is_opened_as_its_shards(tmp_path):
     write_tsv(tmp_path / "a.tsv", [("x", "1", b"i")])
     assert open_sources([str(tmp_path)])[0].caption("") == "x"
     write_tar(tmp_path / "b.tar", [("1.jpg", b"i"), ("1.txt", b"tar")])
-    assert open_sources([str(tmp_path)])[0].caption("") == "tar"  # shards go before what they may be made of
+    assert (
+        open_sources([str(tmp_path)])[0].caption("") == "tar"
+    )  # shards are preferred to the tables that they may be made of
 
 
-def test_what_is_not_a_source_is_reported_with_what_is(tmp_path):
+def test_error_on_an_unknown_source_lists_what_is_supported(tmp_path):
     with pytest.raises(ValueError, match="{split}_imgs.tsv"):
         open_sources([str(write_files(tmp_path, {"x_texts.jsonl": "{}\n"}) / "x_texts.jsonl")])
     with pytest.raises(ValueError, match="address"):
@@ -138,10 +151,10 @@ def test_what_is_not_a_source_is_reported_with_what_is(tmp_path):
         open_sources([str(tmp_path / "two")])
 
 
-# Options on data that have no such thing change nothing, and say so.
 @pytest.fixture
 def data(tmp_path):
-    terminal.print_once.cache_clear()  # notes are printed once in a process, and the tests share one
+    """Write the same pair as a table, as JSON lines, as a shard and as a TSV file."""
+    terminal.print_once.cache_clear()  # notes are printed once in a process, which the tests share
     row = {"image": "0.png", "caption": "a cat", "id": "7"}
     write_files(
         tmp_path, {"0.png": make_image(1), "pairs.csv": "image,caption,id\n0.png,a cat,7\n", "pairs.jsonl": row}
@@ -152,7 +165,8 @@ def data(tmp_path):
 
 
 OPTIONS = {"encoding": "gb18030", "text_id": "id", "columns": {"caption": "caption"}}
-UNDERSTOOD = {
+# File -> the options that have an effect on it; the others are ignored with a note.
+SUPPORTED_OPTIONS = {
     "pairs.csv": {"encoding", "text_id", "columns"},
     "pairs.jsonl": {"text_id", "columns"},
     "a.tar": {"text_id"},
@@ -161,15 +175,15 @@ UNDERSTOOD = {
 
 
 @pytest.mark.parametrize("open_data", [open_sources, open_benchmarks])
-@pytest.mark.parametrize("file", UNDERSTOOD)
-def test_option_that_nothing_understands_is_named(data, capsys, open_data, file):
+@pytest.mark.parametrize("file", SUPPORTED_OPTIONS)
+def test_option_without_effect_is_named(data, capsys, open_data, file):
     for option, value in OPTIONS.items():
         assert len(open_data([str(data / file)], **{option: value})) == 1
         error = capsys.readouterr().err
-        assert (f"Data.{option}" in error and file in error) == (option not in UNDERSTOOD[file])
+        assert (f"Data.{option}" in error and file in error) == (option not in SUPPORTED_OPTIONS[file])
 
 
-def test_option_that_one_of_several_files_takes_is_not_named(data, capsys):
+def test_option_with_effect_on_one_of_the_files_is_not_named(data, capsys):
     open_sources([str(data / "a.tar"), str(data / "pairs.csv"), str(data / "rows.tsv")], text_id="id", encoding="utf-8")
     assert capsys.readouterr().err == ""
 
@@ -178,21 +192,21 @@ LENGTH = 10 * EXCERPT_BYTES
 
 
 @pytest.fixture
-def file_of_parts(tmp_path):
+def large_file(tmp_path):
     path = tmp_path / "a.tar"
     path.write_bytes(os.urandom(LENGTH))
     return path
 
 
 @pytest.mark.parametrize("position", [0, EXCERPT_BYTES - 1, LENGTH // 2, LENGTH // 2 + EXCERPT_BYTES - 1, LENGTH - 1])
-def test_a_byte_that_differs_in_a_part_makes_another_fingerprint(file_of_parts, position):
-    before, content = fingerprint([file_of_parts]), bytearray(file_of_parts.read_bytes())
+def test_changed_byte_of_an_excerpt_changes_the_fingerprint(large_file, position):
+    before, content = fingerprint([large_file]), bytearray(large_file.read_bytes())
     content[position] ^= 1
-    file_of_parts.write_bytes(content)
-    assert len(before) == 16 and fingerprint([file_of_parts]) != before
+    large_file.write_bytes(content)
+    assert len(before) == 16 and fingerprint([large_file]) != before
 
 
-def test_the_size_counts_and_the_name_does_not(tmp_path):
+def test_fingerprint_depends_on_the_size_and_not_on_the_name(tmp_path):
     (tmp_path / "a.tar").write_bytes(bytes(LENGTH))
     before = fingerprint([tmp_path / "a.tar"])
     assert fingerprint([(tmp_path / "a.tar").rename(tmp_path / "b.tar")]) == before
@@ -201,11 +215,11 @@ def test_the_size_counts_and_the_name_does_not(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content"), [("2.txt", b"B"), ("3.txt", b"bb"), ("4.txt", b"b")])
-def test_of_a_folder_names_sizes_and_some_content_count(tmp_path, name, content):
+def test_fingerprint_of_a_folder_changes_with_its_files(tmp_path, name, content):
     for number in (1, 2, 3):
         (tmp_path / f"{number}.txt").write_bytes(b"b")
     before = fingerprint([tmp_path])
-    (tmp_path / ".hidden").write_bytes(b"left by a file manager")
+    (tmp_path / ".hidden").write_bytes(b"written by a file manager")
     assert fingerprint([tmp_path]) == before
     (tmp_path / name).write_bytes(content)
     assert fingerprint([tmp_path]) != before

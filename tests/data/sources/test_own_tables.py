@@ -1,4 +1,4 @@
-"""Tables as people have them: of other encodings, delimiters, columns and paths."""
+"""Users' own tables in various encodings, delimiters, headers and paths."""
 
 import csv
 import io
@@ -20,20 +20,21 @@ ROWS = [("a.png", "一只猫，坐着", "00123", 3.5), ("b.png", "红色; 的“
 HEADER = ("图片", "标题", "货号", "价格")
 
 
-def text_of(rows, delimiter=","):
-    written = io.StringIO()
-    csv.writer(written, delimiter=delimiter).writerows(rows)
-    return written.getvalue()
+def format_csv(rows, delimiter=","):
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    return text.getvalue()
 
 
 @pytest.fixture
 def shop(tmp_path):
+    """Return a folder with the images of the rows."""
     for number, name in enumerate(("a.png", "b.png")):
         (tmp_path / name).write_bytes(make_image(number))
     return tmp_path
 
 
-def check(source):
+def check_rows(source):
     assert [source[row].caption("zh") for row in range(2)] == ["一只猫，坐着", "红色; 的“车”"]
     assert [source[row].image for row in range(2)] == [make_image(0), make_image(1)]
     assert [source[row].fields["货号"] for row in range(2)] == ["00123", "00124"]
@@ -49,20 +50,20 @@ def check(source):
         ("train.tsv", "utf-8", "\t"),
     ],
 )
-def test_a_csv_is_read_as_excel_writes_it(shop, name, encoding, delimiter):
-    (shop / name).write_bytes(text_of([HEADER, *ROWS], delimiter).encode(encoding))
-    check(open_sources([str(shop)]))
-    check(pickle.loads(pickle.dumps(open_sources([str(shop / name)]).shards[0])))  # noqa: S301  -- its own pickle
+def test_csv_is_read_in_the_formats_of_excel(shop, name, encoding, delimiter):
+    (shop / name).write_bytes(format_csv([HEADER, *ROWS], delimiter).encode(encoding))
+    check_rows(open_sources([str(shop)]))
+    check_rows(pickle.loads(pickle.dumps(open_sources([str(shop / name)]).shards[0])))  # noqa: S301  -- pickled here
 
 
-def test_a_workbook_is_read_by_the_rules_of_a_csv(shop):
+def test_workbook_is_read_like_a_csv(shop):
     book = openpyxl.Workbook()
     book.active.append([None, None])  # a blank row above
     for row in (HEADER, *ROWS):
         book.active.append(row)
     book.active.append([None] * 4)
     book.save(shop / "train.xlsx")
-    check(open_sources([str(shop)]))
+    check_rows(open_sources([str(shop)]))
     table = XlsxTable(shop / "train.xlsx")
     assert [table.describe_row(row) for row in range(len(table))] == ["train.xlsx:3", "train.xlsx:4"]
     book.active["D4"] = "3.50"
@@ -82,13 +83,13 @@ def test_title_merged_cells_and_dates_of_a_workbook_are_read(shop):
     book.save(shop / "train.xlsx")
     table = XlsxTable(shop / "train.xlsx")
     rows = [table.read_row(index) for index in range(len(table))]
-    assert [row.get("标题") for row in rows] == ["猫", "猫", "狗", None]  # what is not merged stays empty
+    assert [row.get("标题") for row in rows] == ["猫", "猫", "狗", None]  # a cell that is not merged stays empty
     assert [row.get("货号") for row in rows] == ["A1", "A1", "A1", None]
     assert [row.get("上架") for row in rows] == ["2024-03-05", "2024-03-05T09:00:00", None, None]
 
 
-def test_other_encodings_are_named(shop):
-    (shop / "train.csv").write_bytes(text_of([("image", "caption_zh"), ("a.png", "紅色的車")]).encode("big5"))
+def test_encoding_is_an_option_and_utf_16_is_refused(shop):
+    (shop / "train.csv").write_bytes(format_csv([("image", "caption_zh"), ("a.png", "紅色的車")]).encode("big5"))
     assert open_sources([str(shop)], encoding="big5")[0].caption("zh") == "紅色的車"
     with pytest.raises(ValueError, match="encoding klingon"):
         open_sources([str(shop)], encoding="klingon")
@@ -97,20 +98,20 @@ def test_other_encodings_are_named(shop):
         open_sources([str(shop / "train.csv")])
 
 
-def test_columns_are_named_by_the_user_as_the_example_says(shop):
+def test_error_shows_an_example_of_columns_that_works(shop):
     path = shop / "train.csv"
-    path.write_text(text_of([("my photo", "what it's", "货号", "价格"), *ROWS]), encoding="utf-8")
+    path.write_text(format_csv([("my photo", "what it's", "货号", "价格"), *ROWS]), encoding="utf-8")
     for location in (shop, path):
-        with pytest.raises(ValueError, match="columns here: my photo, what it's, 货号, 价格; ") as raised:
+        with pytest.raises(ValueError, match="columns here: my photo, what it's, 货号, 价格; ") as caught:
             open_sources([str(location)])
-    option = str(raised.value).split(" --columns ")[1].removesuffix(" (Data.columns)")
+    option = str(caught.value).split(" --columns ")[1].removesuffix(" (Data.columns)")
     columns = columns_option(*shlex.split(option))
     assert columns == {"image": "my photo", "caption_zh": "what it's"}
     for location in (shop, path):
-        check(open_sources([str(location)], columns=columns))
+        check_rows(open_sources([str(location)], columns=columns))
     with pytest.raises(ValueError, match="no column 图 "):
         open_sources([str(path)], columns={"image": "图"})
-    path.write_text(text_of([row[:2] for row in ROWS]), encoding="utf-8")
+    path.write_text(format_csv([row[:2] for row in ROWS]), encoding="utf-8")
     with pytest.raises(ValueError, match="the first line"):
         open_sources([str(path)])
 
@@ -118,18 +119,18 @@ def test_columns_are_named_by_the_user_as_the_example_says(shop):
 @pytest.mark.parametrize(
     ("columns", "names"),
     [
-        (["image", "text", "title", "filename"], {}),  # what is there by its own name is not called otherwise
+        (["image", "text", "title", "filename"], {}),  # columns with the expected names are not renamed
         (["img", "英文标题", "标题"], {"img": "image", "英文标题": "caption_en", "标题": "caption_zh"}),
         (["Image Path", " Title ", "ID"], {"Image Path": "image_path", " Title ": "caption"}),
         (["图片", "caption_en", "描述"], {"图片": "image", "描述": "caption_zh"}),
     ],
 )
-def test_headers_in_chinese_and_english_are_understood(columns, names):
+def test_headers_in_chinese_and_english_are_recognised(columns, names):
     assert rename_columns(columns, {}, "t.csv") == names
 
 
 @pytest.mark.parametrize(("header", "columns"), [("图片链接,商品名称", {"image": "图片链接"}), ("image,标题", None)])
-def test_addresses_are_recognised_and_explained(shop, header, columns):
+def test_error_on_a_column_of_addresses_names_img2dataset(shop, header, columns):
     (shop / "train.csv").write_text(f"{header}\nhttps://example.com/a.png,猫\n", encoding="utf-8")
     with pytest.raises(ValueError, match=rf"column {header.split(',')[0]}.*img2dataset"):
         open_sources([str(shop / "train.csv")], columns=columns)
@@ -142,13 +143,13 @@ def table(shop):
     return shop / "tables" / "train.csv"
 
 
-def test_a_path_that_leads_back_is_outside_the_named_folder(shop, table):
+def test_path_through_a_parent_is_outside_the_images_folder(shop, table):
     table.write_text(f"image,text\n{shop}/tables/../a.png,x\nb.png,y\n", encoding="utf-8")
     assert open_benchmark(table, images=shop).entry_report.counts == {"image outside its folder": 1}
 
 
 @pytest.mark.parametrize(
-    ("folder", "named"),
+    ("folder", "suggestion"),
     [
         ("C:\\Users\\李雷\\photos\\", "C:/Users/李雷/photos"),
         ("\\\\nas\\my shop\\photos\\", "'/nas/my shop/photos'"),
@@ -156,33 +157,33 @@ def test_a_path_that_leads_back_is_outside_the_named_folder(shop, table):
         ("SHOP/photos/", "SHOP/photos"),
     ],
 )
-def test_paths_of_other_machines_and_folders_are_followed(shop, table, folder, named):
+def test_paths_of_other_machines_are_read_with_images_option(shop, table, folder, suggestion):
     (shop / "photos").mkdir()
     for name in ("a.png", "b.png"):
         (shop / name).rename(shop / "photos" / name)
-    folder, named = (name.replace("SHOP", str(shop)) for name in (folder, named))
-    table.write_text(text_of([HEADER, *((folder + row[0], *row[1:]) for row in ROWS)]), encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"a\.png.*--images {named} \(Data.images\)"):
+    folder, suggestion = folder.replace("SHOP", str(shop)), suggestion.replace("SHOP", str(shop))
+    table.write_text(format_csv([HEADER, *((folder + row[0], *row[1:]) for row in ROWS)]), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"a\.png.*--images {suggestion} \(Data.images\)"):
         open_sources([str(table)])
     source = open_sources([str(table)], images=shop / "photos")
-    check(source)
+    check_rows(source)
     assert source[0].image_name == "a.png"
     with pytest.raises(ValueError, match="name the folder|absolute paths"):
         open_sources([str(table)], images=table.parent)
 
 
-def test_missing_images_are_found_in_named_folders(shop, table):
-    table.write_text(text_of([HEADER, *ROWS]), encoding="utf-8")
+def test_error_names_where_missing_images_were_looked_for(shop, table):
+    table.write_text(format_csv([HEADER, *ROWS]), encoding="utf-8")
     with pytest.raises(FileNotFoundError, match=f"a.png; looked in {table.parent}, {table.parent}/images"):
         open_sources([str(table)])
-    check(open_sources([str(table)], images=shop))
+    check_rows(open_sources([str(table)], images=shop))
     (table.parent / "photos").mkdir()
     (shop / "a.png").rename(table.parent / "photos" / "a.png")
     with pytest.raises(FileNotFoundError, match=f"--images {table.parent}/photos"):
         open_sources([str(table)])
 
 
-def test_backslashes_and_blanks_around_a_file_are_understood(shop):
+def test_backslashes_and_blanks_in_paths_are_understood(shop):
     (shop / "images").mkdir()
     (shop / "images" / "c.png").write_bytes(make_image(3))
     (shop / "train.csv").write_text("image,text\nimages\\c.png,x\n a.png ,y\n..\\..\\a.png,z\n", encoding="utf-8")

@@ -1,3 +1,5 @@
+"""Tables in JSON lines, CSV and Parquet: images next to them, bad rows, numbers, and columns with maps."""
+
 import csv
 import io
 import json
@@ -21,21 +23,21 @@ ROWS = [
 ]
 
 
-def write(path, rows):
+def write_table(path, rows):
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n\n" for row in rows), encoding="utf-8-sig")
     elif path.suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8-sig") as file:
-            table = csv.DictWriter(file, list(rows[0]))
-            table.writeheader()
-            table.writerows({**row, "tags_en": "|".join(row["tags_en"])} for row in rows)
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({**row, "tags_en": "|".join(row["tags_en"])} for row in rows)
     else:
         pq.write_table(pa.Table.from_pylist(rows), path)
     return path
 
 
 @pytest.fixture
-def images(tmp_path):
+def folder(tmp_path):
     (tmp_path / "images" / "d").mkdir(parents=True)
     (tmp_path / "a.jpg").write_bytes(b"A")
     (tmp_path / "images" / "d" / "b.jpg").write_bytes(b"B")
@@ -43,12 +45,12 @@ def images(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
-def test_images_lie_next_to_the_table(images, suffix):
-    path = write(images / f"train{suffix}", ROWS)
+def test_images_are_found_next_to_the_table(folder, suffix):
+    path = write_table(folder / f"train{suffix}", ROWS)
     for source in (
         open_sources([str(path)]),
-        open_sources([str(images)]),
-        pickle.loads(pickle.dumps(TableSource(path))),  # noqa: S301  -- its own pickle
+        open_sources([str(folder)]),
+        pickle.loads(pickle.dumps(TableSource(path))),  # noqa: S301  -- pickled here
     ):
         first, second = source[0], source[1]
         assert len(source) == 2 and (first.image, second.image) == (b"A", b"B")
@@ -57,28 +59,31 @@ def test_images_lie_next_to_the_table(images, suffix):
         assert second.fields["licence"] == "y"
 
 
-def test_csv_rows_that_cannot_be_used_are_reported_by_line(images):
-    (images / "t.csv").write_bytes(b"image,text\na.jpg,x\na.jpg\na.jpg,x,y\n\na.jpg,\xff\na.jpg,z\n")
-    first, *problems, last = read_all(TableSource(images / "t.csv"))
+def test_bad_rows_of_a_csv_are_reported_by_line(folder):
+    (folder / "t.csv").write_bytes(b"image,text\na.jpg,x\na.jpg\na.jpg,x,y\n\na.jpg,\xff\na.jpg,z\n")
+    first, *problems, last = read_all(TableSource(folder / "t.csv"))
     assert problems == ["t.csv:3: malformed row", "t.csv:4: malformed row", "t.csv:6: not UTF-8"]
     assert (first.caption(""), last.caption("")) == ("x", "z")
 
 
-# csv.writer does not quote a carriage return, though csv.reader then takes it for the end of the row.
-value = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=8)
-table = st.lists(st.tuples(value, value), min_size=1, max_size=5)
+# Without carriage returns: csv.writer does not quote them, and csv.reader takes them for the end of a row.
+VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=8)
+TABLES = st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=5)
 
 
 @limit_examples(60)
-@given(table, st.sampled_from(["\n", "\r\n"]), st.booleans())
-def test_whatever_csv_writes_is_read_again(tmp_path_factory, rows, end, mark):
+@given(TABLES, st.sampled_from(["\n", "\r\n"]), st.sampled_from(["utf-8", "utf-8-sig"]))
+def test_output_of_csv_writer_is_read_back_equal(tmp_path_factory, rows, line_end, encoding):
     text = io.StringIO()
-    csv.writer(text, lineterminator=end).writerows([("text", "caption_en"), *rows])
+    csv.writer(text, lineterminator=line_end).writerows([("text", "caption_en"), *rows])
     path = tmp_path_factory.mktemp("csv") / "a.csv"
-    path.write_bytes(text.getvalue().encode("utf-8-sig" if mark else "utf-8"))
-    read = CsvTable(path)
-    expected = [{key: cell for key, cell in zip(("text", "caption_en"), row, strict=True) if cell} for row in rows]
-    assert [read.read_row(row) for row in range(len(read))] == expected
+    path.write_bytes(text.getvalue().encode(encoding))
+    expected = []
+    for text_cell, caption_cell in rows:
+        cells = {"text": text_cell, "caption_en": caption_cell}
+        expected.append({name: cell for name, cell in cells.items() if cell})  # empty cells are left out
+    table = CsvTable(path)
+    assert [table.read_row(row) for row in range(len(table))] == expected
 
 
 NUMBERS = st.one_of(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False)).map(str)
@@ -89,17 +94,18 @@ TEXTS = st.sampled_from(
 
 @limit_examples(50)
 @given(st.lists(NUMBERS, min_size=1, max_size=5), st.lists(TEXTS, max_size=1))
-def test_a_csv_column_is_of_numbers_if_all_print_back_the_same(tmp_path_factory, numbers, texts):
+def test_csv_column_is_numeric_if_all_values_print_back_equal(tmp_path_factory, numbers, texts):
     path, values = tmp_path_factory.mktemp("csv") / "a.csv", numbers + texts
     rows = [("a.png", value, value, value) for value in values]
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("image", "price", "image_id", "caption"), *rows, ("b.png", "", "", "")])
     table = CsvTable(path)
-    *read, last = [table.read_row(index) for index in range(len(table))]
+    *filled_rows, last = [table.read_row(index) for index in range(len(table))]
     assert last == {"image": "b.png"}
-    assert [str(row["price"]) for row in read] == values
-    assert all(isinstance(row["price"], str) == bool(texts) for row in read)
-    assert [row["image_id"] for row in read] == [row["caption"] for row in read] == values
+    assert [str(row["price"]) for row in filled_rows] == values
+    assert all(isinstance(row["price"], str) == bool(texts) for row in filled_rows)
+    # Ids and captions are always texts.
+    assert [row["image_id"] for row in filled_rows] == [row["caption"] for row in filled_rows] == values
 
 
 MAP = pa.map_(pa.string(), pa.int64())
@@ -110,9 +116,10 @@ PAIRS = [("a", 1), ("b", 2)]
     ("kind", "value"), [(MAP, PAIRS), (pa.large_list(pa.struct({"m": MAP})), [{"m": PAIRS}])], ids=["map", "nested"]
 )
 def test_columns_with_maps_are_left_out_and_named(tmp_path, capsys, kind, value):
-    """Spark and Hive write them; the name with a dot is that of no part of the map."""
+    # Spark and Hive write maps. The column with a dot in its name is not a part of the map.
     fields = {"image": pa.binary(), "attributes": kind, "attributes.x": pa.string(), "caption": pa.string()}
-    rows = [{"image": b"x", "attributes": filled, "attributes.x": "y", "caption": "a cat"} for filled in (value, None)]
+    row = {"image": b"x", "attributes": value, "attributes.x": "y", "caption": "a cat"}
+    rows = [row, row | {"attributes": None}]
     path = tmp_path / "train.parquet"
     pq.write_table(pa.Table.from_pylist(rows, pa.schema(fields)), path, row_group_size=1)
 

@@ -1,4 +1,4 @@
-"""Benchmarks of captions as their authors publish them: pairs, order, images, and rows that cannot be used."""
+"""Caption benchmarks in their published layouts: pairs, order, images, splits, and bad rows."""
 
 import pytest
 
@@ -37,7 +37,7 @@ from tests.support.published_files import (
 )
 
 COCO_1, COCO_2 = "COCO_val2014_000000000000.jpg", "COCO_val2014_000000000003.jpg"
-# Of every benchmark: where it may be opened, its name, pairs, some texts, and the numbers of its images.
+# Name of a benchmark -> its files, where it may be opened, its pairs, its texts, and the numbers of its images.
 BENCHMARKS = {
     "coco-cn-test": (
         COCO_CN_FILES, ["", COCO_CN, f"{COCO_CN}/coco-cn_test.txt"],
@@ -68,14 +68,14 @@ BENCHMARKS = {
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_pairs_are_those_of_the_files_in_their_order(tmp_path, name):
+def test_pairs_texts_and_images_are_in_the_order_of_the_files(tmp_path, name):
     files, locations, expected, texts, numbers = BENCHMARKS[name]
     write_files(tmp_path / "MUGE" if name == "MUGE-valid" else tmp_path, files)
     for location in locations:
         benchmark = open_benchmark(tmp_path / location)
         assert benchmark.name == name and list_pairs(benchmark) == expected
         assert [text.text for text in benchmark.texts] == texts
-        assert [one.read() for one in benchmark.images] == [make_image(number) for number in numbers]
+        assert [image.read() for image in benchmark.images] == [make_image(number) for number in numbers]
         assert benchmark.entry_report.counts.total() == 0
 
 
@@ -84,43 +84,44 @@ def test_pairs_are_those_of_the_files_in_their_order(tmp_path, name):
     [
         (COCO_CN_FILES, "valid", [CN_VAL]),
         (MSCOCO_FILES, "val", ["COCO_val2014_000000000004.jpg"]),
-        (CLIP_FILES, "test", ["11"]),  # without answers, opened as it is named
+        (CLIP_FILES, "test", ["11"]),  # without answers: opened only by its name
     ],
 )
-def test_other_splits_are_opened_by_name(tmp_path, files, split, images):
-    assert [one.id for one in open_benchmark(write_files(tmp_path, files), split=split).images] == images
+def test_split_is_opened_by_its_name(tmp_path, files, split, images):
+    assert [image.id for image in open_benchmark(write_files(tmp_path, files), split=split).images] == images
 
 
 @pytest.mark.parametrize("in_folders", [True, False])
-def test_images_lie_in_a_folder_of_their_own(tmp_path, in_folders, monkeypatch):
+def test_images_may_be_in_another_folder(tmp_path, in_folders, monkeypatch):
     for name, data in COCO_CN_FILES.items():
         if name.endswith(".txt"):
             write_files(tmp_path / "notes", {name: data})
         else:
             write_files(tmp_path / "photos", {name if in_folders else name.split("/")[1]: data})
     benchmark = open_benchmark(tmp_path / "notes", images=tmp_path / "photos")
-    assert [one.read() for one in benchmark.images] == [make_image(2), make_image(1)]
+    assert [image.read() for image in benchmark.images] == [make_image(2), make_image(1)]
     monkeypatch.chdir(tmp_path / "notes" / COCO_CN)
     assert len(open_benchmark("coco-cn_test.txt", images="../../photos").texts) == 3
 
 
-def test_a_space_may_part_id_and_sentence(tmp_path):
+def test_id_and_sentence_may_be_separated_by_a_space(tmp_path):
     captions = {COCO_CN_CAPTIONS: f"\ufeff{CN_TEST_2}#0 一只猫\r\n{CN_TEST_1}#zhm#0 狗\r\n"}
     benchmark = open_benchmark(write_files(tmp_path, COCO_CN_FILES | captions))
-    assert [path.name for path in benchmark.files] == ["coco-cn_test.txt", CN_CAPTIONS]  # by which a change is noticed
+    # A change of any of these files is noticed.
+    assert [path.name for path in benchmark.files] == ["coco-cn_test.txt", CN_CAPTIONS]
     texts = [(text.id, text.text) for text in benchmark.texts]
     assert texts == [(f"{CN_TEST_2}#0", "一只猫"), (f"{CN_TEST_1}#zhm#0", "狗")]
 
 
 @pytest.mark.parametrize("folder", ["flickr30k_images", "flickr30k_images/flickr30k_images", "images"])
-def test_flickr30k_by_any_of_its_image_folders(tmp_path, folder):
+def test_flickr30k_is_opened_with_any_image_folder(tmp_path, folder):
     benchmark = open_benchmark(
         write_files(tmp_path, {"dataset_flickr30k.json": FLICKR30K, f"{folder}/2.jpg": make_image(2)})
     )
     assert list_pairs(benchmark) == [("2.jpg", "1"), ("2.jpg", "2")] and benchmark.images[0].read() == make_image(2)
 
 
-def test_captions_of_two_years_are_distinguished(tmp_path):
+def test_captions_of_coco_of_two_years_need_a_split(tmp_path):
     later = {"annotations/captions_val2017.json": make_coco_captions([(3, "000000000003.jpg")], [(2, 3, "A boat.")])}
     write_files(tmp_path, COCO_CAPTIONS_FILES | later | {"val2017/000000000003.jpg": make_image(3)})
     with pytest.raises(ValueError, match="several splits val"):
@@ -128,28 +129,28 @@ def test_captions_of_two_years_are_distinguished(tmp_path):
     assert list_pairs(open_benchmark(tmp_path, split="val2017")) == [("3", "2")]
 
 
-def test_data_sets_in_one_folder_are_told_apart(tmp_path):
+def test_layout_or_file_selects_one_of_several_data_sets(tmp_path):
     flickr = {"karpathy/dataset_flickr30k.json": FLICKR30K, "flickr30k-images/2.jpg": make_image(2)}
     write_files(tmp_path, COCO_CAPTIONS_FILES | MSCOCO_FILES)
-    assert open_benchmark(tmp_path).name == "mscoco-test"  # Karpathy's split goes before the captions of COCO
+    assert open_benchmark(tmp_path).name == "mscoco-test"  # Karpathy's split is preferred to the captions of COCO
     assert open_benchmark(tmp_path, layout="coco-captions", split="val").name == "coco-captions-val2014"
     write_files(tmp_path, flickr | FLICKR30K_CN_FILES)
     with pytest.raises(ValueError, match=r"\(flickr30k, mscoco, flickr30k-cn\)"):
         open_benchmark(tmp_path)
-    for position, options, name in (
+    for location, options, name in (
         ("", {"layout": "flickr30k"}, "flickr30k-test"),
         ("dataset_coco.json", {}, "mscoco-test"),
         (FLICKR_CN_TRAIN, {"images": tmp_path / "flickr30k-images"}, "flickr30k-cn-train"),
     ):
-        assert open_benchmark(tmp_path / position, **options).name == name
+        assert open_benchmark(tmp_path / location, **options).name == name
 
 
-def test_only_the_part_of_speech_is_taken_away():
+def test_parts_of_speech_are_removed_from_words():
     words = ["时间:n ：:wm 12:00:t", "::w", "T:nx 恤:n", ":n"]
     assert list(map(join_words, words)) == ["时间：12:00", ":", "T恤", ""]
 
 
-def test_test_comes_before_validation_where_it_has_answers(tmp_path):
+def test_test_split_is_preferred_if_it_has_answers(tmp_path):
     write_files(tmp_path, CLIP_FILES | {"test_texts.jsonl": json_lines(make_clip_text(12, "裙子", 11))})
     assert open_benchmark(tmp_path).name.endswith("-test")
     assert open_benchmark(tmp_path, split="val").name.endswith("-valid")
@@ -157,7 +158,7 @@ def test_test_comes_before_validation_where_it_has_answers(tmp_path):
 
 SENTENCES = [{"raw": " ", "sentid": 20}, {"raw": "x", "sentid": 1}, {"raw": "Sentence 1.", "sentid": 1}, {"raw": 3}]
 CN_CAPTIONS = COCO_CN_CAPTIONS.rpartition("/")[2]
-# Files with bad rows, the reasons and names of these, and the pairs that are left.
+# Layout -> files with bad rows, the names of these by reason, and the pairs that remain.
 BAD_ROWS = {
     "coco-cn": (
         COCO_CN_FILES
@@ -281,22 +282,22 @@ BAD_ROWS = {
 
 @pytest.mark.parametrize("layout", BAD_ROWS)
 def test_bad_rows_are_skipped_and_named(tmp_path, layout):
-    files, reasons, expected = BAD_ROWS[layout]
+    files, names_by_reason, expected = BAD_ROWS[layout]
     benchmark = open_benchmark(
         write_files(tmp_path, files), layout=layout, split="val" if "captions" in layout else None
     )
-    assert list_problems(benchmark) == reasons and list_pairs(benchmark) == expected
+    assert list_problems(benchmark) == names_by_reason and list_pairs(benchmark) == expected
 
 
-def test_bad_columns_of_an_image_are_noticed_when_it_is_read(tmp_path):
+def test_bad_row_of_an_image_is_noticed_when_it_is_read(tmp_path):
     files = {
         "test_imgs.tsv": f"1\t{'A' * 400}\tAAAA\n2\t!!!!\n",
         "test_texts.jsonl": json_lines(make_clip_text(1, "一", 1)),
     }
     images = open_benchmark(write_files(tmp_path, files)).images
-    for picture, reason in zip(images, ("test_imgs.tsv:1: malformed row", "test_imgs.tsv:2: malformed"), strict=True):
+    for image, reason in zip(images, ("test_imgs.tsv:1: malformed row", "test_imgs.tsv:2: malformed"), strict=True):
         with pytest.raises(BadSample, match=reason):
-            picture.read()
+            image.read()
 
 
 @pytest.mark.parametrize(
@@ -309,12 +310,12 @@ def test_bad_columns_of_an_image_are_noticed_when_it_is_read(tmp_path):
         ("coco-cn", {name: text for name, text in COCO_CN_FILES.items() if name.endswith(".txt")}, "--images"),
     ],
 )
-def test_files_without_what_belongs_to_them_are_named(tmp_path, layout, files, culprit):
+def test_error_names_the_missing_or_malformed_file(tmp_path, layout, files, culprit):
     with pytest.raises((ValueError, FileNotFoundError), match=culprit):
         open_benchmark(write_files(tmp_path, files), layout=layout)
 
 
-def test_flickr30k_cna_is_lines_of_numbered_captions(tmp_path):
+def test_flickr30k_cna_is_read_from_lines_of_captions(tmp_path):
     lines = "1007129816#0\t警车停在路边\n1007129816#1\t一辆 警车\n36979#0\t两个人\nnone\n36979#0\t别的\n"
     images = {"flickr30k/images/1007129816.jpg": make_image(1), "flickr30k/images/36979.jpg": make_image(2)}
     texts = {f"{split}/flickr30k_cna_{split}.txt": lines for split in ("test", "train")}
@@ -324,34 +325,34 @@ def test_flickr30k_cna_is_lines_of_numbered_captions(tmp_path):
     assert cna.texts[1].text == "一辆 警车" and cna.images[1].read() == make_image(2)
     assert len(list_problems(cna)) == 2
     assert open_benchmark(tmp_path, split="train").name == "flickr30k-cna-train"
-    # The release of Zero calls its test file otherwise.
-    other = write_files(
+    # The release of Zero has another name for the test file.
+    zero = write_files(
         tmp_path / "zero", {"flickr30k_cn_test.txt": "1#0\t人\n", "flickr30k-images/1.jpg": make_image(1)}
     )
-    assert open_benchmark(other).name == "flickr30k-cna-test"
+    assert open_benchmark(zero).name == "flickr30k-cna-test"
 
 
-def test_translated_captions_of_coco_cn_are_known_by_their_mark(tmp_path):
-    name, other = "COCO_train2014_000000503310", "COCO_val2014_000000000042"
-    lines = "".join(f"{name}#zhm#{n} 机舱内有座椅{n}。\n" for n in (3, 0, 1)) + f"{other}#zhm#3 鞋\n"
-    images = {f"train2014/{name}.jpg": make_image(1), f"val2014/{other}.jpg": make_image(2)}
+def test_translated_coco_cn_is_recognised_by_the_mark_zhm(tmp_path):
+    train_name, val_name = "COCO_train2014_000000503310", "COCO_val2014_000000000042"
+    lines = "".join(f"{train_name}#zhm#{n} 机舱内有座椅{n}。\n" for n in (3, 0, 1)) + f"{val_name}#zhm#3 鞋\n"
+    images = {f"train2014/{train_name}.jpg": make_image(1), f"val2014/{val_name}.jpg": make_image(2)}
     translated = open_benchmark(write_files(tmp_path, {"pair.txt": lines} | images))
-    assert [text.id for text in translated.texts][:2] == [f"{name}#zhm#3", f"{name}#zhm#0"]  # in the order of the file
+    assert [text.id for text in translated.texts[:2]] == [f"{train_name}#zhm#3", f"{train_name}#zhm#0"]  # file order
     assert translated.texts[0].text == "机舱内有座椅3。" and len(translated.images) == 2
     with pytest.raises(ValueError, match="no known layout"):
         recognise(LocalFile(write_files(tmp_path / "other", {"pair.txt": "a b\n"})), DataSpec([]))
 
 
-def test_long_captions_are_lines_of_path_and_caption(tmp_path):
+def test_long_captions_are_read_from_lines_of_path_and_text(tmp_path):
     lines = "images/a.jpg\t很长的描述。\n/data/them/b.jpg\t很长的描述。\n../c.jpg\t外面\nno tab\nimages/d.jpg\t\n"
     folder = write_files(
         tmp_path, {"image_caption_trans.txt": lines, "images/a.jpg": make_image(1), "images/b.jpg": make_image(2)}
     )
-    found = open_benchmark(folder)
-    assert [one.id for one in found.images] == ["images/a.jpg", "/data/them/b.jpg"]
-    assert found.images[1].read() == make_image(2)
-    assert len(found.texts) == 2 and len(found.pairs) == 2  # equal captions are two texts
-    assert sum(entry["count"] for entry in found.entry_report.as_dict()["reasons"].values()) == 3
+    benchmark = open_benchmark(folder)
+    assert [image.id for image in benchmark.images] == ["images/a.jpg", "/data/them/b.jpg"]
+    assert benchmark.images[1].read() == make_image(2)
+    assert len(benchmark.texts) == 2 and len(benchmark.pairs) == 2  # equal captions are two texts
+    assert sum(entry["count"] for entry in benchmark.entry_report.as_dict()["reasons"].values()) == 3
     write_files(tmp_path / "lit", {"image_caption_long_cn.txt": "x.jpg\t长\n", "x.jpg": make_image(3)})
     assert open_benchmark(tmp_path / "lit").images[0].read() == make_image(3)
 

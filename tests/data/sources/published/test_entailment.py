@@ -1,4 +1,4 @@
-"""NLVR2 and SNLI-VE as they are published: rows, images, splits, and what cannot be used."""
+"""NLVR2 and SNLI-VE in their published layouts: rows, images, splits, and bad rows."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from tests.support.published_files import json_lines, make_image, read_all, writ
 SENTENCE = "One image shows exactly two brown acorns."
 
 
-def row(identifier, label="True", **changes):
-    """A line as it is published."""
+def make_nlvr2_row(identifier, label="True", **changes):
+    """Return a published row, with some fields changed."""
     pair = identifier.rpartition("-")[0]
     return {
         "validation": {"9": label}, "sentence": SENTENCE, "left_url": f"https://example.com/{pair}/left.jpg",
@@ -19,19 +19,22 @@ def row(identifier, label="True", **changes):
     } | changes  # fmt: skip
 
 
-def images(*pairs, folder=""):
-    return {
-        f"{folder}{pair}-img{side}.png": make_image(2 * n + side) for n, pair in enumerate(pairs) for side in (0, 1)
-    }
+def make_image_files(*pairs, folder=""):
+    """Return the left and right images of pairs, numbered from 0."""
+    files = {}
+    for number, pair in enumerate(pairs):
+        files[f"{folder}{pair}-img0.png"] = make_image(2 * number)
+        files[f"{folder}{pair}-img1.png"] = make_image(2 * number + 1)
+    return files
 
 
 TEST = {
-    "test1.json": json_lines(row("test1-0-1-0"), row("test1-0-0-0", "False")),
-    **images("test1-0-1", "test1-0-0", folder="test1/"),
+    "test1.json": json_lines(make_nlvr2_row("test1-0-1-0"), make_nlvr2_row("test1-0-0-0", "False")),
+    **make_image_files("test1-0-1", "test1-0-0", folder="test1/"),
 }
 
 
-def test_a_row_of_nlvr2_is_two_images_a_sentence_and_a_label(tmp_path):
+def test_row_of_nlvr2_has_two_images_a_sentence_and_a_label(tmp_path):
     first, second = read_all(open_sources([str(write_files(tmp_path, TEST))], split="test1"))
     assert (first.image, first.right, first.text, first.label) == (make_image(0), make_image(1), SENTENCE, "True")
     assert (second.image, second.right, second.label) == (make_image(2), make_image(3), "False")
@@ -40,19 +43,27 @@ def test_a_row_of_nlvr2_is_two_images_a_sentence_and_a_label(tmp_path):
 
 
 @pytest.mark.parametrize("folder", ["train/63/", "images/train/", "images/", ""])
-def test_the_images_of_train_lie_in_directories_or_not(tmp_path, folder):
-    """As the authors hand them out, and as their script downloads them."""
-    rows = {"data/train.json": json_lines(row("train-10171-0-0", directory=63))}
-    sources = open_sources([str(write_files(tmp_path, rows | images("train-10171-0", folder=folder)))])
+def test_images_of_train_may_be_in_numbered_directories(tmp_path, folder):
+    # The authors hand the images out in numbered directories; their script downloads them into one folder.
+    rows = {"data/train.json": json_lines(make_nlvr2_row("train-10171-0-0", directory=63))}
+    sources = open_sources([str(write_files(tmp_path, rows | make_image_files("train-10171-0", folder=folder)))])
     assert read_all(sources)[0].right == make_image(1)
 
 
-def test_labels_are_texts_or_truth_values_and_bad_rows_are_named(tmp_path):
+def test_labels_may_be_booleans_and_bad_rows_are_named(tmp_path):
     rows = [
-        row("test1-0-1-0", True), row("test1-0-1-1", False), row("test1-0-1-2", "true"), row("test1-0-1-3", "-"),
-        row("test1-0-1"), row("test1-9-9-0"), row("../test1-0-1-0"), row("test1-0-1-0", sentence=""),
-        row("test1-0-1-0", label=1), row("test1-0-1-0", directory=[]), row("test1-0-1-0", directory="../x"),
-    ]  # fmt: skip
+        make_nlvr2_row("test1-0-1-0", True),
+        make_nlvr2_row("test1-0-1-1", False),
+        make_nlvr2_row("test1-0-1-2", "true"),
+        make_nlvr2_row("test1-0-1-3", "-"),
+        make_nlvr2_row("test1-0-1"),
+        make_nlvr2_row("test1-9-9-0"),
+        make_nlvr2_row("../test1-0-1-0"),
+        make_nlvr2_row("test1-0-1-0", sentence=""),
+        make_nlvr2_row("test1-0-1-0", label=1),
+        make_nlvr2_row("test1-0-1-0", directory=[]),
+        make_nlvr2_row("test1-0-1-0", directory="../x"),
+    ]
     folder = str(write_files(tmp_path, TEST | {"test1.json": json_lines(*rows)}))
     first, second, *problems = read_all(open_sources([folder], split="test1"))
     assert (first.label, second.label) == ("True", "False")
@@ -69,8 +80,8 @@ def test_labels_are_texts_or_truth_values_and_bad_rows_are_named(tmp_path):
     ]
 
 
-def test_the_published_subsets(tmp_path):
-    write_files(tmp_path, TEST | {"balanced/balanced_test1.json": json_lines(row("test1-0-1-0"))})
+def test_subsets_are_read_from_the_files_of_the_release(tmp_path):
+    write_files(tmp_path, TEST | {"balanced/balanced_test1.json": json_lines(make_nlvr2_row("test1-0-1-0"))})
     assert read_nlvr2_subsets(tmp_path / "test1.json") == {"balanced": {"test1-0-1-0"}}
     (tmp_path / "balanced/balanced_test1.json").write_text("{")
     with pytest.raises(ValueError, match="balanced_test1.json:1: malformed JSON"):
@@ -80,38 +91,45 @@ def test_the_published_subsets(tmp_path):
 HYPOTHESIS = "Two men are outside."
 
 
-def snli_row(number, label="entailment", key="Flikr30kID", **changes):
-    """A line as it is distributed."""
+def make_snli_row(number, label="entailment", key="Flikr30kID", **changes):
+    """Return a row as it is distributed, with some fields changed."""
     return {
         "annotator_labels": [label], "captionID": f"{number}.jpg#2", key: str(number), "gold_label": label,
         "pairID": f"{number}.jpg#2r1e", "sentence1": "Two men cook at a grill.", "sentence2": HYPOTHESIS,
     } | changes  # fmt: skip
 
 
-def snli_files(*rows, split="test"):
+def make_snli_files(*rows, split="test"):
     return {f"snli_ve_{split}.jsonl": json_lines(*rows), "flickr30k-images/36979.jpg": make_image(1)}
 
 
 @pytest.mark.parametrize(
     ("key", "name"), [("Flikr30kID", "36979"), ("Flickr30K_ID", "36979"), ("Flikr30kID", "36979.jpg")]
 )
-def test_a_row_of_snli_ve_is_an_image_a_hypothesis_and_a_label(tmp_path, key, name):
-    folder = write_files(tmp_path, snli_files(snli_row(36979, "neutral", key, **{key: name})))
+def test_row_of_snli_ve_has_an_image_a_hypothesis_and_a_label(tmp_path, key, name):
+    folder = write_files(tmp_path, make_snli_files(make_snli_row(36979, "neutral", key, **{key: name})))
     (sample,) = read_all(open_sources([folder], split="test"))
     assert (sample.image, sample.text, sample.label) == (make_image(1), HYPOTHESIS, "neutral")
     assert sample.right is None and "grill" not in repr(sample)
 
 
-def test_rows_without_a_gold_label_and_others_are_named(tmp_path):
+def test_bad_rows_of_snli_ve_are_named(tmp_path):
     rows = [
-        snli_row(36979), snli_row(36979, "-"), snli_row(36979, "maybe"), snli_row(1), snli_row(36979, sentence2=" "),
-        snli_row(36979, gold_label=None), snli_row(36979, Flikr30kID=None), snli_row("../36979"),
-        snli_row(36979, Flikr30kID=[]), snli_row(36979, pairID=[]),
-    ]  # fmt: skip
+        make_snli_row(36979),
+        make_snli_row(36979, "-"),
+        make_snli_row(36979, "maybe"),
+        make_snli_row(1),
+        make_snli_row(36979, sentence2=" "),
+        make_snli_row(36979, gold_label=None),
+        make_snli_row(36979, Flikr30kID=None),
+        make_snli_row("../36979"),
+        make_snli_row(36979, Flikr30kID=[]),
+        make_snli_row(36979, pairID=[]),
+    ]
     location = "snli_ve_test.jsonl"
-    first, *others = read_all(open_sources([write_files(tmp_path, snli_files(*rows))], split="test"))
-    assert first.label == "entailment"
-    assert others == [
+    sample, *problems = read_all(open_sources([write_files(tmp_path, make_snli_files(*rows))], split="test"))
+    assert sample.label == "entailment"
+    assert problems == [
         f"{location}:2: no gold label",
         f"{location}:3: unknown label",
         "1.jpg: missing image",
@@ -124,19 +142,21 @@ def test_rows_without_a_gold_label_and_others_are_named(tmp_path):
     ]
 
 
-def test_splits_of_snli_ve_and_a_file_by_its_name(tmp_path):
+def test_snli_ve_is_opened_by_split_or_file(tmp_path):
     write_files(
-        tmp_path, snli_files(snli_row(36979), split="train") | snli_files(snli_row(36979, "neutral"), split="dev")
+        tmp_path,
+        make_snli_files(make_snli_row(36979), split="train")
+        | make_snli_files(make_snli_row(36979, "neutral"), split="dev"),
     )
-    named, images = tmp_path / "snli_ve_train.jsonl", tmp_path / "flickr30k-images"
-    for data, options in ((tmp_path, {}), (named, {}), (named, {"images": images})):
+    train_file, images = tmp_path / "snli_ve_train.jsonl", tmp_path / "flickr30k-images"
+    for data, options in ((tmp_path, {}), (train_file, {}), (train_file, {"images": images})):
         assert read_all(open_sources([str(data)], **options))[0].label == "entailment"
     assert read_all(open_sources([str(tmp_path)], split="val"))[0].label == "neutral"
     with pytest.raises(ValueError, match="no split test"):
         open_sources([str(tmp_path)], split="test")
 
 
-def test_statements_are_not_captions(tmp_path):
-    """A contradiction must not become a positive pair because somebody chose the wrong task."""
+def test_statements_with_labels_are_refused_as_captions(tmp_path):
+    # A contradiction must not become a positive pair because a user chose the wrong task.
     with pytest.raises(ValueError, match="(?s)statement with a label, no caption: 1"):
-        open_benchmark(write_files(tmp_path, snli_files(snli_row(36979, "contradiction"))), split="test")
+        open_benchmark(write_files(tmp_path, make_snli_files(make_snli_row(36979, "contradiction"))), split="test")
