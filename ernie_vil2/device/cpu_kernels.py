@@ -1,8 +1,10 @@
-"""Layers and sums that a CPU computes faster: same parameters, outputs and gradients equal to rounding.
+"""Layers and sums that are faster on a CPU than Paddle's, with the same parameters and results equal to rounding.
 
 The gradients of biases and of LayerNorm's parameters are sums over the rows of a matrix. Paddle's CPU kernels take ten
-times longer over one than MKL over the product of a row of ones with that matrix. On other devices sums are Paddle's
-own: there a product of float32 may be one of fewer bits.
+times longer for one than MKL takes for the product of a row of ones with that matrix. On other devices Paddle's own
+sums are used: there, a matrix product of float32 may be computed with fewer bits.
+
+Paddle's layers (as of 3.3.1) keep their settings in private attributes such as `_epsilon` and `_stride` only.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,51 +22,55 @@ from ernie_vil2.device import runtime
 
 
 def speed_up(model: nn.Layer) -> None:
-    """Turns the plain layers within `model` into those of this module, in place, if Paddle's device is the CPU, and
-    unless `ERNIE_VIL2_RUNTIME=-layers`. Parameters, their names and the state stay what they are."""
+    """Replace the plain layers in a model by those of this module, in place; parameters, names and state stay the same.
+
+    Nothing changes if Paddle's device is not the CPU, or with `ERNIE_VIL2_RUNTIME=-layers`.
+    """
     if paddle.get_device() != "cpu" or not runtime.is_enabled("layers"):
         return
     for layer in model.sublayers(include_self=True):
-        for kind in (CpuLinear, CpuLayerNorm, CpuPatchConv2D):
-            if kind.fits(layer):
-                layer.__class__ = kind
-    runtime.record_switch(
-        "layers", "gradients of biases and norms, and small convolutions, by products, none of padding"
-    )
+        for layer_class in (CpuLinear, CpuLayerNorm, CpuPatchConv2D):
+            if layer_class.can_replace(layer):
+                # The classes only replace forward, so that a layer keeps its parameters, hooks and place in the model.
+                layer.__class__ = layer_class
+    state = "gradients of biases and norms, and small convolutions, by products, none of padding"
+    runtime.record_switch("layers", state)
 
 
-_tokens: ContextVar[Tensor | None] = ContextVar("tokens", default=None)
+# Rows of the tokens in the flattened batch of texts, `[T]`; None: padding is computed like tokens.
+_token_rows: ContextVar[Tensor | None] = ContextVar("token_rows", default=None)
 
 
-def tokens_alone(ids: Tensor, padding: int) -> AbstractContextManager[None]:
-    """Within the block, `CpuLinear` layers that train leave out the padding of texts, and give 0 there.
+def skip_padding(ids: Tensor, padding: int) -> AbstractContextManager[None]:
+    """Skip padding in the `CpuLinear` layers that train in the block; their outputs are 0 there.
 
-    Attention and pooling mask it, so that features and gradients are the same to rounding. Texts of a batch have the
-    length of its longest one: of captions among tags more than half is padding.
+    Attention and pooling mask padding, so features and gradients are equal to rounding. All texts of a batch have the
+    length of the longest: if captions and tags are mixed, more than half of a batch is padding.
 
     Args:
-        ids: `[B, L]`, the tokens of the texts; the layers' inputs in the block that have three axes are `[B, L, D]`.
-        padding: the id that is none.
+        ids: `[B, L]`, token ids of the texts; inputs of layers in the block with three axes must be `[B, L, D]`.
+        padding: id of the padding.
     """
-    applies = paddle.in_dynamic_mode() and ids.place.is_cpu_place()
-    return _tokens_alone(ids, padding) if applies else nullcontext()
+    is_applicable = paddle.in_dynamic_mode() and ids.place.is_cpu_place()
+    return _skip_padding(ids, padding) if is_applicable else nullcontext()
 
 
 @contextmanager
-def _tokens_alone(ids: Tensor, padding: int) -> Iterator[None]:
-    before = _tokens.set(paddle.nonzero((ids != padding).reshape([-1])).squeeze(1))
+def _skip_padding(ids: Tensor, padding: int) -> Iterator[None]:
+    rows = paddle.nonzero((ids != padding).reshape([-1])).squeeze(1)
+    reset_token = _token_rows.set(rows)
     try:
         yield
     finally:
-        _tokens.reset(before)
+        _token_rows.reset(reset_token)
 
 
 class CpuLinear(nn.Linear):
-    """A linear layer whose bias gets its gradient by a matrix product, and which leaves out what is padding."""
+    """Linear layer that computes the gradient of its bias by a matrix product, and can skip padding."""
 
     @staticmethod
-    def fits(layer: nn.Layer) -> bool:
-        """Whether a layer is a linear one with a bias and nothing more special."""
+    def can_replace(layer: nn.Layer) -> bool:
+        """Return whether a layer is a plain linear one with a bias, and not of a derived class."""
         return type(layer) is nn.Linear and layer.bias is not None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,36 +78,39 @@ class CpuLinear(nn.Linear):
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if not _trains(x, weight, bias):
+    if not _needs_gradients(x, weight, bias):
         return F.linear(x, weight, bias)
-    tokens = _tokens.get()
-    if tokens is not None and x.ndim == 3:
-        return _LinearOfTokens.apply(x, weight, bias, tokens)
+    token_rows = _token_rows.get()
+    if token_rows is not None and x.ndim == 3:
+        return _LinearOfTokens.apply(x, weight, bias, token_rows)
     return _Linear.apply(x, weight, bias)
 
 
-def together(layers: Sequence[nn.Layer]) -> Callable[[Tensor], Tensor] | None:
-    """Linear layers of one input as one, whose outputs lie side by side; on any device.
+def fuse_linears(layers: Sequence[nn.Layer]) -> Callable[[Tensor], Tensor] | None:
+    """Return a function that computes several linear layers of one input as one, with their outputs concatenated.
 
-    None where one of them is not a plain linear layer with a bias, is frozen, or has hooks: each is computed by itself.
+    It works on any device. None if a layer is not a plain linear one with a bias, is frozen, or has hooks: then each
+    layer must be called by itself.
     """
-    kinds = {type(layer) for layer in layers}
-    if kinds not in ({nn.Linear}, {CpuLinear}) or any(layer.bias is None for layer in layers):
+    types = {type(layer) for layer in layers}
+    if types not in ({nn.Linear}, {CpuLinear}):
         return None
-    if any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers):
-        return None
-    if any(parameter.stop_gradient for layer in layers for parameter in layer.parameters()):
-        return None
-    weight, bias = (paddle.concat([getattr(layer, name) for layer in layers], axis=-1) for name in ("weight", "bias"))
-    return partial(_linear if kinds == {CpuLinear} else F.linear, weight=weight, bias=bias)
+    for layer in layers:
+        if layer.bias is None or layer.weight.stop_gradient or layer.bias.stop_gradient:
+            return None
+        if layer._forward_pre_hooks or layer._forward_post_hooks:
+            return None
+    weight = paddle.concat([layer.weight for layer in layers], axis=-1)
+    bias = paddle.concat([layer.bias for layer in layers], axis=-1)
+    return partial(_linear if types == {CpuLinear} else F.linear, weight=weight, bias=bias)
 
 
 class CpuLayerNorm(nn.LayerNorm):
-    """A LayerNorm of the last axis with all its gradients made of matrix products and elementwise operations."""
+    """LayerNorm of the last axis whose gradients are matrix products and elementwise operations."""
 
     @staticmethod
-    def fits(layer: nn.Layer) -> bool:
-        """Whether a layer is such a LayerNorm, with weight and bias."""
+    def can_replace(layer: nn.Layer) -> bool:
+        """Return whether a layer is a plain LayerNorm of the last axis with weight and bias."""
         return (
             type(layer) is nn.LayerNorm
             and len(layer._normalized_shape) == 1
@@ -110,20 +119,21 @@ class CpuLayerNorm(nn.LayerNorm):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if not _trains(x, self.weight, self.bias):
+        if not _needs_gradients(x, self.weight, self.bias):
             return super().forward(x)
         return _LayerNorm.apply(x, self.weight, self.bias, self._epsilon)
 
 
 class CpuPatchConv2D(nn.Conv2D):
-    """A convolution of patches that do not overlap (1x1 among them) as one matrix product over all images.
+    """Convolution of patches that do not overlap (1x1 included) as one matrix product over all images.
 
-    Paddle's CPU kernel multiplies image by image, which costs more on small maps, and less for a tower's first one.
+    Paddle's CPU kernel multiplies image by image. That is slower on small maps, but faster for the first convolution of
+    a tower.
     """
 
     @staticmethod
-    def fits(layer: nn.Layer) -> bool:
-        """Whether a layer is such a convolution and nothing more special."""
+    def can_replace(layer: nn.Layer) -> bool:
+        """Return whether a layer is a plain convolution of this kind; not one of pixels, see above."""
         return (
             type(layer) is nn.Conv2D
             and list(layer.weight.shape[2:]) == list(layer._stride)
@@ -136,137 +146,141 @@ class CpuPatchConv2D(nn.Conv2D):
     def forward(self, x: Tensor) -> Tensor:
         if not paddle.in_dynamic_mode():  # a traced graph does not know the number of images
             return super().forward(x)
-        (images, channels, height, width), (down, across) = x.shape, self._stride
-        rows, columns = height // down, width // across
-        patches = x[:, :, : rows * down, : columns * across]
-        patches = patches.reshape([images, channels, rows, down, columns, across]).transpose([1, 3, 5, 0, 2, 4])
-        y = paddle.matmul(
-            self.weight.reshape([self._out_channels, -1]), patches.reshape([channels * down * across, -1])
-        )
-        y = y.reshape([-1, images, rows, columns]).transpose([1, 0, 2, 3])
+        images, channels, height, width = x.shape
+        patch_height, patch_width = self._stride
+        rows, columns = height // patch_height, width // patch_width
+        x = x[:, :, : rows * patch_height, : columns * patch_width]
+
+        # One column for each patch of all images.
+        x = x.reshape([images, channels, rows, patch_height, columns, patch_width]).transpose([1, 3, 5, 0, 2, 4])
+        patches = x.reshape([channels * patch_height * patch_width, -1])  # [C * h * w, N * rows * columns]
+        y = paddle.matmul(self.weight.reshape([self._out_channels, -1]), patches)
+        y = y.reshape([-1, images, rows, columns]).transpose([1, 0, 2, 3])  # [N, C_out, rows, columns]
         return y if self.bias is None else y + self.bias.reshape([1, -1, 1, 1])
 
 
 class _Linear(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        keep(ctx, x, weight)
-        ctx.input_learns = not x.stop_gradient
+        save_for_backward(ctx, x, weight)
+        ctx.needs_input_gradient = not x.stop_gradient
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         x, weight = ctx.saved_tensor()
-        g = _rows(gradient)
-        input_gradient = paddle.matmul(gradient, weight, transpose_y=True) if ctx.input_learns else None
-        return input_gradient, paddle.matmul(_rows(x), g, transpose_x=True), sums(g, 0)
+        row_gradients = _as_rows(gradient)
+        input_gradient = paddle.matmul(gradient, weight, transpose_y=True) if ctx.needs_input_gradient else None
+        weight_gradient = paddle.matmul(_as_rows(x), row_gradients, transpose_x=True)
+        return input_gradient, weight_gradient, sum_axis(row_gradients, 0)
 
 
 class _LinearOfTokens(PyLayer):
-    """Of the rows `tokens` of `[B * L, D]` alone."""
+    """Linear layer on the given rows of `[B * L, D]` only."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tokens: Tensor) -> Tensor:
-        rows = paddle.gather(_rows(x), tokens)
-        keep(ctx, rows, weight, tokens)
-        ctx.input_learns = not x.stop_gradient
-        return _scattered(F.linear(rows, weight, bias), tokens, x.shape)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, token_rows: Tensor) -> Tensor:
+        tokens = paddle.gather(_as_rows(x), token_rows)
+        save_for_backward(ctx, tokens, weight, token_rows)
+        ctx.needs_input_gradient = not x.stop_gradient
+        return _scatter(F.linear(tokens, weight, bias), token_rows, x.shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        rows, weight, tokens = ctx.saved_tensor()
-        g = paddle.gather(_rows(gradient), tokens)
-        parameters = paddle.matmul(rows, g, transpose_x=True), sums(g, 0)
-        if not ctx.input_learns:
-            return None, *parameters, None
-        return _scattered(paddle.matmul(g, weight, transpose_y=True), tokens, gradient.shape), *parameters, None
+        tokens, weight, token_rows = ctx.saved_tensor()
+        token_gradients = paddle.gather(_as_rows(gradient), token_rows)
+        parameter_gradients = paddle.matmul(tokens, token_gradients, transpose_x=True), sum_axis(token_gradients, 0)
+        if not ctx.needs_input_gradient:
+            return None, *parameter_gradients, None
+        input_gradients = paddle.matmul(token_gradients, weight, transpose_y=True)
+        return _scatter(input_gradients, token_rows, gradient.shape), *parameter_gradients, None
 
 
-def _scattered(rows: Tensor, tokens: Tensor, shape: Sequence[int]) -> Tensor:
-    """Rows `[T, D]` where they were in `[B, L, ...]`, and zeros elsewhere."""
-    zeros = paddle.zeros([shape[0] * shape[1], rows.shape[1]], rows.dtype)
-    return paddle.scatter_(zeros, tokens, rows).reshape([*shape[:2], rows.shape[1]])
+def _scatter(tokens: Tensor, token_rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """Put tokens `[T, D]` into their rows of a tensor `[B, L, D]` with zeros elsewhere; `shape` begins with B, L."""
+    zeros = paddle.zeros([shape[0] * shape[1], tokens.shape[1]], tokens.dtype)
+    return paddle.scatter_(zeros, token_rows, tokens).reshape([*shape[:2], tokens.shape[1]])
 
 
 class _LayerNorm(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
-        keep(ctx, x, weight)
+        save_for_backward(ctx, x, weight)
         ctx.epsilon = epsilon
-        ctx.input_learns = not x.stop_gradient
+        ctx.needs_input_gradient = not x.stop_gradient
         return F.layer_norm(x, weight.shape, weight, bias, epsilon)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        """With c = x - mean(x), s = 1 / deviation and g the gradient, row by row:
+        """Compute the gradients row by row, with c = x - mean(x), s = 1 / deviation and g the gradient.
 
         dx = s (g w - mean(g w) - s^2 c mean(g w c)),  dw = sum of s g c over the rows,  db = sum of g.
 
-        Means and what is constant in a row are matrix products with one column or one row.
+        Means, and values that are constant in a row, are matrix products with one column or one row.
         """
         x, weight = ctx.saved_tensor()
-        x, g, width = _rows(x), _rows(gradient), weight.shape[0]
-        mean = paddle.full([width, 1], 1 / width, x.dtype)
-        spread = paddle.ones([1, width], x.dtype)
+        x, g, width = _as_rows(x), _as_rows(gradient), weight.shape[0]
+        mean = paddle.full([width, 1], 1 / width, x.dtype)  # x @ mean: means of the rows, [N, 1]
+        spread = paddle.ones([1, width], x.dtype)  # [N, 1] @ spread: a value of each row in all columns, [N, D]
         centred = x - x @ mean @ spread
         scale = (centred.square() @ mean + ctx.epsilon).rsqrt()  # [N, 1]
         product = g * centred
-        parameters = scale.squeeze(1) @ product, sums(g, 0)
-        if not ctx.input_learns:
-            return None, *parameters
-        weighted_mean = weight.unsqueeze(1) / width
+        parameter_gradients = scale.squeeze(1) @ product, sum_axis(g, 0)
+        if not ctx.needs_input_gradient:
+            return None, *parameter_gradients
+
+        weighted_mean = weight.unsqueeze(1) / width  # g @ weighted_mean: means of g w
         input_gradient = (
             (scale @ weight.unsqueeze(0)) * g
             - (scale * (g @ weighted_mean)) @ spread
             - centred * (scale**3 * (product @ weighted_mean))
         )
-        return input_gradient.reshape(gradient.shape), *parameters
+        return input_gradient.reshape(gradient.shape), *parameter_gradients
 
 
-def _rows(x: Tensor) -> Tensor:
-    """`[..., D]` to `[N, D]`."""
+def _as_rows(x: Tensor) -> Tensor:
+    """Reshape `[..., D]` to `[N, D]`."""
     return x.reshape([-1, x.shape[-1]])
 
 
-def _trains(x: Tensor, *parameters: Tensor | None) -> bool:
-    """Whether autograd will ask for the gradients of all these parameters, on a CPU; not in a traced graph."""
-    return (
-        paddle.in_dynamic_mode()
-        and paddle.is_grad_enabled()
-        and x.place.is_cpu_place()
-        and not any(parameter is None or parameter.stop_gradient for parameter in parameters)
-    )
+def _needs_gradients(x: Tensor, *parameters: Tensor | None) -> bool:
+    """Return whether autograd on a CPU will request the gradients of all these parameters; False in a traced graph."""
+    if not paddle.in_dynamic_mode() or not paddle.is_grad_enabled() or not x.place.is_cpu_place():
+        return False
+    return all(parameter is not None and not parameter.stop_gradient for parameter in parameters)
 
 
-def sums(x: paddle.Tensor, axis: int) -> paddle.Tensor:
-    """Of a matrix `[r, c]` over an axis: `[c]` or `[r]`."""
+def sum_axis(x: paddle.Tensor, axis: int) -> paddle.Tensor:
+    """Sum a matrix `[r, c]` over an axis: `[c]` (axis 0) or `[r]` (axis 1)."""
     if not x.place.is_cpu_place():
         return x.sum(axis)
     return paddle.matmul(x, paddle.ones([x.shape[axis]], x.dtype), transpose_x=axis == 0)
 
 
-def channel_sums(x: paddle.Tensor) -> paddle.Tensor:
-    """`[B, C, ...]` to `[C]`."""
-    rows, channels = x.shape[:2]
-    by_row = sums(x.reshape([rows * channels, -1]), 1)
-    return sums(by_row.reshape([rows, channels]), 0)
+def sum_channels(x: paddle.Tensor) -> paddle.Tensor:
+    """Sum `[B, C, ...]` for each channel: `[C]`."""
+    batch_size, channels = x.shape[:2]
+    map_sums = sum_axis(x.reshape([batch_size * channels, -1]), 1)
+    return sum_axis(map_sums.reshape([batch_size, channels]), 0)
 
 
-def pairwise_sums(rows: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
-    """`[r]` and `[c]` to `[r, c]`; adding `[r, 1]` and `[c]` costs Paddle on CPU five times as much."""
+def add_pairwise(rows: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
+    """Add `[r]` and `[c]` to `[r, c]`; on CPU, Paddle takes five times as long to add `[r, 1]` and `[c]`."""
     return columns.expand([rows.shape[0], columns.shape[0]]) + rows.unsqueeze(1)
 
 
-def broadcast(x: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:
-    """A tensor to be combined with others in a shape that it broadcasts to; on CPU it is copied into that shape, as
-    broadcasting integers within an operation costs Paddle ten times as much."""
+def expand_on_cpu(x: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:
+    """Expand a tensor on a CPU to a shape that it broadcasts to; on other devices return it unchanged.
+
+    Paddle takes ten times as long on CPU to broadcast integers within an operation.
+    """
     return x.expand(shape) if x.place.is_cpu_place() else x
 
 
-def keep(ctx: PyLayerContext, *tensors: paddle.Tensor) -> None:
-    """Saves tensors for the backward of a PyLayer, of which `ctx` is the context; lazy views are copied.
+def save_for_backward(ctx: PyLayerContext, *tensors: paddle.Tensor) -> None:
+    """Save tensors in the context of a PyLayer for its backward; lazy views are copied.
 
-    In a recomputed block Paddle hands saved tensors on without their strides: backward would take other elements of the
-    storage for those of the view.
+    In a recomputed block, Paddle (3.3.1) passes saved tensors on without their strides: backward would read other
+    elements of the storage than those of the view.
     """
     ctx.save_for_backward(*(tensor.contiguous() for tensor in tensors))

@@ -1,27 +1,28 @@
-"""Tracing a layer into one of Paddle's static graphs, so that a trace leaves nothing behind."""
+"""Tracing of layers into Paddle's static graphs, so that a trace leaves nothing behind in the process."""
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
 
+# Private, as of Paddle 3.3.1: nothing public removes what a failed trace has left in these tables, see `tracing`.
 from paddle.jit.dy2static.parameter_recorder import _global_inplace_map, _global_parameter_recorder
 
-_TRACING = RLock()
-"""What Paddle keeps while it traces is the whole process's."""
+# Paddle's tables of a trace belong to the whole process, so only one thread may trace at a time.
+_TRACING_LOCK = RLock()
 
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """Belongs around `paddle.jit.to_static` and the first use of what it returns.
+    """Clean up after a trace: put `paddle.jit.to_static` and the first use of what it returns into the block.
 
-    While it traces, Paddle keeps a graph's parameters under `id(program)`, and forgets them at the end. If the layer
-    raises, it keeps them: the next graph at the same address is given values of a program that no longer exists, and
-    the process ends with SIGSEGV or SIGFPE (measured with Paddle 3.3.1). For every operation it keeps the Python stack
-    for ever, too: 50,000 frames of a model of base size, unless stacks are asked for without any.
+    Paddle records the parameters of a graph under `id(program)` while it traces, and removes them at the end, but not
+    if the layer raises. The next graph at the same address is then given values of a program that no longer exists, and
+    the process ends with SIGSEGV or SIGFPE (measured with Paddle 3.3.1). Paddle also keeps the Python stack of every
+    operation for ever, 50,000 frames for a model of base size, unless stacks are limited to no frame.
     """
-    with _TRACING:
-        before = vars(sys).get("tracebacklimit")
+    with _TRACING_LOCK:
+        previous_limit = vars(sys).get("tracebacklimit")
         sys.tracebacklimit = 0
         try:
             yield
@@ -31,7 +32,7 @@ def tracing() -> Iterator[None]:
             _global_inplace_map.params_dict.clear()
             raise
         finally:
-            if before is None:
+            if previous_limit is None:
                 del sys.tracebacklimit
             else:
-                sys.tracebacklimit = before
+                sys.tracebacklimit = previous_limit

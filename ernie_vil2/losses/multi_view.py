@@ -13,7 +13,7 @@ from paddle.autograd import PyLayer
 
 from ernie_vil2.config import LossConfig
 from ernie_vil2.config.sections import PAIRS
-from ernie_vil2.device.cpu_kernels import keep
+from ernie_vil2.device.cpu_kernels import save_for_backward
 from ernie_vil2.io.terminal import RunError, pluralize
 from ernie_vil2.registry import Registry
 
@@ -88,7 +88,7 @@ class _Float32Product(PyLayer):
     @staticmethod
     @float32_products()
     def forward(ctx: Any, rows: Tensor, columns: Tensor) -> Tensor:
-        keep(ctx, rows, columns)
+        save_for_backward(ctx, rows, columns)
         # Paddle wants None as the gradient of an input that needs none.
         ctx.stop_gradients = rows.stop_gradient, columns.stop_gradient
         return paddle.matmul(rows, columns, transpose_y=True)

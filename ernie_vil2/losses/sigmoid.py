@@ -13,7 +13,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
-from ernie_vil2.device.cpu_kernels import keep
+from ernie_vil2.device.cpu_kernels import save_for_backward
 
 from .multi_view import PairLoss
 from .tiles import Ids, Scalars, Tiles, combine_weights, float32_products, should_compute_untiled, sum_along
@@ -88,7 +88,7 @@ class _TiledSigmoid(PyLayer):
                 row_losses[row_block] += sum_along(losses, axis=1)[0]
                 if tiles.both_ways:
                     column_losses[column_block] += sum_along(losses, axis=0)[0]
-        keep(ctx, rows, columns, logit_scale, logit_bias)
+        save_for_backward(ctx, rows, columns, logit_scale, logit_bias)
         # Paddle wants None as the gradient of an input that needs none.
         ctx.stop_gradients = [tensor.stop_gradient for tensor in (rows, columns, logit_scale, logit_bias)]
         ctx.tiles = tiles

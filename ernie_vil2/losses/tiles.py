@@ -30,7 +30,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 from paddle.base import core
 
-from ernie_vil2.device.cpu_kernels import keep, pairwise_sums, sums
+from ernie_vil2.device.cpu_kernels import add_pairwise, save_for_backward, sum_axis
 
 Ids = Tensor | None  # int64 `[n, 2]`, image id and text id of each row; None is allowed if duplicates are "ignored"
 LocalAndGathered = tuple[Tensor, Tensor]  # `[b, D]` of this rank and `[N, D]` of all ranks
@@ -214,7 +214,7 @@ def sum_along(terms: Sequence[Tensor], axis: int) -> Tensor:
 
     They are added in the type of the first matrix.
     """
-    return paddle.stack([sums(term.astype(terms[0].dtype), axis) for term in terms]).astype("float64")
+    return paddle.stack([sum_axis(term.astype(terms[0].dtype), axis) for term in terms]).astype("float64")
 
 
 def combine_weights(weights: Sequence[Tensor], row_block: slice, column_block: slice) -> Tensor:
@@ -231,7 +231,7 @@ def combine_weights(weights: Sequence[Tensor], row_block: slice, column_block: s
     row_weights = weights[0][row_block]
     if len(weights) == 1:
         return row_weights.unsqueeze(1)
-    return pairwise_sums(row_weights, weights[1][column_block])
+    return add_pairwise(row_weights, weights[1][column_block])
 
 
 def tiled_info_nce(
@@ -415,7 +415,7 @@ class _TiledInfoNCE(PyLayer):
         ctx: Any, rows: Tensor, columns: Tensor, logit_scale: Tensor, tiles: _SoftmaxTiles
     ) -> tuple[Tensor, ...]:
         states = [_compute_states(rows, columns, logit_scale, tiles, prefix) for prefix in tiles.prefixes(rows)]
-        keep(ctx, rows, columns, logit_scale)
+        save_for_backward(ctx, rows, columns, logit_scale)
         # Paddle wants None as the gradient of an input that needs none.
         ctx.stop_gradients = [tensor.stop_gradient for tensor in (rows, columns, logit_scale)]
         ctx.tiles, ctx.states = tiles, states

@@ -15,7 +15,7 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
 from ernie_vil2.config import TrainingConfig
-from ernie_vil2.device.cpu_kernels import channel_sums, keep
+from ernie_vil2.device.cpu_kernels import save_for_backward, sum_channels
 from ernie_vil2.parallel import collectives
 
 
@@ -175,7 +175,7 @@ class _Normalize(PyLayer):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, count: Tensor, epsilon: float
     ) -> Tensor:
-        keep(ctx, x, weight, mean, variance, count)
+        save_for_backward(ctx, x, weight, mean, variance, count)
         # Paddle wants None as the gradient of an input that needs none.
         ctx.stop_gradients = [tensor.stop_gradient for tensor in (x, weight, bias)]
         ctx.epsilon = epsilon
@@ -188,8 +188,8 @@ class _Normalize(PyLayer):
         # `F.batch_norm` with chosen statistics and weights stands for elementwise arithmetic by channel here.
         normalized = F.batch_norm(x, mean, variance, ones, zeros, epsilon=ctx.epsilon)
         float32_gradient = gradient.astype(mean.dtype)
-        weight_gradient = channel_sums(float32_gradient * normalized.astype(mean.dtype))
-        bias_gradient = channel_sums(float32_gradient)
+        weight_gradient = sum_channels(float32_gradient * normalized.astype(mean.dtype))
+        bias_gradient = sum_channels(float32_gradient)
         global_sums = collectives.all_reduce(paddle.stack([weight_gradient, bias_gradient]), wait=False)  # [2, C]
 
         # The gradient through mean and variance, to which every row of every rank contributes.
@@ -206,10 +206,10 @@ class _Normalize(PyLayer):
 def _gather_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean and variance of each channel over all ranks, `[C]`, and the number of elements of a channel."""
     count = x.size / x.shape[1]
-    mean = channel_sums(x) / count
+    mean = sum_channels(x) / count
     ones, zeros = paddle.ones_like(mean), paddle.zeros_like(mean)
     centred = F.batch_norm(x, mean, ones, ones, zeros, epsilon=0.0)
-    variance = channel_sums(paddle.square(centred)) / count
+    variance = sum_channels(paddle.square(centred)) / count
     local = paddle.concat([mean, variance, paddle.full([1], count, mean.dtype)])
     gathered = collectives.all_gather(local.unsqueeze(0), wait=False)  # [ranks, 2C + 1]
     counts = gathered[:, -1:]

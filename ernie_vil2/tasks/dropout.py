@@ -20,7 +20,7 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
 from ernie_vil2.config.sections import TOWER_VIEWS, VIEWS
-from ernie_vil2.device.cpu_kernels import broadcast, keep
+from ernie_vil2.device.cpu_kernels import expand_on_cpu, save_for_backward
 
 # Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64, as uint64.
 _MURMUR_1, _MURMUR_2 = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32
@@ -160,9 +160,9 @@ class CounterBasedDropout:
         self._state = DropoutState(keys, draw + 1)
         coordinates = _hash_coordinates(paddle.get_device(), first_size // num_rows, *other_sizes).reshape([1, -1])
         size = [num_rows, coordinates.size]
-        low, high = (broadcast(half.unsqueeze(1), size) for half in keys.get_halves(draw))
+        low, high = (expand_on_cpu(half.unsqueeze(1), size) for half in keys.get_halves(draw))
         # The finaliser of MurmurHash3, with the two halves of the key mixed in.
-        bits = (broadcast(coordinates, size) ^ low) * _MURMUR_1
+        bits = (expand_on_cpu(coordinates, size) ^ low) * _MURMUR_1
         bits = ((bits ^ _shift(bits, 15)) + high) * _MURMUR_2
         return bits.reshape(list(shape))
 
@@ -233,7 +233,7 @@ class _ApplyMask(PyLayer):
 
     @staticmethod
     def forward(ctx: Any, x: paddle.Tensor, mask: paddle.Tensor, scale: float) -> paddle.Tensor:
-        keep(ctx, mask)
+        save_for_backward(ctx, mask)
         ctx.scale = scale
         return _multiply_by_mask(x, mask, scale)
 

@@ -13,11 +13,11 @@ from ernie_vil2.device.cpu_kernels import (
     CpuLayerNorm,
     CpuLinear,
     CpuPatchConv2D,
-    channel_sums,
-    keep,
+    fuse_linears,
+    save_for_backward,
+    skip_padding,
     speed_up,
-    together,
-    tokens_alone,
+    sum_channels,
 )
 from tests.support.freezing import Case, build_case
 from tests.support.limits import limit_examples
@@ -88,7 +88,7 @@ def test_a_linear_layer_of_texts_leaves_out_their_padding(lengths, seed):
     weights = random.standard_normal((*tokens.shape, 3)) * tokens[:, :, None]  # what is masked gets no gradient
     plain = outputs_and_gradients(layer, x, weights)
     speed_up(layer)
-    with tokens_alone(paddle.to_tensor(np.where(tokens, 9, 0)), 0):
+    with skip_padding(paddle.to_tensor(np.where(tokens, 9, 0)), 0):
         found = outputs_and_gradients(layer, x, weights)
         flat = layer(paddle.to_tensor(x[0]))  # no texts: of two axes
     np.testing.assert_array_equal(found[0][~tokens], 0)
@@ -144,7 +144,7 @@ def test_patch_convolution_equals_paddles(kernel, size, bias):
     images = paddle.randn([2, 4, size, size])
     images.stop_gradient = False
     results = []
-    assert CpuPatchConv2D.fits(layer)
+    assert CpuPatchConv2D.can_replace(layer)
     for kind in (nn.Conv2D, CpuPatchConv2D):
         layer.__class__ = kind
         output = layer(images)
@@ -173,19 +173,19 @@ def test_layers_of_one_input_are_together_what_they_are_apart(kind):
     found = []
     for packed in (False, True):
         x = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 4, 6)).astype("float32"), stop_gradient=False)
-        y = together(layers)(x) if packed else paddle.concat([layer(x) for layer in layers], axis=-1)
+        y = fuse_linears(layers)(x) if packed else paddle.concat([layer(x) for layer in layers], axis=-1)
         (y * paddle.arange(15, dtype="float32")).sum().backward()
         found.append([y.numpy(), x.grad.numpy(), *(parameter.grad.numpy() for parameter in layers.parameters())])
         layers.clear_gradients()
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-    assert together([*layers, nn.Identity()]) is None
+    assert fuse_linears([*layers, nn.Identity()]) is None
     hook = layers[1].register_forward_post_hook(lambda *_: None)
-    assert together(layers) is None
+    assert fuse_linears(layers) is None
     hook.remove()
-    assert together(layers) is not None
+    assert fuse_linears(layers) is not None
     layers[2].bias.stop_gradient = True
-    assert together(layers) is None
+    assert fuse_linears(layers) is None
 
 
 @limit_examples(30)
@@ -193,13 +193,13 @@ def test_layers_of_one_input_are_together_what_they_are_apart(kind):
 def test_sums_of_channels(shape, seed):
     values = np.random.default_rng(seed).normal(size=shape)
     expected = values.sum(axis=tuple(axis for axis in range(len(shape)) if axis != 1))
-    np.testing.assert_allclose(channel_sums(paddle.to_tensor(values)).numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(sum_channels(paddle.to_tensor(values)).numpy(), expected, atol=1e-12)
 
 
 class Squared(PyLayer):
     @staticmethod
     def forward(ctx, x):
-        keep(ctx, x)
+        save_for_backward(ctx, x)
         return x * x
 
     @staticmethod

@@ -15,7 +15,7 @@ from paddle import nn
 from paddle.nn import functional as F
 from paddle.utils import unique_name
 
-from ernie_vil2.device.cpu_kernels import tokens_alone
+from ernie_vil2.device.cpu_kernels import skip_padding
 from ernie_vil2.device.extras import is_installed, missing_package_error
 from ernie_vil2.towers.base import TextTowerConfig
 from ernie_vil2.towers.layers.transformer import PAD_ID, check_length, check_size, cut_to_patches
@@ -252,7 +252,7 @@ class SuiteText(nn.Layer):
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         check_length(ids.shape[1], self.network.config.max_position_embeddings)
         is_token = (ids != PAD_ID).astype("float32")  # [B, L]
-        with tokens_alone(ids, PAD_ID):
+        with skip_padding(ids, PAD_ID):
             states, pooled = self.network(ids, attention_mask=is_token)
         if self.pooling == "cls":
             return pooled

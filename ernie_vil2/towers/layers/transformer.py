@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.device.cpu_kernels import together, tokens_alone
+from ernie_vil2.device.cpu_kernels import fuse_linears, skip_padding
 from ernie_vil2.towers.base import ImageVariant, TextTowerConfig, TextVariant
 
 PAD_ID = 0
@@ -115,7 +115,7 @@ class SplitAttention(Attention):
 
     def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
         # In training, one matrix product computes all three projections.
-        packed = together((self.q_proj, self.k_proj, self.v_proj)) if self.training else None
+        packed = fuse_linears((self.q_proj, self.k_proj, self.v_proj)) if self.training else None
         if packed is not None:
             q, k, v = self.by_head(packed(x), parts=3)
         else:
@@ -466,7 +466,7 @@ class TextTransformer(Transformer):
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         check_length(ids.shape[1], self.longest)
         # Where padding is masked, CPU kernels may skip it.
-        with tokens_alone(ids, self.padding) if self.mask == "padding" else nullcontext():
+        with skip_padding(ids, self.padding) if self.mask == "padding" else nullcontext():
             states, mask = self._embed(ids), self._build_mask(ids)
             for block in self.blocks:
                 states = block(states, mask)
