@@ -345,8 +345,9 @@ def open_index(
             if is_new:
                 raise ValueError(f"{store} is new: name the model to build it with (--checkpoint)")
             model = about["model"]
+        is_unnamed = isinstance(model, ErnieViL2)
         if isinstance(model, ErnieViL2):
-            name = "the model given" if is_new else about["model"]
+            name = "the model given"
         else:
             try:
                 model, source = _load_model(model, None if is_new else about["fingerprint"], device, precision)
@@ -379,6 +380,8 @@ def open_index(
                 images_only = fingerprint_image_tower(model) == about["image_fingerprint"]
             fingerprint = about["fingerprint"] if images_only else model.fingerprint
             _check_model(store, fingerprint, name, model.embed_dim)
+            if is_unnamed and not images_only:
+                name = about["model"]  # the fingerprints have shown that it is this model
             model.with_width(width)  # raises if the model does not have this width
 
         if writable and (root is not None or is_new):

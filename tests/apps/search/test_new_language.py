@@ -58,3 +58,15 @@ def test_another_text_tower_adds_images_and_no_texts(index, models, shapes):
     assert (index / "index.json").read_bytes() == before
     with open_index(index) as own:
         assert len(own.collection("images")) == 144 and own.has("texts")
+
+
+def test_an_object_is_not_called_by_the_name_of_the_index_model(index, models):
+    """A model that is given as an object has no name, and must not be called by that of the index."""
+    for tower in ("text", "image"):
+        model = ernie_vil2.load_model(models[tower])
+        with pytest.raises(OtherModel) as error, open_index(index, model) as other:
+            other.collection("texts")
+        message = str(error.value)
+        assert "the model given" in message and message.count(str(models["own"])) == 1
+    with open_index(index, ernie_vil2.load_model(models["own"])) as own:
+        assert own.name == str(models["own"])
