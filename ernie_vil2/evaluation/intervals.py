@@ -161,11 +161,15 @@ def estimate_query_difference(
         raise ValueError("a paired difference needs the same queries of both models")
     # A difference of two figures between the bounds lies between -span and span.
     differences, span = values - baseline, bounds[1] - bounds[0]
+    # A query whose two values differ by rounding only is answered alike; its sign would count in the test.
+    differences[np.abs(differences) <= _ROUNDING * span] = 0.0
     interval = estimate_over_queries(
         differences, clusters, groups, bounds=(-span, span), resamples=resamples, seed=seed
     )
     kinds = _group_clusters(differences, clusters, groups)
-    return replace(interval, p_value=_randomisation_test(kinds, resamples, seed))
+    # Gains and losses that cancel out leave a sum such as 1e-16, which is no difference.
+    mean = interval.mean if abs(interval.mean) > _ROUNDING * span else 0.0
+    return replace(interval, mean=mean, p_value=_randomisation_test(kinds, resamples, seed))
 
 
 def correct_p_values(p_values: Sequence[float]) -> list[float]:
@@ -187,7 +191,7 @@ def count_queries_needed(difference: Interval, tests: int = 1) -> int | None:
         tests: number of tests; each gets its share of the 5 %.
 
     Returns:
-        The number, rounded up to two digits; None if the models do not differ on any query.
+        The number, rounded up to two digits; None if the models do not differ on any query, or not on average.
     """
     if not difference.standard_error or not difference.mean:
         return None

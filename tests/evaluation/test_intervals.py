@@ -162,6 +162,18 @@ def test_so_many_queries_find_the_difference_four_times_of_five():
     )
 
 
+def test_a_difference_of_rounding_noise_is_none():
+    # Gains and losses of thirds cancel out, but their sum in floats is about 1e-15.
+    values = np.array([100, 200 / 3, 100 / 3, 0, 0, 100] * 7 + [100 / 3] * 3)
+    changes = np.array([-100, -100, -100, 100, 100, 100] * 7 + [0] * 3) / 3
+    difference = estimate_query_difference(values + changes, values)
+    assert np.mean(values + changes - values) != 0
+    assert difference.mean == 0 and difference.standard_error > 1 and count_queries_needed(difference) is None
+    # Noise of one sign in every query is no evidence either.
+    noise = estimate_query_difference(values + 1e-13, values)
+    assert noise.mean == 0 and noise.p_value == 1
+
+
 @limit_examples(40)
 @given(SEEDS)
 def test_a_difference_over_seeds_has_the_t_tests_interval(values):
