@@ -129,7 +129,7 @@ def _write_adapter(args: argparse.Namespace) -> int:
         raise ValueError(
             f"{args.source}: not a run, or the folder that it began with is unknown; name that folder with --origin"
         )
-    config = load_config(weights.with_name(CONFIG), is_strangers=True)
+    config = load_config(weights.with_name(CONFIG), is_untrusted=True)
     notes = write_adapter(weights, config, origin, args.target)
     print(f"the LoRA of {args.source} is now {args.target}, an adapter of peft for {origin}")
     for note in notes:

@@ -91,7 +91,7 @@ def read_step_seconds(run: str, global_batch: int) -> float:
     rates = [rate for rate in rates if rate > 0]
     if not rates:
         raise ValueError(f"{log} has no step yet; train for some steps: {MEASUREMENT_OPTIONS}")
-    batch = load_config(Path(run, CONFIG), is_strangers=True).Training.global_batch
+    batch = load_config(Path(run, CONFIG), is_untrusted=True).Training.global_batch
     if batch != global_batch:
         raise ValueError(f"{run} has steps of {batch:,} samples, but {global_batch:,} are planned: measure a run with "
                          "the same batch")  # fmt: skip

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     licences, thumbnails = set[str](), dict[str, bytes]()
     for checkpoint, folder, name in zip(checkpoints, folders, _name_runs(args.run, folders), strict=True):
         # The configuration may come from somebody else: it must not import modules.
-        config = load_config(checkpoint / CONFIG, is_strangers=True)
+        config = load_config(checkpoint / CONFIG, is_untrusted=True)
         records = read_log(folder / LOG)
         facts = {"Checkpoint": checkpoint.name}
         if trained_model := _read_result_after(folder).get("model"):

@@ -1,4 +1,8 @@
-"""Read a configuration: defaults, then a YAML overlay, then `Section.key=value` overrides; and compare two of them."""
+"""Read a configuration: defaults, then a YAML overlay, then `Section.key=value` overrides; and compare two of them.
+
+Some sections are polymorphic: they exist in several kinds, and one of their fields names the kind. `Loss.kind` and
+`Model.image.name`, for example, choose the class that validates the rest of the section (`Section.kinds`).
+"""
 
 import difflib
 import re
@@ -31,7 +35,8 @@ _VALUE_REPR.maxstring = _VALUE_REPR.maxlong = _VALUE_REPR.maxother = 100
 class _Loader(yaml.SafeLoader):
     """YAML loader that reads `1e-4` as a number and refuses a key that occurs twice.
 
-    YAML 1.1 reads `1e-4` as a string. Of two equal keys PyYAML drops the first, and with a section all that it says.
+    YAML 1.1 reads `1e-4` as a string. If a key occurs twice, PyYAML silently keeps only the last value; of a repeated
+    section, all settings of the first one would be lost.
     """
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
@@ -41,7 +46,8 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 continue
             line = key.start_mark.line + 1
-            # Compared by value, since 1 and 0x1 are the same key; `<<` and `=` have no value.
+            # Keys are compared as Python values, since 1 and 0x1 are the same key. The keys `<<` and `=` stand for no
+            # value of their own and cannot be constructed, so their text is compared.
             value = key.value if key.tag.endswith((":merge", ":value")) else self.construct_object(key)
             if value in lines:
                 raise yaml.YAMLError(f"the key {key.value[:100]} occurs twice, in lines {lines[value]} and {line}")
@@ -49,8 +55,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-class _StrangersLoader(_Loader):
-    """Loader of files that others hand over, which bounds the values and digits that a text stands for."""
+class _UntrustedLoader(_Loader):
+    """Loader of untrusted files, which bounds the number of values and the digits of a number."""
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -61,7 +67,8 @@ class _StrangersLoader(_Loader):
         num_values_before = self._num_values
         is_alias = self.check_event(yaml.AliasEvent)
         node = super().compose_node(parent, index)
-        # A node that is not in the table yet contains its own alias.
+        # An alias that refers to a node around it has no size yet, as that node is still being composed. It stands for
+        # infinitely many values, so it is counted as more than allowed.
         self._num_values += self._sizes.get(node, MAX_VALUES) if is_alias else 1
         if self._num_values > MAX_VALUES:
             raise yaml.YAMLError(f"more than {MAX_VALUES:,} values; an alias counts as all values it stands for")
@@ -72,32 +79,38 @@ class _StrangersLoader(_Loader):
         return node
 
 
-class _WordLoader(_Loader):
-    """Loader that keeps the words that YAML 1.1 reads as booleans, for fields that take them as texts."""
+class _SwitchWordLoader(_Loader):
+    """Loader that keeps on, off, yes, no, true and false as `SwitchWord`, where YAML 1.1 reads booleans."""
 
 
-class _StrangersWordLoader(_StrangersLoader):
-    """`_StrangersLoader` that keeps these words, too."""
+class _UntrustedSwitchWordLoader(_UntrustedLoader):
+    """`_UntrustedLoader` that keeps these words as `SwitchWord`, too."""
 
 
 def _construct_switch_word(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> SwitchWord:
     return SwitchWord.of(node.value, loader.construct_yaml_bool(node))
 
 
-_WordLoader.add_constructor("tag:yaml.org,2002:bool", _construct_switch_word)
-_StrangersWordLoader.add_constructor("tag:yaml.org,2002:bool", _construct_switch_word)
+_SwitchWordLoader.add_constructor("tag:yaml.org,2002:bool", _construct_switch_word)
+_UntrustedSwitchWordLoader.add_constructor("tag:yaml.org,2002:bool", _construct_switch_word)
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML dumper that quotes texts that `_Loader` would read as numbers."""
+    """YAML dumper of texts that `_Loader` reads back unchanged.
+
+    The resolver below makes it quote texts such as `1e-4`, which `_Loader` would read as numbers.
+    """
 
     def represent_text(self, text: str) -> yaml.Node:
-        # PyYAML folds a text at U+0085 and reads it back without; between double quotes it is escaped.
+        # PyYAML breaks a line at the control character U+0085 (next line), and drops the character when it reads the
+        # text again. In double quotes the character is written as an escape.
         return self.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
 
+# A number with an exponent, as in YAML 1.2. The possessive quantifiers (`*+`, `++`) match the same texts as plain ones,
+# but never backtrack: a long run of digits without an exponent fails at once; no shorter run of them is tried.
 for _yaml_class in (_Loader, _Dumper):
     _yaml_class.add_implicit_resolver(
         "tag:yaml.org,2002:float",
@@ -106,30 +119,30 @@ for _yaml_class in (_Loader, _Dumper):
     )
 
 
-def parse_yaml(text: str, origin: str, keep_words: bool = False, is_strangers: bool = False) -> Any:
+def parse_yaml(text: str, origin: str, keep_switch_words: bool = False, is_untrusted: bool = False) -> Any:
     """Parse a YAML text.
 
     Args:
         text: YAML.
         origin: where the text comes from, for errors.
-        keep_words: keep on, off, yes, no, true and false as `SwitchWord`, which a `Section` reads according to its
-            fields; otherwise they are booleans.
-        is_strangers: the text is from a file that others hand over, so its size is bounded.
+        keep_switch_words: keep on, off, yes, no, true and false as `SwitchWord`, which each field of a `Section` turns
+            into a text or a boolean; otherwise they are booleans.
+        is_untrusted: the text is from a file that somebody else may have written, so its size is bounded.
 
     Raises:
         ConfigError: the text is not YAML, or too large; the message begins with `origin`.
     """
-    if is_strangers:
-        loader = _StrangersWordLoader if keep_words else _StrangersLoader
+    if is_untrusted:
+        loader = _UntrustedSwitchWordLoader if keep_switch_words else _UntrustedLoader
     else:
-        loader = _WordLoader if keep_words else _Loader
+        loader = _SwitchWordLoader if keep_switch_words else _Loader
     try:
         return yaml.load(text, Loader=loader)  # noqa: S506 - subclasses of SafeLoader
     except Exception as error:  # YAML's own, or any that a wrong tag causes: `!!bool x`
         raise ConfigError(f"{origin}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def read_yaml(path: str | Path, keep_words: bool = False, is_strangers: bool = False) -> Any:
+def read_yaml(path: str | Path, keep_switch_words: bool = False, is_untrusted: bool = False) -> Any:
     """Read a YAML file; arguments as in `parse_yaml`.
 
     Raises:
@@ -141,7 +154,7 @@ def read_yaml(path: str | Path, keep_words: bool = False, is_strangers: bool = F
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); look into configs/ for examples") from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return parse_yaml(text, str(path), keep_words, is_strangers)
+    return parse_yaml(text, str(path), keep_switch_words, is_untrusted)
 
 
 def _list_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -153,7 +166,11 @@ def _list_keys(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _find_sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Yield the sections that a type allows: itself or its kinds, or those in its list or union."""
+    """Yield the section classes in an annotation.
+
+    A class of sections yields itself, or all of its kinds if it is polymorphic; a list or union yields the classes that
+    its arguments contain.
+    """
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield from annotation.kinds()
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -165,8 +182,9 @@ def _find_sections(annotation: Any) -> Iterator[type[BaseModel]]:
 def _suggest_key(key: str, section: type[BaseModel]) -> str:
     """Return the end of a message: the keys that an unknown key was most likely meant to be, or those that exist.
 
-    Only the last words of keys are compared, since `Training.ema` and `Training.seed` have little in common. In its own
-    section a key may be nearly the same or share a word; elsewhere it must be nearly the same.
+    Only the last names of keys are compared, such as `seed` of `Training.seed`, because the common prefix makes all
+    keys of a section look alike. A suggestion from the section of the unknown key is spelled similarly or shares a word
+    with it, such as `batch`; one from another section is spelled similarly.
     """
     all_keys = list(dict.fromkeys(_list_keys(section)))
     parent, _, leaf = key.rpartition(".")
@@ -176,7 +194,7 @@ def _suggest_key(key: str, section: type[BaseModel]) -> str:
     # 0.75 accepts a wrong or missing letter in four; other sections must be closer, as they have many more keys.
     suggestions = _find_similar(leaf, siblings, 0.75)
     if not suggestions:
-        suggestions = [name for name in siblings if words & set(_last_word(name).split("_"))]
+        suggestions = [name for name in siblings if words & set(_last_name(name).split("_"))]
     if not suggestions:
         suggestions = _find_similar(leaf, all_keys, 0.8)
     if suggestions:
@@ -185,18 +203,21 @@ def _suggest_key(key: str, section: type[BaseModel]) -> str:
 
 
 def _find_similar(leaf: str, keys: list[str], cutoff: float) -> list[str]:
-    """Return the keys whose last word is the one most similar to `leaf`."""
-    last_words = {_last_word(key).lower() for key in keys}
-    nearest = difflib.get_close_matches(leaf.lower(), last_words, n=1, cutoff=cutoff)
-    return [key for key in keys if _last_word(key).lower() in nearest]
+    """Return the keys whose last name is the one most similar to `leaf`."""
+    last_names = {_last_name(key).lower() for key in keys}
+    nearest = difflib.get_close_matches(leaf.lower(), last_names, n=1, cutoff=cutoff)
+    return [key for key in keys if _last_name(key).lower() in nearest]
 
 
-def _last_word(key: str) -> str:
+def _last_name(key: str) -> str:
     return key.rpartition(".")[2]
 
 
 def split_key(key: str) -> list[str]:
-    """Split `Section.key` at its dots, except those of an import path in it, `package.module:Class`."""
+    """Split `Section.key` at its dots; dots before a colon belong to an import path and are kept.
+
+    An import path stands first: `package.module:Class.option` becomes `["package.module:Class", "option"]`.
+    """
     return re.split(r"\.(?!.*:)", key.strip())
 
 
@@ -209,7 +230,7 @@ def override(tree: Tree, text: str, section: type[BaseModel] = Config) -> str | 
         section: type of the whole tree.
 
     Returns:
-        A sentence for people about settings that were there and are changed too (see `_merge_kinds`), or None.
+        A note for the user if the override also changes or drops other settings (see `_merge_section`), else None.
 
     Raises:
         ConfigError: the text is malformed.
@@ -224,39 +245,42 @@ def override(tree: Tree, text: str, section: type[BaseModel] = Config) -> str | 
             raise ConfigError(f"-o {text}: {name} is a value and has no keys{_suggest_key(key, section)}")
 
     remark = None
-    value = parse_yaml(yaml_value, f"-o {text[:MAX_PROBLEM_LENGTH]}", keep_words=True)
+    value = parse_yaml(yaml_value, f"-o {text[:MAX_PROBLEM_LENGTH]}", keep_switch_words=True)
     old_value = tree.get(path[-1])
-    section_of_kinds = _find_section_of_kinds(path, section)
-    if section_of_kinds and isinstance(old_value, Mapping) and isinstance(value, Mapping):
-        value, remark = _merge_kinds(section_of_kinds, ".".join(path), old_value, value)
+    polymorphic_section = _find_polymorphic_section(path, section)
+    if polymorphic_section and isinstance(old_value, Mapping) and isinstance(value, Mapping):
+        value, remark = _merge_section(polymorphic_section, ".".join(path), old_value, value)
     tree[path[-1]] = value
 
     if section is Config and path == ["Training", "steps"] and tree.get("epochs") is not None:
-        # A short try of a recipe that is given in epochs: the epochs would win, and the run go on to their end.
+        # Epochs take precedence over steps. The user wants the steps of the override, often for a short trial of a
+        # recipe that is given in epochs, so the epochs are cleared.
         remark = f"Training.steps={value} takes the place of Training.epochs={tree['epochs']}"
         tree["epochs"] = None
     return remark
 
 
-def _find_section_of_kinds(path: Sequence[str], section: type[BaseModel]) -> type[Section] | None:
-    """Return the type of the section at a path if it is one of several kinds, such as `Model.image`; else None."""
+def _find_polymorphic_section(path: Sequence[str], section: type[BaseModel]) -> type[Section] | None:
+    """Return the type of the section at a path if it exists in several kinds, such as `Model.image`; else None."""
     annotation: Any = section
     for name in path:
         field = annotation.model_fields.get(name)
         annotation = field.annotation if field else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return None
+    # Only polymorphic sections define fields that all of their kinds share.
     return annotation if issubclass(annotation, Section) and annotation.shared_fields else None
 
 
-def _merge_kinds(
+def _merge_section(
     section: type[Section], key: str, old_settings: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> tuple[Tree, str | None]:
-    """Merge an override of a whole section of kinds, `-o 'Model.image={name: ViT, width: 64}'`, with what was there.
+    """Merge an override of a whole polymorphic section with its previous settings.
 
-    An override of the same kind changes only what it names, but drops weights if it changes a size, since they would
-    not fit. An override of another kind keeps only the fields that every kind has: not the sizes and weights of a
-    tower, nor the initial temperature of a loss.
+    An example of such an override is `-o 'Model.image={name: ViT, width: 64}'`. If it has the same kind, only the
+    settings that it names change; but the weights are dropped if a size changes, since they would not fit. If it has
+    another kind, only the fields that every kind has are kept. The sizes and weights of a tower, or the initial
+    temperature of a loss, are then dropped.
 
     Args:
         section: type of the section.
@@ -265,7 +289,7 @@ def _merge_kinds(
         settings: settings of the override.
 
     Returns:
-        The merged section, and a sentence for people about what it keeps and drops; None if it does neither.
+        The merged section, and a note for the user on the settings that were kept and dropped; None if there are none.
     """
     kind_field = section.kind_field
     old_kind = old_settings.get(kind_field, section.model_fields[kind_field].default)
@@ -319,6 +343,7 @@ def describe_problems(error: ValidationError, origin: str, section: type[BaseMod
             reason = str(problem["ctx"]["error"])
             lines.append(f"{key}: {reason}" if key else reason)
         else:
+            # pydantic says "Input should be a valid dictionary or instance of ImageTower": the class helps no user.
             reason = problem["msg"].partition(" or instance of")[0]
             example = ""
             if problem["type"] == "list_type" and isinstance(problem["input"], str | int | float):
@@ -332,13 +357,13 @@ def describe_problems(error: ValidationError, origin: str, section: type[BaseMod
     return ConfigError(f"{origin}: {'; '.join(sentences)}")
 
 
-def load_config(path: str | Path | None = None, overrides: Iterable[str] = (), is_strangers: bool = False) -> Config:
+def load_config(path: str | Path | None = None, overrides: Iterable[str] = (), is_untrusted: bool = False) -> Config:
     """Load the configuration of a run.
 
     Args:
         path: YAML overlay; what it does not name keeps its default. None: the defaults.
         overrides: `Section.key=value` texts, the value written as in YAML; the last one wins.
-        is_strangers: the file lies in a model, run or export that others may have handed over.
+        is_untrusted: the file belongs to a model, run or export that somebody else may have made.
 
     Raises:
         ConfigError: unknown key (the message names the nearest existing one), wrong type, value out of range, invalid
@@ -346,7 +371,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = (), i
     """
     tree: Any = {}
     if path is not None:
-        tree = read_yaml(path, keep_words=True, is_strangers=is_strangers)
+        tree = read_yaml(path, keep_switch_words=True, is_untrusted=is_untrusted)
         if tree is None:
             tree = {}
         if not isinstance(tree, dict):
@@ -365,7 +390,10 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = (), i
 
 
 def _describe_origin(path: str | Path | None, overrides: Sequence[str], error: ValidationError) -> str:
-    """Return the file, and those overrides that may have caused the error: of its sections, or all if it names none."""
+    """Return the name of the file and the overrides that may have caused the error, for its message.
+
+    These are the overrides of the sections that the error names, or all overrides if it names no section.
+    """
     wrong_sections = {str(problem["loc"][0]) if problem["loc"] else "" for problem in error.errors()}
     origin = [str(path or "defaults")]
     for text in overrides:
@@ -384,7 +412,7 @@ def apply_overrides(config: Config, overrides: Sequence[str]) -> Config:
 
 
 def pop_version(tree: Tree, path: str | Path) -> None:
-    """Remove the version from the tree of a file; raise ConfigError if it is not the one that is read here."""
+    """Remove the version from the tree of a file; raise ConfigError if this package does not read that version."""
     version = tree.pop("version", VERSION)
     try:
         check_version(version, VERSION, path, "write its keys as configs/default.yaml explains them")

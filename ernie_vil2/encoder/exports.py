@@ -119,7 +119,7 @@ def open_export(folder: Path, device: str | None, backend: str) -> tuple[Exporte
         device = "cpu"
     else:
         device = runtime.set_device(device, "this export")
-    config = load_config(folder / CONFIG, is_strangers=True)
+    config = load_config(folder / CONFIG, is_untrusted=True)
     _check_config(folder, about, config)
     return ExportedBackend(folder, about, device), config, about
 

@@ -315,7 +315,7 @@ def restore_towers(config: Config, checkpoint: Path) -> Config:
     Raises:
         ConfigError: the library of a tower is not installed.
     """
-    saved_config, model = load_config(checkpoint / CONFIG, is_strangers=True), config.Model
+    saved_config, model = load_config(checkpoint / CONFIG, is_untrusted=True), config.Model
     if model.implementation is None:
         for side in ("image", "text"):
             tower, saved_tower = getattr(model, side), getattr(saved_config.Model, side)
@@ -343,7 +343,7 @@ def check_changes(checkpoint: Path, config: Config, can_extend: bool) -> None:
     Raises:
         ConfigError: the message names the settings that differ, and what to do.
     """
-    saved_config = load_config(checkpoint / CONFIG, is_strangers=True)
+    saved_config = load_config(checkpoint / CONFIG, is_untrusted=True)
     changed_names = find_changed_settings(saved_config, config)
     saved_steps, steps = saved_config.Training.steps, config.Training.steps
     if steps > saved_steps:

@@ -157,7 +157,7 @@ def read_study(path: str | Path, small: bool = False) -> Study:
     """
     path = Path(path)
     try:
-        definition = Definition.model_validate(read_yaml(path, keep_words=True))
+        definition = Definition.model_validate(read_yaml(path, keep_switch_words=True))
     except ValidationError as error:
         raise ConfigError(f"{path}: {reason(error)}") from None
     if not small:
@@ -184,7 +184,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _sections(path: Path) -> dict[str, Any]:
-    tree = read_yaml(path, keep_words=True)
+    tree = read_yaml(path, keep_switch_words=True)
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: the top level must be sections ({', '.join(Config.model_fields)})")
     pop_version(tree, path)

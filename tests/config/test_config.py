@@ -195,11 +195,11 @@ ANCHORED = "Data: {train: &files [a.tsv, b.tsv], val: *files}\n"
 MANY = "Data:\n  train: &files [" + ", ".join(f"{number}.tsv" for number in range(2000)) + "]\n"
 
 
-@pytest.mark.parametrize("is_strangers", [False, True])
-def test_an_alias_means_what_its_anchor_names(tmp_path, is_strangers):
+@pytest.mark.parametrize("is_untrusted", [False, True])
+def test_an_alias_means_what_its_anchor_names(tmp_path, is_untrusted):
     path = tmp_path / "a.yaml"
     path.write_text(ANCHORED)
-    data = load_config(path, is_strangers=is_strangers).Data
+    data = load_config(path, is_untrusted=is_untrusted).Data
     assert data.train == data.val == ["a.tsv", "b.tsv"]
 
 
@@ -210,7 +210,7 @@ def test_a_users_own_file_may_mean_any_number_of_values(tmp_path):
     with pytest.raises(ConfigError, match=r"Training\.steps: Input should be a valid integer"):
         load_config(path)
     with pytest.raises(ConfigError, match=r"a\.yaml: not valid YAML: more than 100,000 values"):
-        load_config(path, is_strangers=True)
+        load_config(path, is_untrusted=True)
 
 
 def write(tmp_path, text):

@@ -177,7 +177,7 @@ def load_steps(path: str | Path, overrides: Iterable[str] = ()) -> list[Step]:
         ConfigError: a step or setting is unknown (the message names the nearest known one), a value has the wrong type
             or is out of range, the file is not YAML, or no step is left.
     """
-    tree: Any = read_yaml(path, keep_words=True) or {}
+    tree: Any = read_yaml(path, keep_switch_words=True) or {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: the top level must be steps ({', '.join(STEPS)})")
     overrides = list(overrides)

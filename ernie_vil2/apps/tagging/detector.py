@@ -206,7 +206,7 @@ class Detector:
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing; the export of a detector includes it")
 
-        config = read_yaml(config_path, is_strangers=True)
+        config = read_yaml(config_path, is_untrusted=True)
         if not isinstance(config, dict) or not isinstance(config.get("Preprocess"), list):
             raise ValueError(f"{config_path}: no Preprocess list; is the file PaddleDetection's?")
         self.label_list: list[str] = [str(name) for name in config.get("label_list") or ()]

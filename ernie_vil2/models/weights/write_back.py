@@ -84,7 +84,7 @@ def find_origin(source: str | os.PathLike) -> Path | None:
         folder = get_folder(path)
         if not (folder / CONFIG).is_file():
             return path
-        weights = load_config(folder / CONFIG, is_strangers=True).Model.weights
+        weights = load_config(folder / CONFIG, is_untrusted=True).Model.weights
         if not weights:
             return None
         source = weights

@@ -17,7 +17,7 @@ def config(input, text, stopped):
 
 def handed_over(input, text, stopped):
     """The configuration of a model, run or export of somebody else."""
-    opened = partial(load_config, is_strangers=True)
+    opened = partial(load_config, is_untrusted=True)
     return Case(input, file("a.yaml", text), stopped=stopped, opened=opened)
 
 
@@ -53,7 +53,7 @@ LAUGHS = "Training:\n steps:\n  - &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]\n" + 
     f"  - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
 )
 MERGES = "a: &a0 {x: 1}\n" + "".join(f"b{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
-VALUES = "more than 100,000 values, each alias counted as all that it means"
+VALUES = "more than 100,000 values"
 DEVICE = "not an ordinary file; write what the pipe or device gives to a disk"
 
 CASES = [

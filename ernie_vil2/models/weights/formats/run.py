@@ -57,7 +57,7 @@ class RunFormat:
             raise ValueError(f"{weights}: {error}") from None
 
         # The configuration may come from somebody else: load_config bounds what it reads.
-        config = load_config(weights.with_name(CONFIG), is_strangers=True)
+        config = load_config(weights.with_name(CONFIG), is_untrusted=True)
         text = config.Model.text
         default: str | Path | None = text.vocabulary
         if not default and text.tokenizer in WORD_RULES:
