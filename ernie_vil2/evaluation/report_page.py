@@ -22,7 +22,7 @@ from ernie_vil2.evaluation.outcomes import (
     describe_figure,
     format_difference,
 )
-from ernie_vil2.evaluation.report import RECORD_VERSION, make_absolute, unescape_cell
+from ernie_vil2.evaluation.report import RECORD_VERSION, unescape_cell
 from ernie_vil2.evaluation.retrieval import Row, format_direction, make_recall_table
 from ernie_vil2.io.files import add_path_to_errors, check_version, load_json
 from ernie_vil2.io.run_folder import BEFORE
@@ -387,7 +387,7 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 def _check_record(record: Mapping[str, Any]) -> None:
     """Raise if a field that the page reads is missing or of another type."""
     make_recall_table(record["table"])  # raises if it cannot be shown
-    texts = [*record["data"]]
+    texts = [*record["data"], *record["paths"]]
     for result in record["results"].values():
         texts += [result["protocol"], result["definition"], result["tie_rule"], *result["differences"]]
     for text in texts:
@@ -474,7 +474,7 @@ def make_result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
     scored_runs_by_data: dict[tuple[tuple, tuple], list[tuple[ReportedRun, Mapping]]] = defaultdict(list)
     for run in runs:
         for record in run.evaluations:
-            paths = tuple(record.get("paths") or make_absolute(record["data"]))
+            paths = tuple(record["paths"])
             protocols = tuple(dict.fromkeys(result["protocol"] for result in record["results"].values()))
             scored_runs_by_data[paths, protocols].append((run, record))
 

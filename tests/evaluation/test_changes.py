@@ -2,6 +2,7 @@
 
 import csv
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,7 +117,8 @@ def record(data, recall, subset=None):
     result = {"protocol": "pairs", "definition": "all", "tie_rule": "ties count", "differences": []}
     table = [["all queries", None], ["  model, zh", scores], ["  chance", chance]]
     table += [[subset, None], ["  model, zh", scores]] if subset else []
-    return {"version": 1, "data": data, "results": {"model, zh": result}, "table": table}
+    paths = [str(Path(path).resolve()) for path in data]
+    return {"version": 1, "data": data, "paths": paths, "results": {"model, zh": result}, "table": table}
 
 
 def reported(name, evaluations, *overrides):
