@@ -342,6 +342,7 @@ def chance_recall(num_positives: ArrayLike, gallery_size: ArrayLike) -> dict[str
         num_remaining = np.maximum(gallery_size[:, None] - draws, 1)
         num_wrong = np.maximum(gallery_size[:, None] - num_positives[:, None] - draws, 0)
         miss_probability = (num_wrong / num_remaining).prod(axis=1)  # [Q]
+        miss_probability[num_positives == 0] = 1  # also where the whole gallery is drawn
         percents.append(100 * float(np.mean(1 - miss_probability)))
     return _name_recalls(percents)
 

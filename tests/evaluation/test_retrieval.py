@@ -158,6 +158,11 @@ def test_chance_equals_the_count_over_all_rankings(positives, gallery_size):
     assert chance_recall([positives], gallery_size) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("gallery_size", [5, 20])
+def test_chance_never_finds_what_has_no_positive(gallery_size):
+    assert set(chance_recall([0], gallery_size).values()) == {0.0}
+
+
 def test_both_directions_with_several_texts_per_image():
     images = np.eye(2)
     texts = np.array([[1, 0], [0.2, 0.8], [0.1, 0.9]])  # the second text of image 0 looks like image 1
