@@ -63,7 +63,7 @@ def test_models_are_compared(folder, run):
 
 
 def test_a_model_is_fine_tuned_on_products(folder, run):
-    images = [row[1] for rows in ROWS_BY_SPLIT.values() for row in rows]
+    images = [row.image for rows in ROWS_BY_SPLIT.values() for row in rows]
     lines = ["image,title"]
     for number in range(40):
         (folder / f"{number}.png").write_bytes(images[number % len(images)])

@@ -1,4 +1,4 @@
-"""Small benchmarks, and data in the layouts of others: images that are their numbers, and what lies next to them."""
+"""Small benchmarks and training data as they are published: every image is filled with its number."""
 
 import base64
 import json
@@ -14,17 +14,19 @@ from tests.support.shapes import encode_png, write_tar
 
 
 def make_image(number):
-    """Return an encoded image, another one for every number."""
+    """Return an encoded image that is filled with a number."""
     return encode_png(np.full([8, 8, 3], number, np.uint8))
 
 
 def write_files(folder, files):
-    """Write files by their path below a folder: bytes, text, or what JSON is made of."""
+    """Write files by their path below a folder; contents are bytes, text, or values to be written as JSON."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not isinstance(content, bytes):
-            content = (content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)).encode()
+        if not isinstance(content, (bytes, str)):
+            content = json.dumps(content, ensure_ascii=False)
+        if isinstance(content, str):
+            content = content.encode()
         path.write_bytes(content)
     return folder
 
@@ -35,23 +37,23 @@ def json_lines(*rows):
 
 
 def list_pairs(benchmark):
-    """Return the pairs of a benchmark as ids."""
-    return [(benchmark.images[i].id, benchmark.texts[t].id) for i, t in benchmark.pairs.tolist()]
+    """Return the pairs of a benchmark as (image id, text id)."""
+    return [(benchmark.images[image].id, benchmark.texts[text].id) for image, text in benchmark.pairs.tolist()]
 
 
 def read_all(source):
-    """Return each sample of a source, or the text of why there is none."""
+    """Return the samples of a source; in place of a bad sample, the message of its error."""
     samples = []
     for row in range(len(source)):
         try:
             samples.append(source[row])
-        except BadSample as bad:
-            samples.append(str(bad))
+        except BadSample as error:
+            samples.append(str(error))
     return samples
 
 
 def list_problems(benchmark):
-    """Return the names of what could not be used, by reason."""
+    """Return the names of the unusable entries by reason."""
     return {reason: entry["names"] for reason, entry in benchmark.entry_report.as_dict()["reasons"].items()}
 
 
@@ -100,7 +102,9 @@ AIC_ICC_FILES = {
 
 
 def make_karpathy_row(imgid, split, filename, sentids, **fields):
-    sentences = [{"raw": f"Sentence {n}.", "tokens": ["sentence"], "sentid": n, "imgid": imgid} for n in sentids]
+    sentences = []
+    for number in sentids:
+        sentences.append({"raw": f"Sentence {number}.", "tokens": ["sentence"], "sentid": number, "imgid": imgid})
     return {"filename": filename, "split": split, "imgid": imgid, "sentids": sentids, "sentences": sentences, **fields}
 
 
@@ -134,7 +138,7 @@ def make_coco_captions(images, texts):
         "info": {},
         "licenses": [],
         "images": [{"license": 5, "file_name": file, "id": number, "height": 8, "width": 8} for number, file in images],
-        "annotations": [{"image_id": of, "id": number, "caption": words} for number, of, words in texts],
+        "annotations": [{"image_id": image_id, "id": number, "caption": text} for number, image_id, text in texts],
     }
 
 
@@ -207,22 +211,28 @@ def write_clip_files(folder, split="train", images=CLIP_IMAGES, texts=CLIP_TEXTS
 
 
 def write_lmdb(folder, pairs, images=CLIP_IMAGES):
-    """Write what Chinese-CLIP's build_lmdb_dataset.py does.
+    """Write the databases of Chinese-CLIP's build_lmdb_dataset.py.
 
-    Pickled tuples by number, base64 images by id, and the counts.
+    They hold pickled tuples by number, base64 images by id, and the counts of both.
     """
-    for part, items in (("pairs", dict(enumerate(pairs))), ("imgs", images)):
-        with lmdb.open(str(folder / part), map_size=1 << 24) as database, database.begin(write=True) as writing:
+    encoded_images = {key: base64.urlsafe_b64encode(image) for key, image in images.items()}
+    for name, count_key, items in (
+        ("pairs", b"num_samples", dict(enumerate(pairs))),
+        ("imgs", b"num_images", encoded_images),
+    ):
+        with lmdb.open(str(folder / name), map_size=1 << 24) as database, database.begin(write=True) as transaction:
             for key, value in items.items():
-                value = base64.urlsafe_b64encode(value) if part == "imgs" else value
-                writing.put(str(key).encode(), value)
-            writing.put(b"num_samples" if part == "pairs" else b"num_images", str(len(items)).encode())
+                transaction.put(str(key).encode(), value)
+            transaction.put(count_key, str(len(items)).encode())
     return folder
 
 
 def pickle_pairs(texts):
-    """Return the pickled pairs of texts as (id, text, image ids)."""
-    return [pickle.dumps((image_id, text_id, text)) for text_id, text, ids in texts for image_id in ids]
+    """Return a pickle for each pair of an image and a text; texts are (id, text, image ids)."""
+    pickles = []
+    for text_id, text, image_ids in texts:
+        pickles += [pickle.dumps((image_id, text_id, text)) for image_id in image_ids]
+    return pickles
 
 
 # img2dataset
@@ -257,7 +267,7 @@ def write_img2dataset(folder, output_format, shards=2, rows=2):
     return folder
 
 
-# Files of every layout, with the samples of their train split: image, text, and the number that the image is of.
+# Layout -> files, and the samples of their train split as (image name, text, number in the image).
 TRAIN_SPLITS = {
     "coco-cn": (COCO_CN_FILES, [(CN_TRAIN, "房子", 4)]),
     "aic-icc": (AIC_ICC_FILES, [("c.jpg", "天", 3)]),

@@ -1,4 +1,4 @@
-"""Ranks for tests, forked by a server that imports Paddle and the trainer once: two imports are most of a short run."""
+"""Ranks for tests, forked by a server that imports Paddle and the trainer once: imports are most of a short run."""
 
 import multiprocessing
 import os
@@ -15,15 +15,19 @@ from tests.support.limits import PATIENCE
 
 
 def make_fork_context():
-    """Where such processes come from."""
+    """Return a multiprocessing context whose processes are forked from a server with everything imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.support.kill_worker"])
     return context
 
 
 def run_ranks(target, *arguments, ranks=2):
-    """Calls a function of a module, which joins the ranks, on each of several; what one raises is an error here."""
-    sys.audit("os.fork")  # which --fast looks for; the server is started by another way
+    """Call a function of a module on each of several ranks; the function joins them.
+
+    An exception of a rank fails the test, and ends the other ranks, which would wait for it.
+    """
+    # --fast skips tests that raise this event; a fork server starts its processes without one.
+    sys.audit("os.fork")
     threads = str(max(1, num_usable_cores() // ranks))
     with tempfile.TemporaryDirectory() as folder:
         processes = []
@@ -35,15 +39,18 @@ def run_ranks(target, *arguments, ranks=2):
             process.start()
             processes.append(process)
         deadline = time.monotonic() + PATIENCE
-        while (running := [one for one in processes if one.exitcode is None]) and time.monotonic() < deadline:
-            if any(one.exitcode for one in processes):
-                break  # the others would wait for it
-            wait([one.sentinel for one in running], timeout=1)
+        running = processes
+        while running and time.monotonic() < deadline:
+            if any(process.exitcode for process in processes):
+                break
+            wait([process.sentinel for process in running], timeout=1)
+            running = [process for process in processes if process.exitcode is None]
         for process in running:
             process.kill()
             process.join()
-        reported = "".join(path.read_text() for path in sorted(Path(folder).iterdir()))
-        assert not any(one.exitcode for one in processes), reported or [one.exitcode for one in processes]
+        tracebacks = "".join(path.read_text() for path in sorted(Path(folder).iterdir()))
+        exit_codes = [process.exitcode for process in processes]
+        assert not any(exit_codes), tracebacks or exit_codes
 
 
 def _rank(environment, report, target, arguments):
@@ -56,7 +63,7 @@ def _rank(environment, report, target, arguments):
 
 
 def train(overrides):
-    """As a rank: a whole run."""
+    """Run a whole training as a rank."""
     from ernie_vil2.config import load_config
     from ernie_vil2.training.trainer import Trainer
 

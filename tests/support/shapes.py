@@ -20,7 +20,7 @@ TOKENS = [*SPECIAL_TOKENS, "a", *COLOURS, *SHAPES]
 
 
 def draw(colour, shape, rng, size=32):
-    """A filled shape of jittered position and size on white, `[size, size, 3]` uint8 RGB."""
+    """Draw a filled shape of jittered position and size on white, `[size, size, 3]` uint8 RGB."""
     image = np.full([size, size, 3], 255, np.uint8)
     x, y = rng.integers(size // 2 - 3, size // 2 + 4, 2).tolist()
     r = int(rng.integers(size // 4, size // 3))
@@ -56,18 +56,19 @@ def read_tar(path):
 
 
 def read_fields(path):
-    """Return what is in each JSON member of a shard, in order."""
+    """Return the contents of the JSON members of a shard, in order."""
     return [json.loads(content) for name, content in read_tar(path).items() if name.endswith(".json")]
 
 
 def write_tsv(path, rows):
-    """rows of (text, id, image bytes)"""
+    """Write rows of (text, id, image bytes)."""
     lines = [f"{text}\t{name}\t{base64.b64encode(image).decode()}\n" for text, name, image in rows]
     path.write_text("".join(lines), encoding="utf-8")
     return path
 
 
 def draw_shape_members(copies, seed):
+    """Yield the members of a shard with `copies` samples of each shape in each colour, 16 in a copy."""
     rng = np.random.default_rng(seed)
     for copy in range(copies):
         for colour, (rgb, colour_zh) in COLOURS.items():

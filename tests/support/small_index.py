@@ -1,4 +1,4 @@
-"""Small indexes: of the shapes, encoded by a tiny model, and of numbers, which a stand-in for a model encodes."""
+"""Small indexes: of shapes that a tiny model encodes, and of numbers that a stub encodes without a model."""
 
 import threading
 from contextlib import contextmanager
@@ -21,13 +21,13 @@ WIDTH = 16
 
 
 def draw_unit_rows(rng, count, width=WIDTH):
-    """Rows of unit length."""
+    """Draw rows of unit length, `[count, width]` float32."""
     rows = rng.normal(size=(count, width))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def fill_index(folder, model, source, texts=()):
-    """Write an index of the images of a source, and of texts."""
+    """Write an index of the images of a source, and perhaps of texts."""
     with open_index(folder, model, writable=True) as index:
         add_images(index, list_images([str(source)]))
         if texts:
@@ -36,35 +36,41 @@ def fill_index(folder, model, source, texts=()):
 
 
 def interrupt_call(function, number):
-    """Return the function, which is interrupted when it is called for this time."""
-    calls = []
+    """Return a function that calls another one, and raises KeyboardInterrupt in place of the call of this number."""
+    num_calls = 0
 
-    def interrupted(*arguments, **options):
-        calls.append(arguments)
-        if len(calls) == number:
+    def call_or_interrupt(*arguments, **options):
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == number:
             raise KeyboardInterrupt
         return function(*arguments, **options)
 
-    return interrupted
+    return call_or_interrupt
 
 
 class BlockedEncoder:
-    """An encoder of texts that waits; `begun` says that it does."""
+    """Encoder of texts for an index that waits until the test lets it go on.
+
+    Attributes:
+        waiting: semaphore that is released once for each call that waits.
+        resume: event that ends all waiting.
+    """
 
     def __init__(self, index, monkeypatch):
-        self.begun, self.go = threading.Semaphore(0), threading.Event()
+        self.waiting, self.resume = threading.Semaphore(0), threading.Event()
         encode = index.encode_texts
 
-        def wait(texts, size=None):
-            self.begun.release()
-            self.go.wait(PATIENCE)
+        def wait_and_encode(texts, size=None):
+            self.waiting.release()
+            self.resume.wait(PATIENCE)
             return encode(texts, size)
 
-        monkeypatch.setattr(index, "encode_texts", wait)
+        monkeypatch.setattr(index, "encode_texts", wait_and_encode)
 
 
 class NumberEncoder:
-    """In position of a model: what it sees is the number in a content."""
+    """Stub for a model and its preprocessing: an image file holds a number, which decides on its embedding."""
 
     embed_dim, fingerprint, calibration = WIDTH, "stand-in", None
 
@@ -89,7 +95,7 @@ def make_number_vector(number):
 
 @contextmanager
 def open_number_index(folder, kind="index"):
-    """Open an index of numbers in a folder, which is its root."""
+    """Open an index of numbers in a folder, which is the root of its images."""
     if kind.endswith(".db"):
         pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     store = open_store(folder / kind, True)
@@ -101,7 +107,7 @@ def open_number_index(folder, kind="index"):
 
 
 def list_items(index):
-    """Return all images of an index, by id."""
+    """Return all images of an index by id."""
     collection = index.collection("images")
     if not len(collection):
         return {}

@@ -1,4 +1,4 @@
-"""A small model in training whose checkpoints are damaged, and lie on disks that are too small."""
+"""A small model in training, for tests that damage its checkpoints or write them to disks that are too small."""
 
 import os
 
@@ -16,7 +16,7 @@ VOCABULARY = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *(f"token{number}" for number 
 
 
 class SmallRun:
-    """A model in training, whose checkpoints lie in a folder."""
+    """Model in training with a folder for its checkpoints."""
 
     def __init__(self, folder):
         self.folder = folder

@@ -1,4 +1,4 @@
-"""A study of two tiny models on coloured shapes: its configurations, its definition and its file."""
+"""A study of two tiny models on coloured shapes: configurations, definition and file."""
 
 import yaml
 
@@ -18,7 +18,7 @@ Evaluation: {every: 2}
 
 
 def write_definition(folder, shapes):
-    """Write the configurations of a study into a folder, and return what its own file should say."""
+    """Write the configurations of a study into a folder, and return the definition for its file."""
     (folder / "base.yaml").write_text(BASE.replace("TRAIN", str(shapes["train"])).replace("VAL", str(shapes["val"])))
     (folder / "A.yaml").write_text("Views: {tag_probability: 0}\nLoss: {weights: {image_image: 0, text_text: 0}}")
     (folder / "E.yaml").write_text("Training: {log_every: 2}")

@@ -1,4 +1,4 @@
-"""A server in a thread or a process, and clients that speak to it through bare sockets."""
+"""Servers of an index in a thread or a process, and clients that talk to them over bare sockets."""
 
 import gc
 import logging
@@ -19,7 +19,12 @@ from tests.support.processes import start_process
 
 
 class RunningServer:
-    """A server in a thread; `tracebacks` is what it logged with one."""
+    """Server in a thread; it runs within a `with` block.
+
+    Attributes:
+        address: host and port.
+        tracebacks: records of its log that have a traceback.
+    """
 
     def __init__(self, app, host="127.0.0.1", trusted_proxies=()):
         self.listener = server.listen(host, 0)
@@ -45,20 +50,20 @@ class RunningServer:
         assert not self._thread.is_alive()
 
     def connect(self, content=b""):
-        """A connection over which this was sent."""
+        """Open a connection, send a content over it, and return it."""
         client = socket.create_connection(self.address, PATIENCE)
         client.sendall(content)
         return client
 
     def ask(self, content):
-        """All that comes back for what is sent, until the server closes the connection."""
+        """Send a content, and return all bytes that come back until the server closes the connection."""
         with self.connect(content) as client:
             return receive_all(client)
 
 
 @contextmanager
 def serve_command(folder, checkpoint, log, *options):
-    """Run the command in a process of its own, and yield that and its port."""
+    """Run `tools/search.py serve` in a process, and yield the process and its port."""
     command = [sys.executable, "tools/search.py", "serve", "--index", folder, "--checkpoint", checkpoint, "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with log.open("wb") as file:
@@ -76,18 +81,18 @@ def serve_command(folder, checkpoint, log, *options):
 
 
 def receive_all(client):
-    """All that comes over a connection until it is closed."""
-    parts = []
+    """Return all bytes that come over a connection until it is closed."""
+    chunks = []
     try:
-        while part := client.recv(65536):
-            parts.append(part)
-    except ConnectionError:  # it is closed before it has read all that was sent
+        while chunk := client.recv(65536):
+            chunks.append(chunk)
+    except ConnectionError:  # the server has closed it before it had read the whole request
         pass
-    return b"".join(parts)
+    return b"".join(chunks)
 
 
 def read_answer(client):
-    """Reads an answer of which the connection stays open; `answer` is its end."""
+    """Read a response that ends with the word "answer"; the connection stays open."""
     content = b""
     while not content.endswith(b"answer"):
         content += client.recv(65536)
@@ -95,7 +100,7 @@ def read_answer(client):
 
 
 def make_request(method="GET", path="/health", content=b"", length=None, close=True, host="127.0.0.1"):
-    """The bytes of a request; `length` is what it says of its content."""
+    """Return the bytes of a request; `length` is its Content-Length, by default the length of the content."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}"]
     if content or length is not None:
         lines.append(f"Content-Length: {len(content) if length is None else length}")
@@ -105,20 +110,20 @@ def make_request(method="GET", path="/health", content=b"", length=None, close=T
 
 
 def reset_connection(client):
-    """Closes a connection as a client does that dies: at once, with what it has not read."""
+    """Close a connection as a dying client does: at once, with a reset, whatever is still unread."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
 
 
 def measure_memory(process="self"):
-    """MiB of memory that a process has."""
-    with Path(f"/proc/{process}/status").open() as file:
-        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmRSS"))
+    """Return the resident memory of a process in MiB."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(re.search(r"^VmRSS:\s+(\d+) kB$", status, re.M)[1]) / 1024
 
 
 @contextmanager
 def disable_garbage_collection():
-    """What only the garbage collector would find stays: it may come late, or not at all."""
+    """Keep reference cycles alive in the block: a server must not rely on the collector, which may run late."""
     gc.collect()
     gc.disable()
     try:

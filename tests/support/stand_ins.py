@@ -1,4 +1,4 @@
-"""Small data under the names that the pages use: MODEL, runs, published folders, and what they call yours."""
+"""Small data under the names that the pages use: MODEL, runs, published folders, and the user's files."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ from tests.support.shapes import draw_shape_members, write_tar, write_tsv
 
 
 def make_checkout(folder):
-    """Link the repository's folders, and make configurations of its own and MODEL, which is untrained."""
+    """Link the repository's folders, copy its configurations, and write an untrained MODEL."""
     for name in ("benchmarks", "demo_data", "docs", "ernie_vil2", "tests", "tools", "Makefile", "pyproject.toml",
                  "requirements.txt", "setup.py"):  # fmt: skip
         (folder / name).symlink_to(ROOT / name)
@@ -29,7 +29,7 @@ def make_checkout(folder):
 
 
 def shorten(path, **settings):
-    """Change sections of a configuration, "Data" or "Model.image": few steps, small towers."""
+    """Change sections of a configuration, such as "Data" or "Model.image", to few steps and small towers."""
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     for section, values in settings.items():
         target = config
@@ -39,7 +39,7 @@ def shorten(path, **settings):
     path.write_text(yaml.safe_dump(config, allow_unicode=True), encoding="utf-8")
 
 
-def training_sets(folder):
+def lay_out_training_sets(folder):
     published.write_coco_cn(folder / "coco-cn")
     published.write_muge(folder / "MUGE")
     published.write_tables(folder / "my-images")
@@ -47,42 +47,44 @@ def training_sets(folder):
     published.write_karpathy(folder / "mscoco", "coco", "")
 
 
-def benchmarks(folder):
-    """Lay out what docs/benchmarks.md shows, and the same below data/."""
-    training_sets(folder)
+def lay_out_benchmarks(folder):
+    """Lay out the folders of docs/benchmarks.md, one of them below data/ as well."""
+    lay_out_training_sets(folder)
     published.write_flickr30k_cn(folder / "flickr30k-cn")
     published.write_muge(folder / "Flickr30k-CN")
     published.write_aic_icc(folder)
     for kind in ("imgs.tsv", "texts.jsonl"):
         content = (folder / "MUGE" / f"valid_{kind}").read_text(encoding="utf-8")
-        queries = content
-        for ours, theirs in (("text_id", "query_id"), ('"text"', '"query_text"'), ("image_ids", "item_ids")):
-            queries = queries.replace(ours, theirs)
+        queries = content  # the competition's files differ from Chinese-CLIP's in the names of the keys
+        for key, competition_key in (("text_id", "query_id"), ('"text"', '"query_text"'), ("image_ids", "item_ids")):
+            queries = queries.replace(key, competition_key)
         write_files(folder, {
             f"Flickr30k-CN/test_{kind}": content,
             f"MUGE/test_{kind}": re.sub(r'"image_ids": \[\d+\]', '"image_ids": []', content),
             f"Multimodal_Retrieval/MR_valid_{kind.replace('texts', 'queries')}": queries,
         })  # fmt: skip
     rows = ROWS_BY_SPLIT["test"]
-    annotations = [{"id": n, "image_id": n, "caption": row[3][0]} for n, row in enumerate(rows)]
+    annotations = [{"id": n, "image_id": n, "caption": row.english[0]} for n, row in enumerate(rows)]
     images = [{"id": n, "file_name": f"{n:012}.jpg"} for n in range(len(rows))]
-    write_files(folder / "mscoco", {"annotations/captions_val2017.json": {"images": images, "annotations": annotations}}
-          | {f"val2017/{n:012}.jpg": row[1] for n, row in enumerate(rows)})  # fmt: skip
-    write_tsv(folder / "pairs.tsv", [(row[2][0], str(n), row[1]) for n, row in enumerate(rows)])
+    captions = {"images": images, "annotations": annotations}
+    write_files(folder / "mscoco", {"annotations/captions_val2017.json": captions})
+    write_files(folder / "mscoco", {f"val2017/{n:012}.jpg": row.image for n, row in enumerate(rows)})
+    write_tsv(folder / "pairs.tsv", [(row.chinese[0], str(n), row.image) for n, row in enumerate(rows)])
     for name in ("shards", "wds_flickr30k/test", "data"):
         (folder / name).mkdir(parents=True)
     write_tar(folder / "shards" / "test-00.tar", draw_shape_members(1, seed=3))
-    lines = [(f"{n}.{end}", content) for n, row in enumerate(rows)
-             for end, content in (("png", row[1]), ("txt", "\n".join(row[3]).encode()))]  # fmt: skip
-    write_tar(folder / "wds_flickr30k" / "test" / "0.tar", lines)
+    members = []
+    for n, row in enumerate(rows):
+        members += [(f"{n}.png", row.image), (f"{n}.txt", "\n".join(row.english).encode())]
+    write_tar(folder / "wds_flickr30k" / "test" / "0.tar", members)
     (folder / "data" / "coco-cn").symlink_to(folder / "coco-cn")
     published.write_caption_lists(folder)
     published.write_sugar_crepe(folder)
 
 
-def finetuning(folder):
-    """Lay out every set and model that docs/finetuning.md trains on, and make its small student tiny."""
-    training_sets(folder)
+def lay_out_finetuning(folder):
+    """Lay out every data set and model that docs/finetuning.md trains on, and make its small student tiny."""
+    lay_out_training_sets(folder)
     published.write_flickr30k_cn(folder / "Flickr30k-CN")
     published.write_aic_icc(folder / "aic-icc")
     (folder / "texts.csv").write_text("caption_en,caption_zh\n" + "a cat,一只猫\na dog,一只狗\n" * 8, encoding="utf-8")
@@ -93,22 +95,22 @@ def finetuning(folder):
     shorten(folder / "configs/finetune/small_student.yaml", Training={"epochs": 2}, **sizes)
 
 
-def ratings(folder):
+def lay_out_ratings(folder):
     published.write_karpathy(folder / "mscoco", "coco", "")
     for split in ("val", "test"):
         published.write_cxc(folder / "mscoco", split)
 
 
 def shorten_pretraining(folder):
-    """Give the configuration of the paper's Chinese model towers, batch and schedule of a moment."""
+    """Give the configuration of the paper's Chinese model small towers, a small batch and four steps."""
     model = yaml.safe_load((folder / "MODEL" / "config.yaml").read_text(encoding="utf-8"))["Model"]
     towers = {"image": model["image"], "text": model["text"]}
     shorten(folder / "configs/pretrain/vit_b16_ernie_base_zh.yaml", Model=towers, Data={"max_length": 16},
             Schedule={"warmup_steps": 1}, Training={"steps": 4, "global_batch": 8, "checkpoint_every": 2})  # fmt: skip
 
 
-def sources(folder):
-    """Lay out what docs/data.md trains on and prepares: a hundred shards, a table and Chinese-CLIP's files."""
+def lay_out_sources(folder):
+    """Lay out the data that docs/data.md trains on and prepares: 100 shards, a table and Chinese-CLIP's files."""
     shorten_pretraining(folder)
     (folder / "data").mkdir()
     for shard in range(100):
@@ -119,11 +121,12 @@ def sources(folder):
     lmdb = folder / "muge" / "lmdb" / "train"
     lmdb.mkdir(parents=True)
     rows = ROWS_BY_SPLIT["train"]
-    write_lmdb(lmdb, pickle_pairs([(row[0], row[2][0], [row[0]]) for row in rows]), {row[0]: row[1] for row in rows})
+    pairs = pickle_pairs([(row.name, row.chinese[0], [row.name]) for row in rows])
+    write_lmdb(lmdb, pairs, {row.name: row.image for row in rows})
 
 
-def release(folder):
-    """Lay out an official file with its vocabulary, rows in the official TSV, and a model from Chinese-CLIP."""
+def lay_out_release(folder):
+    """Lay out an official file with its vocabulary, rows in the official TSV, and a run from Chinese-CLIP."""
     official = FIXTURES / "released" / "official_tiny"
     shutil.copytree(official, folder / "official")
     shutil.copy(official / "coco_rows.tsv", folder / "coco_cn.tsv")
@@ -131,31 +134,31 @@ def release(folder):
     origin, run = folder / "chinese-clip-vit-base-patch16", folder / "runs" / "chinese-clip"
     shutil.copytree(FIXTURES / "others" / "hf_chinese_clip_bin", origin)
     stored = read_model(origin)
-    begun = stored.config.Model.model_copy(update={"weights": str(origin)})
-    write_model(replace(stored, config=stored.config.model_copy(update={"Model": begun})), run, "ernie_vil2")
+    model_config = stored.config.Model.model_copy(update={"weights": str(origin)})
+    write_model(replace(stored, config=stored.config.model_copy(update={"Model": model_config})), run, "ernie_vil2")
 
 
-def environment(folder):
-    """Link `.venv` as `make setup` leaves it, of the packages of this interpreter: nothing is left to install."""
+def link_environment(folder):
+    """Link `.venv` as `make setup` leaves it to the packages of this interpreter, so that nothing is installed."""
     (folder / ".venv").mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):
         (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
     (folder / ".venv" / ".installed").touch()
 
 
-def demo(folder):
-    """Shorten the demo, with its data and towers, to 8 steps of 32 instead of 2,500 of 128."""
-    environment(folder)
+def shorten_demo(folder):
+    """Shorten the demo to 8 steps of 32 instead of 2,500 of 128; data and towers stay."""
+    link_environment(folder)
     shorten(folder / "configs/demo/emoji.yaml", Training={"steps": 8, "global_batch": 32, "checkpoint_every": 8},
             Schedule={"warmup_steps": 2}, Evaluation={"every": 8})  # fmt: skip
 
 
-def train(folder):
+def train_demo(folder):
     assert commands.run("train", ["-c", "configs/demo/emoji.yaml"]) == 0
 
 
 def copy_run(*names):
-    """Return a step that makes further runs of the demo's."""
+    """Return a function that copies the demo's run to these names."""
 
     def copy(folder):
         for name in names:
@@ -164,30 +167,30 @@ def copy_run(*names):
     return copy
 
 
-def own_shards(folder):
+def lay_out_shards(folder):
     shorten_pretraining(folder)
     (folder / "my").mkdir()
     for name, seed in (("train-0", 1), ("train-1", 2), ("val", 3), ("test", 4)):
         write_tar(folder / "my" / f"{name}.tar", draw_shape_members(1, seed=seed))
 
 
-def search(folder):
+def lay_out_search(folder):
     for name, split in (("my-images", "train"), ("more-images", "val")):
-        write_files(folder / name, {f"{row[0]}.png": row[1] for row in ROWS_BY_SPLIT[split]})
-    for position in (folder, folder / "my-images"):
-        (position / "cat.jpg").write_bytes(ROWS_BY_SPLIT["test"][0][1])
+        write_files(folder / name, {f"{row.name}.png": row.image for row in ROWS_BY_SPLIT[split]})
+    for home in (folder, folder / "my-images"):
+        (home / "cat.jpg").write_bytes(ROWS_BY_SPLIT["test"][0].image)
     (folder / "queries.txt").write_text("a red apple\n红苹果\n", encoding="utf-8")
 
 
-def export(folder):
-    (folder / "apple.jpg").write_bytes(ROWS_BY_SPLIT["test"][0][1])
+def lay_out_export(folder):
+    (folder / "apple.jpg").write_bytes(ROWS_BY_SPLIT["test"][0].image)
 
 
-def tags(folder):
+def lay_out_tags(folder):
     (folder / "tags.jsonl").write_text('{"id": "1f697", "tags_zh": ["汽车"]}\n', encoding="utf-8")
 
 
-def entailment(folder):
+def lay_out_entailment(folder):
     write_untrained_checkpoint(folder / "runs" / "english", entailment_data.TOKENS)
     entailment_data.write_entailment_folder(folder / "data" / "snli-ve")
     entailment_data.write_nlvr2_folder(folder / "data" / "nlvr2")
@@ -197,22 +200,22 @@ def entailment(folder):
 
 
 LAYOUTS = {
-    "benchmarks.md": [benchmarks],
-    "compare.md": [demo, train, copy_run("scratch")],
-    "cxc.md": [ratings],
-    "data.md": [sources],
-    "entailment.md": [demo, entailment],
-    "export.md": [release, export],
-    "faq.md": [benchmarks],
-    "finetuning.md": [finetuning],
-    "guide.md": [demo, train, benchmarks, own_shards, copy_run("coco_cn")],
-    "installation.md": [environment],
-    "launch.md": [own_shards],
-    "README.md": [demo, train, search],
-    "reproduce.md": [benchmarks, ratings],
-    "runs.md": [demo, train, copy_run("first", "second")],
-    "search.md": [demo, train, search],
-    "tags.md": [demo, train, tags],
-    "weights.md": [release],
-} | {f"{name}.md": [demo] for name in ("curate", "demo", "index", "loss", "memory", "ranks", "streaming")}
-"""By page, what lays out what its commands need next to `checkout`."""
+    "benchmarks.md": [lay_out_benchmarks],
+    "compare.md": [shorten_demo, train_demo, copy_run("scratch")],
+    "cxc.md": [lay_out_ratings],
+    "data.md": [lay_out_sources],
+    "entailment.md": [shorten_demo, lay_out_entailment],
+    "export.md": [lay_out_release, lay_out_export],
+    "faq.md": [lay_out_benchmarks],
+    "finetuning.md": [lay_out_finetuning],
+    "guide.md": [shorten_demo, train_demo, lay_out_benchmarks, lay_out_shards, copy_run("coco_cn")],
+    "installation.md": [link_environment],
+    "launch.md": [lay_out_shards],
+    "README.md": [shorten_demo, train_demo, lay_out_search],
+    "reproduce.md": [lay_out_benchmarks, lay_out_ratings],
+    "runs.md": [shorten_demo, train_demo, copy_run("first", "second")],
+    "search.md": [shorten_demo, train_demo, lay_out_search],
+    "tags.md": [shorten_demo, train_demo, lay_out_tags],
+    "weights.md": [lay_out_release],
+} | {f"{name}.md": [shorten_demo] for name in ("curate", "demo", "index", "loss", "memory", "ranks", "streaming")}
+"""Page -> functions that lay out, after `make_checkout`, the files that its commands need."""

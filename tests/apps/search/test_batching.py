@@ -103,7 +103,7 @@ def test_one_query_too_many_is_refused_until_one_ends(index, monkeypatch):
             return asyncio.create_task(batcher.answer([(1.0, text)], Options(1)))
 
         tasks = [ask("red"), ask("green"), ask("blue")]
-        await asyncio.to_thread(blocked.begun.acquire)
+        await asyncio.to_thread(blocked.waiting.acquire)
         for refused in (batcher.answer([(1.0, "a")], Options(1)), batcher.encode(["a"]), batcher.run_search(list)):
             with pytest.raises(Overloaded):
                 await refused
@@ -112,7 +112,7 @@ def test_one_query_too_many_is_refused_until_one_ends(index, monkeypatch):
         tasks[2] = ask("yellow")
         await asyncio.sleep(0)
         assert batcher.num_waiting == 3
-        blocked.go.set()
+        blocked.resume.set()
         assert [len(json.loads(answer)) for answer in await asyncio.gather(*tasks)] == [1, 1, 1]
         assert batcher.num_waiting == 0
 

@@ -110,7 +110,7 @@ def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
     batcher = Batcher(index, max_queue=2, cache_size=0)
     with RunningServer(build_app(index, batcher=batcher)) as running:
         clients = [running.connect(make_request(path=f"/api/v1/search?q={word}")) for word in ("red", "green")]
-        blocked.begun.acquire()
+        blocked.waiting.acquire()
         wait_until(lambda: batcher.num_waiting == 2)
         refused = running.ask(make_request(path="/api/v1/search?q=blue"))
         assert b" 503 " in refused and b"retry-after: 1" in refused.lower()
@@ -119,7 +119,7 @@ def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
         wait_until(lambda: batcher.num_waiting == 1)
         clients.append(running.connect(make_request(path="/api/v1/search?q=blue")))
         wait_until(lambda: batcher.num_waiting == 2)
-        blocked.go.set()
+        blocked.resume.set()
         for connection in clients:
             assert b" 200 " in connection.recv(1000)
             connection.close()
