@@ -13,10 +13,10 @@ import pytest
 
 from ernie_vil2.data.loader_workers import WorkerError, fill_batches
 from tests.support.limits import PATIENCE
+from tests.support.paths import ROOT
 from tests.support.processes import start_process
 
 LAYOUT = {"square": ((2,), np.int64), "small": ((), np.uint8)}
-ROOT = Path(__file__).parents[2]
 
 
 def fill(position, arrays, row):

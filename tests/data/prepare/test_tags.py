@@ -1,3 +1,5 @@
+"""Files of tags: every id has its tags, bad rows are named, and tags of a file replace those of a sample."""
+
 import json
 
 import pytest
@@ -8,13 +10,13 @@ from ernie_vil2.data.samples import is_blank
 from ernie_vil2.data.tags import TagsFile, join_tags
 from tests.support.limits import limit_examples
 
-text = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="|\t"), min_size=1)
-tag_lists = st.lists(text.filter(lambda tag: not is_blank(tag)), max_size=3)
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="|\t"), min_size=1)
+TAG_LISTS = st.lists(TEXTS.filter(lambda tag: not is_blank(tag)), max_size=3)
 
 
 @limit_examples(30)
 @given(
-    st.dictionaries(text, st.tuples(tag_lists, tag_lists), min_size=1, max_size=8), st.sampled_from(["jsonl", "tsv"])
+    st.dictionaries(TEXTS, st.tuples(TAG_LISTS, TAG_LISTS), min_size=1, max_size=8), st.sampled_from(["jsonl", "tsv"])
 )
 def test_every_id_has_its_tags(tmp_path_factory, rows, suffix):
     path = tmp_path_factory.mktemp("tags") / f"tags.{suffix}"
@@ -29,7 +31,7 @@ def test_every_id_has_its_tags(tmp_path_factory, rows, suffix):
     assert len(file) == len(rows)
     for name, (chinese, plain) in rows.items():
         assert file[name] == {"zh": tuple(chinese), "": tuple(plain)}
-    assert file["".join(rows) + "?"] == {}
+    assert file["".join(rows) + "?"] == {}  # an id that no row has
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def test_every_id_has_its_tags(tmp_path_factory, rows, suffix):
         ("a.txt", "", ".jsonl, .tsv or .csv"),
     ],
 )
-def test_a_row_that_is_not_tags_is_named_with_its_line(tmp_path, name, content, error):
+def test_error_names_the_line_of_a_bad_row(tmp_path, name, content, error):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=error):
         TagsFile(tmp_path / name)
@@ -50,6 +52,6 @@ def test_a_row_that_is_not_tags_is_named_with_its_line(tmp_path, name, content, 
 def test_tags_of_a_file_replace_those_of_the_same_language(tmp_path):
     lines = '{"id": 7, "tags_zh": ["a"], "tags_en": []}\n{"id": "7", "tags_zh": ["b"]}\n'  # the first row counts
     (tmp_path / "a.jsonl").write_text(lines)
-    before = {"zh": ("old",), "en": ("kept",)}
-    assert join_tags(before, "7", [TagsFile(tmp_path / "a.jsonl")]) == {"zh": ("a",), "en": ("kept",)}
-    assert join_tags(before, "y", [TagsFile(tmp_path / "a.jsonl")]) == before
+    tags = {"zh": ("old",), "en": ("kept",)}
+    assert join_tags(tags, "7", [TagsFile(tmp_path / "a.jsonl")]) == {"zh": ("a",), "en": ("kept",)}
+    assert join_tags(tags, "y", [TagsFile(tmp_path / "a.jsonl")]) == tags

@@ -1,3 +1,5 @@
+"""Benchmarks from users' own data: ids, languages, lines of captions, bad rows, and which file is opened."""
+
 import json
 
 import pytest
@@ -7,67 +9,71 @@ from tests.support.published_files import json_lines, list_pairs, list_problems,
 from tests.support.shapes import write_tar, write_tsv
 
 
-def test_different_images_of_one_name_are_kept_and_reported(tmp_path):
-    """Keys begin again in each shard; in b.tar 1 is another image and 0 is the same one with another caption."""
+def test_different_images_with_equal_names_are_both_scored(tmp_path):
+    # Keys begin again in each shard; in b.tar 1 is another image and 0 is the same one with another caption.
     shards = {"a": [(1, "cat"), (2, "dog"), (2, "a dog")], "b": [(1, "a cat"), (3, "bird"), (2, "the dog")]}
     for name, rows in shards.items():
-        members = [(f"{key}.{end}", content) for key, (number, words) in enumerate(rows)
-                   for end, content in (("png", make_image(number)), ("txt", words.encode()))]  # fmt: skip
+        members = []
+        for key, (number, caption) in enumerate(rows):
+            members += [(f"{key}.png", make_image(number)), (f"{key}.txt", caption.encode())]
         write_tar(tmp_path / f"{name}.tar", members)
     benchmark = open_benchmark(tmp_path)
-    other = f"1 ({tmp_path}/b.tar, 2)"
-    assert list_pairs(benchmark) == [("0", "cat"), ("1", "dog"), ("2", "a dog"), ("0", "a cat"), (other, "bird"),
-                                ("2", "the dog")]  # fmt: skip
-    assert [one.read() for one in benchmark.images] == [make_image(1), make_image(2), make_image(2), make_image(3)]
-    assert not benchmark.entry_report.counts and "name of an earlier, different image: 1 (1)" in str(
-        benchmark.entry_report
-    )
+    second_1 = f"1 ({tmp_path}/b.tar, 2)"
+    assert list_pairs(benchmark) == [
+        ("0", "cat"), ("1", "dog"), ("2", "a dog"), ("0", "a cat"), (second_1, "bird"), ("2", "the dog"),
+    ]  # fmt: skip
+    assert [image.read() for image in benchmark.images] == [make_image(number) for number in (1, 2, 2, 3)]
+    assert not benchmark.entry_report.counts
+    assert "name of an earlier, different image: 1 (1)" in str(benchmark.entry_report)
 
 
-def bilingual(tmp_path):
+def write_bilingual_shard(tmp_path):
     rows = [{"caption_zh": "猫", "caption_en": "a cat"}, {"caption_zh": "猫", "caption_en": "cat"}, {"caption": "x"}]
-    members = [(f"{n}.{end}", content) for n, row in enumerate(rows)
-               for end, content in (("png", make_image(n)), ("json", json.dumps(row).encode()))]  # fmt: skip
+    members = []
+    for number, row in enumerate(rows):
+        members += [(f"{number}.png", make_image(number)), (f"{number}.json", json.dumps(row).encode())]
     return write_tar(tmp_path / "a.tar", members)
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("options", "expected"),
     [
         ({}, {"zh": ["猫", "x"], "en": ["a cat", "cat", "x"], "": ["x"]}),
         ({"preferred_languages": ["en", "zh", "fr"]}, {"en": ["a cat", "cat", "x"], "zh": ["猫", "x"]}),
         ({"languages": ["fr", "de", "zh"]}, {"fr, de": ["x"], "zh": ["猫", "x"]}),
     ],
 )
-def test_languages_are_those_of_captions_and_scored_once(tmp_path, asked, expected):
-    found = open_benchmarks(bilingual(tmp_path), **asked)
-    assert {language: [text.text for text in one.texts] for language, one in found.items()} == expected
-    assert all([text.id for text in one.texts] == [text.text for text in one.texts] for one in found.values())
+def test_benchmarks_are_in_the_languages_of_captions(tmp_path, options, expected):
+    benchmarks = open_benchmarks(write_bilingual_shard(tmp_path), **options)
+    texts = {language: [text.text for text in benchmark.texts] for language, benchmark in benchmarks.items()}
+    ids = {language: [text.id for text in benchmark.texts] for language, benchmark in benchmarks.items()}
+    assert texts == ids == expected  # texts without ids are identified by their words
 
 
-def test_one_benchmark_needs_one_language(tmp_path):
+def test_error_names_the_languages_of_two_benchmarks(tmp_path):
     with pytest.raises(ValueError, match=r"a\.tar: .* zh and en"):
-        open_benchmark(bilingual(tmp_path))
-    assert len(open_benchmark(bilingual(tmp_path), "zh").texts) == 2
+        open_benchmark(write_bilingual_shard(tmp_path))
+    assert len(open_benchmark(write_bilingual_shard(tmp_path), "zh").texts) == 2
 
 
-LINES = {"json": ["0", "0#1", "0#2", "1"], "txt": ["a cat", "a kitten", "a dog"]}
+# Ids of the lines: with ids of texts also the equal third line is a text of its own.
+IDS_OF_LINES = {"json": ["0", "0#1", "0#2", "1"], "txt": ["a cat", "a kitten", "a dog"]}
 
 
-@pytest.mark.parametrize("suffix", LINES)
-def test_lines_of_a_caption_are_texts_where_it_is_asked_for(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", IDS_OF_LINES)
+def test_caption_lines_split_captions_into_texts(tmp_path, suffix):
     captions = ["a cat\na kitten \n\n a cat\n", "a dog"]
     members = []
     for number, caption in enumerate(captions):
         content = json.dumps({"caption": caption, "text_id": number}) if suffix == "json" else caption
         members += [(f"{number}.png", make_image(number)), (f"{number}.{suffix}", content.encode())]
     path = write_tar(tmp_path / "a.tar", members)
-    whole = open_benchmark(path)
-    assert [text.text for text in whole.texts] == [captions[0].strip(), "a dog"] and "several lines" in str(
-        whole.entry_report
-    )
-    lines = open_benchmark(path, caption_lines=True)
-    assert [text.id for text in lines.texts] == LINES[suffix] and "several lines" not in str(lines.entry_report)
+    benchmark = open_benchmark(path)
+    assert [text.text for text in benchmark.texts] == [captions[0].strip(), "a dog"]
+    assert "several lines" in str(benchmark.entry_report)
+    benchmark = open_benchmark(path, caption_lines=True)
+    assert [text.id for text in benchmark.texts] == IDS_OF_LINES[suffix]
+    assert "several lines" not in str(benchmark.entry_report)
 
 
 IMAGES = {"images/a.png": make_image(1), "images/sub/b.png": make_image(2)}
@@ -94,12 +100,12 @@ def test_bad_rows_of_a_table_are_named(tmp_path):
         "malformed row": ["test.jsonl:7", "a.png, text_id"],
         "not Unicode text": ["\\ud800"],
     }
-    # Of a row that cannot be used nothing stays, neither its image nor its text.
+    # Neither the image nor the text of a bad row is scored.
     assert list_pairs(benchmark) == [("1", "1"), (f"1 ({tmp_path}/test.jsonl, 2)", "2")]
     assert len(benchmark.images) == len(benchmark.texts) == 2
 
 
-def test_a_table_is_chosen_by_its_name(tmp_path):
+def test_table_is_opened_by_split_or_file(tmp_path):
     table = "image,text\na.png,cat\n"
     write_files(tmp_path, IMAGES | {"one.csv": table, "two.csv": table, "notes.csv": "a,b\n1,2\n"})
     with pytest.raises(ValueError, match=r"\(one, two\)"):
@@ -110,7 +116,7 @@ def test_a_table_is_chosen_by_its_name(tmp_path):
     assert open_benchmark(tmp_path).files == (tmp_path / "val.csv",)
 
 
-def test_an_unknown_folder_is_reported_with_known_layouts(tmp_path):
+def test_error_on_an_unknown_folder_lists_known_layouts(tmp_path):
     write_files(tmp_path, {"notes.txt": "", "photos/1.jpg": make_image(1)})
     recognised = [layout.name for layout in LAYOUTS.load_all() if layout.is_detectable]
     with pytest.raises(ValueError, match=f"notes.txt, photos; .*{', '.join(recognised)}"):
@@ -128,21 +134,21 @@ def test_an_unknown_folder_is_reported_with_known_layouts(tmp_path):
         ("nowhere/*.tsv", {"layout": "tsv"}, "nowhere"),
     ],
 )
-def test_what_the_files_have_not_is_named(tmp_path, name, options, culprit):
+def test_error_names_the_option_that_does_not_fit_the_files(tmp_path, name, options, culprit):
     write_tsv(tmp_path / "a.tsv", [("a", "1", make_image(1))])
     (tmp_path / "x.zip").touch()
     with pytest.raises((ValueError, FileNotFoundError), match=culprit):
         open_benchmark(tmp_path / name, **options)
 
 
-def test_a_data_set_that_is_there_twice_is_not_guessed(tmp_path):
+def test_folder_with_two_copies_of_a_data_set_is_refused(tmp_path):
     rows = '{"images": []}'
     write_files(tmp_path, {"a/dataset_coco.json": rows, "b/dataset_coco.json": rows})
     with pytest.raises(ValueError, match="dataset_coco.json"):
         open_benchmark(tmp_path)
 
 
-def test_a_table_next_to_a_benchmark_does_not_disturb_it(tmp_path):
+def test_table_next_to_a_benchmark_is_ignored(tmp_path):
     images = [{"filename": "1.jpg", "split": "test", "imgid": 0, "sentences": [{"raw": "cat", "sentid": 0}]}]
     files = {
         "dataset_flickr30k.json": {"images": images},

@@ -1,4 +1,4 @@
-"""Images with classes: folders, tables, samples."""
+"""Labelled images: classes from folders, tables and fields of samples, and the names of classes."""
 
 import json
 
@@ -14,32 +14,32 @@ from tests.support.shapes import COLOURS, draw, encode_png
 IMAGES = {name: encode_png(draw(rgb, "disc", np.random.default_rng(0))) for name, (rgb, _) in COLOURS.items()}
 
 
-def folders(root, **classes):
-    """A folder for each class with so many images."""
-    for name, count in classes.items():
+def write_class_folders(root, **image_counts):
+    """Write a folder for each class with so many images."""
+    for name, count in image_counts.items():
         (root / name).mkdir(parents=True)
         for number in range(count):
             (root / name / f"{number}.png").write_bytes(IMAGES["red"])
     return root
 
 
-def shown(labelled):
-    """Names of the classes, and of each image its classes."""
-    own = {image.id: [] for image in labelled.images}
-    for image, one in labelled.pairs.tolist():
-        own[labelled.images[image].id].append(labelled.texts[one].id)
-    return {one.id: dict(one.fields) for one in labelled.texts}, own
+def read_classes(labelled):
+    """Return the names of each class by language, and the classes of each image."""
+    classes_of_images = {image.id: [] for image in labelled.images}
+    for image_index, class_index in labelled.pairs.tolist():
+        classes_of_images[labelled.images[image_index].id].append(labelled.texts[class_index].id)
+    return {text.id: dict(text.fields) for text in labelled.texts}, classes_of_images
 
 
-def test_a_folder_per_class(tmp_path):
-    folders(tmp_path / "set", sea_lion=2, dog=1, none=0)
+def test_folders_are_classes(tmp_path):
+    write_class_folders(tmp_path / "set", sea_lion=2, dog=1, none=0)
     (tmp_path / "set" / "dog" / "deep").mkdir()
     (tmp_path / "set" / "dog" / "deep" / "9.jpg").write_bytes(IMAGES["red"])
     (tmp_path / "set" / "loose.png").write_bytes(IMAGES["red"])
     labelled = open_labelled([tmp_path / "set"])
-    names, own = shown(labelled)
+    names, classes = read_classes(labelled)
     assert names == {"dog": {"en": "dog"}, "none": {"en": "none"}, "sea_lion": {"en": "sea lion"}}
-    assert own == {"dog/0.png": ["dog"], "dog/deep/9.jpg": ["dog"], "sea_lion/0.png": ["sea_lion"],
+    assert classes == {"dog/0.png": ["dog"], "dog/deep/9.jpg": ["dog"], "sea_lion/0.png": ["sea_lion"],
                    "sea_lion/1.png": ["sea_lion"]}  # fmt: skip
     assert labelled.entry_report.counts == {"no label": 1} and labelled.entry_report.num_read == 5
     assert labelled.name == "set" and labelled.images[0].read() == IMAGES["red"]
@@ -47,24 +47,25 @@ def test_a_folder_per_class(tmp_path):
         open_labelled([tmp_path / "set"], split="test")
 
 
-def test_the_layout_of_chinese_clip(tmp_path):
-    folders(tmp_path / "cifar" / "test", **{"000": 1, "011": 1})
-    folders(tmp_path / "cifar" / "train", **{"000": 2})
+def test_layout_of_chinese_clip_has_numbered_classes_and_splits(tmp_path):
+    write_class_folders(tmp_path / "cifar" / "test", **{"000": 1, "011": 1})
+    write_class_folders(tmp_path / "cifar" / "train", **{"000": 2})
     (tmp_path / "cifar" / "label_cn.txt").write_text("".join(f"类{number}\n" for number in range(12)), encoding="utf-8")
     for path in (tmp_path / "cifar", tmp_path / "cifar" / "test"):
-        names, own = shown(open_labelled([path]))
+        names, classes = read_classes(open_labelled([path]))
         assert list(names) == [f"{number:03d}" for number in range(12)] and names["011"] == {"zh": "类11"}
-        assert own == {"000/0.png": ["000"], "011/0.png": ["011"]}
+        assert classes == {"000/0.png": ["000"], "011/0.png": ["011"]}
     train = open_labelled([tmp_path / "cifar"], default_split="train")
     assert train.name == "cifar-train" and len(train.images) == 2
     with pytest.raises(ValueError, match="no split val"):
         open_labelled([tmp_path / "cifar"], split="val")
 
 
-def table(folder, kind, rows):
+def write_table(folder, kind, rows):
     path = folder / f"a.{kind}"
     if kind == "parquet":
-        pq.write_table(pa.Table.from_pylist([{**row, "image": IMAGES[row["image"][:-4]]} for row in rows]), path)
+        rows = [{**row, "image": IMAGES[row["image"].removesuffix(".png")]} for row in rows]
+        pq.write_table(pa.Table.from_pylist(rows), path)
     elif kind == "jsonl":
         path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     else:
@@ -76,19 +77,19 @@ def table(folder, kind, rows):
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_tables_without_captions_and_with_several_labels(tmp_path, kind):
+def test_rows_of_tables_may_have_several_labels(tmp_path, kind):
     rows = [
         {"image": "red.png", "label": ["猫"], "image_id": "1"},
         {"image": "blue.png", "label": ["狗", "猫"], "image_id": "2"},
     ]
-    labelled = open_labelled([table(tmp_path, kind, rows)])
-    names, own = shown(labelled)
-    assert names == {"狗": {"zh": "狗"}, "猫": {"zh": "猫"}} and own == {"1": ["猫"], "2": ["狗", "猫"]}
+    labelled = open_labelled([write_table(tmp_path, kind, rows)])
+    names, classes = read_classes(labelled)
+    assert names == {"狗": {"zh": "狗"}, "猫": {"zh": "猫"}} and classes == {"1": ["猫"], "2": ["狗", "猫"]}
     assert [image.read() for image in labelled.images] == [IMAGES["red"], IMAGES["blue"]]
     assert not labelled.entry_report.counts
 
 
-def test_rows_that_cannot_be_used_are_counted_and_named(tmp_path):
+def test_bad_rows_are_counted_by_reason(tmp_path):
     rows = [
         {"image": "red.png", "species": "cat"}, {"image": "blue.png", "species": 7},
         {"image": "green.png"}, {"image": "yellow.png", "species": ""},
@@ -96,8 +97,10 @@ def test_rows_that_cannot_be_used_are_counted_and_named(tmp_path):
         {"image": "x.png", "species": [1.5]}, {"species": "cat"}, {"image": "y.png", "species": "fish"},
     ]  # fmt: skip
     (tmp_path / "names.txt").write_text("cat\tCat\n7\tSeven\ndog\tDog\n")
-    labelled = open_labelled([table(tmp_path, "jsonl", rows)], {"en": str(tmp_path / "names.txt")}, label="species")
-    names, classes = shown(labelled)
+    labelled = open_labelled(
+        [write_table(tmp_path, "jsonl", rows)], {"en": str(tmp_path / "names.txt")}, label="species"
+    )
+    names, classes = read_classes(labelled)
     assert names["dog"] == {"en": "Dog"} and classes == {"red.png": ["cat"], "blue.png": ["7"]}
     assert labelled.entry_report.counts == {
         "no label": 2, "repeated image id": 1, "image outside its folder": 1, "malformed row": 1, "no image": 1,
@@ -105,21 +108,21 @@ def test_rows_that_cannot_be_used_are_counted_and_named(tmp_path):
     }  # fmt: skip
 
 
-def test_a_field_of_samples(shapes):
+def test_classes_are_values_of_a_field_of_samples(shapes):
     labelled = open_labelled([shapes["val"]], label="kind")
-    names, own = shown(labelled)
-    assert set(names) == {"disc", "square", "bar", "cross"} and len(own) == 16
-    assert all(kind in name for name, (kind,) in own.items())
-    several, _ = shown(open_labelled([shapes["val"]], label="tags_en"))
-    assert set(several) == {*names, *COLOURS}
+    names, classes = read_classes(labelled)
+    assert set(names) == {"disc", "square", "bar", "cross"} and len(classes) == 16
+    assert all(kind in name for name, (kind,) in classes.items())
+    names_of_tags, _ = read_classes(open_labelled([shapes["val"]], label="tags_en"))
+    assert set(names_of_tags) == {*names, *COLOURS}
 
 
-def test_names_in_two_languages(tmp_path):
-    folders(tmp_path / "set", cat=1, dog=1)
+def test_names_are_read_in_two_languages(tmp_path):
+    write_class_folders(tmp_path / "set", cat=1, dog=1)
     (tmp_path / "zh.txt").write_text("猫\n狗\n", encoding="utf-8")
     (tmp_path / "en.txt").write_text("dog\ta dog\ncat\ta cat\n")
     locations = {"zh": str(tmp_path / "zh.txt"), "en": str(tmp_path / "en.txt")}
-    names, _ = shown(open_labelled([tmp_path / "set"], locations))
+    names, _ = read_classes(open_labelled([tmp_path / "set"], locations))
     assert names == {"cat": {"zh": "猫", "en": "a cat"}, "dog": {"zh": "狗", "en": "a dog"}}
     (tmp_path / "en.txt").write_text("dog\ta dog\n")
     with pytest.raises(ValueError, match="class cat"):
@@ -137,7 +140,7 @@ def test_names_in_two_languages(tmp_path):
         ("a@b.txt", "猫\n狗\n", "a@b.txt", ["猫", "狗"]),
     ],
 )
-def test_names_are_read_from_what_others_have(tmp_path, name, content, location, expected):
+def test_names_are_read_from_lists_of_many_formats(tmp_path, name, content, location, expected):
     write_files(tmp_path, {name: content})
     assert read_list(str(tmp_path / location)) == expected
 
@@ -151,7 +154,7 @@ def test_names_are_read_from_what_others_have(tmp_path, name, content, location,
         ("n.json", ["cat"], "n.json@x", "it holds none"),
     ],
 )
-def test_what_names_nothing_is_explained(tmp_path, name, content, location, error):
+def test_error_names_the_bad_entry_of_a_list_of_names(tmp_path, name, content, location, error):
     path = write_files(tmp_path, {name: content}) / name
     with pytest.raises(ValueError, match=f"{path}.*{error}"):
         read_list(str(tmp_path / location))
@@ -167,11 +170,11 @@ def test_what_names_nothing_is_explained(tmp_path, name, content, location, erro
         (["dog"], {"dog": "狗", "cat": "猫"}, {"dog": "狗", "cat": "猫"}),
     ],
 )
-def test_whose_a_name_is(labels, names, expected):
+def test_names_are_assigned_to_labels(labels, names, expected):
     assert list(assign_class_names(labels, names, "n.txt").items()) == list(expected.items())
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "c"], ["1", "2"]])
-def test_names_that_do_not_go_up_are_refused(labels):
+def test_names_that_do_not_fit_the_labels_are_refused(labels):
     with pytest.raises(ValueError, match="n.txt: 2 names"):
         assign_class_names(labels, ["x", "y"], "n.txt")
