@@ -1,1 +1,1 @@
-"""What the machine is and what it needs: processors, ranks, environment, the check-up."""
+"""What the package needs of the machine: device, processor, ranks, transfers and optional packages."""

@@ -79,8 +79,9 @@ def rank_environments(num_ranks: int, store: socket.socket | None = None) -> lis
         store: listening socket that rank 0 inherits, so that nobody else takes its port before. None: rank 0 opens a
             free port itself, which another process may take first.
     """
-    # The ports of the ranks are free now; the sockets are closed together, so that no port is chosen twice.
-    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(num_ranks - bool(store))]
+    # The system chooses free ports. All sockets stay open until each has one, so that no port is chosen twice.
+    num_sockets = num_ranks - 1 if store else num_ranks
+    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(num_sockets)]
     servers = [store, *sockets] if store else sockets
     endpoints = [f"{LOOPBACK}:{server.getsockname()[1]}" for server in servers]
     for server in sockets:

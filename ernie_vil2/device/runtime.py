@@ -308,7 +308,7 @@ def _set_mkl_cpu_type(environ: MutableMapping[str, str]) -> str:
 def _set_mkl_threads(environ: MutableMapping[str, str]) -> str:
     # MKL's own variable, not OMP_NUM_THREADS: Paddle warns about that one, and writes 1 into it.
     name = "MKL_NUM_THREADS"
-    # Unless a parent process of ours has set it.
+    # A number that a parent process of ours has set is computed again: this process may be one of several ranks.
     if name in environ and environ[name] != environ.get(INHERITED_THREADS):
         return f"kept {name}={environ[name]}"
     omp = environ.get("OMP_NUM_THREADS")

@@ -60,6 +60,7 @@ class Gpu:
         return manipulation.async_offload(tensor, self._stream)
 
 
+# The arguments are the key of the cache: there is one stream for each device and purpose.
 @cache
 def _open_gpu(name: str, purpose: Literal["batches", "values"]) -> Gpu:
     return Gpu()

@@ -120,13 +120,9 @@ def _find_invalid_keys(info: dict[str, Any]) -> list[str]:
         return all(is_valid(number, minimum, maximum) for number in numbers)
 
     backend = info.get("backend")
-    # Compared one by one, because a value of the file may be a list, which cannot be looked up.
-    allowed_precisions: tuple[str, ...] = ()
-    for name, precisions in PRECISIONS.items():
-        if name == backend:
-            allowed_precisions = precisions
+    allowed_precisions = PRECISIONS.get(backend, ()) if isinstance(backend, str) else ()
     are_valid = {
-        "backend": backend in list(PRECISIONS),
+        "backend": bool(allowed_precisions),
         "precision": info.get("precision") in allowed_precisions,
         "weights": isinstance(info.get("weights"), str),
         "image_weights": isinstance(info.get("image_weights"), str),

@@ -53,7 +53,7 @@ def stat_regular_file(path: str | Path) -> os.stat_result:
 
 
 def read_text(path: str | Path, max_characters: int = MAX_CHARACTERS) -> str:
-    """Return the text of a whole UTF-8 file without byte order mark; line ends become `\n`.
+    """Return the text of a whole UTF-8 file without byte order mark; line ends become line feeds.
 
     Raises:
         OSError: the file cannot be read, or it is not a regular file.

@@ -59,6 +59,7 @@ TOKENIZERS = (
 # Forms of a model's weights, of which the first that a repository has is fetched: safetensors before pickles, and those
 # of transformers before those of open_clip. Each may be split into shards.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+# OWNER/NAME of the characters and lengths that the hubs allow.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # Bytes between two updates of the progress bar; it bounds the memory that a download takes.
 _BLOCK_SIZE = 1 << 20

@@ -21,7 +21,9 @@ import numpy as np
 MAX_OPERATIONS = 1_000_000
 # Limits of an array: NumPy's own number of axes (32 before NumPy 2), and sizes whose products are computed quickly.
 _MAX_AXES, _MAX_AXIS_SIZE = 32, 2**48
+# Codes of NumPy for truth values, integers and floating-point numbers, with their size and byte order.
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16)")
+# The operations that plain data needs, by their names in pickletools.
 _OPERATIONS = {
     "PROTO", "FRAME", "STOP", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT",
     "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "EMPTY_TUPLE", "TUPLE1",
@@ -51,7 +53,7 @@ class ArrayPlaceholder:
 
 
 class _DtypePlaceholder:
-    """Stands for a `numpy.dtype`: made of its letter and size, the byte order comes with its state."""
+    """Stands for a `numpy.dtype`; it is made of letter and size, and its state adds the byte order."""
 
     def __init__(self, code: Any, *_: Any):
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
