@@ -27,8 +27,11 @@ from ernie_vil2.data.shard_processes import CountSamples
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import atomic_write
 
-VERSION = 1  # version of all measures: another number measures every shard again
-BATCH = 1000  # pairs measured between two writes, after which the bar moves; bounds the rows held in memory
+# Version of all measures. It is part of the files' names, so that another number measures every shard again.
+VERSION = 1
+# Pairs measured between two writes, after which the bar moves. It bounds the rows in memory, and is a row group of the
+# file: small groups compress worse.
+BATCH = 1000
 COLUMNS = {"row": "int32", "key": "string", "id": "uint64", "error": "string"}
 """Columns that no step measures: row of the pair in its shard, name of its image, number from which its random draws
 follow, and the reason why it could not be read."""
@@ -108,7 +111,9 @@ def measure_shard(job: MeasuringJob, shard: int, count_samples: CountSamples = l
         size = int(job.source.shard_sizes[shard])
         for start in range(0, size, BATCH):
             rows = range(start, min(start + BATCH, size))
-            measures = [{"row": row} | _measure_sample(job, file_of_shard.first_sample + row) for row in rows]
+            measures = []
+            for row in rows:
+                measures.append({"row": row} | _measure_sample(job, file_of_shard.first_sample + row))
             writer.write_table(pa.Table.from_pylist(measures, schema))
             count_samples(len(rows))
     return file_of_shard.path
@@ -123,6 +128,7 @@ def _measure_sample(job: MeasuringJob, number: int) -> dict[str, Any]:
         "key": sample.image_name,
         "id": content_id(sample.image_name + "\n" + sample.text_name, sample.image),
     }
+    # A broken image ends the measures of its pair, and the values of the steps before it stay in the row.
     try:
         pair = Pair(sample)
         for step in job.steps:
@@ -134,6 +140,7 @@ def _measure_sample(job: MeasuringJob, number: int) -> dict[str, Any]:
 
 def check_files(files: Iterable[ExpectedFile]) -> None:
     """Raise ValueError if the footer of a file is unreadable, or has other columns or another number of rows."""
+    # Only footers are read here; the joins will read the values.
     for file in files:
         try:
             with parquet.ParquetFile(file.path) as opened:
@@ -157,6 +164,7 @@ def name_damaged_files(files: Sequence[ExpectedFile]) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException, UnicodeDecodeError) as error:
+        # Too little memory says nothing about the files, and reading them all takes long.
         if isinstance(error, duckdb.OutOfMemoryException):
             raise
         check_files(files)

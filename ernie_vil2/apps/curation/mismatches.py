@@ -90,10 +90,15 @@ class Peers:
         # Mismatched pairs: each image with the texts of the peers that lie 1, 2, ... further on.
         neighbourhoods = self._find_neighbourhoods(pairs)
         shifts = range(1, min(NUM_MISMATCHES, len(pairs.images) - 1) + 1) or [0]  # a single peer has only its own text
-        terms = [self._compute_terms(pairs, neighbourhoods, shift) for shift in shifts]
-        fits = np.concatenate([fit for fit, _ in terms])
-        agreements = np.concatenate([agreement for _, agreement in terms])
+        fit_blocks, agreement_blocks = [], []
+        for shift in shifts:
+            shift_fits, shift_agreements = self._compute_terms(pairs, neighbourhoods, shift)
+            fit_blocks.append(shift_fits)
+            agreement_blocks.append(shift_agreements)
+        fits = np.concatenate(fit_blocks)  # [shifts * N, texts]
+        agreements = np.concatenate(agreement_blocks)  # [shifts * N]
 
+        # Both terms are put on the scale of mismatched pairs, so that they weigh the same in the score.
         self._standardize_fits = _Standardization(fits)
         self._standardize_both = _Standardization(np.stack([self._standardize_fits(fits), agreements], axis=1))
         self.mismatched_scores = np.sort(self._combine(fits, agreements))
@@ -142,7 +147,7 @@ class Peers:
         for start in range(0, num_pairs, BLOCK):
             rows = slice(start, start + BLOCK)
 
-            # A peer with the same caption is no other text, and its image fits this caption as well.
+            # A peer with the same caption has no other text, and its image may fit this caption just as well.
             has_same_caption = pairs.captions[rows, None] == peers.captions  # [block, peers]
             for text in range(num_texts):
                 cosines = pairs.images[rows] @ peers.texts[:, text].T

@@ -10,7 +10,7 @@ import numpy as np
 
 from ernie_vil2.apps.curation import likeness
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.apps.curation.step import Histogram, Step
+from ernie_vil2.apps.curation.step import UNREADABLE, Histogram, Step
 from ernie_vil2.data.decoding import decode_image, encode_thumbnail
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
@@ -165,7 +165,7 @@ def write_curation_page(
         funnel=_make_funnel(curation),
         notes=joins.facts,
         charts=charts,
-        sheets=_make_sheets(joins, cards, curation, steps),
+        sheets=_make_sheets(joins, cards, curation),
         groups=_find_largest_groups(joins, cards),
         leaks=[(cards.make_card(leak["sample"]), leak) for leak in leaks],
         balance=joins.figures.get("balance"),
@@ -228,10 +228,10 @@ def _draw_histogram(joins: Joins, histogram: Histogram) -> list[Chart]:
     return [replace(chart, lines=[replace(line, last="") for line in chart.lines])]
 
 
-def _make_sheets(joins: Joins, cards: _CardMaker, curation: Curation, steps: Sequence[Step]) -> list[Sheet]:
+def _make_sheets(joins: Joins, cards: _CardMaker, curation: Curation) -> list[Sheet]:
     """Return examples of each reason, spread over the source, in the order of their numbers."""
-    step_names = {step.name for step in steps}
-    removals = [removal for removal in curation.removals if removal.step in step_names]  # without unreadable pairs
+    removals = [removal for removal in curation.removals if removal.step != UNREADABLE]
+    # An order by hash spreads the examples over the source, and is the same in every run.
     examples = {}
     for removal in removals:
         examples[removal] = joins.fetch_all(
@@ -270,6 +270,7 @@ def _find_most_similar(joins: Joins, samples: Sequence[int]) -> dict[int, int]:
         return {}
     queries = _compute_vectors([thumbnail for _, thumbnail in rows])  # [N, D]
 
+    # Only the best so far is held in memory, whatever the number of pairs that stayed.
     best_cosines = np.full(len(rows), -2.0)  # below every cosine
     best_samples = np.full(len(rows), -1)
     random_pairs = f"where thumbnail is not null order by hash(sample) limit {MAX_SEARCHED}"

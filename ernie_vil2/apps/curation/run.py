@@ -72,12 +72,14 @@ def curate(
         KilledProcess: a process was killed.
         ValueError, OSError: a step lacks what it needs, or a file cannot be read or written.
     """
+    # Everything that can be wrong is found before hours of measuring.
     check_memory(memory)
     for step in steps:
         step.check()
     embedder = _find_embedder(steps)
 
     with claim_output(Path(output), STATE, is_exclusive=share is None), utf8_path(Path(output)) as output:
+        # Remove what a killed run was writing. A share leaves it, because it may be that of another share at work.
         if share is None:
             remove_partial(output, r"table|\d+")
         state = output / STATE
@@ -107,12 +109,15 @@ def curate(
             return None
 
         # Join the measures of all shards.
-        measures = [job.locate_measures(shard) for shard in shards]
-        expected_files = [job.describe_file(shard) for shard in shards]
-        embeddings = []
-        if embedder is not None:
-            embeddings = [embedder.locate_embeddings(job, shard) for shard in shards]
-            expected_files += [ExpectedFile(file.path, embedder.schema) for file in embeddings]
+        measures, embeddings, expected_files = [], [], []
+        for shard in shards:
+            measures.append(job.locate_measures(shard))
+            expected_files.append(job.describe_file(shard))
+            if embedder is not None:
+                file = embedder.locate_embeddings(job, shard)
+                embeddings.append(file)
+                # The number of embedded pairs is known only to the pass that embedded them.
+                expected_files.append(ExpectedFile(file.path, embedder.schema))
         check_files(expected_files)
         with (
             name_damaged_files(expected_files),
@@ -143,6 +148,7 @@ def _open_job(open_source: Callable[[], ShardedSource], steps: Sequence[Step], f
 
 def decide(joins: Joins, steps: Sequence[Step]) -> None:
     """Let every step remove pairs, in order."""
+    # All steps prepare first: the score of a later step decides which duplicate an earlier one keeps.
     for step in steps:
         step.prepare(joins)
     for step in steps:
@@ -156,7 +162,7 @@ def _write_output(joins: Joins, job: MeasuringJob, output: Path) -> Curation:
     source, steps = job.source, job.steps
     curation = _summarize(joins, len(source), steps)
     with atomic_files(output) as aside, atomic_folder(output / TABLE) as table_folder:
-        files = write_table(joins, [shard.samples for shard in job.shards], table_folder)
+        files = write_table(joins, source.shard_sizes.tolist(), table_folder)
         write_curation_page(aside, curation, joins, source, steps)
         curation.bad_samples.write(aside)
         about = {
@@ -192,6 +198,7 @@ def write_table(joins: Joins, shard_sizes: Sequence[int], folder: Path) -> list[
     """
     measures = [name for name in joins.columns if name not in {*FIRST_COLUMNS, *OMITTED_COLUMNS}]
     measure_columns = "".join(f", p.{name}" for name in measures)
+    # A sample that could not be read has no id. It is never drawn, so 0 takes its place.
     query = (
         f"select p.sample, p.row, p.key, coalesce(p.id, 0) as id, p.error is null and r.step is null as is_kept, "  # noqa: S608  -- no text of the data is in it
         "case when p.error is null and r.step is null then coalesce(w.weight, 1.0) else 0.0 end as weight, "
@@ -227,6 +234,7 @@ def _split_by_shard(batches: Iterator[pa.RecordBatch], shard_sizes: Sequence[int
 
 
 def _summarize(joins: Joins, num_pairs: int, steps: Sequence[Step]) -> Curation:
+    # Unreadable pairs come first, because they are lost before any step sees them.
     bad_samples = BadSampleReport()
     bad_samples.add(num_pairs, joins.fetch_all("select error, key from pairs where error is not null order by sample"))
     removals = [RemovalCount(UNREADABLE, reason, count) for reason, count in bad_samples.counts.most_common()]

@@ -148,21 +148,18 @@ UNREADABLE = "unreadable"
 STEPS: Registry[type[Step]] = Registry(
     "step",
     {
-        name: f"ernie_vil2.apps.curation.steps.{name}:{name.title().replace('_', '')}"
-        for name in (
-            "text_rules",
-            "image_rules",
-            "exact_duplicates",
-            "leaks",
-            "near_duplicates",
-            "near_texts",
-            "score",
-            "balance",
-        )
+        "text_rules": "ernie_vil2.apps.curation.steps.text_rules:TextRules",
+        "image_rules": "ernie_vil2.apps.curation.steps.image_rules:ImageRules",
+        "exact_duplicates": "ernie_vil2.apps.curation.steps.exact_duplicates:ExactDuplicates",
+        "leaks": "ernie_vil2.apps.curation.steps.leaks:Leaks",
+        "near_duplicates": "ernie_vil2.apps.curation.steps.near_duplicates:NearDuplicates",
+        "near_texts": "ernie_vil2.apps.curation.steps.near_texts:NearTexts",
+        "score": "ernie_vil2.apps.curation.steps.score:Score",
+        "balance": "ernie_vil2.apps.curation.steps.balance:Balance",
     },
     ("name", "cost", "Settings", "columns", "measure", "rules", "decide", "histograms"),
 )
-"""Steps by name. To add one, write a file in `steps/` and add its name here, or name your own class as
+"""Steps by name. To add one, write a file in `steps/` and add its class here, or name your own class as
 `package.module:Class`."""
 
 

@@ -124,9 +124,10 @@ def make_file_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
 def make_detector_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
     """Return the tagger of `tag detector`, and options of `extract_tags`."""
     from ernie_vil2.apps.tagging.detector import Detector, DetectorTagger, Phrases
-    from ernie_vil2.apps.tagging.sources import read_names
+    from ernie_vil2.apps.tagging.sources import read_name_lists, read_names
 
-    attributes = {language: read_names(path) for language, path in args.attributes}
+    attributes = read_name_lists(args.attributes)
+    # All languages have as many names; Phrases checks that.
     num_attributes = len(next(iter(attributes.values()), ()))
     detector = Detector(args.model, args.device, num_attributes)
     classes = {}
@@ -140,15 +141,16 @@ def make_lexicon_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any
     """Return the tagger of `tag lexicon`, and options of `extract_tags`."""
     import paddle
 
-    from ernie_vil2.apps.tagging.sources import LexiconTagger, read_names
+    from ernie_vil2.apps.tagging.sources import LexiconTagger, read_name_lists
 
-    words = {language: read_names(path) for language, path in args.words}
-    templates = {language: read_names(path) for language, path in args.templates}
-    name = args.checkpoint  # loading replaces args.checkpoint
+    # Small files come first, so that a mistake in them shows before the model is loaded.
+    words, templates = read_name_lists(args.words), read_name_lists(args.templates)
+    name = args.checkpoint  # as the user named it; loading replaces args.checkpoint
     encoder, _ = load_named_model(args)
     min_cosine = args.threshold
     if min_cosine == CALIBRATED:
         min_cosine = get_calibrated_threshold(encoder, name, "image_to_text")
+    # Loading the model has chosen Paddle's device, on which the search runs, too.
     tagger = LexiconTagger(encoder, words, templates, args.top, min_cosine, paddle.get_device())
     return tagger, get_image_options(args)
 

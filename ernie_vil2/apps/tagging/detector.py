@@ -23,7 +23,9 @@ from ernie_vil2.device import runtime
 from ernie_vil2.io.files import sha256
 
 CONFIG = "infer_cfg.yml"
-PROGRAMS = ("model.json", "inference.json", "model.pdmodel", "inference.pdmodel")  # in the order of preference
+# Paddle 3 exports .json, Paddle 2 .pdmodel, and PaddleDetection names them `model` or `inference`. The first existing
+# one is loaded.
+PROGRAMS = ("model.json", "inference.json", "model.pdmodel", "inference.pdmodel")
 INPUTS = ("image", "im_shape", "scale_factor")  # in the order of the fields of DetectorInput
 GPU_POOL_MB = 256  # first size of Paddle's memory pool on the GPU, which grows as needed
 
@@ -128,6 +130,7 @@ class DetectorPreprocessing:
             kind = options.pop("type", None)
             if kind not in STEPS:
                 raise ValueError(f"{file}: preprocessing {kind} is unknown here; known: {', '.join(STEPS)}")
+            # Check the options now: otherwise a wrong one would fail at the first image.
             try:
                 signature(STEPS[kind]).bind(None, **options)
             except TypeError as error:
@@ -145,6 +148,7 @@ class DetectorPreprocessing:
             BadSample: a side of the image would have no pixel left.
         """
         inputs = DetectorInput(image, np.array(image.shape[:2], np.float32), np.ones(2, np.float32))
+        # OpenCV refuses to resize to a side of no pixels.
         try:
             for step in self._steps:
                 inputs = step(inputs)
@@ -196,8 +200,8 @@ class Detector:
 
     def __init__(self, folder: str | Path, device: str = "auto", attributes: int = 0):
         self._folder = Path(folder)
-        programs = [self._folder / name for name in PROGRAMS]
-        program = next((path for path in programs if path.is_file()), None)
+        candidates = map(self._folder.joinpath, PROGRAMS)
+        program = next(filter(Path.is_file, candidates), None)
         if program is None:
             raise FileNotFoundError(f"{folder}: no {', '.join(PROGRAMS)}; export the detector for Paddle Inference")
         weights, config_path = program.with_suffix(".pdiparams"), self._folder / CONFIG
@@ -260,6 +264,7 @@ class Detector:
         attributes = outputs[2] if self._num_attributes else np.zeros((len(objects), 0), np.float32)
         self._check_outputs(objects, counts, attributes, len(images))
 
+        # The rows of all images follow one another; a class below 0 stands for no object.
         ends = np.cumsum(counts)[:-1]
         detections = []
         for rows, scores in zip(np.split(objects, ends), np.split(attributes, ends), strict=True):
@@ -298,7 +303,9 @@ def _create_predictor(program: Path, weights: Path, device: str) -> Any:
         config.enable_use_gpu(GPU_POOL_MB, int(number))
     else:
         config.disable_gpu()
-        config.disable_onednn()  # its kernels lack what some exported programs need (Paddle 3.3)
+        # Kernels of oneDNN lack what some exported programs need: "ConvertPirAttribute2RuntimeAttribute not support"
+        # (Paddle 3.3.1, docs/tags.md).
+        config.disable_onednn()
         config.set_cpu_math_library_num_threads(runtime.num_usable_cores())
     try:
         return inference.create_predictor(config)
@@ -351,6 +358,7 @@ class Phrases:
                 f"the detector found class {detections.classes.max()}, but {num_classes} classes have names; is the "
                 "list of classes that of the detector?"
             )
+        # A stable order keeps objects of equal score in the detector's order.
         best_first = np.argsort(-detections.scores, kind="stable").tolist()
         objects = [row for row in best_first if detections.scores[row] >= self.threshold]
         phrases = {}
@@ -366,6 +374,7 @@ class Phrases:
             best = int(detections.attributes[row].argmax())
             if detections.attributes[row, best] >= self.attribute_threshold:
                 attribute = attribute_names[best]
+        # An empty name gives no tag, and an empty attribute leaves the object alone.
         if not class_name or not attribute:
             return class_name
         space = "" if language in LANGUAGES_WITHOUT_SPACES else " "

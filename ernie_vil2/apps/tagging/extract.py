@@ -29,7 +29,8 @@ from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, par
 from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock_exclusive
 from ernie_vil2.io.terminal import RunError, pluralize
 
-VERSION = 1  # format of journals and reports
+# Format of journals and reports; those of another version are refused.
+VERSION = 1
 
 
 class Tagger(ABC):
@@ -97,12 +98,14 @@ def extract_tags(
     report_path = output.with_name(f"{output.name}.report.json")
     job = {"version": VERSION, "input": source.contents, "id_field": id_field, "tagger": tagger.describe()}
     reader = _SourceReader(source, id_field)
+    # A run that was killed between its last two steps leaves its journal behind.
     if output.exists():
         report = _load_finished_report(output, report_path, job, reader)
         journal_path.unlink(missing_ok=True)
         return report
 
     output.parent.mkdir(parents=True, exist_ok=True)
+    # Whether a name is ambiguous is known only when all rows have been read, so the output is written at the end.
     with Journal.open(journal_path, job) as journal:
         _tag_remaining_rows(journal, reader, tagger, batch_size, threads)
         ambiguous_names: set[str] = set()
@@ -160,6 +163,7 @@ class Journal:
             RunError: the journal is damaged.
         """
         with path.open("ab+") as file:
+            # Two runs would mix their lines.
             try:
                 lock_exclusive(file)
             except Locked:
@@ -198,6 +202,7 @@ class Journal:
 
     def _write_line(self, content: dict) -> None:
         with add_path_to_errors(self.path):
+            # Flushed lines survive the end of this process, whatever ends it.
             self._file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
             self._file.flush()
 
@@ -351,6 +356,7 @@ def _load_finished_report(output: Path, report_path: Path, job: dict, reader: _S
 
 def _tag_remaining_rows(journal: Journal, reader: _SourceReader, tagger: Tagger, batch_size: int, threads: int) -> None:
     """Tag the rows that the journal does not hold yet, batch by batch."""
+    # Reading the tagged rows again checks them, and tells the reader which ids they have.
     start, digest, end = 0, reader.digest, len(reader.source)
     for rows in journal:
         start, digest = rows.end, rows.digest
@@ -377,6 +383,7 @@ def _tag_remaining_rows(journal: Journal, reader: _SourceReader, tagger: Tagger,
             if previous_batch is not None:
                 tag_batch(previous_batch)
         finally:
+            # After an error or Ctrl-C nothing that still waits for a thread is prepared.
             pool.shutdown(cancel_futures=True)
 
 
@@ -403,6 +410,7 @@ class _Batch:
                 self._ambiguous_names.append(name)
             else:
                 self._samples.append((name, submit(tagger.prepare, sample, name)))
+        # The digest at this row: the reader goes on to the next batch before this one is tagged.
         self._digest = reader.digest
 
     def tag(self, tagger: Tagger) -> TaggedRows:
@@ -429,6 +437,7 @@ class _Batch:
 
 
 def _summarize(journal: Journal, tagger: Tagger, ambiguous_names: set[str]) -> TaggingReport:
+    # An array takes 8 bytes for an id, a list more than four times as many.
     report, ids, start = TaggingReport(), array("q"), 0
     for rows in journal:
         report.add(rows, rows.end - start, ambiguous_names)

@@ -59,6 +59,11 @@ def read_names(path: str | Path) -> list[str]:
     return names
 
 
+def read_name_lists(paths: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the names in the file of each language; errors as in `read_names`."""
+    return {language: read_names(path) for language, path in paths}
+
+
 class FileTagger(Tagger):
     """Looks tags up by id in a file, and cleans them.
 
@@ -72,6 +77,7 @@ class FileTagger(Tagger):
     """
 
     def __init__(self, path: str | Path):
+        # Refuse a file without usable rows now, and not after reading the whole source.
         self._bad_rows = BadSampleReport()
         self._file = TagsFile(path, self._bad_rows)
         if not len(self._file):
@@ -103,7 +109,9 @@ class FileTagger(Tagger):
 
 
 PLACEHOLDER = "{}"  # where the word goes in a template
-WORDS_PER_BLOCK = 1024  # words encoded between two steps of the bar; bounds the texts and embeddings in memory
+# Words encoded between two steps of the bar. It bounds the texts and their embeddings in memory, of which there are as
+# many as words times templates.
+WORDS_PER_BLOCK = 1024
 
 
 class LexiconTagger(Tagger):
@@ -132,6 +140,7 @@ class LexiconTagger(Tagger):
         threshold: float = -1.0,
         device: str = "cpu",
     ):
+        # Everything is checked before the model encodes anything.
         templates = templates or {}
         self._model, self._top, self._threshold, self._device = model, top, threshold, device
         self._words = {language: clean_list(names) for language, names in words.items()}
@@ -174,6 +183,8 @@ class LexiconTagger(Tagger):
         images = self._model.encode_pixels(np.stack(prepared))
         tags_of_images: list[dict[str, tuple[str, ...]]] = [{} for _ in prepared]
         for language, words in self._words.items():
+            # An image gets up to `top` words of every language, since the words of one may score higher than those of
+            # another.
             embeddings = self._embed_words(language)
             num_words = min(self._top, len(words))
             rows, cosines = top_matches(images, embeddings, num_words, Blocks(device=self._device))  # [images, words]

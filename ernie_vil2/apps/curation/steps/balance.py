@@ -173,13 +173,19 @@ class WordList:
     def __init__(self, path: str, first_number: int, whole_words: bool):
         import ahocorasick
 
-        lines = read_text(path).splitlines()
-        if Path(path).name == WORDNET_NOUNS:
-            # The licence at the top is indented; other lines begin with a noun, in which _ stands for a space.
-            lines = [line.partition(" ")[0].replace("_", " ") for line in lines if not line.startswith(" ")]
-        words = [line.partition("\t")[0].strip().casefold() for line in lines]
+        is_wordnet = Path(path).name == WORDNET_NOUNS
         min_length = 2 if whole_words else 1  # a single Latin letter is no concept
-        self.words = list(dict.fromkeys(word for word in words if len(word) >= min_length))
+        words = []
+        for line in read_text(path).splitlines():
+            if is_wordnet:
+                # The licence at the top is indented; other lines begin with a noun, in which _ stands for a space.
+                if line.startswith(" "):
+                    continue
+                line = line.partition(" ")[0].replace("_", " ")
+            word = line.partition("\t")[0].strip().casefold()
+            if len(word) >= min_length:
+                words.append(word)
+        self.words = list(dict.fromkeys(words))  # without repetitions
         if not self.words:
             raise ValueError(f"{path}: no words in this file")
         self.first_number, self._whole_words = first_number, whole_words
@@ -202,6 +208,7 @@ class WordList:
 def _is_whole_word(text: str, start: int, end: int) -> bool:
     if start and text[start - 1].isalnum():
         return False
+    # A plural s belongs to the word: captions have both forms, and lists of words only the singular.
     if text[end : end + 1] == "s":
         end += 1
     return not text[end : end + 1].isalnum()

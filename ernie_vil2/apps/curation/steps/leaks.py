@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.apps.curation.likeness import BYTES, COLUMNS, Thumbnail, columns_of, thumbnails_of, vectors
+from ernie_vil2.apps.curation.likeness import BYTES, COLUMNS, columns_of, thumbnails_of, vectors
 from ernie_vil2.apps.curation.measures import VERSION
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.near_texts import NUM_BANDS, compute_bands, compute_sketch, read_hashes
@@ -79,6 +79,7 @@ class Leaks(Step[Settings]):
 
     def decide(self, joins: Joins) -> None:
         """Remove pairs with images of benchmarks, and report or remove pairs with their captions."""
+        # Removed pairs stay among these images, so that a pair can be reported for several benchmarks.
         images = alive_thumbnails(joins)
         leaks: list[dict[str, Any]] = []
         for path, benchmarks in self._benchmarks.items():
@@ -115,6 +116,7 @@ class Leaks(Step[Settings]):
     ) -> dict[int, tuple[float, str]]:
         """Return, for each pair whose image is like one of a benchmark, the greatest likeness and the image's name."""
         matches: dict[int, tuple[float, str]] = {}
+        # An image may match in several ways, by its thumbnails and mirrored; the greatest likeness is reported.
         for is_mirrored in (False, True) if self.settings.mirrored else (False,):
             for block in alike(images, joins.folder, self.settings, thumbnails, is_mirrored):
                 samples = images.samples[block.rows].tolist()
@@ -130,6 +132,7 @@ class Leaks(Step[Settings]):
         samples = set[int]()
         benchmark_hashes = read_hashes(benchmark_sketches)
         benchmark_bands = _make_band_table(benchmark_sketches)
+        # Only captions that share a band are compared hash by hash, as in near_texts.
         query = (
             "select distinct bands.row, benchmark_bands.row as benchmark_row "
             "from bands join benchmark_bands using (band)"
@@ -152,6 +155,7 @@ def _load_thumbnails(folder: Path, path: str, benchmarks: Sequence[Benchmark]) -
     They are stored in the folder of the joins, and computed again if the files of the benchmark have changed.
     """
     images_by_id: dict[str, BenchmarkImage] = {}
+    # Size and time of a file show a change in far less time than a digest.
     file_states = []
     for benchmark in benchmarks:
         images_by_id |= {image.id: image for image in benchmark.images}
@@ -164,23 +168,27 @@ def _load_thumbnails(folder: Path, path: str, benchmarks: Sequence[Benchmark]) -
 
     cached = _read_cached_thumbnails(cache_path)
     if cached is None:
-        thumbnails: list[Thumbnail] = []
         rows: list[int] = []  # of the images
+        contents: list[bytes] = []
+        shapes: list[float] = []
+        extents: list[float] = []
         for row, image in enumerate(images):
             try:
-                image_thumbnails = thumbnails_of(decode_image(image.read(), image.id))
+                thumbnails = thumbnails_of(decode_image(image.read(), image.id))
             except (BadSample, OSError):
                 continue  # an image that cannot be read cannot be scored either
-            thumbnails += image_thumbnails
-            rows += [row] * len(image_thumbnails)
-        contents = b"".join(thumbnail.content for thumbnail in thumbnails)
-        pixels = np.frombuffer(contents, np.uint8).reshape(len(thumbnails), BYTES)
+            for thumbnail in thumbnails:
+                rows.append(row)
+                contents.append(thumbnail.content)
+                shapes.append(thumbnail.shape)
+                extents.append(thumbnail.extent)
+        pixels = np.frombuffer(b"".join(contents), np.uint8).reshape(len(contents), BYTES)
         cached = Thumbnails(
             np.array(rows, np.int64),
             pixels,
-            vectors(pixels).astype(np.float16),
-            np.array([thumbnail.shape for thumbnail in thumbnails], np.float32),
-            np.array([thumbnail.extent for thumbnail in thumbnails], np.float32),
+            vectors(pixels).astype(np.float16),  # half the memory, and exact enough for candidates
+            np.array(shapes, np.float32),
+            np.array(extents, np.float32),
         )
         with atomic_write(cache_path) as aside, aside.open("wb") as file:
             np.savez(file, **cached._asdict())

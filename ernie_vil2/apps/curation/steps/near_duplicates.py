@@ -71,6 +71,7 @@ class NearDuplicates(Step[Settings]):
         images = alive_thumbnails(joins)
         matches = list(alike(images, joins.folder, self.settings, mirror=is_mirrored))
 
+        # A mirrored image is no duplicate where its caption says so, which thumbnails cannot know.
         find_false_matches: Callable[[Joins], list[int]] | None = None
         if is_mirrored:
             find_false_matches = _find_different_captions
@@ -128,6 +129,7 @@ def choose_removed(joins: Joins, samples: np.ndarray, matches: Iterable[Alike]) 
     Returns:
         Table with the columns `sample` and `nearest`.
     """
+    # All matches of an image, in both directions.
     likeness_by_sample: dict[int, dict[int, float]] = defaultdict(dict)
     for block in matches:
         first_samples, second_samples = samples[block.queries].tolist(), samples[block.rows].tolist()
@@ -140,6 +142,7 @@ def choose_removed(joins: Joins, samples: np.ndarray, matches: Iterable[Alike]) 
         best_first = joins.fetch_all(
             f"select sample from alive semi join candidates using (sample) order by {joins.preference}"  # noqa: S608  -- no text of the data is in it
         )
+    # Better images decide first, so an image is compared only with those that are known to stay.
     staying = set[int]()
     nearest_by_sample = dict[int, int]()
     for (sample,) in best_first:

@@ -72,10 +72,12 @@ class NearTexts(Step[Settings]):
             is_alike = (hashes == first_hashes).mean(axis=1) >= self.settings.likeness
             samples = batch["sample"].to_numpy()[is_alike].tolist()
             firsts = batch["first"].to_numpy()[is_alike].tolist()
+            # Rows come in ascending order of their samples, so the group of `first` is already known if it has one.
             for sample, first in zip(samples, firsts, strict=True):
                 groups.setdefault(sample, groups.get(first, first))
         database.execute("drop table bands")
 
+        # The first sample of a group is a member, too.
         members = groups | {first: first for first in groups.values()}
         columns = {"sample": pa.array(members, pa.int64()), "text_group": pa.array(members.values(), pa.int64())}
         window = f"(partition by text_group order by {joins.preference})"

@@ -29,7 +29,8 @@ from ernie_vil2.io.files import atomic_write
 from ernie_vil2.section import Count, Fraction, Name, Precision, Section
 
 LANGUAGES = ("zh", "en", "other")
-BATCH = 512  # pairs read at once: bounds the image files and pixels in memory
+# Pairs read at once. It bounds the image files in memory, and should be a multiple of the usual batch sizes.
+BATCH = 512
 # Most peers of a language, fold and model. With neighbours the time of a score is proportional to their number; all
 # pairs of a crawl as peers would take quadratic time.
 MAX_PEERS = 20_000
@@ -97,34 +98,36 @@ class Embedder:
         ):
             for start in range(0, len(rows_and_folds), BATCH):
                 batch = rows_and_folds[start : start + BATCH]
-                pairs = [Pair(job.source[measures.first_sample + row]) for row, _ in batch]
-                table_rows: list[dict[str, Any]] = [{"row": row, "fold": fold} for row, fold in batch]
-                for fold, model in enumerate(self.models):
-                    members = [number for number, (_, pair_fold) in enumerate(batch) if pair_fold == fold]
-                    fold_pairs = [pairs[number] for number in members]
-                    self._embed(model, fold_pairs, [table_rows[number] for number in members])
+                table_rows: list[dict[str, Any]] = []
+                folds: list[list[tuple[Pair, dict[str, Any]]]] = [[] for _ in self.models]
+                for row, fold in batch:
+                    table_row = {"row": row, "fold": fold}
+                    table_rows.append(table_row)
+                    folds[fold].append((Pair(job.source[measures.first_sample + row]), table_row))
+                for model, members in zip(self.models, folds, strict=True):
+                    self._embed(model, members)
                 writer.write_table(pa.Table.from_pylist(table_rows, self.schema))
 
-    def _embed(self, model: ErnieViL2, pairs: Sequence[Pair], table_rows: Sequence[dict[str, Any]]) -> None:
-        """Add embeddings and cosines of pairs to their rows."""
-        if not pairs:
+    def _embed(self, model: ErnieViL2, members: Sequence[tuple[Pair, dict[str, Any]]]) -> None:
+        """Embed pairs, and add their embeddings and cosines to their rows of the table."""
+        if not members:
             return
-        images = model.encode_images([pair.sample.image for pair in pairs])
-        for table_row, image in zip(table_rows, images, strict=True):
-            table_row["image"] = image.astype(np.float16).tobytes()
+        images = model.encode_images([pair.sample.image for pair, _ in members])
 
-        texts = []
-        for number, pair in enumerate(pairs):
+        # Collect the texts of all pairs, which the model encodes together, and where the embedding of each goes.
+        texts, destinations = [], []
+        for (pair, table_row), image in zip(members, images, strict=True):
+            table_row["image"] = image.astype(np.float16).tobytes()
             for kind, language, text in self._list_texts(pair, model):
-                texts.append((number, kind, language, text))
-        embeddings = model.encode_texts([text for *_, text in texts])
-        for (number, kind, language, _), embedding in zip(texts, embeddings, strict=True):
-            table_row = table_rows[number]
+                texts.append(text)
+                destinations.append((table_row, image, kind, language))
+        embeddings = model.encode_texts(texts)
+        for (table_row, image, kind, language), embedding in zip(destinations, embeddings, strict=True):
             if f"{kind}_{language}" in table_row:
                 continue  # the first caption of a language counts
             table_row[f"{kind}_{language}"] = embedding.astype(np.float16).tobytes()
             if kind == "text":
-                table_row[f"cosine_{language}"] = float(images[number] @ embedding)
+                table_row[f"cosine_{language}"] = float(image @ embedding)
 
     def _list_texts(self, pair: Pair, model: ErnieViL2) -> Iterator[tuple[str, str, str]]:
         """Yield kind, language and text of a pair's captions and tags."""
@@ -223,6 +226,7 @@ class Score(Step[Settings]):
             group = f"{rows} where ({columns}) = ('{languages}', {fold}, {', '.join(map(str, has_texts))})"
             query = f"select sample, text_key, image, {', '.join(group_texts)} {group}"
 
+            # An order by hash takes peers from the whole crawl, and the same ones in every run.
             peer_batches = joins.read_batches(f"{query} order by hash(id), sample limit {MAX_PEERS}")
             peer_rows = pa.Table.from_batches(peer_batches)
             peers = Peers(_read_embeddings(peer_rows, group_texts), self.settings.neighbours)
