@@ -20,7 +20,7 @@ def checkpoint(tmp_path):
 
 
 @pytest.mark.thorough
-def test_search_and_tagging_answer_by_the_calibration(tmp_path, shapes, checkpoint, capsys):
+def test_search_and_tagging_use_calibrated_thresholds(tmp_path, shapes, checkpoint, capsys):
     words, output = tmp_path / "tags.txt", tmp_path / "tags.jsonl"
     words.write_text("red\na\n")
     index, data, model = str(tmp_path / "index"), str(shapes["val"]), ["--checkpoint", str(checkpoint)]
@@ -33,17 +33,19 @@ def test_search_and_tagging_answer_by_the_calibration(tmp_path, shapes, checkpoi
 
     assert run("calibrate", [*model, "--data", data, "--language", "en"]) == 0
     calibration = load_model(checkpoint).calibration
-    with open_index(index) as opened:
-        bound = opened.threshold("image_to_text")
-        (tags,) = opened.tags([np.zeros((32, 32, 3), np.uint8)])
-        assert bound == calibration.thresholds["image_to_text"].cosine and all(hit.score >= bound for hit in tags)
+    with open_index(index) as index_reader:
+        threshold = index_reader.threshold("image_to_text")
+        (tags,) = index_reader.tags([np.zeros((32, 32, 3), np.uint8)])
+        assert threshold == calibration.thresholds["image_to_text"].cosine and all(
+            hit.score >= threshold for hit in tags
+        )
     for command, arguments, direction in (
         ("search", query, "text_to_image"), ("tag", [*tag, str(output)], "image_to_text"),
     ):  # fmt: skip
         assert run(command, arguments) == 0
         assert calibration.describe(direction) in capsys.readouterr().out
 
-    # There is no answer where the bound says so.
+    # No cosine reaches 1.05, so that neither command answers anything.
     thresholds = {direction: Threshold(1.05, 0.0, 0.0, 100.0) for direction in DIRECTIONS}
     write_calibration(dataclasses.replace(calibration, thresholds=thresholds), checkpoint)
     assert run("search", query) == 0 and "close enough" in capsys.readouterr().out

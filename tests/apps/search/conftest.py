@@ -1,4 +1,4 @@
-"""A model and an index small enough to be made in a second."""
+"""Fixtures of the tests of search: a tiny untrained model and an index of 16 shapes."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def model(checkpoint):
 
 @pytest.fixture(scope="session")
 def shapes_index(tmp_path_factory, model, shapes):
-    """The folder of an index of 16 shapes and two texts; a test that changes it copies it."""
+    """Return the folder of an index of 16 shapes and two texts; a test that changes it copies it."""
     return fill_index(tmp_path_factory.mktemp("shapes_index") / "index", model, shapes["val"], TEXTS)
 
 

@@ -1,4 +1,4 @@
-"""Queries in batches: what is answered depends on nothing else that is asked, and no more wait than may."""
+"""Queries in batches: an answer does not depend on the queries of its batch, and the queue of queries is bounded."""
 
 import asyncio
 import json
@@ -30,8 +30,8 @@ def onnx_index(tmp_path_factory, model, shapes):
         yield index
 
 
-def mixed_queries(index):
-    """Queries of texts, of images and of both, with other options each."""
+def make_mixed_queries(index):
+    """Yield queries of texts, of images and of both, with different options."""
     for number, text in enumerate(QUERIES):
         yield [(1.0, text)], Options(5 + number % 3)
         yield [(1.0, text), (-1.0, "bar")], Options(5, "texts" if number % 2 else "images")
@@ -42,7 +42,7 @@ def mixed_queries(index):
 
 
 class BatchSizes(Metrics):
-    """The sizes of batches."""
+    """Metrics that record the size of every batch."""
 
     def __init__(self):
         super().__init__()
@@ -53,31 +53,34 @@ class BatchSizes(Metrics):
 
 
 @pytest.mark.parametrize("name", ["index", "onnx_index"])
-def test_an_answer_is_the_same_whatever_is_encoded_with_it(request, name):
+def test_answer_is_the_same_alone_and_in_a_batch(request, name):
     index, metrics = request.getfixturevalue(name), BatchSizes()
-    queries = list(mixed_queries(index)) * 3
+    queries = list(make_mixed_queries(index)) * 3
 
-    async def crowd():
+    async def answer_together():
         batcher = Batcher(index, cache_size=0, metrics=metrics)
         return await asyncio.gather(*(batcher.answer(*query) for query in queries))
 
-    async def one_by_one():
+    async def answer_alone():
         batcher = Batcher(index, cache_size=0)
         return [await batcher.answer(*query) for query in queries]
 
-    together, alone = asyncio.run(crowd()), asyncio.run(one_by_one())
+    together = [json.loads(answer) for answer in asyncio.run(answer_together())]
+    alone = [json.loads(answer) for answer in asyncio.run(answer_alone())]
     assert max(metrics.sizes) > 8 and sum(metrics.sizes) == len(queries)
-    for answer, expected in zip(map(json.loads, together), map(json.loads, alone), strict=True):
-        scores, expected_scores = ({hit["id"]: hit["score"] for hit in hits} for hits in (answer, expected))
-        assert len(answer) == len(expected) and scores == pytest.approx(expected_scores, abs=1e-6)
-    parts = [(1, QUERIES[1]), (-1, "bar")]
-    expected = index.combined(parts, count=5, among="texts")
-    # What is left of two texts is short, and divided by its length.
-    rounding = 1e-6 / float(np.linalg.norm(index.combine_embeddings(parts)))
-    assert json.loads(alone[3])[0]["score"] == pytest.approx(expected[0].score, abs=rounding)
+    for hits, expected in zip(together, alone, strict=True):
+        scores = {hit["id"]: hit["score"] for hit in hits}
+        expected_scores = {hit["id"]: hit["score"] for hit in expected}
+        assert len(hits) == len(expected) and scores == pytest.approx(expected_scores, abs=1e-6)
+    weighted_query = [(1, QUERIES[1]), (-1, "bar")]
+    expected = index.combined(weighted_query, count=5, among="texts")
+    # The difference of the two embeddings is short; scaling it to unit length scales its rounding error as well.
+    rounding = 1e-6 / float(np.linalg.norm(index.combine_embeddings(weighted_query)))
+    assert alone[3][0]["score"] == pytest.approx(expected[0].score, abs=rounding)
 
 
-def test_int8_exports_encode_one_at_a_time(onnx_index, monkeypatch):
+def test_int8_exports_encode_single_queries(onnx_index, monkeypatch):
+    # An int8 graph scales its activations by the whole batch: in a batch, embeddings would depend on each other.
     backend = onnx_index.model.backend
     calls = Mock()
     monkeypatch.setattr(type(onnx_index.model), "precision", "int8")
@@ -85,15 +88,15 @@ def test_int8_exports_encode_one_at_a_time(onnx_index, monkeypatch):
         monkeypatch.setattr(backend, name, Mock(wraps=getattr(backend, name)))
         calls.attach_mock(getattr(backend, name), name)
 
-    async def crowd():
+    async def answer_together():
         batcher = Batcher(onnx_index, cache_size=0)
-        await asyncio.gather(*(batcher.answer(*query) for query in mixed_queries(onnx_index)))
+        await asyncio.gather(*(batcher.answer(*query) for query in make_mixed_queries(onnx_index)))
 
-    asyncio.run(crowd())
+    asyncio.run(answer_together())
     assert calls.mock_calls and {len(call.args[0]) for call in calls.mock_calls} == {1}
 
 
-def test_one_query_too_many_is_refused_until_one_ends(index, monkeypatch):
+def test_query_above_the_limit_is_refused_until_one_ends(index, monkeypatch):
     blocked = BlockedEncoder(index, monkeypatch)
 
     async def run():
@@ -104,13 +107,13 @@ def test_one_query_too_many_is_refused_until_one_ends(index, monkeypatch):
 
         tasks = [ask("red"), ask("green"), ask("blue")]
         await asyncio.to_thread(blocked.waiting.acquire)
-        for refused in (batcher.answer([(1.0, "a")], Options(1)), batcher.encode(["a"]), batcher.run_search(list)):
+        for query in (batcher.answer([(1.0, "a")], Options(1)), batcher.encode(["a"]), batcher.run_search(list)):
             with pytest.raises(Overloaded):
-                await refused
+                await query
         tasks[2].cancel()
         await asyncio.wait([tasks[2]])
         tasks[2] = ask("yellow")
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # lets the new task start
         assert batcher.num_waiting == 3
         blocked.resume.set()
         assert [len(json.loads(answer)) for answer in await asyncio.gather(*tasks)] == [1, 1, 1]
@@ -119,7 +122,7 @@ def test_one_query_too_many_is_refused_until_one_ends(index, monkeypatch):
     asyncio.run(run())
 
 
-def test_an_error_is_that_of_its_query_alone(index):
+def test_error_of_a_query_leaves_its_batch_alone(index):
     async def run():
         batcher = Batcher(index, cache_size=0)
         options = [Options(1), Options(1, where='{"no": 1}')] * 2
@@ -152,12 +155,12 @@ def test_equal_queries_are_answered_once_until_the_index_changes(tmp_path, model
             await ask("green")
             await ask("blue")
             await ask("red")
-            assert len(sizes) == 6  # the oldest was forgotten
+            assert len(sizes) == 6  # "red" was dropped from the cache of two answers
 
         asyncio.run(run())
 
 
-def test_answers_to_long_queries_are_not_kept(index):
+def test_answers_to_long_queries_are_not_cached(index):
     metrics = BatchSizes()
 
     async def run():
@@ -167,8 +170,8 @@ def test_answers_to_long_queries_are_not_kept(index):
                 await batcher.answer([(1.0, text)], Options(1, where=where))
 
     asyncio.run(run())
-    assert len(metrics.sizes) == 1 + 2 + 2
+    assert len(metrics.sizes) == 1 + 2 + 2  # batches of the two equal queries: only the first kind is cached
 
 
-def test_numbers_beyond_64_bits_are_written():
+def test_numbers_beyond_64_bits_are_encoded():
     assert json.loads(batching.encode_json([{"big": 2**70, "text": "红"}])) == [{"big": 2**70, "text": "红"}]

@@ -1,4 +1,4 @@
-"""What every index type and every store must do, embedded ones and Milvus alike, against a product in NumPy."""
+"""Tests that every index type and store must pass, embedded ones and Milvus alike, against a product in NumPy."""
 
 import shutil
 from dataclasses import replace
@@ -11,7 +11,7 @@ from ernie_vil2.apps.search.local_collection import LocalCollection
 from tests.support.small_index import WIDTH, draw_unit_rows
 
 ROWS = 2000
-# gRPC's threads, which milvus-lite starts, abort processes that later tests fork: a run of its own, with -m slow.
+# milvus-lite starts threads of gRPC, which abort processes that later tests fork. So it has a separate run: -m slow.
 INDEX_TYPES = ("exact", "ivf", pytest.param("milvus", marks=pytest.mark.slow))
 
 
@@ -19,7 +19,7 @@ class Storage:
     """A collection that can be closed and opened again, for writing or for reading."""
 
     def __init__(self, index_type, folder):
-        self.index_type, self.folder, self._open = index_type, folder, []
+        self.index_type, self.folder, self._stores = index_type, folder, []
 
     def open(self, writable=False):
         if self.index_type == "milvus":
@@ -30,10 +30,10 @@ class Storage:
                 about = {"version": 1, "model": "none", "fingerprint": "0", "width": WIDTH}
                 store.describe(about | {"image_fingerprint": "0", "root": "/"})
             collection = store.collection("images")
-            self._open.append(store)
+            self._stores.append(store)
         else:
             collection = LocalCollection(self.folder / "images", WIDTH, writable)
-        self._open.append(collection)
+        self._stores.append(collection)
         return collection
 
     def build(self, collection, queries, recall=0.95):
@@ -41,9 +41,9 @@ class Storage:
         collection.build_index_type(index_type, lambda: queries, recall, lambda line: None)
 
     def close(self):
-        for store in reversed(self._open):
+        for store in reversed(self._stores):
             store.close()
-        self._open.clear()
+        self._stores.clear()
 
 
 @pytest.fixture(scope="module", params=INDEX_TYPES)
@@ -55,36 +55,45 @@ def index_type(request):
 
 @pytest.fixture
 def storage(index_type, tmp_path, monkeypatch):
-    # A filter that admits more than these of the few rows of a test is the own affair of the index type.
+    # Filters that admit up to this many rows are searched exactly. With the usual limit, that would be all filters of
+    # these tests, and no index type would filter.
     monkeypatch.setattr("ernie_vil2.apps.search.local_collection.EXACT_UP_TO", 600)
     storage = Storage(index_type, tmp_path)
     yield storage
     storage.close()
 
 
-def items(ids):
-    return [
-        Item(f"{number}", f"content {number}".encode(), {"caption_en": f"text {number}", "third": number % 3,
-             "even": number % 2 == 0, "name": f'"{number}" \\ 的', "price": number / 2 if number % 5 else "free",
-             "date": f"20{number % 90 + 10}-0{number % 9 + 1}-15 {number}"}, [["source", str(number), number]])
-        for number in ids
-    ]  # fmt: skip
+def make_item(number):
+    fields = {
+        "caption_en": f"text {number}",
+        "third": number % 3,
+        "even": number % 2 == 0,
+        "name": f'"{number}" \\ 的',
+        "price": number / 2 if number % 5 else "free",
+        "date": f"20{number % 90 + 10}-0{number % 9 + 1}-15 {number}",
+    }
+    return Item(f"{number}", f"content {number}".encode(), fields, [["source", str(number), number]])
 
 
-def best(rows, queries, count, allowed=None):
-    """Ids of the largest products, best first."""
+def rank_ids(rows, queries, count, allowed=None):
+    """Return for each query the ids of the rows with the largest products, best first."""
     scores = queries @ rows.T
     if allowed is not None:
         scores[:, ~allowed] = -np.inf
-    return [[str(row) for row in line] for line in np.argsort(-scores, axis=1)[:, :count].tolist()]
+    best_rows = np.argsort(-scores, axis=1)[:, :count]
+    return [list(map(str, query_rows)) for query_rows in best_rows.tolist()]
 
 
-def found(hits):
-    return [[hit.id for hit in line] for line in hits]
+def hit_ids(hits):
+    return [hit.id for hit in hits]
 
 
-def recall(hits, expected):
-    return np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found(hits), expected, strict=True)])
+def measure_recall(hits, expected):
+    """Return the mean share of the expected ids of a query that are among its hits."""
+    shares = []
+    for query_hits, expected_ids in zip(hits, expected, strict=True):
+        shares.append(len(set(hit_ids(query_hits)) & set(expected_ids)) / len(expected_ids))
+    return np.mean(shares)
 
 
 @pytest.fixture
@@ -98,36 +107,38 @@ def rows():
 
 
 @pytest.fixture(scope="module")
-def built(index_type, rows, tmp_path_factory):
-    """The folder of a collection of all rows."""
-    storage = Storage(index_type, tmp_path_factory.mktemp("built"))
+def filled_folder(index_type, rows, tmp_path_factory):
+    """Return the folder of a collection of all rows, with its index type built."""
+    storage = Storage(index_type, tmp_path_factory.mktemp("filled"))
     collection = storage.open(writable=True)
     for start in range(0, ROWS, 1000):
-        collection.add(items(range(start, start + 1000)), rows[start : start + 1000])
+        collection.add([make_item(number) for number in range(start, start + 1000)], rows[start : start + 1000])
     storage.build(collection, draw_unit_rows(np.random.default_rng(2), 200))
     storage.close()
     return storage.folder
 
 
 @pytest.fixture
-def full(built, storage):
-    shutil.copytree(built, storage.folder, dirs_exist_ok=True)
+def collection(filled_folder, storage):
+    shutil.copytree(filled_folder, storage.folder, dirs_exist_ok=True)
     return storage.open(writable=True)
 
 
-def test_the_closest_are_found_in_their_order(full, rows, rng):
+def test_closest_items_are_found_in_order(collection, rows, rng):
     queries = draw_unit_rows(rng, 40)
-    hits = full.search(queries, 10)
-    assert recall(hits, best(rows, queries, 10)) > 0.9
-    for line, query in zip(hits, queries, strict=True):
-        scores = [hit.score for hit in line]
+    hits = collection.search(queries, 10)
+    assert measure_recall(hits, rank_ids(rows, queries, 10)) > 0.9
+    for query_hits, query in zip(hits, queries, strict=True):
+        scores = [hit.score for hit in query_hits]
         assert scores == sorted(scores, reverse=True)
-        np.testing.assert_allclose(scores, [rows[int(hit.id)] @ query for hit in line], atol=2e-3)
-        assert line[0].fields["caption_en"] == f"text {line[0].id}"
-    # The first ones do not depend on how many are asked for, and more answers than items are all items.
-    assert [line[0].id for line in full.search(queries, 100)] == [line[0].id for line in full.search(queries, 1)]
-    (line,) = full.search(queries[:1], ROWS + 50)
-    assert len(line) == ROWS and len({hit.id for hit in line}) == ROWS
+        # Rows are stored in 16 bits.
+        np.testing.assert_allclose(scores, [rows[int(hit.id)] @ query for hit in query_hits], atol=2e-3)
+        assert query_hits[0].fields["caption_en"] == f"text {query_hits[0].id}"
+    # The first hit does not depend on the count, and a count above the number of items gives all of them.
+    first_of_100 = [query_hits[0].id for query_hits in collection.search(queries, 100)]
+    assert first_of_100 == [query_hits[0].id for query_hits in collection.search(queries, 1)]
+    (all_hits,) = collection.search(queries[:1], ROWS + 50)
+    assert len(all_hits) == ROWS and len({hit.id for hit in all_hits}) == ROWS
 
 
 NUMBERS = np.arange(ROWS)
@@ -150,76 +161,81 @@ PRICED, YEARS = NUMBERS % 5 != 0, NUMBERS % 90 + 2010
      ({"name": {">": "2000-01-01"}}, NUMBERS < 0),
      ({"name": {">": 0}}, NUMBERS < 0)],
 ], ids=["values", "bounds"])  # fmt: skip
-def test_filters_leave_only_what_they_admit(full, rows, rng, cases):
+def test_filters_admit_only_matching_items(collection, rows, rng, cases):
     queries = draw_unit_rows(rng, 10)
     for where, allowed in cases:
-        hits = full.search(queries, 10, where)
+        hits = collection.search(queries, 10, where)
         count = min(10, int(allowed.sum()))
-        assert {int(hit.id) for line in hits for hit in line} <= set(np.flatnonzero(allowed).tolist()), where
-        assert [len(line) for line in hits] == [count] * len(queries), where
-        assert not count or recall(hits, best(rows, queries, count, allowed)) > 0.9
+        allowed_ids = set(map(str, np.flatnonzero(allowed).tolist()))
+        for query_hits in hits:
+            assert set(hit_ids(query_hits)) <= allowed_ids, where
+            assert len(query_hits) == count, where
+        assert not count or measure_recall(hits, rank_ids(rows, queries, count, allowed)) > 0.9
 
 
-def test_items_change_without_building_again(full, rows, rng):
-    new, replaced = draw_unit_rows(rng, 2)
-    full.add([Item("new", b"n", {"caption_en": "new"})], new[None])
-    full.add([Item("5", b"other", {"caption_en": "another five"})], replaced[None])
-    assert full.remove(["6", "7", "not there"]) == 2
-    assert len(full) == ROWS + 1 - 2
-    assert found(full.search(new[None], 1)) == [["new"]]
-    hit = full.search(replaced[None], 1)[0][0]
+def test_items_change_without_a_new_build(collection, rows, rng):
+    new, replacement = draw_unit_rows(rng, 2)
+    collection.add([Item("new", b"n", {"caption_en": "new"})], new[None])
+    collection.add([Item("5", b"other", {"caption_en": "another five"})], replacement[None])
+    assert collection.remove(["6", "7", "not there"]) == 2
+    assert len(collection) == ROWS + 1 - 2
+    assert [hit_ids(hits) for hits in collection.search(new[None], 1)] == [["new"]]
+    hit = collection.search(replacement[None], 1)[0][0]
     assert (hit.id, hit.fields["caption_en"]) == ("5", "another five")
-    near = full.search(rows[[5, 6, 7]], 3)
-    assert not {"6", "7"} & {hit.id for line in near for hit in line}
-    assert all(hit.score < 0.999 for line in near for hit in line)
+    # The vectors of the replaced item and of the two removed ones are no longer found.
+    for hits in collection.search(rows[[5, 6, 7]], 3):
+        assert not {"6", "7"} & set(hit_ids(hits))
+        assert all(hit.score < 0.999 for hit in hits)
 
 
-def test_what_was_committed_is_there_when_it_is_opened_again(storage, full, rows, rng):
+def test_committed_items_are_read_after_reopening(storage, collection, rows, rng):
     queries = draw_unit_rows(rng, 5)
-    expected = found(full.search(queries, 10))
+    expected = [hit_ids(hits) for hits in collection.search(queries, 10)]
     storage.close()
-    again = storage.open()
-    assert len(again) == ROWS and found(again.search(queries, 10)) == expected
-    assert again.get("17").location == [["source", "17", 17]] and again.get("x") is None
-    np.testing.assert_allclose(again.get_embedding("17"), rows[17], atol=1e-3)
-    assert again.get_embedding("x") is None
-    assert again.get_digests(["17", "x"]) == {"17": b"content 17"}
+    reader = storage.open()
+    assert len(reader) == ROWS and [hit_ids(hits) for hits in reader.search(queries, 10)] == expected
+    assert reader.get("17").location == [["source", "17", 17]] and reader.get("x") is None
+    np.testing.assert_allclose(reader.get_embedding("17"), rows[17], atol=1e-3)
+    assert reader.get_embedding("x") is None
+    assert reader.get_digests(["17", "x"]) == {"17": b"content 17"}
 
 
-def test_embeddings_that_cannot_be_indexed_are_refused(storage, rng):
-    collection = storage.open(writable=True)
+def test_invalid_embeddings_are_refused(storage, rng):
+    empty = storage.open(writable=True)
     for embeddings, fault in ((np.zeros([2, WIDTH]), "1 items"), (np.full([1, WIDTH], np.nan), "not finite"),
                               (np.full([1, WIDTH], 0.5), "unit length")):  # fmt: skip
         with pytest.raises(ValueError, match=fault):
-            collection.add(items([1]), embeddings)
-    assert len(collection) == 0 and found(collection.search(draw_unit_rows(rng, 2), 5)) == [[], []]
+            empty.add([make_item(1)], embeddings)
+    assert len(empty) == 0 and empty.search(draw_unit_rows(rng, 2), 5) == [[], []]
 
 
-def test_fields_worth_filtering_by(full):
-    facets = {name: sorted(map(tuple, values)) for name, values in full.facets().items()}
+def test_facets_count_the_fields_with_few_values(collection):
+    facets = {name: sorted(map(tuple, values)) for name, values in collection.facets().items()}
     thirds = [(value, int((value == NUMBERS % 3).sum())) for value in range(3)]
     assert facets == {"third": thirds, "even": [(False, ROWS // 2), (True, ROWS // 2)]}
-    assert len(full.sample_captions(20)) == 20 and full.sample_embeddings(7).shape[1] == WIDTH
+    assert len(collection.sample_captions(20)) == 20 and collection.sample_embeddings(7).shape[1] == WIDTH
 
 
-def test_fields_and_locations_change_and_all_else_stays(full, rows, rng):
-    (item,) = items([5])
-    full.update([replace(item, fields={"title": "五"}, location=[["\udcd0.png", "5"]]), replace(item, id="not there")])
-    assert len(full) == ROWS and full.get("not there") is None
-    again = full.get("5")
-    assert (again.fields, list(again.location), again.digest) == ({"title": "五"}, [["\udcd0.png", "5"]], item.digest)
-    np.testing.assert_allclose(full.get_embedding("5"), rows[5], atol=1e-3)
-    assert full.search(rows[[5]], 1, {"title": "五"})[0][0].id == "5"
-    assert full.field_names() == ["caption_en", "date", "even", "name", "price", "third", "title"]
+def test_update_changes_only_fields_and_locations(collection, rows, rng):
+    item = make_item(5)
+    fields, location = {"title": "五"}, [["\udcd0.png", "5"]]
+    collection.update([replace(item, fields=fields, location=location), replace(item, id="not there")])
+    assert len(collection) == ROWS and collection.get("not there") is None
+    updated = collection.get("5")
+    assert (updated.fields, list(updated.location), updated.digest) == (fields, location, item.digest)
+    np.testing.assert_allclose(collection.get_embedding("5"), rows[5], atol=1e-3)
+    assert collection.search(rows[[5]], 1, {"title": "五"})[0][0].id == "5"
+    assert collection.field_names() == ["caption_en", "date", "even", "name", "price", "third", "title"]
 
 
-def test_items_are_found_by_the_name_that_their_ids_begin_with(storage, rng):
+def test_items_of_a_name_have_it_as_id_or_with_a_suffix(storage, rng):
     collection = storage.open(writable=True)
     assert collection.find_by_name({"a"}) == {"a": []} and collection.field_names() == []
     ids = ["a", "a (1)", "a (2)", "a(", "a )", "ab", "a%", "a% (1)", 'q"\\的', 'q"\\的 (1)', "a_ (1)"]
-    collection.add([Item(one, one.encode(), {"n": one}) for one in ids], draw_unit_rows(rng, len(ids)))
-    found = collection.find_by_name({"a", "a%", 'q"\\的', "nobody", *map(str, range(250))})
-    assert {name: [item.id for item in of] for name, of in found.items() if of} == {
+    collection.add([Item(item_id, item_id.encode(), {"n": item_id}) for item_id in ids], draw_unit_rows(rng, len(ids)))
+    items = collection.find_by_name({"a", "a%", 'q"\\的', "nobody", *map(str, range(250))})
+    ids_of_names = {name: hit_ids(named_items) for name, named_items in items.items() if named_items}
+    assert ids_of_names == {
         "a": ["a", "a (1)", "a (2)"], "a%": ["a%", "a% (1)"], 'q"\\的': ['q"\\的', 'q"\\的 (1)']
     }  # fmt: skip
-    assert found["a"][1].digest == b"a (1)" and found["a"][1].fields == {"n": "a (1)"}
+    assert items["a"][1].digest == b"a (1)" and items["a"][1].fields == {"n": "a (1)"}

@@ -1,4 +1,4 @@
-"""Images of clients: what decoding them takes is known before, and bounded over the process."""
+"""Decoding of uploaded images: its memory is planned from the header, and bounded over the whole process."""
 
 import asyncio
 import json
@@ -26,116 +26,128 @@ from tests.support.processes import run_process
 KINDS = ("ernie_vil2", "official", "paddlenlp", "transformers", "open_clip", "naflex")
 
 
-def encoded(width, height, kind="JPEG", mode="RGB", **options):
-    """A file of a smooth image."""
+def encode_smooth_image(width, height, kind="JPEG", mode="RGB", **options):
     return image_formats.encode_image(Image.fromarray(make_smooth_image(height, width)).convert(mode), kind, **options)
 
 
-def preprocessing(kind="ernie_vil2", size=32, geometry=None):
+def make_preprocessing(kind="ernie_vil2", size=32, geometry=None):
     return Preprocessing(kind, size, (0.5,) * 3, (0.5,) * 3, geometry=geometry or Geometry())
 
 
 @pytest.mark.parametrize(("short_side", "factor"), [(63, 1), (127, 1), (128, 2), (255, 2), (256, 4), (512, 8)])
-def test_scale_leaves_twice_the_pixels_that_the_model_sees(short_side, factor):
-    content = encoded(short_side, short_side + 50)
+def test_scale_keeps_twice_the_side_that_the_model_sees(short_side, factor):
+    content = encode_smooth_image(short_side, short_side + 50)
     for kind in KINDS[:5]:
-        plan = preprocessing(kind).plan(content, "a")
+        plan = make_preprocessing(kind).plan(content, "a")
         assert plan.factor == factor and plan.num_pixels == short_side * (short_side + 50), kind
 
 
 def test_scale_follows_the_resize_of_the_model():
-    wide = encoded(1024, 128)
-    longest = preprocessing("transformers", geometry=Geometry(resize="longest"))
-    resized = preprocessing("transformers", geometry=Geometry(resized=64))
-    naflex = preprocessing("naflex", geometry=Geometry(most_patches=8))  # 8 x 1 patches of 16 pixels
-    assert [one.plan(wide, "a").factor for one in (longest, resized, naflex)] == [8, 1, 4]
+    wide = encode_smooth_image(1024, 128)
+    longest = make_preprocessing("transformers", geometry=Geometry(resize="longest"))
+    resized = make_preprocessing("transformers", geometry=Geometry(resized=64))
+    naflex = make_preprocessing("naflex", geometry=Geometry(most_patches=8))  # 8 x 1 patches of 16 pixels
+    factors = [preprocessing.plan(wide, "a").factor for preprocessing in (longest, resized, naflex)]
+    assert factors == [8, 1, 4]
 
 
 @pytest.mark.parametrize(("kind", "orientation"), [*((kind, 6) for kind in KINDS), ("ernie_vil2", 1)])
-def test_reduced_query_is_seen_as_the_whole_image_is(kind, orientation):
+def test_reduced_image_gives_the_view_of_the_whole_image(kind, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded(900, 600, exif=exif, quality=95)
-    model = preprocessing(kind, geometry=Geometry(most_patches=4) if kind == "naflex" else None)
-    factor = model.plan(content, "a").factor
+    content = encode_smooth_image(900, 600, exif=exif, quality=95)
+    preprocessing = make_preprocessing(kind, geometry=Geometry(most_patches=4) if kind == "naflex" else None)
+    factor = preprocessing.plan(content, "a").factor
     assert factor == 8
-    whole, reduced = (model.view(model.decode(content, "a", one)).astype(int) for one in (1, factor))
-    assert whole.shape == reduced.shape
-    # Less than what a shift by one pixel of the view changes.
-    shift = min(np.abs(np.diff(whole, axis=axis)).mean() for axis in (0, 1))
-    assert np.abs(whole - reduced).mean() < shift
+    expected = preprocessing.view(preprocessing.decode(content, "a", 1)).astype(int)
+    actual = preprocessing.view(preprocessing.decode(content, "a", factor)).astype(int)
+    assert actual.shape == expected.shape
+    # The views differ by less than the view and itself, moved by one pixel.
+    shift = min(np.abs(np.diff(expected, axis=axis)).mean() for axis in (0, 1))
+    assert np.abs(actual - expected).mean() < shift
 
 
 def test_coefficients_of_a_progressive_jpeg_are_counted():
+    # 13 bytes a pixel of the reduced image, and 2 a coefficient where all coefficients are needed at once.
     width, height = 800, 640
-    one_pass = encoded(width, height, subsampling=0)
+    one_pass = encode_smooth_image(width, height, subsampling=0)
     assert plan_decoding(one_pass, "a", lambda *_: (80, 80)).num_bytes == 100 * 80 * 13
     for subsampling, samples in ((0, 3), (1, 2), (2, 1.5)):
-        progressive = encoded(width, height, progressive=True, subsampling=subsampling)
+        progressive = encode_smooth_image(width, height, progressive=True, subsampling=subsampling)
         plan = plan_decoding(progressive, "a", lambda *_: (80, 80))
         assert plan.num_bytes == 100 * 80 * 13 + 2 * samples * width * height
-    # A scan of each colour needs all coefficients as well.
-    grey = encoded(width, height, mode="L")
+    # An image whose first scan has a single colour needs all coefficients as well. The byte behind the length of the
+    # scan's header is its number of colours.
+    grey = encode_smooth_image(width, height, mode="L")
     start = grey.index(b"\xff\xda")
     assert grey[start + 4] == 1
-    three = one_pass.replace(one_pass[one_pass.index(b"\xff\xda") :][:5], b"\xff\xda\x00\x08\x01")
-    assert plan_decoding(three, "a", lambda *_: (80, 80)).num_bytes == 100 * 80 * 13 + 2 * 3 * width * height
+    scan_header = one_pass[one_pass.index(b"\xff\xda") :][:5]
+    three_scans = one_pass.replace(scan_header, b"\xff\xda\x00\x08\x01")
+    assert plan_decoding(three_scans, "a", lambda *_: (80, 80)).num_bytes == 100 * 80 * 13 + 2 * 3 * width * height
 
 
-def test_scans_of_a_jpeg_count_as_pixels():
-    content = encoded(100, 80, progressive=True)
-    many = content + content[content.index(b"\xff\xda") :] * 20
-    scans = many.count(b"\xff\xda")
+def test_many_scans_of_a_jpeg_count_as_more_pixels():
+    content = encode_smooth_image(100, 80, progressive=True)
+    with_more_scans = content + content[content.index(b"\xff\xda") :] * 20
+    num_scans = with_more_scans.count(b"\xff\xda")
     assert plan_decoding(content, "a", lambda *_: (1, 1)).num_pixels == 8000
-    assert plan_decoding(many, "a", lambda *_: (1, 1)).num_pixels == 8000 * -(-scans // 16) > 50_000
+    # The pixels count once more for every 16 scans that are begun.
+    assert plan_decoding(with_more_scans, "a", lambda *_: (1, 1)).num_pixels == 8000 * -(-num_scans // 16) > 50_000
 
 
-def test_photo_of_108_megapixels_is_planned_and_of_200_refused(monkeypatch):
-    content = encoded(160, 120)
-    position = content.index(b"\xff\xc0") + 5
+def test_photo_of_108_megapixels_is_decoded_and_one_of_200_refused(monkeypatch):
+    content = encode_smooth_image(160, 120)
+    position = content.index(b"\xff\xc0") + 5  # of the height in the header of the frame
 
-    def with_size(width, height):
+    def set_size(width, height):
         return content[:position] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + content[position + 4 :]
 
-    plan = preprocessing(size=224).plan(with_size(12000, 9000), "phone")
+    plan = make_preprocessing(size=224).plan(set_size(12000, 9000), "phone")
     assert plan.factor == 8 and plan.num_bytes < 300 * 2**20
     for width, height in ((65_000, 300), (16_000, 12_500)):
         with pytest.raises(BadSample):
-            preprocessing(size=224).plan(with_size(width, height), "a")
-    with pytest.raises(BadSample, match="too many pixels"):  # where it is not made smaller
-        preprocessing(size=4000).plan(with_size(12000, 9000), "a")
+            make_preprocessing(size=224).plan(set_size(width, height), "a")
+    # A model of 4,000 pixels needs the image in full.
+    with pytest.raises(BadSample, match="too many pixels"):
+        make_preprocessing(size=4000).plan(set_size(12000, 9000), "a")
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "L", "1", "CMYK"])
 @pytest.mark.parametrize("background", [None, (255, 200, 100)], ids=["black", "coloured"])
-def test_bands_are_the_pixels_of_the_whole_image(monkeypatch, mode, background):
+def test_decoding_in_bands_gives_the_same_pixels(monkeypatch, mode, background):
     kind = "TIFF" if mode == "CMYK" else "PNG"
-    content = encoded(90, 70, kind, mode)
-    whole = decoding.decode_image(content, "a", background)
+    content = encode_smooth_image(90, 70, kind, mode)
+    expected = decoding.decode_image(content, "a", background)
     monkeypatch.setattr(decoding, "_BAND_PIXELS", 1000)
-    np.testing.assert_array_equal(decoding.decode_image(content, "a", background), whole)
+    np.testing.assert_array_equal(decoding.decode_image(content, "a", background), expected)
 
 
-def test_image_that_takes_more_than_there_is_is_refused(monkeypatch):
-    content = encoded(50, 40, "PNG")
-    monkeypatch.setattr(image_decoding, "MAX_LARGE_BYTES", preprocessing().plan(content, "a").num_bytes - 1)
+def test_image_above_the_memory_limit_is_refused(monkeypatch):
+    content = encode_smooth_image(50, 40, "PNG")
+    monkeypatch.setattr(image_decoding, "MAX_LARGE_BYTES", make_preprocessing().plan(content, "a").num_bytes - 1)
     with pytest.raises(ImageTooLarge, match="mine"):
-        ImageDecoder(preprocessing()).plan(content, "mine")
+        ImageDecoder(make_preprocessing()).plan(content, "mine")
 
 
 def test_large_jpeg_2000_is_refused(monkeypatch):
-    content = encoded(64, 64, "JPEG2000")
-    preprocessing().plan(content, "a")
+    content = encode_smooth_image(64, 64, "JPEG2000")
+    make_preprocessing().plan(content, "a")
     monkeypatch.setattr(decoding, "_MAX_JPEG_2000_PIXELS", 64 * 64 - 1)
     with pytest.raises(BadSample, match="too many pixels"):
-        preprocessing().plan(content, "a")
+        make_preprocessing().plan(content, "a")
 
 
 class Gate:
-    """Work of a decoder that waits; `peak` is the most bytes that were planned for at once."""
+    """Work on decoded pixels that waits for `go`.
+
+    Attributes:
+        started: is released whenever work starts.
+        running: planned bytes of the work that runs now.
+        peak: largest `running` until now.
+    """
 
     def __init__(self, num_bytes):
-        self.num_bytes, self.begun, self.go = num_bytes, threading.Semaphore(0), threading.Event()
+        self.num_bytes, self.started, self.go = num_bytes, threading.Semaphore(0), threading.Event()
         self.running = self.peak = 0
         self._lock = threading.Lock()
 
@@ -143,7 +155,7 @@ class Gate:
         with self._lock:
             self.running += self.num_bytes
             self.peak = max(self.peak, self.running)
-        self.begun.release()
+        self.started.release()
         self.go.wait(PATIENCE)
         with self._lock:
             self.running -= self.num_bytes
@@ -152,8 +164,8 @@ class Gate:
 
 @pytest.mark.parametrize("limit", ["MAX_SMALL_BYTES", "MAX_LARGE_BYTES"])
 def test_memory_of_all_images_being_decoded_is_bounded(monkeypatch, limit):
-    content = encoded(50, 40, "PNG")
-    num_bytes = preprocessing().plan(content, "a").num_bytes
+    content = encode_smooth_image(50, 40, "PNG")
+    num_bytes = make_preprocessing().plan(content, "a").num_bytes
     monkeypatch.setattr(image_decoding, limit, 2 * num_bytes)
     monkeypatch.setattr(image_decoding, "NUM_SMALL_THREADS", 6)
     monkeypatch.setattr(image_decoding, "NUM_LARGE_THREADS", 6)
@@ -161,15 +173,16 @@ def test_memory_of_all_images_being_decoded_is_bounded(monkeypatch, limit):
         monkeypatch.setattr(image_decoding, "SMALL_BYTES", 0)
     gate = Gate(num_bytes)
 
-    async def crowd():
-        decoder = ImageDecoder(preprocessing())
+    async def decode_six_images():
+        decoder = ImageDecoder(make_preprocessing())
         tasks = [asyncio.create_task(decoder.decode(content, "a", decoder.plan(content, "a"), gate)) for _ in range(6)]
         for _ in range(2):
-            await asyncio.to_thread(gate.begun.acquire)
+            await asyncio.to_thread(gate.started.acquire)
         monkeypatch.setattr(image_decoding, "MAX_WAIT", 0)
         with pytest.raises(DecodingOverload):
             await decoder.decode(content, "a", decoder.plan(content, "a"), gate)
-        # One that is decoded and one that waits lose their clients: the thread goes on, and so does what it takes.
+        # The clients of an image that is decoded and of one that waits go away. A thread cannot be stopped: it
+        # continues, and its memory stays counted.
         for task in (tasks[0], tasks[5]):
             task.cancel()
         await asyncio.wait([tasks[0], tasks[5]])
@@ -178,14 +191,14 @@ def test_memory_of_all_images_being_decoded_is_bounded(monkeypatch, limit):
         assert await asyncio.gather(*tasks[1:5]) == [(40, 50, 3)] * 4
         return decoder
 
-    decoder = asyncio.run(crowd())
+    decoder = asyncio.run(decode_six_images())
     assert gate.peak == 2 * num_bytes
     for lane in (decoder._small, decoder._large):
         lane.threads.shutdown()
         assert lane.limit.used == 0
 
 
-def test_large_weight_is_not_overtaken():
+def test_small_request_does_not_overtake_a_large_one():
     async def run():
         limit, order = FairLimit(10), []
 
@@ -209,7 +222,7 @@ def test_large_weight_is_not_overtaken():
 
 
 def test_server_answers_503_while_others_decode(index, monkeypatch):
-    content = encoded(50, 40, "PNG")
+    content = encode_smooth_image(50, 40, "PNG")
     monkeypatch.setattr(image_decoding, "MAX_WAIT", 0)
     client = TestClient(build_app(index))
     assert client.post("/api/v1/search/image", content=content).status_code == 200
@@ -224,12 +237,12 @@ from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.apps.search.image_decoding import _return_memory
 preprocessing = Preprocessing("ernie_vil2", 224, (0.5,) * 3, (0.5,) * 3)
 content = open(sys.argv[1], "rb").read()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+initial = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 plan = preprocessing.plan(content, "a")
 preprocessing.view(preprocessing.decode(content, "a", plan.factor))
 _return_memory()
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([1024 * (after - before), plan.num_bytes]))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([1024 * (peak - initial), plan.num_bytes]))
 """
 
 
@@ -245,9 +258,9 @@ print(json.dumps([1024 * (after - before), plan.num_bytes]))
         pytest.param("JPEG2000", "RGBA", {}, marks=pytest.mark.slow),
     ],
 )
-def test_decoding_takes_no_more_than_is_planned(tmp_path, kind, mode, options):
-    (tmp_path / "image").write_bytes(encoded(2900, 2800, kind, mode, **options))
+def test_decoding_takes_no_more_memory_than_planned(tmp_path, kind, mode, options):
+    (tmp_path / "image").write_bytes(encode_smooth_image(2900, 2800, kind, mode, **options))
     command = [sys.executable, "-c", PEAK, str(tmp_path / "image")]
-    done = run_process(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    peak, planned = json.loads(done.stdout)
-    assert peak < planned + 16 * 2**20
+    result = run_process(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    peak, planned = json.loads(result.stdout)
+    assert peak < planned + 16 * 2**20  # 16 MiB for memory of the libraries beside the pixels

@@ -1,4 +1,4 @@
-"""An index from files to answers, and what becomes of bad files, killed builds and other models."""
+"""An index from files to answers, with bad files, interrupted builds, damage and wrong arguments."""
 
 import io
 import json
@@ -22,8 +22,8 @@ WORDS = ["red disc", "green square", "blue bar", "yellow cross", "红色的圆",
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory, checkpoint, shapes):
-    with open_index(tmp_path_factory.mktemp("built") / "index", str(checkpoint), writable=True) as index:
+def template_index(tmp_path_factory, checkpoint, shapes):
+    with open_index(tmp_path_factory.mktemp("template_index") / "index", str(checkpoint), writable=True) as index:
         add_images(index, list_images([str(shapes["val"])]))
         add_texts(index, WORDS)
         for kind in ("images", "texts"):
@@ -32,28 +32,30 @@ def built(tmp_path_factory, checkpoint, shapes):
 
 
 @pytest.fixture
-def folder(tmp_path, built):
-    """A built index of 16 images and 5 texts."""
-    return shutil.copytree(built, tmp_path / "index")
+def folder(tmp_path, template_index):
+    """Return an index of 16 images and 5 texts, which a test may change."""
+    return shutil.copytree(template_index, tmp_path / "index")
 
 
 @pytest.fixture
 def search(model, monkeypatch):
-    """The command, which takes the model that is loaded already."""
+    """Return the search command, which uses the model of this module in place of loading one."""
     monkeypatch.setattr("ernie_vil2.apps.search.index.load_model", lambda source, **_: model)
     return partial(call, "search")
 
 
-def test_answers_are_those_of_a_product(folder, model, shapes):
+def test_answers_rank_by_the_product_of_embeddings(folder, model, shapes):
     images = list_images([str(shapes["val"])])
-    names, contents, fields = zip(*(image.load()[:3] for image in images), strict=True)
-    embeddings = model.encode_images(list(contents)).astype(np.float16).astype(np.float32)  # as the index keeps them
+    loaded_images = [image.load() for image in images]
+    names, contents = [image.name for image in loaded_images], [image.content for image in loaded_images]
+    captions = {image.fields["caption_en"] for image in loaded_images}
+    embeddings = model.encode_images(contents).astype(np.float16).astype(np.float32)  # as the index stores them
     with open_index(folder, model) as index:
         (by_text,) = index.search(texts=["red disc"], count=16)
         scores = embeddings @ model.encode_texts(["red disc"])[0]
         assert [hit.id for hit in by_text] == [names[row] for row in np.argsort(-scores)]
         np.testing.assert_allclose([hit.score for hit in by_text], np.sort(scores)[::-1], atol=2e-3)
-        assert by_text[0].fields["caption_en"] in {field["caption_en"] for field in fields}
+        assert by_text[0].fields["caption_en"] in captions
 
         (by_image,) = index.search(images=[contents[3]], count=1)
         assert by_image[0].id == names[3] and by_image[0].score == pytest.approx(1, abs=2e-3)
@@ -62,10 +64,10 @@ def test_answers_are_those_of_a_product(folder, model, shapes):
         assert len(words) == 2 and {hit.id for hit in words} <= set(WORDS)
         assert index.search(images=[contents[3]], among="texts", threshold=1.0) == [[]]
 
-        vector = embeddings[3] + model.encode_texts(["red"])[0] - model.encode_texts(["bar"])[0]
         combined = index.combined([(1, contents[3]), (1, "red"), (-1, "bar")], count=16)
-        expected = embeddings @ (vector / np.linalg.norm(vector))
-        assert [hit.id for hit in combined] == [names[row] for row in np.argsort(-expected)]
+        vector = embeddings[3] + model.encode_texts(["red"])[0] - model.encode_texts(["bar"])[0]
+        expected_scores = embeddings @ (vector / np.linalg.norm(vector))
+        assert [hit.id for hit in combined] == [names[row] for row in np.argsort(-expected_scores)]
         with pytest.raises(KeyError):
             index.similar("not there")
 
@@ -74,34 +76,31 @@ def test_bad_images_are_counted_and_the_rest_is_indexed(tmp_path, model):
     rng = np.random.default_rng(0)
     bomb = b"\x89PNG\r\n\x1a\n" + bytes.fromhex("0000000d49484452000100000001000008020000")
     wide = encode_png(rng.integers(0, 255, (100, 400, 3), np.uint8))
-    for name, content in {
+    files = {
         "a.png": IMAGE, "b.jpg": b"<html>not found</html>", "c.png": bomb, "sub/d.png": wide, "notes.txt": b"no image",
         ".hidden/e.png": IMAGE,
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, content in files.items():
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     with open_index(tmp_path / "index", model, writable=True) as index:
-        filled = add_images(index, list_images([str(tmp_path / "photos")]))
-        bad = filled.bad_samples
-        assert (filled.num_added, filled.num_unchanged, bad.counts.total(), bad.num_read) == (
-            2,
-            0,
-            2,
-            4,
-        )
+        result = add_images(index, list_images([str(tmp_path / "photos")]))
+        # notes.txt and the hidden file are not read at all; b.jpg and c.png are the bad ones.
+        assert (result.num_added, result.num_unchanged) == (2, 0)
+        assert (result.bad_samples.counts.total(), result.bad_samples.num_read) == (2, 4)
         assert {hit.id for hit in index.search(texts=["red"])[0]} == {"a.png", "sub/d.png"}
-        # A PNG that is small enough is its own thumbnail.
+        # A PNG that is small enough is stored as its own thumbnail.
         assert index.collection("images").get("a.png").thumbnail == IMAGE
         thumbnail = index.collection("images").get("sub/d.png").thumbnail
         assert thumbnail.startswith(b"RIFF") and Image.open(io.BytesIO(thumbnail)).size == (160, 40)
         (tmp_path / "photos" / "a.png").write_bytes(encode_png(draw((30, 200, 30), "cross", rng)))
-        again = add_images(index, list_images([str(tmp_path / "photos")]))
-        assert (again.num_added, again.num_unchanged) == (1, 1)
+        result = add_images(index, list_images([str(tmp_path / "photos")]))
+        assert (result.num_added, result.num_unchanged) == (1, 1)
         assert len(index.collection("images")) == 2
 
 
-def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
+def test_interrupted_build_continues(tmp_path, model, shapes, monkeypatch):
     monkeypatch.setattr(add_items, "CHUNK_SIZE", 32)
     images = list_images([str(shapes["train"])])
     assert len(images) == 128
@@ -113,60 +112,61 @@ def test_a_build_that_was_killed_goes_on(tmp_path, model, shapes, monkeypatch):
         file.write(b"rows that were written and not committed")
     with open_index(tmp_path / "index", model, writable=True) as index:
         assert len(index.collection("images")) == 64
-        filled = add_images(index, images)
-        assert (filled.num_added, filled.num_unchanged) == (64, 64)
-        names = [image.load()[0] for image in images]
-        assert all(index.similar(name, count=1, among="images")[0].id != name for name in names[:5])
+        result = add_images(index, images)
+        assert (result.num_added, result.num_unchanged) == (64, 64)
+        names = [image.load().name for image in images]
+        for name in names[:5]:
+            assert index.similar(name, count=1, among="images")[0].id != name
         assert len(index.collection("images")) == 128
-        expected = model.encode_images([images[100].load()[1]])[0]
+        expected = model.encode_images([images[100].load().content])[0]
         np.testing.assert_allclose(index.collection("images").get_embedding(names[100]), expected, atol=2e-3)
 
 
-def test_one_writer_and_any_number_of_readers(folder, model):
+def test_second_writer_is_refused_and_readers_see_changes(folder, model):
     writer = open_index(folder, model, writable=True)
     with pytest.raises(BusyIndex, match=r"process \d+ on "):
         open_index(folder, model, writable=True)
     with open_index(folder, model) as reader:
-        before = len(reader.collection("images"))
+        num_images = len(reader.collection("images"))
         writer.collection("images").remove([reader.search(texts=["red"])[0][0].id])
-        assert len(reader.collection("images")) == before - 1
+        assert len(reader.collection("images")) == num_images - 1
         optimize_collection(writer, "images", "ivf", 0.9, lambda line: None)
         assert reader.collection("images").index_type["name"] == "ivf"
-        assert len(reader.search(texts=["red"], count=50)[0]) == before - 1
+        assert len(reader.search(texts=["red"], count=50)[0]) == num_images - 1
     writer.close()
     open_index(folder, model, writable=True).close()
 
 
-def test_an_index_type_whose_build_is_killed_changes_nothing(folder, model):
+def test_interrupted_build_of_an_index_type_changes_nothing(folder, model):
     answers = []
 
-    def ask():
+    def search_index():
         with open_index(folder, model) as reader:
             hits = reader.search(texts=["red"], count=5)[0]
             answers.append((reader.collection("images").index_type["name"], len(hits)))
 
-    def killed_while_tuning(line):
+    def interrupt_tuning(line):
         if "cells per query" in line:
-            ask()
+            search_index()
             raise KeyboardInterrupt
 
     with open_index(folder, model, writable=True) as writer:
         optimize_collection(writer, "images", "exact", 0.9, lambda line: None)
         with pytest.raises(KeyboardInterrupt):
-            optimize_collection(writer, "images", "ivf", 0.9, killed_while_tuning)
-    ask()
+            optimize_collection(writer, "images", "ivf", 0.9, interrupt_tuning)
+    search_index()
     assert answers == [("exact", 5)] * 2
 
 
 @pytest.mark.parametrize("name", ["images/rows.f16", "images/items.sqlite", "index.json",
                                   "images/index_type/index_type.json"])  # fmt: skip
-def test_damage_is_named_with_what_to_do(folder, model, shapes, name):
+def test_damaged_file_is_named_and_the_advice_works(folder, model, shapes, name):
     (folder / name).unlink()
     if "sqlite" not in name:
         (folder / name).write_bytes(b"{")
-    with pytest.raises(DamagedIndex, match="index_type|" + name) as raised, open_index(folder, model) as index:
+    with pytest.raises(DamagedIndex, match="index_type|" + name) as error, open_index(folder, model) as index:
         index.search(texts=["red"])
-    advice = re.search("(?:remove (.+) and )?build the index again$", str(raised.value))
+    advice = re.search("(?:remove (.+) and )?build the index again$", str(error.value))
     if advice[1]:
         shutil.rmtree(advice[1])
     with open_index(folder, model, writable=True) as index:
@@ -183,12 +183,12 @@ def test_damage_is_named_with_what_to_do(folder, model, shapes, name):
     *(({"where": {"price": bounds}}, "bound") for bounds in ({}, {"=": 3}, {"<": "cheap"}, {"<": True},
                                                              {">": float("inf")}, {">": "99-1-1"})),
 ])  # fmt: skip
-def test_questions_that_cannot_be_answered(index, options, culprit):
+def test_invalid_query_is_refused(index, options, culprit):
     with pytest.raises(ValueError, match=culprit):
         index.search(**{"texts": ["red"]} | options)
 
 
-def test_a_folder_without_an_index_is_named(model, tmp_path):
+def test_folder_without_an_index_is_named(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         open_index(tmp_path / "nothing", model)
     (tmp_path / "mine.txt").write_text("x")
@@ -202,25 +202,26 @@ def test_queries_of_a_file_are_encoded_in_batches(folder, search, model, monkeyp
     monkeypatch.setattr(model, "encode_texts", encode)
     lines = ["red disc", "红色的圆", "blue", "a bar", "a cross"]
     (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n\n", encoding="utf-8")
-    done = search("query", "--index", folder, "--json", "--minus", "green", "--file", tmp_path / "lines.txt")
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    result = search("query", "--index", folder, "--json", "--minus", "green", "--file", tmp_path / "lines.txt")
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert [answer["query"] for answer in answers] == [f"{line} - green" for line in lines]
-    assert [len(call.args[0]) for call in encode.mock_calls] == [1, 4, 1]  # what is taken away, and five lines
+    # "green", which is subtracted from all queries, then five lines in batches of four.
+    assert [len(call.args[0]) for call in encode.mock_calls] == [1, 4, 1]
     with open_index(folder, model) as index:
         for line, answer in zip(lines, answers, strict=True):
             expected = [hit.score for hit in index.combined([(1, line), (-1, "green")])]
             np.testing.assert_allclose([hit["score"] for hit in answer["hits"]], expected, atol=1e-4)
 
 
-def test_the_command_line_asks_removes_and_waits_for_nobody(folder, search, shapes):
+def test_command_queries_removes_and_does_not_wait_for_a_lock(folder, search, shapes):
     index = ["--index", folder]
     answer = json.loads(search("query", *index, "--plus", "red", "--plus", "disc", "--json", "--count", 3).stdout)
     assert answer["query"] == "+ red + disc" and len(answer["hits"]) == 3
-    gone = search("remove", *index, answer["hits"][0]["id"], "nobody")
-    assert gone.returncode == 1 and "1 of 2 removed" in gone.stdout
+    result = search("remove", *index, answer["hits"][0]["id"], "nobody")
+    assert result.returncode == 1 and "1 of 2 removed" in result.stdout
     with open_index(folder, writable=True):
-        busy = search("build", *index, "--data", shapes["val"])
-        assert busy.returncode == 2 and "process" in busy.stderr and len(busy.stderr.splitlines()) == 1
+        result = search("build", *index, "--data", shapes["val"])
+        assert result.returncode == 2 and "process" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(("arguments", "culprit"), [
@@ -233,10 +234,10 @@ def test_the_command_line_asks_removes_and_waits_for_nobody(folder, search, shap
         (["--where", "kinds=3"], "kinds"),
     )),
 ])  # fmt: skip
-def test_a_wrong_argument_is_one_line(folder, search, monkeypatch, arguments, culprit):
+def test_wrong_argument_is_an_error_of_one_line(folder, search, monkeypatch, arguments, culprit):
     monkeypatch.chdir(folder.parent)
-    failed = search(*arguments)
-    assert failed.returncode == 2 and culprit in failed.stderr and len(failed.stderr.splitlines()) == 1
+    result = search(*arguments)
+    assert result.returncode == 2 and culprit in result.stderr and len(result.stderr.splitlines()) == 1
 
 
 def test_filters_of_the_command_line_match_texts_and_numbers(tmp_path, checkpoint, search):
@@ -246,41 +247,47 @@ def test_filters_of_the_command_line_match_texts_and_numbers(tmp_path, checkpoin
     index = ["--index", tmp_path / "index"]
     assert search("build", *index, "--checkpoint", checkpoint, "--data", tmp_path / "table.csv").returncode == 0
 
-    def ask(condition, *options):
-        done = search("query", *index, "red", "--json", "--where", condition, *options)
-        return [hit["id"] for hit in json.loads(done.stdout)["hits"]] if done.returncode == 0 else done.stderr
+    def query(condition, *options):
+        """Return the ids of the hits, or the message of the error."""
+        result = search("query", *index, "red", "--json", "--where", condition, *options)
+        if result.returncode != 0:
+            return result.stderr
+        return [hit["id"] for hit in json.loads(result.stdout)["hits"]]
 
     for condition in ("price=3", "price=3.0", "sku=00123", "size=3.50", "price<4"):
-        assert ask(condition) == ["a.png"], condition
+        assert query(condition) == ["a.png"], condition
     for condition in ("price=5", f"price={'9' * 40}", f"sku={'[' * 900}", "price=null", "sku=NaN", "price>=2025-01-01"):
-        assert ask(condition) == [], condition
-    assert ask("price>3", "--where", "price<=4") == ["b.png"]
+        assert query(condition) == [], condition
+    assert query("price>3", "--where", "price<=4") == ["b.png"]
     (tmp_path / "texts.txt").write_text("a red disc\n")
     assert search("add", *index, "--texts", tmp_path / "texts.txt").returncode == 0
-    assert "field price" in ask("price=3", "--among", "texts")
+    assert "field price" in query("price=3", "--among", "texts")
     assert search("remove", *index, "a.png", "b.png").returncode == 0
-    assert "no images" in ask("price=3")
+    assert "no images" in query("price=3")
 
 
-def test_a_build_of_nothing_usable_leaves_nothing(tmp_path, checkpoint, model, shapes, search):
+def test_build_without_usable_data_leaves_no_index(tmp_path, checkpoint, model, shapes, search):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     (tmp_path / "blank.txt").write_text("\n \n")
-    new = ["--index", tmp_path / "index", "--checkpoint", checkpoint]
+    arguments = ["--index", tmp_path / "index", "--checkpoint", checkpoint]
     for data in (["--data", tmp_path / "bad"], ["--texts", tmp_path / "blank.txt"]):
         for action in ("build", "add"):
-            assert search(action, *new, *data).returncode == 1 and not (tmp_path / "index").exists()
-    assert search("build", *new, "--data", tmp_path / "nowhere").returncode == 2 and not (tmp_path / "index").exists()
+            assert search(action, *arguments, *data).returncode == 1 and not (tmp_path / "index").exists()
+    assert (
+        search("build", *arguments, "--data", tmp_path / "nowhere").returncode == 2
+        and not (tmp_path / "index").exists()
+    )
     (tmp_path / "index").mkdir()
-    assert search("build", *new, "--data", tmp_path / "bad").returncode == 1
-    assert not list((tmp_path / "index").iterdir())  # a folder of somebody's own stays
-    assert search("build", *new, "--data", shapes["val"]).returncode == 0
-    assert search("add", *new, "--data", tmp_path / "bad").returncode == 1
+    assert search("build", *arguments, "--data", tmp_path / "bad").returncode == 1
+    assert not list((tmp_path / "index").iterdir())  # the folder existed before, so it is not removed
+    assert search("build", *arguments, "--data", shapes["val"]).returncode == 0
+    assert search("add", *arguments, "--data", tmp_path / "bad").returncode == 1
     with open_index(tmp_path / "index", model) as index:
         assert len(index.collection("images")) == 16
 
 
-def test_an_index_whose_model_is_gone_names_it_and_the_option(folder, tmp_path):
+def test_missing_model_of_an_index_is_named_with_the_option(folder, tmp_path):
     store = FolderStore(folder, writable=True)
     store.describe(store.about | {"model": str(tmp_path / "gone")})
     store.close()

@@ -1,4 +1,4 @@
-"""The page in a real browser, by the keyboard: Debian's chromium, headless. `python -m pytest -m browser`."""
+"""The search page in headless chromium, mostly by the keyboard: `python -m pytest -m browser`."""
 
 import time
 from urllib.parse import quote
@@ -29,11 +29,13 @@ def address(tmp_path_factory, model, shapes):
     folder = fill_index(tmp_path_factory.mktemp("page") / "index", model, shapes["val"], ["red disc"])
     with open_index(folder, model, writable=True) as index:
         index.collection("images").add([Item("hostile", b"", FIELDS, (), IMAGE)], model.encode_texts(["blue bar"]))
-        more = [Item(f"more {number}", b"", {"caption_en": f"more {number}"}, (), IMAGE) for number in range(120)]
-        index.collection("images").add(more, draw_unit_rows(np.random.default_rng(0), 120, model.embed_dim))
+        # 120 more images, so that the hits of a query fill several pages.
+        items = [Item(f"more {number}", b"", {"caption_en": f"more {number}"}, (), IMAGE) for number in range(120)]
+        index.collection("images").add(items, draw_unit_rows(np.random.default_rng(0), 120, model.embed_dim))
         optimize_collection(index, "images", None, 0.98, lambda line: None)
     with open_index(folder, model) as index:
         thresholds = {"image_to_text": Threshold(-1.0, 9.0, 9.0, 9.0), "text_to_image": Threshold(0.25, 9.0, 9.0, 9.0)}
+        # The model is shared with other tests: the calibration is set on an object that passes all else on to it.
         index.model = type("Calibrated", (), {"__getattr__": lambda _, name: getattr(model, name)})()
         index.model.calibration = Calibration("", "", 10.0, thresholds)
         with RunningServer(build_app(index, card_fields=["price"])) as running:
@@ -47,23 +49,23 @@ def browser(tmp_path):
         assert browser.errors == []
 
 
-def test_the_start_shows_images_and_queries_to_click(browser, address):
+def test_start_page_shows_images_and_example_queries(browser, address):
     browser.open(address)
     browser.wait_for("document.querySelectorAll('#examples button').length > 3")
     assert browser.run(HITS) == 24 and "Some images of this index" in browser.run(STATUS)
-    asked = browser.run("document.querySelector('#examples button').textContent")
+    query = browser.run("document.querySelector('#examples button').textContent")
     browser.run("document.querySelector('#examples button').click()")
     browser.wait_for(f"{HITS} >= 60")
-    assert browser.run("new URLSearchParams(location.search).get('q')") == asked
+    assert browser.run("new URLSearchParams(location.search).get('q')") == query
 
 
-def test_all_of_it_works_by_the_keyboard(browser, address):
+def test_page_is_operated_by_the_keyboard(browser, address):
     browser.open(address)
     browser.wait_for(f"{HITS} > 0")
     browser.run("document.activeElement.blur()")
     browser.press("/")
     browser.type("blue bar")
-    browser.wait_for(f"{HITS} >= 60")  # as it was typed, without Enter
+    browser.wait_for(f"{HITS} >= 60")  # the query is sent while it is typed, without Enter
     assert browser.run("location.search") == "?q=blue+bar"
     first = browser.run("document.querySelector('#hits button').textContent")
     assert HOSTILE in first and "price: 3.5" in first
@@ -72,7 +74,7 @@ def test_all_of_it_works_by_the_keyboard(browser, address):
     browser.press("Enter")
     browser.wait_for("document.getElementById('detail').open")
     assert browser.run("document.querySelector('#fields a').href") == FIELDS["shop"]
-    assert browser.run("document.querySelectorAll('#fields a').length") == 1  # the trap is text
+    assert browser.run("document.querySelectorAll('#fields a').length") == 1  # javascript:alert(1) is no link
     assert browser.run("document.getElementById('download').href").endswith("image?id=hostile")
     browser.wait_for("document.querySelectorAll('#tags button').length")
     browser.press("ArrowRight")
@@ -86,11 +88,11 @@ def test_all_of_it_works_by_the_keyboard(browser, address):
     assert browser.run("document.title") == "ERNIE-ViL 2.0 search"
 
 
-def test_a_link_is_shared_and_back_works(browser, address):
+def test_address_restores_the_query_and_back_returns(browser, address):
     browser.open(f"{address}?q=red&threshold=0&where={quote(DISCS)}")
     browser.wait_for(f"{HITS} && !{STATUS}.includes('searching')")
     inputs = "document.querySelectorAll('#text, #without, #threshold, #filters select')"
-    assert browser.run(f"[...{inputs}].map((one) => one.value)") == ["red", "", "0", '"disc"']
+    assert browser.run(f"[...{inputs}].map((input) => input.value)") == ["red", "", "0", '"disc"']
     browser.run("document.getElementById('text').value = 'green'; document.getElementById('form').requestSubmit()")
     browser.wait_for("location.search.includes('q=green')")
     browser.run("history.back()")
@@ -104,22 +106,22 @@ def test_a_link_is_shared_and_back_works(browser, address):
     browser.wait_for(f"{HITS} >= 60 && !location.search.includes('where')")
     browser.open(f"{address}?q=red&where={quote(UNKNOWN)}")
     browser.wait_for(f"{STATUS}.includes('prise')")
-    browser.errors.clear()  # the browser itself reports answers of 422
+    browser.errors.clear()  # the browser itself reports the answer 422 as an error
 
 
-def test_answers_go_on_as_one_scrolls(browser, address):
+def test_scrolling_loads_more_hits(browser, address):
     browser.open(f"{address}?q=red")
     browser.wait_for(f"{HITS} >= 60")
     for _ in range(3):
         browser.run("scrollTo(0, document.body.scrollHeight)")
-        time.sleep(0.2)
+        time.sleep(0.2)  # for the page to notice that it was scrolled, and to ask for more
     browser.wait_for(f"{HITS} === 137")
-    ids = browser.run("[...document.querySelectorAll('#hits button')].map((one) => one.hit.id)")
+    ids = browser.run("[...document.querySelectorAll('#hits button')].map((button) => button.hit.id)")
     assert len(set(ids)) == 137
     assert browser.wait_for(f"{STATUS}.startsWith('137 images') && {STATUS}")
 
 
-def test_the_calibrated_threshold_is_shown_and_taken(browser, address):
+def test_calibrated_threshold_is_shown_and_applied_by_a_click(browser, address):
     browser.open(f"{address}?q=red")
     browser.wait_for("!document.getElementById('calibration').hidden")
     assert browser.run("document.getElementById('calibration').textContent") == "calibrated: 0.25"
@@ -129,7 +131,7 @@ def test_the_calibrated_threshold_is_shown_and_taken(browser, address):
 
 
 @pytest.mark.parametrize(("width", "dark", "language"), [(1280, False, "en-US"), (390, True, "zh-CN")])
-def test_screens_colours_and_languages(tmp_path, address, width, dark, language):
+def test_page_fits_screen_colour_scheme_and_language(tmp_path, address, width, dark, language):
     with Browser(tmp_path / "profile", width, 844, dark, language) as browser:
         browser.open(f"{address}?q=red")
         browser.wait_for(f"{HITS} >= 60")
@@ -145,12 +147,12 @@ def test_screens_colours_and_languages(tmp_path, address, width, dark, language)
         assert (tmp_path / "page.png").stat().st_size > 5_000 and browser.errors == []
 
 
-def test_the_api_page_lists_every_path_and_tries_it(browser, address):
+def test_api_page_lists_every_path_and_calls_it(browser, address):
     browser.open(f"{address}docs")
     browser.wait_for("document.querySelectorAll('form').length > 5")
-    shown = browser.run("document.body.innerText")
+    text = browser.run("document.body.innerText")
     for path in ("GET /api/v1/search", "POST /api/v1/embeddings", "POST /api/v1/search/batch", "GET /health"):
-        assert path in shown
+        assert path in text
     for number in range(browser.run("document.querySelectorAll('form').length")):
         browser.run(f"document.querySelectorAll('form')[{number}].requestSubmit()")
         browser.wait_for(f"document.querySelectorAll('pre')[{number}].textContent.startsWith('200')")

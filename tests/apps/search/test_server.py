@@ -1,4 +1,4 @@
-"""What operations expects: processes, health, counts, a token, a proxy, a log, and an end that loses nothing."""
+"""Operation of the server: hosts, tokens, proxies, log, metrics, workers that are killed, and an orderly end."""
 
 import base64
 import json
@@ -26,23 +26,23 @@ from tests.support.sockets import RunningServer, make_request, measure_memory, r
 TOKEN = "0123456789abcdef"  # noqa: S105  -- of a server of the test
 
 
-def client(index, *access, **options):
+def make_client(index, *access, **options):
     return TestClient(build_app(index, access=Access(*access), **options), base_url="http://127.0.0.1:8000")
 
 
-def test_a_refused_host_is_named_and_can_be_allowed(index):
-    refused = client(index, LOOPBACK_HOSTS).get("/health", headers={"host": "example.com:443"})
+def test_unknown_host_is_refused_with_the_option_that_allows_it(index):
+    refused = make_client(index, LOOPBACK_HOSTS).get("/health", headers={"host": "example.com:443"})
     assert refused.status_code == 400 and "--allowed-host example.com" in refused.json()["detail"]
-    allowed = client(index, (*LOOPBACK_HOSTS, "example.com", "*.example.org"))
+    allowed = make_client(index, (*LOOPBACK_HOSTS, "example.com", "*.example.org"))
     for host, code in (("example.com", 200), ("EXAMPLE.com:80", 200), ("a.example.org", 200), ("example.org", 400),
                        ("evilexample.org", 400), ("[::1]:8000", 200), ("[::2]", 400), ("localhost", 200),
                        ("", 400)):  # fmt: skip
         assert allowed.get("/health", headers={"host": host}).status_code == code, host
-    assert client(index, LOOPBACK_HOSTS).get("/healthz", headers={"host": "10.0.0.1:80"}).status_code == 200
+    assert make_client(index, LOOPBACK_HOSTS).get("/healthz", headers={"host": "10.0.0.1:80"}).status_code == 200
 
 
-def test_a_token_is_asked_for_except_by_probes(index):
-    server = client(index, ("*",), TOKEN)
+def test_all_paths_but_probes_need_the_token(index):
+    server = make_client(index, ("*",), TOKEN)
     for path in ("/", "/api/v1/search?q=red", "/metrics", "/openapi.json", "/thumbnail?id=a", "/health"):
         answer = server.get(path)
         assert answer.status_code == 401 and "Basic" in answer.headers["www-authenticate"], path
@@ -54,10 +54,10 @@ def test_a_token_is_asked_for_except_by_probes(index):
         assert server.get("/health", headers={"authorization": header}).status_code == code, header
     for token in (None, TOKEN):
         twice = [("authorization", f"Bearer {TOKEN}")] * 2
-        assert client(index, ("*",), token).get("/health", headers=twice).status_code == 400
+        assert make_client(index, ("*",), token).get("/health", headers=twice).status_code == 400
 
 
-def test_a_file_without_a_secret_holds_no_token(tmp_path):
+def test_invalid_token_files_are_refused(tmp_path):
     (tmp_path / "token").write_text(f"  {TOKEN}\n")
     assert read_token(tmp_path / "token") == TOKEN
     for content in ("", "short", "0123456789 \u7ea2 0123456789", "0123456789abc\ndef0123"):
@@ -67,26 +67,27 @@ def test_a_file_without_a_secret_holds_no_token(tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["", "/images"])
-def test_a_proxy_may_take_its_path_off_or_leave_it(index, prefix):
-    server = client(index, ("*",), None, "/images/")
+def test_proxy_may_strip_the_path_prefix_or_keep_it(index, prefix):
+    server = make_client(index, ("*",), None, "/images/")
     assert server.get(f"{prefix}/health").json()["images"] == 16
     assert server.get(f"{prefix}/").status_code == 200
     assert server.get("/imagesque/health").status_code == 404
 
 
-def test_the_log_names_requests_and_queries_only_if_asked(index, capsys):
-    for queries in (False, True):
-        client(index, ("*",), None, "", True, queries).get("/api/v1/search", params={"q": "secret\nline"})
+def test_log_shows_queries_only_on_request(index, capsys):
+    for log_queries in (False, True):
+        make_client(index, ("*",), None, "", True, log_queries).get("/api/v1/search", params={"q": "secret\nline"})
         (line,) = capsys.readouterr().out.splitlines()
         assert re.fullmatch(r'\S+ testclient "GET /api/v1/search\S*" 200 \d+ \d+\.\d ms', line), line
-        assert ("secret" in line) is queries
+        assert ("secret" in line) is log_queries
 
 
-def test_counts_of_all_processes_are_added_up(index):
+def test_metrics_add_up_the_counts_of_all_workers(index):
     metrics = Metrics()
+    # An array for the counts of two workers, which in operation lies in memory that the processes share.
     shared = (type(metrics._shared)._type_ * (2 * len(metrics._shared)))()
-    counts = [Metrics(shared, number) for number in range(2)]
-    servers = [TestClient(build_app(index, batcher=Batcher(index, metrics=counter))) for counter in counts]
+    worker_metrics = [Metrics(shared, number) for number in range(2)]
+    servers = [TestClient(build_app(index, batcher=Batcher(index, metrics=metrics))) for metrics in worker_metrics]
     for server in (*servers, servers[0]):
         server.get("/api/v1/search", params={"q": "red"})
     servers[1].get("/nothing")
@@ -105,15 +106,15 @@ def test_counts_of_all_processes_are_added_up(index):
     assert len(re.findall(r'ernie_vil2_resident_bytes\{worker="[01]"\} \d{6,}', text)) == 2
 
 
-def test_a_client_that_goes_away_frees_its_slot(index, monkeypatch):
+def test_aborted_query_frees_its_place_in_the_queue(index, monkeypatch):
     blocked = BlockedEncoder(index, monkeypatch)
     batcher = Batcher(index, max_queue=2, cache_size=0)
     with RunningServer(build_app(index, batcher=batcher)) as running:
         clients = [running.connect(make_request(path=f"/api/v1/search?q={word}")) for word in ("red", "green")]
         blocked.waiting.acquire()
         wait_until(lambda: batcher.num_waiting == 2)
-        refused = running.ask(make_request(path="/api/v1/search?q=blue"))
-        assert b" 503 " in refused and b"retry-after: 1" in refused.lower()
+        answer = running.ask(make_request(path="/api/v1/search?q=blue"))
+        assert b" 503 " in answer and b"retry-after: 1" in answer.lower()
         assert b" 200 " in running.ask(make_request(path="/health"))
         reset_connection(clients.pop())
         wait_until(lambda: batcher.num_waiting == 1)
@@ -132,7 +133,8 @@ def get(port, path):
         return answer.read().decode()
 
 
-def children(pid):
+def list_workers(pid):
+    """Return the process ids of the workers of a server."""
     listing = run_process(["pgrep", "-P", f"{pid}", "-f", "spawn_main"], capture_output=True, text=True)
     return {int(line) for line in listing.stdout.split()}
 
@@ -163,14 +165,14 @@ class FakeWorkers:
         self.supervisor._workers[number].exitcode = code
         self.supervisor.check()
 
-    def starts_after(self, number):
+    def measure_pause(self, number):
         """Return the pause after which a worker is started again, to half a second."""
-        count, begin = len(self.starts), self.now
+        count, kill_time = len(self.starts), self.now
         while len(self.starts) == count:
             self.now += 0.5
             self.supervisor.check()
         assert self.starts[-1] == (number, self.now)
-        return self.now - begin
+        return self.now - kill_time
 
 
 def test_worker_killed_before_it_is_ready_is_started_again():
@@ -181,12 +183,13 @@ def test_worker_killed_before_it_is_ready_is_started_again():
     for _ in range(9):
         workers.kill(1)
         assert workers.supervisor.exit_code is None and len(workers.supervisor.live_workers()) == 1
-        pauses.append(workers.starts_after(1))
+        pauses.append(workers.measure_pause(1))
     assert pauses == [min(2.0**n, MAX_PAUSE_SECONDS) for n in range(9)]
     workers.ready[1] = True
     workers.kill(1)
-    assert workers.starts_after(1) == 1
-    workers.kill(0)  # which is ready no more, but was
+    assert workers.measure_pause(1) == 1
+    # Now no worker is ready, but both were: the server goes on.
+    workers.kill(0)
     workers.kill(1)
     assert workers.supervisor.exit_code is None
 
@@ -201,17 +204,17 @@ def test_server_ends_if_no_worker_was_ever_ready(capsys):
     assert "SIGKILL" in error and "worker 0 ended with 2" in error
 
 
-def test_workers_are_started_again_and_end_with_0(shapes_index, checkpoint, tmp_path):
+def test_killed_workers_are_replaced_and_the_server_ends_cleanly(shapes_index, checkpoint, tmp_path):
     log = tmp_path / "log"
     with serve_command(shapes_index, checkpoint, log, "--workers", "2", "--access-log") as (process, port):
         wait_until(lambda: len(re.findall("resident_bytes{", get(port, "/metrics"))) == 2)
-        for number in range(40):  # each over a connection of its own, which goes to either
+        for number in range(40):  # over 40 connections, of which either worker accepts some
             assert len(json.loads(get(port, f"/api/v1/search?q=red+{number}"))["hits"]) == 16
         assert 'ernie_vil2_requests_total{path="/api/v1/search",status="200"} 40' in get(port, "/metrics")
         killed = set()
-        for count in (1, 2):  # the second, which has just been started, while it loads
-            wait_until(lambda: len(children(process.pid) - killed) == 2)
-            killed.add(max(children(process.pid) - killed))
+        for count in (1, 2):  # the second is the worker that was just started, while it loads
+            wait_until(lambda: len(list_workers(process.pid) - killed) == 2)
+            killed.add(max(list_workers(process.pid) - killed))
             os.kill(max(killed), signal.SIGKILL)
             wait_until(lambda count=count: log.read_text().count("is started again") == count)
         with (
@@ -220,20 +223,20 @@ def test_workers_are_started_again_and_end_with_0(shapes_index, checkpoint, tmp_
         ):
             slow.sendall(b"GET /health HT")
             uploading.sendall(make_request("POST", "/api/v1/search/image", b"a", length=2))
-            time.sleep(0.5)
+            time.sleep(0.5)  # for a worker to accept both connections
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.5)
+            time.sleep(0.5)  # for the workers to begin their end, in which the upload is still answered
             uploading.sendall(b"a")
             assert b" 422 " in uploading.recv(1000)
             assert process.wait(PATIENCE) == 0
-    assert not children(process.pid) and not re.search("Traceback|ccache", log.read_text())
+    assert not list_workers(process.pid) and not re.search("Traceback|ccache", log.read_text())
 
 
 @pytest.mark.slow
 def test_memory_is_flat_over_100_000_requests(index):
     with RunningServer(build_app(index, batcher=Batcher(index, cache_size=batching.CACHE_SIZE))) as running:
 
-        def ask(first, last):
+        def send_queries(first, last):
             with running.connect() as connection:
                 for number in range(first, last):
                     connection.sendall(make_request(path=f"/api/v1/search?q=red+{number}&count=5", close=False))
@@ -241,7 +244,7 @@ def test_memory_is_flat_over_100_000_requests(index):
                     while not content.endswith(b"}"):
                         content += connection.recv(65536)
 
-        ask(0, 10_000)  # the caches are full
-        before = measure_memory()
-        ask(10_000, 110_000)
-        assert measure_memory() - before < 20
+        send_queries(0, 10_000)  # fills the caches
+        initial = measure_memory()
+        send_queries(10_000, 110_000)
+        assert measure_memory() - initial < 20  # MiB; a leak of 210 bytes a request would be found

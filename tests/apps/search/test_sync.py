@@ -1,6 +1,7 @@
-"""`search.py sync`: the index is what its sources are, however it was before, and whatever is killed in between."""
+"""`search.py sync` makes an index equal to its sources, also after interrupted runs."""
 
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tests.support.shapes import draw, encode_png
 from tests.support.small_index import draw_unit_rows, interrupt_call
 
 
-def image(number):
+def make_image(number):
     return encode_png(draw((20 * number % 256, 50, 200), "disc", np.random.default_rng(number)))
 
 
@@ -31,7 +32,7 @@ def folder(tmp_path):
     folder = tmp_path / "photos"
     (folder / "sub").mkdir(parents=True)
     for number in range(6):
-        (folder / ("sub" if number > 3 else "") / f"{number}.png").write_bytes(image(number))
+        (folder / ("sub" if number > 3 else "") / f"{number}.png").write_bytes(make_image(number))
     return folder
 
 
@@ -42,105 +43,115 @@ def index(tmp_path, model, folder):
         yield index
 
 
-def ids(index):
-    return set(digests(index))
+def read_ids(index):
+    return set(read_digests(index))
 
 
-def digests(index):
+def read_digests(index):
     return {item.id: item.digest for item in index.collection("images").iterate_items()}
 
 
-def changed(folder):
-    """A new, a changed and a gone image."""
-    (folder / "new.png").write_bytes(image(20))
-    (folder / "0.png").write_bytes(image(21))
+def change_folder(folder):
+    """Add an image, replace one and remove one."""
+    (folder / "new.png").write_bytes(make_image(20))
+    (folder / "0.png").write_bytes(make_image(21))
     (folder / "sub" / "5.png").unlink()
 
 
-def test_what_is_new_changed_and_gone(index, folder):
-    before = digests(index)
-    nothing = sync_images(index, [str(folder)])
-    assert (nothing.num_removed, nothing.num_added, nothing.num_unchanged) == (0, 0, 6) and digests(index) == before
-    changed(folder)
+def test_sync_adds_replaces_and_removes_images(index, folder):
+    before_sync = read_digests(index)
+    result = sync_images(index, [str(folder)])
+    assert (result.num_removed, result.num_added, result.num_unchanged) == (0, 0, 6)
+    assert read_digests(index) == before_sync
+    change_folder(folder)
     for dry_run in (True, False):
-        done = sync_images(index, [str(folder)], is_dry_run=dry_run)
-        assert (done.num_removed, done.num_added, done.num_replaced, done.num_unchanged) == (1, 2, 1, 4)
+        result = sync_images(index, [str(folder)], is_dry_run=dry_run)
+        assert (result.num_removed, result.num_added, result.num_replaced, result.num_unchanged) == (1, 2, 1, 4)
         if dry_run:
-            assert digests(index) == before
-    after = digests(index)
-    assert set(after) == {"0.png", "1.png", "2.png", "3.png", "sub/4.png", "new.png"}
-    assert after["0.png"] != before["0.png"] and after["1.png"] == before["1.png"]
-    (closest,) = index.search(images=[image(21)], count=1)
+            assert read_digests(index) == before_sync
+    synced = read_digests(index)
+    assert set(synced) == {"0.png", "1.png", "2.png", "3.png", "sub/4.png", "new.png"}
+    assert synced["0.png"] != before_sync["0.png"] and synced["1.png"] == before_sync["1.png"]
+    (closest,) = index.search(images=[make_image(21)], count=1)
     assert closest[0].id == "0.png"
 
 
-def test_a_dry_run_of_the_command_says_what_is_done(tmp_path, checkpoint, folder):
+def find_summary(output):
+    """Return the line of a command's output with the counts of changes."""
+    (summary,) = (line for line in output.splitlines() if " removed " in line)
+    return summary
+
+
+def test_dry_run_of_the_command_prints_the_same_counts(tmp_path, checkpoint, folder):
     arguments = ["--index", tmp_path / "index", "--checkpoint", checkpoint, "--data", folder]
     assert call("search", "build", *arguments).returncode == 0
-    changed(folder)
-    outputs = [call("search", "sync", *arguments, *options).stdout for options in (["--dry-run"], [])]
-    (planned,), (done,) = ([line for line in text.splitlines() if " removed " in line] for text in outputs)
-    assert planned == done and "1 removed" in done and "2 added" in done
+    change_folder(folder)
+    planned = find_summary(call("search", "sync", *arguments, "--dry-run").stdout)
+    summary = find_summary(call("search", "sync", *arguments).stdout)
+    assert planned == summary and "1 removed" in summary and "2 added" in summary
 
 
-def test_items_of_elsewhere_and_without_a_source_stay(index, folder, tmp_path, model):
-    other = tmp_path / "others"
-    other.mkdir()
-    (other / "other.png").write_bytes(image(30))
-    (other / "same.png").write_bytes(image(1))
-    add_images(index, list_images([str(other)]))
+def test_sync_keeps_items_of_other_sources_and_of_the_api(index, folder, tmp_path, model):
+    other_source = tmp_path / "others"
+    other_source.mkdir()
+    (other_source / "other.png").write_bytes(make_image(30))
+    (other_source / "same.png").write_bytes(make_image(1))
+    add_images(index, list_images([str(other_source)]))
     index.collection("images").add(
         [Item("by the API", b"", {})], draw_unit_rows(np.random.default_rng(0), 1, model.embed_dim)
     )
     (folder / "1.png").unlink()
     (folder / "2.png").unlink()
     assert sync_images(index, [str(folder)]).num_removed == 2
-    assert ids(index) == {"0.png", "3.png", "sub/4.png", "sub/5.png", "other.png", "same.png", "by the API"}
-    shutil.rmtree(other)
-    other.mkdir()
-    with pytest.raises((ValueError, FileNotFoundError)):  # a folder that is not mounted empties no index
-        sync_images(index, [str(other)])
-    assert "other.png" in ids(index)
+    assert read_ids(index) == {"0.png", "3.png", "sub/4.png", "sub/5.png", "other.png", "same.png", "by the API"}
+    # An empty folder is likely one that is not mounted: its items stay.
+    shutil.rmtree(other_source)
+    other_source.mkdir()
+    with pytest.raises((ValueError, FileNotFoundError)):
+        sync_images(index, [str(other_source)])
+    assert "other.png" in read_ids(index)
 
 
-def test_an_image_that_cannot_be_read_now_stays(index, folder):
+def test_sync_keeps_an_image_that_cannot_be_read(index, folder):
     (folder / "3.png").write_bytes(b"")
-    done = sync_images(index, [str(folder)])
-    assert done.num_removed == 0 and "3.png" in ids(index) and done.bad_samples.counts
+    result = sync_images(index, [str(folder)])
+    assert result.num_removed == 0 and "3.png" in read_ids(index) and result.bad_samples.counts
 
 
-def test_samples_of_shards_and_shards_that_are_gone(tmp_path, model, shapes):
+def test_sync_follows_samples_of_shards(tmp_path, model, shapes):
     data = tmp_path / "shards"
     data.mkdir()
     for name in ("a", "b"):
         shutil.copy(shapes["val"], data / f"{name}.tar")
     with open_index(tmp_path / "index", model, writable=True) as index:
         add_images(index, list_images([str(data / "*.tar")]))
-        assert len(ids(index)) == 16
+        assert len(read_ids(index)) == 16
         (data / "b.tar").unlink()
-        assert sync_images(index, [str(data / "*.tar")]).num_removed == 0  # they are in the other one as well
+        assert sync_images(index, [str(data / "*.tar")]).num_removed == 0  # its samples are in a.tar as well
         item = next(index.collection("images").iterate_items())
         assert len(item.location) == 1 and "a.tar" in item.location[0][0]
         shutil.copy(shapes["train"], data / "a.tar")
-        done = sync_images(index, [str(data / "*.tar")])
-        assert len(ids(index)) == done.num_added + done.num_unchanged and done.num_removed + done.num_replaced
+        result = sync_images(index, [str(data / "*.tar")])
+        assert len(read_ids(index)) == result.num_added + result.num_unchanged
+        assert result.num_removed + result.num_replaced
 
 
-def test_texts_become_those_of_the_files(index, tmp_path):
+def test_sync_makes_texts_equal_to_the_files(index, tmp_path):
     words = tmp_path / "words.txt"
     words.write_text("red disc\ngreen square\n")
     assert sync_texts(index, [str(words)]).num_added == 2
     words.write_text("green square\nblue bar\nblue bar\n")
-    planned, done = (sync_texts(index, [str(words)], dry_run) for dry_run in (True, False))
-    assert (planned.num_removed, planned.num_added) == (done.num_removed, done.num_added) == (1, 1)
+    for dry_run in (True, False):
+        result = sync_texts(index, [str(words)], dry_run)
+        assert (result.num_removed, result.num_added) == (1, 1)
     assert {item.id for item in index.collection("texts").iterate_items()} == {"green square", "blue bar"}
 
 
-def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeypatch):
+def test_interrupted_sync_is_finished_by_the_next_one(index, folder, monkeypatch):
     monkeypatch.setattr(add_items, "CHUNK_SIZE", 2)
     for number in range(7, 12):
-        (folder / f"{number}.png").write_bytes(image(number))
-    changed(folder)
+        (folder / f"{number}.png").write_bytes(make_image(number))
+    change_folder(folder)
     collection = index.collection("images")
     monkeypatch.setattr(collection, "add", interrupt_call(collection.add, 2))
     with pytest.raises(KeyboardInterrupt):
@@ -148,25 +159,25 @@ def test_a_run_that_is_killed_is_finished_by_the_next_one(index, folder, monkeyp
     monkeypatch.undo()
     sync_images(index, [str(folder)])
     expected = {str(path.relative_to(folder)) for path in folder.rglob("*.png")}
-    assert ids(index) == expected and sync_images(index, [str(folder)]).num_unchanged == len(expected)
+    assert read_ids(index) == expected and sync_images(index, [str(folder)]).num_unchanged == len(expected)
 
 
-def numbered_items(numbers):
+def make_items(numbers):
     return [Item(f"{n}", b"d%d" % n, {"caption": f"text {n}"}, [["a.tar", f"{n}", n]], b"\x89PNG") for n in numbers]
 
 
 @pytest.mark.thorough
-def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
+def test_removed_or_uncovered_rows_lead_to_a_new_build(tmp_path, model):
     rows, lines, path = draw_unit_rows(np.random.default_rng(0), 1000, model.embed_dim), [], tmp_path / "index"
 
     def rebuild():
         return rebuild_if_needed(index, "images", 0.1, lines.append)
 
     with open_index(path, model, writable=True) as index, open_index(path, model) as reader:
-        index.collection("images").add(numbered_items(range(1000)), rows)
+        index.collection("images").add(make_items(range(1000)), rows)
         optimize_collection(index, "images", "ivf", 0.9, lambda line: None)
         assert not rebuild() and not lines
-        reading = reader.collection("images")
+        former_collection = reader.collection("images")
         index.collection("images").remove([f"{number}" for number in range(90)])
         assert not rebuild()
         size = (path / "images" / "rows.f16").stat().st_size
@@ -174,8 +185,8 @@ def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
         assert index.collection("images").removed_share() == 0.5
         expected = {item.id: item for item in index.collection("images").iterate_items()}
         assert rebuild() and any("50.0 % of the rows" in line for line in lines)
-        # Who has opened the files of before goes on with them, and finds the copy at the next question.
-        assert reading.search(rows[700:701], 1)[0][0].id == "700"
+        # A collection that was opened before reads the former files on; the index opens the new ones for a query.
+        assert former_collection.search(rows[700:701], 1)[0][0].id == "700"
         assert reader.search_embeddings(rows[700:701], 3)[0][0].id == "700" and len(reader.collection("images")) == 500
         images = index.collection("images")
         assert {item.id: item for item in images.iterate_items()} == expected and images.removed_share() == 0
@@ -186,7 +197,7 @@ def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
         (folder,) = path.glob("images*")
         assert (folder / "rows.f16").stat().st_size == size // 2
         for first, last, is_rebuilt in ((0, 50, False), (50, 90, True)):
-            images.add(numbered_items(range(first, last)), rows[first:last])
+            images.add(make_items(range(first, last)), rows[first:last])
             assert rebuild() is is_rebuilt
         assert any("9.1 % of the rows are not covered" in line for line in lines)
         images = index.collection("images")
@@ -196,15 +207,15 @@ def test_rows_that_are_gone_or_not_covered_are_built_again(tmp_path, model):
         assert len(index.collection("images")) == 590 and index.search_embeddings(rows[1:2], 1)[0][0].id == "1"
 
 
-def test_compacting_that_is_killed_leaves_what_was_there(tmp_path, model, monkeypatch):
+def test_interrupted_compaction_leaves_the_index_as_it_was(tmp_path, model, monkeypatch):
     rows = draw_unit_rows(np.random.default_rng(0), 100, model.embed_dim)
     with open_index(tmp_path / "index", model, writable=True) as index:
         images = index.collection("images")
-        images.add(numbered_items(range(100)), rows)
+        images.add(make_items(range(100)), rows)
         images.remove([f"{number}" for number in range(50)])
         with monkeypatch.context() as patched:
-            patched.setattr(FolderStore, "describe", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-            patched.setattr(FolderStore, "_remove_unused_folders", lambda _: None)  # as if the process were gone
+            patched.setattr(FolderStore, "describe", Mock(side_effect=KeyboardInterrupt))
+            patched.setattr(FolderStore, "_remove_unused_folders", lambda _: None)  # a killed process removes nothing
             with pytest.raises(KeyboardInterrupt):
                 optimize_collection(index, "images", None, 0.9, print)
         assert len(list((tmp_path / "index").glob("images-*"))) == 1

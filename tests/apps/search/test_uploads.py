@@ -1,4 +1,4 @@
-"""Images that clients send, or begin to send: bounded, answered, and forgotten."""
+"""Uploads of images, finished or aborted: they are bounded and answered, and leave no memory behind."""
 
 import gc
 import socket
@@ -35,43 +35,48 @@ def running(shapes_index, model):
         assert not running.tracebacks
 
 
-def status(answer):
+def parse_status(answer):
     return int(answer.split(b" ", 2)[1]) if answer else None
 
 
-def is_free(running):
-    """Whether an upload is answered: all that was under way before has an end, or there would be one too many."""
-    return status(running.ask(POST)) == 200
+def accepts_uploads(running):
+    """Return whether an upload is answered. With limits that admit a single one, all former uploads have then ended."""
+    return parse_status(running.ask(POST)) == 200
+
+
+def is_idle(running):
+    return not running.server.server_state.connections and not running.server.server_state.tasks
 
 
 @st.composite
-def aborted(draw):
-    """A request and how much of it is sent before its client goes away; some are sent whole."""
+def aborted_requests(draw):
+    """Draw the bytes of a request that a client sends, often not all of them, and how it then ends the connection."""
     method = draw(st.sampled_from(["POST", "POST", "GET", "HEAD", "PUT"]))
     path = draw(st.sampled_from([*PATHS, *PATHS, "/health", "/api/v1/search?q=red", "/", "/nothing"]))
     content = draw(st.one_of(st.just(IMAGE), st.binary(max_size=200), st.integers(0, 3 * MIB).map(bytes)))
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
     if draw(st.booleans()):
         length = draw(st.one_of(st.just(len(content)), st.integers(0, 30 * MIB)))
-        sent = f"{head}Content-Length: {length}\r\n\r\n".encode() + content
+        request = f"{head}Content-Length: {length}\r\n\r\n".encode() + content
     else:
         size = draw(st.one_of(st.just(f"{len(content):x}"), st.sampled_from(["zz", "-1", "ffffffffff", ""])))
-        sent = f"{head}Transfer-Encoding: chunked\r\n\r\n{size}\r\n".encode() + content + b"\r\n0\r\n\r\n"
-    cut = draw(st.one_of(st.integers(0, min(len(sent), 400)), st.integers(0, len(sent)), st.just(len(sent))))
-    return sent[:cut], draw(st.sampled_from(["close", "reset", "half", "read"]))
+        request = f"{head}Transfer-Encoding: chunked\r\n\r\n{size}\r\n".encode() + content + b"\r\n0\r\n\r\n"
+    size = len(request)
+    length = draw(st.one_of(st.integers(0, min(size, 400)), st.integers(0, size), st.just(size)))
+    return request[:length], draw(st.sampled_from(["close", "reset", "half", "read"]))
 
 
 @pytest.mark.thorough
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(aborted(), min_size=1, max_size=4))
-def test_a_client_that_goes_away_leaves_nothing_behind(running, sent):
+@given(st.lists(aborted_requests(), min_size=1, max_size=4))
+def test_aborted_requests_leave_no_connection_and_no_upload(running, requests):
     clients = []
-    for content, _ in sent:
+    for content, _ in requests:
         client = socket.create_connection(running.address, 30)
         clients.append(client)
-        with suppress(ConnectionError):  # the server closes what is not a HTTP
+        with suppress(ConnectionError):  # the server closes a connection over which it gets no HTTP
             client.sendall(content)
-    for client, (_, end) in zip(clients, sent, strict=True):
+    for client, (_, end) in zip(clients, requests, strict=True):
         if end == "reset":
             reset_connection(client)
         elif end == "half":
@@ -85,81 +90,82 @@ def test_a_client_that_goes_away_leaves_nothing_behind(running, sent):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(middleware, "MAX_UPLOADS", 1)
         patch.setattr(middleware, "MAX_PENDING_BYTES", len(IMAGE))
-        wait_until(lambda: is_free(running))
-    wait_until(lambda: not running.server.server_state.connections and not running.server.server_state.tasks)
+        wait_until(lambda: accepts_uploads(running))
+    wait_until(lambda: is_idle(running))
     assert not running.tracebacks
 
 
 @pytest.mark.thorough
-def test_the_memory_of_aborted_uploads_is_given_back(running):
+def test_memory_of_aborted_uploads_is_released(running):
     content = make_request("POST", SEARCH, bytes(19 * MIB), length=20 * MIB)
-    assert is_free(running)
+    assert accepts_uploads(running)
     with disable_garbage_collection():
-        before = measure_memory()
+        initial = measure_memory()
         for _ in range(16):
             running.connect(content).close()
-        wait_until(lambda: not running.server.server_state.connections and not running.server.server_state.tasks)
-        assert is_free(running)
-        assert measure_memory() - before < 8 * 19
+        wait_until(lambda: is_idle(running))
+        assert accepts_uploads(running)
+        assert measure_memory() - initial < 8 * 19  # less than half of the 16 uploads
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_an_error_keeps_no_image(running, path):
+def test_errors_of_bad_uploads_are_not_kept_alive(running, path):
     def count_errors():
         return sum(isinstance(value, BadSample) for value in gc.get_objects())
 
     with disable_garbage_collection():
-        before = count_errors()
+        initial = count_errors()
         for content in (b"<svg/>", IMAGE[:60], b"GIF89a" + bytes(100)):
-            assert status(running.ask(make_request("POST", path, content))) == 422
-        # A thread may be about to let go.
-        wait_until(lambda: not running.server.server_state.tasks and count_errors() == before)
+            assert parse_status(running.ask(make_request("POST", path, content))) == 422
+        # The client may have its answer before a thread of the server drops the error.
+        wait_until(lambda: not running.server.server_state.tasks and count_errors() == initial)
 
 
-def test_one_upload_too_many_is_sent_away(running, monkeypatch):
+def test_uploads_above_the_limit_get_503(running, monkeypatch):
     monkeypatch.setattr(middleware, "MAX_UPLOADS", 2)
-    slow = [running.connect(make_request("POST", path, b"a", length=100)) for path in PATHS]
+    uploads = [running.connect(make_request("POST", path, b"a", length=100)) for path in PATHS]
     wait_until(lambda: len(running.server.server_state.tasks) == 2)
     for path in PATHS:
         answer = running.ask(make_request("POST", path, IMAGE))
-        assert status(answer) == 503 and b"retry-after: 5" in answer.lower()
-    slow.pop().close()
-    wait_until(lambda: is_free(running))
-    slow.pop().close()
+        assert parse_status(answer) == 503 and b"retry-after: 5" in answer.lower()
+    uploads.pop().close()
+    wait_until(lambda: accepts_uploads(running))
+    uploads.pop().close()
 
 
-def test_the_bytes_of_all_uploads_are_bounded(running, monkeypatch):
+def test_bytes_of_all_uploads_together_are_bounded(running, monkeypatch):
     monkeypatch.setattr(middleware, "MAX_PENDING_BYTES", len(IMAGE) + 100)
     with running.connect(make_request("POST", SEARCH, bytes(101), length=200)):
-        wait_until(lambda: status(running.ask(POST)) == 503)
-    wait_until(lambda: is_free(running))
+        wait_until(lambda: parse_status(running.ask(POST)) == 503)
+    wait_until(lambda: accepts_uploads(running))
 
 
-def test_an_upload_has_its_time(running, monkeypatch):
+def test_slow_upload_gets_408_and_is_closed(running, monkeypatch):
     monkeypatch.setattr(middleware, "MAX_UPLOAD_SECONDS", 0.3)
     with running.connect(make_request("POST", SEARCH, b"a", length=100, close=False)) as client:
-        assert status(receive_all(client)) == 408  # to the end: the connection is closed
+        # `receive_all` returns only when the server has closed the connection.
+        assert parse_status(receive_all(client)) == 408
 
 
 CHUNK = b"1000\r\n" + bytes(4096) + b"\r\n"
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "request_bytes",
     [
         make_request("POST", SEARCH, length=4097),
         f"POST {SEARCH} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".encode() + 2 * CHUNK,
     ],
     ids=["declared", "chunked"],
 )
-def test_an_upload_too_large_is_refused_before_it_is_read(running, monkeypatch, sent):
+def test_too_large_upload_is_refused_before_its_end(running, monkeypatch, request_bytes):
     monkeypatch.setattr(middleware, "MAX_UPLOAD_BYTES", 4096)
-    with running.connect(sent) as client:
-        assert status(client.recv(1000)) == 413
-    assert is_free(running)
+    with running.connect(request_bytes) as client:  # which waits, with the rest unsent
+        assert parse_status(client.recv(1000)) == 413
+    assert accepts_uploads(running)
 
 
-def test_the_largest_upload_there_may_be_is_read(running, monkeypatch):
+def test_upload_of_the_largest_size_is_read(running, monkeypatch):
     monkeypatch.setattr(middleware, "MAX_UPLOAD_BYTES", len(IMAGE))
-    assert is_free(running)
-    assert status(running.ask(make_request("POST", SEARCH, IMAGE + b"a"))) == 413
+    assert accepts_uploads(running)
+    assert parse_status(running.ask(make_request("POST", SEARCH, IMAGE + b"a"))) == 413

@@ -1,4 +1,4 @@
-"""Models trained with Loss.widths: search by prefixes of their embeddings."""
+"""Search by prefixes of the embeddings of models that were trained with Loss.widths."""
 
 import numpy as np
 import pytest
@@ -25,14 +25,14 @@ def model(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """The same weights, and no widths."""
+def model_without_widths(tmp_path_factory):
+    """Return a model with the same weights, which was not trained with Loss.widths."""
     return ernie_vil2.load_model(write_untrained_checkpoint(tmp_path_factory.mktemp("whole"), TOKENS))
 
 
 @pytest.fixture(scope="module")
-def index(model, shapes, tmp_path_factory):
-    """The folder of an index of all numbers."""
+def full_index(model, shapes, tmp_path_factory):
+    """Return the folder of an index that stores whole embeddings."""
     folder = tmp_path_factory.mktemp("index") / "whole"
     with open_index(folder, model, writable=True) as index:
         add_images(index, list_images([str(shapes["val"])]))
@@ -40,49 +40,51 @@ def index(model, shapes, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def items(shapes):
-    """Names, bytes and fields of the images of the indexes."""
-    return list(zip(*(image.load()[:3] for image in list_images([str(shapes["val"])])), strict=True))
+def images(shapes):
+    """Return the images of the indexes."""
+    return [image.load() for image in list_images([str(shapes["val"])])]
 
 
-def cut(embeddings, width):
+def take_prefixes(embeddings, width):
+    """Return the first numbers of embeddings, scaled to unit length."""
     return embeddings[:, :width] / np.linalg.norm(embeddings[:, :width], axis=1, keepdims=True)
 
 
-def test_an_index_of_prefixes(model, whole, items, shapes, tmp_path):
-    names, contents, _ = items
+def test_index_of_prefixes_scores_by_prefixes(model, model_without_widths, images, shapes, tmp_path):
+    names, contents = [image.name for image in images], [image.content for image in images]
     with open_index(tmp_path / "index", model, writable=True, width=16) as index:
         add_images(index, list_images([str(shapes["val"])]))
         optimize_collection(index, "images", None, 0.98, lambda line: None)
     assert (tmp_path / "index" / "images" / "rows.f16").stat().st_size == 16 * 2 * 16  # rows, bytes, numbers
-    scores = model.encode_images(list(contents), width=16) @ model.encode_texts(TEXTS[:1], width=16)[0]
+    scores = model.encode_images(contents, width=16) @ model.encode_texts(TEXTS[:1], width=16)[0]
     score_of = dict(zip(names, scores.tolist(), strict=True))
     with open_index(tmp_path / "index", model) as index:
         (hits,) = index.search(texts=TEXTS[:1], count=16)
-        answer = TestClient(build_app(index)).post("/api/v1/embeddings", json={"input": TEXTS[0], "dimensions": 8})
+        response = TestClient(build_app(index)).post("/api/v1/embeddings", json={"input": TEXTS[0], "dimensions": 8})
     assert sorted(hit.id for hit in hits) == sorted(names)
     np.testing.assert_allclose([hit.score for hit in hits], [score_of[hit.id] for hit in hits], atol=2e-3)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
-    (entry,) = answer.json()["data"]
+    (entry,) = response.json()["data"]
     np.testing.assert_allclose(entry["embedding"], model.encode_texts(TEXTS[:1], width=8)[0], atol=1e-6)
     with pytest.raises(ValueError, match="cannot be cut to 32: its widths are 8, 16"):
         open_index(tmp_path / "index", model, width=32)
     with pytest.raises(ValueError, match=r"Loss\.widths"):
-        open_index(tmp_path / "other", whole, writable=True, width=16)
+        open_index(tmp_path / "other", model_without_widths, writable=True, width=16)
     assert not (tmp_path / "other").exists()
 
 
-def test_hits_of_prefixes_are_ranked_by_all_numbers(model, index, items, monkeypatch):
+def test_candidates_by_prefix_are_ranked_by_whole_embeddings(model, full_index, images, monkeypatch):
     monkeypatch.setattr("ernie_vil2.apps.search.local_collection.NUM_CANDIDATES", 4)
-    names, contents, fields = items
-    images, (query,) = model.encode_images(list(contents)), model.encode_texts(TEXTS[:1])
-    narrow = cut(images, 8) @ cut(query[None], 8)[0]
-    kinds = [field["caption_en"] for field in fields]
-    with open_index(index, model, width=8) as opened:
-        for where in (None, {"caption_en": sorted(set(kinds))[:2]}):
-            admitted = [row for row in range(16) if where is None or kinds[row] in where["caption_en"]]
-            candidates = sorted(admitted, key=lambda row: -narrow[row])[:4]
-            expected = sorted(candidates, key=lambda row: -(images[row] @ query))[:2]
-            hits = opened.search_embeddings(query[None], 2, where=where)[0]
-            assert [hit.id for hit in hits] == [names[row] for row in expected]
-            np.testing.assert_allclose([hit.score for hit in hits], images[expected] @ query, atol=2e-3)
+    embeddings = model.encode_images([image.content for image in images])
+    (query,) = model.encode_texts(TEXTS[:1])
+    prefix_scores = take_prefixes(embeddings, 8) @ take_prefixes(query[None], 8)[0]
+    captions = [image.fields["caption_en"] for image in images]
+    with open_index(full_index, model, width=8) as index:
+        for where in (None, {"caption_en": sorted(set(captions))[:2]}):
+            admitted = [row for row in range(16) if where is None or captions[row] in where["caption_en"]]
+            # Four candidates by the first 8 numbers, and of these the two that are best by all numbers.
+            candidates = sorted(admitted, key=lambda row: -prefix_scores[row])[:4]
+            expected = sorted(candidates, key=lambda row: -(embeddings[row] @ query))[:2]
+            hits = index.search_embeddings(query[None], 2, where=where)[0]
+            assert [hit.id for hit in hits] == [images[row].name for row in expected]
+            np.testing.assert_allclose([hit.score for hit in hits], embeddings[expected] @ query, atol=2e-3)
