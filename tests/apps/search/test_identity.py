@@ -1,4 +1,4 @@
-"""Which item an image is: names that several sources share, files that change, sources that grow."""
+"""Identity of items: names that several sources share, files that change, and files of any name."""
 
 import csv
 import json
@@ -26,12 +26,15 @@ KINDS = ("index", pytest.param("index.db", marks=pytest.mark.slow))
 NAMES = ("same.png", "same.png", "other.png")
 
 
-def digest(number):
+def compute_digest(number):
     return blake2b(str(number).encode(), digest_size=16).digest()
 
 
-def write(folder, source, rows):
-    """A source of images, as (name, number) each: a folder, a table next to its images, or a shard; what names it."""
+def write_source(folder, source, rows):
+    """Write images, as (name, number) each, and return the path to index.
+
+    The name of the source says what is written: a folder, a table next to its images, or a shard.
+    """
     if source.startswith("shard"):
         members = []
         for key, (name, number) in enumerate(rows):
@@ -40,8 +43,8 @@ def write(folder, source, rows):
         return str(write_tar(folder / f"{source}.tar", members))
     home = folder / source
     home.mkdir(exist_ok=True)
-    for old in home.iterdir():
-        old.unlink()
+    for path in home.iterdir():
+        path.unlink()
     for name, number in rows:
         (home / name).write_bytes(str(number).encode())
     if source.startswith("folder"):
@@ -51,144 +54,167 @@ def write(folder, source, rows):
     return str(home / "table.csv")
 
 
-def path_of(source, name):
+def image_path(source, name):
+    """Return the path of an image in the folder of its source; images of a shard have the shard's."""
     return f"{source}.tar" if source.startswith("shard") else f"{source}/{name}"
 
 
-def add(index, sources):
-    filled = add_images(index, list_images(sources))
-    assert not filled.bad_samples.counts
-    return filled
+def add_sources(index, sources):
+    result = add_images(index, list_images(sources))
+    assert not result.bad_samples.counts
+    return result
 
 
 ROWS = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(1, 3)), min_size=1, max_size=4)
 SOURCES = ("shard1", "folder1", "folder2", "table1", "shard2")
 CHANGE = st.tuples(st.sampled_from(SOURCES), ROWS)
 FILL = st.lists(st.sampled_from(SOURCES), min_size=1, max_size=3, unique=True)
+# Each step: perhaps another content of a source, a fill from some sources, perhaps the removal of an item.
 STEPS = st.lists(st.tuples(st.none() | CHANGE, FILL, st.none() | st.integers(0, 5)), min_size=3, max_size=6)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_order_of_changes_is_what_a_dictionary_says(kind, monkeypatch):
+def test_any_order_of_changes_gives_the_items_of_a_dictionary(kind, monkeypatch):
     monkeypatch.setattr(add_items, "CHUNK_SIZE", 2)
 
     @limit_examples(15)
     @given(st.fixed_dictionaries(dict.fromkeys(SOURCES, ROWS)), STEPS)
-    def holds(sources, steps):
-        with TemporaryDirectory() as position, open_number_index(Path(position), kind) as index:
-            check(Path(position), index, sources, [one for step in steps for one in step if one is not None])
+    def check_examples(sources, steps):
+        operations = [operation for operation in chain.from_iterable(steps) if operation is not None]
+        with TemporaryDirectory() as home, open_number_index(Path(home), kind) as index:
+            check_against_dictionary(Path(home), index, sources, operations)
 
-    holds()
+    check_examples()
 
 
-def check(folder, index, sources, steps):
-    """An image is its name and number. `positions`: the paths at which it was when these were read last."""
-    positions, ids = defaultdict(set), {}
-    names = {source: write(folder, source, unique(source, rows)) for source, rows in sources.items()}
-    now = {source: unique(source, rows) for source, rows in sources.items()}
-    for step in steps:
-        if isinstance(step, tuple):
-            source, rows = step
-            now[source] = unique(source, rows)
-            write(folder, source, now[source])
+def check_against_dictionary(folder, index, sources, operations):
+    """Apply operations to an index and to a dictionary, and compare both after each.
+
+    The dictionary has for every image, which is its name and number, the paths at which it was when they were last
+    read.
+    """
+    rows_of = {source: drop_repeated_names(source, rows) for source, rows in sources.items()}
+    source_paths = {source: write_source(folder, source, rows) for source, rows in rows_of.items()}
+    paths_of, ids = defaultdict(set), {}
+    for operation in operations:
+        if isinstance(operation, tuple):  # a change of a source, which the index has not read yet
+            source, rows = operation
+            rows_of[source] = drop_repeated_names(source, rows)
+            write_source(folder, source, rows_of[source])
             continue
-        encoded = index.model.encoded
-        if isinstance(step, int):
+        num_encoded = index.model.encoded
+        new_images = set()
+        if isinstance(operation, int):  # a removal
             if ids:
-                gone = sorted(ids)[step % len(ids)]
-                assert index.collection("images").remove([ids[gone]]) == 1
-                del positions[gone], ids[gone]
-            new = set()
+                image = sorted(ids)[operation % len(ids)]
+                assert index.collection("images").remove([ids[image]]) == 1
+                del paths_of[image], ids[image]
         else:
-            add(index, [names[source] for source in step])
-            read = [(path_of(source, name), name, number) for source in step for name, number in now[source]]
-            for image in list(positions):
-                there = {path for path, name, _ in read if name == image[0]}
-                positions[image] -= there - {path for path, *own in read if tuple(own) == image}
-            for path, *image in read:
-                positions[tuple(image)].add(path)
-            positions = defaultdict(set, {image: paths for image, paths in positions.items() if paths})
-            new = positions.keys() - ids.keys()
-        found = list_items(index)
-        by_image = {(parse_locations(item)[0].name, item.digest): one for one, item in found.items()}
-        assert by_image.keys() == {(name, digest(number)) for name, number in positions}
-        assert len(found) == len(positions) == len(index.collection("images"))
-        again = {image: by_image[image[0], digest(image[1])] for image in positions}
-        assert all(again[image] == ids[image] for image in ids.keys() & positions.keys())
-        assert index.model.encoded - encoded == len(new)
-        ids = again
+            add_sources(index, [source_paths[source] for source in operation])
+            update_paths(paths_of, rows_of, operation)
+            new_images = paths_of.keys() - ids.keys()
+
+        # The items are the images of the dictionary; an image keeps its id, and is encoded once.
+        items = list_items(index)
+        ids_by_image = {(parse_locations(item)[0].name, item.digest): item_id for item_id, item in items.items()}
+        assert ids_by_image.keys() == {(name, compute_digest(number)) for name, number in paths_of}
+        assert len(items) == len(paths_of) == len(index.collection("images"))
+        new_ids = {(name, number): ids_by_image[name, compute_digest(number)] for name, number in paths_of}
+        assert all(new_ids[image] == ids[image] for image in ids.keys() & paths_of.keys())
+        assert index.model.encoded - num_encoded == len(new_images)
+        ids = new_ids
+
         originals = Originals([folder])
-        for (name, number), one in ids.items():
-            item = found[one]
-            assert {position.path for position in parse_locations(item)} == positions[name, number]
-            assert one.startswith(name) and np.allclose(
-                index.collection("images").get_embedding(one), make_number_vector(number), atol=1e-3
-            )
+        files = set()
+        for source, rows in rows_of.items():
+            if not source.startswith("shard"):
+                files.update((image_path(source, name), name, number) for name, number in rows)
+        for (name, number), item_id in ids.items():
+            item = items[item_id]
+            assert {location.path for location in parse_locations(item)} == paths_of[name, number]
+            assert item_id.startswith(name)
+            embedding = index.collection("images").get_embedding(item_id)
+            assert np.allclose(embedding, make_number_vector(number), atol=1e-3)  # it is stored in 16 bits
             content = originals.read(item)
             assert content in (None, str(number).encode())
-            files = {(path_of(source, name), name, number) for source, rows in now.items() for name, number in rows
-                     if not source.startswith("shard")}  # fmt: skip
-            if any((path, name, number) in files for path in positions[name, number]):
+            # An original is there as long as one of the files has its content.
+            if any((path, name, number) in files for path in paths_of[name, number]):
                 assert content is not None
 
 
-def unique(source, rows):
-    """Shards alone have names twice."""
+def update_paths(paths_of, rows_of, sources):
+    """Change the paths of images to those that are known after sources were read."""
+    read_rows = []
+    for source in sources:
+        read_rows += [(image_path(source, name), name, number) for name, number in rows_of[source]]
+    for image, paths in paths_of.items():
+        # An image has left a path that holds its name with another content.
+        paths_of_name = {path for path, name, _ in read_rows if name == image[0]}
+        paths -= paths_of_name - {path for path, name, number in read_rows if (name, number) == image}
+    for path, name, number in read_rows:
+        paths_of[name, number].add(path)
+    for image in [image for image, paths in paths_of.items() if not paths]:
+        del paths_of[image]
+
+
+def drop_repeated_names(source, rows):
+    """Return the rows that a source can hold: only a shard has several images of a name."""
     return rows if source.startswith("shard") else list(dict(rows).items())
 
 
-def counts(filled: FillResult):
-    return filled.num_added, filled.num_replaced, filled.num_refreshed, filled.num_unchanged
+def counts(result: FillResult):
+    return result.num_added, result.num_replaced, result.num_refreshed, result.num_unchanged
 
 
 def test_equal_names_in_two_sources_are_two_items(tmp_path):
-    first, second = (write(tmp_path, f"folder{n}", [("same.png", n), ("own.png", 7)]) for n in (1, 2))
+    first = write_source(tmp_path, "folder1", [("same.png", 1), ("own.png", 7)])
+    second = write_source(tmp_path, "folder2", [("same.png", 2), ("own.png", 7)])
     with open_number_index(tmp_path) as index:
-        assert counts(add(index, [first, second])) == (3, 0, 0, 1)  # own.png is the same in both
+        assert counts(add_sources(index, [first, second])) == (3, 0, 0, 1)  # own.png has the same content in both
         ids = {item_id: item.digest for item_id, item in list_items(index).items()}
-        assert counts(add(index, [second, first])) == (0, 0, 0, 4)
+        assert counts(add_sources(index, [second, first])) == (0, 0, 0, 4)
     (tmp_path / "apart").mkdir()
     with open_number_index(tmp_path / "apart") as index:
-        assert [counts(add(index, [source])) for source in (first, second)] == [(2, 0, 0, 0), (1, 0, 0, 1)]
+        assert [counts(add_sources(index, [source])) for source in (first, second)] == [(2, 0, 0, 0), (1, 0, 0, 1)]
         assert {item_id: item.digest for item_id, item in list_items(index).items()} == ids
 
 
-def test_a_name_that_looks_like_an_id_of_another_is_its_own(tmp_path):
-    other = f"same.png ({digest(2).hex()[:8]})"
-    sources = [
-        write(tmp_path, f"shard{n}", [row]) for n, row in enumerate([("same.png", 1), (other, 3), ("same.png", 2)])
-    ]
+def test_name_that_equals_the_id_of_another_image_is_distinct(tmp_path):
+    # The second image that is named same.png gets this id, unless it is the name of an image.
+    later_id = f"same.png ({compute_digest(2).hex()[:8]})"
+    rows = [("same.png", 1), (later_id, 3), ("same.png", 2)]
+    sources = [write_source(tmp_path, f"shard{n}", [row]) for n, row in enumerate(rows)]
     for order in (sources, sources[::-1]):
-        with TemporaryDirectory() as position, open_number_index(Path(position)) as index:
+        with TemporaryDirectory() as home, open_number_index(Path(home)) as index:
             for source in order:
-                add(index, [source])
+                add_sources(index, [source])
             for source in order:
-                assert counts(add(index, [source])) == (0, 0, 0, 1)
+                assert counts(add_sources(index, [source])) == (0, 0, 0, 1)
             assert len(list_items(index)) == 3
 
 
-def test_titles_and_prices_are_taken_over_without_encoding(tmp_path):
-    table = Path(write(tmp_path, "table1", [("a.png", 1), ("b.png", 2)]))
+def test_changed_fields_are_stored_without_encoding_again(tmp_path):
+    table = Path(write_source(tmp_path, "table1", [("a.png", 1), ("b.png", 2)]))
     folder = str(table.parent)
-    table.rename(tmp_path / "kept.csv")
+    table.rename(tmp_path / "kept.csv")  # at first, the folder has no table
 
-    def tabled(*rows):
+    def write_table(*rows):
         with table.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([["image", "caption", "price", "sku"], *rows])
 
     with open_number_index(tmp_path) as index:
-        add(index, [folder])
+        add_sources(index, [folder])
         assert list_items(index)["a.png"].fields == {"file": "a.png"}
-        tabled(("a.png", "red", 3, "00123"), ("b.png", "blue", 4, ""))
-        filled = add(index, [folder])
-        assert counts(filled) == (0, 0, 2, 0) and "2 refreshed" in str(filled)
+        write_table(("a.png", "red", 3, "00123"), ("b.png", "blue", 4, ""))
+        result = add_sources(index, [folder])
+        assert counts(result) == (0, 0, 2, 0) and "2 refreshed" in str(result)
         assert list_items(index)["a.png"].fields == {"caption": "red", "price": 3, "sku": "00123"}
-        tabled(("a.png", "red", 3, "00123"), ("b.png", "blue", 5, "00124"))
-        assert counts(add(index, [str(table)])) == (0, 0, 1, 1)
+        write_table(("a.png", "red", 3, "00123"), ("b.png", "blue", 5, "00124"))
+        assert counts(add_sources(index, [str(table)])) == (0, 0, 1, 1)
         assert list_items(index)["b.png"].fields == {"caption": "blue", "price": 5, "sku": "00124"}
         table.unlink()
-        assert counts(add(index, [folder])) == (0, 0, 0, 2)  # which knows no more than the files
+        assert counts(add_sources(index, [folder])) == (0, 0, 0, 2)  # files without a table leave the fields
         assert list_items(index)["b.png"].fields["price"] == 5
         assert index.model.encoded == 2
 
@@ -201,34 +227,35 @@ FILE_NAMES = (
 @limit_examples(20)
 @given(st.lists(FILE_NAMES.filter(lambda name: name[:1] != b"."), min_size=1, max_size=4, unique=True))
 def test_files_of_any_name_are_indexed_and_served(names):
-    with TemporaryDirectory() as position:
-        folder = Path(position, "folder1")
+    with TemporaryDirectory() as home:
+        folder = Path(home, "folder1")
         folder.mkdir()
         for number, name in enumerate(names):
             Path(folder, name.decode("utf-8", "surrogateescape")).write_bytes(str(number).encode())
-        with open_number_index(Path(position)) as index:
-            assert counts(add(index, [str(folder)])) == (len(names), 0, 0, 0)
-            assert counts(add(index, [str(folder)])) == (0, 0, 0, len(names))
-            found = list_items(index)
-            assert sorted(Originals([position]).read(item) for item in found.values()) == sorted(
-                str(number).encode() for number in range(len(names))
-            )
-            for one in chain(found, (item.fields["file"] for item in found.values())):
-                one.encode()
+        with open_number_index(Path(home)) as index:
+            assert counts(add_sources(index, [str(folder)])) == (len(names), 0, 0, 0)
+            assert counts(add_sources(index, [str(folder)])) == (0, 0, 0, len(names))
+            items = list_items(index)
+            contents = sorted(Originals([home]).read(item) for item in items.values())
+            assert contents == sorted(str(number).encode() for number in range(len(names)))
+            for item_id, item in items.items():
+                item_id.encode()  # raises an error unless it is Unicode
+                item.fields["file"].encode()
 
 
-@pytest.mark.parametrize(("name", "shown"), [("苹果.png".encode(), "苹果.png"), (b"caf\xe9.png", r"caf\xe9.png")])
-def test_names_are_readable_whatever_their_encoding(tmp_path, name, shown):
+@pytest.mark.parametrize(("name", "expected_id"), [("苹果.png".encode(), "苹果.png"), (b"caf\xe9.png", r"caf\xe9.png")])
+def test_ids_are_readable_in_any_encoding_of_the_name(tmp_path, name, expected_id):
     folder = tmp_path / "folder1"
     folder.mkdir()
     Path(folder, os.fsdecode(name)).write_bytes(b"1")
     with open_number_index(tmp_path) as index:
-        add(index, [str(folder)])
-        assert set(list_items(index)) == {shown} and Originals([tmp_path]).read(list_items(index)[shown]) == b"1"
+        add_sources(index, [str(folder)])
+        items = list_items(index)
+        assert set(items) == {expected_id} and Originals([tmp_path]).read(items[expected_id]) == b"1"
 
 
-def test_an_index_in_a_folder_of_any_name(tmp_path, monkeypatch, checkpoint, model, capsys):
-    """What a command prints, index.json and locations take names that are not UTF-8."""
+# Output of commands, index.json and locations have to hold names that are not UTF-8.
+def test_index_in_a_folder_whose_name_is_not_utf8_works(tmp_path, monkeypatch, checkpoint, model, capsys):
     home = tmp_path / "\udcb9\udcfb"
     home.mkdir()
     monkeypatch.chdir(home)
