@@ -1,4 +1,4 @@
-"""Balance of concepts against a list of words, by the rule that is worked out by hand here."""
+"""Balance of concepts by a list of words: weights that are computed by hand, and draws."""
 
 import numpy as np
 import pytest
@@ -19,12 +19,14 @@ def pairs(tmp_path):
     return write_pair_shard(tmp_path / "crawl.tar", rows)
 
 
-def test_weights_are_those_of_the_rule(tmp_path, pairs, curated):
+def test_weights_follow_the_rule(tmp_path, pairs, curated):
     text = f"balance: {{words: {{en: {tmp_path}/en.txt, zh: {tmp_path}/zh.txt}}, most: {{en: 2, zh: 2}}}}"
     rows = list(curated([pairs], text).values())
+    # A word of more than two captions keeps a pair with the probability 2 / captions; mats are in one caption only. A
+    # pair stays unless all of its words drop it. Zebra and category are no words of the list.
     cat, dog = 2 / 10, 2 / 3
-    both = 1 - (1 - cat) * (1 - dog)
-    expected = [*[cat] * 8, both, both, 1.0, 0.0, 0.0, 1.0, 1.0]
+    cat_and_dog = 1 - (1 - cat) * (1 - dog)
+    expected = [*[cat] * 8, cat_and_dog, cat_and_dog, 1.0, 0.0, 0.0, 1.0, 1.0]
     assert [row["weight"] for row in rows] == pytest.approx(expected)
     assert [row["reason"] for row in rows if not row["is_kept"]] == ["no concept"] * 2
 
@@ -32,22 +34,25 @@ def test_weights_are_those_of_the_rule(tmp_path, pairs, curated):
     assert [row["weight"] for row in rows] == pytest.approx([weight or 1.0 for weight in expected])
 
 
-def test_a_draw_is_made_once_with_its_seed(tmp_path, curated):
+def test_draw_depends_only_on_its_seed(tmp_path, curated):
     rows = [(encode_image(make_distinct_image(number % 40, 16)), f"cat number {number}") for number in range(400)]
     path = write_pair_shard(tmp_path / "many.tar", rows)
     (tmp_path / "en.txt").write_text("cat\n")
     text = f"balance: {{words: {{en: {tmp_path}/en.txt}}, most: {{en: 100}}, by: draw, seed: 1}}"
-    first, again = curated([path], text, "first"), curated([path], text, "again")
-    kept = [key for key, row in first.items() if row["is_kept"]]
-    assert kept == [key for key, row in again.items() if row["is_kept"]]
-    assert abs(len(kept) - 100) < 4 * np.sqrt(400 * 0.25 * 0.75)
-    assert {row["reason"] for row in first.values()} == {None, "balance of concepts"}
-    assert {row["weight"] for row in first.values()} == {0.0, 1.0}
-    other = curated([path], text.replace("seed: 1", "seed: 2"), "other")
-    assert kept != [key for key, row in other.items() if row["is_kept"]]
+
+    def list_kept(table):
+        return [key for key, row in table.items() if row["is_kept"]]
+
+    table = curated([path], text, "first")
+    keys = list_kept(table)
+    assert keys == list_kept(curated([path], text, "again"))
+    assert abs(len(keys) - 100) < 4 * np.sqrt(400 * 0.25 * 0.75)  # four deviations of the binomial distribution
+    assert {row["reason"] for row in table.values()} == {None, "balance of concepts"}
+    assert {row["weight"] for row in table.values()} == {0.0, 1.0}
+    assert keys != list_kept(curated([path], text.replace("seed: 1", "seed: 2"), "other"))
 
 
-def test_english_words_are_whole_and_chinese_ones_are_not(tmp_path):
+def test_english_words_match_whole_and_chinese_ones_anywhere(tmp_path):
     (tmp_path / "en.txt").write_text("cat\nice cream\nice\n")
     words = WordList(str(tmp_path / "en.txt"), 5, whole_words=True)
     assert sorted(words.find_words("Cats eat ICE CREAM, concatenated")) == [5, 6, 7]
@@ -58,14 +63,14 @@ def test_english_words_are_whole_and_chinese_ones_are_not(tmp_path):
     assert WordList(str(tmp_path / "index.noun"), 0, whole_words=True).words == ["ice cream", "cat"]
 
 
-def test_one_tail_share_gives_the_threshold():
-    """Words of 1, 2, 3, 4 and 90 captions: those of up to 3 have 6 % of the matches."""
+def test_tail_share_gives_the_threshold():
+    # Words of 1, 2, 3, 4 and 90 captions: the words of up to 3 captions have 6 % of the matches.
     assert _compute_threshold(np.array([90, 4, 0, 3, 2, 1]), 0.06) == 3
     assert _compute_threshold(np.array([90, 4, 0, 3, 2, 1]), 0.07) == 4
     assert _compute_threshold(np.zeros(3, np.int64), 0.06) == 1
 
 
-def test_words_that_are_not_there(tmp_path, pairs, curated):
+def test_missing_and_empty_word_lists_are_named(tmp_path, pairs, curated):
     with pytest.raises(FileNotFoundError, match="missing.txt"):
         curated([pairs], f"balance: {{words: {{en: {tmp_path}/missing.txt}}}}")
     (tmp_path / "empty.txt").write_text("\n")

@@ -1,4 +1,4 @@
-"""The page of a curation: everything that it should show, and text of strangers that is only text."""
+"""The page of a curation: its sections, and that captions with HTML are shown as text."""
 
 import re
 
@@ -9,7 +9,7 @@ from tests.support.image_formats import encode_image
 HOSTILE = '<script>alert("x")</script> a picture & <img src=x onerror=alert(1)>'
 
 
-def test_the_page_shows_what_went_and_captions_are_only_text(tmp_path, curated):
+def test_page_shows_reasons_and_escapes_captions(tmp_path, curated):
     rows = [
         (encode_image(make_distinct_image(number, 96)), f"a picture of something, number {number}")
         for number in range(8)
@@ -30,8 +30,8 @@ def test_the_page_shows_what_went_and_captions_are_only_text(tmp_path, curated):
     )
     text = (tmp_path / "curated" / page.FILE).read_text(encoding="utf-8")
     headings = "".join(re.findall(r"<h2>(.*?)</h2>", text))
-    for gone in ("markup: 1 by", "image of a benchmark: 1 by", "near-duplicate image: 3 by", "Words most cut"):
-        assert gone in headings
+    for heading in ("markup: 1 by", "image of a benchmark: 1 by", "near-duplicate image: 3 by", "Words most cut"):
+        assert heading in headings
     assert "12 left" in text and "7 left" in text and "threshold 32" in text
     assert text.count("nearest that stayed") == 2 and text.count("data:image/jpeg;base64,") > 10
     assert "&lt;script&gt;" in text

@@ -1,4 +1,4 @@
-"""The cheap rules, on captions and images whose faults are known."""
+"""Rules of captions and images, with examples of every fault, and the settings of steps."""
 
 import numpy as np
 import pytest
@@ -28,12 +28,17 @@ CAPTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("fault", "text"), [(fault, text) for fault, texts in CAPTIONS.items() for text in texts])
-def test_what_is_not_a_caption_is_found(fault, text):
+FAULTS_OF_CAPTIONS = []
+for fault, texts in CAPTIONS.items():
+    FAULTS_OF_CAPTIONS.extend((fault, text) for text in texts)
+
+
+@pytest.mark.parametrize(("fault", "text"), FAULTS_OF_CAPTIONS)
+def test_fault_of_a_caption_is_recognised(fault, text):
     assert fault_of(text) == fault
 
 
-def test_of_a_long_caption_only_the_beginning_is_looked_at():
+def test_only_the_start_of_a_long_caption_is_checked():
     assert fault_of("x " * 400 + "https://example.com") == "URL"
     assert fault_of("x " * 500_000 + "https://example.com") is None
 
@@ -45,11 +50,11 @@ def test_of_a_long_caption_only_the_beginning_is_looked_at():
     ("zh", "苹果 Apple 笔记本电脑"), ("other", "白い猫がソファに座っている"), ("other", "소파에 앉은 고양이"),
     ("other", "кошка на диване"), ("other", "Müllabfuhr"), ("other", "12345"), ("other", "một con mèo trắng"),
 ])  # fmt: skip
-def test_languages(language, text):
+def test_language_of_a_caption_is_recognised(language, text):
     assert detect_language(text) == language
 
 
-def test_every_pair_has_its_reason(tmp_path, curated):
+def test_every_dropped_pair_has_a_reason(tmp_path, curated):
     flat = np.full((64, 64, 3), 200, np.uint8)
     rows = [
         (encode_image(make_distinct_image(0)), "a red shoe on the table"),
@@ -69,8 +74,7 @@ def test_every_pair_has_its_reason(tmp_path, curated):
         [write_pair_shard(tmp_path / "crawl.tar", rows)],
         "text_rules: {images_of_a_caption: 1}\nimage_rules: {short_side: 32, aspect: 3}\nexact_duplicates: {}",
     )
-    found = {key[-2:]: (row["step"], row["reason"]) for key, row in table.items()}
-    assert list(found.values()) == [
+    assert [(row["step"], row["reason"]) for row in table.values()] == [
         ("exact_duplicates", "copy of an image"),
         ("text_rules", "file name"),
         ("text_rules", "other language"),
@@ -91,7 +95,7 @@ def test_every_pair_has_its_reason(tmp_path, curated):
 
 
 class EvenSides(Step):
-    """A step of a user's own: images with an odd side go."""
+    """Step of a user, which drops images with an odd side."""
 
     name, cost, columns = "even_sides", 2, {"odd": "bool"}
 
@@ -105,7 +109,7 @@ class EvenSides(Step):
         yield self.settings.reason, "odd"
 
 
-def test_a_step_of_ones_own_is_named_by_its_import_path(tmp_path, curated):
+def test_user_step_is_named_by_its_import_path(tmp_path, curated):
     rows = [(encode_image(make_distinct_image(size, size)), "a picture of something") for size in (64, 65)]
     text = "text_rules: {}\ntests.apps.curation.test_rules:EvenSides: {reason: one side isn't even}"
     table = list(curated([write_pair_shard(tmp_path / "crawl.tar", rows)], text).values())
@@ -118,19 +122,19 @@ def test_a_step_of_ones_own_is_named_by_its_import_path(tmp_path, curated):
     ("text_rule: {}", "text_rules"), ("text_rules: {wordz: 3}", "text_rules.words"), ("text_rules: null", "no step"),
     ("[a]", "the top level"), ("os:system: {}", "os:system"), ("ernie_vil2.apps.curation:Step: {}", "curation:Step"),
 ])  # fmt: skip
-def test_settings_that_cannot_be_used(steps, text, message):
+def test_invalid_settings_are_refused(steps, text, message):
     with pytest.raises(ConfigError, match=message):
         steps(text)
 
 
-def test_a_step_can_be_left_out_or_changed(steps):
-    made = steps(
-        "exact_duplicates: {}\ntext_rules: {words: 2}\nimage_rules: {}", "image_rules=null", "text_rules.words=4"
-    )
-    assert [step.name for step in made] == ["text_rules", "exact_duplicates"]
-    assert made[0].settings.words == 4
-    own = steps("text_rules: {}", "tests.apps.curation.test_rules:EvenSides.reason=uneven", "text_rules=null")
-    assert [(step.name, step.settings.reason) for step in own] == [("even_sides", "uneven")]
+def test_overrides_change_settings_and_remove_steps(steps):
+    rules = "exact_duplicates: {}\ntext_rules: {words: 2}\nimage_rules: {}"
+    text_rules, duplicates = steps(rules, "image_rules=null", "text_rules.words=4")
+    assert (text_rules.name, duplicates.name) == ("text_rules", "exact_duplicates")
+    assert text_rules.settings.words == 4
+    user_step = "tests.apps.curation.test_rules:EvenSides"
+    (even_sides,) = steps("text_rules: {}", f"{user_step}.reason=uneven", "text_rules=null")
+    assert (even_sides.name, even_sides.settings.reason) == ("even_sides", "uneven")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "curate").glob("*.yaml")), ids=lambda path: path.stem)
