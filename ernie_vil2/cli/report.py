@@ -82,14 +82,14 @@ def run(args: argparse.Namespace) -> int:
             facts["Scored after training"] = f"{Path(trained_model).name}, the best of its evaluations"
         facts |= describe_config(config) | describe_progress(config, records)
 
-        changes, verdicts, headline = _compare_before_and_after(args, folder, config)
+        changes, verdict_sentences, headline = _compare_before_and_after(args, folder, config)
         image_ids = set[str]()
         for summary in changes.values():
             image_ids.update(summary.image_ids)
         thumbnails |= _make_thumbnails(config, image_ids)
 
         evaluations = read_evaluations(folder / RESULTS)
-        runs.append(ReportedRun(name, config, facts, records, evaluations, changes, verdicts, headline))
+        runs.append(ReportedRun(name, config, facts, records, evaluations, changes, verdict_sentences, headline))
         if args.data:
             card_lists += _make_cards(args, checkpoint, config, [name] if len(folders) > 1 else [], licences)
 

@@ -239,7 +239,7 @@ class Evaluation:
             "protocol": protocol.name,
             "definition": protocol.definition,
             "tie_rule": TIE_RULES[protocol.ties],
-            "differences": self.notes,
+            "notes": self.notes,
             "benchmark": {
                 "name": benchmark.name,
                 "images": len(benchmark.images),

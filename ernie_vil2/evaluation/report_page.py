@@ -110,8 +110,8 @@ class ChangeSummary:
         num_won: number of queries that are answered only after training.
         num_lost: number of queries that are answered only before training.
         num_missed: number of queries that are never answered.
-        largest_gains: the won queries that came from the highest ranks.
-        largest_losses: the lost queries that fell to the highest ranks.
+        largest_gains: the won queries whose right answer ranked worst before training.
+        largest_losses: the lost queries whose right answer ranks worst after training.
     """
 
     num_kept: int
@@ -173,7 +173,8 @@ def _summarise(changes: Sequence[RankChange]) -> ChangeSummary:
 def read_outcomes(path: Path) -> dict[str, Outcomes]:
     """Read the outcomes of an evaluation's queries, by language, from its file of ranks.
 
-    The queries of one image form a cluster: the image itself, and the texts whose best right answer it is.
+    Queries about the same image form a cluster, which intervals draw together. These are the image query, and every
+    text query that ranks this image best among its right answers.
 
     Raises:
         OSError: the file cannot be read.
@@ -189,16 +190,18 @@ def read_outcomes(path: Path) -> dict[str, Outcomes]:
             image_ids.append(query.image_id)
 
         figures = compute_recalls(directions, np.array(ranks))
-        distinct_directions, groups = np.unique(directions, return_inverse=True)
+        distinct_directions, direction_numbers = np.unique(directions, return_inverse=True)
         _, clusters = np.unique(image_ids, return_inverse=True)
         outcomes[language] = Outcomes(
             query_ids=query_ids,
             figures=figures,
-            # The mean over the directions is a figure only if there are several.
+            # "mR" is the mean over the directions, so it exists only if there are several. Otherwise the one direction
+            # has its own, such as "image_to_text/mR".
             main_figure="mR" if "mR" in figures else f"{distinct_directions[0]}/mR",
             clusters=clusters,
             ranks=np.array(ranks),
-            groups=dict.fromkeys(figures, groups),
+            # Each figure is averaged within each direction first, so that all directions count equally.
+            groups=dict.fromkeys(figures, direction_numbers),
         )
     return outcomes
 
@@ -210,8 +213,8 @@ def compare_rank_files(paths: Mapping[str, Path]) -> Comparison | None:
         paths: files of ranks by the name of the result.
 
     Returns:
-        The comparison in the languages that all results have. None, with a warning, if a file cannot be read or is
-        about other queries; None without one if the results share no language.
+        The comparison in the languages that all results have. None if they share no language, or, after a warning, if
+        a file cannot be read or has other queries.
     """
     try:
         outcomes = {name: read_outcomes(path) for name, path in paths.items()}
@@ -227,7 +230,7 @@ def compare_rank_files(paths: Mapping[str, Path]) -> Comparison | None:
         if comparison.verdicts:
             return comparison
     except (OSError, ValueError) as error:
-        print(f"warning: {error}; how sure the difference is cannot be computed", file=sys.stderr)
+        print(f"warning: {error}; the results are not compared, and have no intervals", file=sys.stderr)
     return None
 
 
@@ -236,10 +239,10 @@ class TrainedQueries:
     """Test queries of one result whose text is also a caption of the training data.
 
     Attributes:
-        ids: ids of these queries, as in `Outcomes.query_ids`. An image counts if the text that was its best right
-            answer before training is trained on.
+        ids: ids of these queries, as in `Outcomes.query_ids`. An image query is included if the training data have the
+            text that it ranked best among its right answers before training.
         num_texts: number of test texts.
-        num_trained: number of test texts that are trained on.
+        num_trained: number of test texts that the training data have, too.
     """
 
     ids: frozenset[str]
@@ -248,7 +251,7 @@ class TrainedQueries:
 
 
 def find_trained_queries(path: Path, trained_texts: Collection[str]) -> dict[str, TrainedQueries]:
-    """Find the queries of a file of ranks whose text is trained on, by language.
+    """Find the queries of a file of ranks whose text is also in the training data, by language.
 
     Args:
         path: file of the ranks before training.
@@ -267,7 +270,7 @@ def find_trained_queries(path: Path, trained_texts: Collection[str]) -> dict[str
 
         query_ids = set()
         for query in queries:
-            # An image has several texts; the one that it ranked best stands for them.
+            # An image has several right texts; the one that it ranked best stands for them.
             text_id = query.id if query.direction.startswith("text") else query.best_positive_id
             if text_id in trained_ids:
                 query_ids.add(f"{query.direction} {query.id}")
@@ -285,21 +288,22 @@ def make_headline(
     Args:
         comparison: results before and after training, on the user's own data.
         other_changes: change in mean recall on other benchmarks, by the name of the benchmark.
-        trained_queries: by result, the queries whose text is also trained on; None: unknown.
+        trained_queries: by language, the queries whose text is also in the training data; None: unknown.
     """
     verdicts = comparison.verdicts
-    level_clauses, gain_clauses = [], []
+    value_clauses, gain_clauses = [], []
     for verdict in verdicts:
-        outcomes = comparison.outcomes[verdict.model][verdict.result]
-        level = comparison.estimates[verdict.result, verdict.model, verdict.figure].mean
+        language = verdict.result  # results are called by their language here
+        outcomes = comparison.outcomes[verdict.model][language]
+        value_after = comparison.estimates[language, verdict.model, verdict.figure].mean
         images = pluralize(len(np.unique(outcomes.clusters)), "test image")
-        in_language = f" in {verdict.result}" if len(verdicts) > 1 else ""
+        in_language = f" in {language}" if len(verdicts) > 1 else ""
         figure = f"{describe_figure(verdict.figure)} on your {images}{in_language}"
-        level_clauses.append(f"{figure} is {level:.1f} ({_format_change(verdict.difference)})")
-        if trained_queries and verdict.result in trained_queries:
-            gain_clauses.append(_describe_gains(comparison, verdict, trained_queries[verdict.result], in_language))
+        value_clauses.append(f"{figure} is {value_after:.1f} ({_format_change(verdict.difference)})")
+        if trained_queries and language in trained_queries:
+            gain_clauses.append(_describe_gains(comparison, verdict, trained_queries[language], in_language))
 
-    clauses = [f"After fine-tuning, {' and '.join(level_clauses)}", *gain_clauses]
+    clauses = [f"After fine-tuning, {' and '.join(value_clauses)}", *gain_clauses]
     for name, change in (other_changes or {}).items():
         if not round(change, 1):
             clauses.append(f"on {name} it stayed as it was")
@@ -318,16 +322,16 @@ def _format_change(change: Interval) -> str:
 
 
 def _describe_gains(comparison: Comparison, verdict: Verdict, trained: TrainedQueries, in_language: str) -> str:
-    """Say how many test texts are also trained on, and what their queries and the other queries gain."""
+    """Return a clause: how many test texts the training data have, and the gain with and without these texts."""
     texts = f"{pluralize(trained.num_texts, 'test text')}{in_language}"
     if not trained.num_trained:
         return f"none of the {texts} is trained on"
     if trained.num_trained == trained.num_texts:
-        return f"all of the {texts} are trained on, too, so that it shows nothing of other texts"
+        return f"all of the {texts} are trained on, too, so the gain says nothing about new texts"
 
     outcomes_before = comparison.outcomes[verdict.baseline][verdict.result]
     outcomes_after = comparison.outcomes[verdict.model][verdict.result]
-    # The gain of texts that are trained on may be memorised; that of the other texts is not.
+    # The model may have memorised the texts that it was trained on, but not the others, so each has its own gain.
     gains = []
     for query_ids in (trained.ids, set(outcomes_before.query_ids) - trained.ids):
         selected_before, selected_after = outcomes_before.select(query_ids), outcomes_after.select(query_ids)
@@ -351,7 +355,7 @@ class ReportedRun:
         records: records of its `log.jsonl`.
         evaluations: records of its results, from `read_evaluations`.
         changes: queries won and lost by training, from `read_changes`.
-        verdicts: sentences on results before and after training, from `Comparison.sentences`.
+        verdict_sentences: sentences on results before and after training, from `Comparison.sentences`.
         headline: what training changed, from `make_headline`.
     """
 
@@ -361,7 +365,7 @@ class ReportedRun:
     records: Sequence[Mapping]
     evaluations: Sequence[Mapping]
     changes: Mapping[str, ChangeSummary] = field(default_factory=dict)
-    verdicts: Sequence[str] = ()
+    verdict_sentences: Sequence[str] = ()
     headline: str = ""
 
 
@@ -389,7 +393,7 @@ def _check_record(record: Mapping[str, Any]) -> None:
     make_recall_table(record["table"])  # raises if it cannot be shown
     texts = [*record["data"], *record["paths"]]
     for result in record["results"].values():
-        texts += [result["protocol"], result["definition"], result["tie_rule"], *result["differences"]]
+        texts += [result["protocol"], result["definition"], result["tie_rule"], *result["notes"]]
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"{text!r} is not a text")
@@ -412,14 +416,14 @@ def write_run_report(
         runs: one run, or several to be compared, whose names differ.
         queries: cards of queries by heading, made by `CardMaker`.
         facts: facts at the top of the page; those of a single run come before them.
-        thumbnails: small JPEG or PNG files of the images that won and lost queries are about, by image id.
+        thumbnails: small JPEG or PNG files by image id, for the images that the won and lost queries are about.
     """
     is_comparison = len(runs) > 1
-    changes, verdicts, headlines, definitions = [], [], [], {}
+    changes, verdict_sentences, headlines, definitions = [], [], [], {}
     for run in runs:
         prefix = f"{run.name}: " if is_comparison else ""
         changes += [(f"{prefix}{name}", summary) for name, summary in run.changes.items()]
-        verdicts += [f"{prefix}{sentence}" for sentence in run.verdicts]
+        verdict_sentences += [f"{prefix}{sentence}" for sentence in run.verdict_sentences]
         if run.headline:
             headlines.append(run.headline)
         for record in run.evaluations:
@@ -442,7 +446,7 @@ def write_run_report(
         headlines=headlines or _summarise_recalls(runs),
         comparison=comparison,
         tables=make_result_tables(runs),
-        verdicts=verdicts,
+        verdicts=verdict_sentences,
         changes=changes,
         thumbnails=thumbnails or {},
         training=charts,
@@ -530,29 +534,32 @@ def _compare_trained_runs(scored_runs: Sequence[tuple[ReportedRun, Mapping]]) ->
 
 
 def _collect_notes(scored_runs: Sequence[tuple[ReportedRun, Mapping]]) -> list[str]:
-    """Return the notes below a table: deviations from the protocol, tie rules, and sources of published results."""
-    deviations, tie_rules = [], []
+    """Return the notes below a table: on the data, on ties, and on the sources of published results."""
+    data_notes, tie_rules = [], []
     models_by_source: dict[str, dict[str, None]] = defaultdict(dict)
     for _, record in scored_runs:
         for result in record["results"].values():
-            deviations += result["differences"]
+            data_notes += result["notes"]
             tie_rules.append(describe_recalls(result["tie_rule"]))
         for row in record.get("published", []):
             source = "; ".join(filter(None, [row["source"], row["note"]]))
             models_by_source[source][row["model"]] = None
     sources = [f"published, {', '.join(models)}: {source}" for source, models in models_by_source.items()]
-    return list(dict.fromkeys([*deviations, *tie_rules, *sources]))  # each note once
+    return list(dict.fromkeys([*data_notes, *tie_rules, *sources]))  # each note once
 
 
 def _compare_runs(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[str]]]:
-    """Yield names and values, one for each run, of the runs' facts and of the settings in which they differ."""
+    """Yield the rows of the table that compares runs: a name, and the value of each run.
+
+    There is a row for each fact, and one for each setting in which the runs differ.
+    """
     fact_names: dict[str, None] = {}
     for run in runs:
         fact_names |= dict.fromkeys(run.facts)
     for name in fact_names:
         yield name, [run.facts.get(name, "–") for run in runs]
     for key, values in differences(*(run.config.model_dump() for run in runs)):
-        # Every run has its own folder, which says nothing of how it was trained.
+        # Every run has its own folder, which says nothing about how it was trained.
         if key == "Training.output":
             continue
         cells = []
