@@ -69,7 +69,7 @@ def decode_file(path: Path) -> None:
     """Decode every value of a Parquet file and discard it; duckdb.Error if a value cannot be decoded."""
     with duckdb.connect() as database:
         rows = database.execute(f"select * from read_parquet(?, {READ_OPTIONS})", [str(path)])  # noqa: S608  -- no text of the data is in it
-        for _ in rows.to_arrow_reader(BATCH) or ():
+        for _ in rows.to_arrow_reader(BATCH) or ():  # DuckDB declares the reader as optional
             pass
 
 
@@ -187,6 +187,7 @@ class Joins:
             reason: reason for the table and the page.
             query: SQL with two columns: the sample, and the sample that stays in its place, or null.
         """
+        # #1 and #2 are the columns of the query, whatever their names.
         self.database.execute(
             "insert into removals select chosen.sample, ?, ?, chosen.nearest from "  # noqa: S608  -- no text of the data is in it
             f"(select #1 as sample, #2 as nearest from ({query})) chosen anti join removals using (sample)",

@@ -89,7 +89,8 @@ class Peers:
 
         # Mismatched pairs: each image with the texts of the peers that lie 1, 2, ... further on.
         neighbourhoods = self._find_neighbourhoods(pairs)
-        shifts = range(1, min(NUM_MISMATCHES, len(pairs.images) - 1) + 1) or [0]  # a single peer has only its own text
+        num_shifts = min(NUM_MISMATCHES, len(pairs.images) - 1)
+        shifts = range(1, num_shifts + 1) if num_shifts else range(1)  # a single peer has only its own text
         fit_blocks, agreement_blocks = [], []
         for shift in shifts:
             shift_fits, shift_agreements = self._compute_terms(pairs, neighbourhoods, shift)

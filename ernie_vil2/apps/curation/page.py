@@ -254,7 +254,7 @@ def _make_sheets(joins: Joins, cards: _CardMaker, curation: Curation) -> list[Sh
                 nearest, note = most_similar.get(sample), "nearest that stayed"
             twin = None if nearest is None else cards.make_card(nearest, note)
             pairs.append((cards.make_card(sample), twin))
-        sheets.append(Sheet(*removal, pairs))
+        sheets.append(Sheet(removal.step, removal.reason, removal.num_pairs, pairs))
     return sheets
 
 

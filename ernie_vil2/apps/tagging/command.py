@@ -115,7 +115,7 @@ def add_computation_options(way: argparse.ArgumentParser) -> None:
 
 def make_file_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
     """Return the tagger of `tag file`, and options of `extract_tags`."""
-    from ernie_vil2.apps.tagging.sources import FileTagger
+    from ernie_vil2.apps.tagging.taggers import FileTagger
 
     # No images are decoded, so a larger batch costs no memory, and makes fewer lines in the journal.
     return FileTagger(args.tags), {"id_field": args.tags_id, "batch_size": 1024}
@@ -124,7 +124,7 @@ def make_file_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
 def make_detector_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any]]:
     """Return the tagger of `tag detector`, and options of `extract_tags`."""
     from ernie_vil2.apps.tagging.detector import Detector, DetectorTagger, Phrases
-    from ernie_vil2.apps.tagging.sources import read_name_lists, read_names
+    from ernie_vil2.apps.tagging.taggers import read_name_lists, read_names
 
     attributes = read_name_lists(args.attributes)
     # All languages have as many names; Phrases checks that.
@@ -141,7 +141,7 @@ def make_lexicon_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any
     """Return the tagger of `tag lexicon`, and options of `extract_tags`."""
     import paddle
 
-    from ernie_vil2.apps.tagging.sources import LexiconTagger, read_name_lists
+    from ernie_vil2.apps.tagging.taggers import LexiconTagger, read_name_lists
 
     # Small files come first, so that a mistake in them shows before the model is loaded.
     words, templates = read_name_lists(args.words), read_name_lists(args.templates)

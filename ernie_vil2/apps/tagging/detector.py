@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from ernie_vil2.apps.tagging.extract import Tagger
-from ernie_vil2.apps.tagging.sources import clean_tags
+from ernie_vil2.apps.tagging.taggers import clean_tags
 from ernie_vil2.config import read_yaml
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample, Reason, Sample
@@ -26,12 +26,11 @@ CONFIG = "infer_cfg.yml"
 # Paddle 3 exports .json, Paddle 2 .pdmodel, and PaddleDetection names them `model` or `inference`. The first existing
 # one is loaded.
 PROGRAMS = ("model.json", "inference.json", "model.pdmodel", "inference.pdmodel")
-INPUTS = ("image", "im_shape", "scale_factor")  # in the order of the fields of DetectorInput
 GPU_POOL_MB = 256  # first size of Paddle's memory pool on the GPU, which grows as needed
 
 
 class DetectorInput(NamedTuple):
-    """Input of the detector for an image.
+    """Inputs of the detector for an image, by their names in the program.
 
     image: `[H, W, 3]` RGB, and `[3, H, W]` after the step `Permute`; uint8 until a step makes it float32.
     im_shape: `[height, width]` float32, size of the resized image without padding.
@@ -219,11 +218,10 @@ class Detector:
         self._num_attributes = attributes
         self._predictor = _create_predictor(program, weights, device)
         self._input_names = self._predictor.get_input_names()
-        unknown_inputs = set(self._input_names) - set(INPUTS)
+        unknown_inputs = set(self._input_names) - set(DetectorInput._fields)
         if unknown_inputs:
-            raise ValueError(
-                f"{folder}: the detector needs {', '.join(sorted(unknown_inputs))}; known inputs: {', '.join(INPUTS)}"
-            )
+            unknown, known = ", ".join(sorted(unknown_inputs)), ", ".join(DetectorInput._fields)
+            raise ValueError(f"{folder}: the detector needs {unknown}; known inputs: {known}")
         num_needed = 3 if attributes else 2
         output_names = self._predictor.get_output_names()
         if len(output_names) < num_needed:
@@ -250,14 +248,15 @@ class Detector:
             rows_by_shape.setdefault(image.image.shape, []).append(row)
         detections: dict[int, Detections] = {}
         for rows in rows_by_shape.values():
-            detections |= zip(rows, self._detect([images[row] for row in rows]), strict=True)
+            group = self._detect([images[row] for row in rows])
+            detections.update(zip(rows, group, strict=True))
         return [detections[row] for row in range(len(images))]
 
     def _detect(self, images: Sequence[DetectorInput]) -> list[Detections]:
         """Return the objects in images of the same size."""
-        for name, values in zip(INPUTS, zip(*images, strict=True), strict=True):
-            if name in self._input_names:
-                self._predictor.get_input_handle(name).copy_from_cpu(np.stack(values))
+        for name in self._input_names:
+            values = np.stack([getattr(image, name) for image in images])
+            self._predictor.get_input_handle(name).copy_from_cpu(values)
         self._predictor.run()
         outputs = [self._predictor.get_output_handle(name).copy_to_cpu() for name in self._output_names]
         objects, counts = outputs[0], outputs[1].reshape(-1)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.apps.tagging.sources import clean_list, clean_tag
+from ernie_vil2.apps.tagging.taggers import clean_list, clean_tag
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.tags import TagsFile
 from tests.support.limits import limit_examples

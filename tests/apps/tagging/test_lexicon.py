@@ -8,7 +8,7 @@ import pytest
 import sklearn
 
 import ernie_vil2
-from ernie_vil2.apps.tagging.sources import LexiconTagger
+from ernie_vil2.apps.tagging.taggers import LexiconTagger
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.data.tags import TagsFile
 from tests.support.checkpoints import write_untrained_checkpoint

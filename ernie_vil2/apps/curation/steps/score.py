@@ -87,6 +87,7 @@ class Embedder:
         image and caption in each language.
         """
         measures = job.locate_measures(shard)
+        # As in the joins, a condition on a measure that is null removes no pair.
         rules = "".join(f" and not coalesce({condition}, false)" for condition in _rule_conditions(job))
         with name_damaged_files([job.describe_file(shard)]):
             columns = f"row, id % {len(self.models)} as fold"
