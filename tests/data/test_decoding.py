@@ -57,11 +57,11 @@ def test_both_decoders_give_pillows_pixels_at_every_scale(image, options, monkey
 
 @pytest.mark.parametrize(("shrink", "factor"), [(0.2, 1), (1.99, 1), (2, 2), (3.9, 2), (4, 4), (50, 8)])
 def test_jpeg_is_decoded_at_the_scale_of_the_caller(decoder, shrink, factor):
-    whole = make_smooth_image(80, 104)
-    image = EncodedImage(encode_image(Image.fromarray(whole), quality=95, subsampling=0), "a")
+    pixels = make_smooth_image(80, 104)
+    image = EncodedImage(encode_image(Image.fromarray(pixels), quality=95, subsampling=0), "a")
     assert (image.height, image.width) == (80, 104)
     # A pixel of the smaller image is about the mean of a block of the whole one.
-    block_means = whole.reshape(80 // factor, factor, 104 // factor, factor, 3).mean(axis=(1, 3))
+    block_means = pixels.reshape(80 // factor, factor, 104 // factor, factor, 3).mean(axis=(1, 3))
     assert np.abs(image.decode(shrink) - block_means).mean() < 3
 
 

@@ -72,13 +72,13 @@ def test_any_text_becomes_at_most_max_length_ids(name):
     uncut_tokenizer = open_tokenizer(FOLDERS[name], 4000, rules)  # longer than any of the texts
     texts = ODD_TEXTS + [row["text"] for row in OPEN_CLIP[:20]]
     for text in texts:
-        ids, whole = tokenizer.encode(text), uncut_tokenizer.encode(text)
+        ids, uncut_ids = tokenizer.encode(text), uncut_tokenizer.encode(text)
         assert 1 <= len(ids) <= 9 and max(ids) < tokenizer.vocab_size
-        assert tokenizer.cuts(text) == (len(whole) > 9)
+        assert tokenizer.cuts(text) == (len(uncut_ids) > 9)
         if tokenizer.cuts(text):
-            assert ids[-1] == whole[-1] and ids[:8] == whole[:8]  # the end mark stays
+            assert ids[-1] == uncut_ids[-1] and ids[:8] == uncut_ids[:8]  # the end mark stays
         else:
-            assert ids == whole
+            assert ids == uncut_ids
     if tokenizer.to_full_length:
         assert tokenizer(["", "a cat"]).shape[1] == 9
 

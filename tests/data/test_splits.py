@@ -58,16 +58,16 @@ def test_no_image_and_no_group_is_in_two_parts(first, second, seed):
         return
     assert sorted(np.concatenate(list(rows_by_part.values())).tolist()) == list(range(len(rows)))
     part_of_image, part_of_sku = {}, {}
-    for part, rows_of_part in rows_by_part.items():
+    for part_name, rows_of_part in rows_by_part.items():
         selected = select_rows(source, rows_of_part)
         assert len(selected) == len(rows_of_part)
         for number, row in enumerate(rows_of_part.tolist()):
             if rows[row] is None:  # unreadable rows are all in train
-                assert part == "train"
+                assert part_name == "train"
                 continue
             image, sku, _ = rows[row]
-            assert selected[number].image == image and part_of_image.setdefault(image, part) == part
-            assert sku is None or part_of_sku.setdefault(sku, part) == part
+            assert selected[number].image == image and part_of_image.setdefault(image, part_name) == part_name
+            assert sku is None or part_of_sku.setdefault(sku, part_name) == part_name
 
 
 def test_parts_have_their_shares_in_every_stratum():
@@ -76,12 +76,12 @@ def test_parts_have_their_shares_in_every_stratum():
     rows_by_part = division.assign_rows(make_source(rows))
     for category in "ab":
         total = sum(row[2] == category for row in rows)
-        for part, share in PARTS.items():
-            count = sum(rows[row][2] == category for row in rows_by_part[part].tolist())
+        for part_name, share in PARTS.items():
+            count = sum(rows[row][2] == category for row in rows_by_part[part_name].tolist())
             assert abs(count - share * total) <= 2
     in_two_shards = division.assign_rows(make_source(rows[:500], rows[500:]))
     with_another_seed = Division(PARTS, stratify_by="category", seed=1).assign_rows(make_source(rows))
-    assert all((in_two_shards[part] == rows_by_part[part]).all() for part in PARTS)
+    assert all((in_two_shards[part_name] == rows_by_part[part_name]).all() for part_name in PARTS)
     assert set(with_another_seed["test"].tolist()) != set(rows_by_part["test"].tolist())
 
 
@@ -91,9 +91,9 @@ def test_only_frequent_captions_are_in_two_parts(numbers, seed):
     rows = [(b"%d" % row, None, None, f"标题{number}", f"Title {number // 2}") for row, number in enumerate(numbers)]
     rows_by_part = Division({"train": 0.6, "test": 0.4}, seed=seed).assign_rows(make_source(rows))
     captions = {"train": [], "test": []}
-    for part, rows_of_part in rows_by_part.items():
+    for part_name, rows_of_part in rows_by_part.items():
         for row in rows_of_part:
-            captions[part] += rows[row][3:]
+            captions[part_name] += rows[row][3:]
     counts = Counter(captions["train"] + captions["test"])
     for caption in set(captions["train"]) & set(captions["test"]):
         assert 20 * counts[caption] > len(rows)  # frequent: in more than a twentieth of the rows
@@ -105,8 +105,8 @@ def test_captions_equal_but_for_case_and_spaces_stay_together(capsys):
         caption = "A red cup" if row % 2 == 0 else " a  Red cup "
         rows.append((b"%d" % row, None, None, f"{caption} {row // 4}"))  # four rows have the same one
     rows_by_part = Division(PARTS).assign_rows(make_source(rows))
-    for part, rows_of_part in rows_by_part.items():
-        assert len(rows_of_part) / len(rows) == pytest.approx(PARTS[part], abs=0.02)
+    for part_name, rows_of_part in rows_by_part.items():
+        assert len(rows_of_part) / len(rows) == pytest.approx(PARTS[part_name], abs=0.02)
         assert set(np.bincount(rows_of_part // 4)) <= {0, 4}
     assert not capsys.readouterr().err
 
@@ -115,20 +115,20 @@ def test_captions_equal_but_for_case_and_spaces_stay_together(capsys):
 def test_caption_of_more_than_a_twentieth_may_be_divided(capsys, count, is_divided):
     rows = [(b"%d" % row, None, None, "cup" if row < count else f"{row // 2}") for row in range(400)]
     rows_by_part = Division({"train": 0.5, "test": 0.5}).assign_rows(make_source(rows))
-    parts_with_cups = [part for part, rows_of_part in rows_by_part.items() if (rows_of_part < count).any()]
+    parts_with_cups = [part_name for part_name, rows_of_part in rows_by_part.items() if (rows_of_part < count).any()]
     assert (len(parts_with_cups) == 2) == is_divided
     assert ('"cup"' in capsys.readouterr().err) == is_divided
-    for part, rows_of_part in rows_by_part.items():
+    for part_name, rows_of_part in rows_by_part.items():
         # The rows 2 n and 2 n + 1 with another caption stay together.
         pairs = set(rows_of_part[rows_of_part >= 22].tolist())
-        assert {row ^ 1 for row in pairs} == pairs, part
+        assert {row ^ 1 for row in pairs} == pairs, part_name
 
 
 def test_captions_that_chain_all_samples_are_divided(capsys):
     # Every sample shares one caption with its predecessor and another one with its successor.
     rows = [(b"%d" % row, row // 2, None, f"标题{row // 2}", f"title {(row + 1) // 2}") for row in range(200)]
     rows_by_part = Division(PARTS, "sku").assign_rows(make_source(rows))
-    shares = {part: len(rows_of_part) / 200 for part, rows_of_part in rows_by_part.items()}
+    shares = {part_name: len(rows_of_part) / 200 for part_name, rows_of_part in rows_by_part.items()}
     assert shares == pytest.approx(PARTS, abs=0.02)
     assert "captions" in capsys.readouterr().err
 
@@ -164,8 +164,8 @@ def test_error_names_why_a_source_cannot_be_divided(monkeypatch, arguments, culp
 def test_samples_without_a_group_are_counted_once(capsys):
     source = make_source([(b"%d" % n, None if n % 4 == 0 else n // 2, None) for n in range(40)])
     division = Division(PARTS, "sku")
-    for part in PARTS:
-        Part(division, part).select(source)
+    for part_name in PARTS:
+        Part(division, part_name).select(source)
     assert capsys.readouterr().err.count("10 of 40 samples have no sku") == 1
 
 
@@ -196,8 +196,8 @@ def test_holdout_divides_training_and_scored_data(table):
     config = load_config(None, settings)
     stream = SampleStream(config)
     images_of_parts = [{stream[position][1].image_name for position in range(stream.num_samples)}]
-    for part, scored in (("val", config.Data.validation), ("test", config.Data.tested)):
-        (benchmark,) = open_benchmarks(DataSpec.from_scored(config, scored, part)).values()
+    for part_name, scored in (("val", config.Data.validation), ("test", config.Data.tested)):
+        (benchmark,) = open_benchmarks(DataSpec.from_scored(config, scored, part_name)).values()
         images_of_parts.append({image.id for image in benchmark.images})
     assert sum(map(len, images_of_parts)) == 60 == len(set().union(*images_of_parts))
     assert {len(images) % 4 for images in images_of_parts} == {0}  # whole groups of four
@@ -210,20 +210,20 @@ def test_samples_are_grouped_by_the_header_of_the_table(table, tmp_path, header,
     config = load_config(None, [f"Data.train=[{table}]", "Training.global_batch=8", "Data.val=[{split: val}]",
                                 f"Data.holdout={{val: 0.2, test: 0.2, group_by: {header}}}"])  # fmt: skip
     numbers_by_part = {}
-    for part in PARTS:
+    for part_name in PARTS:
         source = open_sources([str(table)])
-        numbers_by_part[part] = read_numbers(holdout_part(config.Data.holdout, part).select(source))
+        numbers_by_part[part_name] = read_numbers(holdout_part(config.Data.holdout, part_name).select(source))
     output = str(tmp_path / "parts")
     command = [str(table), "--output", output, "--parts", "0.6", "0.2", "0.2", "--group-by", header]
     assert cli.run("prepare", command) == 0
-    assert numbers_by_part == {part: read_numbers(open_sources([output], split=part)) for part in PARTS}
+    assert numbers_by_part == {part_name: read_numbers(open_sources([output], split=part_name)) for part_name in PARTS}
     assert sum(map(len, numbers_by_part.values())) == 60
-    for part, numbers in numbers_by_part.items():
+    for part_name, numbers in numbers_by_part.items():
         whole_groups = set()
         for number in numbers:
             first = number // group_size * group_size
             whole_groups.update(range(first, first + group_size))
-        assert numbers == whole_groups, part
+        assert numbers == whole_groups, part_name
 
 
 @pytest.mark.parametrize("shares", ["{val: 0.6, test: 0.4}", "{val: -0.1}"])

@@ -153,13 +153,13 @@ def test_check_counts_shared_names_and_captions_of_lines(tmp_path):
 def test_damaged_shards_of_a_finished_output_are_written_again(rows, tmp_path):
     out, settings = tmp_path / "out", Settings(drop_duplicates=True, **SMALL)
     prepare(rows, out, settings)
-    whole = read_files(out)
+    expected = read_files(out)
     times = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
     (out / "00001.tar").write_bytes(b"damaged")
     (out / "00002.tar").unlink()
     (out / ".00003.tar.1.partial").write_bytes(b"written by a killed run")
     prepare(rows, out, settings, processes=2)
-    assert read_files(out) == whole and not list(out.glob(".*.partial"))
+    assert read_files(out) == expected and not list(out.glob(".*.partial"))
     rewritten = {path.name for path, old_time in times.items() if path.stat().st_mtime_ns != old_time}
     assert rewritten == {"00001.tar", "00002.tar"}
 
@@ -262,7 +262,7 @@ def test_killed_run_resumes_and_writes_the_same_bytes(tmp_path):
         members += [(f"{number}.png", image), (f"{number}.txt", b"x")]
     options = [write_tar(tmp_path / "a.tar", members), "--short-side", 128, "--samples-per-shard", 4, "--output"]
     assert call("prepare", *options, tmp_path / "whole").returncode == 0
-    whole, killed = read_files(tmp_path / "whole"), tmp_path / "killed"
+    expected, killed = read_files(tmp_path / "whole"), tmp_path / "killed"
     command = list(map(str, [sys.executable, ROOT / "tools/prepare.py", *options, killed, "--processes", 2]))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = start_process(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -271,6 +271,6 @@ def test_killed_run_resumes_and_writes_the_same_bytes(tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and not (killed / "index.json").exists()
     for path in killed.glob("*.tar"):
-        assert path.read_bytes() == whole[path.name]
+        assert path.read_bytes() == expected[path.name]
     assert call("prepare", *options, killed).returncode == 0
-    assert read_files(killed) == whole and len(whole) == 15 + 2
+    assert read_files(killed) == expected and len(expected) == 15 + 2

@@ -200,26 +200,26 @@ def large_file(tmp_path):
 
 @pytest.mark.parametrize("position", [0, EXCERPT_BYTES - 1, LENGTH // 2, LENGTH // 2 + EXCERPT_BYTES - 1, LENGTH - 1])
 def test_changed_byte_of_an_excerpt_changes_the_fingerprint(large_file, position):
-    before, content = fingerprint([large_file]), bytearray(large_file.read_bytes())
+    old_fingerprint, content = fingerprint([large_file]), bytearray(large_file.read_bytes())
     content[position] ^= 1
     large_file.write_bytes(content)
-    assert len(before) == 16 and fingerprint([large_file]) != before
+    assert len(old_fingerprint) == 16 and fingerprint([large_file]) != old_fingerprint
 
 
 def test_fingerprint_depends_on_the_size_and_not_on_the_name(tmp_path):
     (tmp_path / "a.tar").write_bytes(bytes(LENGTH))
-    before = fingerprint([tmp_path / "a.tar"])
-    assert fingerprint([(tmp_path / "a.tar").rename(tmp_path / "b.tar")]) == before
+    old_fingerprint = fingerprint([tmp_path / "a.tar"])
+    assert fingerprint([(tmp_path / "a.tar").rename(tmp_path / "b.tar")]) == old_fingerprint
     (tmp_path / "b.tar").write_bytes(bytes(LENGTH + 1))
-    assert fingerprint([tmp_path / "b.tar"]) != before
+    assert fingerprint([tmp_path / "b.tar"]) != old_fingerprint
 
 
 @pytest.mark.parametrize(("name", "content"), [("2.txt", b"B"), ("3.txt", b"bb"), ("4.txt", b"b")])
 def test_fingerprint_of_a_folder_changes_with_its_files(tmp_path, name, content):
     for number in (1, 2, 3):
         (tmp_path / f"{number}.txt").write_bytes(b"b")
-    before = fingerprint([tmp_path])
+    old_fingerprint = fingerprint([tmp_path])
     (tmp_path / ".hidden").write_bytes(b"written by a file manager")
-    assert fingerprint([tmp_path]) == before
+    assert fingerprint([tmp_path]) == old_fingerprint
     (tmp_path / name).write_bytes(content)
-    assert fingerprint([tmp_path]) != before
+    assert fingerprint([tmp_path]) != old_fingerprint

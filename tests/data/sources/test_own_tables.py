@@ -138,7 +138,7 @@ def test_error_on_a_column_of_addresses_names_img2dataset(shop, header, columns)
 
 @pytest.fixture
 def table(shop):
-    """A table in a folder next to the images."""
+    """Return the path of a table in a folder next to the images."""
     (shop / "tables").mkdir()
     return shop / "tables" / "train.csv"
 

@@ -148,8 +148,8 @@ def test_invalid_size_of_the_cache_is_refused(monkeypatch, value):
 def test_partial_file_of_a_killed_process_is_removed(cache):
     file = RemoteFile(store("e.bin", b"12"))
     file.open().close()
-    (whole,) = list_cached(cache)
-    whole.unlink()
-    (cache / f".{whole.name}.999.partial").write_bytes(b"1")
+    (cached_file,) = list_cached(cache)
+    cached_file.unlink()
+    (cache / f".{cached_file.name}.999.partial").write_bytes(b"1")
     file.open().close()
-    assert list_cached(cache) == [whole]
+    assert list_cached(cache) == [cached_file]

@@ -67,11 +67,11 @@ def test_samples_of_a_truncated_shard_are_read_up_to_its_end(tmp_path):
     members = []
     for number in range(3):
         members += [(f"{number}.png", IMAGE), (f"{number}.txt", b"x")]
-    whole = write_tar(tmp_path / "whole.tar", members).read_bytes()
+    shard = write_tar(tmp_path / "whole.tar", members).read_bytes()
     sample_size = 1024 + -(-len(IMAGE) // 512) * 512 + 512  # two headers, and the contents in blocks of 512 bytes
     # A larger file has the end mark; tar only adds padding after it.
     for size in [*range(600, 3 * sample_size + 511, 768), 3 * sample_size + 511]:
-        (tmp_path / "cut.tar").write_bytes(whole[:size])
+        (tmp_path / "cut.tar").write_bytes(shard[:size])
         samples = read_all(TarSource(tmp_path / "cut.tar"))
         problems = [sample.rpartition(": ")[2] for sample in samples if isinstance(sample, str)]
         assert len(samples) - len(problems) >= size // sample_size and problems.count("cut shard") == 1

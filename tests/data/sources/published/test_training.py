@@ -68,10 +68,10 @@ def test_validation_uses_the_val_split_if_there_is_one(tmp_path):
 
 def test_validation_is_in_languages_of_run_and_captions(tmp_path, shapes):
     write_files(tmp_path, COCO_CN_FILES)
-    both = "Views.languages={zh: 1.0, en: 1.0}"
+    two_languages = "Views.languages={zh: 1.0, en: 1.0}"
     for val, languages, expected in (
-        (tmp_path, both, ["zh, en"]),  # a published benchmark names no language: scored once
-        (shapes["val"], both, ["zh", "en"]),
+        (tmp_path, two_languages, ["zh, en"]),  # a published benchmark names no language: scored once
+        (shapes["val"], two_languages, ["zh", "en"]),
         (shapes["val"], "Views.languages={en: 1.0}", ["en"]),
         (shapes["val"], "Views={languages: {fr: 1.0}, prompts: {fr: ''}, separators: {fr: ', '}}", ["en", "zh"]),
     ):
