@@ -1,3 +1,5 @@
+"""Preprocessing of images for evaluation, compared with the official geometry, PaddleNLP and OpenCV."""
+
 import io
 
 import cv2
@@ -17,25 +19,25 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 KINDS = ["ernie_vil2", "official", "paddlenlp"]
 
 
-def preprocessing(kind, size=24):
+def make_preprocessing(kind, size=24):
     return Preprocessing(kind, size, MEAN, STD)
 
 
 @pytest.fixture(scope="module")
 def processor():
-    """PaddleNLP's own, up to the crop: its pixels as uint8 `[S, S, 3]`."""
+    """Return PaddleNLP's processor without its normalisation; it gives pixels as uint8 `[S, S, 3]`."""
     from paddlenlp.transformers import ErnieViLImageProcessor
 
-    own = ErnieViLImageProcessor(size=24, crop_size=24, do_rescale=False, do_normalize=False)
-    return lambda image: own(image)["pixel_values"][0].transpose(1, 2, 0)
+    paddlenlp_processor = ErnieViLImageProcessor(size=24, crop_size=24, do_rescale=False, do_normalize=False)
+    return lambda image: paddlenlp_processor(image)["pixel_values"][0].transpose(1, 2, 0)
 
 
-def test_the_configuration_decides():
+def test_preprocessing_follows_the_configuration():
     config = make_image_config(image_size=32, preprocessing="paddlenlp", mean=list(MEAN), std=list(STD))
-    assert Preprocessing.from_config(config) == preprocessing("paddlenlp", 32)
-    plain = Preprocessing.from_config(make_image_config())
-    assert (plain.kind, plain.size, plain.mean) == ("ernie_vil2", 224, (0.485, 0.456, 0.406))
-    assert plain.background == (255, 255, 255)
+    assert Preprocessing.from_config(config) == make_preprocessing("paddlenlp", 32)
+    default = Preprocessing.from_config(make_image_config())
+    assert (default.kind, default.size, default.mean) == ("ernie_vil2", 224, (0.485, 0.456, 0.406))
+    assert default.background == (255, 255, 255)
     assert Preprocessing.from_config(make_image_config(background=[1, 2, 3])).background == (1, 2, 3)
 
 
@@ -45,29 +47,31 @@ def test_the_configuration_decides():
         (300, 400, (299, 224), 0, 38),  # int(224 / 300 * 400) + 1 = 299; ceil(75 / 2) = 38
         (500, 333, (224, 337), 57, 0),  # int(224 / 333 * 500) + 1 = 337; ceil(113 / 2) = 57
         (448, 448, (225, 224), 0, 1),  # a square becomes wider
-        (224, 301, (301, 224), 0, 39),  # the short side is 224 already: no resize
+        (224, 301, (301, 224), 0, 39),  # the short side is 224 already, so that nothing is resized
     ],
 )
-def test_official_geometry_by_hand(height, width, resized, top, left):
+def test_official_geometry_equals_its_computation_by_hand(height, width, resized, top, left):
     image = make_smooth_image(height, width)
-    expected = image if (width, height) == resized else cv2.resize(image, resized, interpolation=cv2.INTER_LINEAR)
-    view = preprocessing("official", 224).view(image)
+    expected = image
+    if (width, height) != resized:
+        expected = cv2.resize(image, resized, interpolation=cv2.INTER_LINEAR)
+    view = make_preprocessing("official", 224).view(image)
     np.testing.assert_array_equal(view, expected[top : top + 224, left : left + 224])
 
 
 @pytest.mark.thorough
 @limit_examples(30)
 @given(height=st.integers(4, 90), width=st.integers(4, 90))
-def test_pixels_are_those_of_paddlenlp(processor, height, width):
-    # Its processor takes 1 or 3 rows for channels; such images are left out here.
+def test_pixels_equal_paddlenlps(processor, height, width):
+    # PaddleNLP takes 1 or 3 rows for channels: no such images.
     image = make_smooth_image(height, width)
-    np.testing.assert_array_equal(preprocessing("paddlenlp").view(image), processor(Image.fromarray(image)))
+    np.testing.assert_array_equal(make_preprocessing("paddlenlp").view(image), processor(Image.fromarray(image)))
 
 
 @limit_examples(30)
 @given(height=st.integers(1, 200), width=st.integers(1, 200), kind=st.sampled_from(KINDS))
-def test_any_image_becomes_a_view_of_the_input_size(height, width, kind):
-    view = preprocessing(kind)(make_smooth_image(height, width), "a")
+def test_view_of_any_image_has_the_input_size(height, width, kind):
+    view = make_preprocessing(kind)(make_smooth_image(height, width), "a")
     assert view.shape == (24, 24, 3) and view.dtype == np.uint8
     if kind == "ernie_vil2":
         np.testing.assert_array_equal(view, make_evaluation_view(make_smooth_image(height, width), 24))
@@ -87,45 +91,46 @@ MODES = {
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_every_kind_of_file_is_read_as_the_reference_reads_it(name, processor):
+def test_files_of_every_mode_are_read_as_the_references_do(name, processor):
     data = encode_image(MODES[name])
-    np.testing.assert_array_equal(preprocessing("paddlenlp")(data, "a"), processor(Image.open(io.BytesIO(data))))
+    np.testing.assert_array_equal(make_preprocessing("paddlenlp")(data, "a"), processor(Image.open(io.BytesIO(data))))
     # The official code decodes with OpenCV: transparency and all but the upper 8 bits are dropped.
     opencv = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    np.testing.assert_array_equal(preprocessing("official").decode(data, "a"), opencv)
-    if name != "16 bits":  # which Pillow cuts off at 255
-        np.testing.assert_array_equal(preprocessing("paddlenlp").decode(data, "a"), opencv)
+    np.testing.assert_array_equal(make_preprocessing("official").decode(data, "a"), opencv)
+    if name != "16 bits":  # which Pillow clips at 255
+        np.testing.assert_array_equal(make_preprocessing("paddlenlp").decode(data, "a"), opencv)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
-def test_own_kind_puts_transparent_pixels_on_the_background(mode):
-    """A file, and what Pillow reads of it, as Pillow composes both."""
-    whole = Image.fromarray(make_smooth_image(40, 60, 4))
-    image = whole.quantize(32) if mode == "P" else whole.convert(mode)
+def test_ernie_vil2_shows_the_background_of_transparent_pixels(mode):
+    rgba = Image.fromarray(make_smooth_image(40, 60, 4))
+    image = rgba.quantize(32) if mode == "P" else rgba.convert(mode)
+    sources = [image]
+    if mode != "PA":  # which PNG cannot hold
+        sources += [encode_image(image), Image.open(io.BytesIO(encode_image(image)))]
     for colour in ((255, 255, 255), (9, 200, 30)):
-        own = Preprocessing("ernie_vil2", 24, MEAN, STD, colour)
-        below = Image.new("RGBA", image.size, (*colour, 255))
-        expected = np.asarray(Image.alpha_composite(below, image.convert("RGBA")).convert("RGB")).astype(int)
-        sources = [image] if mode == "PA" else [image, encode_image(image), Image.open(io.BytesIO(encode_image(image)))]
+        background = Image.new("RGBA", image.size, (*colour, 255))
+        expected = np.asarray(Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")).astype(int)
+        preprocessing = Preprocessing("ernie_vil2", 24, MEAN, STD, colour)
         for source in sources:
-            assert np.abs(own.decode(source, "a") - expected).max() <= 1
+            assert np.abs(preprocessing.decode(source, "a") - expected).max() <= 1
 
 
-def test_cmyk_is_read(processor):
+def test_cmyk_is_decoded_like_the_references(processor):
     data = encode_image(COLOUR.convert("CMYK"), "JPEG")
-    np.testing.assert_array_equal(preprocessing("paddlenlp")(data, "a"), processor(Image.open(io.BytesIO(data))))
-    assert np.abs(preprocessing("official").decode(data, "a").astype(int) - make_smooth_image(40, 60)).mean() < 12
+    np.testing.assert_array_equal(make_preprocessing("paddlenlp")(data, "a"), processor(Image.open(io.BytesIO(data))))
+    assert np.abs(make_preprocessing("official").decode(data, "a").astype(int) - make_smooth_image(40, 60)).mean() < 12
 
 
-def test_the_exif_orientation_counts_for_opencv_alone(processor):
+def test_only_opencv_applies_the_orientation_of_exif(processor):
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by a quarter
+    exif[0x0112] = 6  # orientation: turned by a quarter
     data = encode_image(COLOUR, "JPEG", exif=exif, quality=100)
-    assert preprocessing("official").decode(data, "a").shape == (60, 40, 3)
-    assert preprocessing("paddlenlp").decode(data, "a").shape == (40, 60, 3)
-    for kind in KINDS:  # a Pillow image is seen as its file is
-        view = preprocessing(kind)(Image.open(io.BytesIO(data)), "a")
-        np.testing.assert_allclose(view.astype(int), preprocessing(kind)(data, "a"), atol=2)
+    assert make_preprocessing("official").decode(data, "a").shape == (60, 40, 3)
+    assert make_preprocessing("paddlenlp").decode(data, "a").shape == (40, 60, 3)
+    for kind in KINDS:  # an image of Pillow gives the view of its file
+        view = make_preprocessing(kind)(Image.open(io.BytesIO(data)), "a")
+        np.testing.assert_allclose(view.astype(int), make_preprocessing(kind)(data, "a"), atol=2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,6 +144,6 @@ def test_the_exif_orientation_counts_for_opencv_alone(processor):
     ],
     ids=range(4),
 )
-def test_what_is_not_an_image_is_named(kind, data, reason):
+def test_error_names_what_is_not_an_image(kind, data, reason):
     with pytest.raises(BadSample, match=f"cat.png.*: {reason}"):
-        preprocessing(kind)(data, "cat.png")
+        make_preprocessing(kind)(data, "cat.png")
