@@ -37,10 +37,10 @@ def rated_folder(tmp_path, monkeypatch):
     for _ in range(120):
         caption, image = rng.integers(5, IMAGES * TEXTS_PER_IMAGE), rng.integers(3, IMAGES)
         tables["sits"].append((make_caption_id(caption), make_image_id(image), draw_rating(rng)))
-        left, right = rng.choice(IMAGES * TEXTS_PER_IMAGE, 2, replace=False)
-        tables["sts"].append((make_caption_id(left), make_caption_id(right), draw_rating(rng)))
-        left, right = rng.choice(IMAGES, 2, replace=False)
-        tables["sis"].append((make_image_id(left), make_image_id(right), draw_rating(rng)))
+        first, second = rng.choice(IMAGES * TEXTS_PER_IMAGE, 2, replace=False)
+        tables["sts"].append((make_caption_id(first), make_caption_id(second), draw_rating(rng)))
+        first, second = rng.choice(IMAGES, 2, replace=False)
+        tables["sis"].append((make_image_id(first), make_image_id(second), draw_rating(rng)))
     for kind, rows in tables.items():
         # The published numbers of ratings, which the scorer checks.
         monkeypatch.setitem(cxc.NUM_RATINGS, (kind, "test"), len(rows))

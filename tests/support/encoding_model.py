@@ -64,8 +64,8 @@ def make_benchmark(images, texts, name="small"):
     """
     benchmark_images = []
     for key, value in images.items():
-        read = value if callable(value) else lambda value=value: value
-        benchmark_images.append(BenchmarkImage(key, read))
+        read_file = value if callable(value) else lambda value=value: value
+        benchmark_images.append(BenchmarkImage(key, read_file))
     benchmark_texts = [BenchmarkText(f"t{number}", text) for number, text in enumerate(texts)]
     diagonal = np.arange(min(len(images), len(texts)))
     pairs = np.stack([diagonal, diagonal], 1)

@@ -1,12 +1,14 @@
 """Losses and gradients of a training step on statements with labels."""
 
+from itertools import product
+
 import numpy as np
 import paddle
 
 from tests.support.steps import ROWS, VIT, make_config
 from tests.support.trainings import build_seeded_task
 
-CASES = [(task, head) for task in ("entailment", "nlvr2") for head in ("concatenation", "interaction")]
+CASES = list(product(("entailment", "nlvr2"), ("concatenation", "interaction")))
 # Relative errors: rounding in float32 and float64 adds up over the layers of two towers and a head.
 TOLERANCES = {"float32": 1e-5, "float64": 1e-10}
 

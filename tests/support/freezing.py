@@ -101,14 +101,14 @@ def compute_gradients(case, unfreeze=False, rows=ROWS_OF_ALL_RANKS):
         prepare_norms(task.model, ranks, case.config.Training)
         task.model.train()
         task.prepare(parallel, None)
-        before = {name: norm._mean.numpy() for name, norm in norms.items()}
+        initial_means = {name: norm._mean.numpy() for name, norm in norms.items()}
         if case.task == "multi_view":
             views = steps.make_batch("float64", rows)
         else:
             views = entailment_steps.make_batch(case.task, "float64", rows)
         results = compute_step(task._step, views)
         for name, norm in norms.items():
-            is_unchanged = np.array_equal(norm._mean.numpy(), before[name])
+            is_unchanged = np.array_equal(norm._mean.numpy(), initial_means[name])
             is_frozen = {f"{name}.weight", f"{name}.bias"} <= frozen.keys()
             assert is_unchanged == is_frozen, (case, name)
         return results, set(frozen)

@@ -4,32 +4,34 @@ import numpy as np
 import paddle
 
 
-def compute_info_nce(rows, columns, scale, offset, same, duplicates):
+def compute_info_nce(rows, columns, scale, offset, is_duplicate, duplicates):
     """Return the loss of every row, and the gradients of their sum with respect to rows, columns and scale.
 
     With p the softmax over the columns that count and t uniform over the positives, the loss of a row is
     log(sum exp(s)) - t.s, so its gradient with respect to the logits s is p - t.
     """
-    return compute_weighted_info_nce(rows, columns, scale, offset, same, duplicates, np.ones(len(rows)))
+    return compute_weighted_info_nce(rows, columns, scale, offset, is_duplicate, duplicates, np.ones(len(rows)))
 
 
 def compute_scale_gradient(rows, columns, scale, block=256):
     """Return the gradient with respect to the scale for distinct samples, in blocks: not all logits need to fit."""
-    same = np.eye(len(columns), dtype=bool)
+    is_duplicate = np.eye(len(columns), dtype=bool)
     gradient = 0
     for start in range(0, len(rows), block):
         end = start + block
-        *_, block_gradient = compute_info_nce(rows[start:end], columns, scale, start, same[start:end], "ignored")
+        *_, block_gradient = compute_info_nce(
+            rows[start:end], columns, scale, start, is_duplicate[start:end], "ignored"
+        )
         gradient += block_gradient
     return gradient
 
 
-def compute_weighted_info_nce(rows, columns, scale, offset, same, duplicates, weights):
+def compute_weighted_info_nce(rows, columns, scale, offset, is_duplicate, duplicates, weights):
     """Return what `compute_info_nce` does, with gradients of the weighted sum of the losses; weights are `[B]`."""
     cosines = rows @ columns.T
     diagonal = np.eye(len(columns), dtype=bool)[offset : offset + len(rows)]  # [B, N], the pairs of the samples
-    in_softmax = ~same | diagonal if duplicates == "masked" else np.ones_like(diagonal)
-    positives = same | diagonal if duplicates == "positives" else diagonal
+    in_softmax = ~is_duplicate | diagonal if duplicates == "masked" else np.ones_like(diagonal)
+    positives = is_duplicate | diagonal if duplicates == "positives" else diagonal
     logits = scale * cosines
     # Relative to the logit of the pair, and without it in the sum, so that small losses keep their digits.
     exponents = logits - logits[diagonal][:, None]
@@ -48,15 +50,15 @@ def compute_weighted_info_nce(rows, columns, scale, offset, same, duplicates, we
     return losses, scale * grad_logits @ columns, scale * grad_logits.T @ rows, (grad_logits * cosines).sum()
 
 
-def compute_sigmoid_loss(rows, columns, scale, bias, offset, same, duplicates, weights):
+def compute_sigmoid_loss(rows, columns, scale, bias, offset, is_duplicate, duplicates, weights):
     """Return SigLIP's loss of every row, and the gradients of their weighted sum in rows, columns, scale and bias.
 
     With z = 1 for a positive and -1 for a negative, an entry costs -log sigmoid(z * (scale * cosine + bias)).
     """
     cosines = rows @ columns.T
     diagonal = np.eye(len(columns), dtype=bool)[offset : offset + len(rows)]
-    positives = diagonal | same if duplicates == "positives" else diagonal
-    in_sum = ~same | diagonal if duplicates == "masked" else np.ones_like(diagonal)
+    positives = diagonal | is_duplicate if duplicates == "positives" else diagonal
+    in_sum = ~is_duplicate | diagonal if duplicates == "masked" else np.ones_like(diagonal)
     z = np.where(positives, 1.0, -1.0)
     exponents = -z * (scale * cosines + bias)
     losses = np.logaddexp(0, exponents) * in_sum

@@ -1,4 +1,4 @@
-"""Losses and gradients of one step of tiny towers, and how far two of them are apart."""
+"""Losses and gradients of a training step of tiny towers, and the errors between two of them."""
 
 from contextlib import contextmanager
 
@@ -9,10 +9,11 @@ from ernie_vil2.config import load_config
 from ernie_vil2.losses import build_loss, get_initial_bias
 from ernie_vil2.models import build_dual_encoder
 
+# Relative errors of two orders of the same operations: rounding of each precision, with room for a few layers.
 TOLERANCES = [("float32", 1e-6), ("float64", 1e-10)]
 ROWS = 10
 RANK_ROWS = (np.array([0, 1, 2, 4]), np.arange(5, ROWS))
-"""Rows of two ranks; the first has lost one to a bad sample."""
+"""Rows of two ranks; row 3 of the first one is a bad sample."""
 VIT = "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 2, heads: 2, drop_path: 0.4}"
 SIGMOID = ["Loss.kind=sigmoid", "Loss.bias=-2", "Loss.tile=3"]
 WIDTHS = ["Loss.widths=[4, 16, 32]", "Loss.tile=3"]
@@ -20,16 +21,16 @@ WIDTHS = ["Loss.widths=[4, 16, 32]", "Loss.tile=3"]
 
 @contextmanager
 def use_default_dtype(dtype):
-    before = paddle.get_default_dtype()
+    previous_dtype = paddle.get_default_dtype()
     paddle.set_default_dtype(dtype)
     try:
         yield
     finally:
-        paddle.set_default_dtype(before)
+        paddle.set_default_dtype(previous_dtype)
 
 
 def make_config(*changes):
-    """Return a configuration of a step of two small towers with dropout."""
+    """Return a configuration of two small towers with dropout."""
     text = "{name: ernie, width: 32, depth: 2, heads: 2, max_positions: 8, dropout: 0.3, attention_dropout: 0.3}"
     return load_config(
         None,
@@ -39,7 +40,7 @@ def make_config(*changes):
 
 
 def list_loss_settings(run):
-    """Return the settings of the loss that the name of a run on two ranks ends with."""
+    """Return the settings of the loss, with which the name of a run on two ranks ends."""
     if run.endswith("Sigmoid"):
         return SIGMOID
     if run.endswith("Widths"):
@@ -59,7 +60,7 @@ def make_batch(dtype="float32", rows=range(ROWS)):
     rng = np.random.default_rng(0)
     rows = np.array(rows)
     texts = rng.integers(1, 50, size=[ROWS, 8])
-    texts[:, 5:] *= rng.integers(0, 2, size=[ROWS, 1])  # some are shorter
+    texts[:, 5:] *= rng.integers(0, 2, size=[ROWS, 1])  # some texts are shorter: 0 is padding
     images = rng.normal(size=[2, ROWS, 3, 32, 32]).astype(dtype)
     views = {name: paddle.to_tensor(view[rows]) for name, view in zip(("image_1", "image_2"), images, strict=True)}
     views |= {name: paddle.to_tensor(texts[rows]) for name in ("text_1", "text_2")}
@@ -67,7 +68,7 @@ def make_batch(dtype="float32", rows=range(ROWS)):
 
 
 def compute_step(step, rows, number=3):
-    """Return the losses of a step, and the gradients of the parameters, which are cleared."""
+    """Return the losses of a step, and the gradients of the parameters, which are then cleared."""
     total, pairs = step.forward(*rows, number)
     step.backward()
     return to_numbers(total, pairs), take_gradients(step.model)
@@ -81,23 +82,32 @@ def take_gradients(model):
     """Return the gradients of the parameters by name, in float64, and clear them."""
     gradients = {}
     for name, parameter in model.named_parameters():
-        if parameter.grad is not None:  # the means and variances of some batch norms are parameters
+        if parameter.grad is not None:  # means and variances of some batch norms are parameters without gradients
             gradients[name] = parameter.grad.numpy().astype("float64")
             parameter.clear_gradient(set_to_zero=False)
     return gradients
 
 
-def measure_errors(found, expected):
-    """Return the largest relative error of the losses, and of a parameter's gradient by its norm."""
-    assert found[1].keys() == expected[1].keys() and found[0].keys() == expected[0].keys()
-    losses = max(abs(found[0][name] / value - 1) for name, value in expected[0].items())
-    # A bias before a softmax or a batch norm has no gradient but rounding: measured by the largest norm.
-    largest = max(map(np.linalg.norm, expected[1].values()))
-    differences = [
-        np.linalg.norm(found[1][name] - value) / max(np.linalg.norm(value), 1e-3 * largest)
-        for name, value in expected[1].items()
-    ]
-    return losses, max(differences)
+def measure_errors(actual, expected):
+    """Return the largest relative error of the losses, and of the gradients of the parameters by their norm.
+
+    Args:
+        actual: (losses by name, gradients by name), as `compute_step` returns them.
+        expected: the same.
+    """
+    actual_losses, actual_gradients = actual
+    expected_losses, expected_gradients = expected
+    assert actual_gradients.keys() == expected_gradients.keys() and actual_losses.keys() == expected_losses.keys()
+    loss_errors = [abs(actual_losses[name] / value - 1) for name, value in expected_losses.items()]
+
+    # The gradient of a bias before a softmax or a batch norm is only rounding, and so is its relative error: a small
+    # gradient is therefore divided by a thousandth of the largest norm.
+    largest_norm = max(map(np.linalg.norm, expected_gradients.values()))
+    gradient_errors = []
+    for name, value in expected_gradients.items():
+        difference = np.linalg.norm(actual_gradients[name] - value)
+        gradient_errors.append(difference / max(np.linalg.norm(value), 1e-3 * largest_norm))
+    return max(loss_errors), max(gradient_errors)
 
 
 def make_keys_on_device(dropout, step, views, positions):

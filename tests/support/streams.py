@@ -1,4 +1,4 @@
-"""Streams of small shards whose samples are their numbers."""
+"""Streams of small shards whose samples are named by their numbers."""
 
 from ernie_vil2.config import load_config
 from ernie_vil2.data.stream import SampleStream

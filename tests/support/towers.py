@@ -1,4 +1,4 @@
-"""Configurations of small towers, and towers that only tests have."""
+"""Configurations of small towers, helpers for their arrays, and a tower that only tests have."""
 
 import numpy as np
 import paddle
@@ -13,12 +13,12 @@ TEXT = {"name": "ernie", "width": 64, "depth": 2, "heads": 2, "max_positions": 2
 
 
 def make_image_config(**fields):
-    """The configuration of the kind of tower that `name` means, by default ViT-B/16."""
+    """Return the configuration of an image tower; default of `name`: ViT-B/16."""
     return ImageTowerConfig.read(fields)
 
 
 def make_text_config(**fields):
-    """Likewise, by default ernie-base."""
+    """Return the configuration of a text tower; default of `name`: ernie-base."""
     return TextTowerConfig.read(fields)
 
 
@@ -41,7 +41,7 @@ def assert_same_bits(arrays, expected):
 
 
 def randomize(model, seed=0):
-    """Set weights of every kind far from their initial values, so that no part can be left out unseen."""
+    """Set all weights far from their initial values, so that a forgotten weight changes the features."""
     rng = np.random.default_rng(seed)
     for name, value in model.state_dict().items():
         centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
@@ -50,14 +50,17 @@ def randomize(model, seed=0):
 
 
 class Cropping(nn.Layer):
-    """Two blocks of a convolution whose output is cropped before it is normalised, as EfficientNet's are, and of a
-    linear layer over the channels of every pixel: both see lazy views."""
+    """Image tower whose blocks crop the output of a convolution before the norm, as EfficientNet's do.
+
+    A linear layer over the channels of every pixel follows. The inputs of norm and linear layer are views that Paddle
+    has not copied yet.
+    """
 
     def __init__(self, config):
         super().__init__()
         self.width = config.width
         self.stem = nn.Conv2D(3, 6, 3, stride=2, padding=1)
-        self.blocks = nn.LayerList([_Cropped(6, 9), _Cropped(9, self.width)])
+        self.blocks = nn.LayerList([CroppingBlock(6, 9), CroppingBlock(9, self.width)])
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         x = self.stem(images)
@@ -66,7 +69,7 @@ class Cropping(nn.Layer):
         return x.mean(axis=[2, 3])
 
 
-class _Cropped(nn.Layer):
+class CroppingBlock(nn.Layer):
     def __init__(self, inputs, outputs):
         super().__init__()
         self.conv = nn.Conv2D(inputs, outputs, 2, stride=2, padding=1)

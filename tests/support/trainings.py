@@ -1,4 +1,4 @@
-"""Trainings of a tiny model on coloured shapes, in this process and as commands, and what they leave."""
+"""Trainings of a tiny model on coloured shapes, in this process and as commands, and the files that they write."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ from tests.support.processes import start_process
 
 PAIRS = ("image_image", "text_text", "image_text", "text_image")
 REPVGG = "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
-# Has the words of the shapes, and a seventh of the tokens of the packaged one.
+# It has the words of the shapes, and a seventh of the tokens of the packaged vocabulary.
 VOCABULARY = ROOT / "demo_data" / "vocabulary.txt"
 
 
@@ -68,7 +68,7 @@ def resolve_like_folder(name, *changes):
 
 
 def build_seeded_task(config, initialize=True):
-    """Return the task of a configuration with its model, the same one each time."""
+    """Return the task of a configuration with its model, whose weights are the same each time."""
     paddle.seed(0)
     task = build_task(config)
     task.build(initialize=initialize)
@@ -76,7 +76,7 @@ def build_seeded_task(config, initialize=True):
 
 
 def fit(config, **options):
-    """Train to the end; options are those of the trainer."""
+    """Train to the end, with options of the trainer."""
     trainer = Trainer(config, **options)
     assert trainer.fit()
     return trainer
@@ -95,8 +95,11 @@ def read_logged_losses(folder):
 
 
 def read_losses(trainer):
-    """Return the loss and those of the view pairs of each step, exactly as they were logged."""
-    return [[record["loss"], *(record.get(pair) for pair in PAIRS)] for record in read_train_records(trainer.run)]
+    """Return the loss and the losses of the view pairs of each step, exactly as they were logged."""
+    losses = []
+    for record in read_train_records(trainer.run):
+        losses.append([record["loss"]] + [record.get(pair) for pair in PAIRS])
+    return losses
 
 
 def read_last_weights(trainer):
@@ -111,18 +114,18 @@ def assert_same_arrays(actual, expected):
 
 
 def call_before_steps(trainer, action):
-    """Call a function with the batch of each step before that is computed."""
-    original = trainer._train_step
+    """Call a function with the batch of each step before the step is computed."""
+    original_step = trainer._train_step
 
-    def step(batch, rate):
+    def call_and_step(batch, rate):
         action(batch)
-        return original(batch, rate)
+        return original_step(batch, rate)
 
-    trainer._train_step = step
+    trainer._train_step = call_and_step
 
 
 def crash_after(trainer, steps):
-    """Train so many steps and end as a crash does: with no checkpoint but those on the way."""
+    """Train this many steps and end like a crash: without a checkpoint of the last step."""
 
     def crash(batch):
         if trainer.step == steps:
@@ -134,27 +137,27 @@ def crash_after(trainer, steps):
 
 
 def check_resume(make_config, folder):
-    """Check that a run that goes on from a checkpoint before its end ends there once more, bit by bit.
+    """Check that a run that resumes from a checkpoint ends with the bits of the uninterrupted run.
 
     Args:
-        make_config: returns the configuration of the run with further overrides.
-        folder: an empty one for both runs.
+        make_config: function that returns the configuration of the run with further overrides.
+        folder: an empty folder for both runs.
 
     Returns:
-        The trainer of the whole run, of four steps.
+        The trainer of the uninterrupted run, of four steps.
     """
     settings = ["Training.steps=4", "Training.checkpoint_every=3"]
-    whole = fit(make_config(*settings, f"Training.output={folder / 'whole'}"))
-    # What a kill in the last step would have left, but for the log, which has to be cut in any case.
-    interrupted = shutil.copytree(whole.run, folder / "interrupted", symlinks=True)
-    shutil.rmtree(list_checkpoints(interrupted)[-1])
+    uninterrupted = fit(make_config(*settings, f"Training.output={folder / 'whole'}"))
+    # These are the files after a kill in the last step, but for the log, which a resumed run cuts in any case.
+    interrupted_run = shutil.copytree(uninterrupted.run, folder / "interrupted", symlinks=True)
+    shutil.rmtree(list_checkpoints(interrupted_run)[-1])
 
     paddle.seed(999)  # the state of the process must not matter
-    resumed = Trainer(make_config(*settings, f"Training.output={interrupted}"), resume=True)
+    resumed = Trainer(make_config(*settings, f"Training.output={interrupted_run}"), resume=True)
     assert resumed.step == 3 and resumed.fit() and resumed.step == 4
-    assert read_losses(resumed) == read_losses(whole)
-    assert_same_arrays(read_last_weights(resumed), read_last_weights(whole))
-    return whole
+    assert read_losses(resumed) == read_losses(uninterrupted)
+    assert_same_arrays(read_last_weights(resumed), read_last_weights(uninterrupted))
+    return uninterrupted
 
 
 def start_tool(*arguments, launch=None, **options):
@@ -162,7 +165,7 @@ def start_tool(*arguments, launch=None, **options):
 
     Args:
         launch: arguments for Paddle's launcher; without them it is not used.
-        options: of subprocess.Popen.
+        options: options of subprocess.Popen.
     """
     launcher = ["-m", "paddle.distributed.launch", *launch] if launch else []
     return start_process(
@@ -185,11 +188,14 @@ def run_tool(*arguments, launch=None, timeout=PATIENCE):
 
 
 def to_arguments(overrides):
-    return [argument for override in overrides for argument in ("-o", override)]
+    arguments = []
+    for override in overrides:
+        arguments += ["-o", override]
+    return arguments
 
 
 def find_rank_process(launcher, rank):
-    """Return the id of a rank's process by its launcher's, once it is there."""
+    """Wait for the process of a rank to start, and return its id; `launcher` is the id of the launcher's process."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():

@@ -1,4 +1,4 @@
-"""Pieces of hand-made weight files: pickles, the zip archives of PyTorch, safetensors."""
+"""Pieces of hand-made weight files: opcodes of pickles, the zip archives of PyTorch, safetensors."""
 
 import json
 import pickle
@@ -24,7 +24,7 @@ ZEROS = pickle_bytes(b"\0" * 8)
 
 
 def pickle_array(content=ZEROS, shape=b"K\x02\x85", dtype=None, kind=None, order=b"\x89"):
-    """An array of two float32 zeros, as NumPy pickles it, with a part exchanged."""
+    """Return an array of two float32 zeros as NumPy pickles it, perhaps with a piece exchanged."""
     dtype = dtype or pickle_function("numpy", "dtype") + pickle_text("f4") + b"\x89\x88\x87R" + pickle_dtype_state()
     kind = kind or pickle_function("numpy", "ndarray")
     start = pickle_function("numpy.core.multiarray", "_reconstruct") + kind + b"K\0\x85" + pickle_bytes(b"b") + b"\x87R"
@@ -36,12 +36,12 @@ def pickle_dtype_state(order="<", fields=b"NNN"):
 
 
 def pickle_entry(value, name="w"):
-    """A pickle of one dict entry."""
+    """Return a pickle of a dict with one entry."""
     return b"\x80\x04}" + pickle_text(name) + value + b"s."
 
 
 class CallOnLoad:
-    """Pickles as a call of `function` with `arguments`."""
+    """Object whose pickle calls `function` with `arguments` when it is loaded."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -60,9 +60,9 @@ PYTHON_CODE = f"open({CANARY!r}, 'w').close()"
 DTYPE_F4 = pickle_function("numpy", "dtype") + pickle_text("f4") + b"\x89\x88\x87R"
 
 
-# Two references to a pair of two references to ..., 2 to the power of 100 texts when it is written out; and a list in a
-# list in a list ..., at which Python's own repr ends in a RecursionError.
+# A pair of two references to a pair of two references to ...: 2 to the power of 100 texts when it is written out.
 BOMB = b")" + b"".join(b"q" + bytes([n]) + b"h" + bytes([n]) + b"\x86" for n in range(100))
+# A list in a list in a list ..., for which Python's repr ends in a RecursionError.
 DEEP_LIST = b"]" * 100_000 + b"a" * 99_999
 
 
@@ -76,7 +76,7 @@ def describe_tensor(start, end, shape=(1,), dtype="F32"):
 
 
 def write_torch_archive(path, change=lambda name, content: content, compression=zipfile.ZIP_STORED, more=None):
-    """Write Chinese-CLIP's file with other contents; None leaves a file out."""
+    """Write Chinese-CLIP's file with changed members; a member for which `change` returns None is left out."""
     source_path = FAMILY_FIXTURES / "cn_clip_pt" / "clip_cn_vit-b-16.pt"
     with zipfile.ZipFile(source_path) as source, zipfile.ZipFile(path, "w", compression) as target:
         for name in source.namelist():
