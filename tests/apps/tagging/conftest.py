@@ -5,7 +5,7 @@ from ernie_vil2 import cli as commands
 
 @pytest.fixture
 def run_tool():
-    """Calls a command line in this process; returns its exit status."""
+    """Return a function that runs a command in this process and returns its exit code."""
 
     def run(*arguments, command="tag"):
         return commands.run(command, list(map(str, arguments)))

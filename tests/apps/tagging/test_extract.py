@@ -1,4 +1,4 @@
-"""The run around a tagger: ids, bad samples, what a stopped run leaves, and the report."""
+"""Runs of a tagger over a source: ids, bad samples, interrupted runs, and the report."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ BROKEN = b"broken"
 
 
 class LengthTagger:
-    """Tags an image by the length of its file; one file cannot be used, files of one byte have no tag."""
+    """Tagger by the size of image files: files of one byte get no tag, and `BROKEN` is a bad sample."""
 
     def __init__(self, stop_at=None, name="length"):
         self.seen, self.stop_at, self.name = [], stop_at, name
@@ -49,7 +49,7 @@ class LengthTagger:
 
 @pytest.fixture
 def source(tmp_path):
-    """Twenty rows of thirteen images: broken and of 1 to 12 bytes, seven of them twice; and one row that is none."""
+    """Return 20 rows and a malformed one: a broken image and images of 1 to 12 bytes, seven of them twice."""
     rows = [(f"text {row}", f"id{row % 13}", bytes(row % 13) or BROKEN) for row in range(20)]
     path = write_tsv(tmp_path / "a.tsv", rows)
     path.write_text(path.read_text() + "no columns\n")
@@ -59,17 +59,17 @@ def source(tmp_path):
 EXPECTED = {f"id{size}": {"": (f"{size} bytes",), "zh": ("字", "节")} for size in range(2, 13)}
 
 
-def tags_in(path):
+def read_tags(path):
     ids = [json.loads(line)["id"] for line in path.read_text(encoding="utf-8").splitlines()]
     file = TagsFile(path)
     return {name: file[name] for name in ids}
 
 
 @pytest.mark.parametrize(("batch_size", "threads"), [(1, 1), (4, 3), (100, 2)])
-def test_every_id_is_tagged_once_and_the_others_are_reported(source, tmp_path, batch_size, threads):
+def test_every_id_is_tagged_once_and_bad_rows_are_reported(source, tmp_path, batch_size, threads):
     tagger = LengthTagger()
     report = extract_tags(source, tagger, tmp_path / "tags.jsonl", batch_size=batch_size, threads=threads)
-    assert tags_in(tmp_path / "tags.jsonl") == EXPECTED
+    assert read_tags(tmp_path / "tags.jsonl") == EXPECTED
     assert tagger.seen == [f"id{size}" for size in range(1, 13)]
     lines = [line.strip() for line in str(report).splitlines()]
     assert lines[0] == "11 of 12 ids have tags" and "ids without tags: 1 (id1)" in lines
@@ -77,9 +77,9 @@ def test_every_id_is_tagged_once_and_the_others_are_reported(source, tmp_path, b
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tsv", "tags.jsonl", "tags.jsonl.report.json"]
 
 
-def test_a_stopped_run_goes_on_where_it_was(source, tmp_path):
-    whole, output = tmp_path / "whole.jsonl", tmp_path / "tags.jsonl"
-    extract_tags(source, LengthTagger(), whole)
+def test_interrupted_run_continues(source, tmp_path):
+    expected, output = tmp_path / "expected.jsonl", tmp_path / "tags.jsonl"
+    extract_tags(source, LengthTagger(), expected)
     with pytest.raises(KeyboardInterrupt):
         extract_tags(source, LengthTagger(stop_at="id7"), output, batch_size=3)
     assert not output.exists()
@@ -98,24 +98,24 @@ def test_a_stopped_run_goes_on_where_it_was(source, tmp_path):
     partial.write_bytes(journal + b'{"end": 9, "found": [["id8", {"": ["a line that was cut')
     tagger = LengthTagger()
     report = extract_tags(source, tagger, output, batch_size=5)
-    assert tagger.seen == [f"id{size}" for size in range(6, 13)], "rows 0 to 5 were done"
-    assert output.read_bytes() == whole.read_bytes() and not partial.exists()
-    assert report.as_dict() == extract_tags(source, LengthTagger(), whole).as_dict()
+    assert tagger.seen == [f"id{size}" for size in range(6, 13)], "rows 0 to 5 are in the journal"
+    assert output.read_bytes() == expected.read_bytes() and not partial.exists()
+    assert report.as_dict() == extract_tags(source, LengthTagger(), expected).as_dict()
 
 
-def test_a_finished_output_is_left_as_it_is(source, tmp_path):
-    first = extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
-    again = LengthTagger()
-    assert str(extract_tags(source, again, tmp_path / "tags.jsonl")) == str(first)
-    assert again.seen == []
+def test_finished_output_is_not_made_again(source, tmp_path):
+    report = extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
+    tagger = LengthTagger()
+    assert str(extract_tags(source, tagger, tmp_path / "tags.jsonl")) == str(report)
+    assert tagger.seen == []
     with pytest.raises(OtherJob, match="tags.jsonl"):
         extract_tags(source, LengthTagger(name="other"), tmp_path / "tags.jsonl")
     with pytest.raises(OtherJob, match="tags.jsonl"):
-        extract_tags(rewrite(tmp_path, 5, b"12345"), LengthTagger(), tmp_path / "tags.jsonl")
+        extract_tags(replace_image(tmp_path, 5, b"12345"), LengthTagger(), tmp_path / "tags.jsonl")
 
 
-def rewrite(tmp_path, row, image):
-    """The source with another image in a row, whose file's name and number of rows stay."""
+def replace_image(tmp_path, row, image):
+    """Replace the image of a row of the source, and return the source."""
     path = tmp_path / "a.tsv"
     lines = path.read_text().splitlines(keepends=True)
     lines[row] = f"text {row}\tid{row % 13}\t{base64.b64encode(image).decode()}\n"
@@ -123,13 +123,13 @@ def rewrite(tmp_path, row, image):
     return open_sources([str(path)])
 
 
-@pytest.mark.parametrize(("row", "noticed"), [(0, True), (5, True), (6, False)])
-def test_an_edited_image_is_noticed_where_a_run_was_stopped(source, tmp_path, row, noticed):
-    """Rows 0 to 5 were tagged; what comes behind may change."""
+# Rows 0 to 5 are tagged when the run is interrupted; the later ones may change.
+@pytest.mark.parametrize(("row", "is_refused"), [(0, True), (5, True), (6, False)])
+def test_interrupted_run_refuses_changes_of_tagged_images(source, tmp_path, row, is_refused):
     with pytest.raises(KeyboardInterrupt):
         extract_tags(source, LengthTagger(stop_at="id7"), tmp_path / "tags.jsonl", batch_size=3)
-    edited = rewrite(tmp_path, row, b"edited")
-    if noticed:
+    edited = replace_image(tmp_path, row, b"edited")
+    if is_refused:
         with pytest.raises(OtherJob, match="partial was begun with other images"):
             extract_tags(edited, LengthTagger(), tmp_path / "tags.jsonl")
     else:
@@ -139,18 +139,19 @@ def test_an_edited_image_is_noticed_where_a_run_was_stopped(source, tmp_path, ro
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_a_name_that_different_images_have_gets_no_tags(tmp_path, batch_size):
-    """Keys begin again in each shard: 000 is two images, 001 twice the same one."""
+def test_id_of_different_images_gets_no_tags(tmp_path, batch_size):
+    # The keys of every shard start at 000: 000 is two different images, 001 is twice the same one.
     for shard, images in enumerate([(b"12", b"123"), (b"21", b"123", b"1234")]):
-        members = [(f"{key:03d}.{end}", content) for key, image in enumerate(images)
-                   for end, content in (("jpg", image), ("txt", b"x"))]  # fmt: skip
+        members = []
+        for key, image in enumerate(images):
+            members += [(f"{key:03d}.jpg", image), (f"{key:03d}.txt", b"x")]
         write_tar(tmp_path / f"{shard}.tar", members)
     source = open_sources([str(tmp_path / "*.tar")])
     output = tmp_path / "tags.jsonl"
     with pytest.raises(KeyboardInterrupt):
         extract_tags(source, LengthTagger(stop_at="002"), output, batch_size=batch_size)
     report = extract_tags(source, LengthTagger(), output, batch_size=batch_size)
-    assert tags_in(output).keys() == {"001", "002"}
+    assert read_tags(output).keys() == {"001", "002"}
     assert "several different images, left without tags: 1 (000)" in str(report)
     assert report.num_ids == 2 and str(extract_tags(source, LengthTagger(), output)) == str(report)
 
@@ -162,36 +163,36 @@ class SlowTagger(LengthTagger):
 
 
 def extract_until_killed(source, output):
-    tqdm.set_lock(threading.RLock())  # its own is one of all forked processes, which a killed one may leave locked
+    # By default, all forked processes share a lock, which a killed one may leave locked.
+    tqdm.set_lock(threading.RLock())
     extract_tags(source, SlowTagger(), output, batch_size=10, threads=2)
 
 
-def test_a_killed_run_goes_on(tmp_path):
-    """Killed three times at random moments; the output is that of a run that nothing disturbed."""
+def test_run_that_is_killed_three_times_gives_the_same_output(tmp_path):
     rows = [(f"text {row}", f"id{row % 280}", bytes(row % 280 % 50)) for row in range(300)]
     source, output = open_sources([str(write_tsv(tmp_path / "a.tsv", rows))]), tmp_path / "tags.jsonl"
     journal = tmp_path / "tags.jsonl.partial"
-    rng, left = np.random.default_rng(0), [0]
+    rng, journal_sizes = np.random.default_rng(0), [0]
     for _ in range(3):
         child = multiprocessing.get_context("fork").Process(target=extract_until_killed, args=(source, output))
         child.start()
         deadline = time.monotonic() + PATIENCE
-        while not (journal.exists() and journal.stat().st_size > left[-1]):
+        while not (journal.exists() and journal.stat().st_size > journal_sizes[-1]):
             assert child.is_alive() and time.monotonic() < deadline
             time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.02))
+        time.sleep(rng.uniform(0, 0.02))  # a random moment of the next batch, which takes 0.05 seconds
         child.kill()
         child.join()
         assert child.exitcode == -signal.SIGKILL and not output.exists()
-        left.append(journal.stat().st_size)
-    assert left == sorted(set(left)), "later runs went on"
+        journal_sizes.append(journal.stat().st_size)
+    assert journal_sizes == sorted(set(journal_sizes)), "every run has added to the journal"
     extract_tags(source, LengthTagger(), output)
     extract_tags(source, LengthTagger(), tmp_path / "whole.jsonl")
     assert output.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
-def test_a_journal_in_use_is_left_alone(tmp_path):
+def test_journal_in_use_is_refused(tmp_path):
     path = tmp_path / "tags.jsonl.partial"
-    for _ in range(2):  # the lock of the first journal ends with it
+    for _ in range(2):  # twice, because the lock of a journal has to end with it
         with Journal.open(path, {"tagger": "a"}), pytest.raises(OtherJob, match=path.name):
             Journal.open(path, {"tagger": "a"}).__enter__()

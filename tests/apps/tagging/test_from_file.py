@@ -1,4 +1,4 @@
-"""Tags by id from a file: what is cleaned, what is reported, and that shards get them."""
+"""Tags by id from a file: they are cleaned and stored in shards, and rows that do not match are reported."""
 
 import json
 
@@ -15,12 +15,12 @@ from tests.support.shapes import draw_shape_members, write_tar
 
 @pytest.fixture
 def shard(tmp_path):
-    """16 images named like red-disc-1-0, whose field `id` is red-disc."""
+    """Write 16 images with names such as red-disc-1-0, where the field `id` is red-disc."""
     return write_tar(tmp_path / "shapes.tar", draw_shape_members(1, seed=1))
 
 
 def write_rows(path, rows):
-    """rows: id, Chinese tags, English tags"""
+    """Write rows of (id, Chinese tags, English tags) in the format of the file name."""
     if path.suffix == ".jsonl":
         lines = [json.dumps({"id": name, "tags_zh": zh, "tags_en": en}) for name, zh, en in rows]
     else:
@@ -32,7 +32,7 @@ def write_rows(path, rows):
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".tsv", ".csv"])
-def test_tags_are_cleaned_and_what_does_not_match_is_reported(run_tool, shard, tmp_path, capsys, suffix):
+def test_tags_are_cleaned_and_bad_rows_are_reported(run_tool, shard, tmp_path, capsys, suffix):
     rows = [
         ("red-disc-1-0", ["红色 ", "圆", "圆"], ["a  red\u00a0disc", "Cafe\u0301"]),
         ("red-bar-1-0", [], [" ", "bar"]),
@@ -41,40 +41,39 @@ def test_tags_are_cleaned_and_what_does_not_match_is_reported(run_tool, shard, t
         ("none-1", ["无"], []),
     ]
     path = write_rows(tmp_path / f"names{suffix}", rows)
+    bad_lines = {".jsonl": '{"tags_zh": []}\n{"id": "x", "tags_en": "car"}\n', ".tsv": "x\ty\n", ".csv": "x,y\n"}
     with path.open("a", encoding="utf-8") as file:
-        file.write(
-            {".jsonl": '{"tags_zh": []}\n{"id": "x", "tags_en": "car"}\n', ".tsv": "x\ty\n", ".csv": "x,y\n"}[suffix]
-        )
+        file.write(bad_lines[suffix])
     assert run_tool("file", shard, "--tags", path, "--output", tmp_path / "tags.jsonl") == 0
-    found = TagsFile(tmp_path / "tags.jsonl")
-    assert found["red-disc-1-0"] == {"zh": ("红色", "圆"), "en": ("a red disc", "Café")}
-    assert found["red-bar-1-0"] == {"en": ("bar",)}
-    assert len(found) == 2
+    tags = TagsFile(tmp_path / "tags.jsonl")
+    assert tags["red-disc-1-0"] == {"zh": ("红色", "圆"), "en": ("a red disc", "Café")}
+    assert tags["red-bar-1-0"] == {"en": ("bar",)}
+    assert len(tags) == 2
     printed = capsys.readouterr().out
     assert "2 of 16 ids have tags" in printed and "tags whose id no sample has: 1 (none-1)\n" in printed
     if suffix == ".jsonl":
         bad_rows = "repeated id: 1 (names.jsonl:3)", "no id: 1 (names.jsonl:6)", "malformed tags: 1 (names.jsonl:7)"
-    else:  # whose first line has the names of the columns
+    else:  # the first line holds the names of the columns
         bad_rows = f"repeated id: 1 (names{suffix}:4)", f"malformed row: 1 (names{suffix}:7)"
     assert all(row in printed for row in bad_rows)
 
 
-def test_tags_by_a_field_reach_the_shards(run_tool, shard, tmp_path, capsys):
+def test_tags_by_a_field_are_written_into_shards(run_tool, shard, tmp_path, capsys):
     path = write_rows(tmp_path / "names.csv", [("red-disc", ["红圆"], []), ("blue-cross", ["蓝叉"], ["blue cross"])])
     tags, shards = tmp_path / "tags.jsonl", tmp_path / "shards"
     assert run_tool("file", shard, "--tags", path, "--tags-id", "id", "--output", tags) == 0
     assert run_tool(shard, "--tags", tags, "--tags-id", "id", "--output", shards, command="prepare") == 0
     samples = open_sources([str(shards)])
-    found = {sample.fields["id"]: sample.tags for sample in map(samples.__getitem__, range(16))}
-    assert found["red-disc"] == {"zh": ("红圆",), "en": ("red", "disc")}, "English tags are the sample's own"
-    assert found["blue-cross"] == {"zh": ("蓝叉",), "en": ("blue cross",)}
-    assert found["green-bar"] == {"zh": ("绿色", "条"), "en": ("green", "bar")}
+    tags_by_id = {sample.fields["id"]: sample.tags for sample in map(samples.__getitem__, range(16))}
+    assert tags_by_id["red-disc"] == {"zh": ("红圆",), "en": ("red", "disc")}, "the file has no English tags"
+    assert tags_by_id["blue-cross"] == {"zh": ("蓝叉",), "en": ("blue cross",)}
+    assert tags_by_id["green-bar"] == {"zh": ("绿色", "条"), "en": ("green", "bar")}
     assert run_tool("file", shard, "--tags", path, "--tags-id", "key", "--output", tmp_path / "none.jsonl") == 0
     assert "missing field: 16 (red-disc-1-0, key," in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.txt", "x"), ("a.jsonl", '{"tags": ["a"]}\n'), ("a.jsonl", "")])
-def test_a_file_without_tags_is_an_error(run_tool, shard, tmp_path, capsys, name, content):
+def test_file_without_tags_is_refused(run_tool, shard, tmp_path, capsys, name, content):
     (tmp_path / name).write_text(content)
     assert run_tool("file", shard, "--tags", tmp_path / name, "--output", tmp_path / "tags.jsonl") == 2
     assert name in capsys.readouterr().err
@@ -83,6 +82,6 @@ def test_a_file_without_tags_is_an_error(run_tool, shard, tmp_path, capsys, name
 @limit_examples(50)
 @given(st.lists(st.text(max_size=5), max_size=6))
 def test_cleaning_twice_changes_nothing_more(tags):
-    once = clean_list(tags)
-    assert clean_list(once) == once and len(set(once)) == len(once)
-    assert all(clean_tag(tag) in once or not tag.strip() for tag in tags)
+    cleaned = clean_list(tags)
+    assert clean_list(cleaned) == cleaned and len(set(cleaned)) == len(cleaned)
+    assert all(clean_tag(tag) in cleaned or not tag.strip() for tag in tags)

@@ -1,4 +1,4 @@
-"""Words of a lexicon: by hand with a model of colours, and by an untrained model against NumPy."""
+"""Tags from a list of words: with a model of colours, where they are known, and with an untrained model."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -19,40 +19,40 @@ WORDS = ["red", "green", "blue", "yellow", "disc", "square", "bar", "cross"]
 TOKENS = [*SPECIAL_TOKENS, "a", "the", "of", "picture", "drawing", *WORDS]
 
 
-def unit(*vector):
+def normalize(*vector):
     return np.array(vector, np.float32) / np.linalg.norm(vector)
 
 
 class Colours:
-    """A model whose image embedding is the image's colour, and whose texts are colours."""
+    """Model in which the embedding of an image of one pixel is its colour, and the texts are colours."""
 
     fingerprint = "colours"
     texts: ClassVar = {
-        "red": unit(1, 0, 0), "green": unit(0, 1, 0), "blue": unit(0, 0, 1), "红": unit(1, 0, 0),
+        "red": normalize(1, 0, 0), "green": normalize(0, 1, 0), "blue": normalize(0, 0, 1), "红": normalize(1, 0, 0),
     }  # fmt: skip
 
     def preprocess(self, image, name):
         return np.frombuffer(image, np.uint8)
 
     def encode_pixels(self, pixels):
-        return np.stack([unit(*pixel) for pixel in pixels])
+        return np.stack([normalize(*pixel) for pixel in pixels])
 
     def encode_texts(self, texts):
         return np.stack([self.texts[text] for text in texts])
 
 
-def tags_of(tagger, *colours):
+def tag_colours(tagger, *colours):
     return tagger.tag([tagger.prepare(Sample("x", "x", bytes(colour), {}), "x") for colour in colours])
 
 
-def test_the_nearest_words_by_hand():
-    """(4, 3, 0) has cosines 0.8, 0.6 and 0 with the three colours."""
+def test_nearest_words_become_tags():
+    # (4, 3, 0) has the cosines 0.8, 0.6 and 0 with red, green and blue.
     words = {"en": ["blue", "green", "red", "green "], "zh": ["红"]}
-    assert tags_of(LexiconTagger(Colours(), words, top=2), (4, 3, 0), (0, 0, 1)) == [
+    assert tag_colours(LexiconTagger(Colours(), words, top=2), (4, 3, 0), (0, 0, 1)) == [
         {"en": ("red", "green"), "zh": ("红",)},
         {"en": ("blue", "green"), "zh": ("红",)},
     ]
-    assert tags_of(LexiconTagger(Colours(), words, top=9, threshold=0.7), (4, 3, 0), (0, 0, 1), (1, 1, 1)) == [
+    assert tag_colours(LexiconTagger(Colours(), words, top=9, threshold=0.7), (4, 3, 0), (0, 0, 1), (1, 1, 1)) == [
         {"en": ("red",), "zh": ("红",)},
         {"en": ("blue",)},
         {},
@@ -65,7 +65,7 @@ def test_the_nearest_words_by_hand():
     ({"en": ["a"]}, {"zh": ["{}"]}, 1, "templates in zh"),
     ({"en": ["a"]}, {}, 0, "not 0"),
 ])  # fmt: skip
-def test_what_cannot_be_searched_is_an_error(words, templates, top, error):
+def test_invalid_words_and_templates_are_refused(words, templates, top, error):
     with pytest.raises(ValueError, match=error):
         LexiconTagger(Colours(), words, templates, top)
 
@@ -75,7 +75,7 @@ def checkpoint(tmp_path_factory):
     return write_untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"), TOKENS)
 
 
-def test_drawings_and_photographs_against_numpy(run_tool, checkpoint, tmp_path, capsys):
+def test_tags_agree_with_products_in_numpy(run_tool, checkpoint, tmp_path, capsys):
     rng = np.random.default_rng(0)
     images = {f"{colour} disc": encode_png(draw(rgb, "disc", rng)) for colour, (rgb, _) in COLOURS.items()}
     images |= {f"{colour} bar": encode_png(draw(rgb, "bar", rng)) for colour, (rgb, _) in COLOURS.items()}
@@ -86,21 +86,23 @@ def test_drawings_and_photographs_against_numpy(run_tool, checkpoint, tmp_path, 
     (tmp_path / "templates.txt").write_text("a picture of the {}\nthe {} drawing\n")
 
     model = ernie_vil2.load_model(checkpoint, device="cpu")
-    texts = sum(model.encode_texts([template.format(word) for word in WORDS])
-                for template in ("a picture of the {}", "the {} drawing"))  # fmt: skip
+    # A word is the direction of the sum of its embeddings in both templates.
+    pictures = model.encode_texts([f"a picture of the {word}" for word in WORDS])
+    texts = pictures + model.encode_texts([f"the {word} drawing" for word in WORDS])
     cosines = model.encode_images(images.values()) @ (texts / np.linalg.norm(texts, axis=1, keepdims=True)).T
-    threshold = float(np.sort(cosines.ravel())[-25:-23].mean())  # 24 are above it, none close to it
+    # Between the 24th and the 25th cosine, so that rounding does not decide.
+    threshold = float(np.sort(cosines.ravel())[-25:-23].mean())
     expected = {}
     for name, row in zip(images, cosines, strict=True):
-        best = np.argsort(-row)[:4]
-        if words := tuple(WORDS[word] for word in best if row[word] >= threshold):
+        words = tuple(WORDS[word] for word in np.argsort(-row)[:4] if row[word] >= threshold)
+        if words:
             expected[name] = {"en": words}
-    assert any(len(tags["en"]) < 4 for tags in expected.values()), "the threshold cuts"
+    assert any(len(tags["en"]) < 4 for tags in expected.values()), "the threshold leaves fewer than four words"
 
     assert run_tool("lexicon", data, "--checkpoint", checkpoint, "--words", f"en={tmp_path / 'words.txt'}",
                     "--templates", f"en={tmp_path / 'templates.txt'}", "--top", 4, "--threshold", threshold,
                     "--batch-size", 3, "--device", "cpu", "--output", tmp_path / "tags.jsonl") == 0  # fmt: skip
     file = TagsFile(tmp_path / "tags.jsonl")
-    assert {name: tags for name in images if (tags := file[name])} == expected and len(file) == len(expected)
+    assert {name: file[name] for name in images if file[name]} == expected and len(file) == len(expected)
     printed = capsys.readouterr().out
     assert f"{len(expected)} of 10 ids have tags" in printed and "broken image: 1 (broken)" in printed
