@@ -1,8 +1,8 @@
-"""Every argument of every command with what cannot be used: an error of one line that names it, and exit code 2.
+"""Every argument of every command with unusable values: an error of one line that names the value, and exit code 2.
 
-The arguments are those of the parsers, so that a new option is tried without a new line here; a new command needs an
-example in `command_examples.EXAMPLES`. The usual run tries each argument with a few bad values, which take turns, and
-`-m slow` the other combinations.
+The arguments are read from the parsers, so that a new option is tried without a new line here. A new command needs an
+example in `command_examples.EXAMPLES`. The usual run tries every argument with two of the bad values, which take turns;
+`-m slow` tries the others.
 """
 
 import os
@@ -20,9 +20,9 @@ from tests.hostile.bad_input.case import bounded_time
 from tests.support.command_examples import EXAMPLES, RESUMABLE_FILES, list_options
 from tests.support.limits import PATIENCE
 
-HUGE = 1 << 40  # bytes, of which none are on the disk
-MEMORY = 2 << 30
-VALUES_IN_TURN = 2
+HUGE = 1 << 40  # bytes of a sparse file, which takes no room on the disk
+MEMORY = 2 << 30  # bytes that a command may allocate: it must not read a huge file whole
+VALUES_IN_TURN = 2  # bad values of an argument in the usual run
 FILES = {arguments.input_file, arguments.configuration, arguments.named_file, arguments.named_list,
          arguments.optional_file}  # fmt: skip
 INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source, arguments.model,
@@ -35,43 +35,50 @@ BAD_NUMBERS = ["x", "-1", "0", "1.5", "nan", "1e999"]
 NAMES = {None, str, arguments.file_name, arguments.module, arguments.option, arguments.columns}
 
 
-def tried_in(example, argument):
-    """The examples of the same command that give an argument, or the first of those that can take it."""
-    alike = [other for other in EXAMPLES if other.split()[0] == example.split()[0] and argument in list_options(other)]
-    return [other for other in alike if argument in EXAMPLES[other]] or alike[:1]
+def choose_examples(command, argument):
+    """Return the examples of a command that have an argument, or else the first that could have it."""
+    possible = [name for name in EXAMPLES if name.split()[0] == command and argument in list_options(name)]
+    return [name for name in possible if argument in EXAMPLES[name]] or possible[:1]
 
 
-def cases(kinds, bad, possible=lambda kind, what: True):
-    """List examples, arguments and bad values; of an argument's values all but the next ones in turn are slow."""
-    pairs = [
-        (example, argument)
-        for example in EXAMPLES
-        for argument, action in list_options(example).items()
-        if action.type in kinds and not action.choices and example in tried_in(example, argument)
-    ]
+def list_cases(kinds, values, is_possible=lambda kind, value: True):
+    """Return parameters of examples, their arguments of some kinds, and bad values; most are marked as slow."""
+    pairs = []
+    for example in EXAMPLES:
+        for argument, action in list_options(example).items():
+            is_tried = action.type in kinds and not action.choices
+            if is_tried and example in choose_examples(example.split()[0], argument):
+                pairs.append((example, argument))
+
     parameters = []
     for turn, (example, argument) in enumerate(pairs):
-        values = [what for what in bad if possible(list_options(example)[argument].type, what)]
-        usual = {(VALUES_IN_TURN * turn + number) % len(values) for number in range(VALUES_IN_TURN)}
-        for position, what in enumerate(values):
-            identifier = ascii(f"{example} {argument} {what}"[:80])
+        kind = list_options(example)[argument].type
+        possible_values = [value for value in values if is_possible(kind, value)]
+        # The values that come next belong to the usual run.
+        usual = {(VALUES_IN_TURN * turn + number) % len(possible_values) for number in range(VALUES_IN_TURN)}
+        for position, value in enumerate(possible_values):
+            identifier = ascii(f"{example} {argument} {value}"[:80])
             marks = () if position in usual else pytest.mark.slow
-            parameters.append(pytest.param(example, argument, what, id=identifier, marks=marks))
+            parameters.append(pytest.param(example, argument, value, id=identifier, marks=marks))
     return parameters
 
 
 def test_every_argument_of_every_command_is_tried():
     assert {example.split()[0] for example in EXAMPLES} == {*commands.COMMANDS, "study"} - {"doctor"}
-    known = INPUTS | OUTPUTS | NUMBERS | NAMES
-    assert all(action.type in known for example in EXAMPLES for action in list_options(example).values())
+    kinds = INPUTS | OUTPUTS | NUMBERS | NAMES
+    for example in EXAMPLES:
+        assert all(action.type in kinds for action in list_options(example).values()), example
 
 
 @pytest.fixture
 def run(command, tmp_path, capsys):
-    """`run(example, changes)`: exit code and standard error; it must end, and an error leaves nothing behind."""
+    """Return `run(example, changes)`, which returns exit code and standard error, and checks that errors leave no file.
+
+    A command has to end in time, and within `MEMORY`.
+    """
 
     def run(example, changes):
-        before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
+        old_times = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*")}
         capsys.readouterr()
         memory = resource.getrlimit(resource.RLIMIT_AS)
         in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -84,25 +91,26 @@ def run(command, tmp_path, capsys):
         error = capsys.readouterr().err
         if code == 2:
             assert error.startswith("error: ") and error.count("\n") == 1 and error[:-1].isprintable(), error
-            changed = [path for path in tmp_path.rglob("*") if path.lstat().st_mtime_ns != before.get(path)]
+            changed = [path for path in tmp_path.rglob("*") if path.lstat().st_mtime_ns != old_times.get(path)]
             assert not [path for path in changed if path.is_file() and not RESUMABLE_FILES.search(str(path))]
         return code, error
 
     return run
 
 
-def value(kind, path):
-    named = (arguments.named_file, arguments.named_list, arguments.optional_file, compare.labelled_folder)
-    return f"en={path}" if kind in named else os.fspath(path)
+def format_path(kind, path):
+    """Return the value of an argument of a kind that stands for a path."""
+    kinds_with_name = (arguments.named_file, arguments.named_list, arguments.optional_file, compare.labelled_folder)
+    return f"en={path}" if kind in kinds_with_name else os.fspath(path)
 
 
-def suffix(example, argument):
-    """Of the file that an example gives; none where it gives several."""
-    given = EXAMPLES[example].get(argument, "")
-    return Path(given).suffix if isinstance(given, str) else ""
+def file_suffix(example, argument):
+    """Return the suffix of the file that an example has for an argument, or nothing if it has several files."""
+    value = EXAMPLES[example].get(argument, "")
+    return Path(value).suffix if isinstance(value, str) else ""
 
 
-def sparse(path):
+def write_sparse_file(path):
     with path.open("wb") as file:
         file.truncate(HUGE)
 
@@ -115,26 +123,26 @@ UNREADABLE = {
     "below a file/x": lambda path: path.parent.touch(),
     "a folder for a file": Path.mkdir,
     "a file for a folder": Path.touch,
-    "huge": sparse,
+    "huge": write_sparse_file,
     "reading fails": lambda path: path.symlink_to("/proc/self/mem"),
 }
-FOR_FILES = {"a folder for a file", "huge", "reading fails"}
+FOR_FILES = {"a folder for a file", "huge", "reading fails"}  # conditions that only files have
 FOR_FOLDERS = {"a file for a folder"}
 
 
-def is_unreadable(kind, what):
-    return not ((what in FOR_FILES and kind in FOLDERS) or (what in FOR_FOLDERS and kind in FILES))
+def is_unreadable(kind, condition):
+    return not ((condition in FOR_FILES and kind in FOLDERS) or (condition in FOR_FOLDERS and kind in FILES))
 
 
-@pytest.mark.parametrize(("example", "argument", "what"), cases(INPUTS, UNREADABLE, is_unreadable))
-def test_what_cannot_be_read(run, tmp_path, example, argument, what):
+@pytest.mark.parametrize(("example", "argument", "condition"), list_cases(INPUTS, UNREADABLE, is_unreadable))
+def test_unreadable_path_is_named(run, tmp_path, example, argument, condition):
     kind = list_options(example)[argument].type
-    path = tmp_path / (what + suffix(example, argument))
-    UNREADABLE[what](path)
-    code, error = run(example, {argument: value(kind, path)})
-    if kind is arguments.source and what in ("huge", "a file for a folder") and code != 2:
+    path = tmp_path / (condition + file_suffix(example, argument))
+    UNREADABLE[condition](path)
+    code, error = run(example, {argument: format_path(kind, path)})
+    if kind is arguments.source and condition in ("huge", "a file for a folder") and code != 2:
         return  # a shard of zeros is a bad sample, an empty text has no lines
-    assert code == 2 and str(tmp_path) in error and what[:8] in error
+    assert code == 2 and str(tmp_path) in error and condition[:8] in error
 
 
 CONTENTS = {
@@ -147,37 +155,42 @@ CONTENTS = {
 }
 
 
-def is_something_else(kind, what):
-    return not (kind is arguments.configuration and what == "empty")  # that is the default one
+def is_wrong_content(kind, content):
+    return not (kind is arguments.configuration and content == "empty")  # an empty file is the default configuration
 
 
-@pytest.mark.parametrize(("example", "argument", "what"), cases(INPUTS - FOLDERS, CONTENTS, is_something_else))
-def test_what_holds_something_else(run, tmp_path, example, argument, what):
+@pytest.mark.parametrize(("example", "argument", "content"), list_cases(INPUTS - FOLDERS, CONTENTS, is_wrong_content))
+def test_file_of_wrong_content_is_named(run, tmp_path, example, argument, content):
     kind = list_options(example)[argument].type
-    path = tmp_path / f"other-file{suffix(example, argument)}"
-    path.write_bytes(CONTENTS[what])
-    code, error = run(example, {argument: value(kind, path)})
-    if what in ("binary", "GBK") and kind is not arguments.source:
+    path = tmp_path / f"other-file{file_suffix(example, argument)}"
+    path.write_bytes(CONTENTS[content])
+    code, error = run(example, {argument: format_path(kind, path)})
+    if content in ("binary", "GBK") and kind is not arguments.source:
         assert code == 2 and "other-file" in error
 
 
-@pytest.mark.parametrize(
-    ("example", "argument", "what"),
-    cases({arguments.input_folder, arguments.run_folder, arguments.model}, [None, *CONTENTS]),
-)
-def test_a_folder_that_holds_something_else(run, inputs, tmp_path, example, argument, what):
-    """Every file of the right folder is replaced in its turn; None: the folder is empty."""
-    right = Path(EXAMPLES[example].get(argument, "none").replace("IN", str(inputs)))
-    if not right.is_dir():
+FOLDER_KINDS = {arguments.input_folder, arguments.run_folder, arguments.model}
+
+
+@pytest.mark.parametrize(("example", "argument", "content"), list_cases(FOLDER_KINDS, [None, *CONTENTS]))
+def test_folder_of_wrong_content_is_named(run, inputs, tmp_path, example, argument, content):
+    valid_folder = Path(EXAMPLES[example].get(argument, "none").replace("IN", str(inputs)))
+    if not valid_folder.is_dir():
         pytest.skip("no example of such a folder")
-    for file in [path for path in right.rglob("*") if path.is_file()] if what else [None]:
-        folder = tmp_path / f"folder{file and file.name}"
+    if content is None:
+        (tmp_path / "folderNone").mkdir()
+        code, error = run(example, {argument: str(tmp_path / "folderNone")})
+        assert code == 2 and str(tmp_path / "folderNone") in error, (code, error)
+        return
+
+    # Each file of a valid folder is replaced in turn; some files are not read by every command.
+    for file in [path for path in valid_folder.rglob("*") if path.is_file()]:
+        folder = tmp_path / f"folder{file.name}"
         folder.mkdir()
-        if file:
-            shutil.copytree(right, folder, dirs_exist_ok=True)
-            (folder / file.relative_to(right)).write_bytes(CONTENTS[what])
+        shutil.copytree(valid_folder, folder, dirs_exist_ok=True)
+        (folder / file.relative_to(valid_folder)).write_bytes(CONTENTS[content])
         code, error = run(example, {argument: str(folder)})
-        assert (code == 0 and what) or (code == 2 and str(folder) in error), (file, code, error)
+        assert code == 0 or (code == 2 and str(folder) in error), (file, code, error)
 
 
 UNWRITABLE = {
@@ -191,31 +204,33 @@ UNWRITABLE = {
 }
 
 
-def is_unwritable(kind, what):
-    if kind is arguments.output_folder:  # which is made
-        return what not in ("a folder for a file", "missing/x")
-    if kind is arguments.output_path:  # whether it is a file or a folder is seen by another argument
-        return what not in ("a folder for a file", "a file for a folder", "missing/x")
-    return what != "a file for a folder"  # it is replaced, or refused by what lies in it
+def is_unwritable(kind, condition):
+    if kind is arguments.output_folder:  # missing folders are created
+        return condition not in ("a folder for a file", "missing/x")
+    if kind is arguments.output_path:  # another argument decides whether it is a file or a folder
+        return condition not in ("a folder for a file", "a file for a folder", "missing/x")
+    return condition != "a file for a folder"  # an existing file is replaced, or refused by its content
 
 
-@pytest.mark.parametrize(("example", "argument", "what"), cases(OUTPUTS, UNWRITABLE, is_unwritable))
-def test_what_cannot_be_written(run, tmp_path, example, argument, what):
-    path = tmp_path / (what + suffix(example, argument))
-    UNWRITABLE[what](path)
+@pytest.mark.parametrize(("example", "argument", "condition"), list_cases(OUTPUTS, UNWRITABLE, is_unwritable))
+def test_unwritable_path_is_named(run, tmp_path, example, argument, condition):
+    path = tmp_path / (condition + file_suffix(example, argument))
+    UNWRITABLE[condition](path)
     code, error = run(example, {argument: str(path)})
-    assert code == 2 and str(path.parent) in error and what[:8] in error
+    assert code == 2 and str(path.parent) in error and condition[:8] in error
 
 
-@pytest.mark.parametrize(("example", "argument", "given"), cases(NUMBERS, BAD_NUMBERS))
-def test_numbers_out_of_range(run, example, argument, given):
-    times = list_options(example)[argument].nargs
-    code, error = run(example, {argument: [given] * times if isinstance(times, int) else given})
-    assert code in (0, 2) and (code == 2 or given not in ("x", "nan"))
-    assert code == 0 or argument.strip("-") in error or given in error
+@pytest.mark.parametrize(("example", "argument", "number"), list_cases(NUMBERS, BAD_NUMBERS))
+def test_number_out_of_range_is_named(run, example, argument, number):
+    num_values = list_options(example)[argument].nargs
+    code, error = run(example, {argument: [number] * num_values if isinstance(num_values, int) else number})
+    assert code in (0, 2) and (code == 2 or number not in ("x", "nan"))
+    assert code == 0 or argument.strip("-") in error or number in error
 
 
-@pytest.mark.parametrize(("example", "argument", "given"),
-                         cases(NAMES, ["", "\udcff", "a/b", "x" * 3000, "\x1b[2J", "%s {}", "=1"]))  # fmt: skip
-def test_any_text(run, example, argument, given):
-    assert run(example, {argument: given})[0] in (0, 1, 2)
+BAD_TEXTS = ["", "\udcff", "a/b", "x" * 3000, "\x1b[2J", "%s {}", "=1"]
+
+
+@pytest.mark.parametrize(("example", "argument", "text"), list_cases(NAMES, BAD_TEXTS))
+def test_any_text_is_accepted_or_an_error_of_one_line(run, example, argument, text):
+    assert run(example, {argument: text})[0] in (0, 1, 2)
