@@ -1,4 +1,4 @@
-"""What docs/speed.md says of the switches: results are equal to rounding with and without, whatever the towers."""
+"""Losses and gradients are equal to rounding with and without each switch, as docs/speed.md promises."""
 
 import paddle
 import pytest
@@ -9,30 +9,30 @@ from tests.support.steps import measure_errors
 
 STRIDES = "FLAGS_use_stride_kernel"
 ROUNDING = 1e-7
-"""Steps are in float64; of the norms Paddle rounds epsilon to float32."""
+"""Steps are in float64, but Paddle rounds epsilon of layer norms to float32."""
 
 
 @pytest.fixture
-def switched(monkeypatch):
-    """`switched(CASE, NAME)`: losses and gradients of a step without a switch that acts after Paddle is imported."""
-    before = paddle.get_flags(STRIDES)
+def compute_without(monkeypatch):
+    """Return a function of a case and a switch: losses and gradients of a step without the switch."""
+    flags = paddle.get_flags(STRIDES)
 
-    def found(case, off):
-        monkeypatch.setenv("ERNIE_VIL2_RUNTIME", off and f"-{off}")
+    def compute(case, switch):
+        monkeypatch.setenv("ERNIE_VIL2_RUNTIME", f"-{switch}" if switch else "")
         paddle.set_flags({STRIDES: True})
         runtime.copy_transposed()
         with runtime.flush_denormals():
             return compute_gradients(case)[0]
 
-    yield found
-    paddle.set_flags(before)
+    yield compute
+    paddle.set_flags(flags)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("step", ["direct", pytest.param("recomputed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("image", "text"), TOWERS)
-def test_a_step_is_the_same_without_a_switch(switched, image, text, step):
+def test_step_without_a_switch_is_equal_to_rounding(compute_without, image, text, step):
     case = Case(image, text, step=step)
-    every = switched(case, "")
-    for name in ("strides", "layers", "denormals"):
-        assert max(measure_errors(switched(case, name), every)) < ROUNDING, name
+    with_all_switches = compute_without(case, None)
+    for switch in ("strides", "layers", "denormals"):  # those that act after Paddle is imported
+        assert max(measure_errors(compute_without(case, switch), with_all_switches)) < ROUNDING, switch

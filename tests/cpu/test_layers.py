@@ -1,4 +1,4 @@
-"""The layers for CPU against Paddle's plain ones, their sums against NumPy's, and what they keep of a lazy view."""
+"""The layers for CPU, compared with Paddle's own, and their sums with NumPy's; views that are saved for backward."""
 
 import numpy as np
 import paddle
@@ -29,98 +29,102 @@ def float32():
     paddle.set_default_dtype("float32")
 
 
-def outputs_and_gradients(layer, x, weights):
-    """Output, and gradients of its sum with fixed weights, for the input and for each parameter."""
+def compute_gradients(layer, x, weights):
+    """Return the output, and the gradients of its weighted sum for the input and for each parameter."""
     x = paddle.to_tensor(x, stop_gradient=False)
     y = layer(x)
     gradients = paddle.grad((y * paddle.to_tensor(weights)).sum(), [x, *layer.parameters()])
     return [value.numpy() for value in (y, *gradients)]
 
 
-def as_plain_and_fast(layer, x, weights):
-    plain = type(layer)
-    before = outputs_and_gradients(layer, x, weights)
+def compute_plain_and_fast(layer, x, weights):
+    """Return the arrays of Paddle's layer, and those of the layer that replaces it."""
+    plain_type = type(layer)
+    plain_arrays = compute_gradients(layer, x, weights)
     speed_up(layer)
-    assert type(layer) is not plain and isinstance(layer, plain)
-    return zip(before, outputs_and_gradients(layer, x, weights), strict=True)
+    assert type(layer) is not plain_type and isinstance(layer, plain_type)
+    return plain_arrays, compute_gradients(layer, x, weights)
 
 
-shapes = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
+LEADING_SHAPES = st.lists(st.integers(1, 9), min_size=1, max_size=3).map(tuple)
 
 
 @limit_examples(25)
-@given(shapes, st.integers(2, 33), st.sampled_from(["linear", "norm"]), st.integers(0, 2**32 - 1))
-def test_float64_agrees_to_rounding(lead, width, kind, seed):
+@given(LEADING_SHAPES, st.integers(2, 33), st.sampled_from(["linear", "norm"]), st.integers(0, 2**32 - 1))
+def test_float64_layers_equal_paddles_to_rounding(leading_shape, width, kind, seed):
     paddle.set_default_dtype("float64")
     random = np.random.default_rng(seed)
-    out = int(random.integers(1, 12)) if kind == "linear" else width
-    epsilon = float(random.choice([2**-40, 2**-17, 2**-10]))  # Paddle rounds it to float32; these are exact there
-    layer = nn.Linear(width, out) if kind == "linear" else nn.LayerNorm(width, epsilon)
+    out_width = int(random.integers(1, 12)) if kind == "linear" else width
+    epsilon = float(random.choice([2**-40, 2**-17, 2**-10]))  # exact in float32, to which Paddle rounds
+    layer = nn.Linear(width, out_width) if kind == "linear" else nn.LayerNorm(width, epsilon)
     for parameter in layer.parameters():
         parameter.set_value(random.standard_normal(parameter.shape))
-    x, weights = random.standard_normal((*lead, width)), random.standard_normal((*lead, out))
-    for plain, fast in as_plain_and_fast(layer, x, weights):
+    x = random.standard_normal((*leading_shape, width))
+    weights = random.standard_normal((*leading_shape, out_width))
+    for plain, fast in zip(*compute_plain_and_fast(layer, x, weights), strict=True):
         np.testing.assert_allclose(fast, plain, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("build", [lambda: nn.Linear(48, 64), lambda: nn.LayerNorm(64)], ids=["linear", "norm"])
-def test_float32_sums_are_as_near_to_float64_as_paddles(build):
-    """8,192 rows; the error of a sum of rows is measured against the same sum in float64."""
+def test_float32_sums_are_as_exact_as_paddles(build):
     random = np.random.default_rng(0)
     layer = build()
     x = random.standard_normal((64, 128, layer.weight.shape[0])).astype("float32")
     weights = (1 + random.standard_normal((64, 128, 64))).astype("float32")
+    # The gradient of the bias is the sum of the weights over 8,192 rows, computed here in float64.
     exact = weights.astype("float64").sum((0, 1))
-    (_, _, _, plain), (_, _, _, fast) = zip(*as_plain_and_fast(layer, x, weights), strict=True)
-    error = abs(fast - exact).max() / abs(exact).max()
-    assert error < 1e-5
-    assert error < 4 * abs(plain - exact).max() / abs(exact).max() + 1e-6
+    plain_arrays, fast_arrays = compute_plain_and_fast(layer, x, weights)
+    plain_error = abs(plain_arrays[3] - exact).max() / abs(exact).max()
+    fast_error = abs(fast_arrays[3] - exact).max() / abs(exact).max()
+    assert fast_error < 1e-5 and fast_error < 4 * plain_error + 1e-6
 
 
 @limit_examples(25)
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(0, 2**32 - 1))
-def test_a_linear_layer_of_texts_leaves_out_their_padding(lengths, seed):
+def test_linear_layer_skips_the_padding_of_texts(lengths, seed):
     paddle.set_default_dtype("float64")
     random = np.random.default_rng(seed)
     tokens = np.arange(max(lengths)) < np.array(lengths)[:, None]  # [B, L]
     layer = nn.Linear(5, 3)
     x = random.standard_normal((*tokens.shape, 5))
-    weights = random.standard_normal((*tokens.shape, 3)) * tokens[:, :, None]  # what is masked gets no gradient
-    plain = outputs_and_gradients(layer, x, weights)
+    weights = random.standard_normal((*tokens.shape, 3)) * tokens[:, :, None]  # padding gets no gradient
+    plain = compute_gradients(layer, x, weights)
     speed_up(layer)
     with skip_padding(paddle.to_tensor(np.where(tokens, 9, 0)), 0):
-        found = outputs_and_gradients(layer, x, weights)
-        flat = layer(paddle.to_tensor(x[0]))  # no texts: of two axes
-    np.testing.assert_array_equal(found[0][~tokens], 0)
-    np.testing.assert_allclose(found[0][tokens], plain[0][tokens], rtol=1e-9, atol=1e-11)
-    np.testing.assert_allclose(flat, plain[0][0], rtol=1e-9, atol=1e-11)
-    for one, other in zip(found[1:], plain[1:], strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
-    np.testing.assert_allclose(layer(paddle.to_tensor(x)), plain[0], rtol=1e-9, atol=1e-11)  # outside of the block
+        fast = compute_gradients(layer, x, weights)
+        output_of_two_axes = layer(paddle.to_tensor(x[0]))  # not a batch of texts: nothing is skipped
+    np.testing.assert_array_equal(fast[0][~tokens], 0)
+    np.testing.assert_allclose(fast[0][tokens], plain[0][tokens], rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(output_of_two_axes, plain[0][0], rtol=1e-9, atol=1e-11)
+    for fast_gradient, plain_gradient in zip(fast[1:], plain[1:], strict=True):
+        np.testing.assert_allclose(fast_gradient, plain_gradient, rtol=1e-9, atol=1e-11)
+    # Outside of the block nothing is skipped.
+    np.testing.assert_allclose(layer(paddle.to_tensor(x)), plain[0], rtol=1e-9, atol=1e-11)
 
 
-def test_other_layers_are_left_alone():
+def test_layers_without_a_faster_kind_are_not_replaced():
     norms = [nn.LayerNorm([2, 4]), nn.LayerNorm(4, bias_attr=False)]
     convolutions = [nn.Conv2D(4, 4, 3), nn.Conv2D(3, 4, 4, stride=4), nn.Conv2D(4, 4, 3, stride=3, padding=1),
                     nn.Conv2D(4, 4, 1, stride=2), nn.Conv2D(4, 4, 1, groups=2)]  # fmt: skip
-    others = [nn.Linear(4, 4, bias_attr=False), *norms, *convolutions]
-    kinds = list(map(type, others))
-    speed_up(nn.LayerList(others))
-    assert list(map(type, others)) == kinds
+    layers = [nn.Linear(4, 4, bias_attr=False), *norms, *convolutions]
+    types = list(map(type, layers))
+    speed_up(nn.LayerList(layers))
+    assert list(map(type, layers)) == types
 
 
-def test_a_dual_encoder_has_them_where_the_switch_is_on(monkeypatch):
+def test_dual_encoder_has_fast_layers_if_the_switch_is_on(monkeypatch):
     fast = build_case(Case("ViT", "ernie")).model
     monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-layers")
     plain = build_case(Case("ViT", "ernie")).model
-    kinds = [sum(type(layer) is kind for layer in fast.sublayers()) for kind in (CpuLayerNorm, CpuLinear)]
-    assert kinds == [6 + 5, 8 + 12 + 1]
+    num_norms = sum(type(layer) is CpuLayerNorm for layer in fast.sublayers())
+    num_linears = sum(type(layer) is CpuLinear for layer in fast.sublayers())
+    assert (num_norms, num_linears) == (6 + 5, 8 + 12 + 1)
     assert not any(isinstance(layer, CpuLayerNorm | CpuLinear) for layer in plain.sublayers())
     assert list(fast.state_dict()) == list(plain.state_dict())
 
 
 @pytest.mark.parametrize("frozen", ["weight", "bias"])
-def test_a_frozen_parameter_gets_no_gradient_others_do(frozen):
+def test_only_a_frozen_parameter_gets_no_gradient(frozen):
     model = nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6))
     x = paddle.randn([5, 6])  # needs no gradient itself, as behind a frozen embedding
     (model(x) ** 3).sum().backward()
@@ -143,18 +147,18 @@ def test_patch_convolution_equals_paddles(kernel, size, bias):
     layer = nn.Conv2D(4, 5, kernel, stride=kernel, bias_attr=bias)
     images = paddle.randn([2, 4, size, size])
     images.stop_gradient = False
-    results = []
+    arrays_by_type = []
     assert CpuPatchConv2D.can_replace(layer)
     for kind in (nn.Conv2D, CpuPatchConv2D):
         layer.__class__ = kind
         output = layer(images)
         gradients = paddle.grad(output.square().sum(), [images, *layer.parameters()])
-        results.append([value.numpy() for value in (output, *gradients)])
-    for own, paddles in zip(*results, strict=True):
-        assert np.allclose(own, paddles, rtol=1e-4, atol=1e-5)
+        arrays_by_type.append([value.numpy() for value in (output, *gradients)])
+    for plain, fast in zip(*arrays_by_type, strict=True):
+        assert np.allclose(plain, fast, rtol=1e-4, atol=1e-5)
 
 
-def test_a_patch_convolution_is_traced_for_any_batch():
+def test_patch_convolution_is_traced_for_any_batch_size():
     layer = nn.Sequential(nn.Conv2D(8, 6, 1))
     speed_up(layer)
     layer.eval()
@@ -164,21 +168,23 @@ def test_a_patch_convolution_is_traced_for_any_batch():
     np.testing.assert_allclose(static(x).numpy(), nn.Sequential.forward(layer, x).numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["CPU", "plain"])
-def test_layers_of_one_input_are_together_what_they_are_apart(kind):
-    """Outputs and gradients; one that is frozen, has a hook or is of another kind is computed by itself."""
+@pytest.mark.parametrize("is_sped_up", [True, False], ids=["CPU", "plain"])
+def test_fused_linears_equal_separate_ones(is_sped_up):
     layers = nn.LayerList([nn.Linear(6, 5) for _ in range(3)])
-    if kind == "CPU":
+    if is_sped_up:
         speed_up(layers)
-    found = []
-    for packed in (False, True):
+    arrays_by_way = []
+    for is_fused in (False, True):
         x = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 4, 6)).astype("float32"), stop_gradient=False)
-        y = fuse_linears(layers)(x) if packed else paddle.concat([layer(x) for layer in layers], axis=-1)
+        y = fuse_linears(layers)(x) if is_fused else paddle.concat([layer(x) for layer in layers], axis=-1)
         (y * paddle.arange(15, dtype="float32")).sum().backward()
-        found.append([y.numpy(), x.grad.numpy(), *(parameter.grad.numpy() for parameter in layers.parameters())])
+        gradients = [parameter.grad.numpy() for parameter in layers.parameters()]
+        arrays_by_way.append([y.numpy(), x.grad.numpy(), *gradients])
         layers.clear_gradients()
-    for one, other in zip(*found, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    for separate, fused in zip(*arrays_by_way, strict=True):
+        np.testing.assert_allclose(separate, fused, rtol=1e-5, atol=1e-6)
+
+    # Layers of another kind, with a hook or with a frozen parameter are not fused.
     assert fuse_linears([*layers, nn.Identity()]) is None
     hook = layers[1].register_forward_post_hook(lambda *_: None)
     assert fuse_linears(layers) is None
@@ -190,13 +196,14 @@ def test_layers_of_one_input_are_together_what_they_are_apart(kind):
 
 @limit_examples(30)
 @given(shape=st.lists(st.integers(1, 9), min_size=2, max_size=4), seed=st.integers(0, 99))
-def test_sums_of_channels(shape, seed):
+def test_sums_of_channels_equal_numpys(shape, seed):
     values = np.random.default_rng(seed).normal(size=shape)
-    expected = values.sum(axis=tuple(axis for axis in range(len(shape)) if axis != 1))
+    axes = tuple(axis for axis in range(len(shape)) if axis != 1)
+    expected = values.sum(axis=axes)
     np.testing.assert_allclose(sum_channels(paddle.to_tensor(values)).numpy(), expected, atol=1e-12)
 
 
-class Squared(PyLayer):
+class Square(PyLayer):
     @staticmethod
     def forward(ctx, x):
         save_for_backward(ctx, x)
@@ -216,16 +223,16 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
-def test_a_lazy_view_kept_in_a_recomputed_block_is_the_view(view):
+def test_lazy_view_in_a_recomputed_block_is_saved_as_it_is(view):
     strides = "FLAGS_use_stride_kernel"
-    before = paddle.get_flags(strides)
+    flags = paddle.get_flags(strides)
     paddle.set_flags({strides: True})
     try:
         x = paddle.arange(48, dtype="float32").reshape([2, 4, 6])
         x.stop_gradient = False
-        y = recompute(lambda x: Squared.apply(view(x + 1)), x, preserve_rng_state=False, use_reentrant=False)
-        (found,) = paddle.grad(y.sum(), [x])
+        y = recompute(lambda x: Square.apply(view(x + 1)), x, preserve_rng_state=False, use_reentrant=False)
+        (gradient,) = paddle.grad(y.sum(), [x])
         (expected,) = paddle.grad(view(x + 1).square().sum(), [x])
     finally:
-        paddle.set_flags(before)
-    np.testing.assert_array_equal(found.numpy(), expected.numpy())
+        paddle.set_flags(flags)
+    np.testing.assert_array_equal(gradient.numpy(), expected.numpy())

@@ -1,10 +1,9 @@
-"""The process switches: decided by the environment, and with the effect that they promise."""
+"""The process switches: set by the environment, and with their effects on memory, threads and denormals."""
 
 import json
 import os
 import platform
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,15 +12,15 @@ from hypothesis import strategies as st
 
 from ernie_vil2.device import runtime
 from tests.support.limits import PATIENCE, limit_examples
+from tests.support.paths import ROOT
 from tests.support.processes import run_process
 
-ROOT = Path(__file__).resolve().parents[2]
-OURS = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "GLIBC_TUNABLES", "PADDLE_")
+SWITCH_VARIABLES = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "GLIBC_TUNABLES", "PADDLE_")
 
 
-def run(code, **variables):
-    """Run code in a new process whose environment has none of the switches but `variables`; its JSON output."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+def run_code(code, **variables):
+    """Run code in a process whose environment has no switches but `variables`; return its JSON output and stderr."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(SWITCH_VARIABLES)}
     environment |= {"PYTHONPATH": str(ROOT)} | variables
     command = [sys.executable, "-W", "ignore", "-c", code]
     child = run_process(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
@@ -31,7 +30,7 @@ def run(code, **variables):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Pretend to be on an 8-core machine, AMD by default."""
+    """Return a function that pretends to be on another machine; at first it has 8 cores of AMD."""
 
     def pretend(vendor="AuthenticAMD", flags=("avx2",), cores=8):
         monkeypatch.setattr(runtime, "_states", {})
@@ -44,29 +43,30 @@ def machine(monkeypatch):
     return pretend
 
 
-def test_importing_the_package_changes_nothing_in_the_process():
+def test_import_of_the_package_does_not_change_the_process():
     code = """
 import json, os, resource, signal, sys, warnings
 def state():
     return [dict(os.environ), repr(warnings.filters), sys.path, [str(signal.getsignal(n)) for n in range(1, 32)]]
-before = state()
+state_before = state()
 import ernie_vil2
 dir(ernie_vil2)
-same = before == state()
+is_unchanged = state_before == state()
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):
     b"x" * (40 << 20)  # more than glibc, left alone, ever takes from its heap
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
-print(json.dumps([same, ernie_vil2.device.runtime.switch_states(), faults]))
+print(json.dumps([is_unchanged, ernie_vil2.device.runtime.switch_states(), faults]))
 """
-    (same, applied, faults), _ = run(code)
-    assert same and applied == {}
+    (is_unchanged, states, faults), _ = run_code(code)
+    assert is_unchanged and states == {}
     if platform.libc_ver()[0] == "glibc":
         assert faults > 0.9 * 5 * (40 << 20) // os.sysconf("SC_PAGE_SIZE")
 
 
-def prepared(environment):
-    """The environment after `configure`; malloc is switched off, as it would change this process."""
+def configure_copy(environment):
+    """Return a copy of the environment after `configure`."""
+    # A variable of malloc that the user has set turns off the switch of malloc, which would change this process.
     environment = {"MALLOC_TOP_PAD_": "131072", **environment}
     runtime.configure(environment)
     return environment
@@ -75,38 +75,38 @@ def prepared(environment):
 @pytest.mark.parametrize(("vendor", "flags", "value"), [
     ("AuthenticAMD", ["avx2"], "5"), ("GenuineIntel", ["avx2"], None), ("AuthenticAMD", ["sse4_2"], None)
 ])  # fmt: skip
-def test_amd_with_avx2_alone_gets_the_mkl_switch(machine, vendor, flags, value):
+def test_only_amd_with_avx2_gets_the_mkl_switch(machine, vendor, flags, value):
     machine(vendor, flags)
-    assert prepared({}).get("MKL_DEBUG_CPU_TYPE") == value
+    assert configure_copy({}).get("MKL_DEBUG_CPU_TYPE") == value
 
 
-def test_what_the_user_has_set_stays(machine):
-    chosen = {"MKL_DEBUG_CPU_TYPE": "4", "MKL_NUM_THREADS": "3"}
-    after = prepared(chosen)
-    assert {name: after[name] for name in chosen} == chosen
+def test_variables_of_the_user_are_kept(machine):
+    user_variables = {"MKL_DEBUG_CPU_TYPE": "4", "MKL_NUM_THREADS": "3"}
+    environment = configure_copy(user_variables)
+    assert {name: environment[name] for name in user_variables} == user_variables
     assert all(text.startswith("kept") for text in runtime.switch_states().values())
-    assert "MKL_NUM_THREADS" not in prepared({"OMP_NUM_THREADS": "1"})
+    assert "MKL_NUM_THREADS" not in configure_copy({"OMP_NUM_THREADS": "1"})
 
 
 @pytest.mark.parametrize(("ranks", "threads"), [(1, "8"), (2, "4"), (3, "2"), (16, "1")])
 def test_local_ranks_share_the_cores(machine, ranks, threads):
     # The launcher has imported Paddle, which writes OMP_NUM_THREADS=1.
     environment = {"PADDLE_LOCAL_SIZE": str(ranks), "PADDLE_TRAINERS_NUM": "64", "OMP_NUM_THREADS": "1"}
-    assert prepared(environment)["MKL_NUM_THREADS"] == threads
-    # A rank of a process that was prepared itself counts again.
-    parent = prepared({}) | {"OMP_NUM_THREADS": "1", "PADDLE_LOCAL_SIZE": str(ranks)}
-    assert prepared(parent)["MKL_NUM_THREADS"] == threads
+    assert configure_copy(environment)["MKL_NUM_THREADS"] == threads
+    # A rank replaces the number of threads that its launcher has set.
+    environment_of_rank = configure_copy({}) | {"OMP_NUM_THREADS": "1", "PADDLE_LOCAL_SIZE": str(ranks)}
+    assert configure_copy(environment_of_rank)["MKL_NUM_THREADS"] == threads
 
 
-def test_after_paddle_it_says_that_it_is_too_late(machine, monkeypatch):
+def test_configure_after_paddle_reports_that_it_is_too_late(machine, monkeypatch):
     monkeypatch.setitem(sys.modules, "paddle", object())
-    assert "MKL_DEBUG_CPU_TYPE" not in prepared({})
+    assert "MKL_DEBUG_CPU_TYPE" not in configure_copy({})
     assert all("configure()" in runtime.switch_states()[name] for name in ("mkl", "threads"))
 
 
 @limit_examples(25)
 @given(tenths=st.integers(1, 10_000))
-def test_a_container_quota_caps_the_cores(tmp_path_factory, tenths):
+def test_quota_of_a_container_limits_the_cores(tmp_path_factory, tenths):
     cpu_max = tmp_path_factory.mktemp("cgroup") / "cpu.max"
     available = len(os.sched_getaffinity(0))
     cpu_max.write_text("max 100000\n")
@@ -131,14 +131,15 @@ faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(json.dumps((faults, ernie_vil2.device.runtime.switch_states())))
 """
     pages = 20 * (12 << 20) // os.sysconf("SC_PAGE_SIZE")
-    (with_switch, applied), _ = run(code)
-    (user_choice, kept), _ = run(code, MALLOC_MMAP_THRESHOLD_="131072")
-    assert with_switch < 0.15 * pages < 0.9 * pages < user_choice
-    assert applied["malloc"].startswith("M_MMAP_MAX=0")
-    assert kept["malloc"] == "kept MALLOC_MMAP_THRESHOLD_=131072"
+    (faults_with_switch, states), _ = run_code(code)
+    (faults_without, states_without), _ = run_code(code, MALLOC_MMAP_THRESHOLD_="131072")
+    assert faults_with_switch < 0.15 * pages < 0.9 * pages < faults_without
+    assert states["malloc"].startswith("M_MMAP_MAX=0")
+    assert states_without["malloc"] == "kept MALLOC_MMAP_THRESHOLD_=131072"
 
 
-PREPARED = """
+# Prints what Paddle does in a process: the threads of MKL, whether transposes are copied, and the switch that does it.
+PRINT_EFFECTS = """
 import ctypes, json, os, ernie_vil2
 ernie_vil2.runtime.configure()
 import paddle
@@ -148,39 +149,39 @@ ernie_vil2.device.runtime.set_device("cpu")
 copied = paddle.ones([2, 3]).t().is_contiguous()
 print(json.dumps([threads, copied, ernie_vil2.device.runtime.switch_states()["strides"]]))
 """
-"""What Paddle does in a process: the threads of MKL, and whether transposes are copied, and by what."""
 
 
 def test_threads_and_transposes_follow_the_switches():
-    found, warnings = run(PREPARED)
-    assert found == [runtime.num_usable_cores(), True, "FLAGS_use_stride_kernel=0"] and warnings == ""
-    found, _ = run(PREPARED, ERNIE_VIL2_RUNTIME="0")
-    assert found[:2] == [1, False]
+    effects, warnings = run_code(PRINT_EFFECTS)
+    assert effects == [runtime.num_usable_cores(), True, "FLAGS_use_stride_kernel=0"] and warnings == ""
+    effects, _ = run_code(PRINT_EFFECTS, ERNIE_VIL2_RUNTIME="0")
+    assert effects[:2] == [1, False]
 
 
 @pytest.mark.skipif(
     platform.machine() != "x86_64" or not platform.libc_ver()[0].startswith("glibc"), reason="x86-64 with glibc alone"
 )
-def test_denormals_are_zero_inside_the_block_alone(monkeypatch):
-    def product():
+def test_denormals_are_zero_only_inside_the_block(monkeypatch):
+    def multiply():
+        """Return a product that is denormal, and one of a denormal number."""
         return float(np.float32(1e-30) * np.float32(1e-10)), float(np.float32(1e-40) * np.float32(2))
 
-    assert all(product())
-    with pytest.raises(KeyError), runtime.flush_denormals():  # noqa: PT012  -- what comes before the error belongs to it
-        assert product() == (0, 0) and float(np.float32(1e-30) * np.float32(1e-7)) > 0
+    assert all(multiply())
+    with pytest.raises(KeyError), runtime.flush_denormals():  # noqa: PT012  -- the block is tested before its error
+        assert multiply() == (0, 0) and float(np.float32(1e-30) * np.float32(1e-7)) > 0
         raise KeyError
-    assert all(product())
+    assert all(multiply())
     monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-denormals")
     with runtime.flush_denormals():
-        assert all(product())
+        assert all(multiply())
 
 
-def test_switches_go_off_one_by_one_and_all_at_once(machine):
+def test_switches_are_turned_off_one_by_one_or_all_at_once(machine):
     environment = {"ERNIE_VIL2_RUNTIME": "-mkl, -malloc,-layers"}
     runtime.configure(environment)
     assert "MKL_DEBUG_CPU_TYPE" not in environment and environment["MKL_NUM_THREADS"] == "8"
-    off = {name for name in runtime.SWITCHES if not runtime.is_enabled(name, environment)}
-    assert off == {"mkl", "malloc", "layers"}
+    switches_off = {name for name in runtime.SWITCHES if not runtime.is_enabled(name, environment)}
+    assert switches_off == {"mkl", "malloc", "layers"}
     assert runtime.switch_states()["malloc"].startswith("off (ERNIE_VIL2_RUNTIME=-mkl")
 
     environment = {"ERNIE_VIL2_RUNTIME": "0"}
@@ -190,6 +191,6 @@ def test_switches_go_off_one_by_one_and_all_at_once(machine):
 
 
 @pytest.mark.parametrize("value", ["1", "-malloc,-maloc"])
-def test_a_mistyped_switch_is_named(machine, value):
+def test_error_names_a_mistyped_switch(machine, value):
     with pytest.raises(ValueError, match=f"ERNIE_VIL2_RUNTIME='{value}'"):
         runtime.configure({"ERNIE_VIL2_RUNTIME": value})

@@ -1,4 +1,4 @@
-"""Packages that only some tasks need: a missing one is named, with the command that installs it, before any work."""
+"""Optional packages: the extras that have them, and the error that names a missing one before any work."""
 
 import re
 import runpy
@@ -21,8 +21,8 @@ from tests.support.processes import run_process
 
 
 @pytest.fixture(scope="module")
-def declared():
-    """The arguments of `setup` in setup.py."""
+def setup_arguments():
+    """Return the arguments of `setup` in setup.py."""
     arguments = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(setuptools, "setup", arguments.update)
@@ -30,37 +30,38 @@ def declared():
     return arguments
 
 
-def distributions(lines):
+def read_names(lines):
+    """Return the normalised names of the packages of requirement lines."""
     return {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in lines}
 
 
-def test_every_module_is_of_the_extra_that_setup_py_says(declared):
-    # Those that this Python may lack.
-    known = {name: [name] for name in ("paddlenlp", "paddleclas", "paddle2onnx", "ray")} | {"paddle": ["paddlepaddle"]}
-    known = packages_distributions() | known
+def test_setup_declares_every_module_in_its_extra(setup_arguments):
+    packages = {**packages_distributions(), "paddle": ["paddlepaddle"]}
+    for name in ("paddlenlp", "paddleclas", "paddle2onnx", "ray"):  # which this Python may lack
+        packages[name] = [name]
     for module, extra in EXTRAS.items():
-        assert distributions(known[module]) & distributions(declared["extras_require"][extra]), module
+        assert read_names(packages[module]) & read_names(setup_arguments["extras_require"][extra]), module
 
 
-def test_the_base_has_no_paddle_and_the_whole_set_has_all(declared):
-    whole = distributions(declared["extras_require"]["dev"])
-    base = distributions(declared["install_requires"])
-    assert not {"paddlepaddle", "paddlenlp", "paddleclas", "scipy", "fastapi"} & base and base <= whole
-    for extra in set(EXTRAS.values()) - {"ray"}:  # which only clusters have
-        assert distributions(declared["extras_require"][extra]) <= whole
+def test_base_has_no_paddle_and_the_dev_set_has_everything(setup_arguments):
+    dev = read_names(setup_arguments["extras_require"]["dev"])
+    base = read_names(setup_arguments["install_requires"])
+    assert not {"paddlepaddle", "paddlenlp", "paddleclas", "scipy", "fastapi"} & base and base <= dev
+    for extra in set(EXTRAS.values()) - {"ray"}:  # only clusters have Ray
+        assert read_names(setup_arguments["extras_require"][extra]) <= dev
     lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1] not in ("", "#")]
-    assert {"paddlepaddle", "paddlenlp", "paddleclas", "opencv-python", "numpy", "pytest"} <= distributions(lines)
+    assert {"paddlepaddle", "paddlenlp", "paddleclas", "opencv-python", "numpy", "pytest"} <= read_names(lines)
 
 
 @pytest.mark.parametrize("python_version", ["3.11", "3.12"])
-def test_onnx_extra_is_whole_where_onnx_can_be_made(declared, python_version):
-    requirements = [Requirement(line) for line in declared["extras_require"]["onnx"]]
+def test_onnx_extra_is_complete_for_pythons_that_export_onnx(setup_arguments, python_version):
+    requirements = [Requirement(line) for line in setup_arguments["extras_require"]["onnx"]]
     environment = {"python_version": python_version}
-    names = {one.name for one in requirements if one.marker is None or one.marker.evaluate(environment)}
-    assert names == {"onnx", "onnxruntime", "paddle2onnx", "ml_dtypes"}
+    requirements = [line for line in requirements if line.marker is None or line.marker.evaluate(environment)]
+    assert {line.name for line in requirements} == {"onnx", "onnxruntime", "paddle2onnx", "ml_dtypes"}
 
 
-def test_what_is_not_published_for_this_python_says_so(monkeypatch):
+def test_error_on_an_unpublished_package_suggests_another_python(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 13, 5))
     text = str(missing_package_error("paddleclas", "EfficientNet"))
     assert "python3.11 -m venv" in text and "--no-deps paddleclas==2.6.0" in text
@@ -70,14 +71,14 @@ def test_what_is_not_published_for_this_python_says_so(monkeypatch):
         require_backend("onnx")
 
 
-def test_installed_package_names_no_package_of_an_index(monkeypatch, tmp_path):
+def test_installed_package_suggests_no_package_of_an_index(monkeypatch, tmp_path):
     monkeypatch.setattr(extras, "ROOT", tmp_path)  # a folder of installed packages, without a checkout
     requirement = shlex.split(install_command("serve"))[4]
     assert requirement == ".[serve]"
 
 
 @pytest.mark.parametrize(
-    ("module", "begin"),
+    ("module", "start_work"),
     [
         ("faiss", lambda folder: open_store(folder / "index", writable=True)),
         ("pymilvus", lambda folder: open_store(folder / "index.db", writable=True)),
@@ -85,13 +86,13 @@ def test_installed_package_names_no_package_of_an_index(monkeypatch, tmp_path):
         ("fsspec", lambda folder: open_sources(["http://127.0.0.1:9/rows.tar"])),
     ],
 )
-def test_it_is_named_before_any_work(monkeypatch, tmp_path, module, begin):
+def test_missing_package_is_named_before_any_work(monkeypatch, tmp_path, module, start_work):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingPackage, match=f"needs {module}"):
-        begin(tmp_path)
+        start_work(tmp_path)
 
 
-def test_without_paddle_it_is_named_and_data_are_prepared(shapes, tmp_path):
+def test_without_paddle_data_are_prepared_and_the_rest_refused(shapes, tmp_path):
     code = f"""
 import sys
 sys.modules["paddle"] = None

@@ -1,4 +1,4 @@
-"""Ranks that a command starts: their environments, their ends, and what is said of one that fails."""
+"""Ranks that a command starts: their environments, how they end, and the report on a rank that fails."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ PARENT = "import sys; from ernie_vil2.device.launch import run_ranks; sys.exit(r
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent death signal is Linux's")
 
 
-def script(body):
+def make_command(body):
     """Return the command of a rank that runs these lines."""
     head = "import os, signal, sys, time; rank = os.environ['PADDLE_TRAINER_ID']\n"
     return [sys.executable, "-c", head + textwrap.dedent(body)]
@@ -26,15 +26,15 @@ def script(body):
 
 def start_parent(body):
     """Start a process that runs two ranks, and wait until both are ready."""
-    process = start_process([sys.executable, "-c", PARENT, *script(body)], stdout=subprocess.PIPE, text=True)
+    process = start_process([sys.executable, "-c", PARENT, *make_command(body)], stdout=subprocess.PIPE, text=True)
     for _ in range(2):
         assert process.stdout.readline() == "ready\n"
     return process
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere rank 0 makes the socket itself")
-def test_the_port_is_reserved_until_rank_0_listens(capfd):
-    """Another program could take it while the ranks start, and the other ranks would wait for its answer."""
+def test_port_is_reserved_until_rank_0_listens(capfd):
+    # Otherwise another program could take the port while the ranks start, and they would wait for its answer.
     body = """
         import socket
         host, port = os.environ['PADDLE_TRAINER_ENDPOINTS'].split(',')[0].split(':')
@@ -44,24 +44,24 @@ def test_the_port_is_reserved_until_rank_0_listens(capfd):
         else:
             os.write(1, socket.create_connection((host, int(port))).recv(6))
     """
-    assert run_ranks(script(body), 2) == 0
+    assert run_ranks(make_command(body), 2) == 0
     assert capfd.readouterr().out == "rank 0"
 
 
-def test_a_failing_rank_ends_the_others_and_is_quoted(capfd):
+def test_failing_rank_ends_the_others_and_is_quoted(capfd):
     body = """
         if rank == '1':
             print('no such file: x.tar', file=sys.stderr)
             sys.exit(7)
         time.sleep(600)
     """
-    assert run_ranks(script(body), 2) == 7
+    assert run_ranks(make_command(body), 2) == 7
     lines = capfd.readouterr().err.splitlines()
-    assert lines[0] == "no such file: x.tar"  # at once, as from a single process
+    assert lines[0] == "no such file: x.tar"  # printed at once, as by a single process
     assert "rank 1 of 2 ended with code 7" in lines[-2] and lines[-1] == "  no such file: x.tar"
 
 
-def test_a_killed_rank_is_named_with_its_last_lines_alone(capfd):
+def test_killed_rank_is_named_with_its_last_lines(capfd):
     body = """
         for line in range(30):
             print(f'line {line} of {rank}', file=sys.stderr)
@@ -69,39 +69,39 @@ def test_a_killed_rank_is_named_with_its_last_lines_alone(capfd):
             os.kill(os.getpid(), 9)
         time.sleep(60)
     """
-    assert run_ranks(script(body), 3) == 137
-    head, _, last = capfd.readouterr().err.partition("rank 2 of 3 ended with code -9 (SIGKILL)")
-    assert "rank" not in head
-    assert last.splitlines()[1:] == [f"  line {line} of 2" for line in range(10, 30)]
+    assert run_ranks(make_command(body), 3) == 137
+    output, _, report = capfd.readouterr().err.partition("rank 2 of 3 ended with code -9 (SIGKILL)")
+    assert "rank" not in output  # the other ranks are not reported
+    assert report.splitlines()[1:] == [f"  line {line} of 2" for line in range(10, 30)]
 
 
-def test_a_child_that_outlives_its_rank_holds_nothing_up(capfd):
+def test_child_that_outlives_its_rank_is_not_waited_for(capfd):
     body = """
         import subprocess
         subprocess.Popen(['sleep', '150'])
         sys.exit(4)
     """
     start = time.monotonic()
-    assert run_ranks(script(body), 1) == 4
-    assert time.monotonic() - start < 100
+    assert run_ranks(make_command(body), 1) == 4
+    assert time.monotonic() - start < 100  # the child sleeps for 150 seconds
     assert "rank 0 of 1 ended with code 4" in capfd.readouterr().err
 
 
 @only_linux
-def test_when_the_parent_is_killed_its_ranks_end():
+def test_ranks_end_when_their_parent_is_killed():
     body = """
-        os.write(1, b'ready\\n')  # a line of one write: two ranks share the pipe
+        os.write(1, b'ready\\n')  # in one write, as two ranks share the pipe
         time.sleep(600)
     """
     start = time.monotonic()
     with start_parent(body) as process:
         process.kill()
-        # The ranks hold the pipe, so that it ends with the last of them.
+        # The ranks have the pipe open: it ends when the last of them does.
         assert process.stdout.read() == ""
-    assert time.monotonic() - start < 200
+    assert time.monotonic() - start < 200  # the ranks would sleep for 600 seconds
 
 
-def test_ctrl_c_reaches_the_ranks_which_end_in_their_own_way():
+def test_interrupt_reaches_the_ranks_and_their_code_is_returned():
     body = """
         signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
         os.write(1, b'ready\\n')
@@ -112,44 +112,45 @@ def test_ctrl_c_reaches_the_ranks_which_end_in_their_own_way():
         assert process.wait(timeout=PATIENCE) == 130
 
 
-def test_a_rank_that_does_not_listen_is_killed():
+def test_rank_that_ignores_sigterm_is_killed():
     body = """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(1)
         sys.exit(3) if rank == '0' else time.sleep(60)
     """
-    assert run_ranks(script(body), 2, grace=0.5) == 3
+    assert run_ranks(make_command(body), 2, grace=0.5) == 3
 
 
-def test_ranks_that_have_agreed_to_stop_are_not_hurried(capfd):
+def test_ranks_that_have_agreed_to_stop_are_waited_for(capfd):
     body = """
         if rank == '0':
             time.sleep(1)
-            print('rank 0 was left in peace', flush=True)
+            print('rank 0 has finished', flush=True)
         sys.exit(75)
     """
-    assert run_ranks(script(body), 2) == 75
+    assert run_ranks(make_command(body), 2) == 75
     output, error = capfd.readouterr()
-    assert "rank 0 was left in peace" in output and "ended with code" not in error
+    assert "rank 0 has finished" in output and "ended with code" not in error
 
 
 @only_linux
-def test_a_process_whose_parent_is_gone_already_ends():
-    reading, writing = os.pipe()
+def test_process_whose_parent_is_already_gone_ends():
+    read_end, write_end = os.pipe()
     middle = os.fork()
     if not middle:
+        # The middle process ends at once; its child calls end_with_parent when that has happened.
         parent = os.getpid()
         if os.fork():
             os._exit(0)
         while os.getppid() == parent:
             time.sleep(0.01)
         end_with_parent(parent)
-        os.write(writing, b"lives on")
+        os.write(write_end, b"lives on")
         os._exit(0)
-    os.close(writing)
+    os.close(write_end)
     os.waitpid(middle, 0)
-    assert os.read(reading, 100) == b""
-    os.close(reading)
+    assert os.read(read_end, 100) == b""
+    os.close(read_end)
 
 
 @pytest.mark.parametrize(("device", "is_gpu_build", "gpus", "is_refused"), [

@@ -1,4 +1,4 @@
-"""Copies that nobody waits for: on a stand-in for a GPU, which copies as late as it may."""
+"""Copies in the background, on a stand-in for a GPU that copies as late as it may."""
 
 import threading
 import time
@@ -8,49 +8,51 @@ import paddle
 import pytest
 
 from ernie_vil2.device.transfers import NUM_SLOTS, Sender, start_host_copy, upload_batches
-from tests.support.limits import PATIENCE
+from tests.support.limits import wait_until
 
 
 class LateCopy:
-    """A copy that is made when somebody waits for it, of what the memory holds then."""
+    """Copy that is made when it is waited for, of what the memory holds then."""
 
     def __init__(self, source, target, waits):
         self.source, self.target, self.waits, self.is_made = source, target, waits, False
         self.lock = threading.Lock()
 
-    def _make(self):
+    def _copy(self):
         with self.lock:
             if not self.is_made:
                 self.target.set_value(self.source.numpy())
                 self.is_made = True
 
     def cuda_wait(self):
-        self._make()
+        self._copy()
 
     def cpu_wait(self):
         self.waits.append(threading.current_thread() is threading.main_thread())
-        self._make()
+        self._copy()
 
 
 class LateDevice:
+    """Stand-in for a GPU that counts its copies and pinned allocations."""
+
     def __init__(self):
-        self.begun, self.waits, self.allocated = [], [], 0
+        self.uploads, self.waits, self.num_allocations = [], [], 0  # waits: whether the main thread has waited
 
     def allocate_pinned(self, array):
-        self.allocated += 1
+        self.num_allocations += 1
         return paddle.to_tensor(array)
 
     def start_upload(self, pinned):
         assert threading.current_thread() is threading.main_thread()
         target = paddle.zeros(pinned.shape, pinned.dtype)
-        self.begun.append(target)
+        self.uploads.append(target)
         return target, LateCopy(pinned, target, self.waits)
 
     start_download = start_upload
 
 
-def batches(count, closed=None, fails_at=None):
-    """Yield arrays of one buffer, as loaders give them, of growing and shrinking sizes."""
+def yield_batches(count, closing_threads=None, fails_at=None):
+    """Yield arrays of one buffer that is used again, as loaders do, of growing and shrinking sizes."""
     buffer = np.zeros([9, 4], "int64")
     try:
         for number in range(count):
@@ -61,11 +63,11 @@ def batches(count, closed=None, fails_at=None):
             yield {"rows": rows, "pixels": rows[:, :2].astype("uint8")}, number
             buffer[:] = -1
     finally:
-        if closed is not None:
-            closed.append(threading.current_thread())
+        if closing_threads is not None:
+            closing_threads.append(threading.current_thread())
 
 
-def assert_is_batch(tensors, number):
+def check_batch(tensors, number):
     num_rows = 3 + number * 5 % 7
     np.testing.assert_array_equal(tensors["rows"].numpy(), np.full([num_rows, 4], number))
     np.testing.assert_array_equal(tensors["pixels"].numpy(), np.full([num_rows, 2], number, "uint8"))
@@ -74,84 +76,86 @@ def assert_is_batch(tensors, number):
 
 @pytest.fixture(params=[None, LateDevice], ids=["CPU", "GPU"])
 def device(request):
-    return request.param and request.param()
+    return None if request.param is None else LateDevice()
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.01])
-def test_batches_come_in_order_and_none_is_overwritten(device, pause):
-    """Not those that were handed out before either: a step may still be computed of them."""
-    earlier = []
-    for tensors, number in upload_batches(batches(20), device):
+def test_batches_are_in_order_and_none_is_overwritten(device, pause):
+    earlier_batches = []
+    for tensors, number in upload_batches(yield_batches(20), device):
         time.sleep(pause)
-        earlier.append(tensors)
-        assert_is_batch(tensors, number)
-    assert len(earlier) == 20
-    for number, tensors in enumerate(earlier):
-        assert_is_batch(tensors, number)
-    assert list(upload_batches(batches(0), device)) == []
+        earlier_batches.append(tensors)
+        check_batch(tensors, number)
+    assert len(earlier_batches) == 20
+    # Batches that were handed out before are not overwritten either: a step may still be computing with them.
+    for number, tensors in enumerate(earlier_batches):
+        check_batch(tensors, number)
+    assert list(upload_batches(yield_batches(0), device)) == []
 
 
-def test_the_next_batch_goes_up_before_this_one_is_handed_out():
-    """Where the loader is ahead: a step here lasts until it is."""
-    device, ahead, asked, count = LateDevice(), [], [], 8
+def test_next_batch_is_uploaded_before_this_one_is_handed_out():
+    device, num_ahead, count, num_requested = LateDevice(), [], 8, 0
 
-    def counted_batches():
-        for batch in batches(count):
-            asked.append(True)
+    def count_requests():
+        nonlocal num_requested
+        for batch in yield_batches(count):
+            num_requested += 1
             yield batch
-        asked.append(True)  # after the last one was put into a slot
+        num_requested += 1  # after the last batch was put into a slot
 
-    for number, _ in enumerate(upload_batches(counted_batches(), device)):
-        ahead.append(len(device.begun) // 2 - 1 - number)
-        until = time.monotonic() + PATIENCE
-        while len(asked) < min(count + 1, number + NUM_SLOTS) and time.monotonic() < until:
-            time.sleep(0.001)
-    assert ahead[1:] == [*[1] * (count - 2), 0]  # the thread has just begun when the first is handed out
+    for number, _ in enumerate(upload_batches(count_requests(), device)):
+        num_ahead.append(len(device.uploads) // 2 - 1 - number)  # a batch is two arrays
+        # A step lasts here until the loader is as far ahead as it can be.
+        num_possible = min(count + 1, number + NUM_SLOTS)
+        wait_until(lambda num_possible=num_possible: num_requested >= num_possible)
+    # One batch ahead each time, but for the first one, when the thread has just started, and the last one.
+    assert num_ahead[1:] == [1] * (count - 2) + [0]
 
 
-def test_memory_is_pinned_as_it_grows_and_no_copy_waited_for():
-    device, allocated = LateDevice(), []
-    for _ in upload_batches(batches(60), device):
-        allocated.append(device.allocated)
-    assert allocated[30] == allocated[-1] <= 2 * NUM_SLOTS * 7 and not any(device.waits)
+def test_pinned_memory_is_reused_and_no_copy_is_waited_for():
+    device, num_allocations = LateDevice(), []
+    for _ in upload_batches(yield_batches(60), device):
+        num_allocations.append(device.num_allocations)
+    # There are seven sizes: each of the two arrays of a slot is allocated at most seven times.
+    assert num_allocations[30] == num_allocations[-1] <= 2 * NUM_SLOTS * 7 and not any(device.waits)
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 5])
-def test_an_error_comes_where_its_batch_would_have_come(device, fails_at):
+def test_error_is_raised_in_place_of_its_batch(device, fails_at):
     numbers = []
 
-    def take():
-        for tensors, number in upload_batches(batches(9, fails_at=fails_at), device):
-            assert_is_batch(tensors, number)
+    def read_batches():
+        for tensors, number in upload_batches(yield_batches(9, fails_at=fails_at), device):
+            check_batch(tensors, number)
             numbers.append(number)
 
     with pytest.raises(ValueError, match=f"batch {fails_at}"):
-        take()
+        read_batches()
     assert numbers == list(range(fails_at))
 
 
 @pytest.mark.parametrize("count", [1, 6])
-def test_who_stops_leaves_no_thread_and_no_open_source(count):
-    before, closed = threading.active_count(), []
-    source = upload_batches(batches(1000, closed), LateDevice())
+def test_closing_early_ends_the_thread_and_closes_the_source(count):
+    num_threads, closing_threads = threading.active_count(), []
+    source = upload_batches(yield_batches(1000, closing_threads), LateDevice())
     for _ in range(count):
         next(source)
     source.close()
-    assert len(closed) == 1 and threading.active_count() == before
+    assert len(closing_threads) == 1 and threading.active_count() == num_threads
 
 
-def test_a_value_is_fetched_as_it_was(device):
-    value = start_host_copy(paddle.to_tensor([1.0, 2.0]), device)
+def test_host_copy_is_waited_for_only_when_it_is_read(device):
+    read_value = start_host_copy(paddle.to_tensor([1.0, 2.0]), device)
     assert device is None or device.waits == []
-    np.testing.assert_array_equal(value(), [1, 2])
+    np.testing.assert_array_equal(read_value(), [1, 2])
     assert device is None or device.waits == [True]
 
 
-def test_small_arrays_are_sent_one_by_one(device):
-    send, sent = Sender(device), []
+def test_sent_arrays_are_not_overwritten(device):
+    send, tensors = Sender(device), []
     array = np.zeros([4, 2], "int64")
     for number in range(3 * NUM_SLOTS):
         array[:] = number
-        sent.append(send(array[: 1 + number % 4]))
-    for number, tensor in enumerate(sent):
+        tensors.append(send(array[: 1 + number % 4]))
+    for number, tensor in enumerate(tensors):
         np.testing.assert_array_equal(tensor.numpy(), np.full([1 + number % 4, 2], number))
