@@ -396,8 +396,11 @@ class ModelConfig(Section):
         return tower.built_by(builder)
 
 
-def without_implementation(config: ModelConfig) -> ModelConfig:
-    """Return the configuration with native towers, to compare models that are equal up to rounding."""
+def with_native_towers(config: ModelConfig) -> ModelConfig:
+    """Return the configuration with this package's own towers in place of the suites'.
+
+    Both compute the same up to rounding, so that models are compared without regard to the builder of their towers.
+    """
     towers = {"image": config.image.native(), "text": config.text.native()}
     return config.model_copy(update={**towers, "implementation": None})
 
@@ -688,7 +691,7 @@ class Config(Section):
         """Names of towers, loss, task, evaluators and layouts, any of which may be the import path of a user's own."""
         entries = [*self.Data.train, *self.Data.val, *self.Data.test]
         layouts = [entry.layout for entry in entries if not isinstance(entry, str) and entry.layout]
-        towers = [tower.name for tower in (self.Model.image, self.Model.text) if tower.is_own]
+        towers = [tower.name for tower in (self.Model.image, self.Model.text) if tower.is_user_defined]
         return [*towers, self.Loss.kind, self.Training.task, *(self.Evaluation.options or {}), *layouts]
 
     def with_width(self, width: int, embed_dim: int) -> Config:

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ernie_vil2.config import Config
-from ernie_vil2.config.sections import without_implementation
+from ernie_vil2.config.sections import with_native_towers
 from ernie_vil2.data.preprocessing import (
     Preprocessing,
     encode_batches,
@@ -325,7 +325,7 @@ class ErnieViL2:
         ignored_fields: dict[str, Any] = {"image": {"weights"}, "text": {"weights", "vocabulary"}}
         for field in ("weights", "like", "dialect"):
             ignored_fields[field] = True
-        model = without_implementation(self.config.Model)
+        model = with_native_towers(self.config.Model)
         identity = {
             **self.tokenizer.identity(),
             "preprocessing": self.preprocessing.as_dict(),

@@ -14,7 +14,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import ModelConfig, TuningConfig
-from ernie_vil2.config.sections import TOWER_VIEWS, without_implementation
+from ernie_vil2.config.sections import TOWER_VIEWS, with_native_towers
 from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.io.terminal import join_names
 
@@ -40,7 +40,7 @@ def build_dual_encoder(
 
 def with_sizes(config: ModelConfig) -> ModelConfig:
     """Return the same towers with the sizes spelt out that a name such as ViT-B/16 stands for."""
-    config = without_implementation(config)
+    config = with_native_towers(config)
     return config.model_copy(update={"image": config.image.with_sizes(), "text": config.text.with_sizes()})
 
 

@@ -7,6 +7,6 @@ section of the configuration (a text tower from that and the size of the vocabul
 and may list as `blocks` the parts that recomputation runs twice (docs/extending.md).
 """
 
-from ernie_vil2.towers.base import IMAGE_TOWERS, TEXT_TOWERS, ImageTowerConfig, TextTowerConfig, without_suite
+from ernie_vil2.towers.base import IMAGE_TOWERS, TEXT_TOWERS, ImageTowerConfig, TextTowerConfig, strip_suite_prefix
 
-__all__ = ["IMAGE_TOWERS", "TEXT_TOWERS", "ImageTowerConfig", "TextTowerConfig", "without_suite"]
+__all__ = ["IMAGE_TOWERS", "TEXT_TOWERS", "ImageTowerConfig", "TextTowerConfig", "strip_suite_prefix"]

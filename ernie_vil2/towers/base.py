@@ -102,8 +102,8 @@ class TextVariant(Section):
         return self
 
 
-def without_suite(name: str) -> str:
-    """Return the name of a tower without its library: `ernie-base` for `paddlenlp:ernie-base`."""
+def strip_suite_prefix(name: str) -> str:
+    """Return the name of a tower without the suite that builds it: `ernie-base` for `paddlenlp:ernie-base`."""
     return name.partition(":")[2] if name.startswith(SUITE_PREFIXES) else name
 
 
@@ -118,14 +118,15 @@ class TowerConfig(Section):
 
     Attributes:
         registry: towers by name.
-        suite: library of Paddle that builds the tower too, if its name begins with that; None: only this package does.
-        is_own: the tower is a class of the user's.
+        suite: library that can build the tower, too, if the tower's name begins with that of the library, such as
+            `paddlenlp:ernie-base`; None: only this package can.
+        is_user_defined: the tower is a class that the user has written.
     """
 
     kind_field: ClassVar[str] = "name"
     registry: ClassVar[Registry[Any]]
     suite: ClassVar[str | None] = None
-    is_own: ClassVar[bool] = False
+    is_user_defined: ClassVar[bool] = False
 
     name: str
 
@@ -204,10 +205,10 @@ class TowerConfig(Section):
 
     def native(self) -> Self:
         """Return the same tower, built by this package."""
-        return self.model_copy(update={"name": without_suite(self.name)})
+        return self.model_copy(update={"name": strip_suite_prefix(self.name)})
 
     def built_by(self, builder: Literal["native", "suite"]) -> Self:
-        """Return the same tower, built by this package or by the suite; unchanged if that one cannot build it."""
+        """Return the same tower, built by this package or by the suite; unchanged if the builder cannot build it."""
         native = self.native()
         if builder == "suite" and self.suite:
             return self.model_copy(update={"name": f"{self.suite}:{native.name}"})
@@ -343,7 +344,7 @@ class TextTowerConfig(TowerConfig):
     @property
     def family(self) -> str:
         """First word of the name: ernie, bert, ..."""
-        return without_suite(self.name).partition("-")[0]
+        return strip_suite_prefix(self.name).partition("-")[0]
 
     def build(self, vocab_size: int) -> nn.Layer:
         """Build the tower, `[B, L]` ids of `vocab_size` tokens to `[B, width]` features; errors as of image towers."""

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ernie_vil2.registry import unknown_name
 from ernie_vil2.section import Depth, Size
-from ernie_vil2.towers.base import IMAGE_TOWERS, OWN, ImageTowerConfig, without_suite
+from ernie_vil2.towers.base import IMAGE_TOWERS, OWN, ImageTowerConfig, strip_suite_prefix
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -59,7 +59,7 @@ class Backbone(ImageTowerConfig):
     def build(self) -> nn.Layer:
         from ernie_vil2.towers.layers import suite
 
-        name = without_suite(self.name)
+        name = strip_suite_prefix(self.name)
         builders = suite.backbone_builders(f"the image tower {self.name}")
         if name not in builders:
             registered = [tower for tower in IMAGE_TOWERS if tower != OWN]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class OwnImageTower(ImageTowerConfig):
     """Image tower of the user's own, `module:Class` or registered by name."""
 
-    is_own: ClassVar[bool] = True
+    is_user_defined: ClassVar[bool] = True
     # The fields of all kinds, for the tower to use as it likes.
     patch_size: Size | None = Field(None, description="passed to your tower")
     width: Size | None = Field(None, description="passed to your tower")
@@ -33,7 +33,7 @@ class OwnImageTower(ImageTowerConfig):
 class OwnTextTower(TextTowerConfig):
     """Text tower of the user's own, `module:Class` or registered by name."""
 
-    is_own: ClassVar[bool] = True
+    is_user_defined: ClassVar[bool] = True
     width: Size | None = Field(None, description="passed to your tower")
     depth: Depth | None = Field(None, description="passed to your tower")
     heads: Size | None = Field(None, description="passed to your tower")

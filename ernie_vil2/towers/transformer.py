@@ -13,7 +13,7 @@ from ernie_vil2.towers.base import (
     TextTowerConfig,
     TextVariant,
     check_divides,
-    without_suite,
+    strip_suite_prefix,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class PublishedVit(_AnyVit):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        return VIT_SIZES[without_suite(self.name)]
+        return VIT_SIZES[strip_suite_prefix(self.name)]
 
     def with_sizes(self) -> Vit:
         return Vit.model_validate({**dict(self), "name": "ViT", **self.sizes})

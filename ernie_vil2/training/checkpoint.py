@@ -19,7 +19,7 @@ import paddle
 from safetensors.numpy import load_file
 
 from ernie_vil2.config import Config, ConfigError, differences, dump_config, load_config
-from ernie_vil2.config.sections import without_implementation
+from ernie_vil2.config.sections import with_native_towers
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.io.files import (
     DamagedFile,
@@ -372,7 +372,7 @@ def find_changed_settings(saved_config: Config, config: Config) -> list[str]:
     """
     trees = []
     for compared in (saved_config, config):
-        tree = {**compared.model_dump(), "Model": without_implementation(compared.Model).model_dump()}
+        tree = {**compared.model_dump(), "Model": with_native_towers(compared.Model).model_dump()}
         tree["Data"]["train"] = [source.model_dump(exclude={"data"}) for source in compared.Data.sources]
         trees.append(tree)
     names = [name for name, _ in differences(*trees)]

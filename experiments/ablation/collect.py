@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ernie_vil2.config import Config, ConfigError, differences, validate_config
-from ernie_vil2.config.sections import without_implementation
+from ernie_vil2.config.sections import with_native_towers
 from ernie_vil2.io.files import is_number, load_json
 from ernie_vil2.io.run_folder import LOG
 from ernie_vil2.training.run_log import read_log
@@ -92,7 +92,7 @@ def _recorded_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _settings(config: Config) -> dict[str, Any]:
     """The configuration as a tree, without who builds the towers."""
-    model = without_implementation(config.Model)
+    model = with_native_towers(config.Model)
     return {**config.model_dump(mode="json"), "Model": model.model_dump(mode="json")}
 
 

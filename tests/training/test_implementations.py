@@ -29,7 +29,7 @@ def names(run):
 
 
 @pytest.fixture
-def without_suite(monkeypatch):
+def strip_suite_prefix(monkeypatch):
     """As where neither library is installed."""
     for module in (suite, base):
         monkeypatch.setattr(module, "is_installed", lambda library: False)
@@ -66,7 +66,7 @@ def test_native_towers_load_a_run_of_a_suite_that_is_missing(config, request, tm
     crash_after(begun, 1)
     texts = ["红色的圆", "a red disc"]
     expected = ernie_vil2.load_model(begun.run).encode_texts(texts)
-    request.getfixturevalue("without_suite")
+    request.getfixturevalue("strip_suite_prefix")
     model = ernie_vil2.load_model(begun.run)
     assert type(model.backend.model.image).__name__ == "VisionTransformer"
     np.testing.assert_allclose(model.encode_texts(texts), expected, atol=1e-6)
@@ -76,7 +76,7 @@ def test_native_towers_load_a_run_of_a_suite_that_is_missing(config, request, tm
     assert fit(config(NATIVE, *settings), resume=True).step == 2
 
 
-def test_new_run_without_the_suite_is_one_of_native_towers(config, without_suite):
+def test_new_run_without_the_suite_is_one_of_native_towers(config, strip_suite_prefix):
     trainer = fit(config(SUITE, "Training.steps=1"))
     assert names(trainer.run) == ("ViT", "ernie")
     with pytest.raises(MissingPackage, match="EfficientNetB5 needs paddleclas"):

@@ -34,7 +34,7 @@ from ernie_vil2.apps.search.collection import (
 )
 from ernie_vil2.apps.search.locations import INDEX_FOLDER_PREFIX, is_address
 from ernie_vil2.apps.search.store import Store, open_store
-from ernie_vil2.config.sections import without_implementation
+from ernie_vil2.config.sections import with_native_towers
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, ImageLike, find_export, load_model
 from ernie_vil2.io.export_folder import EXPORT_INFO
@@ -394,7 +394,7 @@ def open_index(
 
 def fingerprint_image_tower(model: ErnieViL2) -> str:
     """Return a digest of everything that embeddings of images depend on, as `ErnieViL2.fingerprint` of the model."""
-    config = without_implementation(model.config.Model)
+    config = with_native_towers(model.config.Model)
     ingredients = {
         "preprocessing": model.preprocessing.as_dict(),
         "precision": model.precision,

@@ -201,7 +201,7 @@ class StoredModel:
     @property
     def vocab_size(self) -> int:
         """Rows of the word embedding, at least the number of tokens; ValueError if the weights have none."""
-        if self.config.Model.text.is_own and self.tokens is not None:
+        if self.config.Model.text.is_user_defined and self.tokens is not None:
             return len(self.tokens)  # a user-defined tower may name its word embedding differently
         if WORD_EMBEDDING not in self.arrays:
             raise ValueError(f"the weights are not whole: {WORD_EMBEDDING} is missing")

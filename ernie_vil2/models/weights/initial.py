@@ -42,7 +42,7 @@ from ernie_vil2.models.weights.format import (
 )
 from ernie_vil2.models.weights.formats.official import find_arrays, to_ours
 from ernie_vil2.models.weights.integrity import check_model_files
-from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig, without_suite
+from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig, strip_suite_prefix
 from ernie_vil2.towers.layers.suite import SuiteVit, import_paddleclas, import_suite
 from ernie_vil2.towers.layers.transformer import VisionTransformer
 
@@ -89,12 +89,12 @@ def resolve_model_like(config: Config) -> Config:
     for kind, base in bases.items():
         tower, explicit_tower = model[kind], explicit["Model"].pop(kind, {})
         name = tower["name"]
-        if without_suite(explicit_tower.get("name", name)) != without_suite(name):
+        if strip_suite_prefix(explicit_tower.get("name", name)) != strip_suite_prefix(name):
             # Another architecture. It takes over what all towers share, such as preprocessing and image size; but
             # nothing from a transformer of another family, whose pooling and tokenizer belong to its own layers.
             shared_fields = base.model_fields if name != "transformer" else ()
             tower = {key: value for key, value in tower.items() if key in shared_fields}
-        elif base.find_kind(name).is_own and "name" not in explicit_tower:
+        elif base.find_kind(name).is_user_defined and "name" not in explicit_tower:
             # Importing a module runs it, so only a name that the user wrote may do so.
             raise ConfigError(
                 f"Model.like={like}: its {kind} tower {name} is defined in a module outside this package; to have the "
@@ -223,7 +223,7 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
             continue
         try:
             if target is model.image:
-                source = _read_image_tower(name, without_suite(config.image.name), model.image)
+                source = _read_image_tower(name, strip_suite_prefix(config.image.name), model.image)
             elif target is model.text:
                 source = _read_text_tower(name, config.text.family)
             else:

@@ -174,7 +174,7 @@ class MeanAttentionPool(Attention):
     def forward(self, cells: paddle.Tensor) -> paddle.Tensor:
         """Pool cells `[B, C, width]` to `[B, projection]`."""
         tokens = paddle.concat([cells.mean(axis=1, keepdim=True), cells], axis=1) + self.pos_embed
-        (query,) = self.by_head(self.q_proj(tokens[:, :1]))
-        (k,) = self.by_head(self.k_proj(tokens))
-        (v,) = self.by_head(self.v_proj(tokens))
+        (query,) = self.split_heads(self.q_proj(tokens[:, :1]))
+        (k,) = self.split_heads(self.k_proj(tokens))
+        (v,) = self.split_heads(self.v_proj(tokens))
         return self.c_proj(self.attend(query, k, v, None)).squeeze(1)

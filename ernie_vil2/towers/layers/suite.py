@@ -29,7 +29,7 @@ def import_suite(module: str, task: str) -> ModuleType:
 
     Args:
         module: full name of the module.
-        task: what needs it, the subject of the error.
+        task: the feature that needs the module; the subject of the error.
 
     Raises:
         MissingPackage: the module cannot be imported.
@@ -39,12 +39,12 @@ def import_suite(module: str, task: str) -> ModuleType:
     except ImportError as error:
         library = module.partition(".")[0]
         if is_installed(library):
-            task = f"{task} ({error})"  # something else is missing
+            task = f"{task} ({error})"  # the library is there, but a package that it imports is missing
         raise missing_package_error(library, task) from error
 
 
 def import_paddleclas(task: str) -> ModuleType:
-    """Import PaddleClas's module of backbones and silence its log; arguments and errors as of `import_suite`."""
+    """Import PaddleClas's module of backbones and silence its log; arguments and errors as for `import_suite`."""
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     backbone = import_suite("paddleclas.ppcls.arch.backbone", task)
     # After the import, which sets the level. The warnings are about its own deprecated calls.
@@ -71,7 +71,7 @@ def build_repvgg(width: int, depth: int, image_size: int) -> nn.Layer:
 
 
 class Backbone(nn.Layer):
-    """Backbone of PaddleClas without its classifier, whose input are the features.
+    """Backbone of PaddleClas without its classifier; the features are what the classifier would take as input.
 
     Args:
         name: name of the backbone, for errors.
@@ -138,7 +138,7 @@ def _construct(name: str, build: Callable[..., nn.Layer], image_size: int) -> nn
 
 
 def _prepare_for_training(network: nn.Layer) -> None:
-    """Freeze parameters that the forward does not use, which break data parallel, and isolate module globals."""
+    """Freeze unused parameters, which break data parallel training, and isolate the network from module globals."""
     for layer in network.sublayers():
         if hasattr(layer, "dw_conv_list"):  # PP-LCNetV2: dw_conv is the sum of this list, for deployment only
             for parameter in layer.dw_conv.parameters():
@@ -208,7 +208,7 @@ class SuiteVit(nn.Layer):
                 _rescale(layer.weight, (768 / width) ** 0.5)
 
     def fuse_attention(self, fused: bool = True) -> None:
-        """Compute attention by Paddle's fused kernel, or no longer; see `transformer.Transformer.fuse_attention`."""
+        """Compute attention by Paddle's fused kernel or not; see `transformer.Transformer.fuse_attention`."""
         for block in self.blocks:
             block.attn.use_fused_attn = fused
 
@@ -245,7 +245,7 @@ class SuiteText(nn.Layer):
         return list(self.network.encoder.layers)
 
     def fuse_attention(self, fused: bool = True) -> None:
-        """Compute attention by Paddle's fused kernel, or no longer; see `transformer.Transformer.fuse_attention`."""
+        """Compute attention by Paddle's fused kernel or not; see `transformer.Transformer.fuse_attention`."""
         for block in self.blocks:
             block.self_attn.__class__ = _FusedAttention if fused else nn.MultiHeadAttention
 

@@ -55,10 +55,10 @@ class Attention(nn.Layer):
         self.heads, self.dropout = heads, dropout
         self.fused: bool | None = None
 
-    def by_head(self, x: paddle.Tensor, parts: int = 1) -> list[paddle.Tensor]:
-        """Split `[B, L, parts * width]` into its parts and each part by head, `[B, heads, L, d]`."""
-        head_width = x.shape[2] // (parts * self.heads)
-        x = x.reshape([0, 0, parts, self.heads, head_width])
+    def split_heads(self, x: paddle.Tensor, num_projections: int = 1) -> list[paddle.Tensor]:
+        """Split concatenated projections `[B, L, num_projections * width]` by head: `[B, heads, L, d]` of each."""
+        head_width = x.shape[2] // (num_projections * self.heads)
+        x = x.reshape([0, 0, num_projections, self.heads, head_width])
         return x.transpose([2, 0, 3, 1, 4]).unbind(0)
 
     def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
@@ -99,7 +99,7 @@ class PackedAttention(Attention):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        q, k, v = self.by_head(self.qkv(x), parts=3)
+        q, k, v = self.split_heads(self.qkv(x), num_projections=3)
         return self.proj(self.attend(q, k, v, mask))
 
 
@@ -114,14 +114,15 @@ class SplitAttention(Attention):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        # In training, one matrix product computes all three projections.
+        # In training, one matrix product computes all three projections. `fuse_linears` returns None if they cannot be
+        # fused, for example because one of them is frozen.
         packed = fuse_linears((self.q_proj, self.k_proj, self.v_proj)) if self.training else None
         if packed is not None:
-            q, k, v = self.by_head(packed(x), parts=3)
+            q, k, v = self.split_heads(packed(x), num_projections=3)
         else:
-            (q,) = self.by_head(self.q_proj(x))
-            (k,) = self.by_head(self.k_proj(x))
-            (v,) = self.by_head(self.v_proj(x))
+            (q,) = self.split_heads(self.q_proj(x))
+            (k,) = self.split_heads(self.k_proj(x))
+            (v,) = self.split_heads(self.v_proj(x))
         return self.out_proj(self.attend(q, k, v, mask))
 
 
@@ -163,7 +164,7 @@ class PreNormBlock(nn.Layer):
         epsilon: epsilon of the LayerNorms.
         drop_path: probability of dropping a whole residual branch; 0 in all published models.
         dropout: dropout of what a branch adds; likewise 0.
-        attention: dropout of the attention weights; likewise 0.
+        attention_dropout: dropout of the attention weights; likewise 0.
     """
 
     def __init__(
@@ -176,11 +177,11 @@ class PreNormBlock(nn.Layer):
         *,
         drop_path: float = 0.0,
         dropout: float = 0.0,
-        attention: float = 0.0,
+        attention_dropout: float = 0.0,
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, epsilon)
-        self.attn = PackedAttention(width, heads, attention)
+        self.attn = PackedAttention(width, heads, attention_dropout)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.norm2 = nn.LayerNorm(width, epsilon)
@@ -192,13 +193,23 @@ class PreNormBlock(nn.Layer):
 
 
 class PostNormBlock(nn.Layer):
-    """Transformer block with LayerNorms after the residual sums of attention and MLP (BERT, RoBERTa, ERNIE)."""
+    """Transformer block with LayerNorms after the residual sums of attention and MLP (BERT, RoBERTa, ERNIE).
+
+    Arguments are those of `PreNormBlock`.
+    """
 
     def __init__(
-        self, width: int, heads: int, hidden: int, activation: str, epsilon: float, dropout: float, attention: float
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        activation: str,
+        epsilon: float,
+        dropout: float,
+        attention_dropout: float,
     ):
         super().__init__()
-        self.self_attn = SplitAttention(width, heads, attention)
+        self.self_attn = SplitAttention(width, heads, attention_dropout)
         self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.norm1, self.norm2 = nn.LayerNorm(width, epsilon), nn.LayerNorm(width, epsilon)
         self.activation, self.dropout = ACTIVATIONS[activation], nn.Dropout(dropout)
@@ -227,8 +238,8 @@ class AttentionPool(Attention):
         self.mlp = Mlp(width, hidden, activation)
 
     def forward(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        (query,) = self.by_head(repeat_for_batch(self.q(self.probe), tokens))
-        k, v = self.by_head(self.kv(tokens), parts=2)
+        (query,) = self.split_heads(repeat_for_batch(self.q(self.probe), tokens))
+        k, v = self.split_heads(self.kv(tokens), num_projections=2)
         pooled = self.proj(self.attend(query, k, v, mask))  # [B, 1, width]
         return (pooled + self.mlp(self.norm(pooled))).squeeze(1)
 
@@ -237,7 +248,7 @@ class Transformer(nn.Layer):
     """Base class of both transformer towers."""
 
     def fuse_attention(self, fused: bool = True) -> None:
-        """Compute attention by Paddle's fused kernel, or no longer.
+        """Compute attention by Paddle's fused kernel; with `fused=False` no longer.
 
         The kernel draws its own dropout masks. Without dropout the features are equal up to rounding.
         """
@@ -268,8 +279,9 @@ class Transformer(nn.Layer):
 class VisionTransformer(Transformer):
     """Vision transformer: `[B, 3, S, S]` images to `[B, width]` features.
 
-    An image is cut into as many whole patches as fit. Pixels right of and below the last ones are not used: SigLIP
-    So400m/14 sees 27 x 27 patches of 384 pixels.
+    An image is cut into as many whole patches as fit; pixels to the right of and below the last patches are not used.
+    SigLIP So400m/14, for example, cuts images of 384 pixels into 27 x 27 patches and ignores the last 6 rows and
+    columns of pixels.
 
     The default is the ViT of the released models: CLIP's, with the epsilon of ViT and without a projection.
 
@@ -280,7 +292,7 @@ class VisionTransformer(Transformer):
         depth: number of blocks.
         heads: number of attention heads.
         drop_path: stochastic depth of the last block; it grows linearly from 0 at the first.
-        variant: differences of other families; None: the released models' ViT.
+        variant: how other families differ from the ViT of the released models; None: not at all.
 
     Attributes:
         blocks: blocks, first to last.
@@ -331,7 +343,9 @@ class VisionTransformer(Transformer):
                 nn.initializer.TruncatedNormal(std=0.02)(parameter)
         self.initialise(width, nn.initializer.TruncatedNormal)
 
-    @paddle.jit.not_to_static  # traced as it is: no control flow depends on a tensor
+    # Paddle would first rewrite the Python code for graphs. No control flow here depends on a tensor, so plain tracing
+    # of the original code suffices.
+    @paddle.jit.not_to_static
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         check_size(images.shape[2], images.shape[3], self.image_size)
         tokens = self.embed(cut_to_patches(images, self.image_size, self.patch_size))
@@ -381,8 +395,8 @@ class NaFlexTransformer(VisionTransformer):
     The position embedding is resized to each shape, as in SigLIP 2 NaFlex (Tschannen et al. 2025, arXiv 2502.14786) and
     FG-CLIP 2. `image_size` is the side of the square whose patches have the learned positions. There is no class token.
 
-    Images of one batch have one shape. The authors pad images of several shapes to one number of patches and mask the
-    padding everywhere, so an image alone has the same features.
+    All images of a batch have the same shape. The authors' code mixes shapes: it pads all images to the same number of
+    patches. It masks the padding everywhere, so its features are the same as those computed here without padding.
     """
 
     @paddle.jit.not_to_static
@@ -398,22 +412,25 @@ class NaFlexTransformer(VisionTransformer):
             columns: columns of patches; likewise.
         """
         side = self.image_size // self.patch_size
+        # Resize the vertical axis: [rows, side] @ [side, side * width].
         grid = self.pos_embed.reshape([side, side * self.width])
         grid = paddle.matmul(_resize_weights(rows, side, grid), grid).reshape([rows, side, self.width])
+        # Resize the horizontal axis, in each of the rows: [columns, side] @ [rows, side, width].
         return paddle.matmul(_resize_weights(columns, side, grid), grid).reshape([1, -1, self.width])
 
 
 class TextTransformer(Transformer):
     """Text transformer with learned positions: `[B, L]` token ids to `[B, width]` features.
 
-    ERNIE and BERT are encoders as in the released models: padding changes no feature.
+    Where padding is masked, as in ERNIE, BERT and the released models, features do not depend on the length to which
+    the texts of a batch are padded.
 
     Args:
         config: sizes, dropout and pooling. The pooling is the first token through a linear layer and tanh (cls), the
             mean over all tokens but padding (mean), or the state of one token: the first (first), the first one with
             the id `variant.end` (end), the one with the largest id (largest), or the last position (last).
         vocab_size: number of tokens.
-        variant: differences of the family.
+        variant: how the family differs from CLIP.
         epsilon: epsilon of the LayerNorms.
 
     Attributes:
@@ -438,7 +455,7 @@ class TextTransformer(Transformer):
 
         block_class = PostNormBlock if is_post_norm else PreNormBlock
         block_sizes = width, config.sizes["heads"], variant.hidden or 4 * width, variant.activation, epsilon
-        dropout: dict[str, Any] = {"dropout": config.dropout, "attention": config.attention_dropout}
+        dropout: dict[str, Any] = {"dropout": config.dropout, "attention_dropout": config.attention_dropout}
         blocks = [block_class(*block_sizes, **dropout) for _ in range(depth)]
 
         # Nested as in PaddleNLP's encoders, since the names of parameters follow from it.
@@ -452,11 +469,13 @@ class TextTransformer(Transformer):
         self.head_norm = nn.LayerNorm(width, epsilon) if variant.head_norm else None
         self.head = nn.Linear(width, variant.head) if variant.head else None
 
-        # The sum of the embeddings is normalised, so their scale decides only how far a step of Adam, whose length is
-        # fixed, turns them: with smaller embeddings a small tower learns its words in fewer steps.
+        # A LayerNorm follows the sum of the embeddings, so only their direction matters. A step of Adam has a fixed
+        # length, so it rotates small embeddings further than large ones: a small tower that starts with smaller
+        # embeddings learns its words in fewer steps.
         self.initialise(width, nn.initializer.Normal, 0.02 if width >= 768 else 0.005)
         if config.pooling != "cls":
-            del self.network["pooler"]  # made and drawn above all the same, as PaddleNLP does
+            # It was created nevertheless: PaddleNLP draws weights for it, and later draws must be the same as there.
+            del self.network["pooler"]
 
     @property
     def blocks(self) -> list[nn.Layer]:
@@ -465,7 +484,7 @@ class TextTransformer(Transformer):
     @paddle.jit.not_to_static
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         check_length(ids.shape[1], self.longest)
-        # Where padding is masked, CPU kernels may skip it.
+        # Where padding is masked, nothing depends on it, and CPU kernels may skip it.
         with skip_padding(ids, self.padding) if self.mask == "padding" else nullcontext():
             states, mask = self._embed(ids), self._build_mask(ids)
             for block in self.blocks:
@@ -480,6 +499,7 @@ class TextTransformer(Transformer):
     def _embed(self, ids: paddle.Tensor) -> paddle.Tensor:
         embeddings = self.network["embeddings"]
         states = embeddings["word_embeddings"](ids)
+        # RoBERTa does not use the first rows of its position embedding.
         states = states + embeddings["position_embeddings"](_positions(ids) + self.first_position)
         if "token_type_embeddings" in embeddings:
             states = states + embeddings["token_type_embeddings"].weight[0]
@@ -509,9 +529,14 @@ class TextTransformer(Transformer):
             is_token = (ids != self.padding).astype(states.dtype)
             weights = is_token / is_token.sum(axis=1, keepdim=True)
         else:
+            if self.pooling == "largest":
+                scores = ids
+            else:
+                # "end": the configuration makes sure that there is an end token, so `or 0` is for the type checker
+                # alone.
+                scores = (ids == (self.end or 0)).astype("int32")
             # argmax finds the first of several maxima.
-            ranked = ids if self.pooling == "largest" else (ids == (self.end or 0)).astype("int32")
-            weights = (_positions(ids) == ranked.argmax(axis=1, keepdim=True)).astype(states.dtype)
+            weights = (_positions(ids) == scores.argmax(axis=1, keepdim=True)).astype(states.dtype)
         return weights.unsqueeze(1).matmul(states).squeeze(1)
 
 
@@ -521,7 +546,8 @@ def _positions(ids: paddle.Tensor) -> paddle.Tensor:
     return paddle.cumsum(paddle.ones_like(ids), axis=1) - 1
 
 
-@paddle.jit.not_to_static  # traced with its error, it would fix the batch size of the graph
+# If the check were traced, the graph would contain its error and take only the batch size of the example.
+@paddle.jit.not_to_static
 def check_size(height: int, width: int, side: int) -> None:
     """Raise ValueError unless images are squares of this side."""
     if (height, width) != (side, side):
@@ -555,7 +581,7 @@ def _resize_weights(size: int | paddle.Tensor, side: int, like: paddle.Tensor) -
     """Return `resize_weights` as a tensor like another one; in a traced graph `size` is a tensor."""
     if isinstance(size, int):
         return paddle.to_tensor(resize_weights(size, side), dtype=like.dtype, place=like.place)
-    # The same formula in operations that a graph can hold.
+    # The formula of `resize_weights` in operations that a graph can contain.
     scale = side / size.astype(like.dtype)
     centres = scale * (paddle.cumsum(paddle.ones([size], like.dtype)) - 0.5)
     cells = paddle.to_tensor(np.arange(side) + 0.5, dtype=like.dtype)
