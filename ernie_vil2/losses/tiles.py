@@ -13,9 +13,10 @@ tile again. Four measures keep the result exact:
   B x D terms that the gradient of the rows needs anyway, instead of B x N terms.
 - Rows against columns and columns against rows have the same logits: `tiled_info_nce_both_ways` multiplies once.
 
-The losses of several widths (`Loss.widths`) are computed one after another. The prefixes of a tile are cut out and
-normalised where the tile is computed, and their gradients are added at once to those of the whole embeddings, so that
-the memory is that of the widest loss alone.
+`Loss.widths` (Matryoshka) adds a loss for each of several widths: the loss of the first `width` numbers of all
+embeddings, normalised again. These prefixes are cut when a tile is computed, and their gradients are added to the
+gradients of the whole embeddings at once. The losses are computed one after another, so together they need no more
+memory than the widest alone.
 """
 
 from __future__ import annotations
@@ -62,7 +63,15 @@ def find_duplicates(row_ids: Tensor, column_ids: Tensor) -> Tensor:
 
 
 def check_arguments(rows: Tensor, columns: Tensor, offset: int, has_ids: bool, duplicates: str) -> None:
-    """Raise ValueError for an unknown mode, missing ids, or rows without their own columns."""
+    """Raise ValueError for an unknown mode, missing ids, or rows without their own columns.
+
+    Args:
+        rows: `[B, D]`.
+        columns: `[N, D]`.
+        offset: the column that belongs to row 0; row i belongs to column `offset + i`.
+        has_ids: whether there are ids of the rows and of the columns.
+        duplicates: one of `DUPLICATES`.
+    """
     if duplicates not in DUPLICATES:
         raise ValueError(f"duplicates is {duplicates!r}; choose one of {', '.join(DUPLICATES)}")
     if duplicates != "ignored" and not has_ids:
@@ -104,7 +113,7 @@ class Prefix(NamedTuple):
             total[block] += gradient
             return
         prefixes, norms = self._normalize(embeddings[block])
-        # The gradient through a normalisation: without its component along the unit vector, over the norm.
+        # The gradient of x / |x|: remove the component along the unit vector, and divide by the norm.
         parallel = (prefixes * gradient).sum(axis=1, keepdim=True)
         total[block, : self.width] += (gradient - prefixes * parallel) / norms
 
@@ -139,8 +148,9 @@ class Tiles:
     widths: Sequence[int] = ()
 
     def prefixes(self, rows: Tensor) -> list[Prefix]:
-        """Return a prefix for each of `widths`, the narrowest first."""
-        return [Prefix(width) for width in self.widths or rows.shape[1:]]
+        """Return a prefix for each of `widths`; without widths, one of the whole width of the rows."""
+        widths = self.widths or [rows.shape[1]]
+        return [Prefix(width) for width in widths]
 
     def check(self, rows: Tensor, columns: Tensor) -> None:
         """Raise ValueError as `check_arguments` does."""
@@ -156,6 +166,7 @@ class Tiles:
         """Return the blocks of columns.
 
         A block begins wherever the positives of a block of rows begin, so that positives are the diagonal of a tile.
+        With offset 5, size 4 and 12 columns, the blocks are 0:1, 1:5, 5:9 and 9:12.
         """
         starts = [self.offset]
         if self.size:
@@ -349,7 +360,9 @@ class _SoftmaxTiles(Tiles):
 class _RunningSums(NamedTuple):
     """Softmax sums over the tiles so far, with an entry for each row (or column) of a block."""
 
-    max_logit: Tensor  # largest logit that counts, or half of `EXCLUDED_LOGIT` if none counts
+    # Largest logit that counts. If none counts, half of `EXCLUDED_LOGIT`: exp(EXCLUDED_LOGIT - max_logit) is then 0 as
+    # it should be; relative to EXCLUDED_LOGIT itself it would be 1.
+    max_logit: Tensor
     exp_sum: Tensor  # float64, sum of exp(logit - max_logit)
     positive_sums: Tensor | None  # float64 `[2, n]`, sum and number of the logits of further positives
 
@@ -489,8 +502,9 @@ def _add_gradients(
     """
     rows, columns, logit_scale = inputs
 
-    # The gradient of a logit is its softmax times the incoming gradient of its row; for a positive, less the incoming
-    # gradient over the number of positives. `_weighted_softmax` multiplies exp(logit - max_logit) by these weights.
+    # With g the incoming gradient of a row, the gradient of its logits is g * softmax, and for its positives
+    # g * softmax - g / num_positives. The softmax is exp(logit - max_logit) * max_softmax, so `_weighted_softmax`
+    # multiplies the exponentials by softmax_weights = g * max_softmax.
     softmax_weights, positive_weights = [], []
     positive_gradient = paddle.zeros_like(states[0].loss)  # with respect to the positive logits, [B]
     for loss_gradient, state in zip(loss_gradients, states, strict=True):
@@ -505,8 +519,9 @@ def _add_gradients(
     for row_block in tiles.split_rows(len(rows)):
         row_prefixes, positive_columns = prefix.cut(rows[row_block]), tiles.positive_columns(row_block)
         scaled_rows = row_prefixes * logit_scale
-        # The positives, which the tiles leave out.
-        scaled_gradient = positive_gradient[row_block] * prefix.cut(columns[positive_columns])  # G @ columns, [r, D]
+        # With respect to the scaled rows: G @ columns, [r, D]. The positives come first, because the tiles leave them
+        # out.
+        scaled_rows_gradient = positive_gradient[row_block] * prefix.cut(columns[positive_columns])
         prefix.add_gradient(column_gradient, positive_columns, columns, positive_gradient[row_block] * scaled_rows)
         for column_block in tiles.split_columns(len(columns)):
             column_prefixes = prefix.cut(columns[column_block])
@@ -520,11 +535,11 @@ def _add_gradients(
                 logit_gradient.add_(column_softmax)
             if further_positives is not None:
                 logit_gradient -= further_positives * combine_weights(positive_weights, row_block, column_block)
-            scaled_gradient += paddle.matmul(logit_gradient, column_prefixes)
+            scaled_rows_gradient += paddle.matmul(logit_gradient, column_prefixes)
             tile_gradient = paddle.matmul(logit_gradient, scaled_rows, transpose_x=True)  # of the columns, [c, D]
             prefix.add_gradient(column_gradient, column_block, columns, tile_gradient)
-        prefix.add_gradient(row_gradient, row_block, rows, scaled_gradient * logit_scale)
-        scale_gradient += (row_prefixes * scaled_gradient).astype("float64").sum()
+        prefix.add_gradient(row_gradient, row_block, rows, scaled_rows_gradient * logit_scale)
+        scale_gradient += (row_prefixes * scaled_rows_gradient).astype("float64").sum()
     return scale_gradient
 
 
