@@ -79,7 +79,7 @@ def _even_lines(luminance: np.ndarray) -> tuple[list[int], list[int]]:
 
 
 def shrunk(pixels: np.ndarray) -> np.ndarray:
-    """An image, `[H, W, 3]` uint8, no larger than `LARGEST` a side."""
+    """Shrink an image, `[H, W, 3]` uint8, to at most `LARGEST` pixels a side."""
     shrink = max(pixels.shape[:2]) / LARGEST
     if shrink <= 1:
         return pixels
@@ -99,12 +99,12 @@ COLUMNS = {"thumbnail": "list<binary>", "shape": "list<float>", "extent": "list<
 
 
 def columns_of(thumbnails: Sequence[Thumbnail]) -> dict[str, Any]:
-    """The thumbnails of an image as the measures of a step, see `COLUMNS`."""
+    """Return the thumbnails of an image as measures of a step; see `COLUMNS`."""
     return dict(zip(COLUMNS, map(list, zip(*thumbnails, strict=True)), strict=True))
 
 
 def thumbnails_of(pixels: np.ndarray) -> list[Thumbnail]:
-    """The thumbnails of an image, `[H, W, 3]` uint8 RGB: one, or two if its last border may be what it shows."""
+    """Return the thumbnails of an image, `[H, W, 3]` uint8 RGB: two if its last border may belong to it, else one."""
     colours = cv2.cvtColor(shrunk(pixels), cv2.COLOR_RGB2YCrCb)
     luminance = np.ascontiguousarray(colours[..., 0])
     return [_thumbnail(luminance[part], colours[part], luminance.size) for part in trimmed(luminance)]
@@ -134,14 +134,14 @@ def _fine(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def mirrored(thumbnails: np.ndarray) -> np.ndarray:
-    """The thumbnails of the mirrored images."""
+    """Mirror thumbnails."""
     parts = thumbnails[:, : FINE * FINE].reshape(-1, FINE, FINE), thumbnails[:, FINE * FINE :]
     chroma = parts[1].reshape(-1, COLOUR, COLOUR, 2)[:, :, ::-1].reshape(len(thumbnails), -1)
     return np.concatenate([parts[0][:, :, ::-1].reshape(len(thumbnails), -1), chroma], axis=1)
 
 
 def vectors(thumbnails: np.ndarray) -> np.ndarray:
-    """What candidates are found by: luminance of 8 x 8 without its mean, `[N, 64]` float32, of length 1."""
+    """Return vectors to search candidates by: luminance of 8 x 8 without its mean, `[N, 64]` float32 of length 1."""
     return _vectors(_halved(luminances(thumbnails)), (0, 0), (0, 0))
 
 
@@ -159,14 +159,15 @@ def _vectors(images: np.ndarray, rows: tuple[float, float], columns: tuple[float
 def likeness(
     first: np.ndarray, second: np.ndarray, stretch: np.ndarray | None = None, crops: bool = True
 ) -> np.ndarray:
-    """How alike the images of each pair are, `[P]` float32: 1 if they are equal, the better of all crops.
+    """Return how alike the images of each pair are, `[P]` float32: 1 if they are equal; the best of all crops counts.
 
-    It is the correlation of luminances less what their levels, their colours and their worst spots differ by.
+    It is the correlation of luminances, less the differences of levels, of colours and of the worst spots.
 
     Args:
-        first, second: thumbnails, `[P, BYTES]` uint8.
-        stretch: `[P]`, the logarithm of the second's aspect ratio over the first's; None: they are equal.
-        crops: also compares each image with crops of the other by up to a tenth.
+        first: thumbnails, `[P, BYTES]` uint8.
+        second: thumbnails of the other images.
+        stretch: logarithm of the second's aspect ratio over the first's, `[P]`; None: they are equal.
+        crops: also compare each image with crops of the other by up to a tenth.
     """
     stretch = np.zeros(len(first), np.float32) if stretch is None else stretch
     found = [
@@ -201,7 +202,7 @@ def _likeness(first: np.ndarray, second: np.ndarray, stretch: np.ndarray, crops:
 
 
 def _deviation(first: np.ndarray, second: np.ndarray, cuts: np.ndarray) -> np.ndarray:
-    """What crops of images, and others, differ by at their worst spots, 0 to some tenths.
+    """Return how much crops of images differ from others at the worst spots, 0 to some tenths.
 
     At 48 x 48, a value counts as far as the other has no such value within a pixel of it, so that edges may lie a
     little apart. It is in units of the contrast, of which noise is a part.
@@ -218,7 +219,7 @@ def _deviation(first: np.ndarray, second: np.ndarray, cuts: np.ndarray) -> np.nd
 
 
 def _of_neighbours(choose: np.ufunc, images: np.ndarray) -> np.ndarray:
-    """The least, the largest or the sum of each 3 x 3."""
+    """Return the smallest, the largest or the sum of each 3 x 3."""
     rows = choose(choose(images[:, :-2], images[:, 1:-1]), images[:, 2:])
     return choose(choose(rows[:, :, :-2], rows[:, :, 1:-1]), rows[:, :, 2:])
 
@@ -311,13 +312,13 @@ def _agreement(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _chroma(thumbnails: np.ndarray) -> np.ndarray:
-    """The two colours of 8 x 8, `[2, N, 8, 8]` float32 about 0."""
+    """Return the two colours of 8 x 8, `[2, N, 8, 8]` float32 about 0."""
     colours = thumbnails[:, FINE * FINE :].reshape(-1, COLOUR, COLOUR, 2).astype(np.float32) - 128
     return np.ascontiguousarray(colours.transpose(3, 0, 1, 2))
 
 
 def _colours_apart(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """What the colours of each pair, as of `_chroma`, differ by, 0 to some tenths; 0 if one of the images is grey."""
+    """Return how much the colours of each pair differ, 0 to some tenths; 0 if one of the images is grey."""
     grey = np.minimum(*(np.abs(one).max(axis=(0, 2, 3)) for one in (a, b))) < 6
     apart = np.sqrt(((a - b) ** 2).sum(axis=0)).mean(axis=(1, 2))
     return np.where(grey, 0, 0.005 * np.maximum(apart - 6, 0)).astype(np.float32)

@@ -73,7 +73,7 @@ def alive_thumbnails(joins: Joins) -> Thumbnails:
 
 
 def _on_disk(folder: Path, kind: type, shape: tuple[int, ...]) -> np.ndarray:
-    """An array in a file without a name, which goes with it."""
+    """Return an array in a file without a name, which is deleted with it."""
     if not shape[0]:
         return np.zeros(shape, kind)  # of size 0 there is no map
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -91,12 +91,14 @@ class Comparison(Section):
 def alike(
     found: Thumbnails, folder: Path, by: Comparison, queries: Thumbnails | None = None, mirror: bool = False
 ) -> Iterator[Alike]:
-    """Pairs that show the same, each once or several times.
+    """Yield pairs of images that show the same, each once or several times.
 
     Args:
-        folder: where the vectors are that are asked for.
-        queries: others to compare with; None: the images themselves.
-        mirror: compares with the mirrored queries.
+        found: images.
+        folder: folder for the vectors of the queries.
+        by: thresholds of the comparison.
+        queries: other images to compare with; None: the images themselves.
+        mirror: compare with the mirrored queries.
     """
     asked = found if queries is None else queries
     if not len(asked.samples) or not len(found.samples):
@@ -118,7 +120,7 @@ def alike(
 
 
 def _asking(thumbnails: np.ndarray, folder: Path, crops: bool, mirror: bool) -> np.ndarray:
-    """The vectors of images, or of each all of its windows, one after another."""
+    """Return the vectors of images, or of all windows of each, one after another."""
     made = _on_disk(folder, np.float16, (len(thumbnails), likeness.WINDOWS if crops else 1, likeness.WIDTH))
     for start in range(0, len(thumbnails), likeness.BLOCK):
         block = thumbnails[start : start + likeness.BLOCK]
@@ -135,18 +137,19 @@ class Neighbours(NamedTuple):
     cosines: np.ndarray
 
     def of(self, chosen: np.ndarray) -> Neighbours:
-        """The pairs that are chosen, `[P]` bool."""
+        """Return the chosen pairs; `chosen` is `[P]` bool."""
         return Neighbours(*(values[chosen] for values in self))
 
 
 def neighbours(vectors: np.ndarray, least: float, queries: np.ndarray | None = None) -> Iterator[Neighbours]:
-    """All pairs of a query and a vector whose cosine is at least `least`; among many, nearly all of them.
+    """Yield the pairs of a query and a vector whose cosine is at least `least`; of many vectors, nearly all pairs.
 
     Of more than `EXACT` vectors, those are found that lie in one of the `PROBES` cells that are nearest to the query: a
     memory of some cells is enough, whatever the number of vectors.
 
     Args:
         vectors: `[N, D]` float of length 1, in memory or mapped from a file.
+        least: smallest cosine of a pair.
         queries: `[M, D]`; None: the vectors themselves, of which each pair is given once or twice.
     """
     own = queries is None
@@ -200,7 +203,7 @@ def _centroids(vectors: np.ndarray) -> np.ndarray:
 
 
 def _cells(vectors: np.ndarray, centroids: np.ndarray, probes: int) -> np.ndarray:
-    """The nearest cells of each vector, `[N, probes]` int32."""
+    """Return the nearest cells of each vector, `[N, probes]` int32."""
     import faiss
 
     index = faiss.IndexFlatIP(centroids.shape[1])

@@ -132,6 +132,8 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
 
 
 class Settings(Section):
+    """Limits of captions."""
+
     languages: list[Literal["zh", "en", "other"]] = Field(
         default=["zh", "en"], description="of captions that stay, as their characters and words show them"
     )
@@ -194,7 +196,7 @@ class TextRules(Step[Settings]):
         yield "caption too long", f"characters > {own.longest}"
 
     def decide(self, joins: Joins) -> None:
-        """Removes captions of many images."""
+        """Remove captions of many images."""
         most = self.settings.images_of_a_caption
         if most is not None:
             image = "content" if joins.has_column("content") else "key"
@@ -210,7 +212,7 @@ class TextRules(Step[Settings]):
 
 
 def plain(text: str) -> str:
-    """A text without case, width, accents of compatibility, punctuation and repeated spaces."""
+    """Return a text without case, width, accents of compatibility, punctuation and repeated spaces."""
     folded = text if text.isascii() else unicodedata.normalize("NFKC", text)
     return " ".join(_TOKEN.findall(folded.casefold()))
 
@@ -221,7 +223,7 @@ def text_key(texts: Iterable[str]) -> int:
 
 
 def fault_of(text: str) -> Fault | None:
-    """What a text is that is not a caption, such as a file name; None: nothing of the kind was found."""
+    """Return the kind of a text that is no caption, such as a file name; None if it may be a caption."""
     text = text[:LOOKED_AT]
     for fault, (hint, found) in FAULTS.items():
         if hint(text) and found(text):
