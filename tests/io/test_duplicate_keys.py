@@ -1,4 +1,4 @@
-"""JSON and YAML are read by one function each, where a key that occurs twice is refused."""
+"""JSON and YAML are read by one function each, which refuses a repeated key."""
 
 import json
 import os
@@ -14,19 +14,19 @@ from ernie_vil2.io.files import RepeatedKey, load_json, parse_json
 from tests.support.limits import limit_examples
 from tests.support.paths import ROOT
 
+# File of the package -> expression of the calls that only this file may make.
 READERS = {"io/files.py": r"json\.loads?\(", "config/load.py": r"yaml\.\w*load\w*\(|yaml\.\w*Loader\("}
-"""The only file that calls what the expression finds."""
-names = st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=1, max_size=3)
-values = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | names,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+NAMES = st.text(st.characters(min_codepoint=97, max_codepoint=122), min_size=1, max_size=3)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | NAMES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=8,
 )
-objects = st.dictionaries(names, values, min_size=1, max_size=4)
+OBJECTS = st.dictionaries(NAMES, VALUES, min_size=1, max_size=4)
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_nothing_else_reads_json_or_yaml(reader):
+def test_only_one_file_reads_json_or_yaml(reader):
     package = ROOT / "ernie_vil2"
     calls = re.compile(READERS[reader])
     callers = {str(path.relative_to(package)) for path in package.rglob("*.py") if calls.search(path.read_text())}
@@ -34,12 +34,12 @@ def test_nothing_else_reads_json_or_yaml(reader):
 
 
 @limit_examples(40)
-@given(objects, values, st.data())
-def test_a_repeated_key_of_json_is_refused_at_any_depth(content, other, data):
+@given(OBJECTS, VALUES, st.data())
+def test_repeated_key_of_json_is_refused_at_any_depth(content, second_value, data):
     text = json.dumps(content)
     assert parse_json(text) == parse_json(text.encode()) == content
     key = data.draw(st.sampled_from(sorted(content)))
-    repeated = f"{text[:-1]}, {json.dumps(key)}: {json.dumps(other)}}}"
+    repeated = f"{text[:-1]}, {json.dumps(key)}: {json.dumps(second_value)}}}"
     for text in (repeated, f'[{{"a": {{"b": [{repeated}]}}}}]'):
         with pytest.raises(RepeatedKey, match=f"'{key}'"):
             parse_json(text)
@@ -48,8 +48,8 @@ def test_a_repeated_key_of_json_is_refused_at_any_depth(content, other, data):
 
 
 @limit_examples(40)
-@given(objects, st.data())
-def test_a_repeated_key_of_yaml_names_both_lines(tmp_path_factory, content, data):
+@given(OBJECTS, st.data())
+def test_error_on_a_repeated_key_of_yaml_names_both_lines(tmp_path_factory, content, data):
     path = tmp_path_factory.getbasetemp() / "twice.yaml"
     key = data.draw(st.sampled_from(sorted(content)))
     text = yaml.safe_dump(content, sort_keys=True)
@@ -63,7 +63,7 @@ def test_a_repeated_key_of_yaml_names_both_lines(tmp_path_factory, content, data
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a": 1, "a": 1}', "{", "\xff", "7" * 5000], ids=len)
-def test_a_file_that_is_not_json_is_named_in_one_line(tmp_path, text):
+def test_error_names_a_file_that_is_not_json_in_one_line(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=str(path)) as caught:
@@ -71,7 +71,7 @@ def test_a_file_that_is_not_json_is_named_in_one_line(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_pipe_is_refused_without_waiting_for_it(tmp_path):
     path = tmp_path / "a.json"
     os.mkfifo(path)
     with pytest.raises(OSError, match="not an ordinary file"):

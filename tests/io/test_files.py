@@ -1,4 +1,4 @@
-"""Files and folders are written whole or not at all, also through links, pipes and devices."""
+"""Files and folders are written completely or not at all, also through links and pipes."""
 
 import errno
 import os
@@ -10,35 +10,35 @@ import pytest
 from ernie_vil2.io.files import atomic_folder, atomic_write, remove_folder, remove_partial, write_text
 
 
-def names_in(folder):
+def list_names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def write_half(path):
-    """Write a file, and fail in the middle."""
-    with atomic_write(path) as aside:
-        aside.write_text("half")
+def fail_while_writing(path):
+    """Write half of a file, then raise RuntimeError."""
+    with atomic_write(path) as temporary_path:
+        temporary_path.write_text("half")
         raise RuntimeError
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_failed_write_keeps_the_old_file(tmp_path):
     write_text(tmp_path / "a.txt", "old")
     write_text(tmp_path / "a.txt", "图片")
     with pytest.raises(RuntimeError):
-        write_half(tmp_path / "a.txt")
+        fail_while_writing(tmp_path / "a.txt")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "图片"
-    assert names_in(tmp_path) == ["a.txt"]
+    assert list_names(tmp_path) == ["a.txt"]
 
 
-def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+def test_error_on_a_full_disk_names_the_file(tmp_path):
     path = tmp_path / "a.txt"
     with pytest.raises(OSError, match="a.txt") as caught, atomic_write(path), Path("/dev/full").open("w") as full:
         full.write("more than there is room for")
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
-    assert names_in(tmp_path) == []
+    assert list_names(tmp_path) == []
 
 
-def test_a_link_stays_and_its_target_is_replaced(tmp_path):
+def test_link_stays_and_its_target_is_replaced(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "real").write_text("old")
     (tmp_path / "data" / "link").symlink_to("real")
@@ -53,76 +53,77 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path):
     assert {path.name for path in tmp_path.rglob("*")} == {"data", "real", "link", "dangling", "new"}
 
 
-def test_a_pipe_gets_the_content_once_it_is_whole(tmp_path):
+def test_pipe_receives_the_content_when_it_is_complete(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     with pytest.raises(RuntimeError):
-        write_half(tmp_path / "pipe")
+        fail_while_writing(tmp_path / "pipe")
     write_text(tmp_path / "link", "whole")
     assert os.read(reader, 100) == b"whole"
     os.close(reader)
-    assert names_in(tmp_path) == ["link", "pipe"] and (tmp_path / "pipe").is_fifo()
+    assert list_names(tmp_path) == ["link", "pipe"] and (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize("name", ["link", "missing/file", "loop"])
-def test_what_cannot_be_written_is_named(tmp_path, name):
+def test_error_names_the_path_that_cannot_be_written(tmp_path, name):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")
     (tmp_path / "loop").symlink_to("loop")
-    before = sorted(tmp_path.rglob("*"))
+    paths = sorted(tmp_path.rglob("*"))
     with pytest.raises(OSError, match=name) as caught:
         write_text(tmp_path / name, "text")
     assert caught.value.filename == str(tmp_path / name)
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == paths
 
 
-def test_a_folder_is_seen_when_it_is_whole(tmp_path):
-    with atomic_folder(tmp_path / "runs" / "a") as aside:
-        (aside / "one").write_text("1")
+def test_folder_appears_when_it_is_complete(tmp_path):
+    with atomic_folder(tmp_path / "runs" / "a") as temporary_path:
+        (temporary_path / "one").write_text("1")
         assert not (tmp_path / "runs" / "a").exists()
     with pytest.raises(RuntimeError), atomic_folder(tmp_path / "runs" / "b"):
         raise RuntimeError
     with pytest.raises(OSError, match="a"), atomic_folder(tmp_path / "runs" / "a"):
         pass
-    assert names_in(tmp_path / "runs") == ["a"]
+    assert list_names(tmp_path / "runs") == ["a"]
     assert (tmp_path / "runs" / "a" / "one").read_text() == "1"
 
 
-def test_only_our_own_temporary_names_are_removed(tmp_path):
+def test_only_temporary_names_of_the_package_are_removed(tmp_path):
     (tmp_path / "folder").mkdir()
-    ours = [".a.partial", ".a.123.partial", ".step_12.partial"]
-    theirs = ["b.partial", ".c", ".b.partial", ".a.old.partial", ".step_keep.partial", ".a.partial.partial"]
-    for name in ours + theirs:
+    temporary_names = [".a.partial", ".a.123.partial", ".step_12.partial"]
+    other_names = ["b.partial", ".c", ".b.partial", ".a.old.partial", ".step_keep.partial", ".a.partial.partial"]
+    for name in temporary_names + other_names:
         (tmp_path / name).symlink_to("folder")
     remove_partial(tmp_path, r"a|step_\d+")
-    assert names_in(tmp_path) == sorted([*theirs, "folder"])
+    assert list_names(tmp_path) == sorted([*other_names, "folder"])
     remove_folder(tmp_path / ".c")
-    assert names_in(tmp_path) == sorted([*theirs[:1], *theirs[2:], "folder"]), "of a link the link is removed"
+    other_names.remove(".c")  # the link is removed, not the folder that it leads to
+    assert list_names(tmp_path) == sorted([*other_names, "folder"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for names in /proc")
-def test_content_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+def test_content_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
     calls = []
 
-    def record(function, name_of):
-        original = getattr(os, function)
+    def record_calls(function_name, read_name):
+        original = getattr(os, function_name)
 
-        def recorded(*arguments):
-            calls.append((function, name_of(arguments[0])))
+        def call_and_record(*arguments):
+            calls.append((function_name, read_name(arguments[0])))
             return original(*arguments)
 
-        monkeypatch.setattr(os, function, recorded)
+        monkeypatch.setattr(os, function_name, call_and_record)
 
-    record("fsync", lambda descriptor: Path(f"/proc/self/fd/{descriptor}").readlink().name)
-    record("replace", os.path.basename)
-    record("rename", os.path.basename)
+    record_calls("fsync", lambda descriptor: Path(f"/proc/self/fd/{descriptor}").readlink().name)
+    record_calls("replace", os.path.basename)
+    record_calls("rename", os.path.basename)
     write_text(tmp_path / "a", "1")
     name = f".a.{os.getpid()}.partial"
     assert calls == [("fsync", name), ("replace", name)]
     calls.clear()
-    with atomic_folder(tmp_path / "b") as aside:
-        (aside / "one").touch()
-        (aside / "two").touch()
+    with atomic_folder(tmp_path / "b") as temporary_path:
+        (temporary_path / "one").touch()
+        (temporary_path / "two").touch()
     assert set(calls[:2]) == {("fsync", "one"), ("fsync", "two")}
     assert calls[2:] == [("fsync", ".b.partial"), ("rename", ".b.partial"), ("fsync", tmp_path.name)]

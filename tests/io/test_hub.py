@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine."""
+"""Downloads of files and known models, from a server on this machine."""
 
 import hashlib
 import re
@@ -15,9 +15,9 @@ DIGEST = hashlib.md5(CONTENT).hexdigest()  # noqa: S324 - the sums that the rele
 
 
 class Server(ThreadingHTTPServer):
-    """Serves one file; its attributes say how well, `requests` what was asked for."""
+    """Server of one file whose attributes say how it misbehaves; `requests` lists the methods and first bytes."""
 
-    content, version, announces, ranges, breaks_after, status = CONTENT, '"1"', True, True, None, 200
+    content, version, announces_size, supports_ranges, breaks_after, status = CONTENT, '"1"', True, True, None, 200
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -35,12 +35,15 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def answer(self):
-        server, asked = self.server, re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        server.requests.append((self.command, int(asked[1]) if asked else 0))
-        start = int(asked[1]) if asked and server.ranges else 0
+        server = self.server
+        requested_range = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        requested_start = int(requested_range[1]) if requested_range else 0
+        server.requests.append((self.command, requested_start))
+        start = requested_start if server.supports_ranges else 0
         body = server.content[start:]
-        self.send_response(206 if asked and server.ranges and server.status == 200 else server.status)
-        if server.announces:
+        is_partial = requested_range and server.supports_ranges and server.status == 200
+        self.send_response(206 if is_partial else server.status)
+        if server.announces_size:
             self.send_header("Content-Length", str(len(body)))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
@@ -66,8 +69,8 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def interrupted(server, path):
-    """A server whose first answer broke off in the middle."""
+def interrupted_server(server, path):
+    """Return a server whose first answer broke off in the middle."""
     server.breaks_after = 100_000
     with pytest.raises(OSError, match=r"100000 of 256000 bytes"):
         hub.download(server.url, path)
@@ -77,7 +80,7 @@ def interrupted(server, path):
     return server
 
 
-def test_a_file_arrives_once_with_progress(server, path, capsys):
+def test_file_is_downloaded_once_with_progress(server, path, capsys):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: hub.download(server.url, path, DIGEST), range(4)))
     assert path.read_bytes() == CONTENT and list(path.parent.iterdir()) == [path]
@@ -85,35 +88,37 @@ def test_a_file_arrives_once_with_progress(server, path, capsys):
     assert "model.pdparams: 100%" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_an_interrupted_download_goes_on_where_it_stopped(interrupted, path, ranges):
-    interrupted.ranges = ranges
-    hub.download(interrupted.url, path)
+@pytest.mark.parametrize("supports_ranges", [True, False])
+def test_interrupted_download_resumes_where_it_stopped(interrupted_server, path, supports_ranges):
+    interrupted_server.supports_ranges = supports_ranges
+    hub.download(interrupted_server.url, path)
     assert path.read_bytes() == CONTENT and list(path.parent.iterdir()) == [path]
-    assert interrupted.requests == [("HEAD", 0), ("GET", 100_000)]
+    assert interrupted_server.requests == [("HEAD", 0), ("GET", 100_000)]
 
 
-def test_a_part_that_is_whole_is_not_fetched_again(interrupted, path):
-    (part,) = path.parent.iterdir()
-    part.write_bytes(CONTENT)
-    hub.download(interrupted.url, path)
-    assert path.read_bytes() == CONTENT and interrupted.requests == [("HEAD", 0)]
+def test_complete_partial_file_is_not_downloaded_again(interrupted_server, path):
+    (partial_file,) = path.parent.iterdir()
+    partial_file.write_bytes(CONTENT)
+    hub.download(interrupted_server.url, path)
+    assert path.read_bytes() == CONTENT and interrupted_server.requests == [("HEAD", 0)]
 
 
-def test_the_part_of_another_version_is_not_continued(interrupted, path):
-    interrupted.content, interrupted.version = CONTENT[::-1], '"2"'
-    hub.download(interrupted.url, path)
-    assert path.read_bytes() == CONTENT[::-1] and interrupted.requests[-1] == ("GET", 0)
+def test_partial_file_of_another_version_is_not_continued(interrupted_server, path):
+    interrupted_server.content, interrupted_server.version = CONTENT[::-1], '"2"'
+    hub.download(interrupted_server.url, path)
+    assert path.read_bytes() == CONTENT[::-1] and interrupted_server.requests[-1] == ("GET", 0)
 
 
-def test_a_file_with_another_checksum_is_not_kept(server, path):
+def test_file_with_another_checksum_is_removed(server, path):
     with pytest.raises(ValueError, match="MD5 sum of what arrived is not 0123"):
         hub.download(server.url, path, "0123")
     assert list(path.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize(("attribute", "value", "reason"), [("announces", False, "how large"), ("status", 404, "404")])
-def test_a_server_without_size_or_file_is_named(server, path, attribute, value, reason):
+@pytest.mark.parametrize(
+    ("attribute", "value", "reason"), [("announces_size", False, "how large"), ("status", 404, "404")]
+)
+def test_error_names_a_server_without_size_or_file(server, path, attribute, value, reason):
     setattr(server, attribute, value)
     with pytest.raises((OSError, ValueError), match=f"{server.url}.*{reason}"):
         hub.download(server.url, path)
@@ -125,7 +130,7 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_known_model_comes_from_its_address_once(server, cache, monkeypatch):
+def test_known_model_is_downloaded_once(server, cache, monkeypatch):
     two = dict.fromkeys(("a", "b"), (server.url, None))
     monkeypatch.setattr(hub, "MODELS", {"one": {"a.bin": (server.url, DIGEST)}, "x/two": two})
     assert hub.fetch_known_model("one") == cache / "one" / "a.bin"
@@ -136,7 +141,7 @@ def test_a_known_model_comes_from_its_address_once(server, cache, monkeypatch):
     assert server.requests == []
 
 
-def test_without_a_connection_the_file_and_its_place_are_named(server, cache, monkeypatch):
+def test_error_without_a_connection_names_the_file_and_its_path(server, cache, monkeypatch):
     server.server_close()
     monkeypatch.setattr(hub, "MODELS", {"one": {"a.bin": (server.url, None)}})
     with pytest.raises(FileNotFoundError) as caught:

@@ -1,4 +1,4 @@
-"""Models by their names on a hub: through huggingface_hub from a server on this machine, and through stand-ins."""
+"""Models by their names on a hub: huggingface_hub with a server on this machine, and a stand-in for ModelScope."""
 
 import json
 import os
@@ -22,8 +22,8 @@ NOWHERE = "http://127.0.0.1:9"
 FETCH = f"from ernie_vil2.io import hub; print(hub.fetch_from_hub({NAME!r}))"
 
 
-class Hub(BaseHTTPRequestHandler):
-    """What the Hugging Face Hub answers about one repository, the folder of `server.folder`."""
+class HubHandler(BaseHTTPRequestHandler):
+    """Handler that answers as the Hugging Face Hub does for one repository, the files in `server.folder`."""
 
     protocol_version = "HTTP/1.1"
 
@@ -32,7 +32,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self, has_body=True):
         path, folder = unquote(self.path.partition("?")[0]), self.server.folder
-        self.server.asked.append(path)
+        self.server.requested_paths.append(path)
         file = folder / path.rpartition("/")[2]
         if path.startswith(f"/api/models/{NAME}"):
             names = sorted(file.name for file in folder.iterdir() if file.is_file())
@@ -48,9 +48,10 @@ class Hub(BaseHTTPRequestHandler):
 
     def answer(self, status, content, kind, has_body):
         self.send_response(status)
-        for key, value in {"Content-Length": len(content), "Content-Type": kind, "ETag": f'"{len(content)}"',
-                           "X-Repo-Commit": COMMIT}.items():  # fmt: skip
-            self.send_header(key, str(value))
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Content-Type", kind)
+        self.send_header("ETag", f'"{len(content)}"')
+        self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
         if has_body:
             self.wfile.write(content)
@@ -61,15 +62,15 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        server.folder, server.asked = FOLDERS["hf_chinese_clip_bin"], []
+    with ThreadingHTTPServer(("127.0.0.1", 0), HubHandler) as server:
+        server.folder, server.requested_paths = FOLDERS["hf_chinese_clip_bin"], []
         start_serving(server)
         yield server
         server.shutdown()
 
 
-def fetch(tmp_path, endpoint):
-    """Fetch the model in a process whose huggingface_hub asks this address."""
+def run_fetch(tmp_path, endpoint):
+    """Fetch the model in a process whose huggingface_hub uses this address."""
     environment = os.environ | {
         "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "ERNIE_VIL2_CACHE": str(tmp_path / "cache"),
         "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
@@ -78,25 +79,25 @@ def fetch(tmp_path, endpoint):
     return run_process(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
-def test_a_model_is_fetched_once_with_the_files_it_needs(server, tmp_path):
+def test_model_is_fetched_once_with_the_files_it_needs(server, tmp_path):
     pytest.importorskip("huggingface_hub")
 
     # Without a connection the error names the files and where they belong.
-    failed = fetch(tmp_path, NOWHERE)
+    failed = run_fetch(tmp_path, NOWHERE)
     error = failed.stderr.splitlines()[-1]
     for culprit in ("config.json", "pytorch_model.bin", str(tmp_path / "cache" / NAME), f"huggingface.co/{NAME}"):
         assert culprit in error, error
 
-    fetched = fetch(tmp_path, f"http://127.0.0.1:{server.server_port}")
+    fetched = run_fetch(tmp_path, f"http://127.0.0.1:{server.server_port}")
     assert fetched.returncode == 0, fetched.stderr
-    names = {path.rpartition("/")[2] for path in server.asked if "/resolve/" in path}
+    names = {path.rpartition("/")[2] for path in server.requested_paths if "/resolve/" in path}
     assert names == {"config.json", "preprocessor_config.json", "pytorch_model.bin", "vocab.txt"}
 
-    offline = fetch(tmp_path, NOWHERE)  # from the cache of huggingface_hub
+    offline = run_fetch(tmp_path, NOWHERE)  # from the cache of huggingface_hub
     assert offline.returncode == 0 and offline.stdout == fetched.stdout, offline.stderr
 
 
-def test_files_that_a_person_has_put_there_are_used(tmp_path, monkeypatch):
+def test_files_that_a_user_put_into_the_cache_are_used(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path))
     folder = tmp_path / NAME
     folder.parent.mkdir()
@@ -104,30 +105,35 @@ def test_files_that_a_person_has_put_there_are_used(tmp_path, monkeypatch):
     assert find_model(NAME) == folder
 
 
-def test_modelscope_is_asked_where_the_other_is_missing(tmp_path, monkeypatch):
+def test_modelscope_is_used_without_huggingface_hub(tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path))
-    asked = {}
+    patterns_by_model = {}
     names = ("config.json", "model.safetensors", "model.onnx", "onnx/model.onnx", "vocab.txt")
+
+    def download(name, allow_patterns):
+        patterns_by_model[name] = allow_patterns
+        return str(tmp_path)
+
     modelscope = ModuleType("modelscope")
     files = [{"Path": name} for name in names]
     modelscope.HubApi = type("HubApi", (), {"get_model_files": lambda self, name: files})
-    modelscope.snapshot_download = lambda name, allow_patterns: asked.update({name: allow_patterns}) or str(tmp_path)
+    modelscope.snapshot_download = download
     monkeypatch.setitem(sys.modules, "modelscope", modelscope)
     monkeypatch.setattr(hub.importlib.util, "find_spec", lambda name: name == "modelscope" or None)
     assert hub.fetch_from_hub(NAME) == tmp_path
-    assert asked == {NAME: ["config.json", "vocab.txt", "model.safetensors"]}
+    assert patterns_by_model == {NAME: ["config.json", "vocab.txt", "model.safetensors"]}
 
 
-def test_safetensors_are_taken_before_other_weights():
+def test_safetensors_are_preferred_to_other_weights():
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    both = ["pytorch_model.bin", *shards, "model.safetensors.index.json", "flax_model.msgpack", "config.json"]
-    assert hub.select_files(both) == (["config.json"], ["model.safetensors.index.json", *shards])
+    files = ["pytorch_model.bin", *shards, "model.safetensors.index.json", "flax_model.msgpack", "config.json"]
+    assert hub.select_files(files) == (["config.json"], ["model.safetensors.index.json", *shards])
     assert hub.select_files(["pytorch_model.bin", "tf_model.h5"]) == ([], ["pytorch_model.bin"])
     assert hub.select_files(["clip_cn_vit-b-16.pt", "README.md"]) == (["README.md"], ["clip_cn_vit-b-16.pt"])
     assert hub.select_files(["x/model.safetensors"]) == ([], [])
 
 
-def test_what_is_a_path_is_not_looked_for_on_a_hub(monkeypatch):
+def test_path_is_not_looked_for_on_a_hub(monkeypatch):
     monkeypatch.chdir(ROOT)
     for source in ("runs/emoji.pdparams", "nowhere", "a/b/c", "../x", "/abs/x", "tests/nothing"):
         assert not hub.is_hub_name(source), source

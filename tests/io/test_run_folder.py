@@ -1,4 +1,4 @@
-"""One owner at a time, only our own names, and what RUN, RUN@best and RUN@newest mean."""
+"""Run folders: one owner at a time, no other files, and the names RUN, RUN@best and RUN@newest."""
 
 import os
 import socket
@@ -20,19 +20,19 @@ def run(tmp_path):
     return tmp_path / "run"
 
 
-def start_owner(run, then):
-    """Start a process that owns the run folder, says so, and goes on with `then`."""
-    code = f"{IMPORT}\nwith lock_run_folder(pathlib.Path(sys.argv[1])):\n    print('mine', flush=True)\n    {then}"
+def start_owner(run, body):
+    """Start a process that owns the run folder, prints that it does, and runs more lines of code."""
+    code = f"{IMPORT}\nwith lock_run_folder(pathlib.Path(sys.argv[1])):\n    print('mine', flush=True)\n    {body}"
     command = [sys.executable, "-c", code, str(run)]
     process = start_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "mine\n"
     return process
 
 
-def test_a_folder_has_one_owner_who_is_named(run):
+def test_folder_has_one_owner_and_the_error_names_it(run):
     # A child that outlives the owner, such as a loader, must not keep the folder.
-    then = "if os.fork(): sys.stdin.read(); os._exit(0)\n    print('child', flush=True)\n    os.read(0, 1)"
-    with start_owner(run, then) as process:
+    body = "if os.fork(): sys.stdin.read(); os._exit(0)\n    print('child', flush=True)\n    os.read(0, 1)"
+    with start_owner(run, body) as process:
         assert process.stdout.readline() == "child\n"
         holder = f"{run} is in use: process {process.pid} on {socket.gethostname()} "
         with pytest.raises(ConfigError, match=holder), lock_run_folder(run):
@@ -45,7 +45,7 @@ def test_a_folder_has_one_owner_who_is_named(run):
         pass
 
 
-def test_without_locks_the_run_goes_on_with_a_warning(run, monkeypatch, capsys):
+def test_file_system_without_locks_gives_a_warning(run, monkeypatch, capsys):
     def refuse(*_):
         raise OSError(38, "Function not implemented")
 
@@ -55,19 +55,19 @@ def test_without_locks_the_run_goes_on_with_a_warning(run, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("names", [["log.jsonl", "notes.txt"], ["checkpoints/step_keep/model"]])
-def test_a_folder_of_something_else_is_not_taken_over(run, names):
+def test_folder_with_other_files_is_refused_and_unchanged(run, names):
     write_files(run, dict.fromkeys(names, "mine"))
-    before = sorted(run.rglob("*"))
+    paths = sorted(run.rglob("*"))
     with pytest.raises(ConfigError, match=f"{run} is not a run .*{names[0].split('/')[0]}"), lock_run_folder(run):
         pass
-    assert sorted(run.rglob("*")) == before
+    assert sorted(run.rglob("*")) == paths
     path = run / names[0]
     with pytest.raises(ConfigError, match=f"{path} is a file"), lock_run_folder(path):
         pass
 
 
 @pytest.mark.parametrize("name", ["dry_run/config.yaml", "run.lock", "checkpoints/step_00000005/state.json"])
-def test_an_empty_folder_and_one_with_a_run_are_taken(run, name):
+def test_folder_of_a_run_is_locked(run, name):
     (run / name).parent.mkdir(parents=True)
     (run / name).touch()
     with lock_run_folder(run):
@@ -83,7 +83,7 @@ def checkpoints(run):
     return folder
 
 
-def test_names_of_checkpoints(run, checkpoints):
+def test_checkpoints_are_resolved_by_name(run, checkpoints):
     assert [path.name for path in list_checkpoints(run)] == ["step_00000020", "step_00000100", "step_123456789"]
     newest = checkpoints / "step_123456789"
     assert resolve_checkpoint(run) == resolve_checkpoint(f"{run}@newest") == newest
@@ -92,11 +92,11 @@ def test_names_of_checkpoints(run, checkpoints):
     (checkpoints / "best").symlink_to("step_00000100")
     assert resolve_checkpoint(f"{run}@best") == checkpoints / "step_00000100"
     assert find_run_folder(checkpoints / "best") == find_run_folder(newest) == run and find_run_folder(run) is None
-    for other in (run / "checkpoints", f"{run}@500", f"{run}@", "ernie-vil-2.0-base-zh", "a@b.c"):
-        assert resolve_checkpoint(other) is None
+    for name in (run / "checkpoints", f"{run}@500", f"{run}@", "ernie-vil-2.0-base-zh", "a@b.c"):
+        assert resolve_checkpoint(name) is None
 
 
-def test_a_folder_whose_name_has_the_mark_is_itself(tmp_path):
+def test_at_sign_in_the_name_of_a_folder_is_part_of_the_name(tmp_path):
     (tmp_path / "a@best" / "checkpoints" / "step_00000001").mkdir(parents=True)
     assert resolve_checkpoint(tmp_path / "a@best").name == "step_00000001"
     assert resolve_checkpoint(tmp_path / "a@best@newest").name == "step_00000001"

@@ -1,4 +1,4 @@
-"""Texts of others cannot command a terminal."""
+"""Texts from outside cannot control a terminal."""
 
 import json
 import unicodedata
@@ -10,15 +10,17 @@ from ernie_vil2.io.terminal import make_printable
 
 
 @given(st.text(st.characters()), st.sampled_from(["", "\n", "\r\n"]))
-def test_nothing_is_left_that_a_terminal_obeys(text, keep):
-    shown = make_printable(text, keep)
-    for letter in shown:
-        assert letter in keep or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-    assert make_printable(shown, keep) == shown
+def test_printable_text_has_no_control_characters(text, kept_characters):
+    printable = make_printable(text, kept_characters)
+    for character in printable:
+        is_control = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        assert character in kept_characters or not is_control
+    assert make_printable(printable, kept_characters) == printable
+    # JSON has the same escapes, so that it is still read as the same text.
     line = json.dumps(text, ensure_ascii=False)
     assert json.loads(make_printable(line)) == text
 
 
-def test_what_a_terminal_shows_stays():
+def test_only_control_characters_are_escaped():
     assert make_printable("一 全角　空格 ok\x1b") == "一 全角　空格 ok\\u001b"
     assert make_printable("two\nlines\t", kept_characters="\n") == "two\nlines\\t"
