@@ -15,7 +15,7 @@ from ernie_vil2.data import decoding
 from ernie_vil2.data.decoding import EncodedImage, collect_remarks, decode_image
 from ernie_vil2.data.samples import BadSample
 from tests.support import image_formats
-from tests.support.image_formats import make_smooth_image
+from tests.support.image_formats import disable_simplejpeg, make_smooth_image
 from tests.support.limits import limit_examples
 
 COLOUR = Image.fromarray(make_smooth_image(75, 101))
@@ -25,11 +25,6 @@ WIDE = np.random.default_rng(0).integers(0, 2**16, [40, 60], dtype=np.uint16)  #
 
 def encode_image(image=COLOUR, kind="JPEG", **options):
     return image_formats.encode_image(image, kind, **options)
-
-
-def disable_simplejpeg(monkeypatch):
-    # Calling None raises, as simplejpeg does for a file that it cannot read; Pillow then decodes it.
-    monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", None)
 
 
 @pytest.fixture(params=["simplejpeg", "Pillow"])

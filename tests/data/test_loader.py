@@ -26,7 +26,7 @@ def tokenizer():
 
 
 SETTINGS = ["Model.image.image_size=32", "Views.crop_area=[0.5, 1.0]", "Views.languages={zh: 1.0, en: 1.0}",
-         "Training.global_batch=16", "Data.workers=0"]  # fmt: skip
+            "Training.global_batch=16", "Data.workers=0"]  # fmt: skip
 
 
 def make_config(*overrides):
@@ -37,12 +37,11 @@ def read_batches(shapes, tokenizer, count, *overrides, views=VIEWS, **options):
     """Return the first batches that the loader gives, with arrays in place of tensors."""
     config = make_config(f"Data.train=[{shapes['train']}]", *overrides)
     batches = load_batches(MultiViewRows(SampleStream(config), config, tokenizer, views), config, **options)
-    result = []
+    batches_of_arrays = []
     for batch in itertools.islice(batches, count):
-        result.append(
-            {key: value.numpy() if isinstance(value, paddle.Tensor) else value for key, value in batch.items()}
-        )
-    return result
+        arrays = {key: value.numpy() for key, value in batch.items() if isinstance(value, paddle.Tensor)}
+        batches_of_arrays.append(batch | arrays)
+    return batches_of_arrays
 
 
 def are_equal(first, second):

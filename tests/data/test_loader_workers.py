@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.loader_workers import WorkerError, fill_batches
-from tests.support.limits import PATIENCE
+from tests.support.limits import wait_until
 from tests.support.paths import ROOT
 from tests.support.processes import start_process
 
@@ -144,7 +144,4 @@ def test_workers_end_when_their_parent_is_killed(seconds):
     assert len(pids) == 4 and all(map(is_alive, pids))
     parent.kill()
     parent.communicate()
-    deadline = time.monotonic() + PATIENCE
-    while any(map(is_alive, pids)):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(is_alive, pids)))

@@ -19,8 +19,9 @@ def make_order(sizes, seed, source=0, buffer=100_000, group=0, groups=1):
 
 
 def test_order_equals_that_of_earlier_versions():
+    # Drawn by an earlier version: with another order a run would resume with other samples.
     sizes = [7, 0, 3, 12, 5, 5, 1, 9]
-    for key, expected in [
+    for key, expected in [  # seed, source, size of the buffer, group, groups
         ((0, 0, 100_000), [37, 10, 9, 40, 6, 3, 36, 25, 33, 12, 8, 39, 27, 5, 16, 41, 14, 20, 7, 11, 31]),
         ((3, 1, 10), [20, 19, 32, 7, 1, 0, 8, 21, 9, 24, 22, 4, 25, 3, 5, 23, 6, 2, 28, 31]),
         ((3, 1, 10, 1, 2), [31, 30, 41, 15, 13, 10, 14, 11, 26, 12, 21, 7]),

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.data.readers import MAX_OPEN_SHARDS
-from ernie_vil2.data.readers.locations import LocalFile
 from tests.support.shapes import write_tsv
-from tests.support.streams import open_stream, read_names, write_shard
+from tests.support.streams import open_stream, read_names, record_opened_files, write_shard
 
 
 @pytest.fixture
@@ -104,13 +103,7 @@ def test_machine_opens_its_share_of_the_shards_only(tmp_path, monkeypatch, machi
     data = [f"['{tmp_path}/*.tsv']", "Data.groups=4", "Training.global_batch=8", "Data.shuffle_buffer=40"]
     draws = read_names(open_stream(*data), range(120))
     assert sorted(int(name) for _, name in draws) == list(range(120))
-    opened_files, open_file = set(), LocalFile.open
-
-    def open_and_record(self):
-        opened_files.add(self.name)
-        return open_file(self)
-
-    monkeypatch.setattr(LocalFile, "open", open_and_record)
+    opened_files = record_opened_files(monkeypatch)
     # An epoch is 15 batches of 8; every machine reads the same columns of each.
     for columns in np.split(np.arange(120).reshape(15, 8), machines, axis=1):
         positions = columns.ravel()

@@ -1,4 +1,4 @@
-"""An image in every format that the package reads, and a guard against decoding by OpenCV."""
+"""An image in every format that the package reads, and patches that keep OpenCV or simplejpeg from decoding."""
 
 import io
 
@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+
+from ernie_vil2.data import decoding
 
 
 def make_smooth_image(height=48, width=64, channels=3):
@@ -37,6 +39,12 @@ FILES = {
     "TIFF, LZW": encode_image(COLOUR, "TIFF", compression="tiff_lzw"),
     "WEBP, lossless": encode_image(COLOUR, "WEBP", lossless=True),
 }
+
+
+def disable_simplejpeg(monkeypatch):
+    """Make Pillow decode every JPEG."""
+    # Calling None raises, as simplejpeg does for a file that it cannot read.
+    monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", None)
 
 
 def forbid_opencv(monkeypatch):

@@ -13,6 +13,7 @@ from ernie_vil2.config import ViewsConfig
 from ernie_vil2.data import decoding
 from ernie_vil2.data.augment import ImageNormalization, draw_image_views, gaussian_blur, jitter_colours
 from ernie_vil2.data.preprocessing import make_evaluation_view, normalize_images
+from tests.support.image_formats import disable_simplejpeg
 from tests.support.limits import limit_examples
 from tests.support.shapes import encode_png
 
@@ -260,8 +261,7 @@ def test_equal_seeds_draw_equal_views_and_other_seeds_differ():
 def test_decoders_differ_only_at_edges_of_colours(photo, crop_area, monkeypatch):
     data, config = encode_jpeg(load_photographs(500, 375)[photo]), make_config(resize=256, crop_area=crop_area)
     fast_views = draw_views(data, 2, 224, config, seed=1)
-    # Calling None raises, as simplejpeg does for a file that it cannot read; Pillow then decodes it.
-    monkeypatch.setattr(decoding.simplejpeg, "decode_jpeg", None)
+    disable_simplejpeg(monkeypatch)
     exact_views = draw_views(data, 2, 224, config, seed=1)
     for fast, exact in zip(fast_views, exact_views, strict=True):
         fast_grey = cv2.cvtColor(fast, cv2.COLOR_RGB2GRAY).astype(int)

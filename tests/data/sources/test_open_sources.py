@@ -9,12 +9,12 @@ import pytest
 
 from ernie_vil2.data.prepare import Settings, prepare
 from ernie_vil2.data.readers import TarSource, open_benchmark, open_benchmarks, open_sources
-from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.source import EXCERPT_BYTES, MAX_OPEN_SHARDS, ShardedSource, fingerprint
 from ernie_vil2.data.readers.webdataset import FilesSource
 from ernie_vil2.io import terminal
 from tests.support.published_files import make_image, read_all, write_files, write_img2dataset
 from tests.support.shapes import write_tar, write_tsv
+from tests.support.streams import record_opened_files
 
 
 class Numbers(list):
@@ -81,16 +81,10 @@ ANOTHER_SAMPLE = [("1.png", make_image(1)), ("1.txt", b"x" * 99_999)]
 )
 def test_prepared_shards_are_scanned_if_their_index_is_wrong(prepared, monkeypatch, spoil, sizes, scanned):
     spoil(prepared)
-    names, open_file = set(), LocalFile.open
-
-    def open_and_record(self):
-        names.add(self.name.rpartition("/")[2])
-        return open_file(self)
-
-    monkeypatch.setattr(LocalFile, "open", open_and_record)
+    opened_files = record_opened_files(monkeypatch)
     source = open_sources([str(prepared)])
-    assert source.shard_sizes.tolist() == sizes and names == scanned
-    assert source[0].caption("") == "text 0" and names == scanned | {"00000.tar"}
+    assert source.shard_sizes.tolist() == sizes and opened_files == scanned
+    assert source[0].caption("") == "text 0" and opened_files == scanned | {"00000.tar"}
 
 
 def test_cached_index_is_used_until_the_file_changes(tmp_path, monkeypatch):
