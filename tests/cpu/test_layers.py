@@ -24,7 +24,7 @@ from tests.support.limits import limit_examples
 
 
 @pytest.fixture(autouse=True)
-def float32():
+def restore_float32():
     yield
     paddle.set_default_dtype("float32")
 
@@ -173,15 +173,15 @@ def test_fused_linears_equal_separate_ones(is_sped_up):
     layers = nn.LayerList([nn.Linear(6, 5) for _ in range(3)])
     if is_sped_up:
         speed_up(layers)
-    arrays_by_way = []
+    results = []
     for is_fused in (False, True):
         x = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 4, 6)).astype("float32"), stop_gradient=False)
         y = fuse_linears(layers)(x) if is_fused else paddle.concat([layer(x) for layer in layers], axis=-1)
         (y * paddle.arange(15, dtype="float32")).sum().backward()
         gradients = [parameter.grad.numpy() for parameter in layers.parameters()]
-        arrays_by_way.append([y.numpy(), x.grad.numpy(), *gradients])
+        results.append([y.numpy(), x.grad.numpy(), *gradients])
         layers.clear_gradients()
-    for separate, fused in zip(*arrays_by_way, strict=True):
+    for separate, fused in zip(*results, strict=True):
         np.testing.assert_allclose(separate, fused, rtol=1e-5, atol=1e-6)
 
     # Layers of another kind, with a hook or with a frozen parameter are not fused.

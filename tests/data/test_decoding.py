@@ -100,9 +100,9 @@ PNG_KINDS = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (
 
 
 @limit_examples(80)
-@given(kind=st.sampled_from(PNG_KINDS), keyed=st.booleans(), seed=st.integers(0, 99), background=st.sampled_from(
+@given(kind=st.sampled_from(PNG_KINDS), has_key=st.booleans(), seed=st.integers(0, 99), background=st.sampled_from(
     [(255, 255, 255), (0, 0, 0), (10, 200, 90)]))  # fmt: skip
-def test_transparency_of_every_kind_of_png_shows_the_background(kind, keyed, seed, background):
+def test_transparency_of_every_kind_of_png_shows_the_background(kind, has_key, seed, background):
     colour, bits = kind
     rng = np.random.default_rng(seed)
     channels = PNG_CHANNELS[colour]
@@ -115,7 +115,7 @@ def test_transparency_of_every_kind_of_png_shows_the_background(kind, keyed, see
         palette = rng.integers(0, 256, [2**bits, 3], dtype=np.uint8)
         chunks.append((b"PLTE", palette.tobytes()))
         colours = palette[values[..., 0]]
-        if keyed:
+        if has_key:
             opacity = rng.integers(0, 256, 2**bits, dtype=np.uint8)
             chunks.append((b"tRNS", opacity.tobytes()))
             alpha = opacity[values] / 255
@@ -125,7 +125,7 @@ def test_transparency_of_every_kind_of_png_shows_the_background(kind, keyed, see
         colours = levels[..., : 1 if colour in (0, 4) else 3]
         if colour >= 4:
             alpha = levels[..., -1:] / 255
-        elif keyed:
+        elif has_key:
             key = values[0, 0]
             chunks.append((b"tRNS", struct.pack(f">{channels}H", *key)))
             # In colours of 16 bits only the upper 8 bits are compared with the transparent colour.

@@ -1,4 +1,4 @@
-"""Streams of small shards whose samples are their numbers, and a record of the files that are opened."""
+"""Streams of small shards whose samples are named by their numbers, and a record of the files that are opened."""
 
 from pathlib import Path
 

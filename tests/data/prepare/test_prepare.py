@@ -140,7 +140,7 @@ def test_only_equal_image_and_caption_are_duplicates(tmp_path):
 
 
 def test_check_counts_shared_names_and_captions_of_lines(tmp_path):
-    # Keys begin again in each shard: 0 and 3 name two images each, 1 and 2 one.
+    # Keys begin again in each shard: 0 and 3 name two images each, 1 and 2 one each.
     for shard, numbers in (("a", [1, 2, 3, 5]), ("b", [4, 2]), ("c", [1, 2, 3, 6])):
         members = []
         for key, number in enumerate(numbers):

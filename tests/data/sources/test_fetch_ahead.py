@@ -63,9 +63,8 @@ def list_cached(cache):
 def test_index_counts_samples_without_a_request_per_shard(cache):
     with serve_shards(50) as server:
         samples = open_sources([f"{server.address}/well/{{0..49}}.tar"])
-        assert (
-            len(samples) == 200 and sum(server.request_counts.values()) <= 2
-        )  # for the size of the index and the index
+        assert len(samples) == 200
+        assert sum(server.request_counts.values()) <= 2  # for the size of the index, and the index
         assert samples[4 * 7 + 1].image_name == "7-1" and list_cached(cache) == ["7.tar"]
 
 

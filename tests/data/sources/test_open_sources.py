@@ -129,10 +129,9 @@ def test_missing_files_of_a_sample_are_reported(tmp_path):
 def test_folder_is_opened_as_its_shards(tmp_path):
     write_tsv(tmp_path / "a.tsv", [("x", "1", b"i")])
     assert open_sources([str(tmp_path)])[0].caption("") == "x"
+    # Shards are preferred to the tables that they may be made of.
     write_tar(tmp_path / "b.tar", [("1.jpg", b"i"), ("1.txt", b"tar")])
-    assert (
-        open_sources([str(tmp_path)])[0].caption("") == "tar"
-    )  # shards are preferred to the tables that they may be made of
+    assert open_sources([str(tmp_path)])[0].caption("") == "tar"
 
 
 def test_error_on_an_unknown_source_lists_what_is_supported(tmp_path):

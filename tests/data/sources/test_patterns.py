@@ -51,9 +51,8 @@ def test_files_are_in_the_order_of_the_pattern(tmp_path):
         (tmp_path / f"{name}.tar").touch()
     expected = [str(tmp_path / f"{name}.tar") for name in ("b1", "b2", "a1", "a2")]
     assert find_names(tmp_path / "{b,a}[12].tar") == find_names(tmp_path / "{b,a}{1..2}.tar") == expected
-    assert find_names(tmp_path / "a[1]{x}.tar") == [
-        str(tmp_path / "a[1]{x}.tar")
-    ]  # a file whose name looks like a pattern
+    # The name of a file may look like a pattern.
+    assert find_names(tmp_path / "a[1]{x}.tar") == [str(tmp_path / "a[1]{x}.tar")]
 
 
 def test_list_names_files_by_relative_and_absolute_paths(tmp_path):
