@@ -24,7 +24,7 @@ SUITE_PREFIXES = ("paddleclas:", "paddlenlp:")  # of the names of towers that Pa
 # Two names that stand for many: the user's own towers, and the backbones of PaddleClas.
 OWN, BACKBONE = "module:Class", "paddleclas:NAME"
 Pooling = Literal["cls", "mean", "first", "end", "largest", "last"]
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 _PUBLISHED_TEXTS = ("ernie-base", "ernie-large", "bert-base", "bert-large")
@@ -53,14 +53,41 @@ TEXT_TOWERS: Registry[Any] = Registry(
 """Configurations by name; users register layers of their own."""
 
 
+class Rotary(Section):
+    """Rotary positions in two dimensions (RoPE): attention turns queries and keys by the place of their patch."""
+
+    first_half: Literal["columns", "rows"] = Field(
+        description="what turns the first half of a head: the column of a patch (PE-Core) or its row (EVA-02); the "
+        "other one turns the second half"
+    )
+    start: Annotated[int, Field(ge=0, le=1024)] = Field(
+        0, description="number of the first row and column (PE-Core with a class token: 1)"
+    )
+    grid: Size | None = Field(
+        None,
+        description="number of rows and columns to which the positions of any image are stretched or shrunk (EVA-02: "
+        "16); null: positions count the patches",
+    )
+
+
 class ImageVariant(Section):
     """Differences of the ViTs of other families; the defaults are the released models'."""
 
     hidden: Size | None = Field(None, description="width of the MLPs; null: four times that of the tokens")
     activation: Activation = Field(
-        "quick_gelu", description="activation of the MLPs: gelu (exact), gelu_tanh or quick_gelu"
+        "quick_gelu", description="activation of the MLPs: gelu (exact), gelu_tanh, quick_gelu or silu"
+    )
+    mlp: Literal["plain", "swiglu"] = Field(
+        "plain",
+        description="MLPs: two linear layers with the activation in between (plain), or two side by side, one of them "
+        "with the activation, whose product goes through a LayerNorm and a third (swiglu, with activation: silu)",
     )
     epsilon: Epsilon = Field(1e-6, description="epsilon of the LayerNorms")
+    rotary: Rotary | None = Field(
+        None, description="rotary positions in attention, besides the learned ones; null: none"
+    )
+    key_bias: bool = Field(True, description="whether the layer that makes the keys of attention has a bias")
+    attention_norm: bool = Field(False, description="whether a LayerNorm comes before the last layer of attention")
     patches: Literal["convolution", "linear"] = Field(
         "convolution", description="layer that embeds a patch; linear: of pixels by (row, column, channel)"
     )
@@ -71,6 +98,15 @@ class ImageVariant(Section):
         "class",
         description="features: class token (class), mean of the patches (mean), or a learned query's (attention)",
     )
+    pooling_heads: Size | None = Field(
+        None, description="pooling: attention: heads of the pooling; null: as many as those of a block"
+    )
+    pooling_hidden: Size | None = Field(
+        None, description="pooling: attention: width of the MLP of the pooling; null: that of the MLPs of the blocks"
+    )
+    head: Size | None = Field(
+        None, description="width of a linear layer with a bias after the pooling; null: no such layer"
+    )
 
 
 class TextVariant(Section):
@@ -80,7 +116,9 @@ class TextVariant(Section):
         "before", description="LayerNorms before attention and MLP and once at the end (CLIP), or after each (BERT)"
     )
     hidden: Size | None = Field(None, description="width of the MLPs; null: four times that of the states")
-    activation: Activation = Field("gelu", description="activation of the MLPs: gelu (exact), gelu_tanh or quick_gelu")
+    activation: Activation = Field(
+        "gelu", description="activation of the MLPs: gelu (exact), gelu_tanh, quick_gelu or silu"
+    )
     token_types: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="norm: after: rows of the token type embedding; the first is added to all tokens"
     )

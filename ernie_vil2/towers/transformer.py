@@ -43,6 +43,13 @@ class _AnyVit(ImageTowerConfig):
         if sizes["patch_size"] > self.image_size:
             raise ValueError(f"patch_size ({sizes['patch_size']}) is larger than image_size ({self.image_size})")
         check_divides("width", sizes["width"], "heads", sizes["heads"])
+        variant = image_variant(self)
+        if variant is None:
+            return
+        if variant.rotary is not None:  # two halves of a head, each of pairs
+            check_divides("the width of a head", sizes["width"] // sizes["heads"], "rotary positions", 4)
+        if variant.pooling == "attention" and variant.pooling_heads is not None:
+            check_divides("width", sizes["width"], "variant.pooling_heads", variant.pooling_heads)
 
     def build(self) -> nn.Layer:
         from ernie_vil2.towers.layers import suite, transformer
@@ -96,6 +103,12 @@ class NaFlex(_SizedVit):
     """ViT for images of any shape."""
 
     name: Literal["NaFlex"] = Field(description="ViT for images of any shape, in whole patches")
+
+    @model_validator(mode="after")
+    def _check_positions(self) -> Self:
+        if self.variant is not None and self.variant.rotary is not None:
+            raise ValueError("NaFlex has no rotary positions, whose angles belong to one image size; 'ViT' has")
+        return self
 
     def build(self) -> nn.Layer:
         from ernie_vil2.towers.layers.transformer import NaFlexTransformer

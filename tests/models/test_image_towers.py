@@ -21,8 +21,9 @@ def build(name="ViT", **fields):
 def randomise(tower, rng):
     """Every parameter random; the residual stream small, so that LayerNorm's epsilon shows."""
     for name, parameter in tower.named_parameters():
-        small = "ln_pre" in name or name.endswith(("attn.proj.bias", "fc2.bias"))
-        scale = 0.4 if name.endswith("fc1.weight") or "qkv" in name else 0.003 if small else 0.02
+        small = "ln_pre" in name or name.endswith(("proj.bias", "fc2.bias"))
+        wide = name.endswith(("fc1.weight", "gate.weight", "q_proj.weight", "k_proj.weight")) or "qkv" in name
+        scale = 0.4 if wide else 0.003 if small else 0.02
         centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
         parameter.set_value((centre + scale * rng.normal(size=parameter.shape)).astype("float32"))
 
@@ -54,11 +55,57 @@ def test_vits_equal_the_formula(name):
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
+GRID = [(row, column) for row in range(3) for column in range(3)]
+ROTARY_VITS = {
+    "PE-Core": (
+        {"rotary": {"first_half": "columns", "start": 1}, "pooling": "attention", "pooling_heads": 2,
+         "pooling_hidden": 24, "epsilon": 1e-5, "activation": "gelu"},
+        [(0, 0), *((column + 1, row + 1) for row, column in GRID)],
+    ),
+    "EVA-02": (
+        {"rotary": {"first_half": "rows", "grid": 16}, "mlp": "swiglu", "hidden": 40, "activation": "silu",
+         "key_bias": False, "attention_norm": True, "patch_bias": True, "input_norm": False, "head": 10},
+        [(0, 0), *((16 * row / 3, 16 * column / 3) for row, column in GRID)],
+    ),
+    "without a class token": (
+        {"rotary": {"first_half": "rows", "start": 5}, "class_token": False, "pooling": "mean"}, GRID,
+    ),
+}  # fmt: skip
+"""Settings, and the places of the tokens by which the two halves of a head turn."""
+
+
+@pytest.mark.parametrize("name", ROTARY_VITS)
+def test_vits_with_rotary_positions_equal_the_formula(name):
+    (options, places), rng = ROTARY_VITS[name], np.random.default_rng(0)
+    tower = build(variant=options)
+    randomise(tower, rng)
+    assert "turns" not in tower.state_dict()
+    images = rng.normal(size=(3, 3, 12, 12)).astype("float32")
+    settings = {key: options[key] for key in ("epsilon", "activation", "pooling_heads") if key in options}
+    weights, places = tower.state_dict(), np.array(places, float)
+    expected = formulas.compute_vit_features(weights, images, patch=4, heads=3, places=places, **settings)
+    unturned = formulas.compute_vit_features(weights, images, patch=4, heads=3, places=0 * places, **settings)
+    assert tower.width == expected.shape[1] and np.abs(unturned - expected).max() > 1e-4
+    np.testing.assert_allclose(encode(tower, images), expected, atol=1e-5)
+    tower.fuse_attention()
+    np.testing.assert_allclose(encode(tower, images), expected, atol=1e-5)
+    features = tower(paddle.to_tensor(images))
+    (features * paddle.randn(features.shape)).sum().backward()
+    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
+
+
 def test_towers_refuse_what_does_not_fit():
     with pytest.raises(ValueError, match=r"patch_size \(4\) .* image_size \(3\)"):
         build(image_size=3)
     with pytest.raises(ValueError, match=r"width \(24\) .* heads \(5\)"):
         build(heads=5)
+    rotary = {"rotary": {"first_half": "rows"}}
+    with pytest.raises(ValueError, match=r"width of a head \(6\) .* rotary positions \(4\)"):
+        build(heads=4, variant=rotary)
+    with pytest.raises(ValueError, match=r"width \(24\) .*pooling_heads \(5\)"):
+        build(variant={"pooling": "attention", "pooling_heads": 5})
+    with pytest.raises(ValueError, match="NaFlex has no rotary positions"):
+        build("NaFlex", **{key: size for key, size in SMALL_VIT.items() if key != "name"}, variant=rotary)
     with pytest.raises(ValueError, match="16 x 12 pixels"):
         build()(paddle.zeros([1, 3, 16, 12]))
     with pytest.raises(ValueError, match=r"width \(4\) .* heads \(3\)"):

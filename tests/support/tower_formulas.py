@@ -9,6 +9,7 @@ ACTIVATIONS = {
     "quick_gelu": lambda x: x / (1 + np.exp(-1.702 * x)),
     "gelu": lambda x: x * (1 + ERF(x / math.sqrt(2))) / 2,
     "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
+    "silu": lambda x: x / (1 + np.exp(-x)),
 }
 
 
@@ -45,11 +46,31 @@ class Formulas:
     def mlp(self, x, first, second):
         return self.linear(self.activation(self.linear(x, first)), second)
 
-    def apply_pre_norm_block(self, x, block, heads, mask=True):
-        """Compute a block with norms before attention and MLP (Dosovitskiy et al. 2021, equations 2 and 3)."""
-        q, k, v = np.split(self.linear(self.norm(x, f"{block}.norm1"), f"{block}.attn.qkv"), 3, axis=-1)
-        x = x + self.linear(self.attention(q, k, v, heads, mask), f"{block}.attn.proj")
-        return x + self.mlp(self.norm(x, f"{block}.norm2"), f"{block}.mlp.fc1", f"{block}.mlp.fc2")
+    def apply_pre_norm_block(self, x, block, heads, mask=True, places=None):
+        """Compute a block with norms before attention and MLP (Dosovitskiy et al. 2021, equations 2 and 3).
+
+        SwiGLU and the norm within attention are computed where their weights exist, rotary positions for `places`, see
+        `rotate`.
+        """
+        attention, mlp = f"{block}.attn", f"{block}.mlp"
+        inputs = self.norm(x, f"{block}.norm1")
+        if self.has(f"{attention}.qkv"):
+            q, k, v = np.split(self.linear(inputs, f"{attention}.qkv"), 3, axis=-1)
+        else:
+            q, k, v = (self.linear(inputs, f"{attention}.{letter}_proj") for letter in "qkv")
+        if places is not None:
+            q, k = rotate(q, heads, places), rotate(k, heads, places)
+        mixed = self.attention(q, k, v, heads, mask)
+        if self.has(f"{attention}.norm"):
+            mixed = self.norm(mixed, f"{attention}.norm")
+        last_layer = "proj" if self.has(f"{attention}.proj") else "out_proj"
+        x = x + self.linear(mixed, f"{attention}.{last_layer}")
+
+        inputs = self.norm(x, f"{block}.norm2")
+        if not self.has(f"{mlp}.gate"):
+            return x + self.mlp(inputs, f"{mlp}.fc1", f"{mlp}.fc2")
+        hidden = self.activation(self.linear(inputs, f"{mlp}.gate")) * self.linear(inputs, f"{mlp}.fc1")
+        return x + self.linear(self.norm(hidden, f"{mlp}.norm"), f"{mlp}.fc2")
 
     def apply_post_norm_block(self, x, block, heads, mask=True):
         """Compute a block with a norm of each sum (Vaswani et al. 2017)."""
@@ -70,10 +91,26 @@ def cut_patches(image, patch):
     return patches
 
 
-def compute_vit_features(weights, images, patch, heads, epsilon=1e-6, activation="quick_gelu"):
+def rotate(x, heads, places):
+    """Turn queries or keys `[L, D]` as Su et al. 2021, equation 34, by products of complex numbers.
+
+    Args:
+        places: for each token, the numbers by which the two halves of a head turn, `[L, 2]`.
+    """
+    pairs = x.reshape(len(x), heads, 2, -1, 2)
+    count = pairs.shape[3]
+    angles = places[:, None, :, None] * 10_000 ** (-np.arange(count) / count)  # [L, 1, 2, d / 4]
+    turned = (pairs[..., 0] + 1j * pairs[..., 1]) * np.exp(1j * angles)
+    return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
+
+
+def compute_vit_features(
+    weights, images, patch, heads, epsilon=1e-6, activation="quick_gelu", places=None, pooling_heads=None
+):
     """Return the features of a ViT (Dosovitskiy et al. 2021, equations 1 to 4), `[N, D]`.
 
-    CLIP's LayerNorm before the blocks and SigLIP's pooling are computed where their weights exist.
+    CLIP's LayerNorm before the blocks, SigLIP's pooling and a last linear layer are computed where their weights exist,
+    rotary positions for `places`, see `rotate`.
     """
     tower = Formulas(weights, epsilon, activation)
     kernel, features = tower.weights["patch_embed.proj.weight"], []
@@ -91,16 +128,19 @@ def compute_vit_features(weights, images, patch, heads, epsilon=1e-6, activation
             z = tower.norm(z, "ln_pre")
 
         for number in range(tower.count_blocks("blocks")):
-            z = tower.apply_pre_norm_block(z, f"blocks.{number}", heads)
+            z = tower.apply_pre_norm_block(z, f"blocks.{number}", heads, places=places)
         z = tower.norm(z, "norm")
 
         if tower.has("attn_pool"):
             query = tower.linear(tower.weights["attn_pool.probe"][0], "attn_pool.q")
             keys, values = np.split(tower.linear(z, "attn_pool.kv"), 2, axis=-1)
-            z = tower.linear(tower.attention(query, keys, values, heads), "attn_pool.proj")
+            mixed = tower.attention(query, keys, values, pooling_heads or heads)
+            z = tower.linear(mixed, "attn_pool.proj")
             z = z + tower.mlp(tower.norm(z, "attn_pool.norm"), "attn_pool.mlp.fc1", "attn_pool.mlp.fc2")
         elif not tower.has("cls_token"):
             z = z.mean(axis=0, keepdims=True)
+        if tower.has("head"):
+            z = tower.linear(z, "head")
         features.append(z[0])
     return np.stack(features)
 

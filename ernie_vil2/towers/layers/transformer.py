@@ -17,6 +17,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.device.cpu_kernels import fuse_linears, skip_padding
 from ernie_vil2.towers.base import ImageVariant, TextTowerConfig, TextVariant
+from ernie_vil2.towers.layers.rotary import compute_turns, turn
 
 PAD_ID = 0
 MASKED = -1e4  # added to the score of a hidden token: its softmax is 0, and float16 can hold it
@@ -39,6 +40,7 @@ ACTIVATIONS: dict[str, Callable[[paddle.Tensor], paddle.Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": gelu_tanh,
     "quick_gelu": quick_gelu,
+    "silu": F.silu,
 }
 
 
@@ -98,22 +100,44 @@ class PackedAttention(Attention):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
+    def forward(
+        self, x: paddle.Tensor, mask: paddle.Tensor | None = None, turns: paddle.Tensor | None = None
+    ) -> paddle.Tensor:
         q, k, v = self.split_heads(self.qkv(x), num_projections=3)
+        if turns is not None:
+            q, k = turn(q, turns), turn(k, turns)
         return self.proj(self.attend(q, k, v, mask))
 
 
 class SplitAttention(Attention):
-    """Self-attention with a linear layer for each projection, as in PaddleNLP's encoders."""
+    """Self-attention with a linear layer for each projection, as in PaddleNLP's encoders.
 
-    def __init__(self, width: int, heads: int, dropout: float):
+    Args:
+        width: width of the tokens.
+        heads: number of heads.
+        dropout: dropout of the attention weights.
+        key_bias: whether the layer of the keys has a bias.
+        norm_epsilon: epsilon of a LayerNorm before the last layer; None: no such LayerNorm.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        key_bias: bool = True,
+        norm_epsilon: float | None = None,
+    ):
         super().__init__(heads, dropout)
         self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width, bias_attr=None if key_bias else False)
         self.v_proj = nn.Linear(width, width)
+        self.norm = nn.Identity() if norm_epsilon is None else nn.LayerNorm(width, norm_epsilon)
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
+    def forward(
+        self, x: paddle.Tensor, mask: paddle.Tensor | None = None, turns: paddle.Tensor | None = None
+    ) -> paddle.Tensor:
         # In training, one matrix product computes all three projections. `fuse_linears` returns None if they cannot be
         # fused, for example because one of them is frozen.
         packed = fuse_linears((self.q_proj, self.k_proj, self.v_proj)) if self.training else None
@@ -123,7 +147,9 @@ class SplitAttention(Attention):
             (q,) = self.split_heads(self.q_proj(x))
             (k,) = self.split_heads(self.k_proj(x))
             (v,) = self.split_heads(self.v_proj(x))
-        return self.out_proj(self.attend(q, k, v, mask))
+        if turns is not None:
+            q, k = turn(q, turns), turn(k, turns)
+        return self.out_proj(self.norm(self.attend(q, k, v, mask)))
 
 
 class Mlp(nn.Layer):
@@ -136,6 +162,20 @@ class Mlp(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return self.fc2(self.activation(self.fc1(x)))
+
+
+class SwiGlu(nn.Layer):
+    """MLP with a gate (Shazeer 2020, arXiv 2002.05202) and a LayerNorm before its last layer, as in EVA-02."""
+
+    def __init__(self, width: int, hidden: int, activation: str, epsilon: float):
+        super().__init__()
+        self.gate, self.fc1 = nn.Linear(width, hidden), nn.Linear(width, hidden)
+        self.norm = nn.LayerNorm(hidden, epsilon)
+        self.fc2 = nn.Linear(hidden, width)
+        self.activation = ACTIVATIONS[activation]
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.fc2(self.norm(self.activation(self.gate(x)) * self.fc1(x)))
 
 
 class DropPath(nn.Layer):
@@ -165,6 +205,9 @@ class PreNormBlock(nn.Layer):
         drop_path: probability of dropping a whole residual branch; 0 in all published models.
         dropout: dropout of what a branch adds; likewise 0.
         attention_dropout: dropout of the attention weights; likewise 0.
+        mlp: see `ImageVariant`; likewise the next two.
+        key_bias: whether the keys have a bias.
+        attention_norm: whether attention ends with a LayerNorm and a linear layer.
     """
 
     def __init__(
@@ -178,17 +221,31 @@ class PreNormBlock(nn.Layer):
         drop_path: float = 0.0,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        mlp: str = "plain",
+        key_bias: bool = True,
+        attention_norm: bool = False,
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, epsilon)
-        self.attn = PackedAttention(width, heads, attention_dropout)
+        norm_epsilon = epsilon if attention_norm else None
+        self.attn: Attention
+        if key_bias and not attention_norm:
+            self.attn = PackedAttention(width, heads, attention_dropout)
+        else:
+            self.attn = SplitAttention(width, heads, attention_dropout, key_bias, norm_epsilon)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.norm2 = nn.LayerNorm(width, epsilon)
-        self.mlp = Mlp(width, hidden, activation)
+        self.mlp: nn.Layer
+        if mlp == "swiglu":
+            self.mlp = SwiGlu(width, hidden, activation, epsilon)
+        else:
+            self.mlp = Mlp(width, hidden, activation)
 
-    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        x = x + self.drop_path(self.dropout(self.attn(self.norm1(x), mask)))
+    def forward(
+        self, x: paddle.Tensor, mask: paddle.Tensor | None = None, turns: paddle.Tensor | None = None
+    ) -> paddle.Tensor:
+        x = x + self.drop_path(self.dropout(self.attn(self.norm1(x), mask, turns)))
         return x + self.drop_path(self.dropout(self.mlp(self.norm2(x))))
 
 
@@ -296,7 +353,10 @@ class VisionTransformer(Transformer):
 
     Attributes:
         blocks: blocks, first to last.
+        turns: cosines and sines of rotary positions, see `compute_turns`; None: there are no such positions.
     """
+
+    turns: paddle.Tensor | None
 
     def __init__(
         self,
@@ -311,7 +371,7 @@ class VisionTransformer(Transformer):
         super().__init__()
         variant = variant or ImageVariant()
         self.image_size, self.patch_size = image_size, patch_size
-        self.width, self.pooling = width, variant.pooling
+        self.width, self.pooling = variant.head or width, variant.pooling
         epsilon = variant.epsilon
 
         bias_attr = None if variant.patch_bias else False
@@ -332,11 +392,27 @@ class VisionTransformer(Transformer):
         paddle.randn([width, 512])
 
         self.ln_pre = nn.LayerNorm(width, epsilon) if variant.input_norm else nn.Identity()
-        block_sizes = width, heads, variant.hidden or 4 * width, variant.activation, epsilon
-        rates = np.linspace(0, drop_path, depth)
-        self.blocks = nn.LayerList(PreNormBlock(*block_sizes, drop_path=rate) for rate in rates)
+        hidden = variant.hidden or 4 * width
+        options: dict[str, Any] = {"mlp": variant.mlp, "key_bias": variant.key_bias}
+        options["attention_norm"] = variant.attention_norm
+        self.blocks = nn.LayerList()
+        for rate in np.linspace(0, drop_path, depth):
+            self.blocks.append(
+                PreNormBlock(width, heads, hidden, variant.activation, epsilon, drop_path=rate, **options)
+            )
         self.norm = nn.LayerNorm(width, epsilon)
-        self.attn_pool = AttentionPool(*block_sizes) if variant.pooling == "attention" else None
+        self.attn_pool = None
+        if variant.pooling == "attention":
+            pooling_heads, pooling_hidden = variant.pooling_heads or heads, variant.pooling_hidden or hidden
+            self.attn_pool = AttentionPool(width, pooling_heads, pooling_hidden, variant.activation, epsilon)
+        self.head = nn.Linear(width, variant.head) if variant.head else nn.Identity()
+
+        # The angles follow from the settings: they are exported with the weights, but no file of weights holds them.
+        if variant.rotary is None:
+            self.turns = None
+        else:
+            turns = compute_turns(image_size // patch_size, width // heads, variant.rotary, variant.class_token)
+            self.register_buffer("turns", paddle.to_tensor(turns), persistable=False)
 
         for parameter in (self.pos_embed, self.cls_token):
             if parameter is not None:
@@ -378,14 +454,17 @@ class VisionTransformer(Transformer):
         """
         tokens = self.ln_pre(tokens)
         for block in self.blocks:
-            tokens = block(tokens, mask)
+            tokens = block(tokens, mask, self.turns)
+        return self.head(self.pool(tokens, mask))
+
+    def pool(self, tokens: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
+        """Return the features of the last block's tokens, `[B, width of the tokens]`; arguments as for `encode`."""
         if self.pooling == "class":
             return self.norm(tokens[:, 0])
+        tokens = self.norm(tokens)
         if self.attn_pool is not None:
-            return self.attn_pool(self.norm(tokens), mask)
-        patches = self.norm(tokens)
-        if self.cls_token is not None:
-            patches = patches[:, 1:]
+            return self.attn_pool(tokens, mask)
+        patches = tokens if self.cls_token is None else tokens[:, 1:]
         return patches.mean(axis=1)
 
 
@@ -411,12 +490,12 @@ class NaFlexTransformer(VisionTransformer):
             rows: rows of patches; a tensor in a traced graph.
             columns: columns of patches; likewise.
         """
-        side = self.image_size // self.patch_size
+        side, width = self.image_size // self.patch_size, self.pos_embed.shape[-1]
         # Resize the vertical axis: [rows, side] @ [side, side * width].
-        grid = self.pos_embed.reshape([side, side * self.width])
-        grid = paddle.matmul(_resize_weights(rows, side, grid), grid).reshape([rows, side, self.width])
+        grid = self.pos_embed.reshape([side, side * width])
+        grid = paddle.matmul(_resize_weights(rows, side, grid), grid).reshape([rows, side, width])
         # Resize the horizontal axis, in each of the rows: [columns, side] @ [rows, side, width].
-        return paddle.matmul(_resize_weights(columns, side, grid), grid).reshape([1, -1, self.width])
+        return paddle.matmul(_resize_weights(columns, side, grid), grid).reshape([1, -1, width])
 
 
 class TextTransformer(Transformer):
