@@ -8,5 +8,5 @@ from tests.support.command_examples import command, inputs  # noqa: F401  -- pyt
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
-    """The folder of an untrained model."""
+    """Return the folder of an untrained model."""
     return write_untrained_checkpoint(tmp_path_factory.mktemp("model"))

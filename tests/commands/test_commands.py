@@ -1,4 +1,4 @@
-"""What all command lines share: help, one line an error, and exit codes."""
+"""All commands share their help, one-line errors and exit codes."""
 
 import argparse
 import re
@@ -25,7 +25,7 @@ from tests.support.processes import run_process
     (["train", "--processes=0"], "--processes: 0"),
     (["embed", "--processes=two"], "--processes: two"),
 ])  # fmt: skip
-def test_misuse_is_one_line(arguments, culprit, monkeypatch, capsys):
+def test_misuse_prints_a_single_line(arguments, culprit, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ernie-vil2", *arguments])
     assert commands.main() == 2
     printed = capsys.readouterr()
@@ -33,7 +33,7 @@ def test_misuse_is_one_line(arguments, culprit, monkeypatch, capsys):
     assert culprit in printed.err
 
 
-def test_a_packaged_configuration_is_found_from_any_folder(tmp_path, monkeypatch):
+def test_packaged_configuration_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     packaged = str(ROOT / "configs" / "demo" / "emoji.yaml")
     assert configuration("configs/demo/emoji.yaml") == configuration("demo/emoji.yaml") == packaged
@@ -50,17 +50,17 @@ def test_a_packaged_configuration_is_found_from_any_folder(tmp_path, monkeypatch
     (FileNotFoundError(2, "No such file or directory", b"\xff.yaml"), "\\udcff.yaml: No such file or directory"),
     (MemoryError(), "MemoryError"),
 ])  # fmt: skip
-def test_an_error_is_one_printable_line(error, line):
+def test_error_is_a_single_printable_line(error, line):
     assert commands.format_error(error) == line
 
 
-def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch):
+def test_fault_of_the_code_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr("ernie_vil2.cli.doctor.run", lambda args: {}["missing"])
     with pytest.raises(KeyError):
         commands.run("doctor", [])
 
 
-def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys):
+def test_interrupt_prints_a_line_and_exits_with_130(monkeypatch, capsys):
     def stop(args):
         raise KeyboardInterrupt
 
@@ -81,9 +81,9 @@ sys.exit(commands.run("doctor", []))
 @pytest.mark.parametrize(
     ("stdout", "code", "printed"), [("/dev/full", 2, "No space left on device"), ("out.txt", 0, "")]
 )
-def test_a_standard_output_that_is_full_is_one_line(tmp_path, stdout, code, printed):
-    """A name that is no text, and Chinese where the output is ASCII, are written as escapes."""
-    path = tmp_path / stdout  # an absolute one is itself
+def test_full_standard_output_prints_a_single_line(tmp_path, stdout, code, printed):
+    # Where it is not full, a name that is no text and Chinese on an ASCII output are written as escapes.
+    path = tmp_path / stdout  # an absolute path stays as it is
     environment = {"PYTHONIOENCODING": "ascii"}
     with path.open("w") as file:
         child = run_process([sys.executable, "-c", SCRIPT], cwd=ROOT, stdout=file, stderr=subprocess.PIPE, text=True,
@@ -92,14 +92,14 @@ def test_a_standard_output_that_is_full_is_one_line(tmp_path, stdout, code, prin
     assert code or path.read_text() == "\\udcff \\u56fe\n"
 
 
-def test_every_command_has_one_script_of_its_name():
+def test_every_command_has_a_script_of_its_name():
     scripts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "tools").glob("*.py")}
     assert "run(command)" in scripts.pop("study")  # an experiment, outside the package
     started = {name: re.search(r'run\("(\w+)"\)', text)[1] for name, text in scripts.items()}
     assert started == {name: name for name in COMMANDS}
 
 
-def test_commands_are_named_as_the_user_called_this_one():
+def test_commands_are_named_as_the_user_called_them():
     text = "ernie-vil2 eval, ernie-vil2 eval-retrieval --check; ernie-vil2 evaluates"
     assert rewrite_commands(text, None) == "tools/eval.py, tools/eval_retrieval.py --check; ernie-vil2 evaluates"
     text = "python tools/embed.py, tools/eval_retrieval.py, fleetrun tools/train.py, tools/study.py"
@@ -107,12 +107,15 @@ def test_commands_are_named_as_the_user_called_this_one():
     assert rewrite_commands(text, "ernie-vil2 eval") == expected
 
 
-def test_errors_help_and_the_doctor_do_so(tmp_path, capsys):
+def test_errors_help_and_doctor_name_commands_likewise(tmp_path, capsys):
     arguments = ["query", "--index", str(tmp_path / "none"), "a"]
     model = write_untrained_checkpoint(tmp_path / "model")
-    for prefix, called in (("tools/{}.py", None), ("ernie-vil2 {}", "ernie-vil2 {}")):
-        assert run("search", arguments, called and called.format("search")) == 2
-        assert f"{prefix.format('search')} build" in capsys.readouterr().err
-        assert run("doctor", [str(model)], called and called.format("doctor")) == 0
-        assert f"{prefix.format('convert')} writes one" in capsys.readouterr().out
+    for search, doctor, convert in (
+        (None, None, "tools/convert.py"),
+        ("ernie-vil2 search", "ernie-vil2 doctor", "ernie-vil2 convert"),
+    ):
+        assert run("search", arguments, search) == 2
+        assert f"{search or 'tools/search.py'} build" in capsys.readouterr().err
+        assert run("doctor", [str(model)], doctor) == 0
+        assert f"{convert} writes one" in capsys.readouterr().out
     assert "python tools/search.py query" in make_parser("search", "search.py").format_help()

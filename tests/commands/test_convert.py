@@ -1,4 +1,4 @@
-"""The converter as a user runs it."""
+"""The convert command keeps every weight bit for bit, and reports what does not match."""
 
 from functools import partial
 
@@ -30,23 +30,23 @@ def official(tmp_path):
     return tmp_path / "official"
 
 
-def test_there_and_back_is_bit_exact_and_reported(official, tmp_path):
+def test_conversion_and_back_is_bit_exact_and_reported(official, tmp_path):
     options = ["--to", "paddlenlp", "--heads", 3, 2]
     printed = succeed("convert", official / "model.pdparams", tmp_path / "paddlenlp", *options)
-    # 8 of the image's stem and end, 12 a block; 4 + 2 of the text's, 16 a layer; the temperature.
+    # Image tower: 8 for stem and end, 12 for a block. Text tower: 4 + 2, and 16 for a layer. And the temperature.
     for line in ("42 matched", "0 missing", "0 unexpected", "0 of another shape"):
         assert f"  {line}" in printed
     succeed("convert", tmp_path / "paddlenlp", tmp_path / "back", "--to", "official")
-    before, after = read_weights(official / "model.pdparams"), read_weights(tmp_path / "back/model.pdparams")
-    assert_same_arrays(after, before)
+    converted = read_weights(tmp_path / "back/model.pdparams")
+    assert_same_arrays(converted, read_weights(official / "model.pdparams"))
     for file in ("vocab.txt", "ernie_config.json"):
         assert (official / file).read_bytes() == (tmp_path / "back" / file).read_bytes()
 
 
-def test_a_mismatch_is_an_error_unless_it_is_allowed(official, tmp_path):
+def test_mismatch_is_refused_unless_allowed(official, tmp_path):
     path = official / "model.pdparams"
     write_weights(path, {**read_weights(path), "visual.head.weight": np.zeros(3, "float32")})
-    (official / "integrity.json").unlink()  # which notices that before
+    (official / "integrity.json").unlink()  # its checksums would report the change first
     refused = convert(path, tmp_path / "own", "--to", "ernie_vil2", "--heads", 3, 2)
     assert refused.returncode == 2 and "1 unexpected (visual.head.weight)" in refused.stderr
     assert not (tmp_path / "own").exists()

@@ -1,4 +1,4 @@
-"""What evaluation takes of its data, whoever trained the model: languages, names of texts, lines as captions."""
+"""Evaluation reads languages, names of texts and lines as captions from its data, whatever the model's run used."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from tests.support.shapes import write_tar, write_tsv
 
 @pytest.fixture
 def model(inputs, tmp_path):
-    """A checkpoint of a run whose own data name their texts by a field `id`, in two languages."""
+    """Return a checkpoint of a run whose training data name texts by a field `id`, in two languages."""
     folder = shutil.copytree(inputs / "model", tmp_path / "model")
     config = load_config(folder / "config.yaml", ["Data.text_id=id", "Views.languages={zh: 1.0, en: 1.0}"])
     (folder / "config.yaml").write_text(dump_config(config), encoding="utf-8")
@@ -22,28 +22,28 @@ def model(inputs, tmp_path):
 
 @pytest.fixture
 def evaluate(model, tmp_path):
-    """`evaluate(data, ...)`: the labels of its results with their numbers of texts, and what was printed."""
+    """Return a function that evaluates, and returns the number of texts of each result and the printed output."""
 
     def run(*arguments):
         out = tmp_path / "out"
         options = ["--checkpoint", model, "--output", out, "--name", "x", "--device", "cpu"]
         printed = succeed("eval", *options, "--data", *arguments)
         results = json.loads((out / "x.json").read_text())["results"]
-        return {label: one["benchmark"]["texts"] for label, one in results.items()}, printed
+        return {label: result["benchmark"]["texts"] for label, result in results.items()}, printed
 
     return run
 
 
 @pytest.fixture
 def pairs(inputs):
-    """Caption, name and image of each sample."""
+    """Return caption, name and image of each sample."""
     source = open_sources([str(inputs / "val.tar")])
     return [(sample.caption("en"), sample.image_name, sample.image) for sample in map(source.__getitem__, range(16))]
 
 
 @pytest.fixture
 def write_captions(pairs, tmp_path):
-    """`write_captions(text)`: a shard of images and plain captions, in which CAPTION stands for each one's own."""
+    """Return a function that writes a shard of images with plain captions; CAPTION stands for the image's caption."""
 
     def write(text):
         members = []
@@ -54,7 +54,7 @@ def write_captions(pairs, tmp_path):
     return write
 
 
-def test_a_folder_of_shards_is_scored_in_its_languages(inputs, evaluate, tmp_path):
+def test_folder_of_shards_is_scored_in_its_languages(inputs, evaluate, tmp_path):
     shutil.copy(inputs / "val.tar", tmp_path)
     assert evaluate(tmp_path)[0] == {"model, zh": 16, "model, en": 16}
     assert evaluate(tmp_path, "--language", "en")[0] == {"model, en": 16}
@@ -62,11 +62,11 @@ def test_a_folder_of_shards_is_scored_in_its_languages(inputs, evaluate, tmp_pat
 
 def test_captions_without_a_language_are_scored_once(evaluate, write_captions):
     path = write_captions("CAPTION")
-    assert evaluate(path)[0] == {"model": 16}  # without the field that the run's own data have
+    assert evaluate(path)[0] == {"model": 16}  # although they lack the field that the run's data have
     assert evaluate(path, "--language", "zh", "en")[0] == {"model, zh, en": 16}
 
 
-def test_lines_are_captions_where_asked_and_reported_where_not(evaluate, write_captions):
+def test_lines_are_captions_with_the_option_else_reported(evaluate, write_captions):
     path = write_captions("CAPTION\nit is CAPTION")
     labels, printed = evaluate(path)
     assert labels == {"model": 16} and "caption of several lines" in printed
@@ -74,12 +74,12 @@ def test_lines_are_captions_where_asked_and_reported_where_not(evaluate, write_c
     assert labels == {"model": 32} and "several lines" not in printed
 
 
-def test_embeddings_are_of_one_language(model, inputs, tmp_path):
+def test_embed_asks_for_a_single_language(model, inputs, tmp_path):
     result = call("embed", "--checkpoint", model, "--data", inputs / "val.tar", "--output", tmp_path / "x")
     assert result.returncode == 2 and "--language" in result.stderr
 
 
-def test_a_pixel_baseline_counts_bad_samples(inputs, pairs, evaluate, tmp_path):
+def test_pixel_baseline_counts_bad_samples(inputs, pairs, evaluate, tmp_path):
     path = write_tsv(tmp_path / "train.tsv", [*pairs, ("a red disc", "broken", b"\x89PNG")])
     path.write_text(path.read_text() + "no columns\n")
     options = ["--pixel-baseline", path, "--language", "en", "--text-id", "caption_en"]

@@ -1,4 +1,4 @@
-"""The doctor: finds what is broken, names the fix, and goes on after a check that raises."""
+"""The doctor finds what is broken, names the fix, and continues after a check that raises."""
 
 import subprocess
 from collections import namedtuple
@@ -13,25 +13,25 @@ from ernie_vil2.device import runtime
 
 @pytest.fixture
 def require(monkeypatch):
-    """`require(lines, installed)`: requirements {line: extra}, and the versions of what is installed."""
+    """Return a function that sets the requirements {line: extra} and the installed versions."""
 
     def require(lines, installed):
-        wanted = [(Requirement(line), extra) for line, extra in lines.items()]
-        monkeypatch.setattr(doctor, "requirements", lambda: wanted)
+        requirements = [(Requirement(line), extra) for line, extra in lines.items()]
+        monkeypatch.setattr(doctor, "requirements", lambda: requirements)
         monkeypatch.setattr(doctor, "_version", installed.get)
 
     return require
 
 
-def test_a_raising_check_fails_and_the_others_still_run():
-    def broken():
+def test_check_that_raises_fails_and_all_others_run():
+    def raise_error():
         raise RuntimeError("no\nsuch library")
 
-    shown = []
-    checks = [("first", broken), ("second", lambda: [Result("ok", "a", ""), Result("warn", "b", "")])]
-    assert doctor.diagnose(checks, shown.append) == 1
-    assert [(result.status, result.name) for result in shown] == [("FAIL", "first"), ("ok", "a"), ("warn", "b")]
-    assert doctor.diagnose(checks[1:], shown.append) == 0
+    results = []
+    checks = [("first", raise_error), ("second", lambda: [Result("ok", "a", ""), Result("warn", "b", "")])]
+    assert doctor.diagnose(checks, results.append) == 1
+    assert [(result.status, result.name) for result in results] == [("FAIL", "first"), ("ok", "a"), ("warn", "b")]
+    assert doctor.diagnose(checks[1:], results.append) == 0
 
 
 @pytest.mark.parametrize(("minor", "status"), [(11, "ok"), (13, "ok"), (10, "FAIL"), (14, "FAIL")])
@@ -59,7 +59,7 @@ def test_packages_are_compared_with_the_pins(require, requirement, installed, st
 @pytest.mark.parametrize(
     ("package", "status"), [("datasets 3.2.0 requires dill", "FAIL"), ("ernie_vil2 0.1.0 requires opencv-python", "ok")]
 )
-def test_conflicts_are_those_of_pip(require, monkeypatch, package, status):
+def test_conflicts_are_reported_as_by_pip(require, monkeypatch, package, status):
     require({"opencv-python>=4.8.1.78": ""}, {"opencv-python-headless": "5.0.0.93"})
     output = f"{package}, which is not installed.\n"
     monkeypatch.setattr(doctor, "_run_python", lambda *_, timeout: subprocess.CompletedProcess([], 1, output, ""))
@@ -75,7 +75,7 @@ def test_conflicts_are_those_of_pip(require, monkeypatch, package, status):
         ("GenuineIntel", {"MKL_NUM_THREADS": "1"}, "warn"),
     ],
 )
-def test_switches_that_cost_speed_are_warned_about(monkeypatch, vendor, variables, status):
+def test_slow_settings_are_warned_about(monkeypatch, vendor, variables, status):
     monkeypatch.setattr(runtime, "read_processor", lambda: (vendor, {"avx2"}))
     monkeypatch.setattr(runtime, "num_usable_cores", lambda: 8)
     for name in ("MKL_DEBUG_CPU_TYPE", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -85,7 +85,7 @@ def test_switches_that_cost_speed_are_warned_about(monkeypatch, vendor, variable
     assert doctor.check_runtime().status == status
 
 
-def test_shared_memory_must_be_there_and_large_enough(tmp_path, monkeypatch):
+def test_shared_memory_must_exist_and_be_large_enough(tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage(64 << 20))
     assert doctor.check_shared_memory(tmp_path, need=64 << 20).status == "ok"
@@ -102,18 +102,18 @@ def test_collectives_add_up_over_two_processes():
     ("code", "timeout", "fact"),
     [("raise OSError('no network here')", 300, "OSError: no network here"), ("import time; time.sleep(100)", 1, "1 s")],
 )
-def test_collectives_that_fail_or_hang_are_ended(monkeypatch, code, timeout, fact):
+def test_failing_or_hanging_collectives_are_stopped(monkeypatch, code, timeout, fact):
     monkeypatch.setattr(doctor, "_ALL_REDUCE", code)
     result = doctor.check_collectives(timeout=timeout)
     assert result.status == "FAIL" and fact in result.fact
 
 
-def test_the_tiny_training_learns():
+def test_tiny_training_learns():
     result = doctor.check_training(seconds=0)
     assert result.status == "ok", result.fact
 
 
-@pytest.mark.parametrize("last", [9.0, float("nan")])
-def test_a_training_that_does_not_learn_fails(monkeypatch, last):
-    monkeypatch.setattr(doctor, "tiny_training", lambda seconds: (10.0, last, 100.0))
+@pytest.mark.parametrize("last_loss", [9.0, float("nan")])
+def test_training_that_does_not_learn_fails(monkeypatch, last_loss):
+    monkeypatch.setattr(doctor, "tiny_training", lambda seconds: (10.0, last_loss, 100.0))
     assert doctor.check_training().status == "FAIL"

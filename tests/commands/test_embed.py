@@ -1,4 +1,4 @@
-"""The command line against the model called by hand, in each format, and by two processes against one."""
+"""The embed command writes the embeddings of the model, in every format."""
 
 import json
 
@@ -14,7 +14,10 @@ from tests.support.shapes import COLOURS, draw, encode_png, write_tsv
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Rows (text, image id, file); one comes twice, one image shows two texts, one is broken."""
+    """Return a file of rows, and the rows (text, image id, file).
+
+    A row is repeated, an image has two texts, and an image is broken.
+    """
     rng = np.random.default_rng(0)
     files = {name: encode_png(draw(rgb, "disc", rng)) for name, (rgb, _) in COLOURS.items()}
     rows = [(f"a {name} disc", name, files[name]) for name in files]
@@ -23,43 +26,46 @@ def rows(tmp_path_factory):
 
 
 @pytest.fixture
-def extract(model, tmp_path):
-    """`extract(argument, ...)`: what is printed; the embeddings are in `tmp_path / "o"`."""
+def embed(model, tmp_path):
+    """Return a function that runs the command and returns the printed output; embeddings go to `tmp_path / "o"`."""
 
-    def extract(*arguments):
+    def embed(*arguments):
         return succeed("embed", "--checkpoint", model, "--output", tmp_path / "o", "--device", "cpu", *arguments)
 
-    return extract
+    return embed
 
 
-def test_official_format_has_a_row_a_tsv_row(model, rows, extract, tmp_path):
+def test_official_format_has_a_row_for_each_usable_tsv_row(model, rows, embed, tmp_path):
     path, content = rows
     usable = [row for row in content if row[1] != "torn"]
-    assert "broken image: 1 (torn)" in extract("--data", path, "--format", "official")
-    found = read_embeddings(tmp_path / "o")
+    assert "broken image: 1 (torn)" in embed("--data", path, "--format", "official")
+    embeddings = read_embeddings(tmp_path / "o")
     loaded = ernie_vil2.load_model(model)
-    assert len(found.image_embeddings) == 6
-    np.testing.assert_allclose(found.image_embeddings, loaded.encode_images([row[2] for row in usable]), atol=1e-6)
-    np.testing.assert_allclose(found.text_embeddings, loaded.encode_texts([row[0] for row in usable]), atol=1e-6)
+    assert len(embeddings.image_embeddings) == 6
+    # The command encodes other batches, which changes the order of float32 sums.
+    expected_images = loaded.encode_images([row[2] for row in usable])
+    np.testing.assert_allclose(embeddings.image_embeddings, expected_images, atol=1e-6)
+    expected_texts = loaded.encode_texts([row[0] for row in usable])
+    np.testing.assert_allclose(embeddings.text_embeddings, expected_texts, atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
-def test_other_formats_have_each_image_and_text_once(model, rows, extract, tmp_path, layout):
-    extract("--data", rows[0], "--format", layout)
-    found = read_embeddings(tmp_path / "o")
+def test_other_formats_have_every_image_and_text_once(model, rows, embed, tmp_path, layout):
+    embed("--data", rows[0], "--format", layout)
+    embeddings = read_embeddings(tmp_path / "o")
     texts = ["a red disc", "a green disc", "a disc", "a torn disc", "a blue disc", "a yellow disc"]
-    assert [image.id for image in found.benchmark.images] == ["red", "green", "blue", "yellow"]
-    assert [text.text for text in found.benchmark.texts] == texts
-    assert found.benchmark.pairs.tolist() == [[0, 0], [1, 1], [0, 2], [2, 4], [3, 5]]
-    np.testing.assert_allclose(found.text_embeddings, ernie_vil2.load_model(model).encode_texts(texts), atol=1e-6)
+    assert [image.id for image in embeddings.benchmark.images] == ["red", "green", "blue", "yellow"]
+    assert [text.text for text in embeddings.benchmark.texts] == texts
+    assert embeddings.benchmark.pairs.tolist() == [[0, 0], [1, 1], [0, 2], [2, 4], [3, 5]]
+    np.testing.assert_allclose(embeddings.text_embeddings, ernie_vil2.load_model(model).encode_texts(texts), atol=1e-6)
 
 
-def test_a_plain_folder_of_images(model, extract, tmp_path):
-    """Of folders too; one image is broken, and there are files that are none."""
+def test_folder_of_images_is_embedded(model, embed, tmp_path):
+    # Images lie in subfolders too, an image is broken, and some files are no images.
     images = {name: make_image(number) for number, name in enumerate(("b.png", "a/2.PNG", "a/10.png"))}
     files = {"torn.gif": b"GIF89a", "notes.txt": b"none", ".hidden/c.png": b""}
     photos = write_files(tmp_path / "photos", images | files)
-    assert "broken image: 1 (torn.gif)" in extract("--images", photos)
+    assert "broken image: 1 (torn.gif)" in embed("--images", photos)
     assert sorted(path.name for path in (tmp_path / "o").iterdir()) == ["image_embeddings.npy", "images.jsonl"]
     names = [json.loads(line)["image_id"] for line in (tmp_path / "o/images.jsonl").read_text().splitlines()]
     assert names == ["b.png", "a/10.png", "a/2.PNG"]
@@ -68,18 +74,18 @@ def test_a_plain_folder_of_images(model, extract, tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
-def test_lines_of_text(model, extract, tmp_path, layout):
+def test_lines_of_text_are_embedded(model, embed, tmp_path, layout):
     lines = tmp_path / "lines.txt"
     lines.write_bytes("\ufeffa red disc\r\n\n a disc \na red disc\n".encode() + b"\xff\xfe\n")
-    assert "not UTF-8: 1 (lines.txt:5)" in extract("--texts", lines, "--format", layout)
+    assert "not UTF-8: 1 (lines.txt:5)" in embed("--texts", lines, "--format", layout)
     expected = ernie_vil2.load_model(model).encode_texts(["a red disc", "a disc", "a red disc"])
     if layout == "numpy":
         names = [json.loads(line) for line in (tmp_path / "o/texts.jsonl").read_text().splitlines()]
         assert names == [{"text_id": "1", "text": "a red disc"}, {"text_id": "3", "text": "a disc"},
                          {"text_id": "4", "text": "a red disc"}]  # fmt: skip
-        found = np.load(tmp_path / "o/text_embeddings.npy")
+        embeddings = np.load(tmp_path / "o/text_embeddings.npy")
     else:
         features = (tmp_path / "o/test_texts.txt_feat.jsonl").read_text().splitlines()
-        found = np.array([json.loads(line)["feature"] for line in features])
+        embeddings = np.array([json.loads(line)["feature"] for line in features])
         assert not list((tmp_path / "o").glob("*_imgs*"))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(embeddings, expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What tools/eval.py takes and leaves, with an untrained model."""
+"""The eval command checks benchmarks by protocol, and writes the best answers of a model."""
 
 import csv
 import json
@@ -11,11 +11,12 @@ from tests.support.published_files import write_clip_files, write_files
 from tests.support.shapes import COLOURS, SHAPES, draw, encode_png
 
 
-def flickr(folder, shapes=("disc", "square"), texts=2):
-    """A folder as Flickr30K's, its test split of an image for each shape."""
+def write_flickr(folder, shapes=("disc", "square")):
+    """Write a folder in the layout of Flickr30K with a test image of two texts for each shape."""
     images, files = [], {}
     for number, shape in enumerate(shapes):
-        sentences = [{"raw": f"a red {shape}", "sentid": number * texts + n, "imgid": number} for n in range(texts)]
+        sentence = {"raw": f"a red {shape}", "imgid": number}
+        sentences = [sentence | {"sentid": 2 * number}, sentence | {"sentid": 2 * number + 1}]
         images.append({"filename": f"{number}.png", "split": "test", "imgid": number, "sentences": sentences})
         files[f"flickr30k-images/{number}.png"] = encode_png(draw((200, 30, 30), shape, np.random.default_rng(number)))
     return write_files(folder, files | {"dataset_flickr30k.json": {"images": images}})
@@ -29,8 +30,8 @@ def evaluate(*arguments):
     return commands.run("eval", [*map(str, arguments), "--device", "cpu"])
 
 
-def test_check_looks_at_every_protocol_that_is_named(tmp_path, capsys):
-    data = flickr(tmp_path / "flickr30k")
+def test_check_compares_with_every_protocol(tmp_path, capsys):
+    data = write_flickr(tmp_path / "flickr30k")
     assert evaluate("--check", "--data", data, "--protocol", "all-conventions") == 0
     text = capsys.readouterr().out
     for line in ("pairs: 2 images, 4 texts", "first-text: 2 images, 2 texts", "official-rows: 2 images"):
@@ -41,7 +42,7 @@ def test_check_looks_at_every_protocol_that_is_named(tmp_path, capsys):
     assert "did you mean flickr30k-test" in capsys.readouterr().err
 
 
-def test_top_k_writes_all_answers_and_muges_submission(tmp_path, model, capsys):
+def test_top_k_writes_answers_and_muges_submission(tmp_path, model, capsys):
     random = np.random.default_rng(0)
     images = {1000 + n: encode_png(draw(rgb, "disc", random)) for n, (rgb, _) in enumerate(COLOURS.values())}
     texts = [(7 + n, f"a {colour} disc", []) for n, colour in enumerate(COLOURS)]
@@ -63,20 +64,21 @@ def test_top_k_writes_all_answers_and_muges_submission(tmp_path, model, capsys):
         assert set(prediction["image_ids"]) <= set(images)
 
 
-def test_top_k_of_data_with_answers_is_next_to_the_ranks(tmp_path, model):
-    data = flickr(tmp_path / "flickr30k", SHAPES)
+def test_top_k_answers_agree_with_the_ranks(tmp_path, model):
+    data = write_flickr(tmp_path / "flickr30k", SHAPES)
     assert evaluate("--checkpoint", model, "--data", data, "--top-k", 10, "--output", tmp_path, "--name", "x") == 0
     lines = read_lines(tmp_path / "x.answers.jsonl")
-    found = {(line["direction"], line["query_id"]): line for line in lines}
+    answers_of = {(line["direction"], line["query_id"]): line["answers"] for line in lines}
     ranks = list(csv.DictReader((tmp_path / "x.csv").read_text().splitlines()))
     assert len(lines) == len(ranks) == 4 + 8
     for row in ranks:
-        answers = found[row["direction"], row["query_id"]]["answers"]
-        assert len(answers) == (8 if row["direction"] == "image_to_text" else 4)  # all that there are
+        answers = answers_of[row["direction"], row["query_id"]]
+        gallery_size = 8 if row["direction"] == "image_to_text" else 4  # fewer than the ten that are asked for
+        assert len(answers) == gallery_size
         assert answers[0]["id"] == row["top_id"] and answers[0]["score"] == pytest.approx(float(row["top_score"]))
         assert row["best_positive_id"] in [answer["id"] for answer in answers]
-    # Chinese-CLIP's evaluation takes whole numbers alone.
+    # Chinese-CLIP's evaluation reads integers only.
     for prediction in read_lines(tmp_path / "x.predictions.jsonl"):
         assert type(prediction["text_id"]) is int and all(type(number) is int for number in prediction["image_ids"])
-        answers = found["text_to_image", prediction.get("name", str(prediction["text_id"]))]["answers"]
+        answers = answers_of["text_to_image", prediction.get("name", str(prediction["text_id"]))]
         assert prediction["image_names"] == [answer["id"] for answer in answers]

@@ -1,4 +1,4 @@
-"""What tools/eval_classification.py takes and leaves, with an untrained model."""
+"""The eval-classification command writes the scores of a model on classes of images."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def data(tmp_path):
-    """Four classes as Chinese-CLIP lays them out: three test images and five training images of each."""
+    """Return four classes in the layout of Chinese-CLIP, each with three test images and five training images."""
     files = {"label_cn.txt": "".join(f"{SHAPES[shape]}\n" for shape in sorted(SHAPES))}
     for row, shape in enumerate(sorted(SHAPES)):
         for copy, (rgb, _) in enumerate(list(COLOURS.values()) * 2):
@@ -41,7 +41,7 @@ def read_json(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def test_the_layout_of_chinese_clip_from_folder_to_page(tmp_path, model, data, capsys):
+def test_chinese_clip_layout_is_scored_and_shown_on_a_page(tmp_path, model, data, capsys):
     out, figures = tmp_path / "out", tmp_path / "figures.json"
     (data / "test" / "2" / "broken.png").write_bytes(b"broken")
     assert evaluate("--checkpoint", model, "--data", data, "--linear-probe", "--output", out, "--json", figures) == 0
@@ -50,25 +50,29 @@ def test_the_layout_of_chinese_clip_from_folder_to_page(tmp_path, model, data, c
     (stem,) = {path.stem for path in out.glob("*.json")}
     record = read_json(out / f"{stem}.json")
     assert record == read_json(figures)
-    assert [one["names"] for one in record["classes"]] == [{"zh": SHAPES[shape]} for shape in sorted(SHAPES)]
+    assert [entry["names"] for entry in record["classes"]] == [{"zh": SHAPES[shape]} for shape in sorted(SHAPES)]
     assert record["encoded"]["reasons"] == {"broken image": {"count": 1, "names": ["2/broken.png"]}}
 
     rows = list(csv.DictReader((out / f"{stem}.csv").open(encoding="utf-8", newline="")))
     assert len(rows) == 24
-    for result, found in record["results"].items():
-        own = [row for row in rows if row["result"] == result]
-        assert found["acc1"] == pytest.approx(100 * np.mean([row["right"] == "1" for row in own]))
-        assert all((row["rank"] == "1") == (row["answer"] == row["labels"]) == (row["right"] == "1") for row in own)
-        recalls = [np.mean([row["right"] == "1" for row in own if row["labels"] == str(label)]) for label in range(4)]
-        assert found["mean_per_class_recall"] == pytest.approx(100 * np.mean(recalls))
-        assert [one["percent"][result] for one in record["classes"]] == pytest.approx([100 * one for one in recalls])
+    for result, metrics in record["results"].items():
+        # Compute the metrics from the rows of the CSV.
+        hits_by_class = {str(label): [] for label in range(4)}
+        for row in rows:
+            if row["result"] == result:
+                is_right = row["right"] == "1"
+                assert (row["rank"] == "1") == (row["answer"] == row["labels"]) == is_right
+                hits_by_class[row["labels"]].append(is_right)
+        recalls = [100 * np.mean(hits) for hits in hits_by_class.values()]
+        assert metrics["acc1"] == pytest.approx(100 * np.mean(np.concatenate([*hits_by_class.values()])))
+        assert metrics["mean_per_class_recall"] == pytest.approx(np.mean(recalls))
+        assert [entry["percent"][result] for entry in record["classes"]] == pytest.approx(recalls)
 
     page = Page((out / f"{stem}.html").read_text(encoding="utf-8"))
     assert page.find_all("script") == [] and page.find_all("img")
 
 
-def test_the_same_figures_from_python(tmp_path, model, data):
-    """The command is what `encode_images` and `encode_texts` give, worked out here."""
+def test_command_and_python_give_the_same_scores(tmp_path, model, data):
     out = tmp_path / "out"
     (tmp_path / "t.txt").write_text("{}\na {c}\n")
     templates = f"zh={tmp_path / 't.txt'}"
@@ -85,7 +89,7 @@ def test_the_same_figures_from_python(tmp_path, model, data):
         assert float(row["probability"]) == pytest.approx((weights / weights.sum()).max(), abs=1e-4)
 
 
-def test_several_classes_an_image(tmp_path, model, shapes):
+def test_images_of_several_classes_are_scored_by_map(tmp_path, model, shapes):
     out = tmp_path / "out"
     probe = ("--linear-probe", shapes["train"])
     assert evaluate("--checkpoint", model, "--data", shapes["val"], "--label", "tags_en", "--output", out, *probe) == 0
@@ -95,7 +99,7 @@ def test_several_classes_an_image(tmp_path, model, shapes):
     assert record["results"]["linear probe"]["mAP"] > record["results"]["zero-shot, en"]["mAP"]
 
 
-def test_a_calibration_says_what_an_answer_is(tmp_path, data, capsys):
+def test_calibration_sets_threshold_and_probabilities(tmp_path, data, capsys):
     checkpoint = write_untrained_checkpoint(tmp_path / "model", TOKENS)
     arguments = ("--checkpoint", checkpoint, "--data", data, "--output", tmp_path / "out")
     assert evaluate(*arguments, "--threshold", "calibrated") == 2
@@ -103,13 +107,14 @@ def test_a_calibration_says_what_an_answer_is(tmp_path, data, capsys):
     assert evaluate(*arguments, "--threshold", "-1") == 0
     assert "answered 100.0 %" in capsys.readouterr().out
 
-    thresholds = {way: Threshold(1.01, 90.0, 80.0, 70.0) for way in DIRECTIONS}
+    thresholds = {direction: Threshold(1.01, 90.0, 80.0, 70.0) for direction in DIRECTIONS}
     write_calibration(Calibration(load_model(checkpoint).fingerprint, "val.tar", 3.0, thresholds), checkpoint)
     assert evaluate(*arguments) == 0
     assert "cosines of 1.010 or more: answered 0.0 %" in capsys.readouterr().out
     (path,) = (tmp_path / "out").glob("*.csv")
     probabilities = [float(row["probability"]) for row in csv.DictReader(path.open(encoding="utf-8", newline=""))]
-    assert max(probabilities) < 1 / (1 + 3 * np.exp(-6)) + 1e-6  # cosines differ by at most 2, times 3
+    # Softmax of four classes: cosines differ by at most 2, and the calibration multiplies them by 3.
+    assert max(probabilities) < 1 / (1 + 3 * np.exp(-6)) + 1e-6
 
 
 def test_check_finds_broken_and_repeated_images(tmp_path, data, capsys):

@@ -1,4 +1,4 @@
-"""Mixtures of models: ends and middle by hand, the table, the page, and what cannot be mixed."""
+"""The interpolate command mixes weights as computed by hand, scores the mixtures, and refuses unlike models."""
 
 import json
 
@@ -25,14 +25,14 @@ TOKENS = [*SPECIAL_TOKENS, *"abcdefghijklmnopqrstuvwxyz红绿蓝黄色的圆方�
 
 @pytest.fixture
 def pair(tmp_path):
-    """Two models of one kind with other weights."""
+    """Return two models of the same kind with different weights."""
     for seed, name in enumerate("ab"):
         write_untrained_checkpoint(tmp_path / name, TOKENS)
         rng = np.random.default_rng(seed)
-        arrays = read_weights(tmp_path / name / MODEL)
-        write_weights(tmp_path / name / MODEL,
-                      {key: (value + rng.normal(size=value.shape) * 0.05).astype(value.dtype)
-                       for key, value in arrays.items()})  # fmt: skip
+        arrays = dict(read_weights(tmp_path / name / MODEL))
+        for key, array in arrays.items():
+            arrays[key] = (array + rng.normal(size=array.shape) * 0.05).astype(array.dtype)
+        write_weights(tmp_path / name / MODEL, arrays)
     return tmp_path / "a", tmp_path / "b"
 
 
@@ -42,7 +42,7 @@ def interpolate(*arguments):
 
 @limit_examples(20)
 @given(st.floats(0, 1, width=32))
-def test_mixtures_by_hand(share):
+def test_mixtures_equal_those_by_hand(share):
     class Stored:
         def __init__(self, array):
             self.arrays = {"w": np.array(array, np.float32)}
@@ -54,7 +54,7 @@ def test_mixtures_by_hand(share):
     assert np.allclose(thirds, [(x + 2 * y) / 3 for x, y in zip(a, b, strict=True)], rtol=1e-6)
 
 
-def test_the_ends_of_the_path_are_the_models_bit_for_bit(pair):
+def test_ends_of_the_path_are_the_models_bit_for_bit(pair):
     stored = [read_model(folder) for folder in pair]
     for shares, model in (([1, 0], stored[0]), ([0, 1], stored[1])):
         assert_same_arrays(mix_weights(stored, shares), dict(model.arrays))
@@ -69,11 +69,11 @@ def test_the_ends_of_the_path_are_the_models_bit_for_bit(pair):
         ("0 0.5 0.5 1", [0, 0.5, 1]),
     ],
 )
-def test_rows_of_shares(texts, expected):
+def test_dots_continue_a_row_of_shares(texts, expected):
     assert expand_shares([share(text) for text in texts.split()]) == expected
 
 
-def test_the_path_is_scored_and_the_chosen_mixture_is_a_model(pair, shapes, tmp_path, capsys):
+def test_path_is_scored_and_the_chosen_mixture_written(pair, shapes, tmp_path, capsys):
     assert interpolate(*pair, "--alpha", "0", "0.5", "...", "1", "--new", shapes["val"], "--old", shapes["train"],
                        "--output", tmp_path / "out", "--choose", "0.5", "--write", tmp_path / "mixed") == 0  # fmt: skip
     printed = capsys.readouterr().out
@@ -93,7 +93,7 @@ def test_the_path_is_scored_and_the_chosen_mixture_is_a_model(pair, shapes, tmp_
         assert row["results"]["new zh"]["mR"] == pytest.approx(next(iter(scored.values()))["result"]["mR"])
 
 
-def test_without_a_choice_the_best_mean_is_written(pair, shapes, tmp_path):
+def test_mixture_with_the_best_mean_is_written_by_default(pair, shapes, tmp_path):
     assert interpolate(*pair, "--alpha", "0", "1", "--new", shapes["val"], "--output", tmp_path, "--write",
                        tmp_path / "best") == 0  # fmt: skip
     record = json.loads((tmp_path / "interpolation.json").read_text())
@@ -102,7 +102,7 @@ def test_without_a_choice_the_best_mean_is_written(pair, shapes, tmp_path):
     assert_same_arrays(read_weights(tmp_path / "best" / MODEL), read_weights(pair[int(best)] / MODEL))
 
 
-def test_models_of_other_kinds_or_vocabularies_are_not_mixed(pair, tmp_path, capsys):
+def test_models_of_other_kinds_or_vocabularies_are_refused(pair, tmp_path, capsys):
     (pair[1] / "vocab.txt").write_text("\n".join([*TOKENS[:5], *reversed(TOKENS[5:])]), encoding="utf-8")
     with pytest.raises(ValueError, match="vocabularies"):
         check_mixable([read_model(folder) for folder in pair], "ab")

@@ -1,4 +1,4 @@
-"""RUN, RUN@newest and RUN@best on the command lines, and run folders that hold what is not theirs."""
+"""Commands read RUN, RUN@best and checkpoints of run folders, also next to files of others."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.support.commands import call
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of two checkpoints, of which the first is the best, and what others have put there."""
+    """Return a run of two checkpoints, the first of which is the best, with a folder of others among them."""
     run = tmp_path_factory.mktemp("runs") / "run"
     for step in (1, 2):
         (folder := run / "checkpoints" / f"step_{step:08d}").mkdir(parents=True)
@@ -25,20 +25,20 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("name", "step"), [("", 2), ("@best", 1), ("/checkpoints/best", 1)])
-def test_evaluation_writes_into_the_run_which_step_it_took(run, shapes, name, step):
+def test_evaluation_is_written_into_the_run_with_its_step(run, shapes, name, step):
     call("eval", "--checkpoint", f"{run}{name}", "--data", shapes["val"], "--language", "en", "--name", "val")
-    taken = f"{run}/checkpoints/step_0000000{step}"
-    assert json.loads((run / "evaluation" / "val.json").read_text())["model"] == taken
+    model = f"{run}/checkpoints/step_0000000{step}"
+    assert json.loads((run / "evaluation" / "val.json").read_text())["model"] == model
 
 
-def test_names_that_mean_nothing_are_explained(run, tmp_path):
+def test_unknown_names_of_runs_are_explained(run, tmp_path):
     (tmp_path / "new" / "checkpoints").mkdir(parents=True)
     for name in (f"{tmp_path}/new@best", f"{tmp_path}/new", f"{run}@worst"):
         result = call("convert", name, tmp_path / "converted", "--to", "ernie_vil2")
         assert result.returncode == 2 and name.partition("@")[0] in result.stderr
 
 
-def test_a_report_leaves_out_what_is_not_a_record(run, shapes):
+def test_report_skips_files_that_are_no_records(run, shapes):
     (run / "evaluation").mkdir(exist_ok=True)
     foreign = {"cut": '{"table": [', "other": '{"table": [["a", 1]], "results": {}}'}
     for name, content in foreign.items():

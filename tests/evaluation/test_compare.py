@@ -1,4 +1,4 @@
-"""`compare` on small models: its figures are those of an evaluation, and what it refuses it explains."""
+"""A comparison of small models has the figures of their evaluations, and explains what it refuses."""
 
 import json
 
@@ -24,7 +24,7 @@ TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Two models: an untrained one, and the same with other patches."""
+    """Return two models: an untrained one, and the same with other weights of its patches."""
     folder = tmp_path_factory.mktemp("models")
     first, second = (write_untrained_checkpoint(folder / name, TOKENS) for name in ("first", "second"))
     weights = load_file(second / "model.safetensors")
@@ -40,58 +40,62 @@ def data(shapes):
 
 
 @pytest.fixture(scope="module")
-def found(models, data):
+def result(models, data):
     return compare_models(models, data, device="cpu", resamples=200)
 
 
-def test_figures_are_those_of_an_evaluation(models, data, found):
+def test_figures_equal_those_of_evaluations(models, data, result):
     (benchmark,) = open_benchmarks(data).values()
     for name, source in models.items():
         expected = evaluate(ernie_vil2.load_model(source, device="cpu"), benchmark, find_protocol("pairs"))
-        for way, result in expected.results.items():
-            for figure, value in result.recall.items():
-                assert found.comparison.estimates["en", name, f"{way}/{figure}"].mean == pytest.approx(value)
+        for way, recalls in expected.results.items():
+            for figure, value in recalls.recall.items():
+                assert result.comparison.estimates["en", name, f"{way}/{figure}"].mean == pytest.approx(value)
 
 
-def test_from_python_it_is_columns(models, data, found):
+def test_python_function_returns_columns(models, data, result):
     record = ernie_vil2.compare(models, data, device="cpu", resamples=200)
-    assert record["figures"]["value"].tolist() == found.record()["figures"]["value"].tolist()
+    assert record["figures"]["value"].tolist() == result.record()["figures"]["value"].tolist()
     assert set(record) == {"figures", "differences", "queries", "costs", "verdicts", "notes"}
     assert record["costs"]["model"] == ["first", "second"] and record["costs"]["width"].tolist() == [32, 32]
     assert (record["costs"]["milliseconds_query"] > 0).all() and (record["costs"]["megabytes"] > 0).all()
     assert len(record["queries"]["query"]) == 32
 
 
-def folder_of(encoded, folder, scale=1.0, **names):
-    """Embeddings as another library leaves them: in another order, not normalised, with lists of names."""
+def write_embeddings(encoded, folder, scale=1.0, name_text_by="id"):
+    """Write embeddings as another library does: in another order, not normalised, with lists of names."""
     folder.mkdir()
-    for kind, rows, own in (("image", encoded.image_embeddings, encoded.benchmark.images),
-                            ("text", encoded.text_embeddings, encoded.benchmark.texts)):  # fmt: skip
+    image_names = [image.id for image in encoded.benchmark.images]
+    text_names = [getattr(text, name_text_by) for text in encoded.benchmark.texts]
+    for kind, rows, names in (("image", encoded.image_embeddings, image_names),
+                              ("text", encoded.text_embeddings, text_names)):  # fmt: skip
         order = np.random.default_rng(0).permutation(len(rows))
         np.save(folder / f"{kind}_embeddings.npy", (scale * rows[order]).astype(np.float32))
-        ids = [names.get(kind, lambda one: one.id)(own[row]) for row in order]
-        (folder / f"{kind}s.txt").write_text("".join(f"{one}\n" for one in ids), encoding="utf-8")
+        (folder / f"{kind}s.txt").write_text("".join(f"{names[row]}\n" for row in order), encoding="utf-8")
     return folder
 
 
-def test_embeddings_of_another_library_are_found_by_id_or_text(models, data, tmp_path):
+def test_embeddings_are_matched_by_id_or_text(models, data, tmp_path):
     (benchmark,) = open_benchmarks(data).values()
     encoded = encode_benchmark(ernie_vil2.load_model(models["first"], device="cpu"), benchmark)
-    by_id = folder_of(encoded, tmp_path / "ids", scale=3.0)
-    by_text = folder_of(encoded, tmp_path / "texts", text=lambda one: one.text)
+    by_id = write_embeddings(encoded, tmp_path / "ids", scale=3.0)
+    by_text = write_embeddings(encoded, tmp_path / "texts", name_text_by="text")
+    # Zeros appended to all vectors change no cosine.
     padded = [np.pad(side, [(0, 0), (0, 8)]) for side in (encoded.image_embeddings, encoded.text_embeddings)]
-    wide = folder_of(type(encoded)(benchmark, *padded, encoded.bad_samples), tmp_path / "wide")
+    wide = write_embeddings(type(encoded)(benchmark, *padded, encoded.bad_samples), tmp_path / "wide")
     folders = {"ids": EmbeddingFolder(by_id), "texts": EmbeddingFolder(by_text), "wide": EmbeddingFolder(wide)}
-    found = compare_models({"first": models["first"], **folders}, data, device="cpu", resamples=50)
-    assert [verdict.difference.mean for verdict in found.comparison.verdicts] == [0, 0, 0]
-    assert found.costs["ids"] == Cost(width=32, index_megabytes=16 * 32 * 4 / 1e6) and found.costs["wide"].width == 40
+    result = compare_models({"first": models["first"], **folders}, data, device="cpu", resamples=50)
+    assert [verdict.difference.mean for verdict in result.comparison.verdicts] == [0, 0, 0]
+    # 16 images of 32 float32 numbers.
+    assert result.costs["ids"] == Cost(width=32, index_megabytes=16 * 32 * 4 / 1e6)
+    assert result.costs["wide"].width == 40
 
 
-def test_embeddings_of_other_rows_than_the_data_are_refused(models, data, shapes, tmp_path):
+def test_embeddings_of_other_rows_are_refused(models, data, shapes, tmp_path):
     (benchmark,) = open_benchmarks([shapes["train"]], languages=["en"], text_id="id").values()
     model = ernie_vil2.load_model(models["first"], device="cpu")
     encoded = encode_benchmark(model, benchmark.select(images=range(4)))
-    folder = folder_of(encoded, tmp_path / "others")
+    folder = write_embeddings(encoded, tmp_path / "others")
     with pytest.raises(ValueError, match="others"):
         compare_models({"first": models["first"], "x": EmbeddingFolder(folder)}, data, device="cpu")
     (folder / "images.txt").unlink()
@@ -99,16 +103,16 @@ def test_embeddings_of_other_rows_than_the_data_are_refused(models, data, shapes
         compare_models({"first": models["first"], "x": EmbeddingFolder(folder)}, data, device="cpu")
 
 
-def test_texts_longer_than_a_model_sees_are_counted_and_reported(models, tmp_path):
+def test_truncated_texts_are_counted_and_reported(models, tmp_path):
     (tmp_path / "long.csv").write_text(f"image,text\n1.png,a red disc\n2.png,{'a blue bar ' * 9}\n", encoding="utf-8")
     for name in ("1.png", "2.png"):
         (tmp_path / name).write_bytes(encode_png(draw((200, 30, 30), "disc", np.random.default_rng(int(name[0])))))
-    found = compare_models(models, DataSpec([str(tmp_path / "long.csv")]), device="cpu", resamples=50)
-    assert found.costs["first"].cut_texts == 1
-    assert "first sees 16 tokens of a text: 1 of 2 texts are longer and are cut." in found.notes
+    result = compare_models(models, DataSpec([str(tmp_path / "long.csv")]), device="cpu", resamples=50)
+    assert result.costs["first"].cut_texts == 1
+    assert "first sees 16 tokens of a text: 1 of 2 texts are longer and are cut." in result.notes
 
 
-def test_an_image_that_one_model_cannot_use_is_named(models, data):
+def test_image_that_a_model_cannot_use_is_named(models, data):
     class Blind(ernie_vil2.ErnieViL2):
         def preprocess(self, image, name="image"):
             pixels = super().preprocess(image, name)
@@ -124,7 +128,7 @@ def test_an_image_that_one_model_cannot_use_is_named(models, data):
         compare_models(loaded, data)
 
 
-def test_what_cannot_be_compared_is_explained(models, data, tmp_path):
+def test_impossible_comparisons_are_explained(models, data, tmp_path):
     with pytest.raises(ValueError, match="two models"):
         compare_models({"first": models["first"]}, data)
     folder = write_entailment_folder(tmp_path / "snli-ve")
@@ -136,24 +140,25 @@ def test_what_cannot_be_compared_is_explained(models, data, tmp_path):
 
 
 @pytest.mark.thorough
-def test_classes_and_statements_are_compared_by_their_scorers(models, tmp_path):
+def test_classes_and_statements_use_their_scorers(models, tmp_path):
     for number, name in enumerate(("disc", "bar")):
         (tmp_path / "classes" / name).mkdir(parents=True)
         for copy in range(3):
             drawing = draw(COLOURS["red"][0], name, np.random.default_rng(10 * number + copy))
             (tmp_path / "classes" / name / f"{copy}.png").write_bytes(encode_png(drawing))
-    found = compare_models(models, DataSpec([str(tmp_path / "classes")]), device="cpu", resamples=50)
-    assert set(found.comparison.figures) == {"acc1", "mean_per_class_recall"}
-    assert found.comparison.estimates[found.comparison.results[0], "first", "acc1"].count == 6
+    classes = DataSpec([str(tmp_path / "classes")])
+    comparison = compare_models(models, classes, device="cpu", resamples=50).comparison
+    assert set(comparison.figures) == {"acc1", "mean_per_class_recall"}
+    assert comparison.estimates[comparison.results[0], "first", "acc1"].count == 6
     first, second = (write_untrained_checkpoint(tmp_path / name, TOKENS, "entailment") for name in ("c1", "c2"))
     folder = write_entailment_folder(tmp_path / "snli-ve")
-    data = DataSpec([str(folder)], split="test")
-    found = compare_models({"c1": first, "c2": second}, data, device="cpu", resamples=50)
-    assert found.comparison.verdicts[0].figure == "accuracy" and found.comparison.verdicts[0].difference.mean == 0
+    statements = DataSpec([str(folder)], split="test")
+    comparison = compare_models({"c1": first, "c2": second}, statements, device="cpu", resamples=50).comparison
+    assert comparison.verdicts[0].figure == "accuracy" and comparison.verdicts[0].difference.mean == 0
 
 
 @pytest.mark.thorough
-def test_the_command_writes_table_record_ranks_and_page(models, shapes, tmp_path, capsys):
+def test_command_writes_table_record_ranks_and_page(models, shapes, tmp_path, capsys):
     arguments = [f"one={models['first']}", models["second"], "--data", shapes["val"], "--text-id", "id", "--language",
                  "en", "--pixel-baseline", shapes["train"], "--output", tmp_path, "--resamples", 50, "--name", "x",
                  "--device", "cpu"]  # fmt: skip

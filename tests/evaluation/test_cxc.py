@@ -1,4 +1,4 @@
-"""Crisscrossed Captions against brute force in NumPy, against `eccv_caption`, and at its real size."""
+"""Crisscrossed Captions equals brute force in NumPy and `eccv_caption`, and has the published counts at full size."""
 
 import csv
 import gzip
@@ -33,8 +33,8 @@ WIDTH = 8
 PUBLISHED = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none")).parent / "cxc"
 
 
-def encoded(folder, images, captions, width=WIDTH, seed=0):
-    """Random embeddings of images with these numbers and of captions {number: image's position}."""
+def draw_benchmark(folder, images, captions, width=WIDTH, seed=0):
+    """Return random embeddings of images with these numbers, and of captions {number: row of the image}."""
     rng = np.random.default_rng(seed)
     pairs = np.array([(image, row) for row, image in enumerate(captions.values())])
     benchmark = Benchmark(
@@ -45,139 +45,160 @@ def encoded(folder, images, captions, width=WIDTH, seed=0):
         BadSampleReport(),
         (folder / "dataset_coco.json",),
     )
-    sides = [rng.normal(size=(len(rows), width)).astype(np.float32) for rows in (images, captions)]
-    sides[1] += sides[0][[*captions.values()]]  # captions are somewhere near their images
-    sides = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
-    return EncodedBenchmark(benchmark, *sides, BadSampleReport())
+    image_rows = rng.normal(size=(len(images), width)).astype(np.float32)
+    text_rows = rng.normal(size=(len(captions), width)).astype(np.float32)
+    text_rows += image_rows[[*captions.values()]]  # captions are somewhere near their images
+    embeddings = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (image_rows, text_rows)]
+    return EncodedBenchmark(benchmark, *embeddings, BadSampleReport())
 
 
-def small(folder):
-    return encoded(
-        folder, range(IMAGES), {number: number // TEXTS_PER_IMAGE for number in range(IMAGES * TEXTS_PER_IMAGE)}
-    )
+def draw_small_benchmark(folder):
+    captions = {number: number // TEXTS_PER_IMAGE for number in range(IMAGES * TEXTS_PER_IMAGE)}
+    return draw_benchmark(folder, range(IMAGES), captions)
 
 
-def brute_force(queries, gallery, positives, itself=False):
-    """Any-of recall and number of queries, from the full matrix; those without `positives` are not queries."""
+def rank_by_brute_force(queries, gallery, positives, excludes_itself=False):
+    """Return any-of recall and the number of queries from the full matrix; rows without positives are no queries."""
     scores = queries @ gallery.T
-    if itself:
+    if excludes_itself:
         np.fill_diagonal(scores, -np.inf)
     order = np.argsort(-scores, axis=1)
-    found = [[set(order[query, :k].tolist()) & own != set() for k in (1, 5, 10)]
-             for query, own in positives.items() if own]  # fmt: skip
-    return dict(zip(("R@1", "R@5", "R@10"), 100 * np.mean(found, axis=0), strict=True)), len(found)
+    hits = []
+    for query, right_rows in positives.items():
+        if right_rows:
+            hits.append([not right_rows.isdisjoint(order[query, :k].tolist()) for k in (1, 5, 10)])
+    return dict(zip(("R@1", "R@5", "R@10"), 100 * np.mean(hits, axis=0), strict=True)), len(hits)
 
 
-def rated(folder, kind, least):
+def parse_number(name):
+    """Return the number of a caption or an image."""
+    return int(name.split(":")[-1].removeprefix("COCO_val2014_").removesuffix(".jpg"))
+
+
+def read_similar_pairs(folder, kind, min_rating):
+    """Yield the numbers of pairs that are rated at least so similar."""
     with (folder / f"{kind}_test.csv").open() as file:
         for row in list(csv.reader(file))[1:]:
-            if float(row[2]) >= least:
-                yield int(row[0].split(":")[-1].removeprefix("COCO_val2014_").removesuffix(".jpg")), int(
-                    row[1].split(":")[-1].removeprefix("COCO_val2014_").removesuffix(".jpg"))  # fmt: skip
+            if float(row[2]) >= min_rating:
+                yield parse_number(row[0]), parse_number(row[1])
 
 
-def check(result, expected, queries):
+def check_direction(result, expected, num_queries):
     assert {name: result.recall[name] for name in expected} == pytest.approx(expected, abs=1e-9)
-    assert np.count_nonzero(result.ranking.rank) == queries
+    assert np.count_nonzero(result.ranking.rank) == num_queries
 
 
 @pytest.mark.parametrize("name", ["cxc", "cxc-directed", "cxc-without-co-captions"])
 def test_four_directions_equal_brute_force(folder, name):
-    data = small(folder)
-    found = score_embeddings(data, find_protocol(name)).results
-    captions, images = range(IMAGES * TEXTS_PER_IMAGE), range(IMAGES)
-    of_image, of_caption = {image: set() for image in images}, {caption: set() for caption in captions}
-    for caption, image in rated(folder, "sits", 3.0):
-        of_image[image].add(caption)
-        of_caption[caption].add(image)
-    check(found["image_to_text"], *brute_force(data.image_embeddings, data.text_embeddings, of_image))
-    check(found["text_to_image"], *brute_force(data.text_embeddings, data.image_embeddings, of_caption))
-    similar = {caption: set() for caption in captions}
+    data = draw_small_benchmark(folder)
+    results = score_embeddings(data, find_protocol(name)).results
+    images, texts = data.image_embeddings, data.text_embeddings
+    captions_of = {image: set() for image in range(IMAGES)}
+    images_of = {caption: set() for caption in range(IMAGES * TEXTS_PER_IMAGE)}
+    for caption, image in read_similar_pairs(folder, "sits", 3.0):
+        captions_of[image].add(caption)
+        images_of[caption].add(image)
+    check_direction(results["image_to_text"], *rank_by_brute_force(images, texts, captions_of))
+    check_direction(results["text_to_image"], *rank_by_brute_force(texts, images, images_of))
+
+    similar_captions = {caption: set() for caption in images_of}
     if name != "cxc-without-co-captions":
-        similar = {one: set(range(one - one % 5, one - one % 5 + 5)) - {one} for one in captions}
-    for a, b in rated(folder, "sts", 3.0):
-        similar[a].add(b)
-        similar[b].add(a)
-    check(found["text_to_text"], *brute_force(data.text_embeddings, data.text_embeddings, similar, itself=True))
-    alike = {image: set() for image in images}
-    for a, b in rated(folder, "sis", 2.5):
-        alike[a].add(b)
+        for caption in similar_captions:
+            first = caption - caption % TEXTS_PER_IMAGE  # of the same image
+            similar_captions[caption] = set(range(first, first + TEXTS_PER_IMAGE)) - {caption}
+    for a, b in read_similar_pairs(folder, "sts", 3.0):
+        similar_captions[a].add(b)
+        similar_captions[b].add(a)
+    expected = rank_by_brute_force(texts, texts, similar_captions, excludes_itself=True)
+    check_direction(results["text_to_text"], *expected)
+
+    similar_images = {image: set() for image in captions_of}
+    for a, b in read_similar_pairs(folder, "sis", 2.5):
+        similar_images[a].add(b)
         if name != "cxc-directed":
-            alike[b].add(a)
-    check(found["image_to_image"], *brute_force(data.image_embeddings, data.image_embeddings, alike, itself=True))
+            similar_images[b].add(a)
+    expected = rank_by_brute_force(images, images, similar_images, excludes_itself=True)
+    check_direction(results["image_to_image"], *expected)
 
 
-def test_eccv_caption_is_given_the_first_answers_by_number(folder, monkeypatch):
-    """Its package, which knows the images and captions of MSCOCO by the last number of their names, is a stand-in."""
-    given_to_it = {}
+def test_eccv_caption_receives_answers_by_number(folder, monkeypatch):
+    """Replace its package, which knows the images and captions of MSCOCO by the last number of their names."""
+    received = {}
 
     class Metrics:
         def compute_all_metrics(self, i2t, t2i, target_metrics, Ks):  # noqa: N803  -- a name of the official code
-            given_to_it.update(i2t=i2t, t2i=t2i)
+            received.update(i2t=i2t, t2i=t2i)
             return {name: {"i2t": 0.25, "t2i": 0.5} for name in target_metrics}
 
     monkeypatch.setitem(sys.modules, "eccv_caption", types.SimpleNamespace(Metrics=Metrics))
-    data, named = small(folder), find_protocol("cxc")
-    found = score_embeddings(data, replace(named, num_images=IMAGES, num_texts=IMAGES * TEXTS_PER_IMAGE)).measures
-    assert found["ECCV mAP@R, image to text"] == 25 and found["ECCV mAP@R, text to image"] == 50
+    data, protocol = draw_small_benchmark(folder), find_protocol("cxc")
+    small_protocol = replace(protocol, num_images=IMAGES, num_texts=IMAGES * TEXTS_PER_IMAGE)
+    measures = score_embeddings(data, small_protocol).measures
+    assert measures["ECCV mAP@R, image to text"] == 25 and measures["ECCV mAP@R, text to image"] == 50
     cosines = data.image_embeddings @ data.text_embeddings.T
-    assert {image: answers[0] for image, answers in given_to_it["i2t"].items()} == dict(enumerate(cosines.argmax(1)))
-    assert {caption: answers[0] for caption, answers in given_to_it["t2i"].items()} == dict(
-        enumerate(cosines.argmax(0))
-    )
+    best_captions = {image: answers[0] for image, answers in received["i2t"].items()}
+    best_images = {caption: answers[0] for caption, answers in received["t2i"].items()}
+    assert best_captions == dict(enumerate(cosines.argmax(axis=1)))
+    assert best_images == dict(enumerate(cosines.argmax(axis=0)))
 
 
-def test_a_caption_without_an_image_counts_only_where_asked(folder):
-    data = small(folder)
-    some = score_embeddings(data, find_protocol("cxc")).results["text_to_image"]
-    every = score_embeddings(data, find_protocol("cxc-every-caption")).results["text_to_image"]
-    asked = np.count_nonzero(some.ranking.rank)
-    assert asked < IMAGES * TEXTS_PER_IMAGE == np.count_nonzero(every.ranking.rank)
+def test_captions_without_images_count_only_in_their_protocol(folder):
+    data = draw_small_benchmark(folder)
+    answerable = score_embeddings(data, find_protocol("cxc")).results["text_to_image"]
+    every_caption = score_embeddings(data, find_protocol("cxc-every-caption")).results["text_to_image"]
+    num_answerable, num_captions = np.count_nonzero(answerable.ranking.rank), IMAGES * TEXTS_PER_IMAGE
+    assert num_answerable < num_captions == np.count_nonzero(every_caption.ranking.rank)
     for name in ("R@1", "R@5", "R@10"):
-        assert every.recall[name] == pytest.approx(some.recall[name] * asked / (IMAGES * TEXTS_PER_IMAGE))
+        # A caption without an image is never answered rightly.
+        expected = answerable.recall[name] * num_answerable / num_captions
+        assert every_caption.recall[name] == pytest.approx(expected)
 
 
 def test_correlations_equal_ranks_in_numpy():
     rng = np.random.default_rng(0)
     cosines, scores, queries = rng.normal(size=200), rng.integers(0, 6, 200) / 1.0, rng.integers(0, 40, 200)
 
-    def ranks(values):
+    def compute_ranks(values):
         return np.array([(values < value).sum() + ((values == value).sum() + 1) / 2 for value in values])
 
-    whole, drawn = compute_correlations(cosines, scores, queries, num_draws=50)
-    assert whole == pytest.approx(np.corrcoef(ranks(cosines), ranks(scores))[0, 1])
-    assert len(drawn) == 50 and drawn.std() > 0
-    np.testing.assert_array_equal(drawn, compute_correlations(cosines, scores, queries, num_draws=50)[1])  # seeded
+    correlation, draws = compute_correlations(cosines, scores, queries, num_draws=50)
+    assert correlation == pytest.approx(np.corrcoef(compute_ranks(cosines), compute_ranks(scores))[0, 1])
+    assert len(draws) == 50 and draws.std() > 0
+    _, repeated_draws = compute_correlations(cosines, scores, queries, num_draws=50)
+    np.testing.assert_array_equal(draws, repeated_draws)
+    # With one pair for each query there is nothing to draw: every draw holds all pairs.
     rows = np.array([np.flatnonzero(queries == query)[-1] for query in np.unique(queries)])
-    last, same = compute_correlations(cosines[rows], scores[rows], queries[rows], num_draws=1)
-    assert same[0] == pytest.approx(last)  # a draw has all queries, not a part of them
-    once, same = compute_correlations(cosines, scores, np.arange(200), num_draws=2)
-    np.testing.assert_allclose(same, once)  # every query has one partner: each draw is the whole
+    correlation, draws = compute_correlations(cosines[rows], scores[rows], queries[rows], num_draws=1)
+    assert draws[0] == pytest.approx(correlation)
+    correlation, draws = compute_correlations(cosines, scores, np.arange(200), num_draws=2)
+    np.testing.assert_allclose(draws, correlation)
 
 
-def test_the_sixth_caption_of_an_image_is_not_scored(folder):
+def test_sixth_caption_of_an_image_is_not_scored(folder):
+    protocol = find_protocol("cxc")
     captions = {number: number // TEXTS_PER_IMAGE for number in range(IMAGES * TEXTS_PER_IMAGE)}
-    five, six = (score_embeddings(encoded(folder, range(IMAGES), captions | more), find_protocol("cxc"))
-                 for more in ({}, {IMAGES * TEXTS_PER_IMAGE: 0}))  # fmt: skip
+    five = score_embeddings(draw_benchmark(folder, range(IMAGES), captions), protocol)
+    sixth_caption = {IMAGES * TEXTS_PER_IMAGE: 0}
+    six = score_embeddings(draw_benchmark(folder, range(IMAGES), captions | sixth_caption), protocol)
     assert [result.recall for result in five.results.values()] == [result.recall for result in six.results.values()]
 
 
-def test_a_draw_has_one_partner_of_every_query():
-    """Partners of a query are equal here, so that it does not matter which of them is drawn."""
+def test_draw_has_one_partner_of_every_query():
+    # All partners of a query are equal here, so that it does not matter which of them is drawn.
     rng = np.random.default_rng(1)
     queries = np.concatenate([np.arange(30), rng.integers(0, 30, 70)])
     cosines, scores = rng.normal(size=30), rng.integers(0, 6, 30) / 1.0
-    once, _ = compute_correlations(cosines, scores, np.arange(30), num_draws=1)
-    whole, drawn = compute_correlations(cosines[queries], scores[queries], queries, num_draws=20)
-    np.testing.assert_allclose(drawn, once)
-    assert abs(whole - once) > 1e-3  # over all pairs, a query counts as often as it was rated
+    expected, _ = compute_correlations(cosines, scores, np.arange(30), num_draws=1)
+    correlation, draws = compute_correlations(cosines[queries], scores[queries], queries, num_draws=20)
+    np.testing.assert_allclose(draws, expected)
+    assert abs(correlation - expected) > 1e-3  # over all pairs, a query counts as often as it was rated
 
 
 @pytest.mark.parametrize(
     "row",
     ["a,b,3.0", f"{make_caption_id(1)},{make_caption_id(2)},5.01", f"{make_caption_id(1)},{make_caption_id(2)},nan"],
 )
-def test_a_row_that_is_no_rating_is_named(tmp_path, row):
+def test_row_that_is_no_rating_is_named(tmp_path, row):
     (tmp_path / "sts_test.csv").write_text(f"caption1,caption2,agg_score,sampling_method\n{row},x\n")
     with pytest.raises(ValueError, match="sts_test.csv, line 2"):
         read_ratings(tmp_path, "sts", "test")
@@ -186,15 +207,14 @@ def test_a_row_that_is_no_rating_is_named(tmp_path, row):
 
 
 @pytest.mark.parametrize("name", ["cxc", "cxc-correlation"])
-def test_ratings_of_other_images_are_an_error(folder, name):
-    others = encoded(
-        folder, range(100, 100 + IMAGES), {1000 + n: n // TEXTS_PER_IMAGE for n in range(IMAGES * TEXTS_PER_IMAGE)}
-    )
+def test_ratings_of_other_images_are_refused(folder, name):
+    captions = {1000 + number: number // TEXTS_PER_IMAGE for number in range(IMAGES * TEXTS_PER_IMAGE)}
+    unrated_data = draw_benchmark(folder, range(100, 100 + IMAGES), captions)
     with pytest.raises(ValueError, match=r"s\w+_test.csv"):
-        score_embeddings(others, find_protocol(name))
+        score_embeddings(unrated_data, find_protocol(name))
 
 
-def test_the_published_numbers_of_pairs_add_up():
+def test_published_numbers_of_pairs_add_up():
     assert sum(cxc.NUM_RATINGS.values()) == 267_095
 
 
@@ -207,22 +227,29 @@ def test_published_ratings_give_the_papers_counts():
     images = sorted({int(row["image"][13:25]) for row in rows})
     position = {number: row for row, number in enumerate(images)}
     captions = {int(row["caption"].split(":")[-1]): position[int(row["image"][13:25])] for row in rows}
-    data = encoded(PUBLISHED, images, captions, width=32)
+    data = draw_benchmark(PUBLISHED, images, captions, width=32)
     evaluation = score_embeddings(data, find_protocol("cxc"))
-    queries = {way: int(np.count_nonzero(result.ranking.rank)) for way, result in evaluation.results.items()}
-    assert queries == {"image_to_text": 5000, "text_to_image": 24972, "text_to_text": 25000, "image_to_image": 4791}
-    pairs = {way: len(result.matching.positives) for way, result in evaluation.results.items()}
-    assert pairs["image_to_text"] == 35585 and pairs["image_to_image"] == 40492
+    results = evaluation.results
+    num_queries = {direction: int(np.count_nonzero(result.ranking.rank)) for direction, result in results.items()}
+    assert num_queries == {
+        "image_to_text": 5000,
+        "text_to_image": 24972,
+        "text_to_text": 25000,
+        "image_to_image": 4791,
+    }
+    assert len(results["image_to_text"].matching.positives) == 35585
+    assert len(results["image_to_image"].matching.positives) == 40492
     directed = find_protocol("cxc-directed").make_matchings(data.benchmark)[2]
     assert len(directed.positives) == 21816 and len(np.unique(directed.positives[:, 0])) == 4471
     assert not find_protocol("cxc").list_notes(data.benchmark)
 
     scores = data.image_embeddings @ data.text_embeddings.T
     numbers = np.array([*captions])
-    texts_of, images_of = (np.argsort(-each, axis=1)[:, :50] for each in (scores, scores.T))
+    # More than the ten answers that R@10 looks at.
+    best_texts, best_images = np.argsort(-scores, axis=1)[:, :50], np.argsort(-scores.T, axis=1)[:, :50]
     retrieved = {
-        "i2t": dict(zip(images, numbers[texts_of].tolist(), strict=True)),
-        "t2i": dict(zip(numbers.tolist(), np.array(images)[images_of].tolist(), strict=True)),
+        "i2t": dict(zip(images, numbers[best_texts].tolist(), strict=True)),
+        "t2i": dict(zip(numbers.tolist(), np.array(images)[best_images].tolist(), strict=True)),
     }
     metrics = eccv_caption.Metrics()
     for k in (1, 5, 10):
@@ -233,8 +260,8 @@ def test_published_ratings_give_the_papers_counts():
 
 
 @pytest.mark.thorough
-def test_the_command_prints_four_directions_next_to_the_papers(folder, tmp_path):
-    """From a folder as MSCOCO's authors and Karpathy lay it out, with the ratings next to the JSON."""
+def test_command_prints_published_figures_and_correlations(folder, tmp_path):
+    """Evaluate a folder in the layout of MSCOCO's authors and Karpathy, with the ratings next to the JSON."""
     write_images(folder)
     checkpoint = write_untrained_checkpoint(tmp_path / "checkpoint", [*SPECIAL_TOKENS, "a", "1"])
     for name in ("cxc", "cxc-correlation"):
@@ -243,6 +270,7 @@ def test_the_command_prints_four_directions_next_to_the_papers(folder, tmp_path)
         record = (tmp_path / name / "found.json").read_text()
         if name == "cxc":
             (line,) = [line for line in printed.splitlines() if "published: ERNIE-ViL 2.0, fine-tuned (paper)" in line]
+            # The published figures of several columns, counted from the right.
             assert [line.split()[-n] for n in (1, 2, 6, 10, 14)] == ["76.53", "72.40", "64.70", "79.00", "90.00"]
             assert "text_to_text" in record
         else:

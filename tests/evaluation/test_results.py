@@ -1,3 +1,5 @@
+"""Reports, ranks and pages of results hold what an evaluation computed, and the names of the data."""
+
 import csv
 import json
 import re
@@ -47,11 +49,11 @@ TEXTS = np.array([[0.5, 1], [0.75, 0], [0.25, 0.5]], np.float32)
 PAIRS = np.array([[0, 0], [0, 1], [1, 2]])
 
 
-def noise_image(colour, size=(400, 300)):
+def draw_image(colour, size=(400, 300)):
     return cv2.imencode(".png", np.full((*size, 3), colour, np.uint8))[1].tobytes()
 
 
-def unreadable():
+def fail_to_read():
     raise BadSample("broken image", "blue")
 
 
@@ -59,7 +61,7 @@ def unreadable():
 def benchmark(tmp_path):
     return Benchmark(
         "drawings",
-        [BenchmarkImage("red", lambda: noise_image((0, 0, 200))), BenchmarkImage("blue", unreadable)],
+        [BenchmarkImage("red", lambda: draw_image((0, 0, 200))), BenchmarkImage("blue", fail_to_read)],
         [BenchmarkText("a", '赤, "hot"\nred'), BenchmarkText("b", "<b>rot</b>"), BenchmarkText("c", "=blue")],
         PAIRS,
         BadSampleReport(),
@@ -77,8 +79,8 @@ def evaluation(encoded):
     return score_embeddings(encoded, PROTOCOLS["pairs"])
 
 
-def expecting_more(evaluation):
-    """Of a protocol that expects more images than there are."""
+def expect_more_images(evaluation):
+    """Return the evaluation with a protocol that expects more images than there are."""
     return replace(evaluation, protocol=replace(evaluation.protocol, num_images=4))
 
 
@@ -86,14 +88,14 @@ def write_ranks(path, evaluations):
     write_csv(path, CSV_COLUMNS, list_ranks(evaluations))
 
 
-def rows_of(path):
+def read_csv(path):
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
 
 
-def test_ranks_as_csv(tmp_path, evaluation):
+def test_csv_holds_ranks_and_best_answers(tmp_path, evaluation):
     write_ranks(tmp_path / "ranks.csv", {"ours": evaluation})
-    assert rows_of(tmp_path / "ranks.csv") == [
+    assert read_csv(tmp_path / "ranks.csv") == [
         list(CSV_COLUMNS),
         ["ours", "image_to_text", "red", "red", "1", "b", "0.75", "b", "0.75"],
         ["ours", "image_to_text", "blue", "blue", "2", "c", "0.5", "a", "1.0"],
@@ -104,17 +106,17 @@ def test_ranks_as_csv(tmp_path, evaluation):
 
 
 @given(st.text(st.sampled_from("'=+-@\t\r\n＝a,\"")))
-def test_a_cell_is_not_a_formula_and_its_text_comes_back(text):
+def test_cell_is_no_formula_and_keeps_its_text(text):
     cell = escape_cell(text)
     assert not re.match(r"[=+\-@\t\r]", cell) and unescape_cell(cell) == text
     assert cell == text or cell == f"'{text}"
 
 
-def test_ranks_of_folds_and_of_rows_name_the_benchmarks_ids(tmp_path, encoded):
+def test_ranks_of_folds_and_rows_have_the_benchmarks_ids(tmp_path, encoded):
     folds = score_embeddings(encoded, replace(PROTOCOLS["mscoco-1k"], fold_size=1))
     rows = score_embeddings(encoded, PROTOCOLS["official-rows"])
     write_ranks(tmp_path / "ranks.csv", {"folds": folds, "rows": rows})
-    lines = [row[:3] + row[4:6] for row in rows_of(tmp_path / "ranks.csv")[1:]]
+    lines = [row[:3] + row[4:6] for row in read_csv(tmp_path / "ranks.csv")[1:]]
     # Each fold has one image, which no other can come before.
     assert lines[:5] == [
         ["folds", "image_to_text", "red", "1", "b"],
@@ -131,38 +133,38 @@ def test_ranks_of_folds_and_of_rows_name_the_benchmarks_ids(tmp_path, encoded):
     ]
 
 
-def test_a_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
+def test_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     (tmp_path / "weights").write_bytes(b"weights")
     digests = compute_checksums([tmp_path / "weights"])
     assert digests == {str(tmp_path / "weights"): sha256(b"weights").hexdigest()}
     published = [row for row in find_published("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
-    results = {"small model": expecting_more(evaluation)}
+    results = {"small model": expect_more_images(evaluation)}
     rows = make_table_rows("pairs", results, published=published)
     report = Report(
         {}, [make_recall_table(rows)], make_record(results, rows, published), CSV_COLUMNS, list_ranks(results),
         paragraphs=[format_counts(results), format_definitions(results, published)], make_pages=list,
     )  # fmt: skip
-    written = write_report(report, tmp_path / "new" / "folder", "drawings", {"data": "x", "checksums": digests})
-    assert [path.name for path in written] == ["drawings.txt", "drawings.json", "drawings.csv"]
-    found = json.loads(written[1].read_text(encoding="utf-8"))
-    result = found["results"]["small model"]
+    paths = write_report(report, tmp_path / "new" / "folder", "drawings", {"data": "x", "checksums": digests})
+    assert [path.name for path in paths] == ["drawings.txt", "drawings.json", "drawings.csv"]
+    record = json.loads(paths[1].read_text(encoding="utf-8"))
+    result = record["results"]["small model"]
     assert result["protocol"] == "pairs" and result["definition"] == PROTOCOLS["pairs"].definition
     assert result["benchmark"]["queries"] == {"image_to_text": 2, "text_to_image": 3}
     assert result["benchmark"]["files"] == [str(tmp_path / "pairs.json")]
     assert result["result"] == json.loads(json.dumps(evaluation.as_dict()))
-    assert found["published"][0]["values"]["mR"] == 84.4 and found["checksums"] == digests
-    assert {"versions", "git", "runtime"} <= set(found)
+    assert record["published"][0]["values"]["mR"] == 84.4 and record["checksums"] == digests
+    assert {"versions", "git", "runtime"} <= set(record)
 
 
-def html_of(path, evaluation, **changes):
+def write_page(path, evaluation, **changes):
     rows = make_table_rows("drawings", {"small": evaluation})
     report = Report({}, make_pages=lambda: [make_retrieval_page(evaluation, rows, **changes)])
     write_report(report, path.parent, path.stem, {"model": "small", "data": "drawings"})
     return path.read_text(encoding="utf-8")
 
 
-def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evaluation):
-    html = html_of(tmp_path / "page.html", expecting_more(evaluation), num_examples=1, num_answers=1)
+def test_page_shows_worst_and_best_queries_with_images(tmp_path, evaluation):
+    html = write_page(tmp_path / "page.html", expect_more_images(evaluation), num_examples=1, num_answers=1)
     cards = re.findall(r"<article>.*?</article>", html, re.DOTALL)
     assert len(cards) == 4
     # The worst image, blue, finds text a first; its own text follows with its rank.
@@ -183,42 +185,43 @@ def test_the_page_shows_worst_and_best_queries_with_their_images(tmp_path, evalu
     [((3000, 1500), (THUMBNAIL_SIDE, THUMBNAIL_SIDE // 2)), ((20, 10), (20, 10)), ((900, 5), (THUMBNAIL_SIDE, 1))],
 )
 def test_thumbnails_are_small_jpeg_of_the_same_shape(size, expected):
-    small = make_thumbnail(BenchmarkImage("x", lambda: noise_image((10, 120, 250), size)))
-    pixels = cv2.imdecode(np.frombuffer(small, np.uint8), cv2.IMREAD_COLOR)
-    assert small.startswith(b"\xff\xd8\xff") and pixels.shape[:2] == expected and len(small) < 3000
+    thumbnail = make_thumbnail(BenchmarkImage("x", lambda: draw_image((10, 120, 250), size)))
+    pixels = cv2.imdecode(np.frombuffer(thumbnail, np.uint8), cv2.IMREAD_COLOR)
+    assert thumbnail.startswith(b"\xff\xd8\xff") and pixels.shape[:2] == expected and len(thumbnail) < 3000
+    # JPEG changes a plain colour by a few units of 255.
     assert np.abs(pixels.reshape(-1, 3).mean(axis=0) - (10, 120, 250)).max() < 4
 
 
-def test_the_names_of_results_carry_the_data(tmp_path, evaluation):
+def test_result_names_carry_the_data(tmp_path, evaluation):
     folder = tmp_path / "results"
-    named = {}
-    for data in (["a/test"], ["b/test"], ["x/a/test"], ["a/test.tar", "b"]):
-        data = [f"{tmp_path}/{data[0]}", *data[1:]]
-        named[data[0]] = choose_result_name(folder, data, ["val", "muge-val"])
-        write_report(Report({}, make_pages=list), folder, named[data[0]], describe_run("model", data, {}, []))
-    assert list(named.values()) == [
+    names = {}
+    for first, *further in (["a/test"], ["b/test"], ["x/a/test"], ["a/test.tar", "b"]):
+        path = f"{tmp_path}/{first}"
+        names[path] = choose_result_name(folder, [path, *further], ["val", "muge-val"])
+        run = describe_run("model", [path, *further], {}, [])
+        write_report(Report({}, make_pages=list), folder, names[path], run)
+    assert list(names.values()) == [
         "a-test-val-muge-val",
         "b-test-val-muge-val",
         "x-a-test-val-muge-val",
         "a-test-and-1-more-val-muge-val",
     ]
-    # The same data again has its own name, from wherever it is named.
-    assert [choose_result_name(folder, [data], ["val", "muge-val"]) for data in list(named)[:3]] == list(
-        named.values()
-    )[:3]
+    # A new result on the same data replaces the existing one.
+    for path in list(names)[:3]:
+        assert choose_result_name(folder, [path], ["val", "muge-val"]) == names[path]
     (folder / "b-test.json").write_text("[]")
     assert choose_result_name(folder, [f"{tmp_path}/b/test"]) == f"{tmp_path.name}-b-test"
     assert choose_result_name(folder, ["s3://bucket/{00..09}.tar"]) == "bucket-_00..09_"
 
 
-def test_extreme_queries_are_in_a_fixed_order(evaluation):
-    found = evaluation.results["text_to_image"]
-    # Texts: ranks 2, 1, 1, with right answers at 0.5, 0.75, 0.5.
-    assert find_extreme_queries(found, 3, worst=True).tolist() == [0, 2, 1]
-    assert find_extreme_queries(found, 2, worst=False).tolist() == [1, 2]
-
-
-def test_random_queries_are_those_of_the_seed(evaluation):
+def test_extreme_queries_have_a_fixed_order(evaluation):
     result = evaluation.results["text_to_image"]
-    drawn = draw_queries(result, 3, seed=1).tolist()
-    assert sorted(drawn) == [0, 1, 2] and draw_queries(result, 2, seed=1).tolist() == drawn[:2]
+    # Texts: ranks 2, 1, 1, with right answers at 0.5, 0.75, 0.5.
+    assert find_extreme_queries(result, 3, worst=True).tolist() == [0, 2, 1]
+    assert find_extreme_queries(result, 2, worst=False).tolist() == [1, 2]
+
+
+def test_seed_determines_random_queries(evaluation):
+    result = evaluation.results["text_to_image"]
+    queries = draw_queries(result, 3, seed=1).tolist()
+    assert sorted(queries) == [0, 1, 2] and draw_queries(result, 2, seed=1).tolist() == queries[:2]

@@ -1,4 +1,4 @@
-"""The multi-view loss against a NumPy reference and its finite differences."""
+"""The multi-view loss equals a NumPy reference, and its gradients equal finite differences of it."""
 
 import math
 from importlib import import_module
@@ -24,69 +24,77 @@ SCALE = 3.0
 SCALARS = {"logit_scale": paddle.to_tensor(SCALE)}
 
 
-def mean_loss(rows, columns, scale, duplicates):
-    """Equation 1 averaged over the rows of a whole batch."""
-    own = np.eye(len(rows), dtype=bool)
-    same = (IDS[:, None] == IDS[None]).any(axis=-1)
+def compute_mean_loss(rows, columns, scale, duplicates):
+    """Return equation 1 averaged over the rows of a whole batch."""
+    diagonal = np.eye(len(rows), dtype=bool)
+    shares_id = (IDS[:, None] == IDS[None]).any(axis=-1)
     logits = scale * rows @ columns.T
     if duplicates == "masked":
-        logits = np.where(same & ~own, -np.inf, logits)
-    positives = same if duplicates == "positives" else own
+        logits = np.where(shares_id & ~diagonal, -np.inf, logits)
+    positives = shares_id if duplicates == "positives" else diagonal
     log_softmax = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     return np.mean([-line[positive].mean() for line, positive in zip(log_softmax, positives, strict=True)])
 
 
-def reference(views, scale, duplicates, widths=()):
+def compute_reference(views, scale, duplicates, widths=()):
+    """Return the weighted sum and the loss of each view pair, summed over the prefixes of the embeddings."""
     pairs = dict.fromkeys(WEIGHTS, 0.0)
     for width in widths or [3]:
-        cut = {name: view[:, :width] / np.linalg.norm(view[:, :width], axis=1, keepdims=True)
-               for name, view in views.items()} if width < 3 else views  # fmt: skip
+        prefixes = dict(views)
+        if width < 3:
+            for name, view in views.items():
+                prefixes[name] = normalise_rows(view[:, :width])
         for pair, (rows, columns) in SIDES.items():
-            pairs[pair] += mean_loss(cut[rows], cut[columns], scale, duplicates)
+            pairs[pair] += compute_mean_loss(prefixes[rows], prefixes[columns], scale, duplicates)
     return sum(WEIGHTS[pair] * loss for pair, loss in pairs.items()), pairs
 
 
-def numerical_gradient(function, array, step=1e-5):
-    """Central differences of function() with respect to every entry of the array that it reads."""
+def differentiate(function, array, step=1e-5):
+    """Return central differences of function() with respect to every entry of the array that it reads."""
     result = np.empty_like(array)
     for index in np.ndindex(array.shape):
-        kept = array[index]
-        array[index] = kept + step
+        value = array[index]
+        array[index] = value + step
         above = function()
-        array[index] = kept - step
+        array[index] = value - step
         result[index] = (above - function()) / (2 * step)
-        array[index] = kept
+        array[index] = value
     return result
+
+
+def normalise_rows(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 @pytest.fixture
 def views():
     rng = np.random.default_rng(0)
-    arrays = {name: rng.normal(size=(len(IDS), 3)) for name in VIEWS}
-    return {name: array / np.linalg.norm(array, axis=1, keepdims=True) for name, array in arrays.items()}
+    return {name: normalise_rows(rng.normal(size=(len(IDS), 3))) for name in VIEWS}
 
 
-def tensors(arrays, rows=slice(None)):
-    return {name: paddle.to_tensor(array[rows], stop_gradient=False) for name, array in arrays.items()}
+def to_tensors(arrays):
+    return {name: paddle.to_tensor(array, stop_gradient=False) for name, array in arrays.items()}
 
 
 @pytest.mark.parametrize("widths", [[], [2, 3]])
 @pytest.mark.parametrize("tile", [None, 2])
 @pytest.mark.parametrize("duplicates", DUPLICATES)
 def test_values_and_gradients_equal_the_reference(views, duplicates, tile, widths):
-    leaves, ids = tensors(views), paddle.to_tensor(IDS)
+    leaves, ids = to_tensors(views), paddle.to_tensor(IDS)
     scale = paddle.to_tensor(SCALE, dtype="float64", stop_gradient=False)
     loss = MultiViewLoss(WEIGHTS, duplicates, tile, widths=widths)
     total, pairs = loss(leaves, leaves, {"logit_scale": scale}, ids, ids)
     total.backward()
 
     scale_array = np.array(SCALE)
-    expected_total, expected_pairs = reference(views, scale_array, duplicates, widths)
+    expected_total, expected_pairs = compute_reference(views, scale_array, duplicates, widths)
     assert total.shape == [] and float(total) == pytest.approx(expected_total, abs=1e-12)
     assert {pair: float(loss) for pair, loss in pairs.items()} == pytest.approx(expected_pairs, abs=1e-12)
-    for name, array in (*views.items(), ("scale", scale_array)):
-        expected = numerical_gradient(lambda: reference(views, scale_array, duplicates, widths)[0], array)
-        np.testing.assert_allclose((leaves | {"scale": scale})[name].grad.numpy(), expected, atol=1e-8, err_msg=name)
+    leaves, arrays = leaves | {"scale": scale}, views | {"scale": scale_array}
+    for name, array in arrays.items():
+        expected = differentiate(lambda: compute_reference(views, scale_array, duplicates, widths)[0], array)
+        # The error of central differences is of the order of the squared step, 1e-10.
+        np.testing.assert_allclose(leaves[name].grad.numpy(), expected, atol=1e-8, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +108,9 @@ def test_values_and_gradients_equal_the_reference(views, duplicates, tile, width
 def test_pairs_that_are_off_need_no_views(views, weights, needed):
     loss = MultiViewLoss(weights)
     assert loss.views == needed
-    given = tensors({name: views[name] for name in needed})
-    total, pairs = loss(given, given, SCALARS)
-    _, expected = reference(views, SCALE, "ignored")
+    needed_views = to_tensors({name: views[name] for name in needed})
+    total, pairs = loss(needed_views, needed_views, SCALARS)
+    _, expected = compute_reference(views, SCALE, "ignored")
     expected = {pair: expected[pair] for pair, weight in weights.items() if weight}
     assert {pair: float(value) for pair, value in pairs.items()} == pytest.approx(expected, abs=1e-12)
     assert float(total) == pytest.approx(sum(weights[pair] * value for pair, value in expected.items()))
@@ -120,57 +128,64 @@ def test_pairs_that_are_off_need_no_views(views, weights, needed):
         (WEIGHTS, {"tile": 0}, "tile of 0 rows"),
     ],
 )
-def test_a_wrong_set_up_is_named(weights, options, culprit):
+def test_wrong_setting_is_named(weights, options, culprit):
     with pytest.raises(ValueError, match=culprit):
         MultiViewLoss(weights, **options)
 
 
 @pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
 @pytest.mark.parametrize("tile", [None, 2])
-def test_no_product_may_be_rounded_to_tf32(monkeypatch, views, kind, tile):
-    """Neither forward nor backward; what a GPU may do besides is as it was."""
-    allowed, product = [], paddle.matmul
+def test_no_product_is_rounded_to_tf32(monkeypatch, views, kind, tile):
+    """Check the switch of cuBLAS at every product, forward and backward, and that it is restored afterwards."""
+    switches, matmul = [], paddle.matmul
 
-    def watched(*arguments, **options):
-        allowed.append(core.get_cublas_switch())
-        return product(*arguments, **options)
+    def record_switch(*arguments, **options):
+        switches.append(core.get_cublas_switch())
+        return matmul(*arguments, **options)
 
-    monkeypatch.setattr(paddle, "matmul", watched)
-    views = tensors(views)
+    monkeypatch.setattr(paddle, "matmul", record_switch)
+    views = to_tensors(views)
     scalars = {name: paddle.to_tensor(1.0, "float64", stop_gradient=False) for name in ("logit_scale", "logit_bias")}
-    before = core.get_cublas_switch()
+    original = core.get_cublas_switch()
     core.set_cublas_switch(True)
     try:
         MultiViewLoss(WEIGHTS, tile=tile, kind=kind)(views, views, scalars)[0].backward()
-        assert len(allowed) >= 12 and not any(allowed) and core.get_cublas_switch()
+        assert len(switches) >= 12 and not any(switches) and core.get_cublas_switch()
     finally:
-        core.set_cublas_switch(before)
+        core.set_cublas_switch(original)
 
 
 @pytest.mark.parametrize("kind", ["info_nce", "sigmoid"])
-def test_computed_at_once_on_gpus_they_give_the_same(monkeypatch, views, kind):
+def test_untiled_losses_on_gpus_equal_tiled_losses(monkeypatch, views, kind):
     scalars = {name: paddle.to_tensor(1.0, "float64") for name in ("logit_scale", "logit_bias")}
-    views, ids, found, products, product = tensors(views), paddle.to_tensor(IDS), [], [], paddle.matmul
+    views, ids = to_tensors(views), paddle.to_tensor(IDS)
+    num_rows, matmul = [], paddle.matmul
 
-    def counted(*arguments, **options):
-        products.append(arguments[0].shape[0])
-        return product(*arguments, **options)
+    def record_rows(*arguments, **options):
+        num_rows.append(arguments[0].shape[0])
+        return matmul(*arguments, **options)
 
-    monkeypatch.setattr(paddle, "matmul", counted)
+    monkeypatch.setattr(paddle, "matmul", record_rows)
     module = import_module(PAIR_LOSSES.find(kind).__module__)
-    for whole in (False, True):
-        monkeypatch.setattr(module, "should_compute_untiled", lambda rows, columns, whole=whole: whole)
-        products.clear()
-        found.append(float(MultiViewLoss(WEIGHTS, "masked", tile=2, kind=kind)(views, views, scalars, ids, ids)[0]))
-        assert (max(products) == 5) == whole
-    assert found[0] == pytest.approx(found[1], rel=1e-12)
-    for rows, is_gpu, is_whole in ((2048, True, True), (2049, True, False), (1, False, False)):
-        place = SimpleNamespace(is_gpu_place=lambda is_gpu=is_gpu: is_gpu)
-        tensors_of = [SimpleNamespace(shape=[count, 8], place=place) for count in (rows, 8192 if is_gpu else 1)]
-        assert should_compute_untiled(*tensors_of) == is_whole
+    losses = []
+    for is_untiled in (False, True):
+        monkeypatch.setattr(module, "should_compute_untiled", lambda rows, columns, result=is_untiled: result)
+        num_rows.clear()
+        loss, _ = MultiViewLoss(WEIGHTS, "masked", tile=2, kind=kind)(views, views, scalars, ids, ids)
+        losses.append(float(loss))
+        assert (max(num_rows) == 5) == is_untiled
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+    # Up to 2,048 x 8,192 logits are computed at once, on GPUs only.
+    cpu, gpu = (SimpleNamespace(is_gpu_place=lambda is_gpu=is_gpu: is_gpu) for is_gpu in (False, True))
+    columns = SimpleNamespace(shape=[8192, 8], place=gpu)
+    assert should_compute_untiled(SimpleNamespace(shape=[2048, 8], place=gpu), columns)
+    assert not should_compute_untiled(SimpleNamespace(shape=[2049, 8], place=gpu), columns)
+    cpu_row = SimpleNamespace(shape=[1, 8], place=cpu)
+    assert not should_compute_untiled(cpu_row, cpu_row)
 
 
-def test_a_loss_may_need_an_argument(monkeypatch):
+def test_loss_may_require_an_option(monkeypatch):
     class Strict(InfoNCE):
         def __init__(self, duplicates, tile, *, margin):
             super().__init__(duplicates, tile)
@@ -182,22 +197,22 @@ def test_a_loss_may_need_an_argument(monkeypatch):
 
 
 @pytest.mark.parametrize("tile", [2, None])
-def test_a_class_derived_from_it_counts_its_own_term_once(views, tile):
-    class Dearer(InfoNCE):
+def test_derived_loss_adds_its_term_once(views, tile):
+    class PlusOne(InfoNCE):
         def __call__(self, *arguments):
             return super().__call__(*arguments) + 1
 
-    class DearerBothWays(Dearer):
+    class PlusOneBothWays(PlusOne):
         def both_ways(self, *arguments):
             return tuple(loss + 1 for loss in InfoNCE.both_ways(InfoNCE("ignored", tile), *arguments))
 
-    pair = (*(paddle.to_tensor(views[name]) for name in ("image_1", "text_1")), SCALARS)
-    for kind, more in ((InfoNCE, 0), (Dearer, 1), (DearerBothWays, 1)):
-        alone = kind("ignored", tile)(*pair, 0, None, None)
-        of_rows, of_columns = kind("ignored", tile).both_ways(*pair, None)
-        expected = mean_loss(views["image_1"], views["text_1"], SCALE, "ignored") + more
-        assert float(alone.mean()) == pytest.approx(float(of_rows.mean())) == pytest.approx(expected)
-        assert of_columns.shape == of_rows.shape
+    images, texts = paddle.to_tensor(views["image_1"]), paddle.to_tensor(views["text_1"])
+    for kind, added_term in ((InfoNCE, 0), (PlusOne, 1), (PlusOneBothWays, 1)):
+        image_losses = kind("ignored", tile)(images, texts, SCALARS, 0, None, None)
+        row_losses, column_losses = kind("ignored", tile).both_ways(images, texts, SCALARS, None)
+        expected = compute_mean_loss(views["image_1"], views["text_1"], SCALE, "ignored") + added_term
+        assert float(image_losses.mean()) == pytest.approx(float(row_losses.mean())) == pytest.approx(expected)
+        assert column_losses.shape == row_losses.shape
 
 
 KEYS = st.integers(0, 3) | st.integers(2**62, 2**62 + 1)
@@ -205,11 +220,12 @@ KEYS = st.integers(0, 3) | st.integers(2**62, 2**62 + 1)
 
 @limit_examples(60)
 @given(st.lists(st.tuples(KEYS, KEYS), min_size=1, max_size=9))
-def test_a_batch_in_which_most_rows_lack_a_negative_is_refused(ids):
+def test_batch_with_too_few_negatives_is_refused(ids):
     ids = np.array(ids, np.int64)
-    without = (ids[:, None] == ids[None]).any(axis=2).all(axis=1).sum()
-    if len(ids) > 1 and without > len(ids) / 2:
-        with pytest.raises(NoNegatives, match=f"^{without} of the {len(ids)} rows"):
+    # A row that shares an id with every row has no negative.
+    num_without = (ids[:, None] == ids[None]).any(axis=2).all(axis=1).sum()
+    if len(ids) > 1 and num_without > len(ids) / 2:
+        with pytest.raises(NoNegatives, match=f"^{num_without} of the {len(ids)} rows"):
             check_negatives(ids)
     else:
         check_negatives(ids)

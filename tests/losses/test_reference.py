@@ -1,4 +1,4 @@
-"""Values and gradients of both losses against NumPy: whole and in tiles, by rows and both ways, of prefixes too."""
+"""Values and gradients of both losses equal NumPy's: untiled and in tiles, by rows and both ways, and of prefixes."""
 
 import numpy as np
 import paddle
@@ -11,49 +11,53 @@ from tests.support.limits import limit_examples
 from tests.support.loss_reference import (
     compute_sigmoid_loss,
     compute_weighted_gradients,
+    compute_weighted_info_nce,
     draw_unit_rows,
     find_shared_ids,
 )
-from tests.support.loss_reference import compute_weighted_info_nce as info_nce_reference
 
 WIDTHS = [1, 3, 5]
 BIAS = -2.0
 KINDS = {"info_nce": InfoNCE, "sigmoid": SigmoidLoss}
 EVERY_KIND = pytest.mark.parametrize(
-    ("kind", "widths"), [(kind, widths) for kind in KINDS for widths in ([], WIDTHS)], ids=str
+    ("kind", "widths"), [("info_nce", []), ("info_nce", WIDTHS), ("sigmoid", []), ("sigmoid", WIDTHS)], ids=str
 )
 TILES = st.one_of(st.none(), st.integers(1, 8))
 
 
-def prefix(rows, width):
-    """Prefixes `[n, width]` of unit length, and what takes their gradient to that of `rows`; the widest is `rows`."""
+def take_prefix(rows, width):
+    """Return prefixes `[n, width]` of unit length, and a function from their gradient to that of `rows`.
+
+    The widest prefix is `rows` itself.
+    """
     if width == rows.shape[1]:
         return rows, lambda gradient: gradient
-    cut = rows[:, :width]
-    norms = np.linalg.norm(cut, axis=1, keepdims=True)
-    unit = cut / norms
+    norms = np.linalg.norm(rows[:, :width], axis=1, keepdims=True)
+    unit_rows = rows[:, :width] / norms
 
-    def back(gradient):
-        whole = np.zeros_like(rows)
-        for number, (direction, norm) in enumerate(zip(unit, norms, strict=True)):
+    def backward(gradient):
+        row_gradient = np.zeros_like(rows)
+        for number, (direction, norm) in enumerate(zip(unit_rows, norms, strict=True)):
             jacobian = (np.eye(width) - np.outer(direction, direction)) / norm
-            whole[number, :width] = jacobian @ gradient[number]
-        return whole
+            row_gradient[number, :width] = jacobian @ gradient[number]
+        return row_gradient
 
-    return unit, back
+    return unit_rows, backward
 
 
-def reference(kind, widths, rows, columns, scale, offset, same, duplicates, weights):
-    """Losses summed over the widths, and the gradients of their weighted sum in rows, columns, scale and bias."""
-    sums = []
+def compute_reference(kind, widths, rows, columns, scale, offset, shares_id, duplicates, weights):
+    """Return losses summed over the widths, and gradients of their weighted sum in rows, columns, scale and bias."""
+    terms = []
     for width in widths or WIDTHS[-1:]:
-        (own, back), (among, back_columns) = prefix(rows, width), prefix(columns, width)
+        row_prefixes, rows_backward = take_prefix(rows, width)
+        column_prefixes, columns_backward = take_prefix(columns, width)
+        arguments = offset, shares_id, duplicates, weights
         if kind == "info_nce":
-            losses, *gradients = info_nce_reference(own, among, scale, offset, same, duplicates, weights)
+            losses, *gradients = compute_weighted_info_nce(row_prefixes, column_prefixes, scale, *arguments)
         else:
-            losses, *gradients = compute_sigmoid_loss(own, among, scale, BIAS, offset, same, duplicates, weights)
-        sums.append([losses, back(gradients[0]), back_columns(gradients[1]), *gradients[2:]])
-    return [sum(terms) for terms in zip(*sums, strict=True)]
+            losses, *gradients = compute_sigmoid_loss(row_prefixes, column_prefixes, scale, BIAS, *arguments)
+        terms.append([losses, rows_backward(gradients[0]), columns_backward(gradients[1]), *gradients[2:]])
+    return [sum(values) for values in zip(*terms, strict=True)]
 
 
 def assert_close(values, references):
@@ -67,26 +71,26 @@ def assert_close(values, references):
 @given(
     duplicates=st.sampled_from(DUPLICATES),
     count=st.integers(1, 12),
-    before=st.integers(0, 7),
-    after=st.integers(0, 7),
+    num_before=st.integers(0, 7),
+    num_after=st.integers(0, 7),
     tile=TILES,
     scale=st.floats(0.1, 100),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_rows_equal_the_reference(kind, widths, duplicates, count, before, after, tile, scale, seed):
+def test_rows_equal_the_reference(kind, widths, duplicates, count, num_before, num_after, tile, scale, seed):
     rng = np.random.default_rng(seed)
-    total = before + count + after
+    total = num_before + count + num_after
     ids = rng.integers(0, 9, size=(total, 2))
     rows, columns, weights = draw_unit_rows(rng, count, 5), draw_unit_rows(rng, total, 5), rng.normal(size=count)
-    row_ids, column_ids = paddle.to_tensor(ids[before : before + count]), paddle.to_tensor(ids)
+    row_ids, column_ids = paddle.to_tensor(ids[num_before : num_before + count]), paddle.to_tensor(ids)
 
     def loss(rows, columns, scale, bias):
         scalars = {"logit_scale": scale, "logit_bias": bias}
-        return [KINDS[kind](duplicates, tile, widths)(rows, columns, scalars, before, row_ids, column_ids)]
+        return [KINDS[kind](duplicates, tile, widths)(rows, columns, scalars, num_before, row_ids, column_ids)]
 
     losses, gradients = compute_weighted_gradients(loss, (rows, columns, scale, BIAS), [weights])
-    same = find_shared_ids(ids[before : before + count], ids)
-    expected = reference(kind, widths, rows, columns, scale, before, same, duplicates, weights)
+    shares_id = find_shared_ids(ids[num_before : num_before + count], ids)
+    expected = compute_reference(kind, widths, rows, columns, scale, num_before, shares_id, duplicates, weights)
     assert_close([*losses, *gradients], expected)
 
 
@@ -99,7 +103,7 @@ def test_rows_equal_the_reference(kind, widths, duplicates, count, before, after
     scale=st.floats(0.1, 100),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_both_ways_equal_the_reference_of_each(kind, widths, duplicates, count, tile, scale, seed):
+def test_both_ways_equal_the_reference(kind, widths, duplicates, count, tile, scale, seed):
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 9, size=(count, 2))
     rows, columns, weights = draw_unit_rows(rng, count, 5), draw_unit_rows(rng, count, 5), rng.normal(size=(2, count))
@@ -109,11 +113,24 @@ def test_both_ways_equal_the_reference_of_each(kind, widths, duplicates, count, 
         return KINDS[kind](duplicates, tile, widths).both_ways(rows, columns, scalars, paddle.to_tensor(ids))
 
     losses, gradients = compute_weighted_gradients(loss, (rows, columns, scale, BIAS), weights)
-    same = find_shared_ids(ids, ids)
-    there, *first = reference(kind, widths, rows, columns, scale, 0, same, duplicates, weights[0])
-    back, *second = reference(kind, widths, columns, rows, scale, 0, same, duplicates, weights[1])
-    scalars = [a + b for a, b in zip(first[2:], second[2:], strict=True)]
-    assert_close([*losses, *gradients], [there, back, first[0] + second[1], first[1] + second[0], *scalars])
+    shares_id = find_shared_ids(ids, ids)
+    row_losses, *row_gradients = compute_reference(
+        kind, widths, rows, columns, scale, 0, shares_id, duplicates, weights[0]
+    )
+    column_losses, *column_gradients = compute_reference(
+        kind, widths, columns, rows, scale, 0, shares_id, duplicates, weights[1]
+    )
+    scalars = [a + b for a, b in zip(row_gradients[2:], column_gradients[2:], strict=True)]
+    assert_close(
+        [*losses, *gradients],
+        [
+            row_losses,
+            column_losses,
+            row_gradients[0] + column_gradients[1],
+            row_gradients[1] + column_gradients[0],
+            *scalars,
+        ],
+    )
 
 
 @pytest.mark.parametrize(("tile", "widths"), [(None, []), (4, []), (4, WIDTHS)])
@@ -126,8 +143,9 @@ def test_half_precision_embeddings_are_scored_in_float32(tile, widths):
     losses.sum().backward()
     assert losses.dtype == paddle.float32 and rows.grad.dtype == paddle.bfloat16
     exact = [side.astype("float64").numpy() for side in (rows, columns)]
-    own, ones = np.eye(6, dtype=bool), np.ones(6)
-    expected, gradient, *_ = reference("info_nce", widths, *exact, 20.0, 0, own, "ignored", ones)
+    diagonal, ones = np.eye(6, dtype=bool), np.ones(6)
+    expected, gradient, *_ = compute_reference("info_nce", widths, *exact, 20.0, 0, diagonal, "ignored", ones)
     np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-5)
+    # The gradient is rounded to bfloat16, which has 8 bits.
     difference = rows.grad.astype("float32").numpy() - gradient
     assert np.linalg.norm(difference) < 1e-2 * np.linalg.norm(gradient)

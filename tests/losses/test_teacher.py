@@ -1,4 +1,4 @@
-"""The teacher's term against NumPy."""
+"""The loss and the distance to a teacher equal NumPy's."""
 
 import numpy as np
 import paddle
@@ -7,54 +7,66 @@ import pytest
 from ernie_vil2.losses.multi_view import teacher_distance, teacher_loss
 
 
-def unit(rng, *shape):
+def draw_unit_rows(rng, *shape):
     rows = rng.normal(size=shape)
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def by_numpy(images, texts, teacher, known, scale, teacher_scale):
-    """Mean divergence over the known rows and both directions."""
-    width = teacher.shape[1] // 2
-    images, texts, teacher = (side[known].astype(np.float64) for side in (images, texts, teacher))
-
-    def divergences(rows, columns, own, others):
-        student, target = scale * rows @ columns.T, teacher_scale * own @ others.T
-        student, target = (x - np.log(np.exp(x).sum(axis=1, keepdims=True)) for x in (student, target))
-        return (np.exp(target) * (target - student)).sum(axis=1)
-
-    sides = teacher[:, :width], teacher[:, width:]
-    return np.mean([divergences(images, texts, *sides), divergences(texts, images, *sides[::-1])])
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
-@pytest.mark.parametrize("unknown", [[], [1, 4], [0, 1, 2, 3, 4, 5, 6]])
-def test_divergence_and_distance_are_numpys_for_rows_on_any_rank(unknown):
+def compute_divergences(student_logits, teacher_logits):
+    """Return the divergence of each row's softmax from the teacher's."""
+    student, teacher = log_softmax(student_logits), log_softmax(teacher_logits)
+    return (np.exp(teacher) * (teacher - student)).sum(axis=1)
+
+
+def compute_expected_loss(images, texts, teacher, scale, teacher_scale):
+    """Return the mean divergence over rows and both directions; a teacher's row is an image's and a text's vector."""
+    images, texts, teacher = (side.astype(np.float64) for side in (images, texts, teacher))
+    teacher_images, teacher_texts = np.split(teacher, 2, axis=1)
+    student_logits, teacher_logits = scale * images @ texts.T, teacher_scale * teacher_images @ teacher_texts.T
+    from_images = compute_divergences(student_logits, teacher_logits)
+    return np.mean([from_images, compute_divergences(student_logits.T, teacher_logits.T)])
+
+
+@pytest.mark.parametrize("unknown_rows", [[], [1, 4], [0, 1, 2, 3, 4, 5, 6]])
+def test_divergence_and_distance_equal_numpys_on_any_rank(unknown_rows):
     rng = np.random.default_rng(0)
-    images, texts = unit(rng, 7, 5), unit(rng, 7, 5)
-    teacher = np.concatenate([unit(rng, 7, 3), unit(rng, 7, 3)], axis=1)
-    teacher[unknown] = 0
-    known = np.setdiff1d(np.arange(7), unknown)
-    expected = by_numpy(images, texts, teacher, known, 4.0, 9.0) if len(known) else 0.0
-    own = np.concatenate([unit(rng, 7, 3), unit(rng, 7, 3)], axis=1)
-    distance = np.mean(4 - 2 * (own * teacher)[known].sum(axis=1)) if len(known) else 0.0
-    images, texts, teacher, own = map(paddle.to_tensor, (images, texts, teacher, own))
+    images, texts = draw_unit_rows(rng, 7, 5), draw_unit_rows(rng, 7, 5)
+    teacher = np.concatenate([draw_unit_rows(rng, 7, 3), draw_unit_rows(rng, 7, 3)], axis=1)
+    student = np.concatenate([draw_unit_rows(rng, 7, 3), draw_unit_rows(rng, 7, 3)], axis=1)
+    # Zeros are rows for which the teacher has no vectors; they count neither as rows nor as columns.
+    teacher[unknown_rows] = 0
+    rows = np.setdiff1d(np.arange(7), unknown_rows)
+    expected_loss = expected_distance = 0.0
+    if len(rows):
+        expected_loss = compute_expected_loss(images[rows], texts[rows], teacher[rows], 4.0, 9.0)
+        # Squared distances of two pairs of unit vectors.
+        expected_distance = np.mean(4 - 2 * (student * teacher)[rows].sum(axis=1))
+
+    images, texts, teacher, student = map(paddle.to_tensor, (images, texts, teacher, student))
     scale = paddle.to_tensor([4.0])
-    for parts in ([slice(0, 7)], [slice(0, 3), slice(3, 7)]):
-        losses = [teacher_loss((images[part], images), (texts[part], texts), (teacher[part], teacher), scale, 9.0)
-                  for part in parts]  # fmt: skip
-        assert float(sum(losses)) == pytest.approx(expected, rel=1e-5)
-        distances = [teacher_distance(own[part], (teacher[part], teacher)) for part in parts]
-        assert float(sum(distances)) == pytest.approx(distance, rel=1e-5)
+    for shards in ([slice(0, 7)], [slice(0, 3), slice(3, 7)]):
+        loss = distance = 0.0
+        for shard in shards:
+            local_teacher = teacher[shard], teacher
+            loss += float(teacher_loss((images[shard], images), (texts[shard], texts), local_teacher, scale, 9.0))
+            distance += float(teacher_distance(student[shard], local_teacher))
+        assert loss == pytest.approx(expected_loss, rel=1e-5)
+        assert distance == pytest.approx(expected_distance, rel=1e-5)
 
 
-def test_a_student_like_the_teacher_has_nothing_to_learn():
+def test_student_equal_to_the_teacher_has_no_loss():
     rng = np.random.default_rng(1)
-    images, texts = map(paddle.to_tensor, (unit(rng, 6, 4), unit(rng, 6, 4)))
+    images, texts = map(paddle.to_tensor, (draw_unit_rows(rng, 6, 4), draw_unit_rows(rng, 6, 4)))
     images.stop_gradient = False
     teacher = paddle.concat([images.detach(), texts], axis=1)
     loss = teacher_loss((images, images), (texts, texts), (teacher, teacher), paddle.to_tensor([9.0]), 9.0)
     loss.backward()
     assert float(loss) == pytest.approx(0, abs=1e-6) and np.allclose(images.grad.numpy(), 0, atol=1e-5)
-    # Sharp distributions stay finite.
+    # Sharp distributions do not overflow.
     teacher = paddle.concat([-images, texts], axis=1)
     loss = teacher_loss((images, images), (texts, texts), (teacher, teacher), paddle.to_tensor([100.0]), 1000.0)
     assert 64 < float(loss) < 300

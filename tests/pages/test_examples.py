@@ -1,7 +1,8 @@
-"""The scripts of docs/examples and the notebook, executed on small data with an untrained model."""
+"""The scripts of docs/examples and the notebook run on small data with an untrained model."""
 
 import contextlib
 import io
+import itertools
 import json
 import runpy
 import shutil
@@ -33,7 +34,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(monkeypatch):
-    """`run(name, argument, ...)`: what an example prints; it may end by its exit code 0."""
+    """Return a function that runs an example and returns what it prints; its exit code must be 0."""
 
     def run(name, *arguments):
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
@@ -41,8 +42,8 @@ def run(monkeypatch):
         with contextlib.redirect_stdout(printed):
             try:
                 runpy.run_path(str(ROOT / "docs" / "examples" / name), run_name="__main__")
-            except SystemExit as end:
-                code = end.code
+            except SystemExit as exit_of_example:
+                code = exit_of_example.code
         assert not code, printed.getvalue()
         return printed.getvalue()
 
@@ -52,7 +53,7 @@ def run(monkeypatch):
 def test_classes_are_named_in_chinese(folder, run):
     image = next((folder / "my-images").glob("*.png"))
     (line,) = run("zero_shot_chinese.py", "MODEL", image, "gone.png", "--classes", "红色", "蓝色").splitlines()
-    assert line.startswith((f"{image}: 红色", f"{image}: 蓝色"))  # what is missing is skipped
+    assert line.startswith((f"{image}: 红色", f"{image}: 蓝色"))  # a missing image is skipped
 
 
 def test_models_are_compared(folder, run):
@@ -62,8 +63,8 @@ def test_models_are_compared(folder, run):
     assert len([line for line in lines if "R@1" in line]) == 4  # two models, both directions
 
 
-def test_a_model_is_fine_tuned_on_products(folder, run):
-    images = [row.image for rows in ROWS_BY_SPLIT.values() for row in rows]
+def test_model_is_fine_tuned_on_products(folder, run):
+    images = [row.image for row in itertools.chain(*ROWS_BY_SPLIT.values())]
     lines = ["image,title"]
     for number in range(40):
         (folder / f"{number}.png").write_bytes(images[number % len(images)])
@@ -82,7 +83,7 @@ def test_pairs_become_shards_and_a_run(folder, run):
     assert (folder / "runs/mine/checkpoints/step_00000004").is_dir()
 
 
-def test_a_server_is_asked(folder, run, shapes):
+def test_client_prints_the_answers_of_a_server(folder, run, shapes):
     model = ernie_vil2.load_model("MODEL")
     with open_index(folder / "index", model, writable=True) as index:
         add_images(index, list_images([str(shapes["val"])]))
@@ -94,12 +95,12 @@ def test_a_server_is_asked(folder, run, shapes):
     assert [line.startswith("  ") for line in printed.splitlines()] == [False, True, True, True] * 2
 
 
-def test_the_notebook_runs_and_is_small(folder):
+def test_notebook_runs_and_is_small(folder):
     cells = [cell for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     names, printed = {}, io.StringIO()
     with contextlib.redirect_stdout(printed):
         for cell in cells:
             exec(compile("".join(cell["source"]), NOTEBOOK.name, "exec"), names)  # noqa: S102 - code of our own pages
-            names |= {"MODEL": "MODEL", "DATA": "my-images"}  # instead of those that its cells name
+            names |= {"MODEL": "MODEL", "DATA": "my-images"}  # in place of the model and data that a cell chooses
     assert "not distinguishable" in printed.getvalue()
     assert NOTEBOOK.stat().st_size < 20_000

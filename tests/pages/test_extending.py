@@ -1,4 +1,4 @@
-"""The blocks of docs/extending.md are run, and what they define is used."""
+"""The blocks of docs/extending.md run, and everything that they define works in a run or a command."""
 
 import csv
 import json
@@ -41,26 +41,26 @@ FIXTURE = FIXTURES / "shapes"
 
 
 @pytest.fixture(scope="module")
-def parts():
-    """What the page defines; the registries are as before afterwards."""
+def extensions():
+    """Return a module with the definitions of the page, and restore the registries afterwards."""
     registries = [losses.PAIR_LOSSES, LAYOUTS, tasks.TASKS, SCORERS, index_types.INDEX_TYPES, FORMATS]
-    before = [dict(registry) for registry in registries]
+    original_names = [dict(registry) for registry in registries]
     module = types.ModuleType("my_parts")
     assert len(BLOCKS) == 8
     exec(compile("\n".join(BLOCKS), "extending.md", "exec"), vars(module))  # noqa: S102 - the page is ours
     sys.modules["my_parts"] = module
     yield module
     del sys.modules["my_parts"]
-    for registry, names in zip(registries, before, strict=True):
+    for registry, names in zip(registries, original_names, strict=True):
         registry.clear()
         registry.update(names)
 
 
 @pytest.fixture
-def trainer(shapes, tmp_path):
-    """`trainer(setting, ...)`: a short run."""
-    fixed = [*SMALL, f"Data.train=[{shapes['train']}]", f"Training.output={tmp_path / 'run'}"]
-    return lambda *settings: Trainer(load_config(None, [*fixed, *settings]))
+def make_trainer(shapes, tmp_path):
+    """Return a function that makes the trainer of a short run with further settings."""
+    common_settings = [*SMALL, f"Data.train=[{shapes['train']}]", f"Training.output={tmp_path / 'run'}"]
+    return lambda *settings: Trainer(load_config(None, [*common_settings, *settings]))
 
 
 def run_training(folder, blocks, *settings):
@@ -74,12 +74,12 @@ def run_training(folder, blocks, *settings):
                           env=os.environ | {"PYTHONPATH": path}, capture_output=True)  # fmt: skip
 
 
-def test_the_tower(parts):
+def test_tower_embeds_images(extensions):
     config = load_config(None, ["Model.image={name: 'my_parts:MeanColour', width: 8}"]).Model.image
     assert config.build()(paddle.zeros([2, 3, 4, 4])).shape == [2, 8]
 
 
-def test_the_loss(parts):
+def test_loss_has_its_value_by_name_and_path(extensions):
     views = {"image_1": paddle.eye(3), "text_1": paddle.eye(3)[[1, 0, 2]]}
     total, _ = MultiViewLoss({"image_text": 1.0}, kind="squared_distance")(views, views, {})
     assert float(total) == pytest.approx(4 / 3)
@@ -88,7 +88,7 @@ def test_the_loss(parts):
     assert float(total) == pytest.approx(4 / 3)
 
 
-def test_the_published_layout(parts, tmp_path):
+def test_layout_reads_a_published_benchmark(extensions, tmp_path):
     rows = [{"file": f"{number}.png", "captions": [f"bird {number}", "a bird"]} for number in range(3)]
     (tmp_path / "birds_test.json").write_text(json.dumps([*rows, {"file": "../4.png", "captions": ["outside"]}]))
     (tmp_path / "photos").mkdir()
@@ -97,25 +97,25 @@ def test_the_published_layout(parts, tmp_path):
     benchmark = open_benchmark(tmp_path)
     assert benchmark.name == "birds-test" and benchmark.entry_report.counts.total() == 1
     assert [image.id for image in benchmark.images] == ["0.png", "1.png", "2.png"]
-    assert benchmark.pairs.tolist() == [[image, 2 * image + text] for image in range(3) for text in range(2)]
+    assert benchmark.pairs.tolist() == [[0, 0], [0, 1], [1, 2], [1, 3], [2, 4], [2, 5]]
 
 
-def test_the_task(parts, trainer):
-    run = trainer("Training.task=image_tower_only")
-    before = {name: value.numpy().copy() for name, value in run.model.named_parameters()}
-    run.fit()
-    changed = {name for name, value in run.model.named_parameters() if (value.numpy() != before[name]).any()}
+def test_task_trains_only_its_tower(extensions, make_trainer):
+    trainer = make_trainer("Training.task=image_tower_only")
+    initial = {name: value.numpy().copy() for name, value in trainer.model.named_parameters()}
+    trainer.fit()
+    changed = {name for name, value in trainer.model.named_parameters() if (value.numpy() != initial[name]).any()}
     assert changed and all(name.startswith("image.") for name in changed)
 
 
-def test_the_scorer_in_training(parts, trainer, shapes, capsys):
-    """Its metrics, of names that nothing else knows, are in the log, the curves, the terminal and the checkpoint."""
-    run = trainer("Evaluation.evaluators=[{margin: {scale: 9}}, retrieval]", "Evaluation.every=1",
+def test_scorer_reaches_log_curves_and_checkpoint(extensions, make_trainer, shapes, capsys):
+    # The names of its metrics appear nowhere else in the package.
+    run = make_trainer("Evaluation.evaluators=[{margin: {scale: 9}}, retrieval]", "Evaluation.every=1",
                   "Evaluation.at_start=true", f"Data.val=[{shapes['val']}]")  # fmt: skip
     assert run.evaluations.evaluators["margin"].scorer.scale == 9
     assert run.fit() and not run.best_effort.failures
     records = [record for record in read_log(run.run / "log.jsonl") if record["kind"] == "evaluation"]
-    expected = [(step, name) for step in (0, 1, 2) for name in ("margin", "retrieval")]
+    expected = [(0, "margin"), (0, "retrieval"), (1, "margin"), (1, "retrieval"), (2, "margin"), (2, "retrieval")]
     assert [(record["step"], record["evaluator"]) for record in records] == expected
     margins = [record["metrics"]["margin"] for record in records[::2]]
     best = 1 + margins[1:].index(max(margins[1:]))
@@ -126,10 +126,10 @@ def test_the_scorer_in_training(parts, trainer, shapes, capsys):
 
 
 @pytest.mark.parametrize("name", ["margin", "my_parts:Margin"])
-def test_the_scorer_from_the_command_line(parts, tmp_path, name):
+def test_scorer_works_from_the_command_line(extensions, tmp_path, name):
     arguments = ["--checkpoint", f"{FIXTURE}/model", "--data", f"{FIXTURE}/val.tar", "--output", tmp_path]
-    scored = ["eval", *arguments, "--name", "a", "--no-cache", "--scorer", name, "--option"]
-    printed = call(*scored, "scale=100").stdout
+    command = ["eval", *arguments, "--name", "a", "--no-cache", "--scorer", name, "--option"]
+    printed = call(*command, "scale=100").stdout
     metrics = json.loads((tmp_path / "a.json").read_text())["metrics"]
     rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
     for language in ("zh", "en"):
@@ -138,17 +138,18 @@ def test_the_scorer_from_the_command_line(parts, tmp_path, name):
     assert f"{metrics['margin']:.2f}" in printed and f"{metrics['margin']:.2f}" in (tmp_path / "a.html").read_text()
     for scorer in ([], ["--scorer", name]):
         assert call("eval", *arguments, "--no-cache", *scorer).returncode == 0
-    written = {path.stem for path in tmp_path.glob("*.json")}
-    assert len(written) == 3 and any(stem.endswith(f"-{name.rpartition(':')[2]}") for stem in written)  # none replaced
-    refused = call(*scored, "size=1")
+    stems = {path.stem for path in tmp_path.glob("*.json")}
+    # The result of each scorer has a name of its own, so that none replaces another.
+    assert len(stems) == 3 and any(stem.endswith(f"-{name.rpartition(':')[2]}") for stem in stems)
+    refused = call(*command, "size=1")
     assert refused.returncode == 2 and "size: " in refused.stderr
 
 
-def test_a_loss_and_a_dataset_from_the_command_line_alone(parts, tmp_path):
-    """Neither a script nor a change to the package: the loss of an imported module, by its path and by its name."""
+def test_loss_and_dataset_work_from_the_command_line(extensions, tmp_path):
+    # By its path in a process that imports its module, and by its name here: without a script or a changed package.
     settings = ["Training.log_every=1", "Loss.kind=my_parts:SquaredDistance"]
-    done = run_training(tmp_path, BLOCKS, *settings, f"Training.output={tmp_path / 'path'}")
-    assert done.returncode == 0, done.stderr
+    result = run_training(tmp_path, BLOCKS, *settings, f"Training.output={tmp_path / 'path'}")
+    assert result.returncode == 0, result.stderr
     settings = [*SMALL, f"Data.train=[{tmp_path / 'train.colours'}]", "Training.log_every=1",
                 "Loss.kind=squared_distance", "Loss.options={factor: 2}"]  # fmt: skip
     Trainer(load_config(None, [*settings, f"Training.output={tmp_path / 'name'}"])).fit()
@@ -161,7 +162,7 @@ class RowsAlone(SquaredDistance):
     def __call__(self, rows, columns, scalars, offset, row_ids, column_ids):
         return super().__call__(rows, columns.detach(), scalars, offset, row_ids, column_ids)
 """
-"""A loss that leaves more unused than the temperature: all of the tower of the columns."""
+"""A loss that leaves the temperature and the tower of the columns without gradients."""
 
 
 def train_with(folder, overrides):
@@ -171,8 +172,8 @@ def train_with(folder, overrides):
 
 
 @pytest.mark.parametrize("micro_batch", ["null", pytest.param(3, marks=pytest.mark.slow)])
-def test_a_loss_trains_on_two_ranks_as_on_one(shapes, tmp_path, monkeypatch, micro_batch):
-    """Although no gradient reaches the temperature, whose parameter data parallel waits for."""
+def test_loss_trains_on_two_ranks_as_on_a_single_one(shapes, tmp_path, monkeypatch, micro_batch):
+    # Data parallel waits for the gradient of every parameter, and none reaches the temperature.
     folder = tmp_path / "modules"
     folder.mkdir()
     (folder / "parts_of_ranks.py").write_text("\n".join(BLOCKS) + ROWS_ALONE, encoding="utf-8")
@@ -182,19 +183,20 @@ def test_a_loss_trains_on_two_ranks_as_on_one(shapes, tmp_path, monkeypatch, mic
     run_ranks(train_with, folder, [*settings, f"Training.output={tmp_path / 'ranks'}"])
     monkeypatch.syspath_prepend(folder)
     train([*settings, f"Training.output={tmp_path / 'alone'}"])
-    of_one, of_ranks = (read_model(tmp_path / name).arrays for name in ("alone", "ranks"))
-    for name, value in of_one.items():
-        np.testing.assert_allclose(of_ranks[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
-    assert of_one["log_logit_scale"] == pytest.approx([-math.log(0.07)])  # it stays where it began
+    expected, actual = read_model(tmp_path / "alone").arrays, read_model(tmp_path / "ranks").arrays
+    for name, value in expected.items():
+        # Three steps with a rate of 1e-3 change a parameter by up to 3e-3.
+        np.testing.assert_allclose(actual[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+    assert expected["log_logit_scale"] == pytest.approx([-math.log(0.07)])  # its initial value
 
 
-def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path):
-    """In a sentence, although another process reads: no traceback."""
-    forgetful = BLOCKS[2].replace("text_name=caption, ", "")
-    assert forgetful != BLOCKS[2]
-    done = run_training(tmp_path, [forgetful], f"Training.output={tmp_path / 'run'}", "Data.workers=1")
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+def test_missing_field_of_a_sample_is_named(tmp_path):
+    # A worker process reads the sample; its error is printed as a sentence, without a traceback.
+    block = BLOCKS[2].replace("text_name=caption, ", "")
+    assert block != BLOCKS[2]
+    result = run_training(tmp_path, [block], f"Training.output={tmp_path / 'run'}", "Data.workers=1")
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == 2 and "Traceback" not in result.stderr
     assert re.search(rf"{tmp_path}/train.colours, \d+: my_parts.Colours .*'text_name'; docs/extending.md", line)
 
 
@@ -214,13 +216,13 @@ def test_a_field_of_a_sample_that_is_forgotten_is_named(tmp_path):
         ("Data.train=[{data: [.], layout: 'json:dumps'}]", "json:dumps has no find, accepts, open, read"),
     ],
 )
-def test_a_part_that_is_not_there_is_named(parts, trainer, setting, message):
+def test_unknown_extension_is_named(extensions, make_trainer, setting, message):
     with pytest.raises(ValueError, match=message):
-        trainer(setting)
+        make_trainer(setting)
 
 
-def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch):
-    """An index of it is opened where its module is imported, and otherwise nobody is sent to remove what is whole."""
+def test_index_type_is_loaded_by_its_import_path(extensions, shapes, tmp_path, monkeypatch):
+    # Where the module is not imported, the message asks to import it, not to build the intact index again.
     index = tmp_path / "index"
     build = ["build", "--index", index, "--checkpoint", f"{FIXTURE}/model", "--data", shapes["val"], "--index-type"]
     check = ["search", "check", "--index", index]
@@ -237,7 +239,7 @@ def test_an_index_type_by_its_import_path(parts, shapes, tmp_path, monkeypatch):
     assert call(*check, "--import", "my_parts").returncode == 0
 
 
-def test_a_family_by_its_model_type(parts, tmp_path):
+def test_family_is_recognised_by_its_model_type(extensions, tmp_path):
     folder = copy_folder(
         FAMILY_FIXTURES / "hf_chinese_clip_bin", tmp_path / "wrapped", "config.json", model_type="wrapped_clip"
     )

@@ -1,6 +1,6 @@
-"""docs/own_data.md, executed: the way from a folder and a table to a service, every command as it is there.
+"""Every command of docs/own_data.md runs, from a folder and a table to a service.
 
-The set is made smaller and the training shorter; no command is changed but for SMALLER's options.
+The data are smaller and the training is shorter; no command is changed except by the options of SMALLER.
 """
 
 import json
@@ -26,13 +26,13 @@ from tests.support.stand_ins import make_checkout, shorten
 COMMANDS = [text for kind, text in split_page(PAGES["own_data.md"]) if kind == "shell"]
 TRAIN = next(command for command in COMMANDS if "train.py" in command and "--dry-run" not in command)
 SMALLER = {"demo_data/shop.py": " --articles 30"}
-"""Options that make a command short."""
+"""Script -> options that make its command short."""
 REPORT = ("report", "--run", "runs/own", "--output")
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory):
-    """The folder in which all commands have been run, and what they printed; the server answers with its page."""
+def executed_page(tmp_path_factory):
+    """Run all commands of the page, and return their folder and what each printed."""
     folder, printed = tmp_path_factory.mktemp("own_data"), {}
     make_checkout(folder)
     shorten(folder / "configs" / "finetune" / "own.yaml", Training={"epochs": 1, "output": "runs/own",
@@ -43,28 +43,28 @@ def walked(tmp_path_factory):
             if command.startswith(SERVERS):
                 assert "<html" in serve(command)
                 continue
-            smaller = next((option for name, option in SMALLER.items() if name in command), "")
-            code, printed[command] = run_command(command.partition("  #")[0] + smaller)
+            options = [option for name, option in SMALLER.items() if name in command]
+            code, printed[command] = run_command("".join([command.partition("  #")[0], *options]))
             assert code == 0, f"{command}\n{printed[command]}"
     return folder, printed
 
 
 @pytest.fixture
-def folder(walked, monkeypatch):
-    """The folder, as the working directory."""
-    monkeypatch.chdir(walked[0])
-    return walked[0]
+def folder(executed_page, monkeypatch):
+    """Enter the folder of the page, and return it."""
+    monkeypatch.chdir(executed_page[0])
+    return executed_page[0]
 
 
-def test_every_command_runs_one_after_the_other(walked):
-    folder, printed = walked
+def test_every_command_runs_in_order(executed_page):
+    folder, printed = executed_page
     assert len(printed) == len(COMMANDS) - 1
     html = (folder / "runs" / "own" / "report.html").read_text(encoding="utf-8")
     lead = html.index('<p class="lead">')
     assert lead < html.index("<section>") and "95 % interval" in html[lead : html.index("</p>", lead)]
 
 
-def test_the_verdict_says_what_the_old_task_lost(folder):
+def test_verdict_says_what_the_old_task_lost(folder):
     old = ["report", "--run", "runs/own", "--old", "shop/商品.csv", "--images", "shop/photos", "--output", "old.html"]
     printed = call(*old).stdout
     (change,) = re.findall(r"; on shop/商品.csv.* it (rose by|fell by|stayed as it was)([ 0-9.]*)\.\n", printed)
@@ -77,15 +77,16 @@ def test_the_verdict_says_what_the_old_task_lost(folder):
     assert result.returncode == 2 and record.name in result.stderr
 
 
-def mean_recall(model, data, language, most):
-    """Return the mean recall on the first images of data and their captions alone."""
+def compute_mean_recall(model, data, language, num_images):
+    """Return the mean recall on the first images of data and their captions."""
     benchmark = open_benchmarks(data)[language]
-    texts = sorted({text for image, text in benchmark.pairs.tolist() if image < most})
-    return evaluate(load_model(model), benchmark.select(range(most), texts), find_protocol("pairs")).mean_recall
+    texts = sorted({text for image, text in benchmark.pairs.tolist() if image < num_images})
+    selection = benchmark.select(range(num_images), texts)
+    return evaluate(load_model(model), selection, find_protocol("pairs")).mean_recall
 
 
-def test_what_the_initial_run_validated_on_is_compared(folder, monkeypatch):
-    """Without --old: by the first images of Data.val of the run that the initial weights are of."""
+def test_verdict_compares_validation_data_of_initial_weights(folder, monkeypatch):
+    # Without --old, the first images of Data.val of the run that trained the initial weights are compared.
     monkeypatch.setattr(report, "MAX_OLD_IMAGES", 20)
     path = folder / "MODEL" / "config.yaml"
     original = path.read_text(encoding="utf-8")
@@ -104,25 +105,26 @@ def test_what_the_initial_run_validated_on_is_compared(folder, monkeypatch):
     change = re.search(r"on shop/商品.csv [(]Data.val of MODEL[)] it (rose|fell|stayed)(?: by (\d+\.\d))?", printed)
     data = DataSpec(["shop/商品.csv"], images="shop/photos", preferred_languages=["zh"], unnamed_language="zh")
     after = json.loads((folder / "runs" / "own" / "evaluation" / "after.json").read_text())["model"]
-    expected = mean_recall(after, data, "zh", 20) - mean_recall("MODEL", data, "zh", 20)
+    expected = compute_mean_recall(after, data, "zh", 20) - compute_mean_recall("MODEL", data, "zh", 20)
     sign = {"rose": 1, "fell": -1, "stayed": 0}[change[1]]
-    assert sign * float(change[2] or 0) == pytest.approx(expected, abs=0.051)
+    assert sign * float(change[2] or 0) == pytest.approx(expected, abs=0.051)  # printed with one decimal
 
 
-def test_the_verdict_says_how_many_test_texts_are_trained_on(folder, monkeypatch):
-    """Of a division that keeps no caption together, as of tables that somebody else has divided."""
+def test_verdict_counts_test_texts_that_are_trained_on(folder, monkeypatch):
+    # Tables that somebody else has split may have the same caption in training and test data.
     assert re.search("; none of the [0-9]+ test texts is trained on", call(*REPORT, "apart.html").stdout)
     config = load_config(folder / "runs" / "own" / "config.yaml")
     (benchmark,) = open_benchmarks(DataSpec.from_scored(config, config.Data.tested, "test")).values()
     texts = {text.text for text in benchmark.texts}
-    seen = sorted(texts)[: len(texts) // 2]
-    monkeypatch.setattr(SampleStream, "training_texts", lambda *_: ({text_key(f" {text} ") for text in seen}, True))
-    assert f"{len(seen)} of the {len(texts)} test texts " in call(*REPORT, "trained.html").stdout
+    trained_texts = sorted(texts)[: len(texts) // 2]
+    keys = {text_key(f" {text} ") for text in trained_texts}
+    monkeypatch.setattr(SampleStream, "training_texts", lambda *_: (keys, True))
+    assert f"{len(trained_texts)} of the {len(texts)} test texts " in call(*REPORT, "trained.html").stdout
 
 
 @pytest.mark.parametrize("is_better", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_the_recipe_is_kept_unless_a_rate_is_clearly_better(folder, monkeypatch, is_better):
-    """By the page's command, with the difference of every trial to the recipe's given here."""
+def test_rate_changes_only_if_clearly_better(folder, monkeypatch, is_better):
+    # The page's command, with a fixed difference between every trial and the recipe.
     rates = rate_search.RATES[::3]
     difference = Interval(2.0, 0.5, 3.5, 20, 0.8, 0.001) if is_better else Interval(2.0, -0.5, 3.5, 20, 0.8, 0.2)
     monkeypatch.setattr(rate_search, "MAX_SAMPLES", 64)
@@ -132,11 +134,11 @@ def test_the_recipe_is_kept_unless_a_rate_is_clearly_better(folder, monkeypatch,
     code, printed = run_command(f"{TRAIN} --tune-rate -o Training.output={output}")
     assert code == 0, printed
     record = json.loads((folder / output / rate_search.RESULTS_FILE).read_text())
-    recipe, *others = record["trials"]
-    assert {trial[0] for trial in others} >= {*rates} - {recipe[0]}
+    recipe, *trials = record["trials"]
+    assert {trial[0] for trial in trials} >= {*rates} - {recipe[0]}
     chosen = load_config(folder / output / "config.yaml").Optimizer.learning_rate
     if is_better:
-        best = max(others, key=lambda trial: (trial[2], -trial[0]))
+        best = max(trials, key=lambda trial: (trial[2], -trial[0]))
         assert record["best_trial"] == best and chosen == best[0]
         assert f"Optimizer.learning_rate={best[0]!r}" in printed
     else:
@@ -145,7 +147,7 @@ def test_the_recipe_is_kept_unless_a_rate_is_clearly_better(folder, monkeypatch,
     assert code == 0 and "rates were tried before" in printed
 
 
-def test_rates_are_tried_on_one_process_only(monkeypatch):
+def test_rates_are_tried_on_a_single_process_only(monkeypatch):
     arguments = ["-c", "configs/finetune/own.yaml", "-o", "Model.weights=MODEL", "-o", "Data.train=[x]", "--tune-rate"]
     several = cli.run("train", [*arguments, "--processes", "2"])
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")

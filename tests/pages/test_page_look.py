@@ -1,4 +1,4 @@
-"""The stored pages of results in a real browser, for a phone and a desk, light and dark."""
+"""The stored pages of results fit and can be read in a real browser: on a phone and a desktop, light and dark."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_pages_fit_and_can_be_read(tmp_path, width, dark):
             assert browser.run("document.querySelector('.lead').textContent")
 
 
-def test_a_page_that_cannot_be_read_is_found_out(tmp_path):
+def test_faults_of_a_page_are_reported(tmp_path):
     page = tmp_path / "page.html"
     head = "<meta name=viewport content='width=device-width'><title>x</title><body style='width: 900px'>"
     body = "<p style='color: #aaa'>pale<button tabindex=-1>b</button><script>console.error('wrong')</script>"

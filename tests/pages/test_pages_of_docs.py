@@ -1,4 +1,4 @@
-"""The documentation holds together: translations, links, figures, recipes, and the API reference."""
+"""Commands, translations, links, figures, recipes and the API reference of the documentation are right."""
 
 import re
 import shlex
@@ -22,11 +22,11 @@ TRANSLATIONS[ROOT / "README.zh.md"] = ROOT / "README.md"
 MODELS = [DOCS / "models.md", DOCS / "zh" / "models.md"]
 
 
-def name_of(page):
+def format_path(page):
     return str(page.relative_to(ROOT))
 
 
-def commands_of(page):
+def list_tool_commands(page):
     """Yield name and arguments of each `python tools/NAME.py ...` of a page."""
     for kind, text in split_page(PAGES[page]):
         if kind != "shell":
@@ -38,10 +38,10 @@ def commands_of(page):
                 yield TOOLS[command[1]], shlex.split(arguments, comments=True)
 
 
-def test_every_command_of_the_pages_is_understood():
+def test_every_command_of_the_pages_is_valid():
     num_commands = 0
     for page, path in PAGES.items():
-        for command, arguments in commands_of(page):
+        for command, arguments in list_tool_commands(page):
             num_commands += 1
             if "--help" in arguments:
                 continue
@@ -50,31 +50,32 @@ def test_every_command_of_the_pages_is_understood():
                 if command in ("train", "plan") and "Model.weights" not in str(options.override):
                     load_config(options.config, options.override)
             except ValueError as error:
-                # A file that the page has made by then; an error that it shows.
+                # Earlier commands of the page make the file, or the page shows the error.
                 if "No such file" not in str(error) and str(error) not in path.read_text(encoding="utf-8"):
                     pytest.fail(f"{page}: {command} {shlex.join(arguments)}: {error}")
     assert num_commands > 80
 
 
-def compared_lines(page):
-    """Return the blocks of a page without what follows a `#`; of a line of a tree of files the first name."""
+def list_comparable_lines(page):
+    """Return the lines of each block of a page without comments, which are translated."""
     lines = []
     for block in re.findall(r"^```.*?^```$", page.read_text(encoding="utf-8"), re.M | re.S):
-        compared = r"[│├└─\s]*\S*" if "──" in block else r".*?(?=\s*#|$)"
-        lines.append([re.match(compared, line)[0] for line in block.splitlines()])
+        # In a tree of files the comment follows the name without a `#`.
+        pattern = r"[│├└─\s]*\S*" if "──" in block else r".*?(?=\s*#|$)"
+        lines.append([re.match(pattern, line)[0] for line in block.splitlines()])
     return lines
 
 
-@pytest.mark.parametrize("page", TRANSLATIONS, ids=name_of)
-def test_commands_and_links_are_right_in_chinese(page):
-    assert compared_lines(page) == compared_lines(TRANSLATIONS[page])
+@pytest.mark.parametrize("page", TRANSLATIONS, ids=format_path)
+def test_chinese_pages_have_the_same_commands_and_valid_links(page):
+    assert list_comparable_lines(page) == list_comparable_lines(TRANSLATIONS[page])
     links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert links and not missing
 
 
-@pytest.mark.parametrize("page", MODELS, ids=name_of)
-def test_figures_and_names_of_the_page_of_models_exist(page):
+@pytest.mark.parametrize("page", MODELS, ids=format_path)
+def test_models_page_has_published_figures_and_known_names(page):
     text = page.read_text("utf-8")
     assert set(re.findall(r"--protocol ([\w-]+)", text)) <= set(PROTOCOLS)
     assert all(f"`{rules}`" in text for rules in DIALECTS)
@@ -83,16 +84,16 @@ def test_figures_and_names_of_the_page_of_models_exist(page):
     protocols = ["lit-cn", "dci-cn", "docci-cn", "flickr30k-cna-test", "coco-cn-translated"]
     header = " | ".join(f"`{name}`" for name in protocols)
     lines = text.split(header)[1].split("\n\n")[0].splitlines()[2:]
-    results = {(one.protocol, one.label): one.values for one in read_published() if "2510.10921" in one.source}
+    results = {(row.protocol, row.label): row.values for row in read_published() if "2510.10921" in row.source}
     for line in lines:
-        model, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        model, *cells = re.split(r"\s*\|\s*", line.strip("| "))
         for protocol, cell in zip(protocols, cells, strict=True):
             recalls = [values["R@1"] for values in results[protocol, f"{model}, zero-shot"].values()]
             assert cell == f"{recalls[0]} / {recalls[1]}"
 
 
 @pytest.mark.parametrize("name", ["kubeflow", "paddlecloud"])
-def test_a_job_for_kubernetes_runs_a_command_that_is_understood(name):
+def test_kubernetes_jobs_run_a_valid_command(name):
     spec = yaml.safe_load((DOCS / "launch" / f"{name}.yaml").read_text())["spec"]
     worker = spec["paddleReplicaSpecs"]["Worker"] if name == "kubeflow" else spec["worker"]
     pod = worker["template"]["spec"]
@@ -105,7 +106,7 @@ def test_a_job_for_kubernetes_runs_a_command_that_is_understood(name):
 
 
 @pytest.mark.slow
-def test_the_pages_and_the_reference_are_built(tmp_path):
+def test_pages_and_reference_are_built(tmp_path):
     pytest.importorskip("mkdocstrings")
     site = tmp_path / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(site)]

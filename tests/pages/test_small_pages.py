@@ -1,4 +1,4 @@
-"""docs/classification.md and docs/new_language.md, executed on small data laid out as they say."""
+"""The commands of docs/classification.md and docs/new_language.md run on small data in the layouts that they name."""
 
 import csv
 import shutil
@@ -16,10 +16,11 @@ from tests.support.paths import ROOT
 from tests.support.published_files import write_files
 from tests.support.published_folders import TOKENS
 from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, encode_png
+from tests.support.trainings import to_arguments
 
 
 def lay_out_classes(folder, shapes):
-    """Lay out what the commands of classification.md name."""
+    """Write the models and data that the commands of classification.md name."""
     write_untrained_checkpoint(folder / "runs" / "emoji", [*SPECIAL_TOKENS, "a", *SHAPES])
     (folder / "demo_data").mkdir()
     for split, source in (("train", "train"), ("val", "val"), ("test", "val")):
@@ -38,7 +39,7 @@ def lay_out_classes(folder, shapes):
         "zh.txt": [f"{shape}\t{name}" for shape, name in SHAPES.items()],
         "en.txt": sorted(SHAPES),
     }
-    write_files(folder, {name: "".join(f"{line}\n" for line in lines) for name, lines in texts.items()})
+    write_files(folder, {name: "\n".join([*lines, ""]) for name, lines in texts.items()})
 
 
 def test_every_command_of_classification_runs(tmp_path, shapes, monkeypatch):
@@ -48,7 +49,7 @@ def test_every_command_of_classification_runs(tmp_path, shapes, monkeypatch):
              "Evaluation.every=2", "Training.output=new"]  # fmt: skip
     for _, tool, *arguments in list_commands("classification.md"):
         if tool == "tools/train.py":
-            succeed(Path(tool).stem, *arguments, *(word for setting in short for word in ("-o", setting)))
+            succeed(Path(tool).stem, *arguments, *to_arguments(short))
             assert "zh/acc1" in Path("new/log.jsonl").read_text()
         else:
             assert "mean per class recall" in succeed(Path(tool).stem, *arguments, "--device", "cpu")
@@ -57,13 +58,13 @@ def test_every_command_of_classification_runs(tmp_path, shapes, monkeypatch):
 
 BASE = "Model.text.name=ernie-base"
 SMALL = ["Model.text.name=ernie", *(f"Model.text.{size}" for size in ("width=32", "depth=1", "heads=1"))]
-"""Instead of twelve layers: the size of the small ERNIE of the test."""
+"""In place of twelve layers, the size of the small ERNIE of the test."""
 WORDS = {"a cat": "一只猫", "a dog": "一只狗", "a red disc": "红色的圆", "a green square": "绿色的方块"}
 
 
 @pytest.fixture(scope="module")
 def languages(tmp_path_factory):
-    """The folder in which the commands of new_language.md have been run: Chinese for tiny CLIP and SigLIP."""
+    """Run the commands of new_language.md, Chinese for tiny CLIP and SigLIP, and return their folder."""
     folder = tmp_path_factory.mktemp("new_language")
     for name in ("MODEL", "ERNIE"):
         write_untrained_checkpoint(folder / name, TOKENS)
@@ -77,7 +78,7 @@ def languages(tmp_path_factory):
         for _, tool, *arguments in list_commands("new_language.md", until="## What was measured"):
             if BASE in arguments:
                 arguments[arguments.index(BASE)] = SMALL[0]
-                arguments += [word for setting in SMALL[1:] for word in ("-o", setting)]
+                arguments += to_arguments(SMALL[1:])
             printed = succeed(Path(tool).stem, *arguments)
             if tool == "tools/search.py" and arguments[0] == "query":
                 assert ".png" in printed
@@ -86,18 +87,19 @@ def languages(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("before", "after", "tower"),
+    ("teacher", "student", "tower"),
     [("clip-vit-base-patch16", "clip_zh", "transformer"), ("siglip-base-patch16-224", "siglip_zh", "ernie")],
 )
-def test_a_new_language_leaves_images_as_they_were(languages, before, after, tower):
-    source, student = ernie_vil2.load_model(languages / before), ernie_vil2.load_model(languages / "runs" / after)
+def test_new_language_leaves_image_embeddings_unchanged(languages, teacher, student, tower):
+    name, teacher = student, ernie_vil2.load_model(languages / teacher)
+    student = ernie_vil2.load_model(languages / "runs" / name)
     images = sorted((languages / "photos").iterdir())
-    np.testing.assert_array_equal(student.encode_images(images), source.encode_images(images))
+    np.testing.assert_array_equal(student.encode_images(images), teacher.encode_images(images))
     assert student.config.Model.text.name == tower
-    if after == "clip_zh":  # Chinese texts are nearer to what they mean
-        english, chinese = list(WORDS), list(WORDS.values())
-        known = source.encode_texts(english)
-        cosines = [(known * model.encode_texts(chinese)).sum(axis=1).mean() for model in (source, student)]
-        assert cosines[1] > cosines[0]
+    if name == "clip_zh":
+        # The student has Chinese texts nearer to their English translations than the teacher has.
+        chinese, english = list(WORDS.values()), teacher.encode_texts(list(WORDS))
+        student_cosine = (english * student.encode_texts(chinese)).sum(axis=1).mean()
+        assert student_cosine > (english * teacher.encode_texts(chinese)).sum(axis=1).mean()
         exported = ernie_vil2.load_model(languages / "exported")
         np.testing.assert_allclose(exported.encode_texts(chinese), student.encode_texts(chinese), atol=1e-5)

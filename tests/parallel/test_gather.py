@@ -1,4 +1,4 @@
-"""Two processes with uneven rows against one process with the joined batch."""
+"""Two processes with uneven rows compute the loss and gradients of a single process with the joined batch."""
 
 import numpy as np
 import paddle
@@ -23,8 +23,8 @@ def batch():
     return {"ids": rng.integers(0, 6, size=(BOUNDS[-1], 2)), "scale": np.array(5.0), **views}
 
 
-def of_one_process(batch, widths=()):
-    """Loss and gradients of the joined batch, in float64."""
+def compute_joined_step(batch, widths=()):
+    """Return loss and gradients of the joined batch, in float64."""
     views = {name: paddle.to_tensor(batch[name], stop_gradient=False) for name in VIEWS}
     scale = paddle.to_tensor(batch["scale"], stop_gradient=False)
     ids = paddle.to_tensor(batch["ids"])
@@ -35,51 +35,54 @@ def of_one_process(batch, widths=()):
     return {"total": total.numpy(), "scale": scale.grad.numpy(), **gradients}
 
 
-def step_of_rank(batch, own, dtype, tile=2, widths=()):
-    """Loss of this rank, and the gradients of its rows and of the scale."""
-    local = {name: paddle.to_tensor(batch[name][own].astype(dtype), stop_gradient=False) for name in VIEWS}
-    local_ids = paddle.to_tensor(batch["ids"][own])
+def compute_rank_step(batch, rows, dtype, tile=2, widths=()):
+    """Return the loss of this rank, which has some of the rows, their gradients, and that of the scale."""
+    local = {name: paddle.to_tensor(batch[name][rows].astype(dtype), stop_gradient=False) for name in VIEWS}
+    local_ids = paddle.to_tensor(batch["ids"][rows])
     scale = paddle.to_tensor(batch["scale"].astype(dtype), stop_gradient=False)
     with counted_traffic() as traffic:
-        gathered_ids, on_host, counts = gather_ids(local_ids, batch["ids"][own], capacity=6)()
+        gathered_ids, ids_on_host, counts = gather_ids(local_ids, batch["ids"][rows], capacity=6)()
         gathered, offset = gather_views(local, counts)
         loss = MultiViewLoss(WEIGHTS, "positives", tile, widths=widths)
         total, _ = loss(local, gathered, {"logit_scale": scale}, local_ids, gathered_ids, offset)
-    with counted_traffic() as back:
+    with counted_traffic() as backward_traffic:
         total.backward()
     gradients = {name: view.grad.numpy() for name, view in local.items()}
-    sent = [traffic["all_gather"].calls, traffic["all_gather"].payload, back["all_reduce"].calls,
-            back["all_reduce"].payload, len(traffic | back)]  # fmt: skip
+    gathers, sums = traffic["all_gather"], backward_traffic["all_reduce"]
+    num_kinds = len(traffic | backward_traffic)
     return {
         "total": total.numpy(),
         "ids": gathered_ids.numpy(),
-        "ids_on_host": on_host,
+        "ids_on_host": ids_on_host,
         "counts": counts,
         "offsets": [offset, gather_rows(local_ids)[1]],
         "scale": scale.grad.numpy(),
-        "sent": sent,
+        "sent": [gathers.calls, gathers.payload, sums.calls, sums.payload, num_kinds],
         **gradients,
     }
 
 
 def main(folder):
-    """As a rank: read `folder`/batch.npz, take the own rows of it and leave `folder`/rank_R.npz."""
+    """Read `folder`/batch.npz as a rank, and write the steps on its rows to `folder`/rank_R.npz."""
     rank, _ = join_ranks()
     batch = np.load(folder / "batch.npz")
-    own = slice(BOUNDS[rank], BOUNDS[rank + 1])
-
-    found = {dtype: step_of_rank(batch, own, dtype) for dtype in ("float32", "float64")}
-    found["plain"] = step_of_rank(batch, own, "float64", tile=None)
-    found["widths"] = step_of_rank(batch, own, "float64", widths=[1, 2, 4])
-    found["float32 widths"] = step_of_rank(batch, own, "float32", widths=[1, 2, 4])
-
-    flat = {f"{run}/{name}": value for run, values in found.items() for name, value in values.items()}
-    np.savez(folder / f"rank_{rank}.npz", **flat)
+    rows = slice(BOUNDS[rank], BOUNDS[rank + 1])
+    steps = {
+        "float32": compute_rank_step(batch, rows, "float32"),
+        "float64": compute_rank_step(batch, rows, "float64"),
+        "plain": compute_rank_step(batch, rows, "float64", tile=None),
+        "widths": compute_rank_step(batch, rows, "float64", widths=[1, 2, 4]),
+        "float32 widths": compute_rank_step(batch, rows, "float32", widths=[1, 2, 4]),
+    }
+    arrays = {}
+    for run, step in steps.items():
+        arrays |= {f"{run}/{name}": value for name, value in step.items()}
+    np.savez(folder / f"rank_{rank}.npz", **arrays)
 
 
 @pytest.fixture(scope="module")
 def ranks(batch, tmp_path_factory):
-    """What each of two processes found, by run: in tiles "float32" and "float64", and "plain"."""
+    """Return the arrays of each of two processes, named RUN/NAME."""
     folder = tmp_path_factory.mktemp("gather")
     np.savez(folder / "batch.npz", **batch)
     run_ranks(main, folder)
@@ -88,32 +91,34 @@ def ranks(batch, tmp_path_factory):
 
 @pytest.mark.parametrize(("run", "tolerance"), [("float32", 1e-6), ("float64", 1e-10), ("plain", 1e-10),
                                                 ("float32 widths", 2e-6), ("widths", 1e-10)])  # fmt: skip
-def test_two_processes_equal_one(ranks, batch, run, tolerance):
-    for name, value in of_one_process(batch, widths=[1, 2, 4] if "widths" in run else ()).items():
-        parts = [rank[f"{run}/{name}"] for rank in ranks]
-        joined = np.concatenate(parts) if name in VIEWS else sum(parts)
+def test_two_processes_equal_a_single_process(ranks, batch, run, tolerance):
+    widths = [1, 2, 4] if "widths" in run else ()
+    for name, value in compute_joined_step(batch, widths).items():
+        values_of_ranks = [rank[f"{run}/{name}"] for rank in ranks]
+        # A rank has the gradients of its rows, and a share of the loss and of the scale's gradient.
+        joined = np.concatenate(values_of_ranks) if name in VIEWS else sum(values_of_ranks)
         np.testing.assert_allclose(joined, value, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
 def test_ids_and_counts_arrive_in_rank_order(ranks, batch):
     for rank, offset in zip(ranks, BOUNDS, strict=False):
         assert rank["float64/counts"].tolist() == [3, 5]
-        assert rank["float64/offsets"].tolist() == [offset, offset]  # with counts given, and without
+        assert rank["float64/offsets"].tolist() == [offset, offset]  # with known counts, and without them
         np.testing.assert_array_equal(rank["float64/ids"], batch["ids"])
         np.testing.assert_array_equal(rank["float64/ids_on_host"], batch["ids"])
         assert rank["float64/ids"].dtype == np.int64
 
 
-def test_a_step_sends_two_gathers_and_one_sum(ranks):
-    """Nothing else, and nothing of the size of the logits; rows are padded to the most that a rank holds. The losses of
-    several widths share the gather of the widest."""
+def test_step_sends_two_gathers_and_a_sum(ranks):
+    # Nothing else is sent, and nothing of the size of the logits. Rows are padded to the largest rank. The losses of
+    # several widths share the gather of the widest.
     ids, embeddings = 6 * 2 * 8, 5 * 16 * 4  # capacity x ids x int64, rows x (views x width) x float32
     for rank in ranks:
         for run in ("float32", "float32 widths"):
             assert rank[f"{run}/sent"].tolist() == [2, ids + embeddings, 1, 2 * embeddings, 2]
 
 
-def test_one_process_keeps_its_rows():
+def test_single_process_keeps_its_rows():
     rows = paddle.to_tensor([[1.0, 2.0], [3.0, 4.0]], stop_gradient=False)
     gathered, offset = gather_rows(rows)
     assert gathered is rows and offset == 0
@@ -125,48 +130,52 @@ def test_one_process_keeps_its_rows():
     assert rows.grad.tolist() == [[10, 20], [10, 20]]
 
 
-def test_more_rows_than_fit_are_an_error():
+def test_rows_beyond_the_capacity_are_refused():
     ids = np.array([[3, 4], [5, 6], [7, 8]])
     assert gather.gather_ids(paddle.to_tensor(ids), ids, capacity=3)()[2] == [3]
     with pytest.raises(ValueError, match="capacity of 2"):
         gather.gather_ids(paddle.to_tensor(ids), ids, capacity=2)
 
 
-def test_ids_are_asked_for_first_and_waited_for_later(monkeypatch):
+def test_ids_are_requested_first_and_awaited_later(monkeypatch):
     calls = []
     monkeypatch.setattr(gather.dist, "get_world_size", lambda: 2)
     padding = paddle.full([2, 2], -1, "int64")
-    monkeypatch.setattr(gather.collectives, "all_gather", lambda own: paddle.concat([own, own[:1], padding]))
+    monkeypatch.setattr(gather.collectives, "all_gather", lambda ids: paddle.concat([ids, ids[:1], padding]))
 
-    def fetched(tensor):
-        calls.append("asked")
-        return lambda: calls.append("read") or tensor.numpy()
+    def start_copy(tensor):
+        def wait():
+            calls.append("awaited")
+            return tensor.numpy()
 
-    monkeypatch.setattr(gather, "fetched", fetched)
+        calls.append("requested")
+        return wait
+
+    monkeypatch.setattr(gather, "start_host_copy", start_copy)
     ids = np.array([[3, 4], [5, 6]])
-    values = gather.gather_ids(paddle.to_tensor(ids), ids, capacity=3)
-    assert calls == ["asked"]
-    gathered, on_host, counts = values()
-    assert calls == ["asked", "read"] and counts == [2, 1]
+    wait_for_ids = gather.gather_ids(paddle.to_tensor(ids), ids, capacity=3)
+    assert calls == ["requested"]
+    gathered, ids_on_host, counts = wait_for_ids()
+    assert calls == ["requested", "awaited"] and counts == [2, 1]
     np.testing.assert_array_equal(gathered.numpy(), [[3, 4], [5, 6], [3, 4]])
-    np.testing.assert_array_equal(on_host, gathered.numpy())
+    np.testing.assert_array_equal(ids_on_host, gathered.numpy())
 
 
 @pytest.mark.parametrize("rank", range(4))
-def test_a_rank_finds_its_own_rows_among_those_of_four(rank, monkeypatch):
-    """With two ranks a wrong offset can be right by chance."""
+def test_rank_finds_its_rows_among_those_of_four(rank, monkeypatch):
+    # With two ranks a wrong offset can be right by chance.
     counts = [2, 3, 1, 4]
-    rows = [paddle.full([count, 2], float(number)) for number, count in enumerate(counts)]
+    rows_of_ranks = [paddle.full([count, 2], float(number)) for number, count in enumerate(counts)]
     monkeypatch.setattr(gather.dist, "get_world_size", lambda: 4)
     monkeypatch.setattr(gather.dist, "get_rank", lambda: rank)
-    padded = paddle.concat([paddle.concat([own, paddle.zeros([4 - len(own), 2])]) for own in rows])
-    monkeypatch.setattr(gather.collectives, "all_gather", lambda own: padded if own.ndim == 2 else own)
+    padded = paddle.concat([paddle.concat([rows, paddle.zeros([4 - len(rows), 2])]) for rows in rows_of_ranks])
+    monkeypatch.setattr(gather.collectives, "all_gather", lambda tensor: padded if tensor.ndim == 2 else tensor)
     monkeypatch.setattr(gather.collectives, "reduce_scatter", lambda gradient: gradient.split(4)[rank])
-    own = rows[rank].clone()
-    own.stop_gradient = False
-    gathered, offset = gather_rows(own, counts)
+    local_rows = rows_of_ranks[rank].clone()
+    local_rows.stop_gradient = False
+    gathered, offset = gather_rows(local_rows, counts)
     assert gathered[:, 0].tolist() == [0, 0, 1, 1, 1, 2, 3, 3, 3, 3]
     assert offset == sum(counts[:rank])
     weights = paddle.arange(10, dtype="float32")
     (gathered[:, 0] * weights).sum().backward()
-    assert own.grad[:, 0].tolist() == weights[offset : offset + counts[rank]].tolist()
+    assert local_rows.grad[:, 0].tolist() == weights[offset : offset + counts[rank]].tolist()

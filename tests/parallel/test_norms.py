@@ -1,4 +1,4 @@
-"""Batch norms of two ranks with uneven rows against Paddle's own on the joined batch, and means of statistics."""
+"""Batch norms of two ranks with uneven rows equal Paddle's on the joined batch, and statistics are averaged."""
 
 from types import SimpleNamespace
 
@@ -19,11 +19,11 @@ NORMS = {
     "older, with activation": (lambda: nn.BatchNorm(3, act="relu", momentum=0.5, dtype=paddle.get_default_dtype()),
                                [7, 3, 4, 2]),
 }  # fmt: skip
-OWN = (slice(0, 2), slice(2, 7))
+ROWS_OF_RANKS = (slice(0, 2), slice(2, 7))
 
 
-def run(name, dtype, rows, synced):
-    """What a norm gives and leaves for some rows: outputs, gradients, running statistics."""
+def run_norm(name, dtype, rows, is_synchronised):
+    """Return the outputs, gradients and running statistics of a norm after a step on some rows."""
     paddle.set_default_dtype(dtype)
     build, shape = NORMS[name]
     model = nn.Sequential(build())
@@ -31,25 +31,27 @@ def run(name, dtype, rows, synced):
     for parameter in (model[0].weight, model[0].bias):
         parameter.set_value(rng.normal(size=[3]).astype(dtype))
     # A mean far above the deviation: sums of squares alone would lose the variance.
-    x, gradient = (rng.normal(size=shape).astype(dtype) + shift for shift in (100.0, 0.0))
+    x = rng.normal(size=shape).astype(dtype) + 100.0
+    gradient = rng.normal(size=shape).astype(dtype) + 0.0
     x = paddle.to_tensor(x[rows].astype(dtype), stop_gradient=False)
-    if synced:
+    if is_synchronised:
         assert synchronise_norms(model) == []
     y = model(x)
     (y * paddle.to_tensor(gradient[rows].astype(dtype))).sum().backward()
     norm = model[0]
-    trained = {"y": y, "x": x.grad, "mean": norm._mean, "variance": norm._variance}
-    trained |= {"weight": norm.weight.grad, "bias": norm.bias.grad}
+    tensors = {"y": y, "x": x.grad, "mean": norm._mean, "variance": norm._variance}
+    tensors |= {"weight": norm.weight.grad, "bias": norm.bias.grad}
     model.eval()
-    return {key: value.numpy() for key, value in (trained | {"evaluated": model(x)}).items()}
+    tensors["evaluated"] = model(x)
+    return {key: tensor.numpy() for key, tensor in tensors.items()}
 
 
 def average(rank):
-    """Return a norm's statistics after they were averaged over the ranks; all else is as it was."""
+    """Return a norm's statistics averaged over the ranks, and assert that nothing else has changed."""
     model = nn.Sequential(nn.BatchNorm2D(2), nn.Linear(2, 2), nn.BatchNorm2D(2))
     for norm in (model[0], model[2]):
         norm._mean.set_value(np.array([1, 2], "float32") + 10 * rank)
-    model[2]._use_global_stats = True  # the mean of what never differs would be off by rounding
+    model[2]._use_global_stats = True  # never updated: averaging equal values would only round them
     weight = model[1].weight.numpy()
     average_statistics(model)
     assert (model[1].weight.numpy() == weight).all()
@@ -58,13 +60,14 @@ def average(rank):
 
 
 def main(folder):
-    """One of the ranks."""
+    """Write the results of a rank to `folder`/RANK.npz."""
     rank, _ = join_ranks()
-    found = {"average": average(rank)}
+    arrays = {"average": average(rank)}
     for name in NORMS:
         for dtype in ("float32", "float64"):
-            found |= {f"{name}/{dtype}/{key}": value for key, value in run(name, dtype, OWN[rank], True).items()}
-    np.savez(f"{folder}/{rank}.npz", **found)
+            results = run_norm(name, dtype, ROWS_OF_RANKS[rank], is_synchronised=True)
+            arrays |= {f"{name}/{dtype}/{key}": value for key, value in results.items()}
+    np.savez(f"{folder}/{rank}.npz", **arrays)
 
 
 @pytest.fixture(scope="module")
@@ -76,33 +79,34 @@ def ranks(tmp_path_factory):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3e-4), ("float64", 1e-10)])
 @pytest.mark.parametrize("name", NORMS)
-def test_two_ranks_normalise_as_one(ranks, name, dtype, tolerance):
-    """float32 holds 100 plus a unit deviation to 1e-5 of that deviation, and sums of it a little worse."""
+def test_two_ranks_normalise_like_a_single_one(ranks, name, dtype, tolerance):
+    # Float32 holds 100 plus a unit deviation to 1e-5 of that deviation, and sums of it a little worse.
     try:
-        expected = run(name, dtype, slice(None), False)
+        expected = run_norm(name, dtype, slice(None), is_synchronised=False)
     finally:
         paddle.set_default_dtype("float32")
     for key, value in expected.items():
-        parts = [rank[f"{name}/{dtype}/{key}"] for rank in ranks]
+        actual = [rank[f"{name}/{dtype}/{key}"] for rank in ranks]
         if key in ("y", "x", "evaluated"):
-            parts = [np.concatenate(parts)]
+            actual = [np.concatenate(actual)]
         elif key in ("weight", "bias"):
-            parts = [sum(parts)]
-        for part in parts:
-            np.testing.assert_allclose(part, value, rtol=tolerance, atol=tolerance, err_msg=key)
+            actual = [sum(actual)]
+        # Running statistics are equal on both ranks.
+        for array in actual:
+            np.testing.assert_allclose(array, value, rtol=tolerance, atol=tolerance, err_msg=key)
 
 
-def test_ranks_end_with_the_mean_of_their_statistics(ranks):
+def test_statistics_are_averaged_over_ranks(ranks):
     assert [rank["average"].tolist() for rank in ranks] == [[[6, 7], [1, 1]]] * 2
 
 
-def test_norms_of_other_kinds_are_named():
+def test_unsupported_norms_are_named():
     model = nn.Sequential(nn.BatchNorm2D(2), nn.BatchNorm3D(2), nn.BatchNorm2D(2, data_format="NHWC"), nn.LayerNorm(2))
     assert list(find_batch_norms(model)) == ["0", "1", "2"]
     assert synchronise_norms(model) == ["1", "2"]
 
 
-def test_on_gpus_a_norm_is_one_kernel(monkeypatch):
+def test_norm_on_a_gpu_is_a_single_kernel(monkeypatch):
     calls = []
 
     def kernel(x, *arguments):
@@ -123,29 +127,29 @@ def test_on_gpus_a_norm_is_one_kernel(monkeypatch):
     assert (is_test, momentum, epsilon, layout) == (False, 0.8, 1e-3, "NCHW")
 
 
-def test_statistics_are_kept():
+def test_statistics_are_restored_after_an_error():
     model = nn.BatchNorm1D(2)
     wrapped = nn.Sequential(model)
     wrapped(paddle.to_tensor([[1.0, 2.0], [3.0, 4.0]]))
-    before = model._mean.numpy(), model._variance.numpy()
-    assert before[0].tolist() == pytest.approx([0.2, 0.3])
+    mean, variance = model._mean.numpy(), model._variance.numpy()
+    assert mean.tolist() == pytest.approx([0.2, 0.3])
     with pytest.raises(RuntimeError, match="out of memory"), preserve_statistics(wrapped):  # noqa: PT012  -- what comes before the error belongs to it
         wrapped(paddle.ones([2, 2]))
-        assert model._mean.numpy().tolist() != before[0].tolist()
+        assert model._mean.numpy().tolist() != mean.tolist()
         raise RuntimeError("out of memory")
-    assert np.array_equal(model._mean, before[0]) and np.array_equal(model._variance, before[1])
+    assert np.array_equal(model._mean, mean) and np.array_equal(model._variance, variance)
 
 
-@pytest.mark.parametrize(("fixed", "frozen"), [
-    (["0.0.weight", "0.0.bias", "0.1.weight"], []),  # a convolution before a norm, and half of that
+@pytest.mark.parametrize(("fixed", "expected"), [
+    (["0.0.weight", "0.0.bias", "0.1.weight"], []),  # a convolution before a norm, and half of the norm
     (["0.1.weight", "0.1.bias"], ["0.1"]),
-    (["1.0.weight", "1.0.bias"], ["1.1"]),  # without weights: as the layer around it
+    (["1.0.weight", "1.0.bias"], ["1.1"]),  # a norm without weights follows the layer around it
     (["1.0.weight"], []),
 ])  # fmt: skip
-def test_a_norm_is_frozen_with_its_own_weights(fixed, frozen):
+def test_norm_is_frozen_with_its_weights(fixed, expected):
     norms = nn.BatchNorm2D(3), nn.BatchNorm2D(3, weight_attr=False, bias_attr=False)
     model = nn.Sequential(*(nn.Sequential(nn.Conv2D(3, 3, 1), norm) for norm in norms))
     trained = {name for name, value in model.named_parameters() if not value.stop_gradient}
     for name, value in model.named_parameters():
         value.stop_gradient |= name in fixed
-    assert list(find_frozen_norms(model, trained)) == frozen
+    assert list(find_frozen_norms(model, trained)) == expected

@@ -1,5 +1,6 @@
-"""Three ranks join, and wait for one another at barriers."""
+"""Three ranks join, wait for each other at barriers, and listen only to their machine."""
 
+import itertools
 import os
 import socket
 import sys
@@ -23,11 +24,11 @@ dist.new_group([0, 1])
 barrier()
 if sys.platform == "linux":
     links = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
-    with open(f"{folder}/addresses{rank}", "w") as found:
+    with open(f"{folder}/addresses{rank}", "w") as file:
         for line in [*open("/proc/net/tcp"), *open("/proc/net/tcp6")]:
             fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
-                print(fields[1], file=found)
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:  # 0A: listening
+                print(fields[1], file=file)
 barrier()
 with watch_ranks():
     for turn in range(3):
@@ -35,39 +36,40 @@ with watch_ranks():
             time.sleep(0.5)
             open(f"{folder}/{turn}", "w")
         barrier()
-        open(f"{folder}/{turn}")  # nobody is past the barrier before the last one has come
-    since = time.monotonic()
+        open(f"{folder}/{turn}")  # no rank passes the barrier before the last one has arrived
+    start = time.monotonic()
     for _ in range(50):
         barrier()
-    seconds = time.monotonic() - since
+    seconds = time.monotonic() - start
 open(f"{folder}/seconds{rank}", "w").write(str(seconds))
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What three ranks leave, started as a user's are."""
+    """Return the folder of the files of three ranks, started as by a user."""
     folder = tmp_path_factory.mktemp("ranks")
     assert run_ranks([sys.executable, "-c", RANK, str(folder)], 3) == 0
     return folder
 
 
-def test_ranks_wait_for_the_last_one_and_lose_little_time(folder):
+def test_barrier_waits_for_the_last_rank_and_is_fast(folder):
     # A barrier takes a millisecond; were requests delayed by Nagle's algorithm, it would take 90.
     assert all(float((folder / f"seconds{rank}").read_text()) < 50 * 0.04 for rank in range(3))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets in /proc")
-def test_ranks_of_one_machine_listen_to_nobody_else(folder):
+def test_ranks_of_a_machine_listen_only_to_it(folder):
     addresses = [(folder / f"addresses{rank}").read_text().split() for rank in range(3)]
     assert len(addresses[0]) == 1  # the store, to which all ranks are connected
-    assert all(address.startswith("0100007F:") for of_rank in addresses for address in of_rank), addresses
+    for address in itertools.chain(*addresses):
+        assert address.startswith("0100007F:"), addresses  # 127.0.0.1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for sockets in /proc")
-def test_looking_through_the_sockets_opens_none(tmp_path):
-    """A copy of the descriptor of a lock or of a pipe would hold it as long as this process lives."""
+def test_listing_sockets_opens_no_descriptor(tmp_path):
+    # A copy of the descriptor of a lock or a pipe would hold it as long as this process lives.
     with (tmp_path / "lock").open("w"), socket.create_server(("127.0.0.1", 0)) as server:
-        before = os.listdir("/proc/self/fd")  # noqa: PTH208  -- the list is whole before another file is opened
+        descriptors = os.listdir("/proc/self/fd")  # noqa: PTH208  -- the list is whole before another file is opened
         assert server.fileno() in [number for number, _ in _list_sockets()]
-        assert os.listdir("/proc/self/fd") == before  # noqa: PTH208  -- the list is whole before another file is opened
+        assert os.listdir("/proc/self/fd") == descriptors  # noqa: PTH208  -- the list is whole before another file is opened

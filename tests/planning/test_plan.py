@@ -1,4 +1,4 @@
-"""A plan's arithmetic by hand and against the counter of a real step; advice planned again; what cannot be planned."""
+"""Plans equal arithmetic by hand and the traffic of a real step, and advice fits when it is planned again."""
 
 import json
 from collections import defaultdict
@@ -40,18 +40,17 @@ def towers():
     return Towers(load_config(None, SMALL))
 
 
-def planned(towers, *overrides, ranks=4, device=DEVICE, step_seconds=None):
+def make_plan(towers, *overrides, ranks=4, device=DEVICE, step_seconds=None):
     config = load_config(None, [*SMALL, *overrides])
     check_run(config, ranks, device)
     return Plan(config, towers, ranks, device, sample_bytes=1000, step_seconds=step_seconds)
 
 
-def test_memory_by_hand(towers):
-    plan = planned(towers)
-    parameters, image, text = (
-        sum(towers.parameter_sizes),
-        *(towers.row_cost(kind, "float32") for kind in ("image", "text")),
-    )
+def test_memory_equals_that_by_hand(towers):
+    plan = make_plan(towers)
+    parameters = sum(towers.parameter_sizes)
+    image, text = towers.row_cost("image", "float32"), towers.row_cost("text", "float32")
+    # Of 64 rows each of four ranks has 16, with two views of uint8 pixels each.
     images = 16 * 2 * 3 * 32 * 32
     assert plan.permanent_memory == {
         "weights": 4 * parameters,
@@ -61,168 +60,169 @@ def test_memory_by_hand(towers):
     }
     activations = 16 * 2 * (image.saved + text.saved)
     assert plan.phase_memory["backward"]["activations"] == activations
+    # Twelve float32 tiles of 16 by 64; twice the four views of 16 local and 64 gathered rows of width 32.
     assert plan.phase_memory["loss"]["logits"] == 12 * 16 * 64 * 4
     assert plan.phase_memory["loss"]["embeddings"] == 2 * (16 + 64) * 4 * 32 * 4
     assert plan.peak_memory == sum(plan.permanent_memory.values()) + sum(plan.phase_memory["backward"].values())
     assert plan.usable_memory == 0.92 * 2**30 and plan.fits
 
 
-def test_views_that_the_loss_does_not_need_cost_nothing(towers):
-    single = planned(towers, "Loss.weights.image_image=0", "Loss.weights.text_text=0")
+def test_unused_views_cost_nothing(towers):
+    single = make_plan(towers, "Loss.weights.image_image=0", "Loss.weights.text_text=0")
     assert single.views == {"image": 1, "text": 1}
     # Forward and backward of every view, and the products of four pairs of views of a whole batch.
     encoding = sum(towers.row_cost(kind, "float32").flops for kind in ("image", "text"))
-    plan = planned(towers)
+    plan = make_plan(towers)
     assert plan.flops == 3 * 64 * 2 * encoding + 4 * 4 * 2 * 64**2 * 32
-    assert plan.cost == (
-        plan.flops / 1e12,
-        sum(transfer.sent for transfer in plan.transfers if not transfer.is_overlapped),
-    )
-    texts = planned(towers, "Loss.weights={image_image: 0, image_text: 0, text_image: 0}")
+    sent = sum(transfer.sent for transfer in plan.transfers if not transfer.is_overlapped)
+    assert plan.cost == (plan.flops / 1e12, sent)
+    texts = make_plan(towers, "Loss.weights={image_image: 0, image_text: 0, text_image: 0}")
     assert texts.views == {"image": 0, "text": 2}
     assert texts.permanent_memory["images of the batches"] == 0
-    on_cpu = planned(towers, device=replace(DEVICE, name="cpu"))
+    on_cpu = make_plan(towers, device=replace(DEVICE, name="cpu"))
     assert on_cpu.permanent_memory["images of the batches"] == 2 * 16 * 2 * 3 * 32 * 32
-    assert texts.flops < single.flops < planned(towers).flops
+    assert texts.flops < single.flops < make_plan(towers).flops
 
 
-def test_widths_cost_products_and_send_and_hold_no_more(towers):
-    plain, widths = planned(towers), planned(towers, "Loss.widths=[8, 16, 32]")
+def test_widths_cost_products_but_no_memory_or_traffic(towers):
+    plain, widths = make_plan(towers), make_plan(towers, "Loss.widths=[8, 16, 32]")
     assert widths.flops - plain.flops == 4 * 4 * 2 * 64**2 * (8 + 16)
     assert (widths.phase_memory, widths.transfers) == (plain.phase_memory, plain.transfers)
 
 
-def test_traffic_by_hand(towers):
-    sent = {transfer.name: transfer for transfer in planned(towers).transfers}
+def test_traffic_equals_that_by_hand(towers):
+    sent = {transfer.name: transfer for transfer in make_plan(towers).transfers}
     embeddings = 16 * 4 * 32 * 4
     assert sent["embeddings"].payload == embeddings and sent["embeddings"].sent == 3 * embeddings
     assert sent["gradients of the embeddings"].payload == 4 * embeddings
     assert sent["gradients of the embeddings"].sent == 3 * embeddings
     assert sent["gradients of the parameters"].sent == 2 * 3 / 4 * 4 * sum(towers.parameter_sizes)
     assert sent["ids of the rows"].payload == 16 * 16
-    assert planned(towers, ranks=1).transfers == []
+    assert make_plan(towers, ranks=1).transfers == []
 
 
-def test_sharding_by_hand(towers):
-    """Each rank owns whole parameters; the word embedding is most of this model."""
-    plain, first, second = (planned(towers, f"Training.sharding={stage}") for stage in ("none", "stage1", "stage2"))
+def test_sharding_equals_that_by_hand(towers):
+    plain = make_plan(towers, "Training.sharding=none")
+    stage1, stage2 = make_plan(towers, "Training.sharding=stage1"), make_plan(towers, "Training.sharding=stage2")
+    # A parameter is never split: the word embedding, more than half of this model, is the largest share of a rank.
     embedding = max(towers.parameter_sizes)
     assert 2 * embedding > sum(towers.parameter_sizes) and towers.largest_share(4) == embedding
-    assert first.permanent_memory["optimiser state"] == second.permanent_memory["optimiser state"] == 8 * embedding
-    assert (
-        first.permanent_memory["gradients"] == plain.permanent_memory["gradients"]
-        and second.permanent_memory["gradients"] == 4 * embedding
-    )
-    assert "buckets of gradients" not in first.phase_memory["backward"] and "optimiser" not in first.phase_memory
-    gradients, updated = first.transfers[-2:]
-    assert (gradients.collective, updated.collective) == ("reduce", "broadcast")
-    assert gradients.sent + updated.sent == plain.transfers[-1].sent
+    # Two float32 moments of each parameter, and in stage 2 a float32 gradient.
+    assert stage1.permanent_memory["optimiser state"] == stage2.permanent_memory["optimiser state"] == 8 * embedding
+    assert stage1.permanent_memory["gradients"] == plain.permanent_memory["gradients"]
+    assert stage2.permanent_memory["gradients"] == 4 * embedding
+    assert "buckets of gradients" not in stage1.phase_memory["backward"] and "optimiser" not in stage1.phase_memory
+    gradients, parameters = stage1.transfers[-2:]
+    assert (gradients.collective, parameters.collective) == ("reduce", "broadcast")
+    assert gradients.sent + parameters.sent == plain.transfers[-1].sent
     assert gradients.num_calls == len(towers.parameter_sizes) and not gradients.is_overlapped
-    alone = planned(towers, "Training.sharding=stage1", ranks=1)
-    assert alone.permanent_memory["optimiser state"] == 8 * sum(towers.parameter_sizes)
+    single_rank = make_plan(towers, "Training.sharding=stage1", ranks=1)
+    assert single_rank.permanent_memory["optimiser state"] == 8 * sum(towers.parameter_sizes)
 
 
-def test_days_are_those_of_a_measured_step(towers):
-    plan, measured = planned(towers), planned(towers, step_seconds=0.5)
+def test_days_follow_from_a_measured_step(towers):
+    plan, measured = make_plan(towers), make_plan(towers, step_seconds=0.5)
     assert measured.days == pytest.approx(1000 * 0.5 / 86400) and measured.samples_per_second == 64 / 0.5
     assert plan.as_dict() == measured.as_dict() | {"step_seconds": None, "days": None, "samples_per_second": None}
     assert HOW_TO_MEASURE in "\n".join(describe(plan)) and HOW_TO_MEASURE not in "\n".join(describe(measured))
-    assert "96.0 device hours" in "\n".join(describe(planned(towers, "Training.steps=172800", step_seconds=0.5)))
+    assert "96.0 device hours" in "\n".join(describe(make_plan(towers, "Training.steps=172800", step_seconds=0.5)))
 
 
-def test_the_whole_matrix_of_logits_needs_more_memory(towers):
-    tiled, whole = (
-        planned(towers, f"Loss.tile={tile}", "Training.global_batch=4096", ranks=1) for tile in (512, "null")
-    )
-    assert whole.phase_memory["loss"]["logits"] == (3 * 4 + 3) * 4096**2 * 4
+def test_untiled_logits_need_more_memory(towers):
+    tiled = make_plan(towers, "Loss.tile=512", "Training.global_batch=4096", ranks=1)
+    untiled = make_plan(towers, "Loss.tile=null", "Training.global_batch=4096", ranks=1)
+    # Float32 matrices: three saved for each of four pairs and three at work; and twelve tiles.
+    assert untiled.phase_memory["loss"]["logits"] == (3 * 4 + 3) * 4096**2 * 4
     assert tiled.phase_memory["loss"]["logits"] == 12 * 512**2 * 4
-    assert whole.flops < tiled.flops
+    assert untiled.flops < tiled.flops
 
 
-def test_micro_batches_bound_what_is_kept_and_encode_twice(towers):
-    whole, parts = planned(towers), planned(towers, "Training.micro_batch=5")
-    assert parts.rows_at_once == 4  # 16 rows in four micro batches, as even as they can be
-    assert parts.phase_memory["backward"]["activations"] == pytest.approx(
-        whole.phase_memory["backward"]["activations"] / 4, 0.01
-    )
-    assert "activations" not in parts.phase_memory["loss"]
+def test_micro_batches_save_memory_and_encode_twice(towers):
+    plain, split = make_plan(towers), make_plan(towers, "Training.micro_batch=5")
+    assert split.rows_at_once == 4  # 16 rows in four micro batches, as even as they can be
+    expected = plain.phase_memory["backward"]["activations"] / 4
+    assert split.phase_memory["backward"]["activations"] == pytest.approx(expected, 0.01)
+    assert "activations" not in split.phase_memory["loss"]
+    # A backward pass costs two forward passes: 3 without micro batches, and 4 where the forward pass runs twice.
     scoring = 4 * 4 * 2 * 64**2 * 32
-    assert 3 * (parts.flops - scoring) == 4 * (whole.flops - scoring)
+    assert 3 * (split.flops - scoring) == 4 * (plain.flops - scoring)
 
 
-def test_recomputed_blocks_keep_less_and_run_twice(towers):
-    whole, again = planned(towers), planned(towers, "Training.recompute=true")
-    kept = sum(towers.row_cost(kind, recompute=True).saved for kind in ("image", "text"))
-    assert again.phase_memory["backward"]["activations"] == pytest.approx(16 * 2 * kept, rel=0.01)
-    assert again.peak_memory < whole.peak_memory and again.flops > whole.flops
+def test_recomputed_blocks_save_memory_and_run_twice(towers):
+    plain, recomputed = make_plan(towers), make_plan(towers, "Training.recompute=true")
+    saved_per_row = sum(towers.row_cost(kind, recompute=True).saved for kind in ("image", "text"))
+    assert recomputed.phase_memory["backward"]["activations"] == pytest.approx(16 * 2 * saved_per_row, rel=0.01)
+    assert recomputed.peak_memory < plain.peak_memory and recomputed.flops > plain.flops
 
 
-def test_advice_fits_when_it_is_planned_again(towers):
-    """Of what fits, it costs least."""
+def test_advice_is_the_cheapest_plan_that_fits(towers):
     overrides = ["Training.global_batch=1024", "Loss.tile=null"]
-    tried = {}
+    plans = {}
 
     def replan(changes):
-        tried[changes] = planned(towers, *overrides, *changes, ranks=1)
-        return tried[changes]
+        plans[changes] = make_plan(towers, *overrides, *changes, ranks=1)
+        return plans[changes]
 
-    plan = planned(towers, *overrides, ranks=1)
-    advice = advise(plan, replan)
-    assert not plan.fits and advice[1].fits
-    again = planned(towers, *overrides, *advice[0], ranks=1)
-    assert again.fits and again.cost == min(plan.cost for plan in tried.values() if plan.fits)
-    # A run that fits may be faster in another precision.
-    for flops, faster in ((DEVICE.flops, ("Training.precision=bfloat16",)), ({"float32": 1e12}, None)):
-        device = replace(DEVICE, flops=flops)
-        advice = advise(planned(towers, device=device), lambda changes, of=device: planned(towers, *changes, device=of))
-        assert (advice and advice[0]) == faster
+    plan = make_plan(towers, *overrides, ranks=1)
+    changes, advised_plan = advise(plan, replan)
+    assert not plan.fits and advised_plan.fits
+    repeated = make_plan(towers, *overrides, *changes, ranks=1)
+    assert repeated.fits and repeated.cost == min(plan.cost for plan in plans.values() if plan.fits)
+
+    # A run that fits may be faster in another precision, if the device has one.
+    changes, _ = advise(make_plan(towers), lambda changes: make_plan(towers, *changes))
+    assert changes == ("Training.precision=bfloat16",)
+    float32_only = replace(DEVICE, flops={"float32": 1e12})
+    plan = make_plan(towers, device=float32_only)
+    assert advise(plan, lambda changes: make_plan(towers, *changes, device=float32_only)) is None
 
 
-def test_devices_by_what_their_driver_says():
+def test_devices_are_recognised_by_driver_name_and_memory():
     assert recognise_device("NVIDIA A100-SXM4-40GB", 39.4 * GIB) is DEVICES["a100-40g"]
     assert recognise_device("NVIDIA A100-SXM4-80GB", 79.2 * GIB) is DEVICES["a100-80g"]
     with pytest.raises(ValueError, match="NVIDIA L4"):
         recognise_device("NVIDIA L4", 22.0 * GIB)
 
 
-def test_what_cannot_be_planned_is_refused(towers):
+def test_impossible_plans_are_refused(towers):
     with pytest.raises(ConfigError, match="--ranks 4 or 8, or set -o Training.global_batch=60 or 65"):
-        planned(towers, ranks=5)
+        make_plan(towers, ranks=5)
     with pytest.raises(ConfigError, match="v100-32g does not compute in bfloat16"):
-        planned(towers, "Training.precision=bfloat16", device=DEVICES["v100-32g"])
+        make_plan(towers, "Training.precision=bfloat16", device=DEVICES["v100-32g"])
 
 
-def test_a_step_is_measured_by_the_log_of_a_run(tmp_path):
-    def log(*rates):
-        records = [{"kind": "train", "step": step, "seconds": 1.0, "loss": 1.0, "samples_per_second": rate,
-                    "loader_wait": 0.0} for step, rate in enumerate(rates, 1)]  # fmt: skip
+def test_step_seconds_are_read_from_the_log_of_a_run(tmp_path):
+    def write_log(*rates):
+        record = {"kind": "train", "seconds": 1.0, "loss": 1.0, "loader_wait": 0.0}
+        records = [record | {"step": step, "samples_per_second": rate} for step, rate in enumerate(rates, 1)]
         (tmp_path / LOG).write_text("".join(f"{json.dumps(record)}\n" for record in records))
 
     (tmp_path / CONFIG).write_text("Training: {global_batch: 64}")
     with pytest.raises(ValueError, match="no step"):
         read_step_seconds(str(tmp_path), 64)
-    log(16.0)
+    write_log(16.0)
     assert read_step_seconds(str(tmp_path), 64) == 4.0
-    log(1.0, 32.0, 64.0, 16.0, 0.0)  # the run starts, and was stopped
+    # The first step includes the start, the last was stopped; of the three between, the median counts.
+    write_log(1.0, 32.0, 64.0, 16.0, 0.0)
     assert read_step_seconds(str(tmp_path), 64) == 2.0
     with pytest.raises(ValueError, match="64 samples.* 128"):
         read_step_seconds(str(tmp_path), 128)
 
 
 def count_traffic(folder, settings):
-    """As a rank: train, and leave what the second step sends in `folder`."""
+    """Train as a rank, and write the traffic of the second step into a file of `folder`."""
     trainer = Trainer(load_config(None, settings))
-    step = trainer._train_step
+    train_step = trainer._train_step
 
-    def counted(batch, rate):
+    def count_step(batch, rate):
         with counted_traffic() as traffic:
-            losses = step(batch, rate)
+            losses = train_step(batch, rate)
         if trainer.step == 2:
-            sent = {kind: asdict(entry) for kind, entry in traffic.items()}
-            (folder / f"{trainer.rank}.json").write_text(json.dumps(sent))
+            entries = {kind: asdict(entry) for kind, entry in traffic.items()}
+            (folder / f"{trainer.rank}.json").write_text(json.dumps(entries))
         return losses
 
-    trainer._train_step = counted
+    trainer._train_step = count_step
     trainer.fit()
 
 
@@ -230,20 +230,22 @@ def count_traffic(folder, settings):
 @pytest.mark.parametrize("changes", [
     [REPVGG, "Training.micro_batch=3"], ["Loss.weights={text_text: 0, text_image: 0}", "Training.global_batch=12"]
 ], ids=["norms", "two pairs"])  # fmt: skip
-def test_bytes_and_calls_are_those_of_a_step(overrides, tmp_path, changes):
+def test_traffic_equals_that_of_a_real_step(overrides, tmp_path, changes):
     settings = [*overrides, *changes, "Training.steps=3", "Training.device=cpu"]
     run_ranks(count_traffic, tmp_path, settings)
 
     config = load_config(None, settings)
-    planned = defaultdict(lambda: {"calls": 0, "payload": 0, "sent": 0.0})
+    expected = defaultdict(lambda: {"calls": 0, "payload": 0, "sent": 0.0})
     for transfer in Plan(config, Towers(config), 2, DEVICES["cpu"]).transfers:
         if transfer.name == "gradients of the parameters":  # sent by Paddle's own data parallel, which is not counted
             continue
-        # Gloo has no reduce_scatter: the whole is summed on every rank, which sends twice as much.
-        on_gloo = transfer.collective == "reduce_scatter"
-        entry = planned["all_reduce" if on_gloo else transfer.collective]
+        collective, sent = transfer.collective, transfer.sent
+        if collective == "reduce_scatter":
+            # Gloo has none: every rank sums the whole tensor, which sends twice as much.
+            collective, sent = "all_reduce", 2 * sent
+        entry = expected[collective]
         entry["calls"] += transfer.num_calls
         entry["payload"] += transfer.payload
-        entry["sent"] += transfer.sent * (2 if on_gloo else 1)
+        entry["sent"] += sent
     for rank in range(2):
-        assert json.loads((tmp_path / f"{rank}.json").read_text()) == planned
+        assert json.loads((tmp_path / f"{rank}.json").read_text()) == expected

@@ -1,4 +1,4 @@
-"""What a row costs, measured on a few rows and blocks, against a whole model at work and against values by hand."""
+"""The cost of a row, measured on a few rows and blocks, equals that of the whole model and values by hand."""
 
 import gc
 from itertools import groupby
@@ -30,53 +30,53 @@ IMAGES = {
 ROWS = 16
 
 
-def configuration(image="ViT", *more):
-    return load_config(None, [f"Model.image={IMAGES[image]}", *TEXT, *more])
+def make_config(image="ViT"):
+    return load_config(None, [f"Model.image={IMAGES[image]}", *TEXT])
 
 
 @pytest.fixture(autouse=True)
-def as_in_training():
-    """What a run sets before it builds its model, whatever earlier tests have set."""
+def set_device_as_in_training():
+    """Set the device as a run does before it builds its model, whatever earlier tests have set."""
     runtime.set_device("cpu")
 
 
-def whole_model(config):
+def build_model(config):
     text = config.Model.text
     model = build_dual_encoder(config.Model, WordPieceTokenizer(text.vocabulary, config.Data.max_length).vocab_size)
     model.train()
     return model
 
 
-def bytes_kept(encode, batch):
-    """What a forward leaves in memory for each row, with its input."""
-    encode(batch).sum().backward()  # what is allocated once, at the first use, is none of it
-    gc.collect()  # nor is what earlier models left in cycles, which Python may free while this one runs
-    before = core.host_memory_stat_current_value("Allocated", 0)
+def measure_saved_bytes(encode, batch):
+    """Return the bytes that a forward pass leaves in memory for each row, with its input."""
+    encode(batch).sum().backward()  # the first use allocates buffers that stay
+    gc.collect()  # else Python may free earlier models, which lie in cycles, between the two measurements
+    allocated_before = core.host_memory_stat_current_value("Allocated", 0)
     embeddings = encode(batch)
-    kept = core.host_memory_stat_current_value("Allocated", 0) - before
+    saved = core.host_memory_stat_current_value("Allocated", 0) - allocated_before
     del embeddings
-    return (kept + batch.size * batch.element_size()) / len(batch)
+    return (saved + batch.size * batch.element_size()) / len(batch)
 
 
 @pytest.mark.parametrize("name", ["ViT", *(pytest.param(name, marks=pytest.mark.slow) for name in list(IMAGES)[1:])])
-def test_a_few_rows_and_blocks_cost_as_in_the_whole_model(name):
-    config = configuration(name)
-    towers, model = Towers(config), whole_model(config)
+def test_saved_bytes_equal_those_of_the_whole_model(name):
+    config = make_config(name)
+    towers, model = Towers(config), build_model(config)
     trained = [parameter.size for parameter in model.parameters() if not parameter.stop_gradient]
     assert sorted(towers.parameter_sizes) == sorted(trained)
-    assert sum(towers.tower_parameters.values()) + 1 == sum(trained), "and the temperature"
+    assert sum(towers.tower_parameters.values()) + 1 == sum(trained), "the towers and the temperature"
     side = config.Model.image.image_size
     for kind, encode, batch in (
         ("image", model.encode_image, paddle.randn([ROWS, 3, side, side])),
         ("text", model.encode_text, paddle.randint(1, 1000, [ROWS, config.Data.max_length])),
     ):
-        assert towers.row_cost(kind).saved == pytest.approx(bytes_kept(encode, batch), rel=0.05), kind
+        assert towers.row_cost(kind).saved == pytest.approx(measure_saved_bytes(encode, batch), rel=0.05), kind
 
 
 @pytest.mark.parametrize("name", ["ViT", pytest.param("EfficientNetB0", marks=pytest.mark.slow)])
-def test_recomputed_blocks_leave_as_in_the_whole_model(name):
-    config = configuration(name)
-    model, side = whole_model(config), config.Model.image.image_size
+def test_recomputed_bytes_equal_those_of_the_whole_model(name):
+    config = make_config(name)
+    model, side = build_model(config), config.Model.image.image_size
     dropout = CounterBasedDropout(model, seed=0)
     recompute_blocks(model, dropout)
 
@@ -84,48 +84,48 @@ def test_recomputed_blocks_leave_as_in_the_whole_model(name):
         with dropout.use_keys({"image_1": paddle.arange(ROWS)}):
             return model.encode_image(batch)
 
-    kept = bytes_kept(encode, paddle.randn([ROWS, 3, side, side]))
-    assert Towers(config).row_cost("image", recompute=True).saved == pytest.approx(kept, rel=0.05)
+    saved = measure_saved_bytes(encode, paddle.randn([ROWS, 3, side, side]))
+    assert Towers(config).row_cost("image", recompute=True).saved == pytest.approx(saved, rel=0.05)
 
 
-def test_operations_of_a_vit_by_hand():
+def test_operations_of_a_vit_equal_those_by_hand():
     tokens, patches, width, mlp, depth = 17, 16, 64, 256, 5
     block = tokens * width * (4 * width + 2 * mlp) + 2 * tokens**2 * width
     projection = width * 32  # to the text tower's width
     products = patches * 3 * 8 * 8 * width + depth * block + projection
-    assert Towers(configuration()).row_cost("image").flops == 2 * products
+    assert Towers(make_config()).row_cost("image").flops == 2 * products
 
 
-class Pair(nn.Layer):
-    """A block that takes and gives two tensors."""
+class TwoTensorBlock(nn.Layer):
+    """A block that takes and returns two tensors."""
 
     def __init__(self, width):
         super().__init__()
         self.linear = nn.Linear(64, width)
 
-    def forward(self, batch, other):
-        return self.linear(batch).tanh(), other
+    def forward(self, batch, extra):
+        return self.linear(batch).tanh(), extra
 
 
-def test_a_perceptron_by_hand():
-    """Backward needs the input and what each tanh gives; at the most a gradient of a result and one of an input."""
-    blocks = nn.LayerList([Pair(64) for _ in range(5)] + [Pair(32)])
-    repeats = [RepeatedBlock(*alike) for _, alike in groupby(blocks, key=str)]
+def test_cost_of_a_perceptron_equals_that_by_hand():
+    blocks = nn.LayerList([TwoTensorBlock(64) for _ in range(5)] + [TwoTensorBlock(32)])
+    repeats = [RepeatedBlock(*equal_blocks) for _, equal_blocks in groupby(blocks, key=str)]
     assert [repeat.count for repeat in repeats] == [5, 1]
 
     def encode(batch):
-        other = batch[:, :8]
+        extra = batch[:, :8]
         for block in blocks:
-            batch, other = block(batch, other)
+            batch, extra = block(batch, extra)
         return batch
 
     cost, _ = measure_row(encode, paddle.rand([1, 64]), repeats, flops=1.0)
+    # The backward pass needs the input and the result of each tanh. It works on less than four rows of gradients.
     assert cost.saved == pytest.approx(4 * (64 * (1 + 5) + 32), rel=0.05)
     assert 0 < cost.work < 4 * 64 * 4
 
 
-def test_16_bits_spare_memory_and_no_operations():
-    towers = Towers(configuration())
+def test_half_precision_saves_memory_but_no_operations():
+    towers = Towers(make_config())
     for kind in ("image", "text"):
         full, half = (towers.row_cost(kind, precision) for precision in ("float32", "bfloat16"))
         assert 0.5 < half.saved / full.saved < 0.8
@@ -133,15 +133,15 @@ def test_16_bits_spare_memory_and_no_operations():
 
 
 def test_shares_go_to_the_emptiest_rank():
-    """5, 4, 3, 3, 2 over two ranks: 5 + 3 and 4 + 3 + 2."""
-    towers = Towers(configuration())
+    towers = Towers(make_config())
     towers.parameter_sizes = [3, 5, 2, 4, 3]
+    # In order of size 5, 4, 3, 3, 2; over two ranks 5 + 3 and 4 + 3 + 2.
     assert [towers.largest_share(ranks) for ranks in (1, 2, 5)] == [17, 9, 5]
 
 
-def test_a_plan_says_what_trimming_would_save():
-    """SigLIP 2 B: 256,000 words of 768 numbers, of 375 million parameters."""
+def test_plan_advises_to_trim_a_large_vocabulary():
+    # SigLIP 2 B has 256,000 words of 768 numbers among 375 million parameters.
     (remark,) = advise_on_words(256_000 * 768, 375e6)
     assert "197 of 375 million" in remark
     assert not list(advise_on_words(40_000 * 768, 207e6)) and not list(advise_on_words(40_000 * 64, 3e6))
-    assert Towers(configuration()).num_word_parameters == 39_980 * 32
+    assert Towers(make_config()).num_word_parameters == 39_980 * 32
