@@ -122,7 +122,7 @@ RECALLS = {"R@1": 10.0, "R@5": 20.0, "R@10": 30.0, "mR": 20.0}
 def make_record(data, recall, subset=None):
     scores = {"image_to_text": {**RECALLS, "R@1": recall}, "text_to_image": RECALLS}
     chance = {"image_to_text": RECALLS, "text_to_image": RECALLS}
-    result = {"protocol": "pairs", "definition": "all", "tie_rule": "ties count", "differences": []}
+    result = {"protocol": "pairs", "definition": "all", "tie_rule": "ties count", "notes": []}
     table = [["all queries", None], ["  model, zh", scores], ["  chance", chance]]
     if subset:
         table += [[subset, None], ["  model, zh", scores]]
