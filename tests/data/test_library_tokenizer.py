@@ -100,7 +100,7 @@ def test_ids_of_any_unicode_text_equal_open_clips():
         assert tokenizer.encode(row["text"]) == [49406, *row["ids"], 49407], row["text"]
 
 
-# Options of SentencePiece with which the tokenizers of SigLIP and Gemma (SigLIP 2) were trained; small vocabularies.
+# Options of SentencePiece for small models of the kinds of SigLIP and of Gemma, whose tokenizer SigLIP 2 has.
 SIGLIP_TRAINING = {
     "model_type": "unigram", "vocab_size": 160, "byte_fallback": False, "bos_id": -1, "unk_id": 2, "eos_piece": "</s>",
 }  # fmt: skip

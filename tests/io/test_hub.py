@@ -17,7 +17,12 @@ DIGEST = hashlib.md5(CONTENT).hexdigest()  # noqa: S324 - the sums that the rele
 class Server(ThreadingHTTPServer):
     """Server of one file whose attributes say how it misbehaves; `requests` lists the methods and first bytes."""
 
-    content, version, announces_size, supports_ranges, breaks_after, status = CONTENT, '"1"', True, True, None, 200
+    content = CONTENT
+    version = '"1"'  # sent as ETag
+    announces_size = True
+    supports_ranges = True
+    breaks_after = None  # bytes after which the connection ends
+    status = 200
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)

@@ -39,8 +39,12 @@ def test_folders_are_classes(tmp_path):
     labelled = open_labelled([tmp_path / "set"])
     names, classes = read_classes(labelled)
     assert names == {"dog": {"en": "dog"}, "none": {"en": "none"}, "sea_lion": {"en": "sea lion"}}
-    assert classes == {"dog/0.png": ["dog"], "dog/deep/9.jpg": ["dog"], "sea_lion/0.png": ["sea_lion"],
-                   "sea_lion/1.png": ["sea_lion"]}  # fmt: skip
+    assert classes == {
+        "dog/0.png": ["dog"],
+        "dog/deep/9.jpg": ["dog"],
+        "sea_lion/0.png": ["sea_lion"],
+        "sea_lion/1.png": ["sea_lion"],
+    }
     assert labelled.entry_report.counts == {"no label": 1} and labelled.entry_report.num_read == 5
     assert labelled.name == "set" and labelled.images[0].read() == IMAGES["red"]
     with pytest.raises(ValueError, match="no splits"):
