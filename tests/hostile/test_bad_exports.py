@@ -1,4 +1,4 @@
-"""What cannot be exported, and exported folders that cannot be used: one line that says which, why and what to do."""
+"""Models that cannot be exported, and damaged exports: an error of one line says which, why and what to do."""
 
 import gc
 import shutil
@@ -24,17 +24,17 @@ from tests.support.exported_models import GRAPHS, IMAGES, TEXT_TOWER, TEXTS, TOK
 
 @pytest.fixture(params=GRAPHS)
 def folder(request, exports, tmp_path):
-    """A copy of an export, to be damaged."""
+    """Return the folder of a copy of an export, which the test may damage."""
     return shutil.copytree(exports / request.param, tmp_path / "export")
 
 
-def refused(folder, message):
-    with pytest.raises(BadExport, match=message) as caught:
+def expect_refusal(folder, message):
+    with pytest.raises(BadExport, match=message) as error:
         ernie_vil2.load_model(folder)
-    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_every_file_that_is_missing_cut_off_or_changed_is_named(folder):
+def test_missing_or_damaged_file_of_an_export_is_named(folder):
     for path in sorted(folder.iterdir()):
         if path.name == "export.json":
             continue
@@ -43,20 +43,20 @@ def test_every_file_that_is_missing_cut_off_or_changed_is_named(folder):
             path.unlink()
             if damaged is not None:
                 path.write_bytes(damaged)
-            refused(folder, f"{path.name} .*it is damaged; export the checkpoint again")
+            expect_refusal(folder, f"{path.name} .*it is damaged; export the checkpoint again")
             path.write_bytes(content)
     ernie_vil2.load_model(folder)
 
 
 @pytest.mark.parametrize("about", [b"\xff", b"[]", b"[" * 100_000, b'{"version": 1}'])
-def test_an_export_json_that_is_none(folder, about):
+def test_export_json_without_an_export_is_damaged(folder, about):
     (folder / "export.json").write_bytes(about)
-    refused(folder, "damaged")
+    expect_refusal(folder, "damaged")
     (folder / INTEGRITY).unlink()
-    refused(folder, f"{INTEGRITY} is missing.*damaged")
+    expect_refusal(folder, f"{INTEGRITY} is missing.*damaged")
 
 
-def test_a_backend_that_lacks_its_package_or_device_says_so(exports, monkeypatch):
+def test_missing_package_or_device_of_a_backend_is_named(exports, monkeypatch):
     with pytest.raises(BadExport, match="not built for gpu:0"):
         OnnxModel(exports / "onnx", device="gpu:0")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
@@ -64,7 +64,7 @@ def test_a_backend_that_lacks_its_package_or_device_says_so(exports, monkeypatch
         ernie_vil2.load_model(exports / "onnx")
 
 
-def test_a_checkpoint_is_not_an_export_and_the_other_way_round(exports, tmp_path):
+def test_checkpoints_and_exports_are_not_confused(exports, tmp_path):
     checkpoint = tmp_path / "model"
     write_untrained_checkpoint(checkpoint, TOKENS)
     with pytest.raises(ValueError, match=f"{checkpoint} is not an export for onnx"):
@@ -74,13 +74,13 @@ def test_a_checkpoint_is_not_an_export_and_the_other_way_round(exports, tmp_path
     with pytest.raises(BadExport, match="for paddle_inference"):
         OnnxModel(exports / "paddle_inference")
     with pytest.raises(NotExportable, match="an export already"):
-        export(ernie_vil2.load_model(exports / "onnx"), tmp_path / "made", "onnx")
+        export(ernie_vil2.load_model(exports / "onnx"), tmp_path / "export", "onnx")
     with pytest.raises(FileExistsError):
         export(ernie_vil2.load_model(checkpoint), checkpoint, "onnx", inputs=(IMAGES, TEXTS))
 
 
 class Peeking(nn.Layer):
-    """A tower that looks at the numbers it computes, which no graph can."""
+    """Tower that reads the numbers it computes, which a graph cannot do."""
 
     width = 8
 
@@ -93,7 +93,7 @@ class Peeking(nn.Layer):
 
 
 class Sorting(Peeking):
-    """A tower with an operator that has no counterpart in ONNX."""
+    """Tower with an operator that has no counterpart in ONNX."""
 
     def forward(self, images):
         return self.linear(paddle.linalg.svd(images)[1].mean(axis=2))
@@ -103,22 +103,22 @@ class Sorting(Peeking):
     ("Peeking", "paddle_inference", "the image tower cannot be traced into a graph: "),
     ("Sorting", "onnx", "the image tower cannot become ONNX: "),
 ])  # fmt: skip
-def test_what_cannot_be_exported_says_why(tower, backend, message, tmp_path):
-    sys.modules["peeking"] = sys.modules[__name__]
+def test_error_of_an_export_names_tower_and_reason(tower, backend, message, tmp_path):
+    sys.modules["peeking"] = sys.modules[__name__]  # a short name for this module, whose class the configuration names
     model = make_untrained_encoder(
         f"Model.image={{name: 'peeking:{tower}', image_size: 32}}", TEXT_TOWER % ("ernie", "cls")
     )
-    with pytest.raises(NotExportable, match=message) as caught:
-        export(model, tmp_path / "made", backend, inputs=(IMAGES, TEXTS))
-    assert "\n" not in str(caught.value) and len(str(caught.value)) > len(message)
+    with pytest.raises(NotExportable, match=message) as error:
+        export(model, tmp_path / "export", backend, inputs=(IMAGES, TEXTS))
+    assert "\n" not in str(error.value) and len(str(error.value)) > len(message)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_trace_that_failed_leaves_no_parameters():
+def test_failed_trace_leaves_no_parameters():
     class Failing(nn.Linear):
         @paddle.jit.not_to_static
         def forward(self, rows):
-            super().forward(rows)  # its parameters are in the graph by now
+            super().forward(rows)  # adds the parameters to the graph
             raise RuntimeError("not today")
 
     layer, spec = Failing(3, 4), paddle.static.InputSpec([2, 3])
@@ -127,21 +127,22 @@ def test_a_trace_that_failed_leaves_no_parameters():
     assert not _global_parameter_recorder.params_dict and not _global_parameter_recorder.tensor2value
 
 
-def frames_that_are_kept():
+def count_stack_frames():
     gc.collect()
-    return sum(isinstance(one, traceback.FrameSummary) for one in gc.get_objects())
+    return sum(isinstance(value, traceback.FrameSummary) for value in gc.get_objects())
 
 
-def test_a_trace_keeps_no_python_stacks():
-    before, layer, spec = frames_that_are_kept(), nn.Linear(3, 4), paddle.static.InputSpec([2, 3])
+def test_trace_keeps_no_python_stacks():
+    num_frames, layer, spec = count_stack_frames(), nn.Linear(3, 4), paddle.static.InputSpec([2, 3])
     with tracing():
         _ = paddle.jit.to_static(layer, input_spec=[spec], full_graph=True).forward.concrete_program
-    assert frames_that_are_kept() == before and traceback.extract_stack()
+    # `tracing` limits stacks to no frame while it runs; afterwards, stacks have frames again.
+    assert count_stack_frames() == num_frames and traceback.extract_stack()
 
 
 @pytest.mark.parametrize("backend", GRAPHS)
-def test_a_full_disk_is_reported_and_leaves_nothing(model, tmp_path, backend):
+def test_full_disk_is_reported_and_leaves_no_export(model, tmp_path, backend):
     with mount_small_disk(tmp_path / "disk", "160k") as disk:
         with pytest.raises(OSError, match="No space left"):
-            export(model, disk / "made", backend)
+            export(model, disk / "export", backend)
         assert list(disk.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Checkpoints on disks that are too small in any way."""
+"""Checkpoints on disks without enough bytes or inodes, and under a limit on the size of files."""
 
 import resource
 
@@ -11,7 +11,7 @@ from tests.support.small_run import SmallRun, small_run  # noqa: F401  -- a fixt
 
 
 def test_limit_on_the_size_of_files_is_named(run):
-    before = run.save(1)
+    checkpoint = run.save(1)
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, unlimited[1]))
     try:
@@ -19,19 +19,18 @@ def test_limit_on_the_size_of_files_is_named(run):
             run.save(2)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-    check_checkpoint(before)
+    check_checkpoint(checkpoint)
     assert run.names() == ["step_00000001"]
 
 
-def test_small_disk_is_full_and_keeps_what_it_has(tmp_path, monkeypatch):
-    """Of 256 KiB, which a few checkpoints of `SmallRun` fit into."""
-    with mount_small_disk(tmp_path / "disk", "256k") as disk:
+def test_full_disk_keeps_the_earlier_checkpoints(tmp_path, monkeypatch):
+    with mount_small_disk(tmp_path / "disk", "256k") as disk:  # enough for a few checkpoints of `SmallRun`
         run = SmallRun(disk)
         steps = 0
-        with pytest.raises(FullDisk, match=f"{run.folder}/checkpoints"):  # noqa: PT012  -- what comes before the error belongs to it
+        with pytest.raises(FullDisk, match=f"{run.folder}/checkpoints"):  # noqa: PT012  -- one of the checkpoints fills the disk
             for steps in range(20):
                 run.save(steps, keep=20)
-        # The same where the lack shows only in writing, as under a quota.
+        # The same where the disk seems to have room until it is written to, as under a quota.
         usage = type("Usage", (), {"free": 1 << 40})()
         monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
         with pytest.raises(FullDisk, match=f"{run.folder}/checkpoints"):
@@ -42,11 +41,11 @@ def test_small_disk_is_full_and_keeps_what_it_has(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("inodes", [3, 5, 8])
-def test_disk_without_inodes_says_so(tmp_path, inodes):
-    """Wherever they end: two are taken by the disk and `checkpoints`."""
+def test_disk_without_free_inodes_is_full(tmp_path, inodes):
     with mount_small_disk(tmp_path / "disk", f"1m,nr_inodes={inodes}") as disk:
         run = SmallRun(disk)
         (run.folder / "checkpoints").mkdir()
+        # The root of the disk and `checkpoints` take two inodes.
         with pytest.raises(FullDisk, match=rf"{inodes - 2} of {inodes} are free"):
             run.save(1)
         assert run.names() == []

@@ -22,8 +22,8 @@ from tests.support.crawled_pairs import (  # noqa: F401
 )
 from tests.support.image_formats import encode_image
 
-# What is before, what is repeated, and what is behind it: texts that are nearly a fault, in many ways.
-NEARLY = [
+# Prefix, repeated piece and suffix of texts that nearly match a rule, so that a pattern has to try them in many ways.
+NEAR_MATCHES = [
     ("图片", "\n", "加载中(1)"), ("", ".", "a b"), ("", "-", "!a"), (" ", ".jpg", " a"), ("img1", "-", "!a"),
     ("图片", "1", "a"), ("", "1", "!a"), ("1", "-", "!a"),
     ("", "a1-", "!a"), ("a", "-11", "a"), ("", "a_22x3", " b"), ("deadbeef", "-ab", "g"), ("", "x ", "a"),
@@ -36,23 +36,24 @@ NEARLY = [
 
 @pytest.fixture
 def bounded_computation():
-    """Ten seconds of the processor, a thousand times what a pattern needs whose time grows with the length."""
+    """Fail the test after ten seconds of the processor, a thousand times what a pattern of linear time needs."""
 
     def stop(*_):
         pytest.fail("the pattern is slow")
 
-    before = signal.signal(signal.SIGVTALRM, stop)
+    previous_handler = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, 10)
     yield
     signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    signal.signal(signal.SIGVTALRM, before)
+    signal.signal(signal.SIGVTALRM, previous_handler)
 
 
-@pytest.mark.parametrize("nearly", NEARLY, ids=map(str, range(len(NEARLY))))
-def test_rules_take_time_in_proportion_to_the_length(bounded_computation, nearly):
-    """A quadratic pattern looks at ten thousand million characters here."""
-    before, repeated, behind = nearly
-    text = before + repeated * (100_000 // len(repeated)) + behind
+@pytest.mark.parametrize(
+    ("prefix", "piece", "suffix"), NEAR_MATCHES, ids=[str(number) for number in range(len(NEAR_MATCHES))]
+)
+def test_time_of_rules_is_linear_in_the_length(bounded_computation, prefix, piece, suffix):
+    # Of 100,000 characters: a pattern of quadratic time would look at ten thousand million.
+    text = prefix + piece * (100_000 // len(piece)) + suffix
     for functions in text_rules.FAULTS.values():
         for function in functions:
             function(text)
@@ -95,13 +96,13 @@ def test_damaged_measures_are_named_and_measured_again(tmp_path, steps, damage):
     with pytest.raises(ValueError, match=path.name):
         curate(source, steps(RULES), tmp_path / "curated")
 
-    path.unlink()  # as the message says
+    path.unlink()  # as the message advises
     curate(source, steps(RULES), tmp_path / "curated")
     assert table_digests(tmp_path / "curated") == expected
 
 
-def test_folder_named_as_every_measure_changes_no_row(tmp_path, curated):
-    """`words=3` above a Parquet file is a partition to some readers, and the measure is then 3 for every pair."""
+def test_output_folder_named_like_a_partition_changes_no_row(tmp_path, curated):
+    # Some readers take a folder `words=3` above a Parquet file for a partition, and 3 for the column of every row.
     columns = {"sample", "shard", "filename", "weight", "score", *COLUMNS, *Embedder([], tags=True).schema.names}
     for name in list(STEPS):
         columns |= STEPS.find(name).columns.keys()
