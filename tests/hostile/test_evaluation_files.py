@@ -1,4 +1,4 @@
-"""Files of ratings and of embeddings that are damaged, wrong row by row, or written by strangers."""
+"""Files of ratings and embeddings that are damaged, have bad rows, or hold hostile texts."""
 
 import gzip
 import json
@@ -25,32 +25,30 @@ from tests.support.shapes import draw, encode_png
 
 
 @given(st.data())
-def test_a_compressed_file_that_is_damaged_anywhere_is_named(tmp_path_factory, data):
-    """Cut, changed or longer, it gives the ratings that were written, or an error."""
+def test_damaged_compressed_ratings_are_right_or_named(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("damaged")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(cxc.NUM_RATINGS, ("sts", "test"), 60)
         path = write_ratings(folder, 60, ".gz")
         cxc._read_ratings_file.cache_clear()
-        whole, content = read_ratings(folder, "sts", "test"), path.read_bytes()
+        expected, content = read_ratings(folder, "sts", "test"), path.read_bytes()
         position = data.draw(st.integers(0, len(content) - 1))
         kind = data.draw(st.sampled_from(["cut", "changed", "longer"]))
-        changed = (
-            content[:position] + bytes([content[position] ^ data.draw(st.integers(1, 255))]) + content[position + 1 :]
-        )
+        byte = content[position] ^ data.draw(st.integers(1, 255))
+        changed = content[:position] + bytes([byte]) + content[position + 1 :]
         path.write_bytes({"cut": content[:position], "changed": changed, "longer": content + content[:position]}[kind])
         cxc._read_ratings_file.cache_clear()
         try:
-            found = read_ratings(folder, "sts", "test")
+            ratings = read_ratings(folder, "sts", "test")
         except ValueError as error:
             assert str(error).startswith(str(path)) and "\n" not in str(error)  # noqa: PT017  -- there may be no error
         else:
-            assert found.first_ids == whole.first_ids and (found.scores == whole.scores).all()
+            assert ratings.first_ids == expected.first_ids and (ratings.scores == expected.scores).all()
 
 
 @pytest.mark.thorough
-def test_a_long_compressed_line_does_not_fill_the_memory(tmp_path):
-    """128 MiB in 130 kB of gzip, most of which is never decompressed."""
+def test_long_compressed_line_does_not_fill_the_memory(tmp_path):
+    # 128 MiB in 130 kB of gzip, which must not be decompressed to its end.
     with gzip.open(tmp_path / "sts_test.csv.gz", "wb") as file:
         for _ in range(8):
             file.write(b"x" * 2**24)
@@ -113,7 +111,7 @@ def test_bad_chinese_clip_rows_are_named(tmp_path, images, texts, rows, culprit)
     ("texts.jsonl", b'{"text_id": "1"}\n' * 3, "texts.jsonl:1: no text"),
     ("pairs.jsonl", b'{"image_id": "9", "text_id": "12"}\n', "pairs.jsonl:1: .*image '9'"),
 ])  # fmt: skip
-def test_a_bad_numpy_folder_is_named(tmp_path, name, content, culprit):
+def test_bad_file_of_a_numpy_folder_is_named(tmp_path, name, content, culprit):
     write_numpy(tmp_path, make_encoded_benchmark())
     if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
@@ -123,7 +121,7 @@ def test_a_bad_numpy_folder_is_named(tmp_path, name, content, culprit):
         read_embeddings(tmp_path)
 
 
-def test_texts_and_names_are_escaped_on_the_page_of_compare(tmp_path):
+def test_page_of_compare_escapes_texts_and_names(tmp_path):
     model = write_untrained_checkpoint(tmp_path / "model")
     shutil.copytree(model, tmp_path / "<b>bold")
     rows = "".join(f"{number}.png,</script><img src=x onerror=alert({number})>\n" for number in range(3))
@@ -131,9 +129,9 @@ def test_texts_and_names_are_escaped_on_the_page_of_compare(tmp_path):
     for number in range(3):
         drawing = draw((200, 30 * number, 30), "disc", np.random.default_rng(number))
         (tmp_path / f"{number}.png").write_bytes(encode_png(drawing))
-    given = [model, tmp_path / "<b>bold", "--data", tmp_path / "bad.csv", "--output", tmp_path, "--name", "x",
-             "--resamples", 20, "--device", "cpu"]  # fmt: skip
-    assert commands.run("compare", list(map(str, given))) == 0
+    models, data = [model, tmp_path / "<b>bold"], ["--data", tmp_path / "bad.csv"]
+    options = ["--output", tmp_path, "--name", "x", "--resamples", 20, "--device", "cpu"]
+    assert commands.run("compare", list(map(str, models + data + options))) == 0
     page = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert "<img src=x" not in page and "<b>bold" not in page and page.count("</script>") == 1
 
@@ -141,9 +139,8 @@ def test_texts_and_names_are_escaped_on_the_page_of_compare(tmp_path):
 @pytest.mark.parametrize(("rows", "ending", "reason"), [
     (59, ".gz", "59 of the 60"), (60, "", "all 60 ratings are 2.5"), (61, "", "more than the 60"),
 ])  # fmt: skip
-def test_other_than_the_published_ratings_are_an_error(tmp_path, monkeypatch, rows, ending, reason):
-    """Sixty are as many as were published, and here all alike."""
-    monkeypatch.setitem(cxc.NUM_RATINGS, ("sts", "test"), 60)
+def test_ratings_other_than_the_published_ones_are_refused(tmp_path, monkeypatch, rows, ending, reason):
+    monkeypatch.setitem(cxc.NUM_RATINGS, ("sts", "test"), 60)  # as if 60 had been published
     path = write_ratings(tmp_path, rows, ending, scores=["2.5"] * rows if rows == 60 else None)
     with pytest.raises(ValueError, match=f"{re.escape(str(path))}: {reason}"):
         read_ratings(tmp_path, "sts", "test")
@@ -152,24 +149,25 @@ def test_other_than_the_published_ratings_are_an_error(tmp_path, monkeypatch, ro
 DAMAGE = {
     "cut": lambda content, _: content[:-5],
     "one bit": lambda content, _: content[:-1] + bytes([content[-1] ^ 1]),
-    "other rows": lambda _, other: other,
+    "other rows": lambda _, other_content: other_content,
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_wrong_file_in_the_cache_of_embeddings_is_noticed(tmp_path, damage):
+def test_wrong_file_in_the_cache_of_embeddings_is_encoded_again(tmp_path, damage):
     rows = make_benchmark({f"i{n}": make_noise_image(n) for n in range(7)}, ["a", "b", "c", "d"])
-    whole = encode_benchmark(ProjectionEncoder(), rows, tmp_path, chunk_rows=3)
+    expected = encode_benchmark(ProjectionEncoder(), rows, tmp_path, chunk_rows=3)
     for side in ("images", "texts"):
-        path, other, *_ = sorted(tmp_path.glob(f"*/{side}-*.safetensors"), key=lambda path: -path.stat().st_size)
-        path.write_bytes(DAMAGE[damage](path.read_bytes(), other.read_bytes()))
-    for rows_encoded in (3, 0):  # once again, and then the damage is mended
+        # Of the chunks of three rows, the first becomes damaged, or gets the content of the second.
+        path, second, *_ = sorted(tmp_path.glob(f"*/{side}-*.safetensors"), key=lambda path: -path.stat().st_size)
+        path.write_bytes(DAMAGE[damage](path.read_bytes(), second.read_bytes()))
+    # The damaged chunk is encoded and stored again, with a warning; then nothing is left to do.
+    for num_encoded, num_warnings in ((3, 2), (0, 0)):
         model = ProjectionEncoder()
-        with warnings.catch_warnings(record=True) as caught:
+        with warnings.catch_warnings(record=True) as records:
             warnings.simplefilter("always")
-            again = encode_benchmark(model, rows, tmp_path, chunk_rows=3)
-        assert np.array_equal(whole.image_embeddings, again.image_embeddings) and np.array_equal(
-            whole.text_embeddings, again.text_embeddings
-        )
-        assert model.rows["images"] == model.rows["texts"] == rows_encoded
-        assert damage == "other rows" or len(caught) == (2 if rows_encoded else 0)
+            actual = encode_benchmark(model, rows, tmp_path, chunk_rows=3)
+        assert np.array_equal(expected.image_embeddings, actual.image_embeddings)
+        assert np.array_equal(expected.text_embeddings, actual.text_embeddings)
+        assert model.rows["images"] == model.rows["texts"] == num_encoded
+        assert damage == "other rows" or len(records) == num_warnings

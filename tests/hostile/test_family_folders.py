@@ -1,4 +1,4 @@
-"""Folders of other families and of the releases with a setting that cannot be followed: it is named, in one line."""
+"""Model folders of other families and of the releases with an unsupported setting, which the error names."""
 
 from pathlib import Path
 
@@ -15,11 +15,17 @@ CLIP, CHINESE_CLIP, SIGLIP = (
 )
 TIMM, CN_CLIP = FAMILY_FIXTURES / "openclip_siglip_timm", FAMILY_FIXTURES / "cn_clip_pt"
 PADDLENLP, OFFICIAL = RELEASED / "paddlenlp_tiny", RELEASED / "official_tiny"
-# The settings of Chinese-CLIP's two towers lie in a file each, whose names are the fixture's.
-TEXT_FILE, IMAGE_FILE = (
-    next(str(path.relative_to(CN_CLIP)) for path in sorted(CN_CLIP.rglob("*.json")) if key in path.read_text())
-    for key in ("text_hidden_size", "vision_width")
-)
+
+
+def find_settings_file(key):
+    """Return the file of the fixture of Chinese-CLIP that holds a setting; each of its towers has a file."""
+    for path in sorted(CN_CLIP.rglob("*.json")):
+        if key in path.read_text():
+            return str(path.relative_to(CN_CLIP))
+    raise AssertionError(f"no file has {key}")
+
+
+TEXT_FILE, IMAGE_FILE = find_settings_file("text_hidden_size"), find_settings_file("vision_width")
 BLOCKS = {"qk_norm": [True], "scaled_cosine_attn": [True], "scale_heads": [True], "scale_attn_inner": [True],
           "scale_attn": [True], "scale_fc": [True], "block_type": ["custom"], "ls_init_value": [1e-5],
           "rotary": [True]}  # fmt: skip
@@ -57,13 +63,13 @@ BAD_SETTINGS = {
         "hidden_act": ["relu"], "has_pooler": [False], "num_attention_heads": ["2", 5], "num_hidden_layers": [3],
         "max_position_embeddings": [2048], "hidden_dropout_prob": [1.5], "hidden_size": [float("nan")]},
 }  # fmt: skip
-"""Folder, file and section -> key -> values that are refused."""
+"""Folder, file and section -> key -> refused values."""
 CULPRITS = {"patch_size": "config.json", "num_attention_heads": "num_attention_heads|attention heads",
             "vision_head_width": "head_width|heads", "hidden_size": "hidden_size|width"}  # fmt: skip
-"""What the message names in place of the key: the file, or what follows from the key."""
+"""Pattern of the message where it does not name the key itself but the file, or a consequence of the key."""
 
 
-def cases():
+def list_cases():
     for (source, file, section), settings in BAD_SETTINGS.items():
         for key, values in settings.items():
             for value in values:
@@ -71,9 +77,9 @@ def cases():
                 yield pytest.param(source, file, section, key, value, id=identifier)
 
 
-@pytest.mark.parametrize(("source", "file", "section", "key", "value"), [*cases()])
-def test_a_setting_that_cannot_be_followed_is_named(source, file, section, key, value, tmp_path):
+@pytest.mark.parametrize(("source", "file", "section", "key", "value"), [*list_cases()])
+def test_unsupported_setting_is_named(source, file, section, key, value, tmp_path):
     folder = copy_folder(source, tmp_path / "model", file, section, **{key: value})
-    with pytest.raises(ValueError, match=CULPRITS.get(key, key.removeprefix("image_"))) as caught:
+    with pytest.raises(ValueError, match=CULPRITS.get(key, key.removeprefix("image_"))) as error:
         read_model(folder).build()
-    assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
+    assert len(str(error.value)) < 600 and str(error.value).isprintable()

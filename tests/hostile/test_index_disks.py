@@ -17,7 +17,7 @@ from tests.support.small_index import TEXTS, draw_unit_rows, fill_index
 
 @contextmanager
 def fill_disk(mount):
-    """Leave no byte free in the block, which must find that out."""
+    """Leave no byte free in the block, which must raise an error that says so."""
     filler = mount / "filler"
     with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):  # noqa: PT012  -- the last write raises
         while True:
@@ -27,17 +27,17 @@ def fill_disk(mount):
     filler.unlink()
 
 
-def test_a_full_disk_loses_nothing_that_was_committed(tmp_path, model, shapes):
+def test_full_disk_keeps_committed_items(tmp_path, model, shapes):
     with mount_small_disk(tmp_path / "small", "1m") as mount:
         fill_index(mount / "index", model, shapes["val"])
-        more = write_tar(tmp_path / "more.tar", draw_shape_members(20, seed=6))
+        new_images = write_tar(tmp_path / "more.tar", draw_shape_members(20, seed=6))
         with fill_disk(mount), open_index(mount / "index", model, writable=True) as index:
-            add_images(index, list_images([str(more)]))
+            add_images(index, list_images([str(new_images)]))
         with open_index(mount / "index", model, writable=True) as index:
             assert len(index.collection("images")) == 16 and len(index.search(texts=["red"], count=30)[0]) == 16
 
 
-def test_a_full_disk_leaves_the_index_type_that_was_there(tmp_path, model):
+def test_full_disk_keeps_the_former_index_type(tmp_path, model):
     rows = draw_unit_rows(np.random.default_rng(0), 1000, model.embed_dim)
     with mount_small_disk(tmp_path / "small", "2m") as mount:
         with open_index(mount / "index", model, writable=True) as index:
@@ -51,15 +51,16 @@ def test_a_full_disk_leaves_the_index_type_that_was_there(tmp_path, model):
         assert len(list((mount / "index/images/index_type").glob("*.faiss"))) == 1
 
 
-def test_an_index_on_a_read_only_volume_is_read(tmp_path, model, shapes):
+def test_index_on_a_read_only_volume_is_searched(tmp_path, model, shapes):
     folder = fill_index(tmp_path / "index", model, shapes["val"], TEXTS)
-    question = {"texts": ["red disc"], "where": {"kind": "disc"}}
+    query = {"texts": ["red disc"], "where": {"kind": "disc"}}
     with mount_small_disk(tmp_path / "volume", "8m") as mount:
         shutil.copytree(folder, mount / "index")
+        # Changes that were not merged into the database, which nobody can do on a read-only volume.
         (mount / "index/texts/items.sqlite-wal").write_bytes(b"x" * 100)
         run_process(["mount", "-o", "remount,ro", str(mount)], check=True)
         with open_index(folder, model) as original, open_index(mount / "index", model) as index:
-            assert index.search(**question) == original.search(**question)
+            assert index.search(**query) == original.search(**query)
             with pytest.raises(DamagedIndex, match="texts"):
                 index.search(texts=["red"], among="texts")
         with pytest.raises(OSError, match="[Rr]ead-only"):

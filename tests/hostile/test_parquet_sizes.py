@@ -1,4 +1,4 @@
-"""The size of a row group is bounded by the footer before it is decoded, and as it is where the footer is not true."""
+"""Memory of Parquet row groups is bounded: by the footer before they are decoded, and again if the footer lies."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,7 @@ TYPES = {
     "tags": pa.list_(pa.string()),
     "numbers": pa.list_(pa.list_(pa.float32())),
 }
-WRITTEN = st.fixed_dictionaries({
+WRITE_OPTIONS = st.fixed_dictionaries({
     "use_dictionary": st.booleans(),
     "compression": st.sampled_from(["none", "snappy", "zstd"]),
     "data_page_version": st.sampled_from(["1.0", "2.0"]),
@@ -33,37 +33,47 @@ WRITTEN = st.fixed_dictionaries({
 })  # fmt: skip
 
 
-@given(rows=st.lists(st.fixed_dictionaries(COLUMNS), min_size=1, max_size=30), copies=st.integers(1, 50), kind=WRITTEN)
-def test_a_row_group_is_as_written_and_within_its_footer(tmp_path_factory, rows, copies, kind):
+DICTIONARY_COLUMNS = ["text", "image.bytes", "image.path", "tags.list.element"]
+
+
+@given(
+    rows=st.lists(st.fixed_dictionaries(COLUMNS), min_size=1, max_size=30),
+    copies=st.integers(1, 50),
+    options=WRITE_OPTIONS,
+)
+def test_row_group_is_read_as_written_and_within_its_estimate(tmp_path_factory, rows, copies, options):
     path = tmp_path_factory.mktemp("parquet") / "a.parquet"
     rows = rows * copies
     table = pa.Table.from_pylist(rows, pa.schema(TYPES))
-    pq.write_table(table, path, **kind)
-    read = ParquetTable(path)
+    pq.write_table(table, path, **options)
+    parquet_table = ParquetTable(path)
     for row in range(0, len(rows), 17):
         expected = {name: value for name, value in table.slice(row, 1).to_pylist()[0].items() if value is not None}
-        assert str(read.read_row(row)) == str(expected)  # by text, as NaN is not equal to itself
+        assert str(parquet_table.read_row(row)) == str(expected)  # by text, as NaN is not equal to itself
+
     source = pa.OSFile(str(path))
-    for dictionary in (True, False):
-        columns = ["text", "image.bytes", "image.path", "tags.list.element"] * dictionary
-        file = pq.ParquetFile(source, read_dictionary=columns)
+    for as_dictionary in (True, False):
+        file = pq.ParquetFile(source, read_dictionary=DICTIONARY_COLUMNS if as_dictionary else [])
         group = file.metadata.row_group(0)
-        most = sum(estimate_decoded_bytes(group.column(n), 0, dictionary) for n in range(group.num_columns))
-        assert file.read_row_group(0).nbytes <= most + 200  # of offsets and flags of a few values
-        tags = file.read_row_group(0)["tags"]
-        characters = sum(len(tag or "") for row in tags.to_pylist() for tag in row or ())
-        assert sum(map(estimate_python_bytes, tags.chunks)) + 2000 >= characters  # one that is alone is not counted
+        estimate = sum(estimate_decoded_bytes(group.column(n), 0, as_dictionary) for n in range(group.num_columns))
+        decoded = file.read_row_group(0)
+        assert decoded.nbytes <= estimate + 200  # bytes for offsets and flags of a few values
+        characters = 0
+        for tags in decoded["tags"].to_pylist():
+            characters += sum(len(tag or "") for tag in tags or ())
+        # The content of a text that is alone in its array is not counted; here it has up to 2,000 characters.
+        assert sum(map(estimate_python_bytes, decoded["tags"].chunks)) + 2000 >= characters
 
 
-def test_a_row_group_larger_than_its_footer_says_is_not_kept(tmp_path, monkeypatch):
-    """The footer's copy of the column's sizes is made smaller; Arrow decodes it all the same."""
+def test_row_group_larger_than_its_footer_says_is_refused(tmp_path, monkeypatch):
+    # The sizes in the footer are made smaller, and Arrow decodes the column nevertheless.
     path = tmp_path / "a.parquet"
     table = pa.table({"jpg": [bytes(3_000_000)], "caption": ["x"]})
     pq.write_table(table, path, use_dictionary=False, compression="zstd")
     chunk = pq.ParquetFile(path).metadata.row_group(0)
     content = path.read_bytes()
     for size in (chunk.total_byte_size, chunk.column(0).total_uncompressed_size):
-        content = content.replace(varint(size), varint(100, len(varint(size))))
+        content = content.replace(encode_varint(size), encode_varint(100, len(encode_varint(size))))
     path.write_bytes(content)
     assert pq.ParquetFile(path).metadata.row_group(0).total_byte_size == 100
     assert len(ParquetTable(path).read_row(0)["jpg"]) == 3_000_000
@@ -72,16 +82,17 @@ def test_a_row_group_larger_than_its_footer_says_is_not_kept(tmp_path, monkeypat
         ParquetTable(path).read_row(0)
 
 
-def varint(number, length=0):
-    """A whole number as Thrift's compact protocol writes it, in so many bytes at least."""
-    number, content = 2 * number, b""
+def encode_varint(number, length=0):
+    """Return a whole number in Thrift's compact protocol, in at least so many bytes."""
+    number, content = 2 * number, b""  # the lowest bit is the sign
     while number or len(content) < length or not content:
         number, low = number >> 7, number & 127
-        content += bytes([low | 128 * bool(number or len(content) + 1 < length)])
+        is_last = number == 0 and len(content) + 1 >= length
+        content += bytes([low if is_last else low | 128])
     return content
 
 
-def test_texts_whose_encoding_has_no_dictionary_are_read(tmp_path, monkeypatch):
+def test_texts_without_a_dictionary_are_read_within_the_bound(tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     texts = [f"{'x' * 1000}{row}" for row in range(100)]
     pq.write_table(pa.table({"text": texts}), path, use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
@@ -92,7 +103,7 @@ def test_texts_whose_encoding_has_no_dictionary_are_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("depth", [1, 40, 60])
-def test_columns_nested_too_deeply_are_left_out(tmp_path, depth):
+def test_columns_nested_too_deeply_are_ignored(tmp_path, depth):
     kind, value = pa.string(), "x"
     for _ in range(depth):
         kind, value = pa.list_(kind), [value]

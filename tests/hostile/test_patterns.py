@@ -1,4 +1,4 @@
-"""Patterns and lists of more files than any data set has are refused before they are written out."""
+"""Patterns and lists of too many files are refused before they are expanded."""
 
 import pytest
 
@@ -15,13 +15,13 @@ from ernie_vil2.data.readers.locations import expand_braces
     ("{a," * 1000 + "}" * 1000, "hundreds of braces"),
     ("x" * 5000, "4,096 characters"),
 ])  # fmt: skip
-def test_a_pattern_of_too_many_files_is_refused(pattern, bound):
-    with pytest.raises(ValueError, match=bound) as caught:
+def test_pattern_of_too_many_files_is_refused(pattern, bound):
+    with pytest.raises(ValueError, match=bound) as error:
         expand_braces(pattern)
-    assert len(str(caught.value)) < 250
+    assert len(str(error.value)) < 250
 
 
-def test_a_list_of_too_many_files_is_refused(tmp_path, monkeypatch):
+def test_list_of_too_many_files_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("ernie_vil2.data.readers.locations.MAX_FILES", 1000)
     (tmp_path / "list.txt").write_text("memory://{0..899}.tar\n" * 2)
     for sources in ([str(tmp_path / "list.txt")], ["memory://{0..899}.tar"] * 2):

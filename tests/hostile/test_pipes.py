@@ -1,4 +1,4 @@
-"""A command of a configuration or a list runs when the command line says so, and not before."""
+"""Commands in configurations and lists (pipe:) run only with --allow-pipes."""
 
 import os
 import sys
@@ -11,8 +11,8 @@ from tests.support.processes import run_process
 from tests.support.shapes import draw_shape_members, write_tar
 
 ROOT = Path(__file__).parents[2]
-# Commands that open sources, with DATA where each takes them.
-OPENING = {
+# Commands that open sources, and their arguments.
+COMMANDS = {
     "train": "-o Data.train=['DATA'] -o Training.output=OUT/run",
     "train --dry-run": "-o Data.train=['DATA'] -o Training.output=OUT/run",
     "eval": "--check --data DATA",
@@ -22,28 +22,30 @@ OPENING = {
 }
 
 
-@pytest.mark.parametrize(("command", "listed"), [("eval", True), *((command, False) for command in OPENING)])
-def test_a_command_does_not_run_unless_it_is_allowed(command, listed, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("command", "in_list"), [("eval", True), *((command, False) for command in COMMANDS)])
+def test_pipe_runs_only_if_it_is_allowed(command, in_list, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
     (tmp_path / "tags.jsonl").write_text('{"id": "1", "tags": []}\n')
     data = f"pipe:touch {tmp_path}/ran"
-    if listed:
+    if in_list:
         (tmp_path / "list.txt").write_text(f"{data}\n")
         data = str(tmp_path / "list.txt")
-    name, *options = f"{command} {OPENING[command]}".split()
-    options = [part.replace("OUT", str(tmp_path)).replace("DATA", data) for part in options]
+    name, *options = f"{command} {COMMANDS[command]}".split()
+    options = [option.replace("OUT", str(tmp_path)).replace("DATA", data) for option in options]
 
     assert commands.run(name, options) == 2
     error = capsys.readouterr().err
     assert f"pipe:touch {tmp_path}/ran" in error and "--allow-pipes" in error and error.count("\n") == 1
     assert not (tmp_path / "ran").exists()
-    assert commands.run(name, [*options, "--allow-pipes"]) == 2  # it runs, and writes nothing
+    # When it is allowed, it runs; its output, which is empty, is not a shard.
+    assert commands.run(name, [*options, "--allow-pipes"]) == 2
     assert (tmp_path / "ran").exists() and "not a tar shard" in capsys.readouterr().err
-    assert commands.run(name, options) == 2 and "--allow-pipes" in capsys.readouterr().err  # the next one is refused
+    # The permission ends with its command.
+    assert commands.run(name, options) == 2 and "--allow-pipes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tool", ["prepare.py", pytest.param("train.py", marks=pytest.mark.slow)])
-def test_what_is_allowed_reaches_workers_and_ranks(tool, tmp_path):
+def test_permission_reaches_workers_and_ranks(tool, tmp_path):
     write_tar(tmp_path / "a.tar", draw_shape_members(1, seed=1))
     data = f"pipe:cat {tmp_path}/a.tar"
     options = {
@@ -53,10 +55,10 @@ def test_what_is_allowed_reaches_workers_and_ranks(tool, tmp_path):
                      "-o", "Training.steps=1", "-o", "Training.global_batch=8", "-o", "Schedule.warmup_steps=0",
                      "-o", f"Training.output={tmp_path / 'out'}"],
     }[tool]  # fmt: skip
-    done = run_process(
+    result = run_process(
         [sys.executable, f"tools/{tool}", *map(str, options), "--processes", "2", "--allow-pipes"],
         cwd=ROOT, env=os.environ | {"ERNIE_VIL2_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert {"prepare.py": "16 samples in 6 shards", "train.py": "finished: 1 step,"}[tool] in done.stdout
+    assert result.returncode == 0, result.stderr
+    assert {"prepare.py": "16 samples in 6 shards", "train.py": "finished: 1 step,"}[tool] in result.stdout

@@ -1,4 +1,4 @@
-"""Plain data is read as Python's own unpickler reads it; any other program is refused, whatever its operations."""
+"""The restricted unpickler reads plain data as Python does, and refuses all other programs."""
 
 import pickle
 import pickletools
@@ -22,8 +22,8 @@ def test_plain_data_is_read(value, protocol):
     assert restricted_pickle.load_plain_data(pickle.dumps(value, protocol)) == value
 
 
-def operation(code):
-    """One operation with an argument of its kind, small enough that some programs hold together."""
+def draw_operation(code):
+    """Return a strategy of an operation with an argument, small enough that some programs make sense."""
     name, number = code.name, st.integers(0, 3)
     start = code.code.encode("latin1")
     if name in ("SHORT_BINUNICODE", "SHORT_BINBYTES", "LONG1"):
@@ -40,20 +40,21 @@ def operation(code):
     return number.map(lambda value: start + value.to_bytes(width, "little") if width else start)
 
 
-OPERATIONS = [operation(code) for code in pickletools.opcodes if code.name in restricted_pickle._OPERATIONS - {"FRAME"}]
+ALLOWED_NAMES = restricted_pickle._OPERATIONS - {"FRAME"}
+OPERATIONS = [draw_operation(code) for code in pickletools.opcodes if code.name in ALLOWED_NAMES]
 
 
 @given(program=st.lists(st.one_of(OPERATIONS), max_size=40).map(b"".join))
 def test_any_program_is_read_or_refused(program):
     try:
         restricted_pickle.load_plain_data(b"\x80\x04" + program + b".")
-    except restricted_pickle.NotPlainData as refusal:
-        assert len(str(refusal)) < 400 and str(refusal).isprintable()  # noqa: PT017  -- there may be no error
+    except restricted_pickle.NotPlainData as error:
+        assert len(str(error)) < 400 and str(error).isprintable()  # noqa: PT017  -- there may be no error
 
 
 @pytest.mark.parametrize("name", ["__class__", "update"])
-def test_a_pickle_changes_nothing_of_what_reads_it(name):
-    """States for functions and for classes would outlive the pickle."""
+def test_pickle_cannot_change_functions_or_classes(name):
+    # A state that is set on a function or a class would stay after the pickle was read.
     for module, function in restricted_pickle._make_constructors(0):
         for state in (b"}" + b"X" + struct.pack("<I", len(name)) + name.encode() + b"Ns", b"N}\x86"):
             with pytest.raises(restricted_pickle.NotPlainData, match="a state for something that is not an array"):

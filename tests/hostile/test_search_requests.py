@@ -1,4 +1,4 @@
-"""Requests to the server of an index that are malformed, or far larger than an honest one."""
+"""Requests to the server of an index that are malformed or far too large: a short answer explains them."""
 
 import base64
 import json
@@ -12,7 +12,8 @@ from tests.support.small_index import IMAGE, TEXTS, fill_index
 
 IN_BASE64 = base64.b64encode(IMAGE).decode()
 MANY = list(range(100_000))
-FIELDS, MANY_FIELDS = ({str(number): {} for number in range(count)} for count in (100, 10_000))
+FIELDS = {str(number): {} for number in range(100)}
+MANY_FIELDS = {str(number): {} for number in range(10_000)}
 BODIES = [
     [1],
     *({"queries": queries} for queries in ([], [{"text": " "}], [{"text": "a"}] * 65, [{"image": "####"}],
@@ -46,21 +47,22 @@ def client(tmp_path_factory, model, shapes):
         yield TestClient(build_app(index, writable=True), raise_server_exceptions=False)
 
 
-def assert_explained(answer):
-    assert answer.status_code == 422 and len(answer.content) < 4096
-    detail = answer.json()["detail"]
-    assert detail and "Traceback" not in answer.text
+def check_explanation(response):
+    """Check that a response has a short reason, as text or as a few errors of the validation."""
+    assert response.status_code == 422 and len(response.content) < 4096
+    detail = response.json()["detail"]
+    assert detail and "Traceback" not in response.text
     if not isinstance(detail, str):
         assert len(detail) <= 10 and all(set(error) == {"type", "loc", "msg"} for error in detail)
 
 
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
-def test_a_bad_body_is_explained_and_changes_nothing(client, body):
+def test_bad_body_is_explained_and_changes_nothing(client, body):
     path = PATHS[next(iter(body))] if isinstance(body, dict) else "embeddings"
-    assert_explained(client.post(f"/api/v1/{path}", content=json.dumps(body)))
+    check_explanation(client.post(f"/api/v1/{path}", content=json.dumps(body)))
     assert client.get("/health").json()["texts"] == len(TEXTS)
 
 
 @pytest.mark.parametrize("params", QUERIES, ids=range(len(QUERIES)))
-def test_a_bad_query_is_explained(client, params):
-    assert_explained(client.get("/api/v1/search", params=params))
+def test_bad_query_is_explained(client, params):
+    check_explanation(client.get("/api/v1/search", params=params))

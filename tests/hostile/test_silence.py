@@ -1,11 +1,11 @@
-"""A command that does nothing says what is missing, and values that mean nothing are explained in one line."""
+"""Commands without anything to do, and meaningless values: an error of one line says what is missing or wrong."""
 
 import pytest
 
 from tests.support.command_examples import EXAMPLES, run_example
 
 DEEP = "[" * 100_000
-NOTHING = {
+NOTHING_TO_DO = {
     "interpolate": ({"--new": [], "--old": [], "--write": []}, "--new or --old"),
     "search build": ({"--data": [], "--texts": []}, "--checkpoint"),
     "search query": ({"--file": [], "text": ""}, "a query is empty"),
@@ -13,22 +13,22 @@ NOTHING = {
 }  # fmt: skip
 
 
-def without_empty(example, changes):
-    """An option without values is left out."""
+def merge_options(example, changes):
+    """Return the options of an example with changes; options with an empty list are removed."""
     return {name: values for name, values in (EXAMPLES[example] | changes).items() if values != []}
 
 
-@pytest.mark.parametrize("example", NOTHING)
-def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsys, example):
-    changes, output = NOTHING[example]
-    monkeypatch.setitem(EXAMPLES, example, without_empty(example, changes))
+@pytest.mark.parametrize("example", NOTHING_TO_DO)
+def test_command_with_nothing_to_do_names_the_missing_argument(inputs, tmp_path, monkeypatch, capsys, example):
+    changes, message = NOTHING_TO_DO[example]
+    monkeypatch.setitem(EXAMPLES, example, merge_options(example, changes))
     monkeypatch.chdir(tmp_path)
     assert run_example(example, {}, inputs, tmp_path) == 2
-    assert output in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("example", "changes", "output"), [
+@pytest.mark.parametrize(("example", "changes", "message"), [
     ("search query", {"--plus": " "}, "--plus"),
     ("eval", {"--device": " "}, "--device"),
     ("eval", {"--annotations": "IN/rows.tsv"}, "--annotations"),
@@ -47,8 +47,8 @@ def test_nothing_to_do_says_what_is_missing(inputs, tmp_path, monkeypatch, capsy
     ("eval_classification", {"--templates": "zh=IN/templates.txt"}, "templates in zh"),
     *(("eval", {"--import": name}, f"--import: {name!r}") for name in ("", ".x")),
 ])  # fmt: skip
-def test_values_that_mean_nothing_are_explained(command, monkeypatch, capsys, example, changes, output):
-    monkeypatch.setitem(EXAMPLES, example, without_empty(example, changes))
+def test_meaningless_value_is_named(command, monkeypatch, capsys, example, changes, message):
+    monkeypatch.setitem(EXAMPLES, example, merge_options(example, changes))
     assert command(example, {}) == 2
     error = capsys.readouterr().err
-    assert output in error and error.count("\n") == 1 and len(error) < 2100
+    assert message in error and error.count("\n") == 1 and len(error) < 2100

@@ -1,7 +1,4 @@
-"""A tokenizer.json at which the library panics, or that makes a long text of a short one, is refused.
-
-So is a sentencepiece model that is damaged or too large.
-"""
+"""Tokenizer files that make the library panic or a text far longer, and damaged sentencepiece models, are refused."""
 
 import base64
 import json
@@ -18,69 +15,72 @@ tokenizers = pytest.importorskip("tokenizers")
 SECONDS = 10  # no single step of a test here takes a tenth of that
 
 
-def write_library(folder, **parts):
-    """Write a tokenizer.json of words with other parts."""
+def write_tokenizer(folder, **steps):
+    """Write the tokenizer.json of a tokenizer of words with other steps, and return its folder."""
     vocabulary = {"[UNK]": 0, "[PAD]": 1, "a": 2}
     library = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106  -- a word of a vocabulary
-    (folder / "tokenizer.json").write_text(json.dumps(json.loads(library.to_str()) | parts))
+    (folder / "tokenizer.json").write_text(json.dumps(json.loads(library.to_str()) | steps))
     return folder
 
 
-def split_at(pattern):
+def make_split(pattern):
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
-def test_a_pattern_at_which_the_library_panics_is_an_error(tmp_path):
-    step = {"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": "b"}
-    tokenizers_of_it = [open_tokenizer(write_library(tmp_path, **parts), 16, "xlm_roberta")
-                        for parts in ({"pre_tokenizer": split_at("(a+)+$")}, {"normalizer": step})]  # fmt: skip
-    assert tokenizers_of_it[0].encode("a") == [2]
+def make_replace(content, **pattern):
+    return {"type": "Replace", "pattern": pattern or {"String": "a"}, "content": content}
+
+
+def test_panic_of_the_library_at_a_text_is_an_error(tmp_path):
+    pattern = "(a+)+$"  # backtracks until the library gives up, with a panic
+    splitter = open_tokenizer(write_tokenizer(tmp_path, pre_tokenizer=make_split(pattern)), 16, "xlm_roberta")
+    normalizer = open_tokenizer(
+        write_tokenizer(tmp_path, normalizer=make_replace("b", Regex=pattern)), 16, "xlm_roberta"
+    )
+    assert splitter.encode("a") == [2]
     start = time.monotonic()
-    for compute in (tokenizers_of_it[0].encode, tokenizers_of_it[0].cuts, tokenizers_of_it[1].normalize):
+    for compute in (splitter.encode, splitter.cuts, normalizer.normalize):
         with pytest.raises(ValueError, match="tokenizers library"):
             compute("a" * 40 + "!")
     assert time.monotonic() - start < SECONDS
 
 
-def test_a_pattern_that_panics_at_any_text_fails_when_opened(tmp_path):
-    pattern = split_at(r"((.|\w|\s)+)+(?!)")
+def test_panic_of_the_library_at_any_text_is_found_when_opened(tmp_path):
+    pattern = make_split(r"((.|\w|\s)+)+(?!)")
     with pytest.raises(ValueError, match="tokenizers library"):
-        open_tokenizer(write_library(tmp_path, pre_tokenizer=pattern), 16, "xlm_roberta")
-
-
-def replace(content, **pattern):
-    return {"type": "Replace", "pattern": pattern or {"String": "a"}, "content": content}
+        open_tokenizer(write_tokenizer(tmp_path, pre_tokenizer=pattern), 16, "xlm_roberta")
 
 
 @pytest.mark.parametrize("steps", [
-    [replace("x" * MAX_GROWTH, Regex="(?=a)")],
-    [{"type": "Sequence", "normalizers": [replace("a" * 20)] * 2}, replace("aa")],
+    [make_replace("x" * MAX_GROWTH, Regex="(?=a)")],
+    [{"type": "Sequence", "normalizers": [make_replace("a" * 20)] * 2}, make_replace("aa")],
     [{"type": "NFKC"}] * 3,
     [{"type": "Prepend", "prepend": "a" * 300}],
 ])  # fmt: skip
-def test_a_normaliser_that_grows_a_text_is_refused(tmp_path, steps):
+def test_normalizer_that_makes_texts_far_longer_is_refused(tmp_path, steps):
     with pytest.raises(ValueError, match="normalizer may make a text"):
-        open_tokenizer(write_library(tmp_path, normalizer={"type": "Sequence", "normalizers": steps}), 16, "bert")
+        open_tokenizer(write_tokenizer(tmp_path, normalizer={"type": "Sequence", "normalizers": steps}), 16, "bert")
 
 
-def test_splitting_into_bytes_again_and_again_is_refused(tmp_path):
+def test_repeated_splitting_into_bytes_is_refused(tmp_path):
     steps = [{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}] * 20
     with pytest.raises(ValueError, match="pre_tokenizer may make a text"):
-        open_tokenizer(write_library(tmp_path, pre_tokenizer={"type": "Sequence", "pretokenizers": steps}), 16, "bert")
+        open_tokenizer(
+            write_tokenizer(tmp_path, pre_tokenizer={"type": "Sequence", "pretokenizers": steps}), 16, "bert"
+        )
 
 
-def test_growth_of_a_table_of_characters_is_its_longest_text():
-    """A table that makes one character of a thousand is refused, SentencePiece's own is not."""
-
-    def content(longest):
+def test_growth_of_a_character_table_is_its_longest_text():
+    def make_content(longest):
+        """Return a tokenizer.json whose table turns a character into so many."""
         table = struct.pack("<I", 1024) + bytes(1024) + b"y\0" + b"x" * longest + b"\0"
         normalizer = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}
         library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))  # noqa: S106  -- a word of a vocabulary
         return json.dumps(json.loads(library.to_str()) | {"normalizer": normalizer})
 
     with pytest.raises(ValueError, match="1e\\+03 times as long"):
-        LibraryTokenizer(content(1000), 16, "bert")
-    assert LibraryTokenizer(content(18), 16, "bert").encode("a") == [0]
+        LibraryTokenizer(make_content(1000), 16, "bert")
+    assert LibraryTokenizer(make_content(18), 16, "bert").encode("a") == [0]  # 18, as in the table of SentencePiece
 
 
 @pytest.mark.parametrize(
@@ -97,10 +97,10 @@ def test_growth_of_a_table_of_characters_is_its_longest_text():
     ],
     ids=["empty", "text", "cut off", "not UTF-8", "of words", "nested", "too many pieces", "long piece"],
 )
-def test_a_sentencepiece_model_that_is_none_is_refused(tmp_path, content):
+def test_invalid_sentencepiece_model_is_refused(tmp_path, content):
     (tmp_path / "spiece.model").write_bytes(content)
     start = time.monotonic()
-    with pytest.raises(ValueError, match=r"vocabulary .*spiece\.model: .*sentencepiece model") as refusal:
+    with pytest.raises(ValueError, match=r"vocabulary .*spiece\.model: .*sentencepiece model") as error:
         open_tokenizer(tmp_path / "spiece.model", 16, "siglip")
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
     assert time.monotonic() - start < SECONDS
