@@ -18,7 +18,7 @@ from ernie_vil2.data.readers import open_sources, remote, source
 from ernie_vil2.data.readers.remote import CacheFull, Prefetcher, RemoteFile
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.stream import SampleStream
-from tests.hostile.bad_input.case import member
+from tests.hostile.bad_input.case import make_member
 from tests.support.limits import wait_until
 from tests.support.misbehaving_server import MisbehavingServer
 
@@ -35,7 +35,7 @@ def make_shard(number):
     """Return a shard of four samples."""
     data = b""
     for row in range(4):
-        data += member(f"{number}-{row}.png", b"image") + member(f"{number}-{row}.txt", b"x")
+        data += make_member(f"{number}-{row}.png", b"image") + make_member(f"{number}-{row}.txt", b"x")
     return data + bytes(1024)
 
 

@@ -9,7 +9,7 @@ import pytest
 from ernie_vil2.data.readers import open_sources, remote, source
 from ernie_vil2.data.readers.locations import pipes_allowed
 from ernie_vil2.data.readers.remote import FetchError, PipeOutput, RemoteFile, cache_bytes
-from tests.hostile.bad_input.case import member
+from tests.hostile.bad_input.case import make_member
 from tests.support.misbehaving_server import MisbehavingServer
 from tests.support.shapes import write_tar
 
@@ -64,7 +64,9 @@ def test_file_at_an_address_is_fetched_once_until_it_changes(tmp_path, cache):
     assert read_captions("memory://01.tar") == ["x", "y"]
 
 
-SHARD = b"".join(member(f"{row}.png", b"image") + member(f"{row}.txt", b"x") for row in range(50)) + bytes(1024)
+SHARD = b"".join(make_member(f"{row}.png", b"image") + make_member(f"{row}.txt", b"x") for row in range(50)) + bytes(
+    1024
+)
 THREE_ATTEMPTS = ".*attempts made: 3"
 
 

@@ -1,4 +1,4 @@
-"""What a case of bad input is, and pieces that the cases are made of."""
+"""Cases of bad input, and functions from which their files are made."""
 
 import json
 import os
@@ -19,65 +19,70 @@ CAPTION = "a red disc"
 
 @dataclass(frozen=True)
 class Case:
-    """One bad input, and what becomes of it.
+    """A bad input and its expected result.
 
     Args:
-        input: what is wrong, as docs/bad_input.md says it.
-        make: writes it into a folder; returns what `Data.train` names.
-        used: samples of it that are trained with.
-        skipped: how many are not, by reason.
-        stopped: what the error says that ends the run before it begins; then nothing is used or skipped.
-        note: what is made of it, for the page.
-        remark: what is counted about it although it is used.
-        check: looks at the samples that are used.
-        spoil: what happens to the folder between the scan and the first read.
-        within: in which the input is read.
-        opened: opens what `make` returned, if that is not for `Data.train`.
+        input: description of the input in docs/bad_input.md.
+        make: writes the input into a folder and returns its location for `Data.train`.
+        num_used: number of its samples that are used for training.
+        skips: number of its samples that are skipped, by reason.
+        error: part of the message of the error that ends the run at the start; no sample is then used or skipped.
+        note: remark in docs/bad_input.md on how the input is used.
+        remark: remark that is counted although the samples are used.
+        check: checks the samples that are used.
+        spoil: changes the folder between the scan and the first read.
+        context: context in which the input is read.
+        open: opens the location if it is not one for `Data.train`.
     """
 
     input: str
     make: Callable[[Path], Path | str]
-    used: int = 0
-    skipped: Mapping[Reason, int] = field(default_factory=dict)
-    stopped: str = ""
+    num_used: int = 0
+    skips: Mapping[Reason, int] = field(default_factory=dict)
+    error: str = ""
     note: str = ""
     remark: str = ""
     check: Callable[[Sequence[Sample]], None] = lambda samples: None
     spoil: Callable[[Path], None] = lambda folder: None
-    within: Callable[[], AbstractContextManager] = nullcontext
-    opened: Callable[[str], object] = lambda position: open_sources([position])
+    context: Callable[[], AbstractContextManager] = nullcontext
+    open: Callable[[str], object] = lambda position: open_sources([position])
 
     @property
     def result(self) -> str:
-        """For the page."""
-        if self.stopped:
+        """Result in docs/bad_input.md."""
+        if self.error:
             return "stopped"
-        return " / ".join(["used"] * bool(self.used) + ["skipped"] * bool(self.skipped))
+        results = []
+        if self.num_used:
+            results.append("used")
+        if self.skips:
+            results.append("skipped")
+        return " / ".join(results)
 
 
 class Endless(BaseException):
-    """An input took too long; nothing that is read may catch this."""
+    """Error of an input that takes too long; no code that catches Exception catches it."""
 
 
 @contextmanager
 def bounded_time(seconds):
-    """Ends what takes longer."""
+    """Raise Endless if the block takes longer."""
 
     def stop(*_):
         raise Endless
 
-    before = signal.signal(signal.SIGALRM, stop)
+    previous_handler = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
     try:
         yield
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous_handler)
 
 
 @contextmanager
 def without_privileges():
-    """Reads as a user who does not own the files, and not as root, who may read everything."""
+    """Run the block as a user who does not own the files, because root may read everything."""
     if os.geteuid():
         yield
         return
@@ -91,43 +96,43 @@ def without_privileges():
 GOOD = encode_image(make_smooth_image())
 
 
-def shard(*samples):
-    """`make` of a tar shard of samples as (image, caption), or (image, caption, suffix of the image)."""
+def shard_writer(*samples):
+    """Return `make` of a tar shard of samples (image, caption) or (image, caption, suffix of the image)."""
 
     def make(folder):
         members = []
         for number, (image, caption, *suffix) in enumerate(samples):
-            members += [(f"{number}.{suffix[0] if suffix else 'jpg'}", image), (f"{number}.txt", as_bytes(caption))]
+            members += [(f"{number}.{suffix[0] if suffix else 'jpg'}", image), (f"{number}.txt", to_bytes(caption))]
         return write_tar(folder / "a.tar", members)
 
     return make
 
 
-def members(*named):
-    """`make` of a tar shard of members as (name, content)."""
-    return lambda folder: write_tar(folder / "a.tar", [(name, as_bytes(content)) for name, content in named])
+def members_writer(*members):
+    """Return `make` of a tar shard of members (name, content)."""
+    return lambda folder: write_tar(folder / "a.tar", [(name, to_bytes(content)) for name, content in members])
 
 
-def file(name, content):
-    """`make` of one file."""
+def file_writer(name, content):
+    """Return `make` of a file."""
 
     def make(folder):
-        (folder / name).write_bytes(as_bytes(content))
+        (folder / name).write_bytes(to_bytes(content))
         return folder / name
 
     return make
 
 
-def as_bytes(content):
+def to_bytes(content):
     return content if isinstance(content, bytes) else content.encode()
 
 
-def as_json(**fields):
+def dump_json(**fields):
     return json.dumps(fields, ensure_ascii=False).encode()
 
 
-def header(name, size=0, **fields):
-    """The header of a tar member, as bytes."""
+def make_header(name, size=0, **fields):
+    """Return the header of a tar member, as bytes."""
     info = tarfile.TarInfo(name)
     info.size = size
     for key, value in fields.items():
@@ -135,6 +140,6 @@ def header(name, size=0, **fields):
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
-def member(name, content=b"", **fields):
-    """A tar member, as bytes."""
-    return header(name, len(content), **fields) + content + bytes(-len(content) % 512)
+def make_member(name, content=b"", **fields):
+    """Return a tar member, as bytes."""
+    return make_header(name, len(content), **fields) + content + bytes(-len(content) % 512)

@@ -1,4 +1,4 @@
-"""No input may take the machine: each test here runs within bounds of memory, and is measured."""
+"""Bounds of memory for all tests of this folder."""
 
 import re
 import resource
@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-MEBIBYTES = 1024  # more than before; pixels of the largest image that is decoded, twice
-ADDRESSES = 6 * 2**30  # bytes beyond those of before: what a test that fails may ask for
+MAX_MEBIBYTES = 1024  # that a test may take: twice the pixels of the largest image that is decoded
+MAX_ADDRESSES = 6 * 2**30  # bytes that a failing test may request before the system refuses, to protect the machine
 
 
 @pytest.fixture(autouse=True)
 def bounded_memory():
-    """The most memory that a test took, beyond what the process had before it; far too much of it is refused."""
+    """Check that the memory of the process grows by less than `MAX_MEBIBYTES` in a test."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory("VmSize") * 2**20) + ADDRESSES, hard))
-    before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted again
+    resource.setrlimit(resource.RLIMIT_AS, (int(read_memory("VmSize") * 2**20) + MAX_ADDRESSES, hard))
+    initial = read_memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     yield
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    assert memory("VmHWM") - before < MEBIBYTES
+    assert read_memory("VmHWM") - initial < MAX_MEBIBYTES
 
 
-def memory(what):
-    """A line of this process's status, in MiB."""
-    return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+def read_memory(name):
+    """Return a number in the status of this process, in MiB."""
+    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

@@ -1,4 +1,4 @@
-"""The tables of docs/bad_input.md, made of the cases: `python -m tests.hostile.bad_input.page` writes them again."""
+"""Tables of the cases in docs/bad_input.md: `python -m tests.hostile.bad_input.page` writes them."""
 
 import re
 from pathlib import Path
@@ -20,33 +20,41 @@ ORDER = ["used", "used / skipped", "skipped", "stopped"]
 TABLE = re.compile(r"^## (.+)\n\n\|(?:.+\n)+", re.MULTILINE)
 
 
-def table(cases):
-    """The cases as a table of Markdown, a row for all that end alike."""
+def format_table(cases):
+    """Return a table in Markdown, with a row for all cases of the same result and details."""
     inputs = {}
     for case in cases:
-        printed = [f"`{reason}`" for reason in case.skipped] + [case.note] * bool(case.note)
-        printed += [f"counted as `{case.remark}`"] * bool(case.remark)
-        inputs.setdefault((case.result, "; ".join(printed)), []).append(case.input)
-    rows = sorted(inputs.items(), key=lambda row: ORDER.index(row[0][0]))
-    lines = [f"| {result} | {cell(how)} | {cell(shown(result, how, alike))} |" for (result, how), alike in rows]
-    return "\n".join(["| result | as | input |", "|---|---|---|", *lines]) + "\n"
+        details = [f"`{reason}`" for reason in case.skips]
+        if case.note:
+            details.append(case.note)
+        if case.remark:
+            details.append(f"counted as `{case.remark}`")
+        inputs.setdefault((case.result, "; ".join(details)), []).append(case.input)
+
+    lines = ["| result | as | input |", "|---|---|---|"]
+    for (result, details), row_inputs in sorted(inputs.items(), key=lambda row: ORDER.index(row[0][0])):
+        examples = format_examples(result, details, row_inputs)
+        lines.append(f"| {result} | {escape_cell(details)} | {escape_cell(examples)} |")
+    return "\n".join(lines) + "\n"
 
 
-def shown(result, how, alike):
-    """Examples of the inputs of a row, one where errors explain themselves or the input is simply used."""
-    some = 1 if result == "stopped" or (result, how) == ("used", "") else 2
-    more = len(alike) - some
-    return " · ".join(alike) if more <= 1 else f"{' · '.join(alike[:some])} · {more} more"
+def format_examples(result, details, inputs):
+    """Return two examples of the inputs of a row, or one where the result explains itself, and the number of others."""
+    num_examples = 1 if result == "stopped" or (result, details) == ("used", "") else 2
+    num_others = len(inputs) - num_examples
+    if num_others <= 1:
+        return " · ".join(inputs)
+    return f"{' · '.join(inputs[:num_examples])} · {num_others} more"
 
 
-def cell(text):
+def escape_cell(text):
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def with_tables(text):
-    """The page with the tables of its sections as they are now."""
-    return TABLE.sub(lambda found: f"## {found[1]}\n\n{table(SECTIONS[found[1]])}", text)
+def update_tables(text):
+    """Return the text of the page with the tables of the present cases."""
+    return TABLE.sub(lambda match: f"## {match[1]}\n\n{format_table(SECTIONS[match[1]])}", text)
 
 
 if __name__ == "__main__":
-    write_text(PAGE, with_tables(PAGE.read_text(encoding="utf-8")))
+    write_text(PAGE, update_tables(PAGE.read_text(encoding="utf-8")))

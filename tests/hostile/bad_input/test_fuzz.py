@@ -1,4 +1,4 @@
-"""Whatever lies in a file, a reader gives samples, bad samples, or one of its errors: in bounded time and memory.
+"""Readers give samples, bad samples or one of their errors for any content, in bounded time and memory.
 
 The usual run tries a few dozen inputs of each kind; `-m slow` tries thousands.
 """
@@ -22,18 +22,18 @@ from ernie_vil2.data.readers.opening import open_shard, recognise
 from ernie_vil2.data.samples import BadSample, is_blank
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.tokenizer import WordPieceTokenizer
-from tests.hostile.bad_input.case import CAPTION, as_json, bounded_time, member
-from tests.hostile.bad_input.images import JPEG, animated
-from tests.hostile.bad_input.shards import of_type, with_size
+from tests.hostile.bad_input.case import CAPTION, bounded_time, dump_json, make_member
+from tests.hostile.bad_input.images import JPEG, encode_animation
+from tests.hostile.bad_input.shards import change_type, make_sized_header
 from tests.support.image_formats import encode_image, make_smooth_image
 
-# Pillow warns about what it finds.
+# Pillow warns of damage_bytes images.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.thorough]
 SECONDS = 60  # for one input
 VIEWS = load_config(None, ["Views.languages={en: 1.0}"]).Views
 SMALL = encode_image(make_smooth_image(4, 6))
 IN_BASE64 = base64.b64encode(SMALL).decode()
-SHARD = (member("0.png", SMALL) + member("0.txt", CAPTION.encode())) * 2 + bytes(1024)
+SHARD = (make_member("0.png", SMALL) + make_member("0.txt", CAPTION.encode())) * 2 + bytes(1024)
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +46,15 @@ def examples(request):
     return request.param
 
 
-def use(position, tokenizer, rows=50):
-    """Reads the samples at a location as training does."""
+def read_samples(path, tokenizer, rows=50):
+    """Read the samples of a file as training does."""
     with bounded_time(SECONDS):
         try:
-            # Not by `open_sources`: its threads cannot be interrupted.
-            found = recognise(LocalFile(position), DataSpec([]))
-            source = ShardedSource([open_shard(found.layout, shard, found.data) for shard in found.shards])
+            # Not by `open_sources`, whose threads cannot be interrupted.
+            files = recognise(LocalFile(path), DataSpec([]))
+            source = ShardedSource([open_shard(files.layout, shard, files.data) for shard in files.shards])
         except (ValueError, OSError) as error:
-            assert position.name in str(error)  # noqa: PT017  -- there may be no error
+            assert path.name in str(error)  # noqa: PT017  -- there may be no error
             return
         for row in range(min(rows, len(source))):
             try:
@@ -68,9 +68,9 @@ def use(position, tokenizer, rows=50):
 
 
 @st.composite
-def damaged(draw, whole):
-    """Bytes of which a few are overwritten, dropped, repeated or exchanged for others."""
-    data = draw(whole) if isinstance(whole, st.SearchStrategy) else whole
+def damage_bytes(draw, content):
+    """Draw a content, or draw from contents, and overwrite, drop, repeat or replace some of its bytes."""
+    data = draw(content) if isinstance(content, st.SearchStrategy) else content
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, max(0, len(data) - 1)))
         end = min(len(data), start + draw(st.sampled_from([1, 2, 4, 8, 100, 10_000])))
@@ -79,15 +79,15 @@ def damaged(draw, whole):
     return data
 
 
-def survive(examples, strategy, read):
-    """Runs `read` on so many inputs of a strategy."""
+def try_examples(examples, strategy, check):
+    """Call a function with so many examples of a strategy."""
 
     @settings(max_examples=examples)
     @given(strategy)
-    def one(content):
-        read(content)
+    def check_example(content):
+        check(content)
 
-    one()
+    check_example()
 
 
 sizes = st.sampled_from([0, 1, 9, 511, 512, 513, 2**20, 2**33, 2**63 - 1, -1, -512, -1024, -(2**40)])
@@ -100,36 +100,37 @@ records = st.sampled_from(
 
 
 @st.composite
-def tar_members(draw):
-    """Members whose checksums are right, whatever else is not."""
-    parts = [member("9.png", SMALL) + member("9.txt", CAPTION.encode())]
+def draw_shard(draw):
+    """Draw a shard of members with valid checksums, whose headers may be wrong in any other way."""
+    members = [make_member("9.png", SMALL) + make_member("9.txt", CAPTION.encode())]
     for _ in range(draw(st.integers(1, 5))):
-        head = of_type(draw(kinds), with_size(draw(names), draw(sizes)))
+        header = change_type(draw(kinds), make_sized_header(draw(names), draw(sizes)))
         content = draw(records | st.sampled_from([SMALL, CAPTION.encode()]))
-        parts.append(head + content + bytes(-len(content) % 512))
-    return b"".join(parts) + draw(st.sampled_from([b"", bytes(512), bytes(1024)]))
+        members.append(header + content + bytes(-len(content) % 512))
+    return b"".join(members) + draw(st.sampled_from([b"", bytes(512), bytes(1024)]))
 
 
 @pytest.mark.parametrize("kind", ["tar", "tsv", "jsonl", "csv", "parquet"])
-def test_damaged_files_of_samples(kind, examples, tmp_path, tokenizer):
+def test_damaged_files_give_samples_bad_samples_or_errors(kind, examples, tmp_path, tokenizer):
     (tmp_path / "0.png").write_bytes(SMALL)
     path = tmp_path / f"a.{kind}"
-    whole = {
+    contents = {
         "tar": SHARD,
         "tsv": f"{CAPTION}\t7\t{IN_BASE64}\n{CAPTION}\t8\t{IN_BASE64}\n".encode(),
-        "jsonl": 2 * (as_json(image="0.png", caption=CAPTION, tags_en=["red", "disc"]) + b"\n"),
+        "jsonl": 2 * (dump_json(image="0.png", caption=CAPTION, tags_en=["red", "disc"]) + b"\n"),
         "csv": b"image,caption,tags_en\n" + 3 * b'0.png,"a red, disc",red|disc\n',
-        "parquet": in_parquet(tmp_path),
-    }[kind]
+        "parquet": make_parquet(tmp_path),
+    }
 
-    def read(content):
+    def check(content):
         path.write_bytes(content)
-        use(path, tokenizer)
+        read_samples(path, tokenizer)
 
-    survive(examples, damaged(whole), read)
+    try_examples(examples, damage_bytes(contents[kind]), check)
 
 
-def in_parquet(folder):
+def make_parquet(folder):
+    """Return the content of a Parquet file of three row groups."""
     row = {"jpg": SMALL, "caption": CAPTION, "tags_en": ["red", "disc"]}
     rows = [row | {"key": str(number)} for number in range(6)]
     pq.write_table(pa.Table.from_pylist(rows), folder / "b.parquet", row_group_size=2)
@@ -138,12 +139,12 @@ def in_parquet(folder):
     return content
 
 
-def test_tar_headers_that_lie(examples, tmp_path, tokenizer):
-    def read(content):
+def test_wrong_tar_headers_give_samples_bad_samples_or_errors(examples, tmp_path, tokenizer):
+    def check(content):
         (tmp_path / "a.tar").write_bytes(content)
-        use(tmp_path / "a.tar", tokenizer)
+        read_samples(tmp_path / "a.tar", tokenizer)
 
-    survive(examples, tar_members(), read)
+    try_examples(examples, draw_shard(), check)
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats()
@@ -157,32 +158,32 @@ keys = st.sampled_from(
 )
 
 
-def test_json_of_any_types(examples, tmp_path, tokenizer):
+def test_json_of_any_types_gives_samples_or_bad_samples(examples, tmp_path, tokenizer):
     (tmp_path / "0.png").write_bytes(SMALL)
 
-    def read(rows):
+    def check(rows):
         lines = [json.dumps(row).encode() for row in rows]
         (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-        use(tmp_path / "a.jsonl", tokenizer)
-        (tmp_path / "a.tar").write_bytes(
-            b"".join(member(f"{n}.png", SMALL) + member(f"{n}.json", line) for n, line in enumerate(lines))
-            + bytes(1024)
-        )
-        use(tmp_path / "a.tar", tokenizer)
+        read_samples(tmp_path / "a.jsonl", tokenizer)
+        members = []
+        for number, line in enumerate(lines):
+            members += [make_member(f"{number}.png", SMALL), make_member(f"{number}.json", line)]
+        (tmp_path / "a.tar").write_bytes(b"".join(members) + bytes(1024))
+        read_samples(tmp_path / "a.tar", tokenizer)
 
-    survive(examples, st.lists(st.dictionaries(keys, values, max_size=5), min_size=1, max_size=3), read)
+    try_examples(examples, st.lists(st.dictionaries(keys, values, max_size=5), min_size=1, max_size=3), check)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
-def test_damaged_images(kind, examples):
-    small = make_smooth_image(16, 24)
-    wholes = [encode_image(small, kind)]
+def test_damaged_images_give_views_or_bad_samples(kind, examples):
+    pixels = make_smooth_image(16, 24)
+    contents = [encode_image(pixels, kind)]
     if kind in ("GIF", "WEBP", "PNG"):
-        wholes.append(animated(kind))
+        contents.append(encode_animation(kind))
     if kind == "JPEG":
-        wholes += [JPEG, encode_image(small, kind, progressive=True)]
+        contents += [JPEG, encode_image(pixels, kind, progressive=True)]
 
-    def read(content):
+    def check(content):
         with bounded_time(SECONDS):
             try:
                 views = draw_image_views(content, "a", 2, 32, VIEWS, np.random.default_rng(0))
@@ -191,28 +192,29 @@ def test_damaged_images(kind, examples):
             else:
                 assert all(view.shape == (32, 32, 3) and view.dtype == np.uint8 for view in views)
 
-    survive(examples, damaged(st.sampled_from(wholes)), read)
+    try_examples(examples, damage_bytes(st.sampled_from(contents)), check)
 
 
-def test_a_caption_is_blank_where_the_tokeniser_finds_nothing(examples, tokenizer):
-    def read(text):
-        assert is_blank(text) == (len(tokenizer.encode(text)) == 2)
+def test_caption_is_blank_if_the_tokenizer_finds_no_token(examples, tokenizer):
+    def check(text):
+        assert is_blank(text) == (len(tokenizer.encode(text)) == 2)  # [CLS] and [SEP]
 
+    # Control characters, spaces, marks, symbols and unassigned characters, on which both could disagree.
     odd = st.text(st.characters(categories=["Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "So", "Lo", "Cn", "Co"]), max_size=4)
-    survive(5 * examples, st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | odd, read)
+    try_examples(5 * examples, st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | odd, check)
 
 
-def test_a_damaged_index_is_made_again(examples, tmp_path, monkeypatch):
+def test_damaged_cache_of_an_index_is_scanned_again(examples, tmp_path, monkeypatch):
     monkeypatch.setattr(source, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(source, "MIN_CACHED_SECONDS", -math.inf)
-    made = {"bounds": np.arange(50), "names": np.array(["a", "bc"])}
-    source.load_or_scan_index("fuzz", "x", lambda: made)
-    (kept,) = (tmp_path / "indexes").iterdir()
-    whole = kept.read_bytes()
+    expected = {"bounds": np.arange(50), "names": np.array(["a", "bc"])}
+    source.load_or_scan_index("fuzz", "x", lambda: expected)
+    (cache_file,) = (tmp_path / "indexes").iterdir()
+    intact_content = cache_file.read_bytes()
 
-    def read(content):
-        kept.write_bytes(content)
-        again = source.load_or_scan_index("fuzz", "x", lambda: made)
-        assert all(np.array_equal(again[name], value) for name, value in made.items())
+    def check(content):
+        cache_file.write_bytes(content)
+        index = source.load_or_scan_index("fuzz", "x", lambda: expected)
+        assert all(np.array_equal(index[name], value) for name, value in expected.items())
 
-    survive(examples, damaged(whole), read)
+    try_examples(examples, damage_bytes(intact_content), check)
