@@ -1,7 +1,7 @@
-"""Folders of strangers whose checksums are right and whose content is not: exports and calibrations.
+"""Exports and calibrations with wrong content and valid checksums, as a stranger can make them.
 
-Each value of their files is replaced by others, left out, or nested deeply, and each file by a pipe that nobody writes
-to. What comes of it is the answer or one clear error, of the kinds that a command line explains; never a hang.
+Every value of their files is replaced by others, left out or nested deeply, and every file is replaced by a pipe that
+no process writes to. Loading gives a model that answers, or one error that a command can explain. It never hangs.
 """
 
 import copy
@@ -30,14 +30,14 @@ from tests.support.limits import PATIENCE
 
 SHAPES = Path(__file__).parents[1] / "fixtures" / "shapes"
 EXPORTS = ("onnx-float32", "onnx-int8", "paddle-inference-float32")
-EXPLAINED = (ValueError, OSError)
+EXPLAINED_ERRORS = (ValueError, OSError)  # that commands print in one line
 MISSING = object()
 VALUES = {
     "missing": MISSING, "null": None, "true": True, "text": "x", "list": [], "object": {}, "numbers": [1, 2, 3],
     "negative": -1, "zero": 0, "NaN": math.nan, "digits": 10**400,
 }  # fmt: skip
 settings.register_profile("folders", suppress_health_check=[HealthCheck.function_scoped_fixture])
-few = settings(settings.get_profile("folders"), max_examples=15)
+few_examples = settings(settings.get_profile("folders"), max_examples=15)
 
 
 @pytest.fixture(autouse=True)
@@ -46,58 +46,64 @@ def no_hang():
         yield
 
 
-def paths(tree, prefix=()):
-    """The keys that lead to each value of a tree, the whole among them."""
+def list_paths(tree, prefix=()):
+    """Yield the keys that lead to every value of a tree of dictionaries and lists, and to the tree itself."""
     yield prefix
-    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in inner:
-        yield from paths(value, (*prefix, key))
+    items = ()
+    if isinstance(tree, dict):
+        items = tree.items()
+    elif isinstance(tree, list):
+        items = enumerate(tree)
+    for key, value in items:
+        yield from list_paths(value, (*prefix, key))
 
 
-def replaced(tree, path, value):
+def replace_value(tree, path, value):
+    """Return a copy of a tree with another value at a path, or without it if the value is MISSING."""
     if not path:
         return {} if value is MISSING else value
     tree = copy.deepcopy(tree)
-    inner = tree
+    parent = tree
     for key in path[:-1]:
-        inner = inner[key]
+        parent = parent[key]
     if value is MISSING:
-        del inner[path[-1]]
+        del parent[path[-1]]
     else:
-        inner[path[-1]] = value
+        parent[path[-1]] = value
     return tree
 
 
-def nested(depth):
+def nest_lists(depth):
     tree = []
     for _ in range(depth):
         tree = [tree]
     return tree
 
 
-def damages(tree, values=VALUES):
-    """All trees with one other value, each with a name; that of the value itself is left out."""
-    for path in paths(tree):
-        for name, value in (values | {"deep": nested(400)}).items():
-            made = replaced(tree, path, value)
-            if made != tree:
-                yield f"{'.'.join(map(str, path))} {name}", made
+def list_damages(tree, values=VALUES):
+    """Yield a name and a tree for every replacement of a value of the tree that changes it."""
+    for path in list_paths(tree):
+        for name, value in (values | {"deep": nest_lists(400)}).items():
+            damaged_tree = replace_value(tree, path, value)
+            if damaged_tree != tree:
+                yield f"{'.'.join(map(str, path))} {name}", damaged_tree
 
 
-def draw_damage(data, tree, deepest=400):
-    path = data.draw(st.sampled_from(list(paths(tree))))
+def draw_damage(data, tree, depth=400):
+    path = data.draw(st.sampled_from(list(list_paths(tree))))
     name = data.draw(st.sampled_from([*VALUES, "deep"]))
-    return replaced(tree, path, nested(deepest) if name == "deep" else VALUES[name])
+    return replace_value(tree, path, nest_lists(depth) if name == "deep" else VALUES[name])
 
 
-def one_line(error, name):
-    text = str(error)
-    assert name in text and "\n" not in text and len(text) < 3000, text
+def check_message(error, name):
+    """Check that the message of an error is one line, not too long, that has a name."""
+    message = str(error)
+    assert name in message and "\n" not in message and len(message) < 3000, message
 
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """The folder of an export of each kind."""
+    """Return a folder with an export of each kind."""
     folder = tmp_path_factory.mktemp("exports")
     for kind in EXPORTS:
         target, _, precision = kind.rpartition("-")
@@ -108,36 +114,40 @@ def exports(tmp_path_factory):
 
 @pytest.fixture
 def export(exports, tmp_path):
-    """`export(kind)`: a copy of an export of that kind."""
+    """Return `export(kind)`, which returns the folder of a copy of an export."""
     return lambda kind: Path(shutil.copytree(exports / kind, tmp_path / kind, dirs_exist_ok=True))
 
 
 def rewrite(folder, name, text):
+    """Write a text into a file of a folder, and the checksums of the folder anew."""
     (folder / name).write_text(text)
     write_integrity(folder, [path.name for path in folder.iterdir() if path.name not in (INTEGRITY, CALIBRATION)])
 
 
-def test_another_value_in_an_export_json_is_refused_or_harmless(export):
+def test_wrong_value_in_an_export_json_is_refused_or_harmless(export):
     folder = export("onnx-float32")
-    about, passed = json.loads((folder / EXPORT_INFO).read_text()), []
-    for name, damaged in damages(about):
-        rewrite(folder, EXPORT_INFO, json.dumps(damaged))
+    info, accepted = json.loads((folder / EXPORT_INFO).read_text()), []
+    for name, damaged_info in list_damages(info):
+        rewrite(folder, EXPORT_INFO, json.dumps(damaged_info))
         try:
-            passed.append(read_export(folder))
+            accepted.append(read_export(folder))
         except BadExport as error:
-            one_line(error, str(folder))
-            if (key := name.split(" ")[0].split(".")[0]) and damaged != {}:
+            check_message(error, str(folder))
+            key = name.split(" ")[0].split(".")[0]
+            if key and damaged_info != {}:
                 assert key in str(error), name  # noqa: PT017  -- there may be no error
+    # Keys of which `read_export` may accept other values.
     harmless = {"source", "inputs", "outputs", "weights", "image_weights", "embed_dim", "scalars", "preprocessing",
                 "tokenizer", "precision"}  # fmt: skip
-    for found in passed:
-        assert found["backend"] == about["backend"] and 0 < found["scalars"]["logit_scale"] < 1e9
-        assert {key for key in {**about, **found} if about.get(key) != found.get(key)} <= harmless
+    for accepted_info in accepted:
+        assert accepted_info["backend"] == info["backend"] and 0 < accepted_info["scalars"]["logit_scale"] < 1e9
+        changed_keys = {key for key in {**info, **accepted_info} if info.get(key) != accepted_info.get(key)}
+        assert changed_keys <= harmless
 
 
-@few
+@few_examples
 @given(st.data())
-def test_an_export_with_other_values_answers_or_says_why(exports, export, data):
+def test_export_with_wrong_values_answers_or_names_the_fault(exports, export, data):
     kind = data.draw(st.sampled_from(EXPORTS))
     folder = export(kind)
     name = data.draw(st.sampled_from([EXPORT_INFO, CONFIG, "parity.json"]))
@@ -147,22 +157,22 @@ def test_an_export_with_other_values_answers_or_says_why(exports, export, data):
     for load in [load_model, OnnxModel] if kind.startswith("onnx") else [load_model]:
         try:
             model = load(folder)
-            found = model.encode_texts(["a red disc"])
-            assert np.isfinite(found).all() and np.isfinite(found * model.logit_scale).all()
+            embeddings = model.encode_texts(["a red disc"])
+            assert np.isfinite(embeddings).all() and np.isfinite(embeddings * model.logit_scale).all()
             pixels = np.zeros((40, 40, 3), np.uint8)
             assert np.isfinite(model.encode_images([pixels])).all()
-        except EXPLAINED as error:
-            one_line(error, str(folder))
+        except EXPLAINED_ERRORS as error:
+            check_message(error, str(folder))
 
 
 @pytest.mark.parametrize(("section", "key", "value"), [
     ("preprocessing", "background", [0, 0, 0]), ("tokenizer", "max_length", 12), ("tokenizer", "rules", "paddlenlp"),
 ])  # fmt: skip
-def test_preprocessing_of_another_configuration_is_refused(export, section, key, value):
+def test_settings_that_differ_from_the_configuration_are_refused(export, section, key, value):
     folder = export("onnx-float32")
-    about = json.loads((folder / EXPORT_INFO).read_text())
-    about[section][key] = value
-    rewrite(folder, EXPORT_INFO, json.dumps(about))
+    info = json.loads((folder / EXPORT_INFO).read_text())
+    info[section][key] = value
+    rewrite(folder, EXPORT_INFO, json.dumps(info))
     with pytest.raises(BadExport, match=f"{section}.{key}"):
         load_model(folder)
 
@@ -171,16 +181,16 @@ def test_preprocessing_of_another_configuration_is_refused(export, section, key,
     "[[]]", "[" * 100_000, '{"a": 1, "a": 1}', '{"../x": {"bytes": 1, "sha256": ""}}',
     *(json.dumps({EXPORT_INFO: {"bytes": value, "sha256": value}}) for value in [None, math.inf, 10**400]),
 ], ids=lambda text: text[:20])  # fmt: skip
-def test_integrity_files_of_another_form_are_refused(export, sums):
+def test_malformed_integrity_file_is_refused(export, sums):
     folder = export("onnx-float32")
     (folder / INTEGRITY).write_text(f'{{"version": 1, "files": {sums}, "conventions": null, "golden": null}}')
-    with pytest.raises(BadExport, match=INTEGRITY) as caught:
+    with pytest.raises(BadExport, match=INTEGRITY) as error:
         read_export(folder)
-    one_line(caught.value, str(folder))
+    check_message(error.value, str(folder))
 
 
-def with_constants(folder, value):
-    """The text graph with another value for all that it has learnt."""
+def set_weights(folder, value):
+    """Set all weight matrices of the text graph to a value."""
     onnx = pytest.importorskip("onnx")
     graph = onnx.load(folder / "text.onnx")
     for weight in graph.graph.initializer:
@@ -191,51 +201,53 @@ def with_constants(folder, value):
     rewrite(folder, EXPORT_INFO, (folder / EXPORT_INFO).read_text())
 
 
-def test_graphs_that_give_nan_or_do_not_fit_are_refused(export):
+def test_graph_of_nan_or_of_another_shape_is_refused(export):
     folder = export("onnx-float32")
-    with_constants(folder, math.nan)
+    set_weights(folder, math.nan)
     for load in (load_model, OnnxModel):
-        with pytest.raises(BadExport, match="the text tower's graph .* not finite") as caught:
+        with pytest.raises(BadExport, match="the text tower's graph .* not finite") as error:
             load(folder).encode_texts(["a red disc"])
-        one_line(caught.value, str(folder))
+        check_message(error.value, str(folder))
     (folder / "text.onnx").write_bytes((folder / "image.onnx").read_bytes())
     rewrite(folder, EXPORT_INFO, (folder / EXPORT_INFO).read_text())
     with pytest.raises(BadExport, match="the text tower's graph does not run"):
         OnnxModel(folder).encode_texts(["a red disc"])
     folder = export("onnx-int8")
-    about = json.loads((folder / EXPORT_INFO).read_text())
-    rewrite(folder, EXPORT_INFO, json.dumps(about | {"embed_dim": 17}))
+    info = json.loads((folder / EXPORT_INFO).read_text())
+    rewrite(folder, EXPORT_INFO, json.dumps(info | {"embed_dim": 17}))
     for load in (load_model, OnnxModel):
         with pytest.raises(BadExport, match=r"the text tower's graph .* \[1, 16\], not float32 \[1, 17\]"):
             load(folder).encode_texts(["a red disc"])
 
 
 @pytest.mark.parametrize("row", [[math.inf, 0], [0, 0], [0.9, 0]])
-def test_only_finite_embeddings_of_unit_length_pass(row):
-    good = np.array([[0.6, 0.8], [1, 0]], np.float32)
-    assert (check_outputs(lambda rows: good, "x", 2)(good) == good).all()
+def test_only_finite_embeddings_of_unit_length_are_returned(row):
+    valid = np.array([[0.6, 0.8], [1, 0]], np.float32)
+    assert (check_outputs(lambda rows: valid, "x", 2)(valid) == valid).all()
     with pytest.raises(BadExport, match="not finite or not of length 1"):
-        check_outputs(lambda rows: np.array([[1, 0], row], np.float32), "x", 2)(good)
+        check_outputs(lambda rows: np.array([[1, 0], row], np.float32), "x", 2)(valid)
 
 
-def test_a_calibration_with_another_value_is_damaged(tmp_path):
+def test_calibration_with_a_wrong_value_is_damaged_or_usable(tmp_path):
     record = json.loads((SHAPES / "model" / CALIBRATION).read_text())
     path = tmp_path / CALIBRATION
-    for name, damaged in damages(record):
-        path.write_text(json.dumps(damaged))
+    for name, damaged_record in list_damages(record):
+        path.write_text(json.dumps(damaged_record))
         try:
-            found = read_calibration(tmp_path, record["fingerprint"])
+            calibration = read_calibration(tmp_path, record["fingerprint"])
         except ValueError as error:
-            one_line(error, str(path))
-        else:
-            assert found is None or found.describe("image_to_text"), name
-            assert name.split(".")[0].split(" ")[0] in ("fingerprint", "data", "date") or found is not None
-            assert found is None or all(math.isfinite(one.cosine) and 0 <= one.recall <= 100
-                                        for one in found.thresholds.values())  # fmt: skip
+            check_message(error, str(path))
+            continue
+        if calibration is None:  # it is of another model
+            assert name.split(".")[0].split(" ")[0] in ("fingerprint", "data", "date"), name
+            continue
+        assert calibration.describe("image_to_text"), name
+        for threshold in calibration.thresholds.values():
+            assert math.isfinite(threshold.cosine) and 0 <= threshold.recall <= 100
 
 
-def pipes_instead(folder):
-    """Each file in its turn as a pipe that nobody writes to."""
+def replace_by_pipes(folder):
+    """Replace every file of a folder in turn by a pipe that no process writes to, and yield its path."""
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
         path.unlink()
@@ -246,19 +258,19 @@ def pipes_instead(folder):
 
 
 @pytest.mark.parametrize("kind", ["onnx-float32", "paddle-inference-float32"])
-def test_a_pipe_in_an_export_is_not_waited_for(export, kind):
+def test_pipe_in_an_export_is_refused_at_once(export, kind):
     folder = export(kind)
-    for path in pipes_instead(folder):
-        with pytest.raises(EXPLAINED) as caught:
+    for path in replace_by_pipes(folder):
+        with pytest.raises(EXPLAINED_ERRORS) as error:
             load_model(folder)
-        one_line(caught.value, str(folder))
-        assert path.name in commands.format_error(caught.value) or path.name == EXPORT_INFO
+        check_message(error.value, str(folder))
+        assert path.name in commands.format_error(error.value) or path.name == EXPORT_INFO
 
 
-def test_a_pipe_in_a_checkpoint_is_not_waited_for(tmp_path):
+def test_pipe_in_a_checkpoint_is_refused_at_once(tmp_path):
     folder = Path(shutil.copytree(SHAPES / "model", tmp_path / "model"))
-    for path in pipes_instead(folder):
+    for path in replace_by_pipes(folder):
         if path.name in (MODEL, CONFIG, INTEGRITY):
-            with pytest.raises(EXPLAINED) as caught:
+            with pytest.raises(EXPLAINED_ERRORS) as error:
                 load_model(folder)
-            assert str(folder) in commands.format_error(caught.value)
+            assert str(folder) in commands.format_error(error.value)
