@@ -23,7 +23,7 @@ RULES = {
     "hf_altclip": ("xlm_roberta", 64), "hf_metaclip2": ("xlm_roberta", 40), "fgclip2": ("siglip2", 64),
     "openclip_flat_quickgelu": ("open_clip", 77), "openclip_flat": ("open_clip", 77),
     "openclip_custom_text": ("open_clip", 77), "openclip_siglip_timm": ("open_clip_canonical", 64),
-    "hf_clip_sharded_bin": ("clip", 77),
+    "hf_clip_sharded_bin": ("clip", 77), "openclip_eva02": ("open_clip", 77), "openclip_pe": ("open_clip", 32),
 }  # fmt: skip
 
 # The last family of each dialect.

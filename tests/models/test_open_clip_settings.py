@@ -9,6 +9,7 @@ import pytest
 
 from ernie_vil2.models.weights.families.family import Folder
 from ernie_vil2.models.weights.families.open_clip import OPEN_CLIP, TIMM_VITS
+from ernie_vil2.models.weights.families.timm_towers import TIMM_EVA02_CLIPS, TIMM_PE_CORES
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.settings import Settings
 from tests.support.other_families import (
@@ -23,6 +24,8 @@ from tests.support.other_families import (
 TIMM = FAMILY_FIXTURES / "openclip_siglip_timm"
 PEERS = Path(__file__).parents[1] / "fixtures" / "open_clip"
 TIMM_FACTS = json.loads((PEERS / "timm_siglip.json").read_text())
+EVA_FACTS = json.loads((PEERS / "timm_eva.json").read_text())
+EVA_TOWERS = {**TIMM_PE_CORES, **TIMM_EVA02_CLIPS}
 FILE = "open_clip_config.json"
 TIMM_NAME = {"timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none"}
 
@@ -35,7 +38,9 @@ def describe_tower(name, width, depth=2, **vision):
         "text_cfg": {"width": 8, "heads": 2, "layers": 1},
     }
     shapes = {"patch_embed.proj.weight": (width, 3, 16, 16)}
-    shapes |= {f"blocks.{block}.mlp.fc1.weight": (4 * width, width) for block in range(depth)}
+    for matrix in ("fc1", "fc1_g"):
+        shapes |= {f"blocks.{block}.mlp.{matrix}.weight": (4 * width, width) for block in range(depth)}
+    shapes["head.weight"] = (width, width)
     arrays = {f"visual.trunk.{key}": np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
     folder = Folder(
         Path("model.safetensors"), Settings(Path("open_clip_config.json"), {"model_cfg": model}), arrays, {}
@@ -45,6 +50,7 @@ def describe_tower(name, width, depth=2, **vision):
 
 def test_the_table_of_towers_is_timms_registry():
     assert {name: facts._asdict() for name, facts in TIMM_VITS.items()} == TIMM_FACTS
+    assert {name: facts._asdict() for name, facts in EVA_TOWERS.items()} == EVA_FACTS
 
 
 @pytest.mark.parametrize("name", TIMM_FACTS)
@@ -53,6 +59,20 @@ def test_heads_of_a_trunk_are_those_of_its_name(name):
     image = describe_tower(name, facts["width"])
     assert (image.heads, image.depth, image.variant.activation) == (facts["heads"], 2, facts["activation"])
     assert describe_tower(f"{name}.webli", facts["width"]).heads == facts["heads"]
+
+
+@pytest.mark.parametrize("name", EVA_FACTS)
+def test_heads_and_positions_of_pe_core_and_eva02_are_those_of_their_names(name):
+    facts, is_pe_core = EVA_FACTS[name], name in TIMM_PE_CORES
+    settings = {"timm_pool": "map" if is_pe_core else "token", "timm_proj": None}
+    image = describe_tower(name, facts["width"], **settings)
+    assert (image.heads, image.depth, image.variant.rotary.grid) == (facts["heads"], 2, facts["grid"])
+    assert image.variant.pooling_heads == (8 if is_pe_core else None)
+    with pytest.raises(ValueError, match="timm_model_name is .* give head_width"):
+        describe_tower(name, facts["width"] + 64, **settings)
+    for key, value in (("timm_pool", "avg"), ("timm_proj", "linear")):
+        with pytest.raises(ValueError, match=f"vision_cfg.{key} is '{value}'"):
+            describe_tower(name, facts["width"], **settings | {key: value})
 
 
 def test_head_width_of_a_folder_goes_before_the_name():

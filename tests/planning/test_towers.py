@@ -21,6 +21,8 @@ TEXT = ["Model.text.name=ernie", "Model.text.width=32", "Model.text.depth=4", "M
 
 IMAGES = {
     "ViT": "{image_size: 32, name: ViT, patch_size: 8, width: 64, depth: 5, heads: 4}",
+    "EVA-02": "{image_size: 32, name: ViT, patch_size: 8, width: 64, depth: 5, heads: 4, variant: {mlp: swiglu, "
+    "hidden: 170, activation: silu, rotary: {first_half: rows, grid: 16}, key_bias: false, attention_norm: true}}",
     "ResNet18": "{image_size: 64, name: ResNet18}",
     "RepVGG": "{image_size: 64, name: RepVGG, width: 16, depth: 1}",
     "ModifiedResNet": "{image_size: 64, name: ModifiedResNet, width: 16, layers: [2, 3, 2, 2], heads: 8, "

@@ -34,9 +34,7 @@ UNREAD = {
     "openclip_bert_timm",
     "openclip_clipa",
     "openclip_convnext",
-    "openclip_eva02",
     "openclip_nllb",
-    "openclip_pe",
     "openclip_xlmr",
     "pe_pt",
 }

@@ -15,6 +15,10 @@ ROWS = 10
 RANK_ROWS = (np.array([0, 1, 2, 4]), np.arange(5, ROWS))
 """Rows of two ranks; row 3 of the first one is a bad sample."""
 VIT = "Model.image={name: ViT, image_size: 32, patch_size: 16, width: 32, depth: 2, heads: 2, drop_path: 0.4}"
+EVA_02 = VIT.removesuffix("}") + (
+    ", variant: {mlp: swiglu, hidden: 40, activation: silu, rotary: {first_half: rows, grid: 16}, key_bias: false, "
+    "attention_norm: true, patch_bias: true, input_norm: false, head: 24}}"
+)
 SIGMOID = ["Loss.kind=sigmoid", "Loss.bias=-2", "Loss.tile=3"]
 WIDTHS = ["Loss.widths=[4, 16, 32]", "Loss.tile=3"]
 

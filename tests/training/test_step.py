@@ -15,6 +15,7 @@ from ernie_vil2.tasks.contrastive_step import CachedStep, DirectStep, build_step
 from tests.support.freezing import check_ranks, compute_rank_arrays, list_rank_cases
 from tests.support.ranks import run_ranks
 from tests.support.steps import (
+    EVA_02,
     RANK_ROWS,
     SIGMOID,
     TOLERANCES,
@@ -76,7 +77,7 @@ def test_batch_norms_see_micro_batches_and_count_each_once():
 
 
 @pytest.mark.parametrize("micro_batch", ["null", 3])
-@pytest.mark.parametrize("image", [VIT, REPVGG], ids=["ViT", "RepVGG"])
+@pytest.mark.parametrize("image", [VIT, EVA_02, REPVGG], ids=["ViT", "EVA-02", "RepVGG"])
 def test_recomputed_blocks_change_nothing(image, micro_batch):
     """With dropout, drop path, and batch norms, whose running statistics count a batch once."""
     with use_default_dtype("float64"):

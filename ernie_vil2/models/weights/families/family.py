@@ -39,7 +39,7 @@ from ernie_vil2.models.weights.format import (
 from ernie_vil2.models.weights.name_table import LazyArrays, NameTable, Row, select_arrays
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.models.weights.write_back import write_back, write_new
-from ernie_vil2.towers.base import ImageTowerConfig
+from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant
 from ernie_vil2.towers.transformer import image_variant, text_variant
 
 # In order of preference, if a folder has several.
@@ -386,6 +386,8 @@ def _with_activation(model: ModelConfig, activation: str | None) -> ModelConfig:
     ):
         if variant is None:
             raise ValueError(f"{tower.name}: a tower without a variant has no activation to choose")
+        if isinstance(variant, ImageVariant) and variant.mlp == "swiglu":
+            continue  # SiLU is part of SwiGLU: no library computes it otherwise
         towers[kind] = tower.model_copy(update={"variant": variant.model_copy(update={"activation": activation})})
     return model.model_copy(update=towers)
 

@@ -1,4 +1,4 @@
-"""Folders of OpenCLIP: its own towers, and SigLIP's image towers of timm.
+"""Folders of OpenCLIP: its own towers, and image towers of timm, see also `timm_towers.py`.
 
 Its own ViTs and ResNets have the names of OpenAI's CLIP, which Chinese-CLIP's own files use, too. The names of the text
 tower are on the top level, or under `text.`.
@@ -13,18 +13,28 @@ from ernie_vil2.config import ModelConfig
 from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, count_words
+from ernie_vil2.models.weights.families.timm_towers import (
+    TIMM_EVA02_CLIPS,
+    TIMM_PE_CORES,
+    TRUNK,
+    find_timm_name,
+    is_eva_tower,
+    make_eva_rows,
+    read_eva_tower,
+    read_trunk_heads,
+    read_trunk_sizes,
+)
 from ernie_vil2.models.weights.files import get_folder
 from ernie_vil2.models.weights.format import find_first_file
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, Pooling, TextTowerConfig, TextVariant
 from ernie_vil2.towers.convolution import ModifiedResNet
-from ernie_vil2.towers.transformer import Transformer, Vit, text_variant
+from ernie_vil2.towers.transformer import Transformer, Vit, image_variant, text_variant
 
 SETTINGS = "open_clip_config.json"
 # In order of preference, if a folder has several.
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pt")
-_TRUNK = "visual.trunk."  # prefix of the arrays of an image tower of timm
 
 
 class TimmVit(NamedTuple):
@@ -177,11 +187,11 @@ _TIMM_LINEAR = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 _TIMM_POOL = ("q", "kv", "proj", "mlp.fc1", "mlp.fc2")
 _TIMM_IMAGE: list[Row] = [
     ("log_logit_scale", "logit_scale", "scalar"),
-    ("image.pos_embed", f"{_TRUNK}pos_embed", "array"),
-    ("image.attn_pool.probe", f"{_TRUNK}attn_pool.latent", "array"),
-    *((f"image.{name}", f"{_TRUNK}{name}", "layer") for name in _TIMM_LAYERS),
-    *((f"image.blocks.N.{name}", f"{_TRUNK}blocks.N.{name}", "linear") for name in _TIMM_LINEAR),
-    *((f"image.attn_pool.{name}", f"{_TRUNK}attn_pool.{name}", "linear") for name in _TIMM_POOL),
+    ("image.pos_embed", f"{TRUNK}pos_embed", "array"),
+    ("image.attn_pool.probe", f"{TRUNK}attn_pool.latent", "array"),
+    *((f"image.{name}", f"{TRUNK}{name}", "layer") for name in _TIMM_LAYERS),
+    *((f"image.blocks.N.{name}", f"{TRUNK}blocks.N.{name}", "linear") for name in _TIMM_LINEAR),
+    *((f"image.attn_pool.{name}", f"{TRUNK}attn_pool.{name}", "linear") for name in _TIMM_POOL),
 ]
 
 
@@ -197,7 +207,10 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     activation: Activation = "quick_gelu" if settings.read_bool("quick_gelu", False) else "gelu"
     embed_dim = settings.read_count("embed_dim", 512)
     projections: Literal["text", "always", "by_width"]
-    if vision.values.get("timm_model_name") is not None:
+    if is_eva_tower(vision):
+        # The image tower ends with its own projection.
+        image, projections = read_eva_tower(vision, folder.arrays), "text"
+    elif vision.values.get("timm_model_name") is not None:
         # The activation is that of the texts alone: timm has its own.
         image, projections = _read_timm_tower(vision, folder.arrays), "by_width"
     else:
@@ -253,50 +266,25 @@ def _read_image_tower(vision: Settings, activation: Activation, embed_dim: int) 
 
 
 def _read_timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowerConfig:
-    """Describe an image tower of timm by its name and its arrays.
-
-    Depth, width and patch size are those of the arrays. The number of heads follows from `head_width`, if the folder
-    gives it, and otherwise from the name.
-    """
-    name = vision.values["timm_model_name"]
-    # After a full stop comes the name of published weights, which does not change what is computed.
-    facts = TIMM_VITS.get(name.partition(".")[0]) if isinstance(name, str) else None
+    """Describe one of SigLIP's image towers of timm by its name and its arrays."""
+    facts = TIMM_VITS.get(find_timm_name(vision))
     if facts is None:
-        raise vision.make_error(
-            "timm_model_name",
-            f"of timm only SigLIP's ViTs with attention pooling are read: {', '.join(TIMM_VITS)}",
-        )
+        names = [*TIMM_VITS, *TIMM_PE_CORES, *TIMM_EVA02_CLIPS]
+        raise vision.make_error("timm_model_name", f"of timm only these image towers are read: {', '.join(names)}")
     if vision.values.get("timm_proj", "linear") != "none":
         raise vision.make_error("timm_proj", "only 'none' is read")
     if vision.values.get("timm_pool", "avg") != "map":
         raise vision.make_error("timm_pool", "only 'map' is read")
-
-    kernel = arrays.get(f"{_TRUNK}patch_embed.proj.weight")
-    matrix = arrays.get(f"{_TRUNK}blocks.0.mlp.fc1.weight")
-    if kernel is None or matrix is None or kernel.ndim != 4 or matrix.ndim != 2:
-        raise ValueError(
-            f"{vision.path}: it describes {name}, of which the weights hold no {_TRUNK}patch_embed.proj "
-            f"or {_TRUNK}blocks.0.mlp.fc1"
-        )
-    width, _, patch_size, _ = kernel.shape
-    blocks = {array_name.split(".")[3] for array_name in arrays if array_name.startswith(f"{_TRUNK}blocks.")}
-    if "head_width" in vision.values:
-        heads = _count_heads(vision, width, vision.read_count("head_width", 64))
-    elif width == facts.width:
-        heads = facts.heads
-    else:
-        raise vision.make_error(
-            "timm_model_name", f"that tower is {facts.width} wide, its weights {width}; give head_width next to it"
-        )
+    sizes = read_trunk_sizes(vision, arrays)
     return Vit(
         name="ViT",
         image_size=vision.read_count("image_size", 224),
-        patch_size=patch_size,
-        width=width,
-        depth=len(blocks),
-        heads=heads,
+        patch_size=sizes.patch_size,
+        width=sizes.width,
+        depth=sizes.depth,
+        heads=read_trunk_heads(vision, sizes.width, facts.width, facts.heads),
         variant=ImageVariant(
-            hidden=matrix.shape[0],
+            hidden=sizes.hidden,
             activation=facts.activation,
             patch_bias=True,
             class_token=False,
@@ -379,9 +367,8 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
     bias: list[Row] = []
     if "logit_bias" in array_names:
         bias.append(("logit_bias", "logit_bias", "scalar"))
-    is_timm = model.projections == "by_width"
     return [
-        *(_TIMM_IMAGE if is_timm else make_image_rows(model.image)),
+        *_find_image_rows(model),
         *bias,
         (f"{network}embeddings.word_embeddings.weight", f"{prefix}token_embedding.weight", "array"),
         (f"{network}embeddings.position_embeddings.weight", f"{prefix}positional_embedding", "array"),
@@ -389,6 +376,13 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
         (f"{network}norm", f"{prefix}ln_final", "layer"),
         projection,
     ]
+
+
+def _find_image_rows(model: ModelConfig) -> list[Row]:
+    variant = image_variant(model.image)
+    if variant is not None and variant.rotary is not None:
+        return make_eva_rows(variant)
+    return _TIMM_IMAGE if model.projections == "by_width" else make_image_rows(model.image)
 
 
 OPEN_CLIP = Family(

@@ -1,0 +1,218 @@
+"""Image towers of timm within folders of OpenCLIP: their sizes, and PE-Core and EVA-02, of timm's class `Eva`.
+
+Depth, width, hidden width and patch size are those of the arrays. The number of heads follows from `head_width`, if the
+folder gives it, and otherwise from the name.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from ernie_vil2.models.weights.name_table import Row
+from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant, Rotary
+from ernie_vil2.towers.transformer import Vit
+
+TRUNK = "visual.trunk."  # prefix of the arrays of an image tower of timm
+PE_POOLING_HEADS = 8  # of every PE-Core, however wide it is
+
+
+class EvaFacts(NamedTuple):
+    """What timm fixes by the name of a tower with rotary positions, and no shape of its weights shows."""
+
+    width: int
+    heads: int
+    grid: int  # rows and columns of patches to which positions are stretched
+
+
+TIMM_PE_CORES = {
+    "vit_pe_core_tiny_patch16_384": EvaFacts(192, 3, 24),
+    "vit_pe_core_small_patch16_384": EvaFacts(384, 6, 24),
+    "vit_pe_core_base_patch16_224": EvaFacts(768, 12, 14),
+    "vit_pe_core_large_patch14_336": EvaFacts(1024, 16, 24),
+    "vit_pe_core_gigantic_patch14_448": EvaFacts(1536, 16, 32),
+}
+TIMM_EVA02_CLIPS = {
+    "eva02_base_patch16_clip_224": EvaFacts(768, 12, 16),
+    "eva02_large_patch14_clip_224": EvaFacts(1024, 16, 16),
+    "eva02_large_patch14_clip_336": EvaFacts(1024, 16, 16),
+}
+"""All PE-Cores and EVA-02-CLIPs of timm 1.0.31 but the enormous one, which has neither rotary positions nor SwiGLU.
+
+`tests/fixtures/open_clip/make.py` builds every tower of these names in timm, and compares.
+"""
+_EVA_NAMES = {**TIMM_PE_CORES, **TIMM_EVA02_CLIPS}
+
+
+class TrunkSizes(NamedTuple):
+    """Sizes of an image tower of timm by its arrays."""
+
+    width: int
+    patch_size: int
+    depth: int
+    hidden: int
+
+
+def find_timm_name(vision: Settings) -> str:
+    """Return the name of the image tower in timm; "" if the settings name none."""
+    name = vision.values.get("timm_model_name")
+    # After a full stop comes the name of published weights, which does not change what is computed.
+    return name.partition(".")[0] if isinstance(name, str) else ""
+
+
+def read_trunk_sizes(vision: Settings, arrays: Mapping[str, np.ndarray], matrix_name: str = "mlp.fc1") -> TrunkSizes:
+    """Return the sizes of a tower by its arrays.
+
+    Args:
+        vision: settings of the tower.
+        arrays: arrays of the model.
+        matrix_name: name of the first layer of a block's MLP.
+    """
+    kernel = arrays.get(f"{TRUNK}patch_embed.proj.weight")
+    matrix = arrays.get(f"{TRUNK}blocks.0.{matrix_name}.weight")
+    if kernel is None or matrix is None or kernel.ndim != 4 or matrix.ndim != 2:
+        raise ValueError(
+            f"{vision.path}: it describes {find_timm_name(vision)}, of which the weights hold no "
+            f"{TRUNK}patch_embed.proj or {TRUNK}blocks.0.{matrix_name}"
+        )
+    blocks = {array_name.split(".")[3] for array_name in arrays if array_name.startswith(f"{TRUNK}blocks.")}
+    return TrunkSizes(kernel.shape[0], kernel.shape[2], len(blocks), matrix.shape[0])
+
+
+def read_trunk_heads(vision: Settings, width: int, named_width: int, named_heads: int) -> int:
+    """Return the number of heads of a tower; `named_width` and `named_heads` are those of its name."""
+    if "head_width" in vision.values:
+        head_width = vision.read_count("head_width", 64)
+        if width % head_width:
+            raise vision.make_error("head_width", f"it does not divide the width, {width}")
+        return width // head_width
+    if width != named_width:
+        raise vision.make_error(
+            "timm_model_name", f"that tower is {named_width} wide, its weights {width}; give head_width next to it"
+        )
+    return named_heads
+
+
+def is_eva_tower(vision: Settings) -> bool:
+    """Return whether the settings name a PE-Core or an EVA-02-CLIP that is read."""
+    return find_timm_name(vision) in _EVA_NAMES
+
+
+def read_eva_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowerConfig:
+    """Describe a PE-Core or an EVA-02-CLIP by its name and its arrays."""
+    name = find_timm_name(vision)
+    facts, is_pe_core = _EVA_NAMES[name], name in TIMM_PE_CORES
+    pool = "map" if is_pe_core else "token"
+    if vision.values.get("timm_pool", "avg") != pool:
+        raise vision.make_error("timm_pool", f"of {name} only '{pool}' is read")
+    if vision.values.get("timm_proj", "linear") is not None:
+        raise vision.make_error("timm_proj", f"of {name} only null is read, its own last layer")
+
+    sizes = read_trunk_sizes(vision, arrays, "mlp.fc1" if is_pe_core else "mlp.fc1_g")
+    heads = read_trunk_heads(vision, sizes.width, facts.width, facts.heads)
+    head = arrays.get(f"{TRUNK}head.weight")
+    if head is None or head.ndim != 2:
+        raise ValueError(f"{vision.path}: it describes {name}, of which the weights hold no {TRUNK}head")
+    has_class_token = f"{TRUNK}cls_token" in arrays
+    if is_pe_core:
+        # PE-Core counts rows and columns from 1 where there is a class token, which is at 0.
+        rotary = Rotary(first_half="columns", start=int(has_class_token), grid=facts.grid)
+        pooling_matrix = arrays.get(f"{TRUNK}attn_pool.mlp.fc1.weight")
+        variant = ImageVariant(
+            hidden=sizes.hidden,
+            activation="gelu",
+            epsilon=1e-5,
+            rotary=rotary,
+            class_token=has_class_token,
+            pooling="attention",
+            pooling_heads=PE_POOLING_HEADS,
+            pooling_hidden=None if pooling_matrix is None else pooling_matrix.shape[0],
+            head=head.shape[0],
+        )
+    else:
+        variant = make_eva02_variant(sizes.hidden, head.shape[0], facts.grid)
+    return Vit(
+        name="ViT",
+        image_size=vision.read_count("image_size", 224),
+        patch_size=sizes.patch_size,
+        width=sizes.width,
+        depth=sizes.depth,
+        heads=heads,
+        variant=variant,
+    )
+
+
+def make_eva02_variant(hidden: int, head: int, grid: int) -> ImageVariant:
+    """Return what distinguishes the image tower of EVA-02-CLIP.
+
+    Args:
+        hidden: width of the MLPs.
+        head: width of the features.
+        grid: rows and columns to which positions are stretched.
+    """
+    return ImageVariant(
+        hidden=hidden,
+        activation="silu",
+        mlp="swiglu",
+        epsilon=1e-6,
+        rotary=Rotary(first_half="rows", grid=grid),
+        key_bias=False,
+        attention_norm=True,
+        patch_bias=True,
+        input_norm=False,
+        head=head,
+    )
+
+
+def make_eva_rows(variant: ImageVariant) -> list[Row]:
+    """Return the rows of a PE-Core or an EVA-02-CLIP, and of the scale."""
+    rows: list[Row] = [
+        ("log_logit_scale", "logit_scale", "scalar"),
+        ("image.pos_embed", f"{TRUNK}pos_embed", "array"),
+    ]
+    if variant.class_token:
+        rows.append(("image.cls_token", f"{TRUNK}cls_token", "array"))
+    if variant.mlp == "swiglu":
+        rows.append(("image.patch_embed.proj", f"{TRUNK}patch_embed.proj", "layer"))
+        rows += make_eva02_block_rows(TRUNK)
+    else:
+        rows += _make_pe_rows()
+    rows.append(("image.norm", f"{TRUNK}norm", "layer"))
+    rows.append(("image.head", f"{TRUNK}head", "linear"))
+    return rows
+
+
+def make_eva02_block_rows(trunk: str) -> list[Row]:
+    """Return the rows of the blocks of an EVA-02-CLIP by timm's names."""
+    ours, theirs = "image.blocks.N.", f"{trunk}blocks.N."
+    rows: list[Row] = [(f"{ours}attn.k_proj.weight", f"{theirs}attn.k_proj.weight", "matrix")]
+    for layer in ("norm1", "norm2", "attn.norm", "mlp.norm"):
+        rows.append((f"{ours}{layer}", f"{theirs}{layer}", "layer"))
+    linear_layers = {
+        "attn.q_proj": "attn.q_proj",
+        "attn.v_proj": "attn.v_proj",
+        "attn.out_proj": "attn.proj",
+        "mlp.gate": "mlp.fc1_g",
+        "mlp.fc1": "mlp.fc1_x",
+        "mlp.fc2": "mlp.fc2",
+    }
+    for our_layer, their_layer in linear_layers.items():
+        rows.append((f"{ours}{our_layer}", f"{theirs}{their_layer}", "linear"))
+    return rows
+
+
+def _make_pe_rows() -> list[Row]:
+    rows: list[Row] = [
+        ("image.patch_embed.proj.weight", f"{TRUNK}patch_embed.proj.weight", "array"),
+        ("image.ln_pre", f"{TRUNK}norm_pre", "layer"),
+        ("image.attn_pool.probe", f"{TRUNK}attn_pool.latent", "array"),
+        ("image.attn_pool.norm", f"{TRUNK}attn_pool.norm", "layer"),
+    ]
+    for layer in ("norm1", "norm2"):
+        rows.append((f"image.blocks.N.{layer}", f"{TRUNK}blocks.N.{layer}", "layer"))
+    for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
+        rows.append((f"image.blocks.N.{layer}", f"{TRUNK}blocks.N.{layer}", "linear"))
+    for layer in ("q", "kv", "proj", "mlp.fc1", "mlp.fc2"):
+        rows.append((f"image.attn_pool.{layer}", f"{TRUNK}attn_pool.{layer}", "linear"))
+    return rows
