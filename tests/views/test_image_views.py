@@ -101,10 +101,10 @@ def test_decoding_at_a_smaller_scale_does_not_shift_views(crop_area, factor):
     ramps[..., 1] = np.linspace(20, 235, width)[None, :]
     data, config = encode_jpeg(ramps), make_config(crop_area=crop_area)
     small = draw_views(data, 200, 24, config, seed=1)  # decoded at a smaller scale, as it is a JPEG
-    whole = draw_views(decoding.decode_image(data, "a"), 200, 24, config, seed=1)
+    full_scale = draw_views(decoding.decode_image(data, "a"), 200, 24, config, seed=1)
     # About the step of brightness from a pixel of a view to the next one, so that shifts are in pixels.
     step = 215 / 32 if crop_area is None else 215 / 40
-    shifts = np.subtract(small, whole, dtype=float).mean(axis=(1, 2)) / step
+    shifts = np.subtract(small, full_scale, dtype=float).mean(axis=(1, 2)) / step
     # The corners of crops of areas are rounded to whole pixels of the decoded image.
     tolerance = 0.1 if crop_area is None else 1.0
     for shift in shifts[:, :2].T:
