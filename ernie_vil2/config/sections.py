@@ -371,9 +371,10 @@ class ModelConfig(Section):
     image: ImageTower = Field(PublishedVit(), validate_default=True, description="image tower")
     text: TextTower = Field(PublishedEncoder(), validate_default=True, description="text tower")
     embed_dim: Size | None = Field(None, description="width of the joint space; null: the text tower's width")
-    projections: Literal["by_width", "always", "text"] = Field(
+    projections: Literal["by_width", "always", "image", "text"] = Field(
         "by_width",
-        description="towers followed by a linear projection: those of another width (by_width), both (always), or text",
+        description="towers followed by a linear projection: those of another width (by_width), and besides them both "
+        "(always), image, or text",
     )
     weights: str | None = Field(
         None, description="initial weights of the whole model: file, folder or known name; a tower's own replace them"

@@ -94,9 +94,10 @@ class ImageVariant(Section):
     patch_bias: bool = Field(False, description="whether that layer has a bias")
     class_token: bool = Field(True, description="whether a learned token goes before the patches")
     input_norm: bool = Field(True, description="whether a LayerNorm comes before the first block")
-    pooling: Literal["class", "mean", "attention"] = Field(
+    pooling: Literal["class", "tanh", "mean", "attention"] = Field(
         "class",
-        description="features: class token (class), mean of the patches (mean), or a learned query's (attention)",
+        description="features: class token (class), class token through a linear layer and tanh (tanh), mean of the "
+        "patches (mean), or a learned query's (attention)",
     )
     pooling_heads: Size | None = Field(
         None, description="pooling: attention: heads of the pooling; null: as many as those of a block"
@@ -132,11 +133,16 @@ class TextVariant(Section):
     end: TokenId | None = Field(None, description="id of the token whose first state pooling: end takes")
     head: Size | None = Field(None, description="width of a linear layer after the pooling; null: no such layer")
     head_norm: bool = Field(False, description="whether a LayerNorm comes before that layer (AltCLIP)")
+    head_bias: bool = Field(True, description="whether that layer has a bias")
+    head_activation: Activation | None = Field(
+        None, description="activation after that layer, which makes an MLP of it and the projection; null: none"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.head_norm and self.head is None:
-            raise ValueError("head_norm needs head, the width of the layer that it comes before")
+        if self.head is None and (self.head_norm or self.head_activation):
+            name = "head_norm" if self.head_norm else "head_activation"
+            raise ValueError(f"{name} needs head, the width of the layer that it belongs to")
         return self
 
 

@@ -37,6 +37,8 @@ VITS = {
     "NaFlex": {"patches": "linear", "patch_bias": True, "class_token": False, "input_norm": False,
                "pooling": "attention", "activation": "gelu_tanh"},
     "mean": {"class_token": False, "pooling": "mean"},
+    "ViT of transformers": {"patch_bias": True, "input_norm": False, "pooling": "tanh", "activation": "gelu",
+                            "epsilon": 1e-12},
 }  # fmt: skip
 
 

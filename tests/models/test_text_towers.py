@@ -64,6 +64,9 @@ OTHERS = {
                 lambda its, states, row: states[0]),
     "RoBERTa": ({"token_types": 1, "pooling": "first", "first_position": 2, "padding": 1, "mask": "padding"},
                 lambda its, states, row: states[0]),
+    "XLM-R in OpenCLIP": ({"token_types": 1, "pooling": "mean", "first_position": 2, "padding": 1, "head": 10,
+                           "head_bias": False, "head_activation": "gelu_tanh"}, mean),
+    "BERT's pooler": ({"token_types": 2, "pooling": "cls", "epsilon": 1e-12}, pooler),
 }  # fmt: skip
 
 
@@ -73,7 +76,8 @@ def test_texts_of_other_families_equal_the_formula(name):
     tower = transformer(**options)
     randomise(tower, np.random.default_rng(0))
     ids = IDS if options.get("padding") is None else np.array([[0, 7, 5, 9, 2], [0, 4, 2, 1, 1], [0, 2, 1, 1, 1]])
-    given = {key: options[key] for key in ("activation", "mask", "padding", "first_position") if key in options}
+    keys = ("activation", "mask", "padding", "first_position", "head_activation")
+    given = {key: options[key] for key in keys if key in options}
     expected = formulas.compute_text_features(tower.state_dict(), ids, 3, options.get("epsilon", 1e-5), pooled, **given)
     assert tower.width == expected.shape[1]
     np.testing.assert_allclose(encode(tower, ids), expected, atol=1e-5)

@@ -109,8 +109,8 @@ def compute_vit_features(
 ):
     """Return the features of a ViT (Dosovitskiy et al. 2021, equations 1 to 4), `[N, D]`.
 
-    CLIP's LayerNorm before the blocks, SigLIP's pooling and a last linear layer are computed where their weights exist,
-    rotary positions for `places`, see `rotate`.
+    CLIP's LayerNorm before the blocks, SigLIP's pooling, the pooler of transformers and a last linear layer are
+    computed where their weights exist, rotary positions for `places`, see `rotate`.
     """
     tower = Formulas(weights, epsilon, activation)
     kernel, features = tower.weights["patch_embed.proj.weight"], []
@@ -139,6 +139,8 @@ def compute_vit_features(
             z = z + tower.mlp(tower.norm(z, "attn_pool.norm"), "attn_pool.mlp.fc1", "attn_pool.mlp.fc2")
         elif not tower.has("cls_token"):
             z = z.mean(axis=0, keepdims=True)
+        elif tower.has("pooler"):
+            z = np.tanh(tower.linear(z, "pooler"))
         if tower.has("head"):
             z = tower.linear(z, "head")
         features.append(z[0])
@@ -146,7 +148,16 @@ def compute_vit_features(
 
 
 def compute_text_features(
-    weights, ids, heads, epsilon, pooled, activation="gelu", mask="padding", padding=0, first_position=0
+    weights,
+    ids,
+    heads,
+    epsilon,
+    pooled,
+    activation="gelu",
+    mask="padding",
+    padding=0,
+    first_position=0,
+    head_activation=None,
 ):
     """Return the features of a transformer over texts, `[N, D]`.
 
@@ -178,7 +189,7 @@ def compute_text_features(
             x = tower.norm(x, "head_norm")
         if tower.has("head"):
             x = tower.linear(x, "head")
-        features.append(x)
+        features.append(ACTIVATIONS[head_activation](x) if head_activation else x)
     return np.stack(features)
 
 

@@ -405,6 +405,7 @@ class VisionTransformer(Transformer):
         if variant.pooling == "attention":
             pooling_heads, pooling_hidden = variant.pooling_heads or heads, variant.pooling_hidden or hidden
             self.attn_pool = AttentionPool(width, pooling_heads, pooling_hidden, variant.activation, epsilon)
+        self.pooler = nn.Linear(width, width) if variant.pooling == "tanh" else None
         self.head = nn.Linear(width, variant.head) if variant.head else nn.Identity()
 
         # The angles follow from the settings: they are exported with the weights, but no file of weights holds them.
@@ -461,6 +462,8 @@ class VisionTransformer(Transformer):
         """Return the features of the last block's tokens, `[B, width of the tokens]`; arguments as for `encode`."""
         if self.pooling == "class":
             return self.norm(tokens[:, 0])
+        if self.pooler is not None:
+            return F.tanh(self.pooler(self.norm(tokens[:, 0])))
         tokens = self.norm(tokens)
         if self.attn_pool is not None:
             return self.attn_pool(tokens, mask)
@@ -546,7 +549,10 @@ class TextTransformer(Transformer):
         self.network: Any = nn.LayerDict(layers)
         self.dropout = nn.Dropout(config.dropout)
         self.head_norm = nn.LayerNorm(width, epsilon) if variant.head_norm else None
-        self.head = nn.Linear(width, variant.head) if variant.head else None
+        self.head: nn.Linear | None = None
+        if variant.head:
+            self.head = nn.Linear(width, variant.head, bias_attr=None if variant.head_bias else False)
+        self.head_activation = ACTIVATIONS[variant.head_activation] if variant.head_activation else None
 
         # A LayerNorm follows the sum of the embeddings, so only their direction matters. A step of Adam has a fixed
         # length, so it rotates small embeddings further than large ones: a small tower that starts with smaller
@@ -573,7 +579,9 @@ class TextTransformer(Transformer):
             features = self._pool(states, ids)
         if self.head_norm is not None:
             features = self.head_norm(features)
-        return features if self.head is None else self.head(features)
+        if self.head is not None:
+            features = self.head(features)
+        return features if self.head_activation is None else self.head_activation(features)
 
     def _embed(self, ids: paddle.Tensor) -> paddle.Tensor:
         embeddings = self.network["embeddings"]
