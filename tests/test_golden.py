@@ -1,8 +1,8 @@
-"""What users see and scripts read, as it is in tests/golden: help texts, results of evaluations, keys, losses.
+"""Help texts, results of evaluations, keys of files and losses are those in tests/golden.
 
     ERNIE_VIL2_GOLDEN=write python -m pytest tests/test_golden.py
 
-writes the folder again. A difference in it is a change that users notice: it takes a commit of its own.
+writes the folder anew. Users and scripts notice a difference in it: commit it separately.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ TRAINING = ["Training.steps=4", "Training.global_batch=8", "Training.log_every=1
 
 
 def assert_golden(name, text):
-    """Compare a text with a file of the folder: numbers with a point to a ten-thousandth, all else to the letter."""
+    """Compare a text with a golden file: numbers with a point to a ten-thousandth, everything else exactly."""
     path = GOLDEN / name
     if SHOULD_WRITE:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def assert_golden(name, text):
 
 
 def mask(text, *folders):
-    """Replace what differs from one run to the next: folders, checksums, and in a record the machine."""
+    """Replace folders, checksums and descriptions of the machine, which differ between runs."""
     if text.startswith("{"):
         record = json.loads(text)
         record |= dict.fromkeys(record.keys() & {"versions", "git", "runtime", "command", "paths"}, "...")
@@ -60,23 +60,25 @@ def mask(text, *folders):
 
 
 @pytest.fixture(autouse=True)
-def root(monkeypatch):
+def use_repository_root(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("COLUMNS", "120")
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "study"])
-def test_help(command):
+def test_help_is_golden(command):
     name = command.replace("_", "-")
-    whole = make_parser(study, "study.py") if command == "study" else make_parser(command, f"ernie-vil2 {name}")
-    actions = [action.choices for action in whole._subparsers._group_actions] if whole._subparsers else []
-    texts = [whole.format_help(), *(action.format_help() for choices in actions for action in choices.values())]
+    parser = make_parser(study, "study.py") if command == "study" else make_parser(command, f"ernie-vil2 {name}")
+    texts = [parser.format_help()]
+    if parser._subparsers:
+        for action in parser._subparsers._group_actions:
+            texts += [subparser.format_help() for subparser in action.choices.values()]
     assert_golden(f"help/{command}.txt", "\n".join(texts))
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """Folders of benchmarks in their published forms, and untrained models for statements."""
+    """Return a folder of benchmarks in their published layouts, and of untrained models for statements."""
     folder = tmp_path_factory.mktemp("published")
     write_karpathy(folder / "coco", "coco", "")
     write_cxc(folder / "coco", "val")
@@ -100,7 +102,7 @@ EVALUATIONS = {
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)
-def test_evaluation(name, published, tmp_path, capsys):
+def test_evaluation_output_is_golden(name, published, tmp_path, capsys):
     command, *arguments = [argument.replace("PUBLISHED", str(published)) for argument in EVALUATIONS[name]]
     capsys.readouterr()
     code = run(command, [*arguments, "--output", str(tmp_path), "--name", name, "--no-cache"], command)
@@ -120,7 +122,7 @@ TRAININGS = {
                    "Model.text.vocabulary=PUBLISHED/entailment/vocab.txt"],
     "nlvr2": [*SMALL, "Data.train=[PUBLISHED/nlvr2]", "Data.val=[PUBLISHED/nlvr2]", "Views.resize=36",
               "Model.text.vocabulary=PUBLISHED/nlvr2/vocab.txt"],
-    # The model is that of its teacher.
+    # The student has the model of its teacher.
     "new_language": ["Data.train=[PUBLISHED/parallel.csv]", "Data.columns={caption_en: en, caption_zh: zh}",
                      "Model.like=weights", f"Model.weights={FIXTURE}/model", "Views.languages={en: 1.0}",
                      "Views.tag_probability=0",
@@ -129,8 +131,8 @@ TRAININGS = {
 
 
 @pytest.fixture(scope="module")
-def trained(published, tmp_path_factory):
-    """`trained(task)`: the run folder of four steps."""
+def get_trained_run(published, tmp_path_factory):
+    """Return a function that trains a task for four steps, once, and returns the run folder."""
     folders = {}
     pairs = [f"a {colour} square,{chinese}的方块" for colour, (_, chinese) in COLOURS.items()]
     (published / "parallel.csv").write_text("\n".join(["en,zh", *pairs]), encoding="utf-8")
@@ -141,36 +143,44 @@ def trained(published, tmp_path_factory):
             settings = [setting.replace("PUBLISHED", str(published)) for setting in TRAININGS[task]]
             settings += [*TRAINING, f"Training.task={task}", f"Training.output={folder}"]
             Trainer(load_config(None, settings)).fit()
-            folders[task] = folder  # not before: what is skipped is not there for the next test either
+            folders[task] = folder  # after training: a skipped run must be skipped in the next test, too
         return folders[task]
 
     return train
 
 
 @pytest.mark.parametrize("task", TRAININGS)
-def test_losses_and_keys_of_a_run_folder(task, trained, published):
-    losses = [record["loss"] for record in read_log(trained(task) / "log.jsonl") if record["kind"] == "train"]
+def test_losses_and_keys_of_a_run_are_golden(task, get_trained_run, published):
+    losses = [record["loss"] for record in read_log(get_trained_run(task) / "log.jsonl") if record["kind"] == "train"]
     assert_golden(f"losses/{task}.txt", "".join(f"{loss:.5f}\n" for loss in losses))
-    assert_golden(f"keys/run-{task}.txt", mask(describe(trained(task)), published))
+    assert_golden(f"keys/run-{task}.txt", mask(describe_folder(get_trained_run(task)), published))
 
 
-def keys_of(value, name=""):
-    """Return the paths of a tree's keys, of lists those of the first entry; not those that say what the machine is."""
-    if isinstance(value, dict) and not name.endswith((".runtime", ".versions")):
-        return [path for key, inner in value.items() for path in keys_of(inner, f"{name}.{key}")] or [name]
-    return keys_of(value[0], f"{name}[]") if isinstance(value, list) and value else [name]
+def list_keys(value, name=""):
+    """Return the paths of a tree's keys; a list has those of its first entry, and the machine's details are omitted."""
+    if isinstance(value, dict) and value and not name.endswith((".runtime", ".versions")):
+        paths = []
+        for key, entry in value.items():
+            paths += list_keys(entry, f"{name}.{key}")
+        return paths
+    if isinstance(value, list) and value:
+        return list_keys(value[0], f"{name}[]")
+    return [name]
 
 
 def describe_file(path):
     """Return the keys of a file that has some."""
     if path.suffix == ".json" and "image.json" not in path.name and "text.json" not in path.name:
-        return keys_of(json.loads(path.read_text(encoding="utf-8")))
+        return list_keys(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".jsonl":
         records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        last = {record["kind"]: record for record in records}
-        return [f"{kind}{key}" for kind, record in last.items() for key in keys_of(record)]
+        last_records = {record["kind"]: record for record in records}
+        keys = []
+        for kind, record in last_records.items():
+            keys += [f"{kind}{key}" for key in list_keys(record)]
+        return keys
     if path.suffix == ".yaml":
-        return keys_of(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return list_keys(yaml.safe_load(path.read_text(encoding="utf-8")))
     if path.suffix == ".safetensors":
         with safe_open(path, "numpy") as file:
             return [f"{key} {file.get_slice(key).get_shape()}" for key in sorted(file.keys())]
@@ -181,8 +191,8 @@ def describe_file(path):
     return []
 
 
-def describe(folder):
-    """Return the files of a folder, and the keys of those that have some, a line each."""
+def describe_folder(folder):
+    """Return lines with the files of a folder and their keys."""
     lines = []
     for path in sorted(folder.rglob("*")):
         name = re.sub(r"[0-9a-f]{8}(?=[.]faiss)", "#", str(path.relative_to(folder)))
@@ -194,16 +204,16 @@ def describe(folder):
 
 
 @pytest.mark.parametrize("target", ["paddle-inference", "onnx"])
-def test_keys_of_an_export(target, tmp_path):
+def test_keys_of_an_export_are_golden(target, tmp_path):
     arguments = [f"{FIXTURE}/model", str(tmp_path / "made"), "--to", target, "--data", f"{FIXTURE}/val.tar"]
     assert run("export", arguments, "export") == 0
-    assert_golden(f"keys/export-{target}.txt", describe(tmp_path / "made"))
+    assert_golden(f"keys/export-{target}.txt", describe_folder(tmp_path / "made"))
 
 
 @pytest.mark.parametrize("index_type", ["exact", "ivf"])
-def test_keys_of_an_index(index_type, tmp_path):
+def test_keys_of_an_index_are_golden(index_type, tmp_path):
     arguments = ["build", "--index", str(tmp_path / "made"), "--checkpoint", f"{FIXTURE}/model",
                  "--index-type", index_type, "--data", f"{FIXTURE}/val.tar",
                  "--texts", f"{FIXTURE}/val.tar"]  # fmt: skip
     assert run("search", arguments, "search") == 0
-    assert_golden(f"keys/index-{index_type}.txt", describe(tmp_path / "made"))
+    assert_golden(f"keys/index-{index_type}.txt", describe_folder(tmp_path / "made"))

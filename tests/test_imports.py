@@ -1,4 +1,4 @@
-"""Every module imports, and the command lines answer before anything heavy is loaded."""
+"""Every module can be imported, and commands answer without loading heavy packages."""
 
 import importlib
 import os
@@ -18,8 +18,8 @@ PACKAGES = (ernie_vil2, experiments)
 TOOLS = sorted((ROOT / "tools").glob("*.py"))
 
 
-def run(*arguments):
-    """Run this Python with -X importtime; return the process and the top-level names of what it imported."""
+def import_in_process(*arguments):
+    """Run this Python with -X importtime, and return the process and the top-level names that it imported."""
     child = run_process([sys.executable, "-X", "importtime", *arguments], cwd=ROOT, capture_output=True, text=True,
                            env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=PATIENCE)  # fmt: skip
     assert child.returncode == 0, child.stderr
@@ -28,28 +28,28 @@ def run(*arguments):
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
-def test_every_module_imports(package):
+def test_every_module_can_be_imported(package):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    child, imported = run("-c", "import ernie_vil2; print(ernie_vil2.__version__)")
+    child, imported = import_in_process("-c", "import ernie_vil2; print(ernie_vil2.__version__)")
     assert child.stdout.strip() == ernie_vil2.__version__
     assert "ernie_vil2" in imported and not imported & HEAVY
 
 
 def test_help_needs_no_paddle():
-    """All in one process, one after the other: none needs what another has imported."""
+    # A single process prints the help of all tools, which is faster; any import of Paddle shows.
     code = """
 import runpy, sys
 for tool in sys.argv[1:]:
     sys.argv = [tool, "--help"]
     try:
         runpy.run_path(tool, run_name="__main__")
-    except SystemExit as end:
-        assert not end.code, tool
+    except SystemExit as error:
+        assert not error.code, tool
 """
-    child, imported = run("-c", code, *map(str, TOOLS))
+    child, imported = import_in_process("-c", code, *map(str, TOOLS))
     assert child.stdout.count("usage:") == len(TOOLS)
     assert "argparse" in imported and not imported & {"paddle", "paddlenlp", "paddleclas"}

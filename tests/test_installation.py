@@ -1,4 +1,4 @@
-"""Before anything works: versions of Python, names of packages, and the first lines on the screen."""
+"""The setup chooses a Python, pages install extras and exports, and fragile packages have upper bounds."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def test_setup_prefers_a_python_with_onnx_export(tmp_path):
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: str(page.relative_to(ROOT)))
-def test_pages_install_extras_and_onnx_export_in_all_ways(page):
+def test_pages_install_extras_and_both_exports(page):
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"pip install.*ernie_vil2\[", text), "extras are installed from the checkout"
     if "--to onnx" in text:

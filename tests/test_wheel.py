@@ -1,4 +1,4 @@
-"""The wheel, installed into an environment of its own and used from a folder that knows nothing of the checkout."""
+"""The wheel works in a fresh environment, from a folder outside of the checkout."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ TINY = [
 def wheel(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     tracked = run_process(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, tracked.split("\0")):  # building leaves files next to the sources
+    for name in filter(None, tracked.split("\0")):  # in a copy, because building writes files next to the sources
         if name.startswith(("ernie_vil2/", "configs/")) or "/" not in name:
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / "source" / name).write_bytes((ROOT / name).read_bytes())
@@ -40,8 +40,8 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
-    """`installed(command, ...)` in a fresh environment, over the packages that are installed here."""
+def run_installed(wheel, tmp_path_factory):
+    """Return a function that runs a command of the wheel in a fresh environment, with the packages of this one."""
     folder = tmp_path_factory.mktemp("elsewhere")
     venv.create(folder / "venv")
     packages = next((folder / "venv" / "lib").glob("python*/site-packages"))
@@ -65,25 +65,25 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel):
     expected = {name if name.startswith("ernie_vil2") else f"ernie_vil2/{name}" for name in tracked.stdout.split()}
     names = set(zipfile.ZipFile(wheel).namelist())
     assert expected <= names
-    assert {name for name in names if not name.startswith("ernie_vil2/")} == {
-        f"{wheel.name.rpartition('-py3')[0]}.dist-info/{name}"
-        for name in ("LICENSE", "METADATA", "WHEEL", "entry_points.txt", "top_level.txt", "RECORD")
-    }
+    metadata = {name for name in names if not name.startswith("ernie_vil2/")}
+    folder = f"{wheel.name.rpartition('-py3')[0]}.dist-info"
+    files = ("LICENSE", "METADATA", "WHEEL", "entry_points.txt", "top_level.txt", "RECORD")
+    assert metadata == {f"{folder}/{name}" for name in files}
 
 
-def test_a_wheel_is_used_from_any_folder(installed, shapes):
-    assert "site-packages/ernie_vil2" in installed("python", "-c", "import ernie_vil2; print(ernie_vil2.__file__)")
-    assert "eval" in installed("ernie-vil2", "--help")
-    assert "tokens written" in installed("ernie-vil2", "trim", "--data", shapes["train"],
+def test_wheel_works_from_any_folder(run_installed, shapes):
+    assert "site-packages/ernie_vil2" in run_installed("python", "-c", "import ernie_vil2; print(ernie_vil2.__file__)")
+    assert "eval" in run_installed("ernie-vil2", "--help")
+    assert "tokens written" in run_installed("ernie-vil2", "trim", "--data", shapes["train"],
                                          "--output", "words.txt")  # fmt: skip
 
 
 @pytest.mark.slow
-def test_a_wheel_trains_scores_and_reports_from_any_folder(installed, shapes):
-    installed("ernie-vil2", "trim", "--data", shapes["train"], "--output", "words.txt")
+def test_wheel_trains_scores_and_reports_from_any_folder(run_installed, shapes):
+    run_installed("ernie-vil2", "trim", "--data", shapes["train"], "--output", "words.txt")
     overrides = [*TINY, f"Data.train=[{shapes['train']}]", f"Data.val=[{shapes['val']}]", "Training.output=runs/tiny"]
     options = to_arguments(overrides)
-    trained = installed("ernie-vil2", "train", "-c", "configs/demo/emoji.yaml", *options, "--processes", 2)
-    assert "finished: 2 steps" in trained
-    installed("ernie-vil2", "eval", "--checkpoint", "runs/tiny", "--data", shapes["val"], "--language", "zh")
-    assert "report.html" in installed("ernie-vil2", "report", "--run", "runs/tiny", "--data", shapes["val"])
+    printed = run_installed("ernie-vil2", "train", "-c", "configs/demo/emoji.yaml", *options, "--processes", 2)
+    assert "finished: 2 steps" in printed
+    run_installed("ernie-vil2", "eval", "--checkpoint", "runs/tiny", "--data", shapes["val"], "--language", "zh")
+    assert "report.html" in run_installed("ernie-vil2", "report", "--run", "runs/tiny", "--data", shapes["val"])

@@ -1,6 +1,7 @@
-"""demo_data/crawl.py in small: every planted fault is what the truth says, and the good rows have none."""
+"""demo_data/crawl.py plants the faults that its truth names, and a curation finds them."""
 
 import functools
+import itertools
 import sys
 from collections import Counter
 
@@ -17,14 +18,14 @@ ROWS = 400
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory):
-    """The script, which draws from the thousand drawings of the validation part, and not from those for training."""
-    here = tmp_path_factory.mktemp("drawings")
-    write_tar(here / "emoji-train.tar", [])
+    """Return the script, which takes the thousand drawings of the validation split in place of the training ones."""
+    folder = tmp_path_factory.mktemp("drawings")
+    write_tar(folder / "emoji-train.tar", [])
     for split in ("val", "test"):
-        (here / f"emoji-{split}.tar").symlink_to(DEMO_DATA / f"emoji-{split}.tar")
+        (folder / f"emoji-{split}.tar").symlink_to(DEMO_DATA / f"emoji-{split}.tar")
     with pytest.MonkeyPatch.context() as patch:
         module = import_demo_script("crawl")
-        patch.setattr(module, "HERE", here)
+        patch.setattr(module, "HERE", folder)
         patch.setattr(module, "drawings", functools.cache(module.drawings))
         yield module
 
@@ -44,9 +45,10 @@ def truth(folder):
     return read_truth(folder / "truth.csv")
 
 
-def test_every_key_has_a_row_and_every_kind_its_count(script, truth, folder):
+def test_truth_has_every_key_and_the_count_of_every_kind(script, truth, folder):
     shards = sorted(folder.glob("*.tar"))
-    keys = [name.partition(".")[0] for shard in shards for name in read_tar(shard)]
+    names = itertools.chain.from_iterable(map(read_tar, shards))
+    keys = [name.partition(".")[0] for name in names]
     assert list(truth) == list(dict.fromkeys(keys)) == [f"{number:09}" for number in range(ROWS)]
     assert len(shards) == 3 and len(keys) == 2 * ROWS
     counts = Counter(row["kind"] for row in truth.values())
@@ -55,27 +57,29 @@ def test_every_key_has_a_row_and_every_kind_its_count(script, truth, folder):
     assert counts["good"] + counts["twin"] == 120
 
 
-def test_what_has_not_leaked_is_unseen(folder, truth):
+def test_unseen_test_images_have_not_leaked(folder, truth):
     leaks = [row["of"] for row in truth.values() if row["kind"] == "leak"]
-    test, unseen = (set(read_tar(path)) for path in (DEMO_DATA / "emoji-test.tar", folder / "unseen" / "test.tar"))
-    leaked = {name for name in test if name.rpartition(".")[0] in leaks}
-    assert len(set(leaks)) == len(leaks) and len(leaked) == 2 * len(leaks) and unseen == test - leaked
+    test_names = set(read_tar(DEMO_DATA / "emoji-test.tar"))
+    leaked_names = {name for name in test_names if name.rpartition(".")[0] in leaks}
+    assert len(set(leaks)) == len(leaks) and len(leaked_names) == 2 * len(leaks)  # image and fields of each
+    assert set(read_tar(folder / "unseen" / "test.tar")) == test_names - leaked_names
 
 
-def test_a_curation_finds_what_was_planted_and_keeps_the_good(folder, truth, tmp_path, monkeypatch):
+def test_curation_finds_planted_faults_and_keeps_good_rows(folder, truth, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     steps = load_steps("configs/curate/crawl.yaml", ["text_rules.images_of_a_caption=2"])
     curate(open_sources([str(folder)]), steps, tmp_path / "curated")
     outcome = Outcome(truth, read_fates(tmp_path / "curated", truth))
 
-    def found_share(*kinds, without="\0"):
-        keys = [key for key, row in truth.items() if row["kind"] in kinds and without not in row["detail"]]
+    def compute_recall(*kinds, excluded_detail="\0"):
+        keys = [key for key, row in truth.items() if row["kind"] in kinds and excluded_detail not in row["detail"]]
         return sum(map(outcome.found, keys)) / len(keys)
 
-    assert found_share("filename", "url", "markup", "phone", "placeholder", "language", "repeated", "length") > 0.98
-    assert found_share("tiny", "blank", "banner", "broken") > 0.98
-    assert found_share("copy", "resized", "recompressed", "bordered", "grey") >= 0.95
-    assert found_share("cropped") >= 0.9
-    assert found_share("leak", without="cropped") >= 0.95  # crops of drawings are the hardest
-    lost = [outcome.fates[key] for key in truth if outcome.lost(key)]
-    assert len(lost) <= 0.02 * sum(row["kind"] == "good" for row in truth.values()), lost
+    assert compute_recall("filename", "url", "markup", "phone", "placeholder", "language", "repeated", "length") > 0.98
+    assert compute_recall("tiny", "blank", "banner", "broken") > 0.98
+    assert compute_recall("copy", "resized", "recompressed", "bordered", "grey") >= 0.95
+    # Crops of drawings are the hardest.
+    assert compute_recall("cropped") >= 0.9
+    assert compute_recall("leak", excluded_detail="cropped") >= 0.95
+    lost_fates = [outcome.fates[key] for key in truth if outcome.lost(key)]
+    assert len(lost_fates) <= 0.02 * sum(row["kind"] == "good" for row in truth.values()), lost_fates

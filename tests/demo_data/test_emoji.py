@@ -15,35 +15,39 @@ SPLITS = ("train", "val", "test")
 
 @pytest.fixture(scope="module")
 def members():
-    """By split (member name, content), in the file's order."""
+    """Return (member name, content) in the order of the file, by split."""
     return {split: list(read_tar(DEMO_DATA / f"emoji-{split}.tar").items()) for split in SPLITS}
 
 
 @pytest.fixture(scope="module")
 def samples(members):
-    """By split the JSON member of each sample."""
-    return {split: [json.loads(content) for name, content in found if name.endswith(".json")]
-            for split, found in members.items()}  # fmt: skip
+    """Return the fields of each sample, by split."""
+    samples = {}
+    for split in SPLITS:
+        samples[split] = [json.loads(content) for name, content in members[split] if name.endswith(".json")]
+    return samples
 
 
-def values(samples, key):
+def collect_values(samples, key):
     return {sample[key] for sample in samples}
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_the_readme_has_styles_samples_and_concepts(samples, split):
+def test_readme_has_styles_samples_and_concepts(samples, split):
     row = rf"^\| {split} \| ([a-z0-9, -]+) \| ([\d,]+) \| ([\d,]+) \|$"
     styles, num_samples, num_concepts = re.search(row, (DEMO_DATA / "README.md").read_text("utf-8"), re.M).groups()
-    assert set(styles.split(", ")) == values(samples[split], "style")
+    assert set(styles.split(", ")) == collect_values(samples[split], "style")
     assert int(num_samples.replace(",", "")) == len(samples[split])
-    assert int(num_concepts.replace(",", "")) == len(values(samples[split], "id"))
+    assert int(num_concepts.replace(",", "")) == len(collect_values(samples[split], "id"))
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_sample_is_whole(members, samples, split):
+def test_every_sample_is_complete(members, samples, split):
     # A drawing and its texts lie side by side, each pair once.
-    stems = [f"{sample['id']}_{sample['style']}" for sample in samples[split]]
-    names = [f"{stem}.{suffix}" for stem in stems for suffix in ("webp", "json")]
+    names = []
+    for sample in samples[split]:
+        stem = f"{sample['id']}_{sample['style']}"
+        names += [f"{stem}.webp", f"{stem}.json"]
     assert [name for name, _ in members[split]] == names
     assert len(set(names)) == len(names)
     for sample in samples[split]:
@@ -54,12 +58,12 @@ def test_every_sample_is_whole(members, samples, split):
         assert drawing.shape == (64, 64, 3) and drawing.std() > 1, name
 
 
-def test_held_out_styles_are_not_trained_but_their_concepts_are(samples):
+def test_held_out_styles_share_only_concepts_with_training(samples):
     texts = {}
     for split in SPLITS:
         for sample in samples[split]:
-            about = {key: value for key, value in sample.items() if key not in ("style", "license")}
-            assert texts.setdefault(sample["id"], about) == about, "a concept has the same texts in every drawing"
+            fields = {key: value for key, value in sample.items() if key not in ("style", "license")}
+            assert texts.setdefault(sample["id"], fields) == fields, "a concept has the same texts in every drawing"
     for split in ("val", "test"):
-        assert not values(samples["train"], "style") & values(samples[split], "style")
-        assert values(samples[split], "id") <= values(samples["train"], "id")
+        assert not collect_values(samples["train"], "style") & collect_values(samples[split], "style")
+        assert collect_values(samples[split], "id") <= collect_values(samples["train"], "id")

@@ -1,4 +1,4 @@
-"""demo_data/entailment.py: neither text nor images determine a label, and held-out concepts are held out."""
+"""demo_data/entailment.py writes statements whose labels follow from neither text nor images alone."""
 
 import json
 import sys
@@ -23,8 +23,8 @@ def read_rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def texts_and_images(row):
-    """Return label, text, images and the concepts that they show, of a row of either task."""
+def parse_row(row):
+    """Return the label, the text, the images and their concepts of a row of either task."""
     if "gold_label" in row:
         return row["gold_label"], row["sentence2"], row["Flikr30kID"], {row["sentence1"]}
     concepts = {row[side].split("/")[0] for side in ("left_url", "right_url")}
@@ -34,15 +34,16 @@ def texts_and_images(row):
 @pytest.mark.parametrize("files", [[f"snli-ve/snli_ve_{split}.jsonl" for split in ("train", "dev", "test")],
                                    [f"nlvr2/data/{split}.json" for split in ("train", "dev", "test1")]])  # fmt: skip
 def test_labels_are_balanced_and_concepts_held_out(folder, files):
-    """Rows of one text, and those of one image, have each label equally often."""
-    seen = set()
+    # Rows with the same text, and rows with the same image, have each label equally often.
+    concepts_of_earlier_splits = set()
     for file in files:
         counts, concepts = defaultdict(Counter), set()
-        for label, text, image, shown in map(texts_and_images, read_rows(folder / file)):
+        for label, text, image, row_concepts in map(parse_row, read_rows(folder / file)):
             counts[text][label] += 1
             counts[image][label] += 1
-            concepts |= shown
+            concepts |= row_concepts
         labels = set().union(*counts.values())
-        assert all(count.keys() == labels and len(set(count.values())) == 1 for count in counts.values())
-        assert not concepts & seen
-        seen |= concepts
+        for label_counts in counts.values():
+            assert label_counts.keys() == labels and len(set(label_counts.values())) == 1
+        assert not concepts & concepts_of_earlier_splits
+        concepts_of_earlier_splits |= concepts

@@ -1,4 +1,4 @@
-"""The fixed lists of the ablation: what makes sets a family, and that no family and no copy is on two sides."""
+"""The lists of the ablation's icons group sets into families, and no family and no copy is on two sides."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ def study():
     return import_demo_script("icon_study")
 
 
-def drawn(*boxes, size=64):
+def draw_boxes(*boxes, size=64):
     """Return a PNG of dark boxes on white."""
     image = np.full([size, size], 255, np.uint8)
     for x, y, width, height in boxes:
@@ -32,37 +32,40 @@ def drawn(*boxes, size=64):
     return encode_png(image[..., None].repeat(3, axis=2))
 
 
-def test_a_drawing_is_the_same_wherever_it_is_and_at_any_size(families):
-    half_size = [[value // 2 for value in box] for box in L]
-    shapes = [families.shape(drawn(*boxes)) for boxes in (L, half_size, T)]
+def test_shape_ignores_position_and_size(families):
+    half_size = (np.array(L) // 2).tolist()
+    shapes = [families.shape(draw_boxes(*boxes)) for boxes in (L, half_size, T)]
     assert shapes[0].bits == shapes[1].bits != shapes[2].bits
     drawings = families.Drawings()
     for name, shape in zip("abc", shapes, strict=True):
         drawings.add(name, f"{name}--x", shape)
     assert [sorted(group) for group in drawings.alike()] == [[0, 1]]
     assert drawings.same([0, 2], [1]).tolist() == [[True], [False]]
-    assert families.shape(drawn()) is None
+    assert families.shape(draw_boxes()) is None
 
 
-def sets(**fields):
-    default = {"author": "", "category": "UI 24px", "samples": 100}
+def make_sets(**fields):
+    """Return the entries of icon sets, each by an author of its name, with changes by name."""
+    default = {"category": "UI 24px", "samples": 100}
     return {name: default | {"author": name} | changes for name, changes in fields.items()}
 
 
-def test_authors_prefixes_names_and_pixels_make_a_family(families):
-    names = {name: {f"{name} {n}" for n in range(20)} for name in ("a", "b", "c-one", "c-two", "d", "e", "f", "g", "h")}
-    names["e"] = set(list(names["d"])[:12]) | {f"e {n}" for n in range(8)}
-    names["g"] = names["h"]
-    known = sets(**{name: {} for name in names}) | sets(a={"author": "Team"}, b={"author": "team"},
-                                                       g={"category": "Emoji"}, h={"category": "Emoji"})  # fmt: skip
-    images = {("f", "g"): 99, ("a", "h"): int(100 * families.SHARED_IMAGES) - 1}
-    groups, joined = families.families(known, names, images)
+def test_authors_prefixes_names_and_pixels_join_families(families):
+    names = {}
+    for name in ("a", "b", "c-one", "c-two", "d", "e", "f", "g", "h"):
+        names[name] = {f"{name} {number}" for number in range(20)}
+    names["e"] = set(list(names["d"])[:12]) | {f"e {number}" for number in range(8)}
+    names["g"] = names["h"]  # emoji of all vendors have the same names
+    entries = make_sets(**{name: {} for name in names})
+    entries |= make_sets(a={"author": "Team"}, b={"author": "team"}, g={"category": "Emoji"}, h={"category": "Emoji"})
+    num_shared_images = {("f", "g"): 99, ("a", "h"): int(100 * families.SHARED_IMAGES) - 1}
+    groups, joined = families.families(entries, names, num_shared_images)
     assert sorted(map(tuple, groups)) == [("a", "b"), ("c-one", "c-two"), ("d", "e"), ("f", "g"), ("h",)]
-    assert [(left, right) for left, right, _ in joined["name"]] == [("a", "b"), ("c-one", "c-two"), ("d", "e")]
+    assert [pair for *pair, _ in joined["name"]] == [["a", "b"], ["c-one", "c-two"], ["d", "e"]]
     assert joined["pixels"] == [("f", "g", "99 of 100 images")]
 
 
-def test_the_lists_are_written_from_rendered_sets(families, study, monkeypatch, tmp_path):
+def test_lists_are_written_from_rendered_sets(families, study, monkeypatch, tmp_path):
     icons, output = tmp_path / "icons", tmp_path / "lists"
     icons.mkdir()
     rendered = {
@@ -71,13 +74,13 @@ def test_the_lists_are_written_from_rendered_sets(families, study, monkeypatch, 
         "unseen": {"umbrella": [(8, 8, 40, 8), (8, 16, 8, 8)]},
     }
     for name, images in rendered.items():
-        study.write(icons / f"{name}.tar", [
-            families.Icon(f"{name}--{caption}", {"caption_en": caption, "tags_en": [], "name": caption, "set": name,
-                                                 "license": "MIT"}, drawn(*boxes))
-            for caption, boxes in images.items()
-        ])  # fmt: skip
-    about = sets(**{name: {"samples": len(images)} for name, images in rendered.items()})
-    (icons / "sets.json").write_text(json.dumps(about))
+        set_icons = []
+        for caption, boxes in images.items():
+            fields = {"caption_en": caption, "tags_en": [], "name": caption, "set": name, "license": "MIT"}
+            set_icons.append(families.Icon(f"{name}--{caption}", fields, draw_boxes(*boxes)))
+        study.write(icons / f"{name}.tar", set_icons)
+    entries = make_sets(**{name: {"samples": len(images)} for name, images in rendered.items()})
+    (icons / "sets.json").write_text(json.dumps(entries))
     lexicon = study.lexicon(DEMO_DATA / "emoji-val.tar")
     monkeypatch.setattr(study, "lexicon", lambda: lexicon)
     monkeypatch.setattr(study, "SCORED", {"val": ("kept",), "test": ("unseen",)})

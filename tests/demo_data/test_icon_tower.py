@@ -1,4 +1,4 @@
-"""The image tower that the demo starts from: what it is pretrained on, and that the demo's model takes it."""
+"""The image tower of the demo is pretrained on no style of the demo, and its weights fit the demo's model."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def script():
     return import_demo_script("icon_tower")
 
 
-def test_no_style_of_the_demo_is_drawn_and_always_the_same_icons(script, monkeypatch, tmp_path):
+def test_icons_of_other_styles_are_drawn_repeatably(script, monkeypatch, tmp_path):
     icons = tmp_path / "icons"
     icons.mkdir()
     image = encode_png(np.full([8, 8, 3], 255, np.uint8))
@@ -28,22 +28,23 @@ def test_no_style_of_the_demo_is_drawn_and_always_the_same_icons(script, monkeyp
     for name in has_colour:
         num_icons = 300 if name in ("colours", "lines") else 20
         captions = [f"{name} {number}" for number in range(num_icons)] + ["hand skin-tone"]
-        script.write(icons / f"{name}.tar", [
-            script.Icon(f"{name}--{number}", {"caption_en": caption, "tags_en": [], "name": caption}, image)
-            for number, caption in enumerate(captions)
-        ])  # fmt: skip
+        set_icons = []
+        for number, caption in enumerate(captions):
+            fields = {"caption_en": caption, "tags_en": [], "name": caption}
+            set_icons.append(script.Icon(f"{name}--{number}", fields, image))
+        script.write(icons / f"{name}.tar", set_icons)
     (icons / "sets.json").write_text(json.dumps({name: {"color": value} for name, value in has_colour.items()}))
     for folder in ("first", "second"):
         monkeypatch.setattr(sys, "argv", ["icon_tower.py", "--icons", str(icons), "--output", str(tmp_path / folder)])
         assert script.main() == 0
-    drawn = [fields["name"].split()[0] for fields in read_fields(tmp_path / "first" / "train.tar")]
-    assert set(drawn) == {"colours", "lines"}
-    assert 220 < drawn.count("colours") < 260 and 30 < drawn.count("lines") < 70
+    set_names = [fields["name"].split()[0] for fields in read_fields(tmp_path / "first" / "train.tar")]
+    assert set(set_names) == {"colours", "lines"}
+    assert 220 < set_names.count("colours") < 260 and 30 < set_names.count("lines") < 70
     assert (tmp_path / "first" / "train.tar").read_bytes() == (tmp_path / "second" / "train.tar").read_bytes()
     assert "lines" in (tmp_path / "first" / "vocabulary.txt").read_text().split()
 
 
-def test_the_demo_starts_from_the_tower_that_is_shipped():
+def test_demo_starts_from_the_shipped_tower():
     shipped = DEMO_DATA / "icon-tower.safetensors"
     settings = [f"Model.image.weights={shipped}", f"Model.text.vocabulary={DEMO_DATA / 'vocabulary.txt'}"]
     config = load_config(ROOT / "configs" / "demo" / "emoji.yaml", settings)
@@ -61,8 +62,8 @@ def write_images(path, images):
     write_tar(path, members)
 
 
-def test_recall_is_given_without_near_twins(tmp_path, monkeypatch, capsys):
-    """Of three drawings two are among the icons: one as it is, one brighter, which correlates just as well."""
+def test_recall_is_printed_without_near_twins(tmp_path, monkeypatch, capsys):
+    # Two of three drawings are among the icons: "same" unchanged, "dark" brighter, which correlates just as well.
     images = np.random.default_rng(0).integers(0, 200, [4, 32, 32, 3], dtype=np.uint8)
     write_images(tmp_path / "drawings.tar", {"same": images[0], "dark": images[1], "other": images[2]})
     write_images(tmp_path / "icons.tar", {"x": images[3], "y": images[0], "z": images[1] + 50})
@@ -71,7 +72,7 @@ def test_recall_is_given_without_near_twins(tmp_path, monkeypatch, capsys):
     files = ["--icons", tmp_path / "icons.tar", "--data", tmp_path / "drawings.tar", "--ranks", tmp_path / "ranks.csv"]
     monkeypatch.setattr(sys, "argv", ["near_twins.py", *map(str, files)])
     import_demo_script("near_twins").main()
-    count, everything, without = capsys.readouterr().out.splitlines()
-    assert count.startswith("2 of 3 ")
-    assert everything.endswith("R@1 66.67  R@5 100.00  R@10 100.00")
-    assert "(1 queries)" in without and without.endswith("R@1  0.00  R@5 100.00  R@10 100.00")
+    count_line, all_line, remaining_line = capsys.readouterr().out.splitlines()
+    assert count_line.startswith("2 of 3 ")
+    assert all_line.endswith("R@1 66.67  R@5 100.00  R@10 100.00")
+    assert "(1 queries)" in remaining_line and remaining_line.endswith("R@1  0.00  R@5 100.00  R@10 100.00")

@@ -1,4 +1,4 @@
-"""A study of two tiny models on coloured shapes."""
+"""Fixtures: a study of two tiny models on coloured shapes."""
 
 from functools import partial
 
@@ -10,19 +10,19 @@ from tests.support.small_study import write_definition, write_study
 
 @pytest.fixture
 def definition(shapes, tmp_path):
-    """What the file of the study says; `written(definition)` writes it."""
+    """Return the content of the study's file."""
     return write_definition(tmp_path, shapes)
 
 
 @pytest.fixture
-def written(tmp_path):
-    """`written(definition)`: the study of it."""
+def write(tmp_path):
+    """Return a function that writes a definition and returns its study."""
     return partial(write_study, tmp_path)
 
 
 @pytest.fixture(scope="session")
-def made(shapes, tmp_path_factory):
-    """A study of which one seed of the main group is made, and its definition."""
+def trained_study(shapes, tmp_path_factory):
+    """Return a study with trained runs of one seed of the main group, and its definition."""
     folder = tmp_path_factory.mktemp("study")
     definition = write_definition(folder, shapes)
     study = write_study(folder, definition)

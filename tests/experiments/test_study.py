@@ -1,4 +1,4 @@
-"""Studies: what a definition makes of its files, runs that are skipped, resumed or refused, what is missing."""
+"""Studies follow their definition, skip, resume or refuse runs, and name what is missing."""
 
 import json
 import shutil
@@ -26,32 +26,39 @@ from tests.support.small_study import write_definition, write_study
 STUDY = ROOT / "configs" / "ablation" / "study.yaml"
 
 
-def command(study, *more):
-    return [sys.executable, str(ROOT / "tools" / "study.py"), str(study.path), *more]
+def make_command(study, *options):
+    return [sys.executable, str(ROOT / "tools" / "study.py"), str(study.path), *options]
 
 
-def result_of(run):
+def get_result_path(run):
     return run.folder / "evaluation" / "study.json"
 
 
-def test_the_shipped_study_contrasts_the_pairs_of_table_4():
+def test_shipped_study_contrasts_the_pairs_of_table_4():
     runs = [run for run in read_study(STUDY, small=True).runs() if run.group == "table"]
-    pairs = {run.model: {name for name, weight in run.config.Loss.weights.model_dump().items() if weight}
-             for run in runs}  # fmt: skip
-    across = {"image_text", "text_image"}
-    assert pairs == {"A": across, "B": across, "C": across | {"image_image"}, "D": across | {"text_text"},
-                     "E": across | {"image_image", "text_text"}}  # fmt: skip
+    pairs = {}
+    for run in runs:
+        weights = run.config.Loss.weights.model_dump()
+        pairs[run.model] = {name for name, weight in weights.items() if weight}
+    cross_modal = {"image_text", "text_image"}
+    assert pairs == {
+        "A": cross_modal,
+        "B": cross_modal,
+        "C": cross_modal | {"image_image"},
+        "D": cross_modal | {"text_text"},
+        "E": cross_modal | {"image_image", "text_text"},
+    }
     assert {run.model for run in runs if run.config.Views.tag_probability} == {"B", "E"}
 
 
-def test_a_run_is_base_then_model_then_group(definition, written):
-    study = written(definition)
+def test_run_merges_base_model_and_group(definition, write):
+    study = write(definition)
     runs = {str(run): run.config for run in study.runs()}
     assert list(runs) == ["main/A/0", "main/E/0", "main/A/1", "main/E/1", "large-batch/E/1"]
     assert runs["main/A/1"].Loss.weights.image_image == 0 and runs["main/E/1"].Loss.weights.image_image == 1
     assert runs["main/A/1"].Training.seed == 1 and runs["main/A/1"].Training.global_batch == 16
     assert runs["large-batch/E/1"].Training.global_batch == 32 and runs["large-batch/E/1"].Training.log_every == 2
-    small = [str(run.folder) for run in written(definition, small=True).runs()]
+    small = [str(run.folder) for run in write(definition, small=True).runs()]
     assert small == [f"{definition['output']}-small/main/A-0", f"{definition['output']}-small/main/E-0"]
 
 
@@ -66,73 +73,73 @@ def test_a_run_is_base_then_model_then_group(definition, written):
         ({"sedes": [1]}, "sedes"),
     ],
 )
-def test_a_definition_that_is_none_names_the_key(definition, written, change, message):
+def test_invalid_definition_is_refused_by_key(definition, write, change, message):
     with pytest.raises(ConfigError, match=f"study.yaml: .*{message}"):
-        written(definition | change)
+        write(definition | change)
 
 
-def test_what_is_done_is_skipped_and_tables_name_what_lacks(made):
-    study, _ = made
-    done = [run for run in study.runs() if read_result(run)]
+def test_trained_runs_are_skipped_and_missing_ones_named(trained_study):
+    study, _ = trained_study
+    trained_runs = [run for run in study.runs() if read_result(run)]
     results = collect(study)
     assert [(run["model"], run["seed"]) for run in results["runs"]] == [("A", 0), ("E", 0)]
     assert results["lacks"] == [f"{run}: not trained" for run in ("main/A/1", "main/E/1", "large-batch/E/1")]
     tables = {table.title: table for table in all_tables(results)}
     assert tables["What is missing"].rows[0] == ["main/A/1", "not trained"]
-    of_paper = tables["Next to the paper's Table 4"].rows[1]
-    assert of_paper[-1] == "1 of 2" and of_paper[5] == "+2.3"
-    for run in done:
+    paper_row = tables["Next to the paper's Table 4"].rows[1]
+    assert paper_row[-1] == "1 of 2" and paper_row[5] == "+2.3"
+    for run in trained_runs:
         assert newest_step(run.folder) == 4
         assert [record[0] for record in curve_of(run.folder)[0]] == [2, 4]
 
 
-def test_further_captions_are_scored_as_in_their_language(made):
-    study, _ = made
+def test_further_captions_are_scored_in_their_language(trained_study):
+    study, _ = trained_study
     run = next(iter(study.runs()))
     figures = read_result(run)["figures"]
     chinese = study.definition.model_copy(update={"language": "zh", "second": "en", "further": {"english": "en"}})
-    found = measure(load_model(run.folder), open_tests(chinese))
+    chinese_figures = measure(load_model(run.folder), open_tests(chinese))
     for name in ("mR", "text_to_image/R@1", "image_to_text/R@10"):
-        assert figures[f"val/further/chinese/{name}"] == pytest.approx(found[f"val/{name}"], abs=1e-3)
-        assert found[f"val/further/english/{name}"] == pytest.approx(figures[f"val/{name}"], abs=1e-3)
+        assert figures[f"val/further/chinese/{name}"] == pytest.approx(chinese_figures[f"val/{name}"], abs=1e-3)
+        assert chinese_figures[f"val/further/english/{name}"] == pytest.approx(figures[f"val/{name}"], abs=1e-3)
 
 
 @pytest.mark.slow
-def test_the_tool_skips_resumes_and_writes(definition, written, tmp_path):
-    """The others are made by processes of their own, two at a time; of one of them the second half is lost."""
-    study = written(definition)
-    done, stopped = study.run("main/A/0"), study.run("main/A/1")
-    make_run(study, done)
+def test_tool_skips_and_resumes_runs_and_writes_tables(definition, write, tmp_path):
+    """Train all remaining runs by two processes at a time; a run has lost the second half of its steps."""
+    study = write(definition)
+    trained, stopped = study.run("main/A/0"), study.run("main/A/1")
+    make_run(study, trained)
     make_run(study, stopped)
     shutil.rmtree(list_checkpoints(stopped.folder)[-1])
-    result_of(stopped).unlink()
+    get_result_path(stopped).unlink()
     assert "main/A/1: stopped at step 2 of 4" in collect(study)["lacks"]
-    before = result_of(done).stat().st_mtime_ns
-    found = run_process(command(study, "--processes", "2"), cwd=ROOT, capture_output=True, text=True)
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert "main/A/1: resumes from step 2" in found.stdout and "main/A/0" not in found.stdout
-    assert result_of(done).stat().st_mtime_ns == before
+    modification_time = get_result_path(trained).stat().st_mtime_ns
+    process = run_process(make_command(study, "--processes", "2"), cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "main/A/1: resumes from step 2" in process.stdout and "main/A/0" not in process.stdout
+    assert get_result_path(trained).stat().st_mtime_ns == modification_time
     results = json.loads((study.output / "results.json").read_text())
     assert len(results["runs"]) == 5 and results["lacks"] == []
-    again = tmp_path / "again"
-    assert commands.run(ablation, ["--results", str(study.output / "results.json"), "--output", str(again)]) == 0
+    output = tmp_path / "again"
+    assert commands.run(ablation, ["--results", str(study.output / "results.json"), "--output", str(output)]) == 0
     for name in ("study.html", "tables.md"):
-        assert (again / name).read_text() == (study.output / name).read_text()
+        assert (output / name).read_text() == (study.output / name).read_text()
 
 
-def test_runs_of_other_data_or_settings_are_named(made, shapes, tmp_path):
-    study, definition = made
+def test_runs_on_other_data_or_settings_are_named(trained_study, shapes, tmp_path):
+    study, definition = trained_study
     run = study.run("main/A/0")
-    whole = result_of(run).read_text()
-    result = json.loads(whole)
+    original = get_result_path(run).read_text()
+    result = json.loads(original)
     for content, reason in (
         (json.dumps(result | {"train": [{"samples": 1}]}), "trained on other data"),
         (json.dumps(result | {"tests": {"val": "0"}}), "scored on other data"),
-        (whole[:100], "main/A/0: trained, but not measured"),
+        (original[:100], "main/A/0: trained, but not measured"),
     ):
-        result_of(run).write_text(content)
+        get_result_path(run).write_text(content)
         assert sum(reason in line for line in collect(study)["lacks"]) == 1
-    result_of(run).write_text(whole)
+    get_result_path(run).write_text(original)
     write_definition(tmp_path, shapes)
     rate = {"Optimizer": {"learning_rate": 0.5}}
     changed = definition | {"groups": [{"name": "main", "models": ["A", "E"], "set": rate}]}
@@ -140,7 +147,7 @@ def test_runs_of_other_data_or_settings_are_named(made, shapes, tmp_path):
     assert {line.partition(":")[0] for line in lacks} == {"main/A/0", "main/E/0"} and str(run.folder) in lacks[0]
 
 
-def is_free(folder):
+def is_unlocked(folder):
     try:
         with lock_run_folder(folder):
             return True
@@ -148,31 +155,36 @@ def is_free(folder):
         return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
-def test_a_stopped_or_killed_study_goes_on(definition, written, number):
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_stopped_or_killed_study_can_be_resumed(definition, write, stop_signal):
     definition["groups"] = [{"name": "main", "models": ["A"], "seeds": [0], "set": {"Training": {"steps": 4000}}}]
-    study = written(definition)
+    study = write(definition)
     (run,) = study.runs()
-    with start_process(command(study), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+    with start_process(make_command(study), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
         wait_until(lambda: newest_step(run.folder) >= 2)
-        process.send_signal(number)
+        process.send_signal(stop_signal)
         code = process.wait(PATIENCE)
-    assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL)
-    wait_until(lambda: is_free(run.folder))  # the run in progress is asked to end when the study is killed
+    assert code == (75 if stop_signal == signal.SIGTERM else -signal.SIGKILL)
+    wait_until(lambda: is_unlocked(run.folder))  # when the study is killed, its run gets a signal to stop
     step = newest_step(run.folder)
     assert 2 <= step < 4000 and list_checkpoints(run.folder)
     assert collect(study)["lacks"] == [f"main/A/0: stopped at step {step:,} of 4,000"]
 
 
-def test_a_factor_is_compared_with_its_baseline_and_the_table():
-    mr = {("main", "A"): [4, 6], ("main", "E"): [10, 14], ("noise", "A"): [3, 3], ("noise", "E"): [9, 11]}
+def test_factor_is_compared_with_baseline_and_main_group():
+    mean_recalls = {("main", "A"): [4, 6], ("main", "E"): [10, 14], ("noise", "A"): [3, 3], ("noise", "E"): [9, 11]}
+    runs = []
+    for (group, model), values in mean_recalls.items():
+        run = {"group": group, "model": model, "cpu_seconds": 1.0}
+        runs += [run | {"seed": seed, "figures": {"all/mR": value}} for seed, value in enumerate(values)]
     results = {
         "baseline": "A", "languages": ["en", "zh"], "lacks": [],
         "groups": [{"name": "main", "means": "", "models": ["A", "E"], "seeds": [0, 1]},
                    {"name": "noise", "means": "noise", "models": ["A", "E"], "seeds": [0, 1]}],
-        "runs": [{"group": group, "model": model, "seed": seed, "cpu_seconds": 1.0, "figures": {"all/mR": value}}
-                 for (group, model), values in mr.items() for seed, value in enumerate(values)],
+        "runs": runs,
     }  # fmt: skip
     rows = {(row[0], row[1]): row[4:7] for row in _factors(results).rows}
-    assert rows["noise", "A"] == ["3.0", "–", "-2.0 [-14.7, +10.7]"]  # t(0.975, 1) = 12.706; -1 and -3
-    assert rows["noise", "E"] == ["10.0", "+7.0 [-5.7, +19.7]", "-2.0 [-14.7, +10.7]"]  # 6 and 8; -1 and -3
+    # A differs from its main group by -1 and -3; t(0.975, 1) = 12.706, and the standard error is 1.
+    assert rows["noise", "A"] == ["3.0", "–", "-2.0 [-14.7, +10.7]"]
+    # E differs from A by 6 and 8, and from its main group by -1 and -3.
+    assert rows["noise", "E"] == ["10.0", "+7.0 [-5.7, +19.7]", "-2.0 [-14.7, +10.7]"]

@@ -1,4 +1,4 @@
-"""Cross-scoring of wrong captions: its measures on figures that can be worked out, and a tiny run from end to end."""
+"""Cross-scoring of wrong captions has measures that equal those by hand, and runs from end to end."""
 
 import csv
 import shutil
@@ -20,31 +20,34 @@ def drawings():
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6])
-def test_as_many_captions_are_wrong_as_asked(drawings, share):
-    drawings = drawings + drawings[:10]  # a name twice: no swap between the two makes a caption wrong
+def test_share_of_captions_is_wrong(drawings, share):
+    drawings = drawings + drawings[:10]  # a swap between drawings of the same name makes no caption wrong
     noisy = with_wrong_texts(drawings, share, seed=1)
     assert right(noisy).sum() == round((1 - share) * 70)
-    assert sorted(one.text_name for one in noisy) == sorted(one.text_name for one in drawings)
-    own = {one.text_name: one for one in drawings}
-    for before, after in zip(drawings, noisy, strict=True):
-        assert after.image == before.image and after.fields["drawn"] == before.text_name
-        given = own[after.text_name]
-        assert (after.captions, after.tags) == (given.captions, given.tags)
-        assert after.fields["caption_zh"] == given.captions["zh"] and after.fields["style"] == before.fields["style"]
-    assert [one.text_name for one in with_wrong_texts(drawings, share, seed=1)] == [one.text_name for one in noisy]
+    noisy_names = [sample.text_name for sample in noisy]
+    assert sorted(noisy_names) == sorted(drawing.text_name for drawing in drawings)
+    drawing_of = {drawing.text_name: drawing for drawing in drawings}
+    for drawing, sample in zip(drawings, noisy, strict=True):
+        assert sample.image == drawing.image and sample.fields["drawn"] == drawing.text_name
+        text_source = drawing_of[sample.text_name]
+        assert (sample.captions, sample.tags) == (text_source.captions, text_source.tags)
+        assert sample.fields["caption_zh"] == text_source.captions["zh"]
+        assert sample.fields["style"] == drawing.fields["style"]
+    assert [sample.text_name for sample in with_wrong_texts(drawings, share, seed=1)] == noisy_names
 
 
-def test_area_and_best_are_those_of_their_definitions():
+def test_area_and_best_equal_their_definitions():
     rng = np.random.default_rng(0)
     scores, truth = rng.normal(size=200), rng.random(200) < 0.4
-    pairs = scores[truth][:, None] > scores[~truth][None]
-    assert area(scores, truth) == pytest.approx(pairs.mean())
+    # The area under the ROC curve is the share of pairs of a right and a wrong sample in the right order.
+    is_ordered = scores[truth][:, None] > scores[~truth][None]
+    assert area(scores, truth) == pytest.approx(is_ordered.mean())
     assert area(truth + rng.random(200) / 2, truth) == 1
     assert best(np.array([1.0, 4.0, 2.0, 3.0, 0.0]), 0.4).tolist() == [False, True, False, True, False]
 
 
 @pytest.mark.slow
-def test_two_rounds_end_in_shards_and_go_on_where_they_were(drawings, tmp_path, monkeypatch):
+def test_two_rounds_write_shards_and_can_be_resumed(drawings, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     arguments = ["--data", "demo_data/emoji-val.tar", "--output", str(tmp_path)]
     arguments += to_arguments(["Training.steps=2", "Training.global_batch=16", "Schedule.warmup_steps=1",
@@ -53,15 +56,18 @@ def test_two_rounds_end_in_shards_and_go_on_where_they_were(drawings, tmp_path, 
     noisy = open_sources([str(tmp_path / "noisy.tar")], text_id="id")
     assert len(noisy) == 1058 and right([noisy[row] for row in range(1058)]).sum() == 423
     folds = [open_sources([str(tmp_path / f"round-1-fold-{fold}.tar")], text_id="id") for fold in (0, 1)]
-    folded = [fold[row].image_name for fold in folds for row in range(len(fold))]
-    assert sorted(folded) == sorted(noisy[row].image_name for row in range(1058))
+    names = []
+    for fold in folds:
+        names += [fold[row].image_name for row in range(len(fold))]
+    assert sorted(names) == sorted(noisy[row].image_name for row in range(1058))
     rows = csv.DictReader((tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines())
-    kept = {row["key"] for row in sorted(rows, key=lambda row: -float(row["score"]))[:423]}
+    best_names = {row["key"] for row in sorted(rows, key=lambda row: -float(row["score"]))[:423]}
     selected = SelectedSamples(tmp_path / "round-2", noisy)
-    stay = {selected[row].image_name for row in range(len(selected))}  # the share of each language's
-    assert abs(len(stay) - 423) <= 3 and len(stay & kept) >= 400
-    before = (tmp_path / "scores.csv").read_bytes()
+    # The second round selects the same share, but within each language.
+    selected_names = {selected[row].image_name for row in range(len(selected))}
+    assert abs(len(selected_names) - 423) <= 3 and len(selected_names & best_names) >= 400
+    scores = (tmp_path / "scores.csv").read_bytes()
     (tmp_path / "scores.csv").unlink()
     shutil.rmtree(tmp_path / "round-2")
     assert main(arguments) == 0
-    assert (tmp_path / "scores.csv").read_bytes() == before and (tmp_path / "round-2" / "curation.json").exists()
+    assert (tmp_path / "scores.csv").read_bytes() == scores and (tmp_path / "round-2" / "curation.json").exists()
