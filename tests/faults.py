@@ -230,7 +230,6 @@ def find_failing_test(root: Path, fault: Fault, limit: float) -> str | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
     parser.add_argument("--root", type=Path, default=ROOT, help="the checkout; default: this one")
     parser.add_argument("--only", choices=("drawn", "chosen"), help="default: both")
     parser.add_argument("--list", action="store_true", help="print the faults and plant none")

@@ -83,8 +83,8 @@ def test_path_is_scored_and_the_chosen_mixture_written(pair, shapes, tmp_path, c
         assert row["mean"] == pytest.approx((row["new"] + row["old"]) / 2)
         assert f"{row['mixture']:<3}{row['new']:>8.2f}{row['old']:>8.2f}{row['mean']:>8.2f}" in printed
     assert (tmp_path / "out" / "interpolation.html").read_text().count("<svg") >= 2
-    first, second, mixed = (read_model(folder).arrays for folder in (*pair, tmp_path / "mixed"))
-    for name, array in mixed.items():
+    first, second = read_model(pair[0]).arrays, read_model(pair[1]).arrays
+    for name, array in read_model(tmp_path / "mixed").arrays.items():
         assert np.allclose(array, (first[name] + second[name]) / 2, atol=1e-7), name
     # The ends of the table are what the models score by themselves.
     for row, folder in ((record["mixtures"][0], pair[0]), (record["mixtures"][2], pair[1])):

@@ -13,7 +13,7 @@ from tests.support.embedded_pairs import make_normalised_benchmark
 from tests.support.loss_reference import draw_unit_rows
 
 
-def test_a_third_of_the_words_is_held_out(tmp_path):
+def test_about_a_third_of_words_is_held_out(tmp_path):
     words = [f"word {number}" for number in range(3000)]
     assert 0.3 < np.mean([is_held_out(word) for word in words]) < 0.37
     write_texts(tmp_path / "texts.csv", {"alarm clock": "闹钟"})

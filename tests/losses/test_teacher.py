@@ -24,8 +24,8 @@ def compute_divergences(student_logits, teacher_logits):
 
 def compute_expected_loss(images, texts, teacher, scale, teacher_scale):
     """Return the mean divergence over rows and both directions; a teacher's row is an image's and a text's vector."""
-    images, texts, teacher = (side.astype(np.float64) for side in (images, texts, teacher))
-    teacher_images, teacher_texts = np.split(teacher, 2, axis=1)
+    images, texts = images.astype(np.float64), texts.astype(np.float64)
+    teacher_images, teacher_texts = np.split(teacher.astype(np.float64), 2, axis=1)
     student_logits, teacher_logits = scale * images @ texts.T, teacher_scale * teacher_images @ teacher_texts.T
     from_images = compute_divergences(student_logits, teacher_logits)
     return np.mean([from_images, compute_divergences(student_logits.T, teacher_logits.T)])
