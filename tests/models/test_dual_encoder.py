@@ -1,4 +1,4 @@
-"""The dual encoder: joint space, views, temperature, and which parameters decay."""
+"""The dual encoder: joint space, views, temperature, and the parameters with weight decay."""
 
 import numpy as np
 import paddle
@@ -22,30 +22,30 @@ def build(width=24, embed_dim=None, text="ernie", dropout=0.1):
     )
 
 
-def all_views(rng):
+def make_views(rng):
     ids = paddle.to_tensor([[1, 7, 5, 2], [1, 4, 2, 0]])
     images = paddle.to_tensor(rng.normal(size=(2, 2, 3, 12, 12)).astype("float32"))
     return {"image_1": images[0], "image_2": images[1], "text_1": ids, "text_2": ids}
 
 
 @pytest.mark.parametrize(
-    ("width", "embed_dim", "dim", "projections"),
+    ("width", "embed_dim", "expected_dim", "projections"),
     [(24, None, 24, []), (16, None, 24, ["image"]), (24, 10, 10, ["image", "text"]), (16, 16, 16, ["text"])],
 )
-def test_joint_space(width, embed_dim, dim, projections):
+def test_towers_are_projected_only_where_widths_differ(width, embed_dim, expected_dim, projections):
     model = build(width, embed_dim)
-    views = all_views(np.random.default_rng(0))
+    views = make_views(np.random.default_rng(0))
     for embeddings in (model.encode_image(views["image_1"]), model.encode_text(views["text_1"])):
-        assert embeddings.shape == [2, dim]
+        assert embeddings.shape == [2, expected_dim]
         assert embeddings.dtype == paddle.float32
         np.testing.assert_allclose(np.linalg.norm(embeddings.numpy(), axis=1), 1, atol=1e-6)
-    found = [name for name, _ in model.named_parameters() if "projection" in name]
-    assert found == [f"{kind}_projection.weight" for kind in projections]
+    projection_names = [name for name, _ in model.named_parameters() if "projection" in name]
+    assert projection_names == [f"{kind}_projection.weight" for kind in projections]
 
 
-def test_half_precision_is_normalised_in_float32():
+def test_half_precision_features_are_normalised_in_float32():
     model = build(embed_dim=10)
-    images = all_views(np.random.default_rng(0))["image_1"]
+    images = make_views(np.random.default_rng(0))["image_1"]
     model.image_projection.register_forward_post_hook(lambda layer, inputs, output: output.astype("bfloat16"))
     embeddings = model.encode_image(images)
     assert embeddings.dtype == paddle.float32
@@ -53,11 +53,11 @@ def test_half_precision_is_normalised_in_float32():
 
 
 @pytest.mark.parametrize("names", [["image_1", "image_2", "text_1", "text_2"], ["text_2", "image_1"]])
-def test_views_are_encoded_as_they_would_be_alone(names):
+def test_views_are_encoded_together_as_alone(names):
     model = build(16)
     model.eval()
-    views = all_views(np.random.default_rng(0))
-    passes = []
+    views = make_views(np.random.default_rng(0))
+    passes = []  # each tower runs once, however many views it has
     for kind in ("image", "text"):
         getattr(model, kind).register_forward_pre_hook(lambda layer, inputs, kind=kind: passes.append(kind))
     embeddings, scalars = model({name: views[name] for name in names})
@@ -72,27 +72,27 @@ def test_views_are_encoded_as_they_would_be_alone(names):
 def test_temperature_is_clamped_in_place_and_still_learns():
     model = build()
     parameter = model.log_logit_scale
-    for before, after in ((150.0, 100.0), (0.5, 1.0), (42.0, 42.0)):
-        parameter.set_value(np.log([before]).astype("float32"))
+    for scale, clamped_scale in ((150.0, 100.0), (0.5, 1.0), (42.0, 42.0)):
+        parameter.set_value(np.log([scale]).astype("float32"))
         model.clamp_temperature(100.0)
         assert model.log_logit_scale is parameter
-        np.testing.assert_allclose(model.logit_scale.item(), after, rtol=1e-6)
+        np.testing.assert_allclose(model.logit_scale.item(), clamped_scale, rtol=1e-6)
     optimizer = paddle.optimizer.SGD(0.1, parameters=[parameter])
     model.clamp_temperature(10.0)
     model.logit_scale.sum().backward()
     optimizer.step()
+    # The derivative of exp(log scale) is the scale, 10, and the rate 0.1.
     np.testing.assert_allclose(parameter.numpy(), [np.log(10) - 0.1 * 10], rtol=1e-5)
 
 
-def test_what_decays():
+def test_only_matrices_and_word_embeddings_decay():
     model = build(16)
     names = {name for name, parameter in model.named_parameters() if has_weight_decay(name, parameter)}
-    matrices = {
-        "patch_embed.proj",
-        *(f"blocks.{i}.{x}" for i in (0, 1) for x in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")),
-    }
-    expected = {f"image.{name}.weight" for name in matrices} | {"image_projection.weight"}
-    layers = [f"encoder.layers.{i}.{x}" for i in (0, 1) for x in ("linear1", "linear2")]
-    layers += [f"encoder.layers.{i}.self_attn.{x}_proj" for i in (0, 1) for x in ("q", "k", "v", "out")]
-    expected |= {f"text.network.{name}.weight" for name in [*layers, "pooler.dense", "embeddings.word_embeddings"]}
+    expected = {"image.patch_embed.proj.weight", "image_projection.weight"}
+    expected |= {"text.network.pooler.dense.weight", "text.network.embeddings.word_embeddings.weight"}
+    for block in ("image.blocks.0", "image.blocks.1"):
+        expected |= {f"{block}.{layer}.weight" for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")}
+    for block in ("text.network.encoder.layers.0", "text.network.encoder.layers.1"):
+        expected |= {f"{block}.{layer}.weight" for layer in ("linear1", "linear2")}
+        expected |= {f"{block}.self_attn.{matrix}_proj.weight" for matrix in ("q", "k", "v", "out")}
     assert names == expected

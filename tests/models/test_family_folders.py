@@ -1,4 +1,4 @@
-"""Folders of other families that are incomplete or contradict themselves: one clear error each."""
+"""Folders of other families that are incomplete or contradict themselves: each gives a clear error."""
 
 import shutil
 
@@ -45,14 +45,14 @@ def test_missing_and_unknown_arrays_are_named(folder):
         ("text_config", {"vocab_size": 1117}, "text_config.vocab_size is 1117"),
     ],
 )
-def test_settings_that_do_not_fit(tmp_path, section, changes, culprit):
-    """More of them are in tests/hostile/test_family_folders.py."""
+def test_settings_that_contradict_weights_are_refused(tmp_path, section, changes, culprit):
+    # tests/hostile/test_family_folders.py has more of them.
     folder = copy_folder(CLIP, tmp_path / "clip", "config.json", section, **changes)
     with pytest.raises(ValueError, match=culprit):
         read_model(folder).build()
 
 
-def test_weights_that_are_not_there_or_have_no_settings(folder):
+def test_missing_weights_and_missing_settings_are_named(folder):
     (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
     with pytest.raises(FileNotFoundError, match="weights are not there"):
         load_model(folder)
@@ -60,16 +60,16 @@ def test_weights_that_are_not_there_or_have_no_settings(folder):
         load_model(folder.parent / "model.safetensors")
 
 
-def test_numbers_that_are_not_finite(folder):
-    def spoil(arrays):
+def test_infinite_weights_are_named(folder):
+    def add_infinity(arrays):
         arrays["text_projection.weight"][3, 1] = np.inf
         return arrays
 
     with pytest.raises(ValueError, match="text_projection.weight"):
-        read_model(change_arrays(folder, spoil)).build()
+        read_model(change_arrays(folder, add_infinity)).build()
 
 
-def test_a_checkpoint_of_openclips_training_next_to_its_settings(tmp_path):
+def test_checkpoint_of_openclip_loads_next_to_its_settings(tmp_path):
     folder = FAMILY_FIXTURES / "openclip_siglip_timm"
     arrays = {name: np.array(array) for name, array in read_weights(folder / "open_clip_model.safetensors").items()}
     write_torch(tmp_path / "epoch_3.pt", arrays, is_checkpoint=True)
@@ -83,7 +83,7 @@ def test_a_checkpoint_of_openclips_training_next_to_its_settings(tmp_path):
     )
 
 
-def test_the_licence_and_unused_arrays_are_in_the_line(folder):
+def test_summary_names_licence_and_unused_arrays(folder):
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\ntags: [x]\n---\n# A model\nlicense: other\n")
     assert "licence cc-by-nc-4.0" in str(read_model(folder).family)
     line = str(read_model(BIN).family)
@@ -91,25 +91,27 @@ def test_the_licence_and_unused_arrays_are_in_the_line(folder):
     assert "activation quick_gelu (images), gelu (texts)" in line and "\n" not in line
 
 
-def test_a_tokenizer_of_another_kind_is_named(tmp_path):
-    """Byte pairs are looked for in the tokenizer.json of a BERT, and in one without CLIP's special tokens."""
-    pairs = models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")])
-    words = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")  # noqa: S106  -- a word of a vocabulary
-    for kind in (pairs, words):
-        (tmp_path / "tokenizer.json").write_text(Tokenizer(kind).to_str())
+def test_tokenizer_of_another_kind_is_refused(tmp_path):
+    # OpenCLIP's tokenizer has byte pairs and CLIP's special tokens; the first file lacks the tokens, the second both.
+    byte_pairs = models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")])
+    word_pieces = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")  # noqa: S106  -- a word of a vocabulary
+    for tokens in (byte_pairs, word_pieces):
+        (tmp_path / "tokenizer.json").write_text(Tokenizer(tokens).to_str())
         with pytest.raises(ValueError, match=r"tokenizer.json: not of a tokenizer of the kind open_clip \(\w+\)"):
             open_tokenizer(tmp_path, 77, "open_clip")
 
 
-def test_many_arrays_are_not_compared_each_with_all():
+def test_comparing_many_arrays_takes_linear_time():
     class Name(str):
         num_compared = 0
         __hash__ = str.__hash__
 
-        def __eq__(self, other):
+        def __eq__(self, name):
             Name.num_compared += 1
-            return str.__eq__(self, other)
+            return str.__eq__(self, name)
 
+    arrays = {Name(f"k{number}"): np.zeros(1, "float32") for number in range(1000)}
     with pytest.raises(ValueError, match="1000 unexpected"):
-        set_weights(nn.Linear(2, 2), {Name(f"k{n}"): np.zeros(1, "float32") for n in range(1000)}, ("weight", "bias"))
+        set_weights(nn.Linear(2, 2), arrays, ("weight", "bias"))
+    # Comparing every name with every other one would take a million comparisons.
     assert Name.num_compared < 20_000

@@ -1,4 +1,4 @@
-"""Every format recognises its own folders and files, and no other one does."""
+"""Every format recognises its folders and files, and no other format does."""
 
 import shutil
 
@@ -22,7 +22,7 @@ FOLDERS = {
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """A model in our own format."""
+    """Write a model in this package's format."""
     write_model(read_model(FOLDERS["official"]), tmp_path / "run", "ernie_vil2")
     return tmp_path / "run"
 
@@ -35,29 +35,29 @@ def is_recognised(name, path):
 
 
 @pytest.mark.parametrize("name", [*FOLDERS, "ernie_vil2"])
-def test_a_format_recognises_its_own_models_alone(name, run_folder):
+def test_format_recognises_only_its_models(name, run_folder):
     folder = FOLDERS.get(name, run_folder)
     assert [candidate for candidate in FORMATS if is_recognised(candidate, folder)] == [name]
     for path in (folder, recognise_model(folder)[1].weights):
         assert recognise_model(path)[0] is FORMATS.find(name)
 
 
-def test_arrays_tell_the_releases_apart_under_any_name(tmp_path):
-    """Another file's config.yaml or another name of the file changes nothing."""
+def test_releases_are_recognised_by_their_arrays(tmp_path):
+    # Neither a config.yaml next to the weights nor PaddleNLP's name of the file changes the format.
     shutil.copytree(FOLDERS["official"], tmp_path / "model")
     (tmp_path / "model" / "config.yaml").write_text("seed: 1\n")
     (tmp_path / "model" / "model.pdparams").rename(tmp_path / "model" / "model_state.pdparams")
     assert read_model(tmp_path / "model").layout == "official"
 
 
-def test_a_file_is_read_once_to_recognise_and_load_it(monkeypatch):
+def test_file_is_read_once_to_recognise_and_load_it(monkeypatch):
     paths = []
 
-    def count(path, *options):
+    def record_and_read(path, *options):
         paths.append(path)
         return read_weights(path, *options)
 
-    monkeypatch.setattr(module, "read_weights", count)
+    monkeypatch.setattr(module, "read_weights", record_and_read)
     assert read_model(FOLDERS["official"]).layout == "official"
     assert len(paths) == 1
 

@@ -1,6 +1,6 @@
-"""Images whose sides are no multiple of the patch: as many whole patches as fit, the other pixels are not used.
+"""Images whose sides are no multiple of the patch: only the pixels of whole patches are used.
 
-The expected embeddings are those of the published folder, which are its authors', for the pixels that are used.
+The expected embeddings are those of the published folder for the pixels of the whole patches.
 """
 
 import json
@@ -20,10 +20,12 @@ SIZE_KEYS = ("image_size", "image_resolution", "size", "crop_size", "shortest_ed
 
 
 def enlarge(value, key=""):
-    """Return JSON settings in which the side of the images, and nothing else, is `LARGER`."""
+    """Return JSON settings in which only the side of the images is changed, to `LARGER`."""
     if isinstance(value, dict):
-        is_tower = {"layers", "hidden_size", "heads"} & value.keys()  # whose width is that of its states
-        return {name: inner if is_tower and name == "width" else enlarge(inner, name) for name, inner in value.items()}
+        enlarged = {name: enlarge(inner, name) for name, inner in value.items()}
+        if {"layers", "hidden_size", "heads"} & value.keys() and "width" in value:
+            enlarged["width"] = value["width"]  # the width of a tower's states, not of images
+        return enlarged
     return LARGER if key in SIZE_KEYS and value == SIDE else value
 
 
@@ -47,17 +49,19 @@ def test_pixels_beyond_the_last_whole_patch_are_not_used(name, tmp_path):
 
 
 @pytest.mark.parametrize("patches", ["convolution", "linear", "PaddleClas"])
-def test_a_tower_of_ones_own_may_have_any_size(patches):
+def test_new_tower_may_have_any_image_size(patches):
     sizes = {"name": "ViT", "patch_size": 8, "width": 16, "depth": 1, "heads": 2}
     if patches == "PaddleClas":
         pytest.importorskip("paddleclas")
         sizes["name"] = "paddleclas:ViT"
     else:
         sizes["variant"] = ImageVariant(patches=patches, class_token=False, pooling="mean")
-    tower, whole = (make_image_config(image_size=side, **sizes).build().eval() for side in (LARGER, SIDE))
-    whole.set_state_dict(tower.state_dict())
+    larger_tower = make_image_config(image_size=LARGER, **sizes).build().eval()
+    tower = make_image_config(image_size=SIDE, **sizes).build().eval()
+    tower.set_state_dict(larger_tower.state_dict())
     images = paddle.rand([1, 3, LARGER, LARGER])
-    np.testing.assert_allclose(tower(images).numpy(), whole(images[:, :, :SIDE, :SIDE]).numpy(), atol=1e-6)
+    expected = tower(images[:, :, :SIDE, :SIDE]).numpy()
+    np.testing.assert_allclose(larger_tower(images).numpy(), expected, atol=1e-6)
 
 
 def test_a_resnet_takes_the_sizes_that_its_authors_code_takes():

@@ -1,6 +1,7 @@
-"""The native image towers, ViT against a NumPy one written from the formula."""
+"""The native image towers, compared with NumPy ones that are written from the formulas."""
 
 import math
+from itertools import product
 
 import numpy as np
 import paddle
@@ -19,11 +20,14 @@ def build(name="ViT", **fields):
 
 
 def randomise(tower, rng):
-    """Every parameter random; the residual stream small, so that LayerNorm's epsilon shows."""
+    """Set every parameter to random values, with a residual stream so small that LayerNorm's epsilon shows."""
     for name, parameter in tower.named_parameters():
-        small = "ln_pre" in name or name.endswith(("proj.bias", "fc2.bias"))
-        wide = name.endswith(("fc1.weight", "gate.weight", "q_proj.weight", "k_proj.weight")) or "qkv" in name
-        scale = 0.4 if wide else 0.003 if small else 0.02
+        if name.endswith(("fc1.weight", "gate.weight", "q_proj.weight", "k_proj.weight")) or "qkv" in name:
+            scale = 0.4  # activations and attention far from linear
+        elif "ln_pre" in name or name.endswith(("proj.bias", "fc2.bias")):
+            scale = 0.003
+        else:
+            scale = 0.02
         centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
         parameter.set_value((centre + scale * rng.normal(size=parameter.shape)).astype("float32"))
 
@@ -43,7 +47,7 @@ VITS = {
 
 
 @pytest.mark.parametrize("name", VITS)
-def test_vits_equal_the_formula(name):
+def test_vit_equals_the_formula(name):
     options, rng = VITS[name], np.random.default_rng(0)
     tower = build(variant=options)
     randomise(tower, rng)
@@ -57,7 +61,8 @@ def test_vits_equal_the_formula(name):
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
-GRID = [(row, column) for row in range(3) for column in range(3)]
+# Settings, and the places of the tokens by which the two halves of a head turn.
+GRID = list(product(range(3), range(3)))
 ROTARY_VITS = {
     "PE-Core": (
         {"rotary": {"first_half": "columns", "start": 1}, "pooling": "attention", "pooling_heads": 2,
@@ -73,12 +78,12 @@ ROTARY_VITS = {
         {"rotary": {"first_half": "rows", "start": 5}, "class_token": False, "pooling": "mean"}, GRID,
     ),
 }  # fmt: skip
-"""Settings, and the places of the tokens by which the two halves of a head turn."""
 
 
 @pytest.mark.parametrize("name", ROTARY_VITS)
-def test_vits_with_rotary_positions_equal_the_formula(name):
-    (options, places), rng = ROTARY_VITS[name], np.random.default_rng(0)
+def test_vit_with_rotary_positions_equals_the_formula(name):
+    options, places = ROTARY_VITS[name]
+    rng = np.random.default_rng(0)
     tower = build(variant=options)
     randomise(tower, rng)
     assert "turns" not in tower.state_dict()
@@ -96,7 +101,7 @@ def test_vits_with_rotary_positions_equal_the_formula(name):
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
-def test_towers_refuse_what_does_not_fit():
+def test_tower_refuses_sizes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"patch_size \(4\) .* image_size \(3\)"):
         build(image_size=3)
     with pytest.raises(ValueError, match=r"width \(24\) .* heads \(5\)"):
@@ -132,17 +137,21 @@ CLIP_RESNET = {"image_size": 64, "layers": [1, 2, 1, 1], "width": 4, "heads": 2,
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["running statistics", "statistics of the batch"])
-def test_clips_resnet_equals_the_formula(training):
+def test_resnet_of_clip_equals_the_formula(training):
     rng = np.random.default_rng(0)
     tower = build("ModifiedResNet", **CLIP_RESNET)
     for name, value in tower.state_dict().items():
-        positive = name.endswith("_variance") or (value.ndim == 1 and name.endswith("weight"))
+        is_positive = name.endswith("_variance") or (value.ndim == 1 and name.endswith("weight"))
+        centre = 1.0 if is_positive else 0.0
         scale = 0.3 if value.ndim < 4 else math.prod(value.shape[1:]) ** -0.5
-        value.set_value((positive + scale * rng.uniform(-1, 1, value.shape)).astype("float32"))
-    tower.to(dtype="float64")  # norms by a batch of three divide by small deviations, which rounding reaches
+        value.set_value((centre + scale * rng.uniform(-1, 1, value.shape)).astype("float32"))
+    tower.to(dtype="float64")  # norms of a batch of three divide by deviations as small as rounding in float32
     weights = {name: value.clone() for name, value in tower.state_dict().items()}
     images = rng.normal(size=(3, 3, 64, 64))
-    tower.train() if training else tower.eval()
+    if training:
+        tower.train()
+    else:
+        tower.eval()
     features = tower(paddle.to_tensor(images))
     expected = formulas.compute_clip_resnet_features(weights, images, heads=2, of_the_batch=training)
     assert tower.width == expected.shape[1] == 10
@@ -152,9 +161,9 @@ def test_clips_resnet_equals_the_formula(training):
     assert [name for name, value in learned.items() if value.grad is None] == []
 
 
-def test_published_size_of_clips_resnet():
-    """38,316,896 parameters: the image tower of OpenAI's RN50, statistics of its norms not counted."""
+def test_resnet_of_clip_has_its_published_size():
     with paddle.LazyGuard():
         tower = build("ModifiedResNet", image_size=224, layers=[3, 4, 6, 3], width=64, heads=32, projection=1024)
     assert len(tower.blocks) == 16 and tower.attnpool.pos_embed.shape == [1, 50, 2048]
+    # The image tower of OpenAI's RN50, without the statistics of its norms.
     assert sum(value.size for value in tower.parameters() if not value.stop_gradient) == 38_316_896

@@ -1,4 +1,4 @@
-"""The integrity file: a folder that was changed is refused, and golden embeddings are those that were computed."""
+"""The integrity file: a changed folder is refused, and golden embeddings are compared with computed ones."""
 
 import base64
 import io
@@ -21,15 +21,15 @@ SOURCE = Path(__file__).parents[1] / "fixtures" / "released" / "official_tiny" /
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory):
+def converted_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("integrity") / "model"
     assert run("convert", [str(SOURCE), str(folder), "--to", "ernie_vil2"]) == 0
     return folder
 
 
 @pytest.fixture
-def folder(converted, tmp_path):
-    shutil.copytree(converted, tmp_path / "model")
+def folder(converted_folder, tmp_path):
+    shutil.copytree(converted_folder, tmp_path / "model")
     return tmp_path / "model"
 
 
@@ -40,21 +40,22 @@ def change_integrity(folder, change):
     path.write_text(json.dumps(values))
 
 
-def test_a_converted_folder_computes_what_was_written(folder, capsys):
+def test_converted_folder_computes_its_golden_embeddings(folder, capsys):
     model = load_model(folder, verify=True)
     assert check_golden(folder, model) < 1e-6
     texts = json.loads((folder / "integrity.json").read_text())["golden"]["texts"]
     np.testing.assert_allclose(model.encode_texts(texts), load_model(SOURCE).encode_texts(texts), atol=1e-6)
     assert run("doctor", [str(folder)]) == 0
     assert "ok   golden" in capsys.readouterr().out
-    assert load_model(folder, verify=True, max_length=3).tokenizer.max_length == 3  # what a call changes on purpose
+    assert load_model(folder, verify=True, max_length=3).tokenizer.max_length == 3  # an option is no damage
 
 
 def change_epsilon(folder):
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["Model"]["text"]["epsilon"] = 1e-6
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    integrity = read_integrity(folder)  # what its sums do not notice, as where a default changes
+    # New sums, so that only the conventions differ, as when a later version changes a default.
+    integrity = read_integrity(folder)
     write_integrity(folder, integrity.files, integrity.conventions, integrity.golden)
 
 
@@ -64,14 +65,14 @@ def swap_words(folder):
     (folder / "vocab.txt").write_text("\n".join(lines), encoding="utf-8")
 
 
-def flip_a_bit(folder):
+def flip_bit(folder):
     content = bytearray((folder / "model.safetensors").read_bytes())
     content[-3] ^= 1
     (folder / "model.safetensors").write_bytes(bytes(content))
 
 
-def forget_the_weights(folder):
-    """As where a file that is preferred to the one that was written is put next to it, or the list is emptied."""
+def remove_weights_from_list(folder):
+    # The same happens when somebody adds a file of weights that goes before the listed one.
     change_integrity(folder, lambda values: values["files"].pop("model.safetensors"))
 
 
@@ -81,17 +82,17 @@ def forget_the_weights(folder):
         (change_epsilon, "Model.text.epsilon .*1e-06"),
         (swap_words, "vocab.txt differs"),
         (lambda folder: (folder / "vocab.txt").unlink(), "vocab.txt is missing"),
-        (flip_a_bit, "model.safetensors differs"),
-        (forget_the_weights, "does not list model.safetensors"),
+        (flip_bit, "model.safetensors differs"),
+        (remove_weights_from_list, "does not list model.safetensors"),
     ],
 )
-def test_what_differs_from_the_integrity_file_is_named(folder, change, culprit):
+def test_changed_file_or_setting_is_named(folder, change, culprit):
     change(folder)
     with pytest.raises(IntegrityError, match=culprit):
         load_model(folder)
 
 
-def test_other_golden_embeddings_and_ids_are_refused(folder):
+def test_changed_golden_embeddings_and_ids_are_refused(folder):
     def move_embedding(values):
         values["golden"]["text_embeddings"][1][3] += 1e-4
 
@@ -99,7 +100,7 @@ def test_other_golden_embeddings_and_ids_are_refused(folder):
         values["golden"]["ids"][0][2] += 1
 
     change_integrity(folder, move_embedding)
-    load_model(folder)  # it does not compute them
+    load_model(folder)  # without verify=True no embeddings are computed
     with pytest.raises(IntegrityError, match=r"golden text embeddings .* 1.0e-04"):
         load_model(folder, verify=True)
     change_integrity(folder, change_id)
@@ -107,7 +108,7 @@ def test_other_golden_embeddings_and_ids_are_refused(folder):
         load_model(folder, verify=True)
 
 
-def test_an_integrity_file_that_is_none(folder, capsys):
+def test_damaged_integrity_file_is_refused(folder, capsys):
     change_integrity(folder, lambda values: values.update(golden=None))
     with pytest.raises(MissingGoldenError, match="no golden embeddings"):
         load_model(folder, verify=True)
@@ -121,7 +122,7 @@ def test_an_integrity_file_that_is_none(folder, capsys):
 
 
 def add_large_image(golden):
-    """16 million pixels in 16 KB; of the 400 million that Pillow refuses by itself, the message is the same."""
+    # 16 million pixels in 16 KB. Pillow would refuse only 400 million, with the same message here.
     content = io.BytesIO()
     Image.new("L", (4096, 4096)).save(content, "PNG")
     golden["images"] = [base64.b64encode(content.getvalue()).decode()]
@@ -136,13 +137,13 @@ def add_large_image(golden):
         lambda golden: golden.update(text_embeddings=1.0),
     ],
 )
-def test_damaged_golden_inputs_are_one_error(folder, damage):
+def test_damaged_golden_inputs_are_refused(folder, damage):
     change_integrity(folder, lambda values: damage(values["golden"]))
     with pytest.raises(IntegrityError, match="golden inputs are damaged"):
         load_model(folder, verify=True)
 
 
-def test_another_format_has_golden_embeddings_of_its_own(tmp_path, capsys):
+def test_converted_formats_have_their_golden_embeddings(tmp_path, capsys):
     for source, layout in ((SOURCE, "paddlenlp"), (FAMILY_FIXTURES / "cn_clip_pt", "hf")):
         folder = tmp_path / layout
         assert run("convert", [str(source), str(folder), "--to", layout]) == 0
@@ -157,7 +158,7 @@ def test_another_format_has_golden_embeddings_of_its_own(tmp_path, capsys):
         load_model(folder)
 
 
-def test_what_people_read_may_be_edited(tmp_path):
+def test_readme_licence_and_code_may_be_edited(tmp_path):
     source = tmp_path / "source"
     shutil.copytree(FAMILY_FIXTURES / "hf_clip", source)
     for name in ("README.md", "LICENSE", "modeling.py"):
@@ -169,6 +170,6 @@ def test_what_people_read_may_be_edited(tmp_path):
     load_model(tmp_path / "back", verify=True)
 
 
-def test_another_dialect_is_not_verified_in_silence():
+def test_verifying_another_dialect_is_refused():
     with pytest.raises(ValueError, match="dialect"):
         load_model(FAMILY_FIXTURES / "hf_clip", dialect={"tokenizer": "open_clip"}, verify=True)
