@@ -1,4 +1,4 @@
-"""Layer groups, the rates that follow from them, and what freezing does to a step."""
+"""Layer groups, the learning rates that follow from them, and frozen layers."""
 
 import numpy as np
 import paddle
@@ -16,7 +16,7 @@ from tests.support.towers import CNN, TEXT, VIT
 RESNET = {"name": "ModifiedResNet", "image_size": 32, "width": 8, "layers": [1, 2, 1, 1], "heads": 4, "projection": 20}
 
 
-def model_of(image=VIT, embed_dim=None):
+def build_model(image=VIT, embed_dim=None):
     return build_dual_encoder(ModelConfig(image=image, text=TEXT, embed_dim=embed_dim), 100)
 
 
@@ -24,13 +24,16 @@ def model_of(image=VIT, embed_dim=None):
     "image", [VIT, CNN, RESNET, {"name": "ResNet18", "image_size": 32}], ids=lambda image: image["name"]
 )
 def test_every_parameter_of_a_tower_is_in_one_group(image):
-    model = model_of(image, embed_dim=48)
-    found = [name for tower in find_layer_groups(model).values() for names in tower.values() for name in names]
-    assert sorted(found) == sorted(name for name, _ in model.named_parameters() if name != "log_logit_scale")
+    model = build_model(image, embed_dim=48)
+    grouped_names = []
+    for groups in find_layer_groups(model).values():
+        for names in groups.values():
+            grouped_names += names
+    assert sorted(grouped_names) == sorted(name for name, _ in model.named_parameters() if name != "log_logit_scale")
 
 
 def test_groups_run_from_the_input_to_the_joint_space():
-    image, text = find_layer_groups(model_of(embed_dim=48)).values()
+    image, text = find_layer_groups(build_model(embed_dim=48)).values()
     assert list(image) == ["image.embeddings", "image.blocks.0", "image.blocks.1", "image.blocks.2", "image.head"]
     assert list(text) == ["text.embeddings", "text.blocks.0", "text.blocks.1", "text.head"]
     assert {"image.cls_token", "image.pos_embed", "image.patch_embed.proj.weight"} <= set(image["image.embeddings"])
@@ -42,20 +45,22 @@ def test_groups_run_from_the_input_to_the_joint_space():
     ]  # fmt: skip
 
 
-def test_the_optimiser_moves_each_group_at_its_rate():
-    """Half the rate for each group further from the head, the text tower at a tenth; Adam's first step is the rate."""
-    model = model_of()
+def test_optimizer_moves_each_group_at_its_rate():
+    # Each group has half the rate of the next one towards the head, the text tower a tenth. Adam's first step is the
+    # rate, whatever the gradient is.
+    model = build_model()
     tuning = TuningConfig(layer_decay=0.5, text_rate=0.1)
     config = load_config(None, ["Optimizer={learning_rate: 0.1, weight_decay: 0, clip_norm: null}"]).Optimizer
     optimizer = build_optimizer(model, decay_groups(model, compute_rate_factors(model, tuning)), config)
-    before = {name: value.numpy() for name, value in model.named_parameters()}
+    initial_arrays = {name: value.numpy() for name, value in model.named_parameters()}
     for value in model.parameters():
         value.grad = paddle.full_like(value, 3.0)
     optimizer.step()
-    steps = {name: float((before[name] - value.numpy()).mean()) for name, value in model.named_parameters()}
+    steps = {name: float((initial_arrays[name] - value.numpy()).mean()) for name, value in model.named_parameters()}
+    # The epsilon of Adam, and rounding of the parameters in float32, are far below a thousandth of a step.
     assert steps["log_logit_scale"] == pytest.approx(0.1, rel=1e-3)
     assert steps["image.norm.bias"] == pytest.approx(0.1, rel=1e-3)
-    assert steps["image.pos_embed"] == pytest.approx(0.00625, rel=1e-3)
+    assert steps["image.pos_embed"] == pytest.approx(0.00625, rel=1e-3)  # 4 groups before the head: 0.1 / 16
     assert steps["image.blocks.1.mlp.fc1.bias"] == pytest.approx(0.025, rel=1e-3)
     assert steps["text.network.encoder.layers.0.linear1.bias"] == pytest.approx(0.0025, rel=1e-3)
 
@@ -69,13 +74,13 @@ def test_the_optimiser_moves_each_group_at_its_rate():
         (["log_logit_scale"], "log_logit_scale", "image.cls_token"),
     ],
 )
-def test_groups_and_patterns_freeze(patterns, frozen, trained):
-    model = model_of(embed_dim=48)
-    (printed,) = apply_tuning(model, TuningConfig(freeze=patterns))
+def test_patterns_freeze_groups_and_parameters(patterns, frozen, trained):
+    model = build_model(embed_dim=48)
+    (message,) = apply_tuning(model, TuningConfig(freeze=patterns))
     parameters = dict(model.named_parameters())
     assert parameters[frozen].stop_gradient and not parameters[trained].stop_gradient
     count = sum(value.size for value in parameters.values() if not value.stop_gradient)
-    assert printed.startswith(f"frozen: {', '.join(patterns)}; {count:,} of ")
+    assert message.startswith(f"frozen: {', '.join(patterns)}; {count:,} of ")
     names = {name for group in decay_groups(model) for name in group.names}
     assert frozen not in names and trained in names
 
@@ -88,27 +93,28 @@ def test_groups_and_patterns_freeze(patterns, frozen, trained):
         ({"freeze_norms": True}, "no batch norms"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_frozen_is_reported(tuning, message):
+def test_freezing_nothing_or_everything_is_refused(tuning, message):
     with pytest.raises(ConfigError, match=message):
-        apply_tuning(model_of(), TuningConfig(**tuning))
+        apply_tuning(build_model(), TuningConfig(**tuning))
 
 
 def test_frozen_batch_norms_compute_as_in_evaluation():
-    model = model_of(CNN, embed_dim=16)
+    model = build_model(CNN, embed_dim=16)
     rng = np.random.default_rng(0)
     for value in get_running_statistics(model):
         value.set_value(rng.uniform(0.5, 1.5, value.shape).astype(np.float32))
-    before = [value.numpy() for value in get_running_statistics(model)]
+    initial_statistics = [value.numpy() for value in get_running_statistics(model)]
     images = paddle.to_tensor(rng.normal(size=[4, 3, 32, 32]).astype(np.float32))
     model.eval()
     expected = model.encode_image(images).numpy()
     norms = find_batch_norms(model)
-    (printed,) = apply_tuning(model, TuningConfig(freeze_norms=True))
-    assert f"{len(norms)} batch norms" in printed
+    (message,) = apply_tuning(model, TuningConfig(freeze_norms=True))
+    assert f"{len(norms)} batch norms" in message
     model.train()
     embeddings = model.encode_image(images)
     (embeddings * paddle.to_tensor(rng.normal(size=embeddings.shape).astype(np.float32))).sum().backward()
     assert np.allclose(embeddings.numpy(), expected, atol=1e-6)
-    assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, get_running_statistics(model), strict=True))
+    for initial, statistic in zip(initial_statistics, get_running_statistics(model), strict=True):
+        assert np.array_equal(initial, statistic.numpy())
     assert all(norm.weight.grad is None for norm in norms.values())
     assert all(np.isfinite(value.grad.numpy()).all() for value in model.image.parameters() if not value.stop_gradient)

@@ -1,4 +1,4 @@
-"""`Model.like`: a training's model as another one is, in any of the formats."""
+"""`Model.like`: a training takes over the architecture of another model, in any of the formats."""
 
 import shutil
 from dataclasses import replace
@@ -22,45 +22,47 @@ RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
 OFFICIAL, PADDLENLP = RELEASED / "official_tiny", RELEASED / "paddlenlp_tiny"
 TEXTS = ["红色的圆", "two discs", "bars, discs"]
 POSITIONS = "text_model.embeddings.position_embedding"
-"""What FG-CLIP 2 calls them; those of long texts end in _ori and _res."""
+"""FG-CLIP 2's name of the position embedding; those of long texts end in _ori and _res."""
 
 
 @pytest.fixture(autouse=True)
-def forgotten():
+def clear_cache():
     _read_like.cache_clear()
 
 
 @pytest.mark.parametrize("folder", [OFFICIAL, PADDLENLP], ids=lambda folder: folder.name)
-def test_towers_tokeniser_and_preprocessing_are_taken(folder, tmp_path):
-    read = load_config(None, [f"Model.like={folder}", f"Model.weights={folder}", "Model.text.dropout=0.0"])
-    found = resolve_model_like(read)
+def test_towers_tokenizer_and_preprocessing_are_taken_over(folder, tmp_path):
+    config = load_config(None, [f"Model.like={folder}", f"Model.weights={folder}", "Model.text.dropout=0.0"])
+    resolved = resolve_model_like(config)
     source = read_model(folder).config
     expected = source.Model.model_dump()
     expected["text"] |= {"vocabulary": str(folder / "vocab.txt"), "dropout": 0.0}
-    assert found.Model.model_dump() == expected | {"weights": str(folder), "like": None}
-    assert found.Data.max_length == source.Data.max_length
-    assert found.model_dump(exclude={"Model", "Data"}) == read.model_dump(exclude={"Model", "Data"})
-    (tmp_path / "config.yaml").write_text(dump_config(found))
-    assert load_config(tmp_path / "config.yaml") == found == resolve_model_like(found)
+    assert resolved.Model.model_dump() == expected | {"weights": str(folder), "like": None}
+    assert resolved.Data.max_length == source.Data.max_length
+    assert resolved.model_dump(exclude={"Model", "Data"}) == config.model_dump(exclude={"Model", "Data"})
+    (tmp_path / "config.yaml").write_text(dump_config(resolved))
+    assert load_config(tmp_path / "config.yaml") == resolved == resolve_model_like(resolved)
 
     original = ernie_vil2.load_model(folder)
-    model = build_dual_encoder(found.Model, len(original.tokenizer.tokens))
-    load_initial_weights(model, found.Model)
-    again = ernie_vil2.ErnieViL2(PaddleBackend(model, original.preprocessing), original.tokenizer, found)
-    np.testing.assert_allclose(again.encode_texts(TEXTS), original.encode_texts(TEXTS), atol=1e-6)
-    assert again.preprocessing == original.preprocessing
+    model = build_dual_encoder(resolved.Model, len(original.tokenizer.tokens))
+    load_initial_weights(model, resolved.Model)
+    encoder = ernie_vil2.ErnieViL2(PaddleBackend(model, original.preprocessing), original.tokenizer, resolved)
+    np.testing.assert_allclose(encoder.encode_texts(TEXTS), original.encode_texts(TEXTS), atol=1e-6)
+    assert encoder.preprocessing == original.preprocessing
 
 
-def test_a_way_of_reading_another_family_is_chosen_and_kept(tmp_path):
-    """OpenCLIP's tokenizer on CLIP, also in a run after that run."""
-    chosen = ["Model.like=weights", f"Model.weights={FOLDERS['hf_clip']}", "Model.dialect={tokenizer: open_clip}"]
-    found = resolve_model_like(load_config(None, chosen))
-    assert (found.Model.text.tokenizer, found.Model.dialect) == ("open_clip", {"tokenizer": "open_clip"})
-    stored = read_model(FOLDERS["hf_clip"], dialect=found.Model.dialect)
+def test_dialect_of_a_family_is_chosen_and_stays(tmp_path):
+    # OpenCLIP's tokenizer for a CLIP of transformers.
+    overrides = ["Model.like=weights", f"Model.weights={FOLDERS['hf_clip']}", "Model.dialect={tokenizer: open_clip}"]
+    model = resolve_model_like(load_config(None, overrides)).Model
+    assert (model.text.tokenizer, model.dialect) == ("open_clip", {"tokenizer": "open_clip"})
+    stored = read_model(FOLDERS["hf_clip"], dialect=model.dialect)
     write_model(stored, tmp_path / "run", "ernie_vil2")
-    again = resolve_model_like(load_config(None, [chosen[0], f"Model.weights={tmp_path / 'run'}"])).Model
-    assert (again.text.tokenizer, again.dialect) == ("open_clip", found.Model.dialect)
-    (report,) = load_initial_weights(build_dual_encoder(again, stored.vocab_size), again)
+
+    # A second run that begins with the first one reads texts in the same way, without the option.
+    second_model = resolve_model_like(load_config(None, [overrides[0], f"Model.weights={tmp_path / 'run'}"])).Model
+    assert (second_model.text.tokenizer, second_model.dialect) == ("open_clip", model.dialect)
+    (report,) = load_initial_weights(build_dual_encoder(second_model, stored.vocab_size), second_model)
     assert len(report.matched) == len(stored.arrays)
     for source, message in ((FOLDERS["hf_clip"], "CLIP has no dialect text=long"), (OFFICIAL, "has no dialects")):
         with pytest.raises(ConfigError, match=message):
@@ -71,43 +73,46 @@ def test_a_way_of_reading_another_family_is_chosen_and_kept(tmp_path):
 @pytest.mark.parametrize("way", ["box", "long"])
 def test_fgclip_2_reads_texts_in_the_chosen_way(way, tmp_path):
     folder = FOLDERS["fgclip2"]
-    chosen = ["Model.like=weights", f"Model.weights={folder}", f"Model.dialect={{text: {way}}}"]
-    read = resolve_model_like(load_config(None, chosen))
+    overrides = ["Model.like=weights", f"Model.weights={folder}", f"Model.dialect={{text: {way}}}"]
+    config = resolve_model_like(load_config(None, overrides))
     stored = read_model(folder, dialect={"text": way})
-    model = build_dual_encoder(read.Model, stored.vocab_size, bias=0.0)
-    load_initial_weights(model, read.Model)
+    model = build_dual_encoder(config.Model, stored.vocab_size, bias=0.0)
+    load_initial_weights(model, config.Model)
     model.eval()
     assert measure_text_difference(model, "fgclip2", f"/{way}") < 5e-6
-    assert read.Data.max_length == read_expected("fgclip2")[f"input_ids{'/long' if way == 'long' else ''}"].shape[1]
+    ids_name = "input_ids/long" if way == "long" else "input_ids"
+    assert config.Data.max_length == read_expected("fgclip2")[ids_name].shape[1]
 
+    # A training changes only the head and the positions of its way of reading texts.
     arrays = {name: value.numpy() + np.float32(0.25) for name, value in model.state_dict().items()}
-    write_model(replace(stored, arrays=arrays, config=read, family=None), tmp_path / "run", "ernie_vil2")
+    write_model(replace(stored, arrays=arrays, config=config, family=None), tmp_path / "run", "ernie_vil2")
     succeed("convert", tmp_path / "run", tmp_path / "back")
-    before, after = read_weights(find_weights(folder)), read_weights(find_weights(tmp_path / "back"))
-    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    original_arrays, arrays = read_weights(find_weights(folder)), read_weights(find_weights(tmp_path / "back"))
+    changed = {name for name in original_arrays if not np.array_equal(original_arrays[name], arrays[name])}
     prefixes = {"box": ("boxtext_head", f"{POSITIONS}."), "long": ("longtext_head", f"{POSITIONS}_")}[way]
-    of_any_way = ("text_model.head", "boxtext_head", "longtext_head", "dense_feature_head", POSITIONS)
-    assert all(name.startswith(prefixes) for name in changed if name.startswith(of_any_way))
+    text_prefixes = ("text_model.head", "boxtext_head", "longtext_head", "dense_feature_head", POSITIONS)
+    assert all(name.startswith(prefixes) for name in changed if name.startswith(text_prefixes))
     for prefix in prefixes:
         assert any(name.startswith(prefix) for name in changed)
 
 
-def test_what_the_configuration_sets_itself_stays():
-    found = resolve_model_like(load_config(None, [
+def test_settings_of_the_configuration_override_the_model():
+    config = resolve_model_like(load_config(None, [
         f"Model.like={PADDLENLP}", "Model.image.mean=[0.5, 0.5, 0.5]", "Model.embed_dim=16", "Data.max_length=20",
         "Views.resize=40",
     ]))  # fmt: skip
-    image = found.Model.image
+    image = config.Model.image
     assert (image.mean, image.heads, image.preprocessing) == ([0.5] * 3, 4, "paddlenlp")
-    assert (found.Model.embed_dim, found.Data.max_length, found.Views.resize) == (16, 20, 40)
-    other = resolve_model_like(load_config(None, [f"Model.like={OFFICIAL}", "Model.image.name=PPLCNet_x0_25"])).Model
-    assert (other.image.name, other.image.image_size, other.image.sizes) == ("PPLCNet_x0_25", 32, {})
-    few = [f"Model.like={OFFICIAL}", "Data.max_length=100", "Model.text.max_positions=64"]
+    assert (config.Model.embed_dim, config.Data.max_length, config.Views.resize) == (16, 20, 40)
+    overrides = [f"Model.like={OFFICIAL}", "Model.image.name=PPLCNet_x0_25"]
+    image = resolve_model_like(load_config(None, overrides)).Model.image
+    assert (image.name, image.image_size, image.sizes) == ("PPLCNet_x0_25", 32, {})
+    overrides = [f"Model.like={OFFICIAL}", "Data.max_length=100", "Model.text.max_positions=64"]
     with pytest.raises(ConfigError, match="Data.max_length .100. .* Model.text.max_positions .64"):
-        resolve_model_like(load_config(None, few))
+        resolve_model_like(load_config(None, overrides))
 
 
-def test_what_cannot_be_taken_is_explained(tmp_path):
+def test_missing_source_files_are_named(tmp_path):
     with pytest.raises(ConfigError, match="Model.like=weights"):
         resolve_model_like(load_config(None, ["Model.like=weights"]))
     for source in (tmp_path / "none", tmp_path):
@@ -119,7 +124,7 @@ def test_what_cannot_be_taken_is_explained(tmp_path):
         resolve_model_like(load_config(None, [f"Model.like={tmp_path}"]))
 
 
-def test_a_module_that_a_model_names_is_not_imported_for_it(tmp_path):
+def test_module_named_by_a_model_is_not_imported(tmp_path):
     write_model(read_model(OFFICIAL), tmp_path / "m", "ernie_vil2")
     (tmp_path / "m" / "integrity.json").unlink()
     text = (tmp_path / "m/config.yaml").read_text()
@@ -128,12 +133,12 @@ def test_a_module_that_a_model_names_is_not_imported_for_it(tmp_path):
         resolve_model_like(load_config(None, [f"Model.like={tmp_path / 'm'}"]))
 
 
-def test_a_run_needs_its_source_no_more(config, tmp_path):
+def test_finished_run_does_not_need_its_source(config, tmp_path):
     shutil.copytree(OFFICIAL, tmp_path / "source")
-    changes = [f"Model.like={tmp_path / 'source'}", f"Model.weights={tmp_path / 'source'}"]
-    read = config(*changes)
-    plain = read.model_copy(update={"Model": load_config(None, changes).Model})  # without the towers of the tiny run
-    trainer = Trainer(plain.model_copy(update={"Training": read.Training.model_copy(update={"steps": 3})}))
+    overrides = [f"Model.like={tmp_path / 'source'}", f"Model.weights={tmp_path / 'source'}"]
+    tiny_config = config(*overrides, "Training.steps=3")
+    # The towers of the tiny run would override those of the source.
+    trainer = Trainer(tiny_config.model_copy(update={"Model": load_config(None, overrides).Model}))
     assert trainer.fit()
     saved = load_config(trainer.run / "config.yaml")
     assert saved.Model.like is None and saved.Model.image.width == 32

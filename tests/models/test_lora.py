@@ -1,4 +1,4 @@
-"""LoRA: the merged model computes what the unmerged one does, and nothing else is trained."""
+"""LoRA: a merged model computes the same as the unmerged one, and only LoRA's factors are trained."""
 
 import numpy as np
 import paddle
@@ -14,22 +14,23 @@ from tests.support.towers import CNN, TEXT, VIT
 CONVOLUTIONS = LoraConfig(rank=3, alpha=6.0, layers=["image.network.*", "text.network.encoder.*", "*_projection"])
 
 
-def models(image, config):
-    """A model, and one of the same weights whose LoRA has learned something."""
+def build_models(image, config):
+    """Return a model, and one of the same weights with LoRA whose second factors are not zero any more."""
     paddle.seed(0)
-    plain = build_dual_encoder(ModelConfig(image=image, text=TEXT, embed_dim=48), 100)
-    changed = build_dual_encoder(ModelConfig(image=image, text=TEXT, embed_dim=48), 100)
-    set_weights(changed, {name: value.numpy() for name, value in plain.state_dict().items()})
-    add_lora(changed, config)
+    plain_model = build_dual_encoder(ModelConfig(image=image, text=TEXT, embed_dim=48), 100)
+    lora_model = build_dual_encoder(ModelConfig(image=image, text=TEXT, embed_dim=48), 100)
+    set_weights(lora_model, {name: value.numpy() for name, value in plain_model.state_dict().items()})
+    add_lora(lora_model, config)
     rng = np.random.default_rng(1)
-    for name, value in changed.named_parameters():
+    for name, value in lora_model.named_parameters():
         if name.endswith("lora_b"):
             assert not value.numpy().any()
             value.set_value(rng.normal(size=value.shape).astype(np.float32) * 0.1)
-    return plain, changed
+    return plain_model, lora_model
 
 
-def embeddings(model):
+def embed(model):
+    """Return embeddings of three images and three texts."""
     rng = np.random.default_rng(0)
     model.eval()
     images = paddle.to_tensor(rng.normal(size=[3, 3, 32, 32]).astype(np.float32))
@@ -40,42 +41,42 @@ def embeddings(model):
 @pytest.mark.parametrize(
     ("image", "config"), [(VIT, LoraConfig()), (CNN, CONVOLUTIONS)], ids=["linear", "convolutions"]
 )
-def test_merged_weights_compute_what_the_layers_do(image, config):
-    plain, changed = models(image, config)
-    arrays = {name: value.numpy() for name, value in changed.state_dict().items()}
-    before, expected = embeddings(plain), embeddings(changed)
-    assert np.abs(before - expected).max() > 1e-3
-    set_weights(plain, merge_lora(arrays))  # complains of any name that is not the plain model's
-    assert np.allclose(embeddings(plain), expected, atol=2e-6)
+def test_merged_weights_give_the_same_embeddings(image, config):
+    plain_model, lora_model = build_models(image, config)
+    arrays = {name: value.numpy() for name, value in lora_model.state_dict().items()}
+    expected = embed(lora_model)
+    assert np.abs(embed(plain_model) - expected).max() > 1e-3
+    set_weights(plain_model, merge_lora(arrays))  # fails for any name that the plain model lacks
+    assert np.allclose(embed(plain_model), expected, atol=2e-6)  # rounding of weights that are added up
 
 
-def test_a_convolution_learns_a_change_of_its_own_kind():
-    """The stride, padding and dilation of the layer are those of its change, too."""
+def test_change_of_a_convolution_has_its_stride_and_padding():
     paddle.seed(0)
-    kind = {"stride": 2, "padding": 3, "dilation": 2}
-    layer = paddle.nn.Conv2D(3, 5, 3, **kind)
+    options = {"stride": 2, "padding": 3, "dilation": 2}
+    layer = paddle.nn.Conv2D(3, 5, 3, **options)
     layer.__class__ = LoraConv2D
     layer.add_factors(2)
     layer.register_buffer("lora_scale", paddle.full([1], 0.5))
     layer.lora_b.set_value(paddle.randn(layer.lora_b.shape))
     weight = merge_lora({f"l.{name}": value.numpy() for name, value in layer.state_dict().items()})["l.weight"]
     images = paddle.randn([2, 3, 11, 11])
-    expected = paddle.nn.functional.conv2d(images, paddle.to_tensor(weight), layer.bias, **kind)
+    expected = paddle.nn.functional.conv2d(images, paddle.to_tensor(weight), layer.bias, **options)
     np.testing.assert_allclose(layer(images).numpy(), expected.numpy(), atol=1e-5)
 
 
-def test_a_change_by_hand():
+def test_merged_weight_is_as_by_hand():
     linear = {"l.weight": np.ones([2, 2], np.float32), "l.lora_a": np.array([[1.0], [2.0]], np.float32),
               "l.lora_b": np.array([[3.0, 4.0]], np.float32), "l.lora_scale": np.array([0.5], np.float32)}  # fmt: skip
+    # 1 + 0.5 * [[1 * 3, 1 * 4], [2 * 3, 2 * 4]]
     assert merge_lora(linear)["l.weight"].tolist() == [[2.5, 3], [4, 5]] and merge_lora(linear).keys() == {"l.weight"}
 
 
-def test_at_first_nothing_changes_and_only_the_change_is_trained():
+def test_new_lora_changes_nothing_and_is_trained_alone():
     paddle.seed(0)
     model = build_dual_encoder(ModelConfig(image=VIT, text=TEXT), 100)
-    before = embeddings(model)
-    printed = add_lora(model, LoraConfig(rank=2, alpha=3.0))
-    assert np.array_equal(embeddings(model), before)
+    initial_embeddings = embed(model)
+    message = add_lora(model, LoraConfig(rank=2, alpha=3.0))
+    assert np.array_equal(embed(model), initial_embeddings)
     scales = {value.item() for name, value in model.state_dict().items() if name.endswith("lora_scale")}
     assert scales == {1.5}
     trained = {name for group in decay_groups(model) for name in group.names}
@@ -83,19 +84,22 @@ def test_at_first_nothing_changes_and_only_the_change_is_trained():
     assert "image.blocks.2.attn.qkv.lora_a" in trained and "text.network.encoder.layers.1.linear2.lora_b" in trained
     # 3 blocks of qkv, proj, fc1, fc2 and 2 layers of q, k, v, out, linear1, linear2, all of width 64
     count = 2 * (3 * (64 + 192 + 128 + 2 * 320) + 2 * (4 * 128 + 2 * 320))
-    assert printed.startswith(f"LoRA of rank 2 in 24 layers: {count:,} weights")
+    assert message.startswith(f"LoRA of rank 2 in 24 layers: {count:,} weights")
 
 
-def test_only_the_change_has_gradients():
+def test_only_the_second_factor_has_gradients_at_first():
     model = build_dual_encoder(ModelConfig(image=CNN, text=TEXT), 100)
     add_lora(model, CONVOLUTIONS.model_copy(update={"layers": CONVOLUTIONS.layers[:2]}))
     model.train()
     model.encode_image(paddle.randn([4, 3, 32, 32])).sum().backward()
-    moved = {name for name, value in model.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
-    assert moved and all(name.endswith("lora_b") for name in moved)  # A moves once B is not zero any more
+    gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    nonzero_names = {name for name, gradient in gradients.items() if gradient.abs().sum() > 0}
+    assert nonzero_names
+    # The gradient of the first factor is a product with the second one, which begins at zero.
+    assert all(name.endswith("lora_b") for name in nonzero_names)
 
 
-def test_a_frozen_tower_stays_so_with_lora():
+def test_frozen_tower_stays_frozen_with_lora():
     model = build_dual_encoder(ModelConfig(image=VIT, text=TEXT), 100)
     apply_tuning(model, TuningConfig(lora=LoraConfig(), freeze=["text.*"]))
     assert not any(name.startswith("text") for group in decay_groups(model) for name in group.names)
@@ -108,15 +112,15 @@ def test_a_frozen_tower_stays_so_with_lora():
         (VIT, ["*.attn.kv"], "this model has image."),
     ],
 )
-def test_a_tower_that_lacks_the_pattern_is_one_line(image, layers, culprit):
+def test_pattern_without_layers_is_refused_in_one_line(image, layers, culprit):
     model = build_dual_encoder(ModelConfig(image=image, text=TEXT), 100)
-    with pytest.raises(ConfigError, match=f"^Tuning.lora.layers: .*{culprit}") as caught:
+    with pytest.raises(ConfigError, match=f"^Tuning.lora.layers: .*{culprit}") as error:
         apply_tuning(model, TuningConfig(lora=LoraConfig(layers=layers)))
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
 @pytest.mark.parametrize("name", ["lora_b", "lora_scale", "weight"])
-def test_half_a_lora_or_another_width_is_refused(name):
+def test_incomplete_lora_or_wrong_width_is_refused(name):
     arrays = {"l.weight": np.zeros([2, 3]), "l.lora_a": np.zeros([2, 1]), "l.lora_b": np.zeros([1, 2]),
               "l.lora_scale": np.ones(1)}  # fmt: skip
     with pytest.raises(ValueError, match=r"\[2, 2\], the weight is \[2, 3\]"):
@@ -134,23 +138,22 @@ def test_half_a_lora_or_another_width_is_refused(name):
         (CNN, ["text.network.encoder.*", "image_projection"], 48, "image_projection has a weight of 64 x 48"),
     ],
 )
-def test_a_rank_above_a_layers_width_is_refused(image, layers, width, weight):
-    """But for a run that has begun with it."""
-
+def test_rank_above_the_width_of_a_layer_is_refused(image, layers, width, weight):
     def set_rank(rank, resumed=False):
         model = build_dual_encoder(ModelConfig(image=image, text=TEXT, embed_dim=48), 100)
         return apply_tuning(model, TuningConfig(lora=LoraConfig(rank=rank, layers=layers)), resumed)
 
     assert f"LoRA of rank {width} in" in set_rank(width)[0]
-    assert f"LoRA of rank {width + 1} in" in set_rank(width + 1, resumed=True)[0]
+    assert f"LoRA of rank {width + 1} in" in set_rank(width + 1, resumed=True)[0]  # a run that began with it goes on
     with pytest.raises(ConfigError, match=rf"{weight}.* above {width}: lower Tuning.lora.rank \({width + 1}\)"):
         set_rank(width + 1)
 
 
-def test_the_first_factor_is_drawn_within_its_bound():
-    _, model = models(VIT, LoraConfig())
+def test_first_factor_is_drawn_within_its_bound():
+    _, model = build_models(VIT, LoraConfig())
     factors = [value.numpy() for name, value in model.named_parameters() if name.endswith("lora_a")]
     assert factors
     for factor in factors:
-        bound = factor.shape[0] ** -0.5  # of as many inputs
+        num_inputs = factor.shape[0]
+        bound = num_inputs**-0.5
         assert -bound <= factor.min() < -bound / 2 and bound / 2 < factor.max() <= bound

@@ -1,4 +1,4 @@
-"""OpenCLIP's settings: facts that no shape shows are those of its libraries, and what is not built is refused."""
+"""OpenCLIP's settings: sizes that no array shows are those of its libraries, and unsupported settings are refused."""
 
 import json
 from pathlib import Path
@@ -30,8 +30,11 @@ FILE = "open_clip_config.json"
 TIMM_NAME = {"timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none"}
 
 
-def describe_tower(name, width, depth=2, **vision):
-    """Configure an OpenCLIP model of that width without its numbers, as its folder has neither depth nor heads."""
+def read_image_config(name, width, depth=2, **vision):
+    """Return the image configuration of an OpenCLIP folder of a width, without values for its arrays.
+
+    Such a folder states neither depth nor heads.
+    """
     model = {
         "embed_dim": width,
         "vision_cfg": {**TIMM_NAME, "image_size": 256, "timm_model_name": name, **vision},
@@ -48,17 +51,17 @@ def describe_tower(name, width, depth=2, **vision):
     return OPEN_CLIP.configure(folder)[0].image
 
 
-def test_the_table_of_towers_is_timms_registry():
+def test_table_of_towers_is_the_registry_of_timm():
     assert {name: facts._asdict() for name, facts in TIMM_VITS.items()} == TIMM_FACTS
     assert {name: facts._asdict() for name, facts in EVA_TOWERS.items()} == EVA_FACTS
 
 
 @pytest.mark.parametrize("name", TIMM_FACTS)
-def test_heads_of_a_trunk_are_those_of_its_name(name):
+def test_heads_of_a_trunk_follow_from_its_name(name):
     facts = TIMM_FACTS[name]
-    image = describe_tower(name, facts["width"])
+    image = read_image_config(name, facts["width"])
     assert (image.heads, image.depth, image.variant.activation) == (facts["heads"], 2, facts["activation"])
-    assert describe_tower(f"{name}.webli", facts["width"]).heads == facts["heads"]
+    assert read_image_config(f"{name}.webli", facts["width"]).heads == facts["heads"]
 
 
 @pytest.mark.parametrize("name", EVA_FACTS)
@@ -76,42 +79,41 @@ def test_heads_and_positions_of_pe_core_and_eva02_are_those_of_their_names(name)
 
 
 def test_head_width_of_a_folder_goes_before_the_name():
-    assert describe_tower("vit_giantopt_patch16_siglip_256", 1536, head_width=64).heads == 24
-    assert describe_tower("vit_giantopt_patch16_siglip_256", 64, head_width=32).heads == 2
+    assert read_image_config("vit_giantopt_patch16_siglip_256", 1536, head_width=64).heads == 24
+    assert read_image_config("vit_giantopt_patch16_siglip_256", 64, head_width=32).heads == 2
 
 
 @pytest.mark.parametrize(
     ("name", "width"),
     [("vit_giantopt_patch16_siglip_256", 768), ("vit_huge_patch16_siglip_256", 1280), ("vit_giantopt_siglip_", 1536)],
 )
-def test_a_trunk_that_timm_does_not_know_is_refused(name, width):
+def test_trunk_unknown_to_timm_is_refused(name, width):
     with pytest.raises(ValueError, match=f"vision_cfg.timm_model_name is '{name}'"):
-        describe_tower(name, width)
+        read_image_config(name, width)
 
 
 def test_quick_gelu_of_a_trunk_changes_texts_as_in_openclip(tmp_path):
-    model = build_for_evaluation(
-        stored := read_model(copy_folder(TIMM, tmp_path / "m", FILE, "model_cfg", quick_gelu=True))
-    )
+    stored = read_model(copy_folder(TIMM, tmp_path / "m", FILE, "model_cfg", quick_gelu=True))
+    model = build_for_evaluation(stored)
     assert stored.config.Model.image.variant.activation == "gelu"
-    with np.load(TIMM / "expected.npz") as given, np.load(PEERS / "quick_gelu.npz") as expected:
-        texts = model.encode_text(paddle.to_tensor(given["input_ids"])).numpy()
-        images = model.encode_image(paddle.to_tensor(given["pixel_values"])).numpy()
+    with np.load(TIMM / "expected.npz") as inputs, np.load(PEERS / "quick_gelu.npz") as expected:
+        texts = model.encode_text(paddle.to_tensor(inputs["input_ids"])).numpy()
+        images = model.encode_image(paddle.to_tensor(inputs["pixel_values"])).numpy()
         np.testing.assert_allclose(texts, expected["text_embeddings"], atol=5e-6)
         np.testing.assert_allclose(images, expected["image_embeddings"], atol=5e-6)
-        assert np.abs(texts - given["text_embeddings"]).max() > 1e-3
+        assert np.abs(texts - inputs["text_embeddings"]).max() > 1e-3  # without quick_gelu
 
 
 def test_quick_gelu_with_arguments_of_a_gelu_is_refused(tmp_path):
-    """OpenCLIP fails, too: its QuickGELU takes none."""
+    # OpenCLIP fails as well: its QuickGELU takes no arguments.
     text = json.loads((TIMM / FILE).read_text())["model_cfg"]["text_cfg"] | {"act_kwargs": {"approximate": "tanh"}}
     folder = copy_folder(TIMM, tmp_path / "m", FILE, "model_cfg", quick_gelu=True, text_cfg=text)
     with pytest.raises(ValueError, match="text_cfg.act_kwargs"):
         read_model(folder)
 
 
-def test_a_bias_of_the_projection_without_a_custom_text_tower(tmp_path):
-    """The names of OpenCLIP's CLIP, which are those of its CustomTextCLIP without `text.`."""
+def test_projection_bias_loads_without_a_custom_text_tower(tmp_path):
+    # Arrays of OpenCLIP's CLIP have the names of its CustomTextCLIP without `text.`.
     folder = copy_folder(TIMM, tmp_path / "m", FILE, "model_cfg", custom_text=None)
     change_arrays(
         folder,

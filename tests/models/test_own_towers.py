@@ -1,4 +1,4 @@
-"""Towers of a user's own module: named by its import path, trained, saved and loaded by the seams alone."""
+"""Towers of a user's module: named by their import path, trained, saved and loaded like the package's towers."""
 
 import sys
 
@@ -47,7 +47,7 @@ class Nameless(nn.Layer):
     def __init__(self, config):
         super().__init__()
 
-def a_function(config):
+def make_nothing(config):
     return None
 
 class BagConfig(TextTowerConfig):
@@ -69,10 +69,10 @@ def my_towers(tmp_path, monkeypatch):
     sys.modules.pop("my_towers", None)
 
 
-def a_run(shapes, tmp_path, named, steps):
-    """A finished training of towers."""
+def train_towers(shapes, tmp_path, towers, steps):
+    """Train towers to the end, and return the trainer."""
     trainer = Trainer(load_config(None, [
-        *named, f"Data.train=[{shapes['train']}]", f"Data.val=[{shapes['val']}]", "Data.max_length=24",
+        *towers, f"Data.train=[{shapes['train']}]", f"Data.val=[{shapes['val']}]", "Data.max_length=24",
         "Data.workers=0", "Views.languages={en: 1.0}", f"Training.steps={steps}", "Training.global_batch=16",
         "Training.log_every=1", "Schedule.warmup_steps=1", "Optimizer.learning_rate=1e-2", "Views.crop_area=[0.6, 1.0]",
         "Views.grayscale=0", "Views.hue=0", "Evaluation.every=0", f"Training.output={tmp_path / 'run'}",
@@ -81,16 +81,15 @@ def a_run(shapes, tmp_path, named, steps):
     return trainer
 
 
-def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
-    trainer = a_run(shapes, tmp_path, TOWERS, 10)
-    model = ernie_vil2.load_model(tmp_path / "run")
-    model_towers = model.backend.model
-    assert type(model_towers.image).__name__ == "Pixels" and type(model_towers.text).__name__ == "Bag"
-    np.testing.assert_array_equal(model_towers.image.linear.weight.numpy(), trainer.model.image.linear.weight.numpy())
-    losses = [line for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines() if '"train"' in line]
-    assert len(losses) == 10
+def test_user_towers_are_trained_and_loaded(my_towers, shapes, tmp_path):
+    trainer = train_towers(shapes, tmp_path, TOWERS, 10)
+    model = ernie_vil2.load_model(tmp_path / "run").backend.model
+    assert type(model.image).__name__ == "Pixels" and type(model.text).__name__ == "Bag"
+    np.testing.assert_array_equal(model.image.linear.weight.numpy(), trainer.model.image.linear.weight.numpy())
+    records = [line for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines() if '"train"' in line]
+    assert len(records) == 10
 
-    # The configuration next to weights may be a stranger's: it alone imports nothing.
+    # The configuration next to weights may be a stranger's: loading it imports no module.
     del sys.modules["my_towers"]
     with pytest.raises(ValueError, match="my_towers:Pixels"):
         ernie_vil2.load_model(tmp_path / "run")
@@ -100,27 +99,27 @@ def test_towers_of_ones_own_train_and_come_back(my_towers, shapes, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_towers:a_function", "is not a class of paddle.nn.Layer"),
+        ("my_towers:make_nothing", "is not a class of paddle.nn.Layer"),
         ("my_towers:Missing", "my_towers has no Missing"),
         ("my_towers:Nameless", "does not say its output width"),
     ],
 )
-def test_what_is_not_a_tower_is_named(my_towers, name, message):
+def test_name_of_no_tower_is_refused(my_towers, name, message):
     config = load_config(None, [f"Model.image.name={name}"])
     import_user_modules(config.names)
     with pytest.raises(ValueError, match=message):
         config.Model.image.build()
 
 
-def test_a_module_that_is_not_there_is_named():
+def test_missing_module_is_named():
     with pytest.raises(ValueError, match="no_such_module.*PYTHONPATH"):
         import_user_modules(load_config(None, ["Model.text.name=no_such_module:Bag"]).names)
     with pytest.raises(ConfigError, match="there is no text tower 'gpt'; known: ernie-base"):
         load_config(None, ["Model.text.name=gpt"])
 
 
-def test_a_plan_of_ones_own_towers(my_towers):
-    """They list no blocks: a row keeps its pixels and the width of its embedding at the least."""
+def test_plan_estimates_user_towers(my_towers):
+    # They list no blocks: recomputing blocks saves nothing, and a row keeps at least its pixels and its embedding.
     config = load_config(None, [*TOWERS, "Data.max_length=24"])
     import_user_modules(config.names)
     cost = Towers(config).row_cost("image")
@@ -129,12 +128,11 @@ def test_a_plan_of_ones_own_towers(my_towers):
     assert Towers(config).row_cost("image", recompute=True).saved == cost.saved
 
 
-def test_a_registered_tower_is_chosen_by_its_name(my_towers, monkeypatch):
-    """With the sizes that it likes, and neither heads nor blocks."""
+def test_registered_tower_is_chosen_by_its_name(my_towers, monkeypatch):
     import_user_modules(["my_towers:Bag"])
-    for registry, name in ((TEXT_TOWERS, "Bag"), (IMAGE_TOWERS, "Pixels")):
+    for registry, kind, name in ((TEXT_TOWERS, "text", "Bag"), (IMAGE_TOWERS, "image", "Pixels")):
         with pytest.raises(ValueError, match=f"my-{name}"):
-            load_config(None, [f"Model.{'text' if name == 'Bag' else 'image'}={{name: my-{name}, width: 10}}"])
+            load_config(None, [f"Model.{kind}={{name: my-{name}, width: 10}}"])
         monkeypatch.setitem(registry, f"my-{name}", getattr(sys.modules["my_towers"], name))
     config = load_config(None, ["Model.text={name: my-Bag, width: 10}", "Model.image={name: my-Pixels, width: 12}"])
     text, image = config.Model.text.build(7), config.Model.image.build()
@@ -142,8 +140,7 @@ def test_a_registered_tower_is_chosen_by_its_name(my_towers, monkeypatch):
     assert (type(image).__name__, image.width, image.blocks) == ("Pixels", 12, [])
 
 
-def test_a_tower_of_the_package_is_a_line_of_its_registry(my_towers, monkeypatch):
-    """It is imported when it is looked up, and may have a configuration with fields of its own."""
+def test_registry_imports_towers_and_their_configurations(my_towers, monkeypatch):
     monkeypatch.setitem(IMAGE_TOWERS, "pixels", "my_towers:Pixels")
     monkeypatch.setitem(TEXT_TOWERS, "bag", "my_towers:BagConfig")
     tower = load_config(None, ["Model.image={name: pixels, width: 12}"]).Model.image.build()
@@ -165,8 +162,9 @@ def test_a_tower_of_the_package_is_a_line_of_its_registry(my_towers, monkeypatch
     ],
 )
 def test_field_of_another_kind_is_refused_by_names(name, field, holders):
-    wrong = field.split(", ")[-1] if "[" not in field else field
-    culprit = f"Model.image: '{name}' has no {wrong.partition(':')[0]}: .*{holders}$"
+    # Only the last field does not belong to the kind; a list with commas stands alone.
+    foreign_field = field.split(", ")[-1] if "[" not in field else field
+    culprit = f"Model.image: '{name}' has no {foreign_field.partition(':')[0]}: .*{holders}$"
     with pytest.raises(ConfigError, match=culprit):
         load_config(None, [f"Model.image={{name: {name}, {field}}}"])
 

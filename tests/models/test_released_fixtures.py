@@ -1,7 +1,7 @@
-"""Small models as the two releases leave them, with what their own code computes.
+"""Small models in the files of the two releases give the results of the releases' code.
 
-Those in tests/fixtures/released are made by its make.py; ERNIE_VIL2_FIXTURES=FOLDER names further ones, as .ci/run does
-where they lie next to the repository.
+The make.py in tests/fixtures/released has made those there; ERNIE_VIL2_FIXTURES=FOLDER names further ones, which
+.ci/run sets where they lie next to the repository.
 """
 
 import dataclasses
@@ -40,8 +40,7 @@ SENTENCES = [(FIXTURES / "tokenization_official.json", ERNIE_VOCABULARY)] + [
 
 @pytest.fixture(scope="module", params=product([*OFFICIAL, *PADDLENLP], TOWERS), ids=str)
 def release(request, tmp_path_factory):
-    """A model by this package's towers or by the suite's, what its release computes for the rows of the official TSV,
-    and these rows."""
+    """Return a model with this package's towers or the suite's, the results of its release, and the rows of the TSV."""
     folder, implementation = request.param
     source = folder
     if implementation == "suite":
@@ -57,19 +56,20 @@ def release(request, tmp_path_factory):
     return model, expected, [rows[row] for row in range(len(expected["input_ids"]))]
 
 
-def test_ids_and_pixels_are_equal(release):
+def test_ids_and_pixels_equal_those_of_the_release(release):
     model, expected, rows = release
     ids = model.tokenizer([row.caption("") for row in rows])
     padding = expected["input_ids"].shape[1] - ids.shape[1]
     assert np.array_equal(np.pad(ids, ((0, 0), (0, padding))), expected["input_ids"])
     pixels = paddle.to_tensor(np.stack([model.preprocess(row.image) for row in rows]))
     normalized = normalize_images(pixels, model.preprocessing.mean, model.preprocessing.std).numpy()
-    first = expected[next(name for name in expected.files if name.startswith("pixels_first"))]
-    np.testing.assert_allclose(normalized[: len(first)], first, atol=1e-6)
+    (first_key,) = [name for name in expected.files if name.startswith("pixels_first")]
+    first_pixels = expected[first_key]
+    np.testing.assert_allclose(normalized[: len(first_pixels)], first_pixels, atol=1e-6)
     np.testing.assert_allclose(normalized.mean(axis=(1, 2, 3)), expected["pixel_mean"], atol=1e-6)
 
 
-def test_embeddings_and_logits_agree(release):
+def test_embeddings_and_logits_equal_those_of_the_release(release):
     model, expected, rows = release
     images, texts = [row.image for row in rows], [row.caption("") for row in rows]
     for name, embeddings in (("image", model.encode_images(images)), ("text", model.encode_texts(texts))):
@@ -79,28 +79,31 @@ def test_embeddings_and_logits_agree(release):
         np.testing.assert_allclose(model.rank(images, texts).scores, expected["logits_per_image"], atol=1e-3)
 
 
-def official_measures(values):
-    """Return the official evaluator's five measures of each direction by its names, in percent, 4 decimals."""
+def round_measures(values):
+    """Return the official evaluator's five measures of each direction by its names, in percent with 4 decimals."""
     names = {**{column: column for column in COLUMNS}, "mR": "mean_recall", "MRR": "mrr"}
-    return {way: {name: round(values[way][key], 4) for key, name in names.items()} for way in DIRECTIONS}
+    measures = {}
+    for direction in DIRECTIONS:
+        measures[direction] = {name: round(values[direction][key], 4) for key, name in names.items()}
+    return measures
 
 
 @pytest.mark.parametrize("folder", OFFICIAL, ids=str)
-def test_the_whole_chain_gives_the_official_file_and_table(folder, tmp_path):
+def test_embed_and_eval_give_the_official_file_and_table(folder, tmp_path):
     succeed("embed", "--checkpoint", folder / "model.pdparams", "--data", folder / "coco_rows.tsv",
             "--format", "official", "--output", tmp_path)  # fmt: skip
-    ours, official = read_embeddings(tmp_path), read_embeddings(folder)
-    np.testing.assert_allclose(ours.image_embeddings, official.image_embeddings, atol=1e-5)
-    np.testing.assert_allclose(ours.text_embeddings, official.text_embeddings, atol=1e-5)
+    actual, official = read_embeddings(tmp_path), read_embeddings(folder)
+    np.testing.assert_allclose(actual.image_embeddings, official.image_embeddings, atol=1e-5)
+    np.testing.assert_allclose(actual.text_embeddings, official.text_embeddings, atol=1e-5)
     logarithm = read_weights(folder / "model.pdparams")["contrastive_loss_mm.temperature_b"]
     assert load_model(folder).logit_scale == pytest.approx(np.exp(logarithm.item()))
     table = json.loads((folder / "official_eval.json").read_text())
-    for encoded in (ours, official):
-        assert official_measures(score_embeddings(encoded, PROTOCOLS["official-rows"]).as_dict()) == table
+    for embeddings in (actual, official):
+        assert round_measures(score_embeddings(embeddings, PROTOCOLS["official-rows"]).as_dict()) == table
 
 
 @pytest.mark.parametrize(("reference", "vocabulary"), SENTENCES, ids=str)
-def test_the_reference_sentences(reference, vocabulary):
+def test_reference_sentences_have_the_official_ids(reference, vocabulary):
     entries = json.loads(reference.read_text(encoding="utf-8"))
     tokenizer = WordPieceTokenizer(vocabulary, max_length=512)
     assert len(entries) >= 42

@@ -1,4 +1,4 @@
-"""Towers that PaddleClas and PaddleNLP build, and that the native ones are equal to them."""
+"""Towers of PaddleClas and PaddleNLP ("the suite"), and the native towers, which are equal to them."""
 
 import numpy as np
 import paddle
