@@ -1,4 +1,4 @@
-"""Weight files: what Paddle and NumPy write is read exactly, and what is not plain data is refused and never run."""
+"""Weight files: files of Paddle and NumPy are read exactly; anything but plain data is refused, and never run."""
 
 import collections
 import io
@@ -50,13 +50,13 @@ ARRAYS = {
         max_size=4,
     )
 )
-def test_what_is_written_is_read_back(tmp_path_factory, suffix, arrays):
+def test_written_arrays_are_read_back(tmp_path_factory, suffix, arrays):
     path = tmp_path_factory.mktemp("weights") / f"w.{suffix}"
     write_weights(path, arrays)
     assert_same_bits(read_weights(path), arrays)
 
 
-def test_views_and_column_order_are_written_as_they_look(tmp_path):
+def test_views_and_column_order_are_written_by_value(tmp_path):
     base = np.arange(12, dtype="float32").reshape(3, 4)
     arrays = {"columns": np.asfortranarray(base), "view": base[:, ::2], "turned": base.T}
     for name in ("w.pdparams", "w.safetensors"):
@@ -67,7 +67,7 @@ def test_views_and_column_order_are_written_as_they_look(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_what_paddle_saves_is_read_and_the_other_way_round(tmp_path, protocol):
+def test_paddle_and_this_package_read_each_others_files(tmp_path, protocol):
     layer = paddle.nn.Sequential(paddle.nn.Linear(3, 2), paddle.nn.BatchNorm1D(2))
     state = {name: value.numpy() for name, value in layer.state_dict().items()}
     paddle.save(layer.state_dict(), str(tmp_path / "theirs.pdparams"), protocol=protocol)
@@ -102,7 +102,7 @@ def test_arrays_that_paddle_cut_into_pieces_are_joined(tmp_path):
     assert_same_bits(read_weights(path), {"w": whole, "b": ARRAYS["half"]})
 
 
-def tarred():
+def make_tar():
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         archive.addfile(tarfile.TarInfo("data.pkl"))
@@ -114,14 +114,14 @@ def tarred():
     [
         (b"", "empty"),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", "PyTorch before 1.6"),
-        (tarred(), "tar archive"),
+        (make_tar(), "tar archive"),
         (b"\x1f\x8b\x08\0", "gzip"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"<html>404</html>", "web page"),
         (b"cos\nsystem\n(S'touch canary'\ntR.", "neither a .pdparams nor a .safetensors"),
     ],
 )
-def test_another_kind_of_file_is_named(tmp_path, content, reason):
+def test_file_of_another_kind_is_named(tmp_path, content, reason):
     path = tmp_path / "w.pdparams"
     path.write_bytes(content)
     with pytest.raises(WeightFileError, match=f"w.pdparams: .*{reason}"):
@@ -129,8 +129,8 @@ def test_another_kind_of_file_is_named(tmp_path, content, reason):
 
 
 @pytest.mark.parametrize(("kind", "count"), [("F8_E4M3", 8), ("F8_E8M0", 8), ("F4", 16), ("C64", 1)])
-def test_a_type_of_number_that_numpy_has_not_is_named(tmp_path, kind, count):
-    """Whether ml_dtypes, which has some of them, is installed or not; the array that has it is named as well."""
+def test_number_type_unknown_to_numpy_is_named(tmp_path, kind, count):
+    # ml_dtypes, which may be installed, knows some of them.
     path = tmp_path / "w.safetensors"
     path.write_bytes(
         make_safetensors({"a": describe_tensor(0, 4), "b": describe_tensor(4, 12, [count], kind)}, bytes(12))
@@ -148,21 +148,28 @@ def test_bfloat16_becomes_float32_exactly(tmp_path):
     assert values.dtype == np.float32 and values.tolist() == [[1.0, -2.0], [0.0, 3.140625]]
 
 
-def layer():
+def make_layer():
     paddle.seed(0)
     return paddle.nn.Sequential(paddle.nn.Linear(3, 2), paddle.nn.BatchNorm1D(2))
 
 
-def arrays(**changes):
-    state = {name: value.numpy() + 1 for name, value in layer().state_dict().items()}
-    return {name: array for name, array in {**state, **changes}.items() if array is not None}
+def make_arrays(**changes):
+    """Return the layer's arrays plus 1, perhaps with changes; None removes an array."""
+    arrays = {name: value.numpy() + 1 for name, value in make_layer().state_dict().items()} | changes
+    return {name: array for name, array in arrays.items() if array is not None}
 
 
-ODD = {"0.weight": np.zeros([3, 4], "float32"), "0.bias": None, "extra": np.zeros(1), "1.weight": np.zeros(2, "int64")}
+# An array of another shape, a missing one, an additional one and one of another type.
+MISMATCHES = {
+    "0.weight": np.zeros([3, 4], "float32"),
+    "0.bias": None,
+    "extra": np.zeros(1),
+    "1.weight": np.zeros(2, "int64"),
+}
 
 
-def test_the_report_names_everything():
-    report = compare_weights(layer(), arrays(**ODD), ["from there"])
+def test_report_names_all_differences():
+    report = compare_weights(make_layer(), make_arrays(**MISMATCHES), ["from there"])
     assert set(report.matched) == {"1.bias", "1._mean", "1._variance"}
     assert report.missing == ("0.bias",) and report.unexpected == ("extra",)
     assert report.differing == {
@@ -173,46 +180,49 @@ def test_the_report_names_everything():
     assert lines[0] == "  from there" and "0.bias" in lines[2] and "extra" in lines[3] and "1.weight" in lines[4]
 
 
-def test_a_mismatch_is_an_error_and_sets_nothing():
-    model = layer()
-    before = {name: value.numpy() for name, value in model.state_dict().items()}
+def test_mismatch_is_refused_and_sets_nothing():
+    model = make_layer()
+    initial_arrays = {name: value.numpy() for name, value in model.state_dict().items()}
     with pytest.raises(WeightMismatch, match=r"1 unexpected \(extra\), 2 of another shape \(0.weight"):
-        set_weights(model, arrays(**ODD), allow=["0.bias"])
-    assert all(np.array_equal(value.numpy(), before[name]) for name, value in model.state_dict().items())
-
-
-def test_what_is_allowed_by_name_or_pattern_keeps_its_value():
-    model = layer()
-    set_weights(model, arrays(**ODD), allow=["0.*", "extra", "1.w?ight"])
-    fresh = layer().state_dict()
+        set_weights(model, make_arrays(**MISMATCHES), allow=["0.bias"])
     for name, value in model.state_dict().items():
-        same = name in ("0.weight", "0.bias", "1.weight")
-        np.testing.assert_array_equal(value.numpy(), fresh[name].numpy() + (0 if same else 1))
+        assert np.array_equal(value.numpy(), initial_arrays[name])
+
+
+def test_allowed_mismatches_keep_their_values():
+    model = make_layer()
+    set_weights(model, make_arrays(**MISMATCHES), allow=["0.*", "extra", "1.w?ight"])
+    initial_arrays = {name: value.numpy() for name, value in make_layer().state_dict().items()}
+    for name, value in model.state_dict().items():
+        if name in ("0.weight", "0.bias", "1.weight"):
+            np.testing.assert_array_equal(value.numpy(), initial_arrays[name])
+        else:
+            np.testing.assert_array_equal(value.numpy(), initial_arrays[name] + 1)
 
 
 def test_other_precisions_are_converted():
-    model = layer()
-    set_weights(model, arrays(**{"0.bias": np.array([0.5, 2]), "1.bias": np.array([0.25, 4], "float16")}))
+    model = make_layer()
+    set_weights(model, make_arrays(**{"0.bias": np.array([0.5, 2]), "1.bias": np.array([0.25, 4], "float16")}))
     assert model[0].bias.numpy().tolist() == [0.5, 2] and model[1].bias.numpy().tolist() == [0.25, 4]
     assert model[0].bias.dtype == paddle.float32
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pdparams"])
-def test_saved_weights_come_back_and_others_are_refused_by_file(tmp_path, name):
-    model, other = layer(), layer()
-    set_weights(model, arrays())
+def test_saved_weights_load_only_into_their_model(tmp_path, name):
+    model, loaded_model = make_layer(), make_layer()
+    set_weights(model, make_arrays())
     save_weights(model, tmp_path / name)
-    load_weights(other, tmp_path / name)
-    for key, value in other.state_dict().items():
+    load_weights(loaded_model, tmp_path / name)
+    for key, value in loaded_model.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), model.state_dict()[key].numpy())
     with pytest.raises(WeightMismatch, match=f"{name}: not the weights of this model"):
         load_weights(paddle.nn.Linear(3, 2), tmp_path / name)
 
 
-def test_a_report_of_a_strangers_names_stays_short():
-    names = {f"{number:07d}" + "x" * 10_000: np.zeros(1) for number in range(3000)}
-    report = compare_weights(layer(), arrays(**ODD) | names)
+def test_report_of_many_long_names_stays_short():
+    long_names = {f"{number:07d}" + "x" * 10_000: np.zeros(1) for number in range(3000)}
+    report = compare_weights(make_layer(), make_arrays(**MISMATCHES) | long_names)
     assert len(report.unexpected) == 3001 and len(str(report)) < 15_000
-    with pytest.raises(WeightMismatch, match=r"3001 unexpected \(extra, 0000000xxx") as caught:
-        set_weights(layer(), arrays(**ODD) | names)
-    assert len(str(caught.value)) < 2000
+    with pytest.raises(WeightMismatch, match=r"3001 unexpected \(extra, 0000000xxx") as error:
+        set_weights(make_layer(), make_arrays(**MISMATCHES) | long_names)
+    assert len(str(error.value)) < 2000
