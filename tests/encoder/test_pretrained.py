@@ -1,6 +1,6 @@
-"""Models from every kind of source, and what one can do with them.
+"""Models load from every kind of source, encode images and texts, and rank them.
 
-tests/models/test_released_fixtures.py compares their embeddings with those of the releases' own code.
+tests/models/test_released_fixtures.py compares their embeddings with those of the releases' code.
 """
 
 import shutil
@@ -32,7 +32,7 @@ WIDTH = 32
 
 @pytest.fixture(scope="module")
 def images():
-    """Pillow images of several sizes."""
+    """Draw Pillow images of several sizes."""
     rng = np.random.default_rng(0)
     sizes = [(40, 70), (64, 33), (32, 32), (50, 50)]
     return [Image.fromarray(draw((200, 40, 30), "disc", rng, 90)).resize(size) for size in sizes]
@@ -40,13 +40,13 @@ def images():
 
 @pytest.fixture(scope="module")
 def folder():
-    """A small model as PaddleNLP saves it."""
+    """Return the folder of a small model that PaddleNLP has saved."""
     return FIXTURES / "released" / "paddlenlp_tiny"
 
 
 @pytest.fixture(scope="module")
 def official():
-    """The file of a small model as the official release leaves it."""
+    """Return the file of a small model of the official release."""
     return FIXTURES / "released" / "official_tiny" / "model.pdparams"
 
 
@@ -57,7 +57,7 @@ def model(folder):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A run with one checkpoint; its configuration names a vocabulary file elsewhere."""
+    """Write a run with a checkpoint, whose configuration names a vocabulary file elsewhere."""
     vocabulary = tmp_path / "words.txt"
     vocabulary.write_text("\n".join(TOKENS), encoding="utf-8")
     tower = "width: 16, depth: 1, heads: 2"
@@ -73,18 +73,19 @@ def checkpoint(tmp_path):
     return save_checkpoint(tmp_path / "run", Checkpoint(state, model, optimizer, config, WordPieceTokenizer(TOKENS)))
 
 
-def test_an_official_file_needs_its_vocabulary(official, tmp_path):
-    alone = tmp_path / "model.pdparams"
-    shutil.copy(official, alone)
+def test_official_file_needs_its_vocabulary(official, tmp_path):
+    weights = tmp_path / "model.pdparams"
+    shutil.copy(official, weights)
     with pytest.raises(ValueError, match="no vocab.txt"):
-        load_model(alone, heads=(4, 2))
-    assert load_model(alone, heads=(4, 2), vocab=official.with_name("vocab.txt")).tokenizer.tokens == TOKENS
+        load_model(weights, heads=(4, 2))
+    assert load_model(weights, heads=(4, 2), vocab=official.with_name("vocab.txt")).tokenizer.tokens == TOKENS
+    # A model with as many words as ERNIE 3.0 gets its vocabulary, which is packaged.
     rows = np.zeros([40_000, WIDTH], np.float32)
-    write_weights(alone, read_weights(official) | {"text_model.word_emb.weight": rows})
-    assert len(load_model(alone, heads=(4, 2)).tokenizer.tokens) == 39_980  # of ERNIE 3.0, packaged
+    write_weights(weights, read_weights(official) | {"text_model.word_emb.weight": rows})
+    assert len(load_model(weights, heads=(4, 2)).tokenizer.tokens) == 39_980
 
 
-def test_a_checkpoint_needs_no_other_file(checkpoint, images, tmp_path, monkeypatch):
+def test_checkpoint_needs_no_other_file(checkpoint, images, tmp_path, monkeypatch):
     (tmp_path / "words.txt").unlink()
     run = checkpoint.parents[1]
     monkeypatch.chdir(run.parent)
@@ -95,7 +96,7 @@ def test_a_checkpoint_needs_no_other_file(checkpoint, images, tmp_path, monkeypa
         np.testing.assert_array_equal(model.encode_images(images), models[0].encode_images(images))
 
 
-def test_a_known_name_comes_from_the_cache(official, tmp_path, monkeypatch):
+def test_model_of_a_published_name_comes_from_the_cache(official, tmp_path, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path))
     monkeypatch.setattr(hub, "MODELS", {"small": {"model.pdparams": ("http://127.0.0.1:9/model.pdparams", None)}})
     with pytest.raises(FileNotFoundError, match=r"small.model\.pdparams"):
@@ -105,7 +106,7 @@ def test_a_known_name_comes_from_the_cache(official, tmp_path, monkeypatch):
     assert model.encode_texts(["红"]).shape == (1, WIDTH)
 
 
-def test_a_source_that_is_nothing_or_something_else_is_named(tmp_path):
+def test_source_without_a_model_is_named(tmp_path):
     (tmp_path / "notes.pdparams").write_text("hello")
     for source, error in (("ernie-vil-9", FileNotFoundError), (tmp_path, FileNotFoundError),
                           (tmp_path / "notes.pdparams", ValueError)):  # fmt: skip
@@ -113,7 +114,7 @@ def test_a_source_that_is_nothing_or_something_else_is_named(tmp_path):
             load_model(source)
 
 
-def test_images_come_as_paths_bytes_pillow_images_and_arrays(model, tmp_path):
+def test_paths_bytes_pillow_images_and_arrays_are_encoded(model, tmp_path):
     array = draw((10, 90, 200), "bar", np.random.default_rng(1), 48)
     path = tmp_path / "bar.png"
     path.write_bytes(encode_png(array))
@@ -123,114 +124,124 @@ def test_images_come_as_paths_bytes_pillow_images_and_arrays(model, tmp_path):
     np.testing.assert_allclose(model.encode_pixels(np.stack([model.preprocess(path)])), embeddings[:1], atol=1e-6)
 
 
-def test_batches_change_nothing_and_none_is_an_empty_matrix(model, images):
-    many = images * 3
-    np.testing.assert_allclose(model.encode_images(many, batch_size=5), model.encode_images(many), atol=1e-6)
+def test_batch_size_and_empty_inputs_do_not_matter(model, images):
+    repeated = images * 3
+    np.testing.assert_allclose(model.encode_images(repeated, batch_size=5), model.encode_images(repeated), atol=1e-6)
     np.testing.assert_allclose(model.encode_texts(TEXTS, batch_size=2), model.encode_texts(iter(TEXTS)), atol=1e-6)
     assert model.encode_images([]).shape == model.encode_texts([]).shape == (0, WIDTH)
     assert model.rank([], TEXTS).scores.shape == (0, len(TEXTS))
 
 
-def test_what_is_not_an_image_is_named_or_skipped(model, tmp_path, images):
-    gone = tmp_path / "gone.jpg"
-    for bad, message in ((gone, f"{gone}: missing image"), (b"no image", "image 1: broken image"),
-                         (np.zeros([4, 4], np.uint8), "image 1 .uint8 ")):  # fmt: skip
+def test_unreadable_images_are_named_or_skipped(model, tmp_path, images):
+    missing = tmp_path / "gone.jpg"
+    for image, message in ((missing, f"{missing}: missing image"), (b"no image", "image 1: broken image"),
+                           (np.zeros([4, 4], np.uint8), "image 1 .uint8 ")):  # fmt: skip
         with pytest.raises(BadSample, match=message):
-            model.encode_images([images[0], bad])
+            model.encode_images([images[0], image])
 
-    sources = [images[0], gone, images[1], b"no image", images[2]]
+    sources = [images[0], missing, images[1], b"no image", images[2]]
     embeddings, rows, skipped = model.encode_images(sources, batch_size=2, on_error="skip")
     np.testing.assert_allclose(embeddings, model.encode_images(images[:3]), atol=1e-6)
     assert rows.tolist() == [0, 2, 4]
-    assert {row: bad.reason for row, bad in skipped.items()} == {1: "missing image", 3: "broken image"}
-    nothing = model.encode_images([b"", b""], on_error="skip")
-    assert nothing.embeddings.shape == (0, WIDTH) and nothing.rows.tolist() == [] and list(nothing.skipped) == [0, 1]
+    assert {row: error.reason for row, error in skipped.items()} == {1: "missing image", 3: "broken image"}
+    result = model.encode_images([b"", b""], on_error="skip")
+    assert result.embeddings.shape == (0, WIDTH) and result.rows.tolist() == [] and list(result.skipped) == [0, 1]
     with pytest.raises(ValueError, match="on_error is 'ignore'"):
         model.encode_images(sources, on_error="ignore")
 
 
 def test_images_are_decoded_on_threads_and_not_far_ahead(model, images, monkeypatch):
-    asked, threads, preprocess = [], set(), model.preprocess
+    num_yielded, threads = 0, set()
+    num_yielded_by_batch = []  # how many images have been read when a batch is encoded
+    preprocess, encode = model.preprocess, model.backend.model.encode_image
 
-    def watch(image, name):
+    def yield_images():
+        nonlocal num_yielded
+        for number in range(60):
+            num_yielded += 1
+            yield images[number % 4]
+
+    def record_thread(image, name):
         threads.add(threading.current_thread())
         return preprocess(image, name)
 
-    def source():
-        for number in range(60):
-            asked.append(number)
-            yield images[number % 4]
+    def record_progress(batch):
+        num_yielded_by_batch.append(num_yielded)
+        return encode(batch)
 
-    ahead = []
-    encode = model.backend.model.encode_image
-    monkeypatch.setattr(model, "preprocess", watch)
-    monkeypatch.setattr(model.backend.model, "encode_image", lambda batch: ahead.append(len(asked)) or encode(batch))
-    embeddings = model.encode_images(source(), batch_size=3)
+    monkeypatch.setattr(model, "preprocess", record_thread)
+    monkeypatch.setattr(model.backend.model, "encode_image", record_progress)
+    embeddings = model.encode_images(yield_images(), batch_size=3)
     np.testing.assert_allclose(embeddings, model.encode_images(images)[np.arange(60) % 4], atol=1e-6)
     assert threading.main_thread() not in threads
-    assert all(before <= 3 * (batch + 1) + 2 * 3 + 1 for batch, before in enumerate(ahead[:20]))
+    # The batches so far, two more, and the image that the next one begins with.
+    for batch, count in enumerate(num_yielded_by_batch[:20]):
+        assert count <= 3 * (batch + 1) + 2 * 3 + 1
 
 
-def test_a_device_or_precision_that_there_is_not_is_named(folder, monkeypatch):
+def test_missing_device_or_precision_is_named(folder, monkeypatch):
     with pytest.raises(ValueError, match="device cuda:1: .* CPU build"):
         load_model(folder, device="cuda:1")
     with pytest.raises(ValueError, match="precision=bfloat16"):
         load_model(folder, precision="bfloat16")
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 2)
-    chosen = []
-    monkeypatch.setattr(paddle, "set_device", chosen.append)
+    devices = []
+    monkeypatch.setattr(paddle, "set_device", devices.append)
     for device in ("cuda", "cuda:1", "auto"):
         runtime.set_device(device)
-    assert chosen == ["gpu", "gpu:1", "gpu"]
+    assert devices == ["gpu", "gpu:1", "gpu"]
     with pytest.raises(ValueError, match="device gpu:2: Paddle sees 2 GPUs"):
         runtime.set_device("cuda:2")
 
 
-def test_a_single_image_or_text_instead_of_a_list_is_an_error(model, images):
-    for single in ("cat.jpg", b"bytes", images[0]):
+def test_single_image_or_text_is_refused(model, images):
+    for image in ("cat.jpg", b"bytes", images[0]):
         with pytest.raises(TypeError, match=r"encode_images\(\[image\]\)"):
-            model.encode_images(single)
+            model.encode_images(image)
     with pytest.raises(TypeError, match=r"encode_texts\(\[text\]\)"):
         model.encode_texts("红")
 
 
 @pytest.mark.parametrize("bias", [None, -2.0])
-def test_rank_by_hand(checkpoint, monkeypatch, bias):
+def test_scores_and_probabilities_are_as_by_hand(checkpoint, monkeypatch, bias):
     model = load_model(checkpoint)
-    if bias:  # of the sigmoid loss
+    if bias:  # only the sigmoid loss has a bias
         model.backend.model.logit_bias = paddle.to_tensor([bias])
     monkeypatch.setattr(model, "encode_images", lambda images: np.array([[1, 0]], np.float32))
     monkeypatch.setattr(model, "encode_texts", lambda texts: np.array([[1, 0], [0, 1]], np.float32))
-    expected = np.array([model.backend.model.logit_scale.item(), 0]) + (bias or 0)
+    # The cosines are 1 and 0.
+    expected_scores = np.array([model.backend.model.logit_scale.item(), 0]) + (bias or 0)
+    odds = np.exp(expected_scores)
+    expected_probabilities = odds / (1 + odds) if bias else odds / odds.sum()
     scores, probabilities = model.rank(["a"], ["b", "c"])
-    np.testing.assert_allclose(scores, [expected], rtol=1e-6)
-    odds = np.exp(expected)
-    np.testing.assert_allclose(probabilities, [odds / (1 + odds) if bias else odds / odds.sum()], rtol=1e-5)
+    np.testing.assert_allclose(scores, [expected_scores], rtol=1e-6)
+    np.testing.assert_allclose(probabilities, [expected_probabilities], rtol=1e-5)
 
 
-def test_encoding_during_training_leaves_the_model_in_training(checkpoint, images):
-    loaded = load_model(checkpoint)
-    expected = loaded.encode_texts(TEXTS)
-    loaded.backend.model.train()
-    np.testing.assert_array_equal(loaded.encode_texts(TEXTS), expected)  # without dropout, which training has
-    assert loaded.backend.model.training
+def test_encoding_leaves_a_model_in_training_mode(checkpoint, images):
+    encoder = load_model(checkpoint)
+    model = encoder.backend.model
+    expected = encoder.encode_texts(TEXTS)
+    model.train()
+    np.testing.assert_array_equal(encoder.encode_texts(TEXTS), expected)  # encoding has no dropout
+    assert model.training
     with pytest.raises(BadSample):
-        loaded.encode_images([b""])
-    assert loaded.backend.model.training and not paddle.to_tensor(loaded.encode_images(images)).isnan().any()
-    assert loaded.backend.model.encode_text(paddle.to_tensor(loaded.tokenizer(TEXTS))).stop_gradient is False
+        encoder.encode_images([b""])
+    assert model.training and not paddle.to_tensor(encoder.encode_images(images)).isnan().any()
+    assert model.encode_text(paddle.to_tensor(encoder.tokenizer(TEXTS))).stop_gradient is False
 
 
-def test_the_fingerprint_follows_what_embeddings_depend_on(folder, official, tmp_path):
+def test_fingerprint_changes_only_with_the_embeddings(folder, official, tmp_path):
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("\n".join(["[PAD]", *reversed(TOKENS[1:])]), encoding="utf-8")
     model = load_model(folder)
-    prints = {model.fingerprint, load_model(folder, batch_size=3).fingerprint}
-    assert len(prints) == 1  # the same model, however it is batched
+    assert load_model(folder, batch_size=3).fingerprint == model.fingerprint
+    fingerprints = {model.fingerprint}
     for source, options in ((folder, {"max_length": 5}), (folder, {"heads": (2, 4)}), (folder, {"vocab": vocabulary}),
                             (official, {})):  # fmt: skip
-        prints.add(load_model(source, **options).fingerprint)
+        fingerprints.add(load_model(source, **options).fingerprint)
     bias = model.backend.model.text.network.pooler.dense.bias
     bias.set_value(bias + 1e-3)
-    prints.add(model.fingerprint)
-    assert len(prints) == 6
+    fingerprints.add(model.fingerprint)
+    assert len(fingerprints) == 6

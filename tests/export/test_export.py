@@ -1,4 +1,4 @@
-"""Exported folders give what the checkpoint gives, with and without Paddle, and say what is wrong with them."""
+"""Exported folders give the embeddings of their checkpoint, with and without Paddle, and name what is wrong."""
 
 import dataclasses
 import json
@@ -21,8 +21,7 @@ from ernie_vil2.runtime_onnx import OnnxModel
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.exported_models import GRAPHS, IMAGES, TEXT_TOWER, TEXTS, TOKENS, make_untrained_encoder
 from tests.support.image_formats import FILES, encode_image, forbid_opencv, make_smooth_image
-from tests.support.other_families import FOLDERS
-from tests.support.other_families import read_expected as expected_of_family
+from tests.support.other_families import FOLDERS, list_inputs, read_expected
 from tests.support.paths import FIXTURES, ROOT
 from tests.support.processes import run_process
 
@@ -40,35 +39,35 @@ MODELS = {
 }  # fmt: skip
 
 
-SLOW_MODELS = ("official", "paddlenlp", "PaddleClas")  # of which `pair` exports the first two
+SLOW_MODELS = ("official", "paddlenlp", "PaddleClas")  # the fixture `pair` exports the first two
 
 
 @pytest.mark.parametrize("backend", GRAPHS)
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in SLOW_MODELS else ()) for kind in MODELS]
 )
-def test_every_model_gives_what_its_checkpoint_gives(kind, backend, tmp_path):
+def test_export_gives_the_embeddings_of_its_checkpoint(kind, backend, tmp_path):
     model = MODELS[kind]()
-    report = export(model, tmp_path / "made", backend, inputs=(IMAGES, TEXTS), source=kind)
-    assert report == json.loads((tmp_path / "made" / "parity.json").read_text())
+    report = export(model, tmp_path / "exported", backend, inputs=(IMAGES, TEXTS), source=kind)
+    assert report == json.loads((tmp_path / "exported" / "parity.json").read_text())
     assert report["top_10"] == {"same_images": 1, "same_order": 1, "mean_overlap": 1}
     assert report["images"]["num_inputs"] == report["texts"]["num_inputs"] == 4
-    made = ernie_vil2.load_model(tmp_path / "made", backend=backend, batch_size=3)  # a batch of 3 and one of 1
+    exported = ernie_vil2.load_model(tmp_path / "exported", backend=backend, batch_size=3)  # batches of 3 and of 1
     for side, inputs in (("images", IMAGES), ("texts", TEXTS)):
-        ours, theirs = (getattr(one, f"encode_{side}")(inputs) for one in (model, made))
-        np.testing.assert_allclose(theirs, ours, atol=2e-6)
+        expected = getattr(model, f"encode_{side}")(inputs)
+        # Kernels of the backends sum in another order; embeddings have unit length.
+        np.testing.assert_allclose(getattr(exported, f"encode_{side}")(inputs), expected, atol=2e-6)
         assert report[side]["max_difference"] < 2e-6 and report[side]["min_cosine"] > 0.99999
-        assert np.ptp(ours, axis=0).max() > 1e-3  # the comparison says something
-    np.testing.assert_allclose(made.rank(IMAGES, TEXTS).scores, model.rank(IMAGES, TEXTS).scores, atol=1e-4)
-    np.testing.assert_allclose(
-        made.rank(IMAGES, TEXTS).probabilities, model.rank(IMAGES, TEXTS).probabilities, atol=1e-5
-    )
+        assert np.ptp(expected, axis=0).max() > 1e-3  # equal embeddings of all inputs would hide a fault
+    ranking, expected_ranking = exported.rank(IMAGES, TEXTS), model.rank(IMAGES, TEXTS)
+    np.testing.assert_allclose(ranking.scores, expected_ranking.scores, atol=1e-4)
+    np.testing.assert_allclose(ranking.probabilities, expected_ranking.probabilities, atol=1e-5)
     for attribute in ("fingerprint", "embed_dim", "logit_scale"):
-        assert getattr(made, attribute) == getattr(model, attribute)
-    assert made.backend.name == backend
+        assert getattr(exported, attribute) == getattr(model, attribute)
+    assert exported.backend.name == backend
 
 
-def test_a_folder_holds_all_that_is_needed(exports, model):
+def test_exported_folder_holds_all_files(exports, model):
     for backend, graphs in GRAPHS.items():
         names = {path.name for path in (exports / backend).iterdir()}
         assert names == graphs | {"export.json", "config.yaml", "vocab.txt", "parity.json", INTEGRITY}
@@ -80,17 +79,24 @@ def test_a_folder_holds_all_that_is_needed(exports, model):
         ernie_vil2.load_model(exports / "onnx", backend="paddle_inference")
 
 
-def test_commands_say_which_backend_computes_and_rank_alike(exports, shapes, tmp_path, capsys):
+def test_backends_rank_alike_and_are_named_by_commands(exports, shapes, tmp_path, capsys):
     ranks = []
     for backend in GRAPHS:
-        given = ["--checkpoint", str(exports / backend), "--data", str(shapes["val"]), "--language", "en"]
-        given += ["--device", "cpu"]
-        assert commands.run("eval", [*given, "--backend", backend, "--output", str(tmp_path / backend)]) == 0
-        shown = capsys.readouterr().out
-        assert f"backend: {backend}, float32 on cpu" in shown
+        options = ["--checkpoint", str(exports / backend), "--data", str(shapes["val"]), "--language", "en"]
+        options += ["--device", "cpu", "--backend", backend, "--output", str(tmp_path / backend)]
+        assert commands.run("eval", options) == 0
+        assert f"backend: {backend}, float32 on cpu" in capsys.readouterr().out
         csv = next((tmp_path / backend).glob("*.csv")).read_text()
-        ranks.append(re.sub(r"-?\d\.\d+(e-\d+)?", "cosine", csv))
+        ranks.append(re.sub(r"-?\d\.\d+(e-\d+)?", "cosine", csv))  # cosines differ by rounding
     assert ranks[0] == ranks[1] and len(ranks[0].splitlines()) > 16
+
+
+def read_axes(values):
+    """Return the names and axes of a graph's inputs or outputs; an axis is a name or a fixed size."""
+    axes = {}
+    for value in values:
+        axes[value.name] = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+    return axes
 
 
 def test_inputs_outputs_and_axes_have_names(exports):
@@ -99,141 +105,152 @@ def test_inputs_outputs_and_axes_have_names(exports):
         ("text", {"token_ids": ["batch", "length"]}, {"text_embeddings": ["batch", 32]}),
     ):
         graph = onnx.load(str(exports / "onnx" / f"{tower}.onnx")).graph
-        for values, expected in ((graph.input, inputs), (graph.output, outputs)):
-            found = {one.name: [axis.dim_param or axis.dim_value for axis in one.type.tensor_type.shape.dim]
-                     for one in values}  # fmt: skip
-            assert found == expected
+        assert read_axes(graph.input) == inputs
+        assert read_axes(graph.output) == outputs
+
+
+def list_distributions():
+    return {(distribution.name, distribution.version) for distribution in distributions()}
 
 
 @pytest.mark.slow
-def test_nothing_is_installed(model, tmp_path, monkeypatch):
-    """paddle2onnx has pip install an optimiser unless asked not to; pip is a stub here that notes what it is asked."""
+def test_export_installs_nothing(model, tmp_path, monkeypatch):
+    # paddle2onnx lets pip install an optimiser unless it is told not to. Here pip is a stub that records its arguments.
     (tmp_path / "stub").mkdir()
-    asked = tmp_path / "asked"
-    (tmp_path / "stub" / "pip.py").write_text(f"import sys; open({str(asked)!r}, 'a').write(str(sys.argv))")
+    record = tmp_path / "pip_arguments"
+    (tmp_path / "stub" / "pip.py").write_text(f"import sys; open({str(record)!r}, 'a').write(str(sys.argv))")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9")
     run_process([sys.executable, "-m", "pip", "install", "anything"], check=True)
-    assert "anything" in asked.read_text()  # the stub is what runs
-    asked.unlink()
-    before = {(one.name, one.version) for one in distributions()}
+    assert "anything" in record.read_text()  # the stub runs in place of pip
+    record.unlink()
+    initial_distributions = list_distributions()
     for precision in ("float32", "int8"):
         export(model, tmp_path / precision, "onnx", precision)
-    assert not asked.exists() and {(one.name, one.version) for one in distributions()} == before
+    assert not record.exists() and list_distributions() == initial_distributions
 
 
-def test_a_calibration_goes_with_its_model(tmp_path):
+def test_calibration_is_exported_with_its_model(tmp_path):
     calibrated = make_untrained_encoder(
         TEXT_TOWER % ("ernie", "cls"), "Model.image={name: RepVGG, image_size: 32, width: 8, depth: 1}"
     )
     thresholds = {direction: Threshold(0.25, 90.0, 80.0, 70.0) for direction in DIRECTIONS}
     calibrated.calibration = Calibration(calibrated.fingerprint, "shapes", 33.0, thresholds)
     folder = tmp_path / "exported"
-    export(calibrated, folder, "onnx", "int8")  # in which the model has another fingerprint
-    made = ernie_vil2.load_model(folder)
-    assert made.calibration == dataclasses.replace(calibrated.calibration, fingerprint=made.fingerprint)
-    probabilities, expected = (one.rank(IMAGES, TEXTS).probabilities for one in (made, calibrated))
-    np.testing.assert_allclose(probabilities, expected, atol=0.05)
-    write_calibration(dataclasses.replace(made.calibration, logit_scale=44.0), folder)
+    export(calibrated, folder, "onnx", "int8")  # in int8 the model has another fingerprint
+    exported = ernie_vil2.load_model(folder)
+    assert exported.calibration == dataclasses.replace(calibrated.calibration, fingerprint=exported.fingerprint)
+    probabilities, expected = exported.rank(IMAGES, TEXTS).probabilities, calibrated.rank(IMAGES, TEXTS).probabilities
+    np.testing.assert_allclose(probabilities, expected, atol=0.05)  # int8 moves cosines, which 33 multiplies
+    write_calibration(dataclasses.replace(exported.calibration, logit_scale=44.0), folder)
     assert ernie_vil2.load_model(folder).calibration.logit_scale == 44
 
 
-def test_the_fastest_backend_computes_where_it_ranks_alike(tmp_path, shapes, capsys, monkeypatch):
+def test_fastest_backend_is_used_where_it_ranks_alike(tmp_path, shapes, capsys, monkeypatch):
     checkpoint = write_untrained_checkpoint(tmp_path, TOKENS)
     model = ernie_vil2.load_model(checkpoint, device="cpu")
 
-    def backend(**options):
+    def find_backend(**options):
         return ernie_vil2.load_model(checkpoint, device="cpu", backend="fastest", **options).backend.name
 
-    assert backend() == "paddle"
+    assert find_backend() == "paddle"
     data = ["--data", str(shapes["val"]), "--samples", "4"]
     assert commands.run("export", [str(checkpoint), "--to", "paddle-inference", *data]) == 0
-    assert (checkpoint / "paddle-inference-float32").is_dir() and backend() == "paddle_inference"
+    assert (checkpoint / "paddle-inference-float32").is_dir() and find_backend() == "paddle_inference"
     export(model, checkpoint / "mine", "onnx", inputs=(IMAGES, TEXTS))
     export(model, checkpoint / "int8", "onnx", "int8", inputs=(IMAGES, TEXTS))
-    assert backend() == "onnx"
-    assert backend(max_length=8) == backend(precision="float32", max_length=8) == "paddle"  # not the export's
+    assert find_backend() == "onnx"
+    # The exports have another length of texts.
+    assert find_backend(max_length=8) == find_backend(precision="float32", max_length=8) == "paddle"
     assert ernie_vil2.load_model(checkpoint, device="cpu").backend.name == "paddle"
 
-    given = ["--checkpoint", str(checkpoint), "--device", "cpu", *data[:2]]
+    options = ["--checkpoint", str(checkpoint), "--device", "cpu", *data[:2]]
     evaluation = ["eval", "--language", "en", "--output", str(tmp_path / "results")]
-    for command, *options in (evaluation, ["search", "build", "--index", str(tmp_path / "index")]):
-        assert commands.run(command, [*options, *given]) == 0
+    for command, *arguments in (evaluation, ["search", "build", "--index", str(tmp_path / "index")]):
+        assert commands.run(command, [*arguments, *options]) == 0
         assert "backend: onnx, float32 on cpu" in capsys.readouterr().out
 
+    # An export that ranks otherwise is not used, neither with wrong nor with right sums of its files.
     report = json.loads((checkpoint / "mine" / "parity.json").read_text())
     report["top_10"]["same_order"] = 0.99
     (checkpoint / "mine" / "parity.json").write_text(json.dumps(report))
-    assert backend() == "paddle_inference"  # damaged, and not alike
+    assert find_backend() == "paddle_inference"
     write_integrity(checkpoint / "mine", read_integrity(checkpoint / "mine").files)
-    assert backend() == "paddle_inference"
+    assert find_backend() == "paddle_inference"
     (checkpoint / "paddle-inference-float32" / "image.json").write_text("{}")
-    assert backend() == "paddle"
+    assert find_backend() == "paddle"
 
 
 @pytest.mark.parametrize(
     ("backend", "precision", "cosine"), [("onnx", "int8", 0.99), ("paddle_inference", "bfloat16", 0.999)]
 )
-def test_a_lower_precision_is_near_and_has_its_fingerprint(model, tmp_path, backend, precision, cosine):
+def test_lower_precision_is_near_and_has_its_fingerprint(model, tmp_path, backend, precision, cosine):
     model.backend.model.train()
-    before = model.fingerprint
-    report = export(model, tmp_path / "made", backend, precision, (IMAGES, TEXTS))
-    # What is exported stays as it was.
-    assert model.backend.model.training and model.backend.model.image.training and model.fingerprint == before
+    fingerprint = model.fingerprint
+    report = export(model, tmp_path / "exported", backend, precision, (IMAGES, TEXTS))
+    # The export leaves the model as it was.
+    assert model.backend.model.training and model.backend.model.image.training and model.fingerprint == fingerprint
     model.backend.model.eval()
     assert report["images"]["min_cosine"] > cosine and report["texts"]["min_cosine"] > cosine
-    made = ernie_vil2.load_model(tmp_path / "made")
-    assert made.precision == precision and made.fingerprint != model.fingerprint
+    exported = ernie_vil2.load_model(tmp_path / "exported")
+    assert exported.precision == precision and exported.fingerprint != model.fingerprint
     if backend == "onnx":
-        weights = {one.name: one for one in onnx.load(str(tmp_path / "made" / "text.onnx")).graph.initializer}
-        quantised = {name: one for name, one in weights.items() if one.data_type == onnx.TensorProto.INT8 and one.dims}
-        scales = [weights[name.replace("_quantized", "_scale")] for name in quantised if name.endswith("_quantized")]
-        assert len(scales) > 5  # each output of a product has its own
-        assert all(one.dims and one.dims[0] >= 32 for one in scales)
+        graph = onnx.load(str(tmp_path / "exported" / "text.onnx")).graph
+        weights = {weight.name: weight for weight in graph.initializer}
+        scales = []
+        for name, weight in weights.items():
+            is_quantized = weight.data_type == onnx.TensorProto.INT8 and weight.dims
+            if is_quantized and name.endswith("_quantized"):
+                scales.append(weights[name.replace("_quantized", "_scale")])
+        assert len(scales) > 5
+        assert all(scale.dims and scale.dims[0] >= 32 for scale in scales)  # a scale for each output of a product
         assert report["texts"]["max_difference"] > 1e-5
 
 
 @pytest.mark.parametrize("backend", ["onnx", "paddle_inference"])
-def test_an_export_encodes_files_and_strings_as_the_authors_do(backend, tmp_path):
-    """SigLIP, whose GELU by tanh paddle2onnx would make the exact one: 1e-4 away."""
-    folder = FOLDERS["hf_siglip"]
-    texts = json.loads((folder / "inputs" / "texts.json").read_text("utf-8"))
-    files = [path for path in sorted((folder / "inputs").iterdir()) if path.suffix != ".json"]
-    model = ernie_vil2.load_model(folder, device="cpu")
-    report = export(model, tmp_path / "made", backend, inputs=(files, texts))
+def test_export_encodes_files_and_strings_as_the_authors_do(backend, tmp_path):
+    # SigLIP's GELU is the approximation by tanh. paddle2onnx would export the exact one, which is 1e-4 away.
+    files, texts = list_inputs("hf_siglip")
+    model = ernie_vil2.load_model(FOLDERS["hf_siglip"], device="cpu")
+    report = export(model, tmp_path / "exported", backend, inputs=(files, texts))
     assert report["images"]["max_difference"] < 5e-6 and report["texts"]["max_difference"] < 5e-6
-    loaded = ernie_vil2.load_model(tmp_path / "made", device="cpu")
-    assert loaded.fingerprint == model.fingerprint
-    expected = expected_of_family("hf_siglip")
-    for one in [loaded, *([OnnxModel(tmp_path / "made")] if backend == "onnx" else [])]:
-        np.testing.assert_allclose(one.encode_texts(texts), expected["text_embeddings"], atol=5e-6)
-        np.testing.assert_allclose(one.encode_images(files), expected["image_embeddings"], atol=5e-6)
+    exported = ernie_vil2.load_model(tmp_path / "exported", device="cpu")
+    assert exported.fingerprint == model.fingerprint
+    expected = read_expected("hf_siglip")
+    encoders, loaders = [exported], [ernie_vil2.load_model]
+    if backend == "onnx":
+        encoders.append(OnnxModel(tmp_path / "exported"))
+        loaders.append(OnnxModel)
+    for encoder in encoders:
+        np.testing.assert_allclose(encoder.encode_texts(texts), expected["text_embeddings"], atol=5e-6)
+        np.testing.assert_allclose(encoder.encode_images(files), expected["image_embeddings"], atol=5e-6)
 
-    tokenizer = tmp_path / "made" / "tokenizer.json"
+    # A tokenizer with fewer entries than the model has words is refused.
+    tokenizer = tmp_path / "exported" / "tokenizer.json"
     content = json.loads(tokenizer.read_text())
     del content["model"]["vocab"][100:120]
     tokenizer.write_text(json.dumps(content))
-    write_integrity(tmp_path / "made", read_integrity(tmp_path / "made").files)
-    for load in (ernie_vil2.load_model, *([OnnxModel] if backend == "onnx" else [])):
+    write_integrity(tmp_path / "exported", read_integrity(tmp_path / "exported").files)
+    for load in loaders:
         with pytest.raises(BadExport, match=r"tokenizer.json has 400 entries, but 420"):
-            load(tmp_path / "made")
+            load(tmp_path / "exported")
 
 
 @pytest.fixture(scope="module", params=["own", "official", "paddlenlp"])
 def pair(request, model, exports, tmp_path_factory):
-    """A model, and its export in the runtime, which computes without Paddle."""
+    """Return a model, and its export in the runtime that computes without Paddle."""
     if request.param == "own":
         return model, OnnxModel(exports / "onnx", batch_size=3)
     release = ernie_vil2.load_model(RELEASED / f"{request.param}_tiny")
-    folder = tmp_path_factory.mktemp("onnx") / "made"
+    folder = tmp_path_factory.mktemp("onnx") / "exported"
     export(release, folder, "onnx")
     return release, OnnxModel(folder, batch_size=3)
 
 
-def kinds():
-    """Files of every kind."""
+def make_image_files():
+    """Yield image files of every kind."""
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = 6  # turned by 90 degrees
     yield encode_image(make_smooth_image(61, 97), "JPEG", quality=90)
     yield encode_image(make_smooth_image(97, 61), "JPEG", quality=40, subsampling=2)
     yield encode_image(make_smooth_image(64, 50), "JPEG", exif=exif)
@@ -243,11 +260,12 @@ def kinds():
     yield from FILES.values()
 
 
-def test_pixels_ids_and_embeddings_are_those_of_the_model(pair, tmp_path, monkeypatch):
+def test_runtime_gives_pixels_and_embeddings_of_the_model(pair, tmp_path, monkeypatch):
     forbid_opencv(monkeypatch)
     model, runtime = pair
-    (tmp_path / "a.jpg").write_bytes(next(kinds()))
-    images = [*kinds(), tmp_path / "a.jpg", str(tmp_path / "a.jpg"), make_smooth_image(50, 33)]
+    path = tmp_path / "a.jpg"
+    path.write_bytes(next(make_image_files()))
+    images = [*make_image_files(), path, str(path), make_smooth_image(50, 33)]
     for image in images:
         np.testing.assert_array_equal(runtime.preprocess(image), model.preprocess(image))
     np.testing.assert_allclose(runtime.encode_images(images), model.encode_images(images), atol=2e-6)
@@ -263,7 +281,7 @@ def test_pixels_ids_and_embeddings_are_those_of_the_model(pair, tmp_path, monkey
     (np.zeros([4, 4]), "array"),
     (np.zeros([4, 1200, 3], np.uint8), "too narrow an image"),
 ])  # fmt: skip
-def test_what_is_not_an_image_is_one_line(pair, image, message):
+def test_unreadable_image_is_refused_by_the_runtime(pair, image, message):
     with pytest.raises(ValueError, match=message):
         pair[1].encode_images([image])
 
@@ -279,15 +297,16 @@ print(sorted(loaded & {"paddle", "paddlenlp", "paddleclas", "pydantic", "safeten
 """
 
 
-def test_paddle_and_its_company_are_not_imported(model, exports, tmp_path):
+def test_runtime_imports_neither_paddle_nor_its_libraries(model, exports, tmp_path):
     files = []
     for number, image in enumerate(IMAGES):
         files.append(tmp_path / f"{number}.png")
         files[-1].write_bytes(image)
-    child = run_process([sys.executable, "-c", SCRIPT, exports / "onnx", tmp_path / "made.npz", *files], text=True,
-                           input="\n".join(TEXTS), capture_output=True, env={"PYTHONPATH": str(ROOT)})  # fmt: skip
+    command = [sys.executable, "-c", SCRIPT, exports / "onnx", tmp_path / "embeddings.npz", *files]
+    environment = {"PYTHONPATH": str(ROOT)}
+    child = run_process(command, text=True, input="\n".join(TEXTS), capture_output=True, env=environment)
     assert child.returncode == 0, child.stderr
     assert child.stdout.strip() == "[]"
-    made = np.load(tmp_path / "made.npz")
-    np.testing.assert_allclose(made["images"], model.encode_images(IMAGES), atol=2e-6)
-    np.testing.assert_allclose(made["texts"], model.encode_texts(TEXTS), atol=2e-6)
+    embeddings = np.load(tmp_path / "embeddings.npz")
+    np.testing.assert_allclose(embeddings["images"], model.encode_images(IMAGES), atol=2e-6)
+    np.testing.assert_allclose(embeddings["texts"], model.encode_texts(TEXTS), atol=2e-6)
