@@ -57,7 +57,9 @@ class Formulas:
         if self.has(f"{attention}.qkv"):
             q, k, v = np.split(self.linear(inputs, f"{attention}.qkv"), 3, axis=-1)
         else:
-            q, k, v = (self.linear(inputs, f"{attention}.{letter}_proj") for letter in "qkv")
+            q = self.linear(inputs, f"{attention}.q_proj")
+            k = self.linear(inputs, f"{attention}.k_proj")
+            v = self.linear(inputs, f"{attention}.v_proj")
         if places is not None:
             q, k = rotate(q, heads, places), rotate(k, heads, places)
         mixed = self.attention(q, k, v, heads, mask)
