@@ -68,14 +68,14 @@ def test_heads_of_a_trunk_follow_from_its_name(name):
 def test_heads_and_positions_of_pe_core_and_eva02_are_those_of_their_names(name):
     facts, is_pe_core = EVA_FACTS[name], name in TIMM_PE_CORES
     settings = {"timm_pool": "map" if is_pe_core else "token", "timm_proj": None}
-    image = describe_tower(name, facts["width"], **settings)
+    image = read_image_config(name, facts["width"], **settings)
     assert (image.heads, image.depth, image.variant.rotary.grid) == (facts["heads"], 2, facts["grid"])
     assert image.variant.pooling_heads == (8 if is_pe_core else None)
     with pytest.raises(ValueError, match="timm_model_name is .* give head_width"):
-        describe_tower(name, facts["width"] + 64, **settings)
+        read_image_config(name, facts["width"] + 64, **settings)
     for key, value in (("timm_pool", "avg"), ("timm_proj", "linear")):
         with pytest.raises(ValueError, match=f"vision_cfg.{key} is '{value}'"):
-            describe_tower(name, facts["width"], **settings | {key: value})
+            read_image_config(name, facts["width"], **settings | {key: value})
 
 
 def test_head_width_of_a_folder_goes_before_the_name():
