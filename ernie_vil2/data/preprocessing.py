@@ -288,8 +288,8 @@ class Preprocessing:
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
                 raise BadSample(Reason.NOT_RGB, f"{name} ({image.dtype} {list(image.shape)})")
-            return self.view(image, name)
-        return self.view(self.decode(image, name), name)
+            return self.make_view(image, name)
+        return self.make_view(self.decode(image, name), name)
 
     def plan(self, data: bytes, name: str) -> DecodingPlan:
         """Choose the scale at which an image of a query is decoded.
@@ -345,7 +345,7 @@ class Preprocessing:
         except Exception as error:  # Pillow's readers raise exceptions of any type
             raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
-    def view(self, image: np.ndarray | Image.Image, name: str = "image") -> np.ndarray:
+    def make_view(self, image: np.ndarray | Image.Image, name: str = "image") -> np.ndarray:
         """Resize and crop a decoded image, or `[H, W, 3]` uint8 RGB; BadSample if Pillow fails."""
         if self.kind in PILLOW_KINDS:
             try:

@@ -41,7 +41,7 @@ INDEX_TYPE = "images/index_type/index_type.json"
 
 def write_index(folder, index_type, about=ABOUT, embeddings=EMBEDDINGS):
     store = FolderStore(folder, writable=True)
-    store.describe(about)
+    store.write_metadata(about)
     images = store.collection("images")
     for start in range(0, ROWS, 150):
         rows = slice(start, start + 150)

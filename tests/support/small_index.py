@@ -80,7 +80,7 @@ class NumberEncoder:
     def decode(self, content, name):
         return np.full([8, 8, 3], int(content), np.uint8)
 
-    def view(self, pixels):
+    def make_view(self, pixels):
         return pixels
 
     def encode_pixels(self, pixels):
@@ -99,9 +99,9 @@ def open_number_index(folder, kind="index"):
     if kind.endswith(".db"):
         pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     store = open_store(folder / kind, True)
-    if not store.about:
+    if not store.metadata:
         about = {"version": VERSION, "model": "", "fingerprint": "stand-in", "width": WIDTH}
-        store.describe(about | {"image_fingerprint": "stand-in", "root": str(folder)})
+        store.write_metadata(about | {"image_fingerprint": "stand-in", "root": str(folder)})
     with Index(NumberEncoder(), store, "") as index:
         yield index
 

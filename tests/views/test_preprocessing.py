@@ -55,7 +55,7 @@ def test_official_geometry_equals_its_computation_by_hand(height, width, resized
     expected = image
     if (width, height) != resized:
         expected = cv2.resize(image, resized, interpolation=cv2.INTER_LINEAR)
-    view = make_preprocessing("official", 224).view(image)
+    view = make_preprocessing("official", 224).make_view(image)
     np.testing.assert_array_equal(view, expected[top : top + 224, left : left + 224])
 
 
@@ -65,7 +65,7 @@ def test_official_geometry_equals_its_computation_by_hand(height, width, resized
 def test_pixels_equal_paddlenlps(processor, height, width):
     # PaddleNLP takes 1 or 3 rows for channels: no such images.
     image = make_smooth_image(height, width)
-    np.testing.assert_array_equal(make_preprocessing("paddlenlp").view(image), processor(Image.fromarray(image)))
+    np.testing.assert_array_equal(make_preprocessing("paddlenlp").make_view(image), processor(Image.fromarray(image)))
 
 
 @limit_examples(30)

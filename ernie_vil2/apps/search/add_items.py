@@ -1,10 +1,10 @@
-"""Adds images and texts of sources to an index, and keeps the index up to date with its sources."""
+"""Add images and texts of sources to an index, and keep the index up to date with its sources."""
 
+import collections.abc
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from collections.abc import Collection as Container
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -32,15 +32,16 @@ from ernie_vil2.io.files import read_text
 # Items that are added or removed in one commit. A process that is killed has to encode at most so many again; larger
 # chunks need more memory, since the decoded images of a chunk are held together.
 CHUNK_SIZE = 2048
-# Threads that read and decode the images of a chunk. The encoder waits for them, so that both do not share the cores.
+# Threads that read and decode the images of a chunk. Decoding and encoding alternate, so they do not compete for cores.
 NUM_READERS = 4
 THUMBNAIL_SIDE = 160  # pixels; a thumbnail takes some KiB of the database then
 MAX_PNG_SIZE = 8192  # bytes up to which a PNG of few pixels, such as an icon, is stored as it is, without loss
 WEBP_QUALITY = 82  # of 100; larger makes larger thumbnails
 MAX_TUNING_QUERIES = 3000  # each costs an encoding and an exact search
 MIN_TUNING_QUERIES = 100  # with fewer captions than this, recall is measured too roughly to tune on them alone
-# Above this share of rows of removed items a collection is compacted; above this share of rows that the index type does
-# not cover it is built again. A smaller share rebuilds more often, a larger one makes searches slower.
+# A collection is compacted when more than this share of its rows belongs to removed items. Its index type is built
+# again when it covers so few rows that more than this share is missing from it. A smaller share does both more often; a
+# larger one makes searches slower.
 MAX_STALE_SHARE = 0.1
 DEFAULT_RECALL = 0.98
 
@@ -54,11 +55,12 @@ class DryRun:
         self._collection = collection
         self._changed_items: dict[str, Item] = {}
 
-    def find_by_name(self, names: Container[str]) -> dict[str, list[Item]]:
+    def find_by_name(self, names: collections.abc.Collection[str]) -> dict[str, list[Item]]:
         items_of_names = self._collection.find_by_name(names)
         for name, stored_items in items_of_names.items():
             items = {item.id: item for item in stored_items}
             for item in self._changed_items.values():
+                # Items of the same name have ids such as "cat.jpg" and "cat.jpg (1a2b3c4d)".
                 if item.id == name or item.id.startswith(f"{name} ("):
                     items[item.id] = item
             items_of_names[name] = [items[item_id] for item_id in sorted(items)]
@@ -85,17 +87,18 @@ class DryRun:
 
 
 @dataclass
-class FillResult:
+class UpdateResult:
     """Counts of a run that adds or updates items, and what it has seen in the sources."""
 
     num_added: int = 0  # encoded items
     num_removed: int | None = None  # items that are not in the sources any more; None if these were not compared
-    num_replaced: int = 0  # items whose locations all hold other images now
-    num_refreshed: int = 0  # images that the index had, with other fields
-    num_unchanged: int = 0  # images that the index had, with the same fields
+    num_replaced: int = 0  # items that are gone because each file that they pointed to now holds another image
+    num_refreshed: int = 0  # images that the index had already, but with other fields
+    num_unchanged: int = 0  # images that the index had already, with the same fields
     bad_samples: BadSampleReport = field(default_factory=BadSampleReport)
-    seen_locations: set[tuple[str, str]] = field(default_factory=set)  # ids of items, each with a stored path
-    unreadable_paths: set[str] = field(default_factory=set)  # stored paths of existing files that cannot be read
+    # Paths are in the form that the index stores, see `Index.stored_path`.
+    seen_locations: set[tuple[str, str]] = field(default_factory=set)  # ids of items, each with a path of its image
+    unreadable_paths: set[str] = field(default_factory=set)  # existing files that cannot be read
 
     @property
     def num_used(self) -> int:
@@ -107,7 +110,7 @@ class FillResult:
         good_results = []
         for result in results:
             if isinstance(result, BadSample):
-                self.bad_samples.add(0, [(result.reason, result.name)])
+                self.bad_samples.add(num_read=0, bad=[(result.reason, result.name)])  # they are counted elsewhere
             else:
                 good_results.append(result)
         return good_results
@@ -134,8 +137,8 @@ def list_images(data: DataLike) -> list[SourceImage]:
     images: list[SourceImage] = []
     for entry in spec.paths:
         entry_spec = replace(spec, paths=[entry])
-        files = list_image_files(Path(entry)) if os.path.isdir(entry) else []  # noqa: PTH112  -- Path raises where this says no
-        # A folder can also be a source that knows captions of its images; then it is read as a source.
+        files = list_image_files(Path(entry)) if os.path.isdir(entry) else []  # noqa: PTH112  -- pathlib raises for names that are too long
+        # A folder of images can also be a source with captions of the images; then it is read as a source.
         if files and not _is_source(entry_spec):
             for file in files:
                 images.append(SourceImage(str(file), partial(_load_file, Path(entry), file), _absolute_path(file)))
@@ -166,27 +169,28 @@ def read_texts(file: str) -> list[str]:
 
 def add_images(
     index: Index, images: Sequence[SourceImage], thumbnail_side: int = THUMBNAIL_SIDE, dry_run: DryRun | None = None
-) -> FillResult:
-    """Add images to an index, and update the items of those that it has.
+) -> UpdateResult:
+    """Add images to an index, and update the items of images that it has already.
 
-    `search.item_identity` says which images it has. These are not encoded again; only their fields and locations are
-    updated.
+    `search.item_identity` decides which images it has already. These are not encoded again; only their fields and
+    locations are updated.
 
     Args:
         index: a writable index.
         images: in the order of their sources.
         thumbnail_side: longer side of the thumbnails in pixels; 0: no thumbnails.
-        dry_run: records the changes in place of the collection, and nothing is encoded.
+        dry_run: records the changes, so that the collection stays as it is and nothing is encoded.
     """
     collection: EditableItems = dry_run or index.collection("images")
     catalogue = Catalogue(collection, index.stored_path)
-    result = FillResult()
+    result = UpdateResult()
     result.bad_samples.num_read = len(images)
     deferred_images: list[SourceImage] = []
 
     with ThreadPoolExecutor(NUM_READERS) as readers, _progress_bar("encoding", len(images), "image") as bar:
-        # The first pass defers new images that lie where an item of the same name was. They replace this item if its
-        # own image is gone, which is known only when all images have been read: hence the second pass.
+        # A new image may lie at a path where an item has had an image of the same name. The new image replaces the item
+        # only if the item's own image is nowhere any more, which is known once all images have been read. The first
+        # pass therefore puts such new images into `deferred_images`, which the second pass reads.
         for images_of_pass, is_last_pass in ((images, False), (deferred_images, True)):
             for start in range(0, len(images_of_pass), CHUNK_SIZE):
                 chunk = images_of_pass[start : start + CHUNK_SIZE]
@@ -196,7 +200,7 @@ def add_images(
                         result.unreadable_paths.add(index.stored_path(image.path))
                 loaded_images = result.drop_bad_samples(outcomes)
 
-                # Known images update their items, and are not encoded.
+                # Images that the index has already update their items, and are not encoded.
                 changes = catalogue.compare(loaded_images, is_last_pass)
                 deferred_images += changes.deferred
                 collection.update(list(changes.updated_items.values()))
@@ -210,13 +214,14 @@ def add_images(
                     embeddings = dry_run.embeddings if dry_run else index.model.encode_pixels(pixels)
                     collection.add(items, embeddings)
                     result.num_added += len(items)
+                    # Items whose id a new image has taken over. Other replaced items are removed at the end.
                     result.num_replaced += sum(item.id in changes.replacing_ids for item in items)
 
                 result.num_refreshed += changes.num_refreshed
                 result.num_unchanged += changes.num_unchanged
-                bar.update(len(chunk) - len(changes.deferred))  # these are counted in the second pass
+                bar.update(len(chunk) - len(changes.deferred))  # deferred images are counted in the second pass
 
-    # Items whose image another one has replaced lose that location, and without any location they are removed.
+    # An item loses each location where another image lies now. An item without any location is removed.
     updated_items, vanished_ids = catalogue.finish()
     collection.update(updated_items)
     if vanished_ids:
@@ -225,7 +230,7 @@ def add_images(
     return result
 
 
-def add_texts(index: Index, lines: Iterable[str], dry_run: DryRun | None = None) -> FillResult:
+def add_texts(index: Index, lines: Iterable[str], dry_run: DryRun | None = None) -> UpdateResult:
     """Add texts such as tags to an index, each with itself as its id; blank lines are skipped.
 
     Args:
@@ -234,7 +239,7 @@ def add_texts(index: Index, lines: Iterable[str], dry_run: DryRun | None = None)
         dry_run: as in `add_images`.
     """
     collection: EditableItems = dry_run or index.collection("texts")
-    result = FillResult()
+    result = UpdateResult()
     stripped_lines = (line.strip() for line in lines)
     texts = list(dict.fromkeys(line for line in stripped_lines if line))
     with _progress_bar("encoding", len(texts), "text") as bar:
@@ -265,9 +270,9 @@ def optimize_collection(
 ) -> None:
     """Make a collection fast to search: drop the rows of removed items and build an index type.
 
-    The index type is tuned on texts: captions of the collection, or the texts of the index. Embeddings of texts are
-    distributed otherwise than those of images, and an index type that was tuned on images would miss the rows closest
-    to a text.
+    The index type is tuned on texts: captions of the collection, or the texts of the index. Embeddings of texts have
+    another distribution than those of images, so an index type that was tuned on images would miss the rows closest to
+    a text.
 
     Args:
         index: a writable index.
@@ -285,11 +290,14 @@ def optimize_collection(
             texts = index.collection("texts").sample_captions(MAX_TUNING_QUERIES)
         queries = index.encode_texts(texts)
         if len(texts) < MIN_TUNING_QUERIES:
-            log("there are too few captions to tune on: images of the index are used too, and sentences may find less")
+            log(
+                "there are too few captions to tune the index type on, so it is tuned on images as well: searches by "
+                "sentences may miss more of the closest items"
+            )
             queries = np.concatenate([queries, collection.sample_embeddings(MAX_TUNING_QUERIES)])
         return queries
 
-    # Compacting copies all rows that are in use, so it pays only if enough others are dropped.
+    # Compacting copies all rows that are in use, so it pays only if it drops enough rows of removed items.
     removed_share = collection.removed_share()
     if removed_share <= max_removed_share:
         collection.build_index_type(index_type, encode_queries, recall, log)
@@ -303,32 +311,34 @@ def rebuild_if_needed(index: Index, kind: str, max_share: float, log: Callable[[
     """Optimize a collection again if the share of its uncovered rows, or of removed ones, exceeds `max_share`.
 
     Returns:
-        Whether it did.
+        Whether the collection was optimized.
     """
     collection = index.collection(kind)
-    uncovered_share, facts = collection.uncovered_share(), collection.index_type
+    uncovered_share, index_type_info = collection.uncovered_share(), collection.index_type
     if uncovered_share:
         percentage = f"{100 * uncovered_share:.1f} %"
         log(f"{kind}: {percentage} of the rows are not covered by the index type, and are searched one by one")
     if max(uncovered_share, collection.removed_share()) <= max_share:
         return False
     # A collection that was searched exactly may have grown too large for that: then another index type is chosen.
-    index_type = None if facts["name"] == Exact.name else facts["name"]
-    optimize_collection(index, kind, index_type, facts.get("target_recall", DEFAULT_RECALL), log, max_share)
+    index_type = None if index_type_info["name"] == Exact.name else index_type_info["name"]
+    recall = index_type_info.get("target_recall", DEFAULT_RECALL)
+    optimize_collection(index, kind, index_type, recall, log, max_share)
     return True
 
 
 def sync_images(
     index: Index, data: DataLike, thumbnail_side: int = THUMBNAIL_SIDE, is_dry_run: bool = False
-) -> FillResult:
+) -> UpdateResult:
     """Bring the images of an index up to date with sources: add, update and remove items.
 
-    An item is removed if all of its locations are in these sources, and none of them holds the image any more. An item
-    whose file or shard exists and cannot be read stays, and so do items of other sources and items without a location.
+    An item is removed if all of its locations are in these sources and its image is at none of them any more. An item
+    stays if its file or shard exists but cannot be read, if it belongs to another source, or if it has no location.
 
     Args:
         index: a writable index.
-        data: folders and sources as in `list_images`. The image folder of a table belongs to its source.
+        data: folders and sources as in `list_images`. Images in the folder that `DataSpec.images` names for a table
+            belong to the table's source.
         thumbnail_side: as in `add_images`.
         is_dry_run: only count what would be done.
     """
@@ -338,8 +348,8 @@ def sync_images(
     dry_run = DryRun(collection) if is_dry_run else None
     result = add_images(index, images, thumbnail_side, dry_run)
 
-    # An item keeps a location if the image was seen there, if it cannot be read at present, or if the location is not
-    # in these sources, which say nothing about it then.
+    # An item keeps a location if the image was seen there, if the file cannot be read at present, or if the location is
+    # outside these sources, so that nothing is known about it.
     sources = [_absolute_path(source) for source in [*spec.paths, spec.image_folder] if source]
     vanished_ids: list[str] = []
     updated_items: list[Item] = []
@@ -362,8 +372,8 @@ def sync_images(
     return result
 
 
-def sync_texts(index: Index, files: Iterable[str], is_dry_run: bool = False) -> FillResult:
-    """Make the texts of an index those of `files`; with `is_dry_run` only count what would be done."""
+def sync_texts(index: Index, files: Iterable[str], is_dry_run: bool = False) -> UpdateResult:
+    """Replace the texts of an index by those of `files`; with `is_dry_run` only count what would be done."""
     collection = index.collection("texts")
     lines: list[str] = []
     for file in files:
@@ -410,7 +420,7 @@ def _load_file(folder: Path, file: Path) -> ImageRecord:
         content = read_file(file)
     except FileNotFoundError as error:
         raise BadSample(Reason.MISSING_IMAGE, str(file)) from error
-    return ImageRecord(name, content, {"file": decode_path(file.name)}, _absolute_path(file), is_bare=True)
+    return ImageRecord(name, content, {"file": decode_path(file.name)}, _absolute_path(file), has_only_name=True)
 
 
 def _load_sample(source: ShardedSource, row: int) -> ImageRecord:
@@ -447,7 +457,7 @@ def _prepare_image(
     item, content = new_item
     try:
         decoded = index.model.preprocessing.decode(content, item.id)
-        pixels = index.model.preprocessing.view(decoded)
+        pixels = index.model.preprocessing.make_view(decoded)
     except BadSample as error:
         return error
     if thumbnail_side:
@@ -456,7 +466,7 @@ def _prepare_image(
 
 
 def _is_source(spec: DataSpec) -> bool:
-    """Return whether a folder is a source, see docs/data.md, which has captions and fields for its images."""
+    """Return whether a folder is a source with captions and fields of its images (docs/data.md)."""
     try:
         open_sources(spec)
     except (ValueError, FileNotFoundError):

@@ -365,7 +365,7 @@ def _prepare_text(new_item: NewItem) -> _PreparedItem:
 def _finish_image(index: Index, image: bytes, decoded: Any) -> tuple[bytes, np.ndarray]:
     """Return the thumbnail of an image, and its pixels as the model sees them."""
     thumbnail = make_thumbnail(image, to_rgb_array(decoded), THUMBNAIL_SIDE)
-    return thumbnail, index.model.preprocessing.view(decoded)
+    return thumbnail, index.model.preprocessing.make_view(decoded)
 
 
 def _prepare_image(new_item: NewItem, image: bytes, thumbnail: bytes, pixels: np.ndarray) -> _PreparedItem:

@@ -159,11 +159,11 @@ class Batcher:
     async def decode_pixels(self, image: bytes) -> np.ndarray:
         """Return the pixels of an image file as the model sees them; errors as `ImageDecoder`."""
         plan = await self.run_in_thread(self._decoder.plan_one, image)
-        return await self._decoder.decode(image, "image", plan, self.index.model.preprocessing.view)
+        return await self._decoder.decode(image, "image", plan, self.index.model.preprocessing.make_view)
 
     async def decode_all_pixels(self, images: Sequence[bytes | None]) -> list[np.ndarray | None]:
         """Return the same as `decode_pixels` for all images of a request; None stays None."""
-        return await self.decode_all(images, lambda _, decoded: self.index.model.preprocessing.view(decoded))
+        return await self.decode_all(images, lambda _, decoded: self.index.model.preprocessing.make_view(decoded))
 
     async def decode_all(
         self, images: Sequence[bytes | None], finish: Callable[[bytes, Any], Result]

@@ -47,7 +47,7 @@ def check_index(path: str | os.PathLike) -> CheckResult:
     for kind in KINDS:
         folder = store.collection_folder(kind)
         if folder.is_dir():
-            _check_collection(folder, kind, store.about["width"], result)
+            _check_collection(folder, kind, store.metadata["width"], result)
     if not result.summary:
         result.summary.append(f"{path}: an empty index: there is neither a collection of images nor one of texts")
     return result

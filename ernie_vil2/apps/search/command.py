@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.cli.arguments import (
     CALIBRATED,
+    add_allow_pipes_option,
     add_import_option,
-    add_pipe_option,
     add_precision_option,
     add_sources,
     add_table_options,
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 KINDS = ("images", "texts")
 BATCH_SIZE = 256  # queries that are encoded and answered together; answers appear batch by batch
 MAX_CONDITION_LENGTH = 1000  # characters of --where
-MAX_INTEGER = 2**63  # of a filter, as SQLite has it
+INTEGER_BOUND = 2**63  # SQLite stores integers of 64 bits with sign, so no item has a larger one
 ACTIONS = {
     "build": "add images and texts, and make the index fast to search",
     "add": "add or replace images and texts",
@@ -100,8 +100,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=fraction,
         default=0.1,
         metavar="SHARE",
-        help="build the index type again if it does not cover a larger share of the rows than this, and drop the rows "
-        "of removed items if their share is larger; default: 0.1",
+        help="build the index type again if more than this share of the rows is not in it yet, and drop the rows of "
+        "removed items if they are more than this share; default: 0.1",
     )
     parsers["remove"].add_argument("ids", nargs="+", metavar="ID")
     parsers["remove"].add_argument("--among", choices=KINDS, default="images")
@@ -126,7 +126,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     add_precision_option(parser)
     add_import_option(parser)
-    add_pipe_option(parser)
+    add_allow_pipes_option(parser)
 
 
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
@@ -144,8 +144,8 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         "--root",
         type=input_folder,
         metavar="FOLDER",
-        help="folder to which the paths of images are relative; default: the previous one, at first the working "
-        "directory",
+        help="base folder of the image paths that are stored; default: the folder that the index has, or the working "
+        "directory for a new index",
     )
 
 
@@ -217,8 +217,8 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=network,
         metavar="ADDRESS",
-        help="addresses or networks (10.0.0.0/8) of proxies: any number of their connections may be slow, and their "
-        "X-Forwarded-For is logged",
+        help="addresses or networks (10.0.0.0/8) of proxies to trust: the limit on slow connections does not apply to "
+        "them, and their X-Forwarded-For is logged",
     )
     parser.add_argument("--public", action="store_true", help="let other machines ask without a token")
     parser.add_argument(
@@ -226,8 +226,8 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="names of the server in requests, as a proxy passes them; default: 127.0.0.1 and localhost, with another "
-        "--host any",
+        help="names by which requests may address the server, as a proxy passes them on; default: 127.0.0.1 and "
+        "localhost, or any name if --host lets other machines ask",
     )
     parser.add_argument(
         "--root-path",
@@ -379,7 +379,10 @@ def _query(args: argparse.Namespace) -> int:
 
 
 def _encode_queries(index: Index, texts: list[str], images: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield batches of queries with their embeddings `[Q, D]`; without any query a zero one, for --plus alone."""
+    """Yield batches of queries with their embeddings `[Q, D]`.
+
+    If there is no query, yield one without a name whose embedding is zero, so that --plus can be used alone.
+    """
     import numpy as np
 
     for start in range(0, len(texts), BATCH_SIZE):
@@ -394,13 +397,13 @@ def _encode_queries(index: Index, texts: list[str], images: list[str]) -> Iterat
 
 def _serve(args: argparse.Namespace) -> int:
     require("the page of a search", "fastapi", "uvicorn", "orjson")
-    from ernie_vil2.apps.search.locations import Originals
+    from ernie_vil2.apps.search.locations import OriginalImages
     from ernie_vil2.apps.search.middleware import LOOPBACK_HOSTS, Access, read_token
     from ernie_vil2.apps.search.server import Settings, serve
     from ernie_vil2.apps.search.store import open_store
 
     # Wrong folders are reported now, and not when the model has been loaded.
-    Originals(args.root)
+    OriginalImages(args.root)
     open_store(args.index, writable=False).close()
 
     token = read_token(args.token_file) if args.token_file else None
@@ -409,8 +412,9 @@ def _serve(args: argparse.Namespace) -> int:
         raise ValueError(f"--host {args.host} lets other machines ask: name a --token-file, or --public if anybody may")
     if args.writable and not token:
         raise ValueError("--writable lets clients change the index: name a --token-file as well")
-    # A local server must not be reachable under a name that a foreign page has pointed to it (DNS rebinding). For other
-    # addresses the names are not known here.
+    # A foreign web page may let its own host name point to a local server and so read answers (DNS rebinding). Requests
+    # must therefore name one of the hosts: the local names and those of --allowed-host. A server for other machines
+    # without --allowed-host accepts any name, because its names are not known here.
     default_hosts = LOOPBACK_HOSTS if is_local or args.allowed_host else ("*",)
     access = Access(
         hosts=(*default_hosts, *map(str.lower, args.allowed_host)),
@@ -444,7 +448,10 @@ def _open_index_to_serve(args: argparse.Namespace) -> Index:
 
 
 def _open_index_in_worker(args: argparse.Namespace) -> Index:
-    """Open the index in a started process, which has not been through the command line and reports its own errors."""
+    """Open the index in a worker process.
+
+    The worker has not run the command line, so it imports the user's modules and reports errors itself.
+    """
     from ernie_vil2.cli import EXPECTED_ERRORS, format_error, import_modules, rewrite_commands
 
     try:
@@ -539,9 +546,10 @@ def _parse_conditions(conditions: list[str]) -> dict[str, Any]:
         if is_bound:  # a number, or a text that the index accepts only if it is a date
             condition[operator] = json_value if is_number else value
         else:
-            # A field may hold the text itself, or the value that it has as JSON, such as true or 3.
+            # `--where page=3` may mean the text "3" or the number 3, so items with either match. The same holds for
+            # quoted texts: `name="a"` means the text with the quotes or the one without.
             condition.append(value)
-            is_other_text = isinstance(json_value, str) and json_value != value
-            if is_other_text or (is_number and -MAX_INTEGER <= json_value < MAX_INTEGER):
+            was_quoted = isinstance(json_value, str) and json_value != value
+            if was_quoted or (is_number and -INTEGER_BOUND <= json_value < INTEGER_BOUND):
                 condition.append(json_value)
     return where

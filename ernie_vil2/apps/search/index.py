@@ -76,7 +76,7 @@ class Index:
         self._store, self._is_new = store, is_new
         self._images_only, self._width = images_only, width
         self._collections: dict[str, Collection] = {}
-        self._fingerprint = store.about["fingerprint"]
+        self._fingerprint = store.metadata["fingerprint"]
         self._open_lock = threading.Lock()
 
     @property
@@ -100,7 +100,7 @@ class Index:
         if is_address(path) or path.startswith(INDEX_FOLDER_PREFIX):
             return path
         path = self.absolute_path(path)
-        for folder, prefix in ((self.folder, INDEX_FOLDER_PREFIX), (self._store.about["root"], "")):
+        for folder, prefix in ((self.folder, INDEX_FOLDER_PREFIX), (self._store.metadata["root"], "")):
             if folder is not None and Path(path).is_relative_to(os.path.abspath(folder)):  # noqa: PTH100  -- resolve() would follow links
                 return prefix + os.path.relpath(path, folder)
         return path
@@ -109,7 +109,7 @@ class Index:
         """Return the absolute form of a path that `stored_path` has returned; an address stays as it is."""
         if is_address(path):
             return path
-        folder = self._store.about["root"]
+        folder = self._store.metadata["root"]
         if path.startswith(INDEX_FOLDER_PREFIX) and self.folder is not None:
             folder = self.folder
         return os.path.abspath(os.path.join(folder, path))  # noqa: PTH100, PTH118  -- resolve() would follow links
@@ -125,10 +125,10 @@ class Index:
         if collection is not None:
             return collection
         if self._images_only and kind in KINDS:
-            about = self._store.about
+            metadata = self._store.metadata
             raise OtherModel(
-                f"{self._store} is an index of {about['model']} ({about['fingerprint'][:SHORT_FINGERPRINT]}); "
-                f"{self.name} has the same image tower and encodes texts otherwise. Build another index for texts"
+                f"{self._store} is an index of {metadata['model']} ({metadata['fingerprint'][:SHORT_FINGERPRINT]}); "
+                f"{self.name} has the same image tower but another text tower. Build another index for texts"
             )
         raise ValueError(f"this index has no {kind}")
 
@@ -238,7 +238,7 @@ class Index:
         where: Filter | None = None,
         threshold: float | None = None,
     ) -> list[list[Hit]]:
-        """Return the same as `search` for embeddings `[Q, D]` of any length."""
+        """Return the same as `search` for embeddings `[Q, D]`, which need not be normalised."""
         if count < 1:
             raise ValueError(f"the count is {count}; ask for 1 or more items")
         check_filter(where or {})
@@ -247,7 +247,7 @@ class Index:
             raise ValueError(f"there are no {among} in this index; add some (ernie-vil2 search add)")
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
         answers = collection.search(queries / np.maximum(norms, MIN_NORM), count, where, self._width)
-        # Listing the fields takes a pass over all items, so it waits until a filter has admitted none.
+        # Listing the field names takes a pass over all items. They are checked only if the filter has matched nothing.
         if where and not any(answers):
             check_field_names(where, collection.field_names())
         if threshold is None:
@@ -318,15 +318,15 @@ def open_index(
             added.
         device: of a model that is loaded, see `load_model`.
         precision: of a model that is loaded, see `load_model`; all embeddings of an index have one precision.
-        root: folder to which the paths of images are relative, if the index is writable; None: the previous one, at
-            first the working directory.
+        root: base folder of the paths that are stored; used only if `writable`. None: the folder that the index has,
+            or the working directory for a new index.
         width: one of the model's `widths`. A new index stores embeddings of this width. In an existing index with
             wider embeddings, items are found by their first numbers and ranked by all. None: all numbers.
 
     Raises:
         FileNotFoundError: there is no such index, and it is not opened to be written.
-        OtherModel: the index belongs to another model that encodes images otherwise. If only the text tower differs,
-            the index opens, and its images can be searched and added to.
+        OtherModel: the index belongs to a model with another image tower. If only the text tower differs, the index
+            opens, but only its images can be searched and added to.
         DamagedIndex: its files do not fit together.
         BusyIndex: another process writes to it.
         ValueError: the model or the index does not have this width.
@@ -334,8 +334,8 @@ def open_index(
     with ExitStack() as undo:
         store = open_store(path, writable)
         undo.callback(store.close)
-        about = store.about
-        is_new = not about
+        metadata = store.metadata
+        is_new = not metadata
         if is_new:
             undo.callback(store.discard)
 
@@ -344,13 +344,13 @@ def open_index(
         if model is None:
             if is_new:
                 raise ValueError(f"{store} is new: name the model to build it with (--checkpoint)")
-            model = about["model"]
+            model = metadata["model"]
         is_unnamed = isinstance(model, ErnieViL2)
         if isinstance(model, ErnieViL2):
             name = "the model given"
         else:
             try:
-                model, source = _load_model(model, None if is_new else about["fingerprint"], device, precision)
+                model, source = _load_model(model, None if is_new else metadata["fingerprint"], device, precision)
             except FileNotFoundError as error:
                 if not uses_stored_model:
                     raise
@@ -359,13 +359,13 @@ def open_index(
                     "--checkpoint MODEL (model= in Python)"
                 ) from error
             # An absolute path, since the working directory may be another one when the index is opened again.
-            name = os.path.abspath(source) if os.path.exists(source) else str(source)  # noqa: PTH100, PTH110  -- Path raises where this says no
+            name = os.path.abspath(source) if os.path.exists(source) else str(source)  # noqa: PTH100, PTH110  -- pathlib raises for names that are too long
 
         # Compare the model with the index, or describe the new index.
         images_only = False
         if is_new:
             model = model.with_width(width)
-            about = {
+            metadata = {
                 "version": VERSION,
                 "model": name,
                 "fingerprint": model.fingerprint,
@@ -373,20 +373,21 @@ def open_index(
                 "image_fingerprint": fingerprint_image_tower(model),
             }
         else:
-            if about["width"] in model.widths:
-                model = model.with_width(about["width"])
-            # Another text tower finds the same images, because their embeddings have not changed.
-            if model.fingerprint != about["fingerprint"] and not uses_stored_model:
-                images_only = fingerprint_image_tower(model) == about["image_fingerprint"]
-            fingerprint = about["fingerprint"] if images_only else model.fingerprint
+            if metadata["width"] in model.widths:
+                model = model.with_width(metadata["width"])
+            # With another text tower, the embeddings of images are still valid, so images can be searched. Whether the
+            # image towers are the same has then been checked here, and `_check_model` compares only the width.
+            if model.fingerprint != metadata["fingerprint"] and not uses_stored_model:
+                images_only = fingerprint_image_tower(model) == metadata["image_fingerprint"]
+            fingerprint = metadata["fingerprint"] if images_only else model.fingerprint
             _check_model(store, fingerprint, name, model.embed_dim)
             if is_unnamed and not images_only:
-                name = about["model"]  # the fingerprints have shown that it is this model
+                name = metadata["model"]  # the fingerprints have shown that it is this model
             model.with_width(width)  # raises if the model does not have this width
 
         if writable and (root is not None or is_new):
             root = os.path.abspath(root or os.curdir)  # noqa: PTH100  -- resolve() would follow links
-            store.describe(about | {"root": root})
+            store.write_metadata(metadata | {"root": root})
         undo.pop_all()
         prefix_width = None if width == model.embed_dim else width
         return Index(model, store, name, is_new, images_only, prefix_width)
@@ -434,15 +435,15 @@ def check_query_lengths(texts: Iterable[str]) -> None:
 
 
 def _check_model(store: Store, fingerprint: str, name: str, width: int) -> None:
-    about = store.about
-    if about["fingerprint"] != fingerprint:
+    metadata = store.metadata
+    if metadata["fingerprint"] != fingerprint:
         raise OtherModel(
-            f"{store} is an index of {about['model']} ({about['fingerprint'][:SHORT_FINGERPRINT]}), not of {name} "
-            f"({fingerprint[:SHORT_FINGERPRINT]}): embeddings of two models cannot be compared. Build another index "
-            "for it"
+            f"{store} is an index of {metadata['model']} ({metadata['fingerprint'][:SHORT_FINGERPRINT]}), "
+            f"not of {name} ({fingerprint[:SHORT_FINGERPRINT]}): embeddings of two models cannot be compared. Build "
+            "another index for it"
         )
-    if about["width"] != width:
+    if metadata["width"] != width:
         raise DamagedIndex(
-            f"{store}: index.json has the width {about['width']}, but its model has {width}; "
+            f"{store}: index.json has the width {metadata['width']}, but its model has {width}; "
             f"remove {store} and build the index again"
         )

@@ -87,7 +87,7 @@ def check_is_file(path: Path) -> None:
         raise DamagedIndex(f"{path.name} is not a file")
 
 
-def check_about(about: Any, kinds: Sequence[str], name: str) -> dict[str, Any]:
+def check_metadata(metadata: Any, kinds: Sequence[str], name: str) -> dict[str, Any]:
     """Return the description of an index with these kinds of collections if it has the right form."""
     checks: dict[str, Callable[..., Any]] = {
         "version": is_count,
@@ -97,11 +97,11 @@ def check_about(about: Any, kinds: Sequence[str], name: str) -> dict[str, Any]:
         "image_fingerprint": is_text,
         "root": is_text,
     }
-    if isinstance(about, dict):
+    if isinstance(metadata, dict):
         for kind in kinds:
-            if kind in about:  # the folder of a collection that was compacted
+            if kind in metadata:  # the folder of a collection that was compacted
                 checks[kind] = partial(is_text, pattern=rf"{kind}-[0-9a-f]{{8}}")
-    return check_form(about, checks, name)
+    return check_form(metadata, checks, name)
 
 
 def check_state(state: dict[str, Any], name: str) -> dict[str, Any]:

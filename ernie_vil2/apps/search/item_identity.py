@@ -1,8 +1,9 @@
-"""Decides which images an index has already, and which ids new ones get.
+"""Decide which images an index has already, and which ids new ones get.
 
 An image is recognised by its name in its source and by its content. The first image of a name gets the name as its id;
 a different image of the same name, from another source, gets the name with a prefix of its digest. An item keeps its
-id. Only if the image at its single location has been replaced by another one, the new image takes over location and id.
+id, with one exception: if another image has replaced its image at its only location, the new image takes over the
+location and the id.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ class ImageRecord(NamedTuple):
     fields: Mapping[str, Any]  # captions, tags and other values that the source has for it
     path: str  # absolute path of the image file or of the shard, or an address
     row: int | None = None  # in the shard; None if the image is a file of its own
-    is_bare: bool = False  # the source knows nothing but the file name, so the fields in the index stay
+    has_only_name: bool = False  # the source has no captions or fields, so the item keeps those in the index
 
 
 class SourceImage(NamedTuple):
@@ -44,11 +45,11 @@ class CatalogueChanges:
     """The changes of a collection that some images require."""
 
     new_items: dict[str, tuple[Item, bytes]] = field(default_factory=dict)  # by id, with the content to encode
-    replacing_ids: set[str] = field(default_factory=set)  # ids of new items that were those of replaced images
+    replacing_ids: set[str] = field(default_factory=set)  # ids that new items take over from replaced images
     updated_items: dict[str, Item] = field(default_factory=dict)  # by id, with new fields or locations
     deferred: list[SourceImage] = field(default_factory=list)  # to be decided when all sources have been read
-    num_refreshed: int = 0  # images that the collection had, with other fields
-    num_unchanged: int = 0  # images that the collection had, with the same fields
+    num_refreshed: int = 0  # images that the collection had already, but with other fields
+    num_unchanged: int = 0  # images that the collection had already, with the same fields
 
 
 class Catalogue:
@@ -71,15 +72,15 @@ class Catalogue:
     def compare(self, images: Sequence[tuple[SourceImage, ImageRecord]], is_last_pass: bool) -> CatalogueChanges:
         """Return the changes that images require.
 
-        A new image with the name of an item that was in the same source has either replaced that item, or the source
-        holds two images of the name. Which of both shows only when all sources have been read. Such images are
-        deferred until the last pass.
+        If a new image has the name of an item from the same source, it may have replaced this item, or the source may
+        hold two images of that name. Only when all sources have been read is this known, so such images are deferred
+        until the last pass.
 
         Args:
             images: each with its record.
             is_last_pass: whether all sources have been read and `images` are those that were deferred.
         """
-        # `groups` and `taken_ids` include the changes of this batch, since it may hold two images of a name.
+        # `groups` and `taken_ids` include the changes of this batch, because it may hold two images of the same name.
         changes = CatalogueChanges()
         items_of_names = self._collection.find_by_name({record.name for _, record in images})
         taken_ids: set[str] = set()
@@ -93,7 +94,8 @@ class Catalogue:
             digest = compute_digest(record.content)
             location = Location(self._stored_path(record.path), record.name, record.row)
             known_item = next((item for item in group.values() if item.digest == digest), None)
-            # Other images of the name that were at the same path: replaced by this one, or still in the same shard.
+            # Items with other images of the same name at this path. The new image has replaced them, or they are still
+            # in the same shard.
             rivals = []
             for item in group.values():
                 if item is not known_item and self._was_at(item, location.path):
@@ -125,11 +127,11 @@ class Catalogue:
                 elif item != known_item:
                     changes.updated_items[item.id] = item
 
-            # The next images of this batch are compared with this one too.
+            # The next images of this batch are compared with this item, too.
             group[item.id] = item
             taken_ids.add(item.id)
             self.seen_locations.add((item.id, location.path))
-            if not record.is_bare:
+            if not record.has_only_name:
                 self._described_ids.add(item.id)
         return changes
 
@@ -150,7 +152,7 @@ class Catalogue:
         return updated_items, vanished_ids
 
     def _update_item(self, item: Item, record: ImageRecord, location: Location) -> Item:
-        """Return an item with its current location, and with the fields of the first source of the run that has any."""
+        """Return an item with its current location, and with the fields of this run's first source that has any."""
         # By path, so that a source that is read again does not add its locations again.
         locations: dict[str, Location] = {}
         for previous in parse_locations(item):
@@ -160,14 +162,14 @@ class Catalogue:
         locations[location.path] = location
 
         fields = record.fields
-        if record.is_bare or item.id in self._described_ids:
+        if record.has_only_name or item.id in self._described_ids:
             fields = item.fields
         first_locations = list(locations.values())[:MAX_LOCATIONS]
         return replace(item, fields=fields, location=pack_locations(first_locations))
 
     def _remaining_locations(self, item: Item) -> list[Location]:
-        """Return the locations of an item without those where only another image of its name was seen."""
-        # A path counts as lost if another image of the name was seen there in this run, and this image was not.
+        """Return the locations of an item, except those where this run has seen only another image of its name."""
+        # A path counts as lost if this run has seen another image of the name there, and not the image of the item.
         lost_paths = []
         for path in self._contested_paths.get(item.id, ()):
             if (item.id, path) not in self.seen_locations:

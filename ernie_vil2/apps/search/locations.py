@@ -69,7 +69,7 @@ def is_address(path: str) -> bool:
     return "://" in path or path.startswith(PIPE)
 
 
-class Originals:
+class OriginalImages:
     """Reads images where they lie, but only inside folders that the operator has allowed.
 
     Args:
@@ -81,7 +81,7 @@ class Originals:
 
     def __init__(self, roots: Sequence[str | Path]):
         for root in roots:
-            if not os.path.isdir(root):  # noqa: PTH112  -- Path raises where this says no
+            if not os.path.isdir(root):  # noqa: PTH112  -- pathlib raises for names that are too long
                 raise NotADirectoryError(f"{root} is not a folder; name one that holds the images (--root)")
         self._roots = [Path(os.path.realpath(root)) for root in roots]
 

@@ -26,7 +26,7 @@ from ernie_vil2.apps.search.collection import (
     count_facets,
     validate_embeddings,
 )
-from ernie_vil2.apps.search.integrity import check_about, parse_item
+from ernie_vil2.apps.search.integrity import check_metadata, parse_item
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import OtherVersion, check_version
 from ernie_vil2.registry import unknown_name
@@ -67,38 +67,38 @@ class MilvusStore:
         except Exception as error:  # the exceptions of pymilvus and grpc have no common class
             raise OSError(f"{address}: no Milvus answers there ({error})") from error
         self.writable, self._address = writable, address
-        self.about: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
         self.folder = None
-        name = self._collection_name("about")
+        name = self._collection_name("metadata")
         if self._client.has_collection(name):
             self._client.load_collection(name)
-            records = self._client.query(name, filter="id == 0", output_fields=["about"])
+            records = self._client.query(name, filter="id == 0", output_fields=["metadata"])
             if records:
-                self.about = self._check_about(records[0]["about"])
+                self.metadata = self._check_metadata(records[0]["metadata"])
         elif not writable:
             raise FileNotFoundError(f"{address}: no index {self.name} there; build one with ernie-vil2 search build")
 
     def __str__(self) -> str:
         return self._address
 
-    def _check_about(self, about: Any) -> dict[str, Any]:
-        name = f"{self._address}: about"
-        version = about.get("version") if isinstance(about, dict) else None
+    def _check_metadata(self, metadata: Any) -> dict[str, Any]:
+        name = f"{self._address}: metadata"
+        version = metadata.get("version") if isinstance(metadata, dict) else None
         try:
             check_version(version, VERSION, name, "drop its collections and build the index again")
         except OtherVersion as error:
             raise DamagedIndex(str(error)) from None
-        return check_about(about, (), name)
+        return check_metadata(metadata, (), name)
 
-    def describe(self, about: dict[str, Any]) -> None:
-        name = self._collection_name("about")
-        if not self.about:
+    def write_metadata(self, metadata: dict[str, Any]) -> None:
+        name = self._collection_name("metadata")
+        if not self.metadata:
             self._client.create_collection(name, dimension=2, consistency_level=CONSISTENCY)
-        self._client.upsert(name, {"id": 0, "vector": [0.0, 1.0], "about": about})  # Milvus demands a vector
-        self.about = about
+        self._client.upsert(name, {"id": 0, "vector": [0.0, 1.0], "metadata": metadata})  # Milvus demands a vector
+        self.metadata = metadata
 
     def discard(self) -> None:
-        for kind in ("about", *KINDS):
+        for kind in ("metadata", *KINDS):
             self._client.drop_collection(self._collection_name(kind))
 
     def collection(self, kind: str) -> MilvusCollection | None:
@@ -108,7 +108,7 @@ class MilvusStore:
                 return None
             self._create_collection(name)
         self._client.load_collection(name)
-        return MilvusCollection(self._client, name, self.about["width"])
+        return MilvusCollection(self._client, name, self.metadata["width"])
 
     @contextmanager
     def compact(self, kind: str, collection: MilvusCollection) -> Iterator[MilvusCollection]:
@@ -134,7 +134,7 @@ class MilvusStore:
         # Digest and location are texts, because Milvus has no binary scalars. A collection begins with an exact index.
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=MAX_ID_LENGTH)
-        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self.about["width"])
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=self.metadata["width"])
         for field in ("digest", "location"):
             schema.add_field(field, DataType.VARCHAR, max_length=MAX_TEXT_LENGTH)
         schema.add_field("fields", DataType.JSON)

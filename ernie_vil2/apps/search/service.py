@@ -20,7 +20,7 @@ from ernie_vil2.apps.search.batching import Batcher, Overloaded
 from ernie_vil2.apps.search.collection import KINDS, DamagedIndex
 from ernie_vil2.apps.search.image_decoding import DecodingOverload
 from ernie_vil2.apps.search.index import Index, OtherModel
-from ernie_vil2.apps.search.locations import Originals, compute_digest
+from ernie_vil2.apps.search.locations import OriginalImages, compute_digest
 from ernie_vil2.apps.search.middleware import CLIENT_CLOSED_REQUEST, RETRY_SECONDS, Access, Middleware, Uploads
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.io.terminal import make_printable
@@ -60,7 +60,7 @@ def build_app(
         writable: whether clients may add and remove items.
     """
     own_folder = [index.folder] if index.folder else []
-    originals = Originals([*roots, *own_folder])
+    originals = OriginalImages([*roots, *own_folder])
     if threshold is None:
         threshold = index.threshold("image_to_text")
     batcher = batcher or Batcher(index)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from ernie_vil2.apps.search.collection import KINDS, VERSION, Collection, DamagedIndex
-from ernie_vil2.apps.search.integrity import check_about, check_is_file, seal, unseal
+from ernie_vil2.apps.search.integrity import check_is_file, check_metadata, seal, unseal
 from ernie_vil2.apps.search.local_collection import LocalCollection
 from ernie_vil2.device.extras import require
 from ernie_vil2.io import locks
 from ernie_vil2.io.files import OtherVersion, check_version, load_json, write_json
 from ernie_vil2.io.terminal import RunError
 
-MAX_ABOUT_LENGTH = 1 << 16  # characters of `index.json`, which has some hundred; bounds what a reader parses
+MAX_METADATA_LENGTH = 1 << 16  # characters of `index.json`, which has some hundred; bounds what a reader parses
 
 FileIdentity = tuple[int, int]
 """Inode and time of modification: replacing `index.json` changes at least one of them."""
@@ -31,17 +31,17 @@ class Store(Protocol):
     """The collections of an index, and its description.
 
     Attributes:
-        about: version, model, fingerprint, image_fingerprint, width and root; empty if the index is new.
+        metadata: version, model, fingerprint, image_fingerprint, width and root; empty if the index is new.
     """
 
-    about: dict[str, Any]
+    metadata: dict[str, Any]
 
     @property
     def folder(self) -> Path | None:
         """Folder of the index; None if it has none."""
 
-    def describe(self, about: dict[str, Any]) -> None:
-        """Set `about`; from then on a new index can have collections."""
+    def write_metadata(self, metadata: dict[str, Any]) -> None:
+        """Set `metadata`; from then on a new index can have collections."""
 
     def discard(self) -> None:
         """Remove the index, because nothing was added to it."""
@@ -56,7 +56,7 @@ class Store(Protocol):
         """
 
     def detect_replacement(self) -> bool:
-        """Return whether another index has replaced the one that was opened, and load its `about`."""
+        """Return whether another index has replaced the one that was opened, and load its `metadata`."""
 
     def close(self) -> None: ...
 
@@ -78,11 +78,11 @@ class FolderStore:
                 raise BusyIndex(f"{folder} is being changed by {error.owner}; wait until it ends") from None
 
         # A new index has no description yet. It may only be created in a folder without other files.
-        self._about_path = folder / "index.json"
-        self._about_identity: FileIdentity = (0, 0)
-        self.about: dict[str, Any] = {}
+        self._metadata_path = folder / "index.json"
+        self._metadata_identity: FileIdentity = (0, 0)
+        self.metadata: dict[str, Any] = {}
         try:
-            self.about, self._about_identity = self._read_about()
+            self.metadata, self._metadata_identity = self._read_metadata()
         except FileNotFoundError:
             if not writable:
                 raise FileNotFoundError(f"{folder}: no index here; build one with ernie-vil2 search build") from None
@@ -96,34 +96,36 @@ class FolderStore:
     def __str__(self) -> str:
         return str(self.folder)
 
-    def _read_about(self) -> tuple[dict[str, Any], FileIdentity]:
+    def _read_metadata(self) -> tuple[dict[str, Any], FileIdentity]:
         """Return the content of `index.json` and the identity of the file."""
         try:
             # Before reading: if the file is replaced in between, the next check sees another identity.
             identity = self._get_identity()
-            check_is_file(self._about_path)
-            about = load_json(self._about_path, MAX_ABOUT_LENGTH)
-            if not isinstance(about, dict):
-                raise DamagedIndex(f"{self._about_path.name} is not a JSON object")
-            check_version(about.get("version"), VERSION, self._about_path, f"remove {self} and build the index again")
-            about = check_about(unseal(about, self._about_path.name), KINDS, self._about_path.name)
+            check_is_file(self._metadata_path)
+            metadata = load_json(self._metadata_path, MAX_METADATA_LENGTH)
+            if not isinstance(metadata, dict):
+                raise DamagedIndex(f"{self._metadata_path.name} is not a JSON object")
+            check_version(
+                metadata.get("version"), VERSION, self._metadata_path, f"remove {self} and build the index again"
+            )
+            metadata = check_metadata(unseal(metadata, self._metadata_path.name), KINDS, self._metadata_path.name)
         except OtherVersion as error:
             raise DamagedIndex(str(error)) from None
         except ValueError as error:
-            message = f"{self._about_path} cannot be read ({error}); remove {self} and build the index again"
+            message = f"{self._metadata_path} cannot be read ({error}); remove {self} and build the index again"
             raise DamagedIndex(message) from error
-        return about, identity
+        return metadata, identity
 
     def _get_identity(self) -> FileIdentity:
-        status = self._about_path.stat()
+        status = self._metadata_path.stat()
         return status.st_ino, status.st_mtime_ns
 
-    def describe(self, about: dict[str, Any]) -> None:
-        write_json(self._about_path, seal(about))
-        self.about, self._about_identity = self._read_about()
+    def write_metadata(self, metadata: dict[str, Any]) -> None:
+        write_json(self._metadata_path, seal(metadata))
+        self.metadata, self._metadata_identity = self._read_metadata()
 
     def discard(self) -> None:
-        self._about_path.unlink(missing_ok=True)
+        self._metadata_path.unlink(missing_ok=True)
         for kind in KINDS:
             shutil.rmtree(self.collection_folder(kind), ignore_errors=True)
         (self.folder / ".lock").unlink()  # still locked, so no other process has begun to write
@@ -132,35 +134,35 @@ class FolderStore:
                 self.folder.rmdir()
 
     def detect_replacement(self) -> bool:
-        replacement = self._read_replacement(self._about_identity)
+        replacement = self._read_replacement(self._metadata_identity)
         if replacement is None:
             return False
-        self.about, self._about_identity = replacement
+        self.metadata, self._metadata_identity = replacement
         return True
 
     def _read_replacement(self, identity: FileIdentity) -> tuple[dict[str, Any], FileIdentity] | None:
-        """Return `_read_about` if `index.json` is not the file with this identity any more, else None.
+        """Return `_read_metadata` if `index.json` is not the file with this identity any more, else None.
 
         None too while there is no such file: the index that was opened goes on answering.
         """
         with suppress(FileNotFoundError):
             if self._get_identity() != identity:
-                return self._read_about()
+                return self._read_metadata()
         return None
 
     def collection_folder(self, kind: str) -> Path:
         """Return the folder of a collection: its kind, or the name that it got when it was compacted."""
-        return self.folder / self.about.get(kind, kind)
+        return self.folder / self.metadata.get(kind, kind)
 
     def collection(self, kind: str) -> LocalCollection | None:
         # Local copies: the description that was opened changes only when `detect_replacement` is called.
-        about, identity = self.about, self._about_identity
+        metadata, identity = self.metadata, self._metadata_identity
         while True:
-            folder = self.folder / about.get(kind, kind)
+            folder = self.folder / metadata.get(kind, kind)
             damage = None
             try:
                 if self.writable or folder.is_dir():
-                    return LocalCollection(folder, about["width"], self.writable)
+                    return LocalCollection(folder, metadata["width"], self.writable)
             except DamagedIndex as error:
                 damage = error
             # It may have been compacted just now: then its folder has another name.
@@ -169,18 +171,18 @@ class FolderStore:
                 raise damage
             if replacement is None:
                 return None
-            about, identity = replacement
+            metadata, identity = replacement
 
     @contextmanager
     def compact(self, kind: str, collection: LocalCollection) -> Iterator[LocalCollection]:
         folder = self.folder / f"{kind}-{secrets.token_hex(4)}"
-        copy = LocalCollection(folder, self.about["width"], writable=True)
+        copy = LocalCollection(folder, self.metadata["width"], writable=True)
         try:
             with closing(copy):
                 collection.copy_to(copy)
                 yield copy
             # From here on the copy is the collection. Readers keep the old files open until their next query.
-            self.describe(self.about | {kind: copy.folder.name})
+            self.write_metadata(self.metadata | {kind: copy.folder.name})
         finally:
             self._remove_unused_folders()
 

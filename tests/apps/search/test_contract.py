@@ -26,9 +26,9 @@ class Storage:
             from ernie_vil2.apps.search.milvus import MilvusStore
 
             store = MilvusStore(str(self.folder / "index.db"), True)
-            if not store.about:
-                about = {"version": 1, "model": "none", "fingerprint": "0", "width": WIDTH}
-                store.describe(about | {"image_fingerprint": "0", "root": "/"})
+            if not store.metadata:
+                metadata = {"version": 1, "model": "none", "fingerprint": "0", "width": WIDTH}
+                store.write_metadata(metadata | {"image_fingerprint": "0", "root": "/"})
             collection = store.collection("images")
             self._stores.append(store)
         else:

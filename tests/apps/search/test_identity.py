@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.apps.search import add_items, open_index
-from ernie_vil2.apps.search.add_items import FillResult, add_images, list_images
-from ernie_vil2.apps.search.locations import Originals, parse_locations
+from ernie_vil2.apps.search.add_items import UpdateResult, add_images, list_images
+from ernie_vil2.apps.search.locations import OriginalImages, parse_locations
 from tests.support.limits import limit_examples
 from tests.support.shapes import encode_png, write_tar
 from tests.support.small_index import list_items, make_number_vector, open_number_index
@@ -125,7 +125,7 @@ def check_against_dictionary(folder, index, sources, operations):
         assert index.model.encoded - num_encoded == len(new_images)
         ids = new_ids
 
-        originals = Originals([folder])
+        originals = OriginalImages([folder])
         files = set()
         for source, rows in rows_of.items():
             if not source.startswith("shard"):
@@ -163,7 +163,7 @@ def drop_repeated_names(source, rows):
     return rows if source.startswith("shard") else list(dict(rows).items())
 
 
-def counts(result: FillResult):
+def counts(result: UpdateResult):
     return result.num_added, result.num_replaced, result.num_refreshed, result.num_unchanged
 
 
@@ -236,7 +236,7 @@ def test_files_of_any_name_are_indexed_and_served(names):
             assert counts(add_sources(index, [str(folder)])) == (len(names), 0, 0, 0)
             assert counts(add_sources(index, [str(folder)])) == (0, 0, 0, len(names))
             items = list_items(index)
-            contents = sorted(Originals([home]).read(item) for item in items.values())
+            contents = sorted(OriginalImages([home]).read(item) for item in items.values())
             assert contents == sorted(str(number).encode() for number in range(len(names)))
             for item_id, item in items.items():
                 item_id.encode()  # raises an error unless it is Unicode
@@ -251,7 +251,7 @@ def test_ids_are_readable_in_any_encoding_of_the_name(tmp_path, name, expected_i
     with open_number_index(tmp_path) as index:
         add_sources(index, [str(folder)])
         items = list_items(index)
-        assert set(items) == {expected_id} and Originals([tmp_path]).read(items[expected_id]) == b"1"
+        assert set(items) == {expected_id} and OriginalImages([tmp_path]).read(items[expected_id]) == b"1"
 
 
 # Output of commands, index.json and locations have to hold names that are not UTF-8.
@@ -270,4 +270,4 @@ def test_index_in_a_folder_whose_name_is_not_utf8_works(tmp_path, monkeypatch, c
     assert commands.run("search", ["query", "--index", "index", "red"]) == 0
     assert "果.png" in capsys.readouterr().out
     with open_index(home / "index", model) as index:
-        assert Originals([home]).read(index.collection("images").get("果.png")) == image.read_bytes()
+        assert OriginalImages([home]).read(index.collection("images").get("果.png")) == image.read_bytes()

@@ -289,7 +289,7 @@ def test_build_without_usable_data_leaves_no_index(tmp_path, checkpoint, model, 
 
 def test_missing_model_of_an_index_is_named_with_the_option(folder, tmp_path):
     store = FolderStore(folder, writable=True)
-    store.describe(store.about | {"model": str(tmp_path / "gone")})
+    store.write_metadata(store.metadata | {"model": str(tmp_path / "gone")})
     store.close()
     with pytest.raises(FileNotFoundError, match=rf"{tmp_path}/gone.*--checkpoint"):
         open_index(folder)

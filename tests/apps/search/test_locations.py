@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ernie_vil2.apps.search import DamagedIndex, open_index
 from ernie_vil2.apps.search.add_items import add_images, list_images
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.locations import Originals, compute_digest, parse_locations
+from ernie_vil2.apps.search.locations import OriginalImages, compute_digest, parse_locations
 from ernie_vil2.apps.search.server import Settings, serve
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.data.readers.locations import pipes_allowed
@@ -56,17 +56,17 @@ def test_files_outside_the_named_folders_are_not_served(folders):
               ("table.csv", "x", 1), ("sub", "x", 0), ("shards", "x", 0), ("shards/0.tar", "x", 0),
               (".", "x", 0)]  # fmt: skip
     for location in [*((path, "x") for path in paths), *shards]:
-        assert Originals([allowed]).read(make_item(location)) is None, location
-        assert Originals([]).read(make_item(location)) is None, location
+        assert OriginalImages([allowed]).read(make_item(location)) is None, location
+        assert OriginalImages([]).read(make_item(location)) is None, location
     # The same locations lead to the secret if both folders are named.
     for path in paths:
-        assert Originals([allowed, outside]).read(make_item((path, "x"))) == SECRET, path
+        assert OriginalImages([allowed, outside]).read(make_item((path, "x"))) == SECRET, path
     for path, _, row in shards[:7]:
-        assert Originals([allowed, outside]).read(make_item((path, "x", row))) == SECRET, path
+        assert OriginalImages([allowed, outside]).read(make_item((path, "x", row))) == SECRET, path
     (outside / "secret.png").write_bytes(b"another image by now")
-    assert Originals([allowed, outside]).read(make_item(("link.png", "x"))) is None
+    assert OriginalImages([allowed, outside]).read(make_item(("link.png", "x"))) is None
     with pytest.raises(NotADirectoryError, match="nothing"):
-        Originals([allowed / "nothing"])
+        OriginalImages([allowed / "nothing"])
 
 
 ADDRESSES = ("http://127.0.0.1:1/a.tar", "https://example.org/a.tar", "s3://bucket/a.tar", "pipe:touch touched",
@@ -83,7 +83,7 @@ def test_locations_use_no_network_and_run_no_command(tmp_path, monkeypatch):
     (tmp_path / "list.txt").write_text("http://127.0.0.1:1/a.tar\npipe:touch touched\n")
     with pipes_allowed():
         for location in [*((address, "x") for address in ADDRESSES), *((address, "x", 0) for address in ADDRESSES)]:
-            assert Originals([tmp_path]).read(make_item(location)) is None, location
+            assert OriginalImages([tmp_path]).read(make_item(location)) is None, location
     assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
 
 
@@ -102,7 +102,7 @@ def test_any_location_of_an_item_is_parsed_or_is_damage(location):
         assert "x" in str(error)  # noqa: PT017  -- there may be no error
         return
     assert len(locations) == len(location)
-    assert Originals([Path(__file__).parent]).read(Item("x", b"", {}, location)) is None
+    assert OriginalImages([Path(__file__).parent]).read(Item("x", b"", {}, location)) is None
 
 
 def write_two_images(folder):
@@ -129,10 +129,10 @@ def test_originals_of_a_moved_index_are_found(tmp_path, monkeypatch, write_data)
         shutil.copytree(tmp_path / "home", tmp_path / "away")
         shutil.rmtree(home)
         items = list_items(index)
-        originals = Originals([tmp_path / "away"])
+        originals = OriginalImages([tmp_path / "away"])
         contents = {item_id: originals.read(item) for item_id, item in items.items()}
         assert contents == {record.name: record.content for record in records}
-        assert all(Originals([tmp_path / "home"]).read(item) is None for item in items.values())
+        assert all(OriginalImages([tmp_path / "home"]).read(item) is None for item in items.values())
 
 
 @pytest.fixture(scope="module")

@@ -214,7 +214,7 @@ def test_interrupted_compaction_leaves_the_index_as_it_was(tmp_path, model, monk
         images.add(make_items(range(100)), rows)
         images.remove([f"{number}" for number in range(50)])
         with monkeypatch.context() as patched:
-            patched.setattr(FolderStore, "describe", Mock(side_effect=KeyboardInterrupt))
+            patched.setattr(FolderStore, "write_metadata", Mock(side_effect=KeyboardInterrupt))
             patched.setattr(FolderStore, "_remove_unused_folders", lambda _: None)  # a killed process removes nothing
             with pytest.raises(KeyboardInterrupt):
                 optimize_collection(index, "images", None, 0.9, print)
