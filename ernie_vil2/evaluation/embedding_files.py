@@ -4,7 +4,8 @@
   the same order, by `images.jsonl` (`{"image_id"}`) and `texts.jsonl` (`{"text_id", "text"}`); `pairs.jsonl`
   (`{"image_id", "text_id"}`) says which images and texts belong together.
 - `official`, the text file of the official ERNIE-ViL 2.0 release. Each row is a pair: the text's embedding as numbers
-  separated by spaces, a tab, the image's embedding, a tab, and `1`. It has no ids: its rows are those of the TSV file.
+  separated by spaces, a tab, the image's embedding, a tab, and `1`. It has no ids: each row belongs to the row of the
+  same number in the TSV file that the embeddings were computed from.
 - `chinese-clip`, the feature files of Chinese-CLIP: `{split}_imgs.img_feat.jsonl` (`{"image_id", "feature"}`) and
   `{split}_texts.txt_feat.jsonl` (`{"text_id", "feature"}`), next to the `{split}_texts.jsonl` of its data sets
   (`{"text_id", "text", "image_ids"}`).
@@ -32,7 +33,7 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.report import write_json_lines
 from ernie_vil2.io.files import atomic_write
 
-# What the official release calls its file.
+# Name of the official release's file.
 OFFICIAL_FILE = "cross_modal_embeddings.out"
 
 _IMAGE_FEATURES, _TEXT_FEATURES, _TEXTS = "_imgs.img_feat.jsonl", "_texts.txt_feat.jsonl", "_texts.jsonl"
@@ -53,8 +54,8 @@ def read_embeddings(
     Args:
         path: the file or folder.
         annotations: file that names the rows and pairs. For an official file the TSV that it was computed from;
-            without it, each row is an image and a text of its own, called by the row's number from 1. For Chinese-CLIP
-            the JSONL file of the texts; default: the one next to the features.
+            without it, each row is an image and a text of its own, whose id is the row's number from 1. For
+            Chinese-CLIP the JSONL file of the texts; default: the one next to the features.
         split: for Chinese-CLIP, the split to read if the folder has several.
 
     Raises:
@@ -77,19 +78,19 @@ def read_embeddings(
 
 
 def write_numpy(folder: str | Path, encoded: EncodedBenchmark) -> None:
-    """Write our own format into a folder, which is made if missing; a side without rows gets no file."""
+    """Write our own format into a folder, creating it if needed; without images (or texts) their files are left out."""
     folder, benchmark = Path(folder), encoded.benchmark
     folder.mkdir(parents=True, exist_ok=True)
-    image_names = [{"image_id": image.id} for image in benchmark.images]
-    text_names = [{"text_id": text.id, "text": text.text} for text in benchmark.texts]
-    for kind, names, embeddings in (
-        ("image", image_names, encoded.image_embeddings),
-        ("text", text_names, encoded.text_embeddings),
+    image_entries = [{"image_id": image.id} for image in benchmark.images]
+    text_entries = [{"text_id": text.id, "text": text.text} for text in benchmark.texts]
+    for kind, entries, embeddings in (
+        ("image", image_entries, encoded.image_embeddings),
+        ("text", text_entries, encoded.text_embeddings),
     ):
-        if names:
+        if entries:
             with atomic_write(folder / f"{kind}_embeddings.npy") as draft, draft.open("wb") as file:
                 np.save(file, embeddings.astype(np.float32, copy=False), allow_pickle=False)
-            write_json_lines(folder / f"{kind}s.jsonl", names)
+            write_json_lines(folder / f"{kind}s.jsonl", entries)
     if len(benchmark.pairs):
         pairs = []
         for image_row, text_row in benchmark.pairs.tolist():
@@ -100,28 +101,28 @@ def write_numpy(folder: str | Path, encoded: EncodedBenchmark) -> None:
 def read_numpy(folder: str | Path) -> EncodedBenchmark:
     """Read our own format, with the arrays as memory maps; errors as for `read_embeddings`."""
     folder = Path(folder)
-    images, texts = _Side("image"), _Side("text")
+    images, texts = _EmbeddedRows("image"), _EmbeddedRows("text")
     arrays, captions = [], []
-    for side in (images, texts):
-        array = open_embeddings(folder / f"{side.kind}_embeddings.npy")
-        names_file = folder / f"{side.kind}s.jsonl"
+    for embedded_rows in (images, texts):
+        array = open_embeddings(folder / f"{embedded_rows.kind}_embeddings.npy")
+        names_file = folder / f"{embedded_rows.kind}s.jsonl"
         entries = list(_read_json_lines(names_file))
         if len(entries) != len(array):
             raise ValueError(
                 f"{names_file}: {len(entries)} rows for {len(array)} embeddings; the folder mixes two runs, extract "
                 "again"
             )
-        for (place, entry), embedding in zip(entries, array, strict=True):
-            side.add(_get_id(entry, f"{side.kind}_id", place), embedding, place)
-            if side is texts:
-                captions.append(_get_text(entry, place))
+        for (location, entry), embedding in zip(entries, array, strict=True):
+            embedded_rows.add(_get_id(entry, f"{embedded_rows.kind}_id", location), embedding, location)
+            if embedded_rows is texts:
+                captions.append(_get_text(entry, location))
         arrays.append(array)
 
-    # Rows without a pair are part of the gallery, so pairs are read last and may leave out rows.
+    # Pairs refer to rows by their ids, so they are read after the rows. A row without a pair stays in the gallery.
     pairs = []
-    for place, entry in _read_json_lines(folder / "pairs.jsonl"):
-        image_row = images.find_row(_get_id(entry, "image_id", place), place)
-        text_row = texts.find_row(_get_id(entry, "text_id", place), place)
+    for location, entry in _read_json_lines(folder / "pairs.jsonl"):
+        image_row = images.find_row(_get_id(entry, "image_id", location), location)
+        text_row = texts.find_row(_get_id(entry, "text_id", location), location)
         pairs.append((image_row, text_row))
     files = [folder / "image_embeddings.npy", folder / "text_embeddings.npy", folder / "pairs.jsonl"]
     return _make_encoded(images, texts, captions, pairs, files, arrays)
@@ -132,7 +133,7 @@ def read_benchmark_embeddings(folder: str | os.PathLike, benchmark: Benchmark) -
 
     Args:
         folder: folder with `image_embeddings.npy` and `text_embeddings.npy`. Their rows are named by `images.jsonl` and
-            `texts.jsonl` as `write_numpy` writes them, or by `images.txt` and `texts.txt`, an id or a text per line.
+            `texts.jsonl` as `write_numpy` writes them, or by `images.txt` and `texts.txt` with one id or text per line.
             They may be in any order; rows that the benchmark does not have are left out.
         benchmark: the benchmark.
 
@@ -146,11 +147,11 @@ def read_benchmark_embeddings(folder: str | os.PathLike, benchmark: Benchmark) -
     folder, remarks, arrays = Path(folder), [], []
     for kind, entries in (("image", benchmark.images), ("text", benchmark.texts)):
         array = np.asarray(open_embeddings(folder / f"{kind}_embeddings.npy"))
-        names = _read_row_names(folder, kind)
-        if len(names) != len(array):
-            raise ValueError(f"{folder}: {len(names):,} names of {kind}s for {len(array):,} embeddings")
+        row_names = _read_row_names(folder, kind)
+        if len(row_names) != len(array):
+            raise ValueError(f"{folder}: {len(row_names):,} names of {kind}s for {len(array):,} embeddings")
 
-        rows, missing_ids = _match_rows(entries, names)
+        rows, missing_ids = _match_rows(entries, row_names)
         if missing_ids:
             raise ValueError(
                 f"{folder}: no embedding of {len(missing_ids):,} of the {len(entries):,} {kind}s of {benchmark.name}, "
@@ -159,7 +160,7 @@ def read_benchmark_embeddings(folder: str | os.PathLike, benchmark: Benchmark) -
         embeddings = array[rows].astype(np.float32)
         norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
         if not np.isfinite(embeddings).all() or not norms.all():
-            raise ValueError(f"{folder}: an embedding of {kind}s is not finite or zero")
+            raise ValueError(f"{folder}: the embedding of one of the {kind}s is zero or not finite")
         if np.abs(norms - 1).max(initial=0) > _TOLERANCE:
             remarks.append(f"its {kind} embeddings were not normalised; they have been normalised for scoring")
         arrays.append(embeddings / norms)
@@ -168,36 +169,43 @@ def read_benchmark_embeddings(folder: str | os.PathLike, benchmark: Benchmark) -
 
 
 def _read_row_names(folder: Path, kind: str) -> list[tuple[str, str | None]]:
-    """Return the id of each row, and its text if the file has it."""
-    names: list[tuple[str, str | None]] = []
+    """Return the name of each row: its id, and its text if the file has one. In a plain file the id may be a text."""
+    row_names: list[tuple[str, str | None]] = []
     plain_file = folder / f"{kind}s.txt"
     if plain_file.is_file():
         for _, line in read_numbered_lines(plain_file):
-            names.append((line.decode("utf-8", "replace").strip(), None))
+            row_names.append((line.decode("utf-8", "replace").strip(), None))
     else:
-        for place, entry in _read_json_lines(folder / f"{kind}s.jsonl"):
-            names.append((_get_id(entry, f"{kind}_id", place), entry.get("text")))
-    return names
+        for location, entry in _read_json_lines(folder / f"{kind}s.jsonl"):
+            row_names.append((_get_id(entry, f"{kind}_id", location), entry.get("text")))
+    return row_names
 
 
 def _match_rows(
-    entries: Sequence[BenchmarkImage] | Sequence[BenchmarkText], names: Sequence[tuple[str, str | None]]
+    entries: Sequence[BenchmarkImage] | Sequence[BenchmarkText], row_names: Sequence[tuple[str, str | None]]
 ) -> tuple[list[int], list[str]]:
-    """Find the row of each image or text of a benchmark by its id, and for texts else by the text.
+    """Find the row of each image or text of a benchmark by its id.
+
+    A text whose id has no row, or the row of another text, is looked up by the text itself.
+
+    Args:
+        entries: the images or the texts.
+        row_names: id of each row, and its text or None, from `_read_row_names`.
 
     Returns:
         The rows, and the ids of entries that have no row.
     """
-    row_of_id = {name: row for row, (name, _) in enumerate(names)}
-    row_of_text = {text: row for row, (_, text) in enumerate(names) if text is not None}
+    row_of_id = {row_id: row for row, (row_id, _) in enumerate(row_names)}
+    row_of_text = {text: row for row, (_, text) in enumerate(row_names) if text is not None}
     rows, missing_ids = [], []
     for entry in entries:
         row = row_of_id.get(entry.id)
         if isinstance(entry, BenchmarkText):
-            # The text of this id may be in another language.
-            if row is not None and names[row][1] not in (None, entry.text):
+            # The row of this id may have another text, such as a translation; then the id is ignored.
+            if row is not None and row_names[row][1] not in (None, entry.text):
                 row = None
             if row is None:
+                # A `texts.txt` may have texts in location of ids.
                 row = row_of_text.get(entry.text, row_of_id.get(entry.text))
         if row is None:
             missing_ids.append(entry.id)
@@ -245,44 +253,46 @@ def read_official(path: str | Path, tsv: str | Path | None = None) -> EncodedBen
 
     Args:
         path: the file.
-        tsv: TSV file that it was computed from: it has as many rows, and equal ids have equal embeddings. Rows of one
-            image id become one image, rows of one text become one text. None: rows are called by their number.
+        tsv: TSV file that it was computed from: it has as many rows, and equal ids have equal embeddings. Rows with the
+            same image id become one image, and rows with the same text become one text. None: the numbers of the rows
+            are the ids.
     """
     path = Path(path)
     row_ids = _read_tsv_ids(tsv) if tsv else _number_rows()
-    images, texts, pairs = _Side("image"), _Side("text"), []
-    for place, text_embedding, image_embedding in _read_official_lines(path):
+    images, texts, pairs = _EmbeddedRows("image"), _EmbeddedRows("text"), []
+    for location, text_embedding, image_embedding in _read_official_lines(path):
         ids = next(row_ids, None)
         if ids is None:
-            raise ValueError(f"{place}: {tsv} has no such row; give the TSV that this file was computed from")
+            raise ValueError(f"{location}: {tsv} has no such row; give the TSV that this file was computed from")
         image_id, text_id = ids
         # The file repeats an image for each of its texts, so a row is new or must have the known embedding.
-        for side, name, embedding in ((images, image_id, image_embedding), (texts, text_id, text_embedding)):
-            if name not in side.rows:
-                side.add(name, embedding, place)
-            elif not side.has_embedding(name, embedding):
+        for embedded_rows, row_id, embedding in ((images, image_id, image_embedding), (texts, text_id, text_embedding)):
+            if row_id not in embedded_rows.row_of_id:
+                embedded_rows.add(row_id, embedding, location)
+            elif not embedded_rows.has_embedding(row_id, embedding):
                 raise ValueError(
-                    f"{place}: {side.kind} {name!r} had another embedding before; "
+                    f"{location}: {embedded_rows.kind} {row_id!r} had another embedding before; "
                     f"{tsv} is not the TSV that this file was computed from"
                 )
-        pairs.append((images.rows[image_id], texts.rows[text_id]))
+        pairs.append((images.row_of_id[image_id], texts.row_of_id[text_id]))
     if tsv and next(row_ids, None):
         raise ValueError(f"{path}: {len(pairs)} rows, but {tsv} has more; give the TSV that it was computed from")
 
     if tsv:
-        return _make_encoded(images, texts, list(texts.rows), pairs, [path, Path(tsv)])
-    return _make_encoded(images, texts, [""] * len(texts.rows), pairs, [path])
+        return _make_encoded(images, texts, list(texts.row_of_id), pairs, [path, Path(tsv)])
+    return _make_encoded(images, texts, [""] * len(texts.row_of_id), pairs, [path])
 
 
 def write_chinese_clip(folder: str | Path, encoded: EncodedBenchmark, split: str = "test") -> None:
-    """Write Chinese-CLIP's feature files and their texts' JSONL; a side without rows gets no file.
+    """Write Chinese-CLIP's feature files and the JSONL file of their texts.
 
-    Ids are numbers from `number_ids`. If they differ from the benchmark's ids, the features keep these as `name`.
+    Without images (or texts) their files are left out. Ids are numbers from `number_ids`. Where the benchmark has
+    another id, the feature keeps it as `name`.
 
     Args:
-        folder: folder of the files; made if missing.
+        folder: folder of the files; created if needed.
         encoded: the embeddings.
-        split: name of the split, with which the files' names begin.
+        split: name of the split; the names of the files begin with it.
     """
     folder, benchmark = Path(folder), encoded.benchmark
     folder.mkdir(parents=True, exist_ok=True)
@@ -318,9 +328,9 @@ def _list_features(
 
 
 def number_ids(entries: Sequence[BenchmarkImage | BenchmarkText]) -> list[int]:
-    """Return ids of images or texts as numbers, because Chinese-CLIP's evaluation refuses any other.
+    """Return numeric ids of images or texts, because Chinese-CLIP's evaluation accepts no others.
 
-    They are the ids themselves if all ids are numbers of at most 63 bits; otherwise the row numbers, from 0.
+    These are the ids themselves if all of them are numbers of at most 63 bits; otherwise the row numbers, from 0.
     """
     numbers = []
     for entry in entries:
@@ -347,121 +357,124 @@ def read_chinese_clip(
     image_file, text_file = folder / f"{split}{_IMAGE_FEATURES}", folder / f"{split}{_TEXT_FEATURES}"
     annotation_file = Path(annotations) if annotations else folder / f"{split}{_TEXTS}"
 
-    images, image_names = _read_features(image_file, "image")
-    texts, text_names = _read_features(text_file, "text")
+    images, image_id_of_number = _read_features(image_file, "image")
+    texts, text_id_of_number = _read_features(text_file, "text")
 
-    # Pairs are named by the numbers, so they are read before the sides get their names.
+    # Pairs refer to rows by Chinese-CLIP's numbers, so they are read before the rows get the benchmark's ids.
     captions: dict[int, str] = {}
     pairs = []
-    for place, entry in _read_json_lines(annotation_file):
-        text_row = texts.find_row(_get_id(entry, "text_id", place), place)
-        captions[text_row] = _get_text(entry, place)
+    for location, entry in _read_json_lines(annotation_file):
+        text_row = texts.find_row(_get_id(entry, "text_id", location), location)
+        captions[text_row] = _get_text(entry, location)
         image_ids = entry.get("image_ids")
         if not isinstance(image_ids, list):
-            raise ValueError(f"{place}: no image_ids, which is a list")
+            raise ValueError(f"{location}: image_ids is missing or not a list")
         for image_id in image_ids:
-            pairs.append((images.find_row(str(image_id), place), text_row))
-    unknown = [name for name, row in texts.rows.items() if row not in captions]
+            pairs.append((images.find_row(str(image_id), location), text_row))
+    unknown = [number for number, row in texts.row_of_id.items() if row not in captions]
     if unknown:
         raise ValueError(
-            f"{text_file}: {annotation_file} does not know text {unknown[0]!r} ({len(unknown)} such texts)"
+            f"{text_file}: text {unknown[0]!r} is not in {annotation_file}; {len(unknown)} texts are missing there"
         )
 
-    # From here on rows are named by the benchmark's ids, which `write_chinese_clip` keeps as names.
-    for side, names, file in ((images, image_names, image_file), (texts, text_names, text_file)):
-        side.rows = {names[number]: row for number, row in side.rows.items()}
-        if len(side.rows) < len(names):
-            raise ValueError(f"{file}: one name comes with several ids")
+    # From here on rows have the benchmark's ids, which `write_chinese_clip` keeps as `name`.
+    for embedded_rows, id_of_number, file in (
+        (images, image_id_of_number, image_file),
+        (texts, text_id_of_number, text_file),
+    ):
+        embedded_rows.row_of_id = {id_of_number[number]: row for number, row in embedded_rows.row_of_id.items()}
+        if len(embedded_rows.row_of_id) < len(id_of_number):
+            raise ValueError(f"{file}: several ids have the same name")
     captions_in_order = [captions[row] for row in range(len(captions))]
     return _make_encoded(images, texts, captions_in_order, pairs, [image_file, text_file, annotation_file])
 
 
-def _read_features(path: Path, kind: str) -> tuple[_Side, dict[str, str]]:
-    """Read a feature file; return its side, with rows by number, and the benchmark's id of each number."""
-    side = _Side(kind)
-    names = {}
-    for place, entry in _read_json_lines(path):
-        number = _get_id(entry, f"{kind}_id", place)
-        side.add(number, _parse_embedding(entry.get("feature"), place), place)
-        names[number] = number
+def _read_features(path: Path, kind: str) -> tuple[_EmbeddedRows, dict[str, str]]:
+    """Read a feature file; return its rows by Chinese-CLIP's numbers, and the benchmark's id of each number."""
+    embedded_rows = _EmbeddedRows(kind)
+    id_of_number = {}
+    for location, entry in _read_json_lines(path):
+        number = _get_id(entry, f"{kind}_id", location)
+        embedded_rows.add(number, _parse_embedding(entry.get("feature"), location), location)
+        id_of_number[number] = number
         if "name" in entry:  # the number replaces an id that Chinese-CLIP could not read
-            names[number] = _get_id(entry, "name", place)
-    return side, names
+            id_of_number[number] = _get_id(entry, "name", location)
+    return embedded_rows, id_of_number
 
 
-class _Side:
-    """Images or texts of a file.
+class _EmbeddedRows:
+    """The images, or the texts, of a file with their embeddings.
 
     Attributes:
         kind: "image" or "text".
-        rows: row of each id.
+        row_of_id: number of the row of each id.
         embeddings: embedding of each row.
     """
 
     def __init__(self, kind: str):
         self.kind = kind
-        self.rows: dict[str, int] = {}
+        self.row_of_id: dict[str, int] = {}
         self.embeddings: list[np.ndarray] = []
 
-    def add(self, name: str, embedding: np.ndarray, place: str) -> None:
-        """Add a row; raise ValueError if its id is known, or its embedding cannot be used."""
-        if name in self.rows:
-            raise ValueError(f"{place}: {self.kind} {name!r} comes a second time")
+    def add(self, row_id: str, embedding: np.ndarray, location: str) -> None:
+        """Add a row; raise ValueError if its id occurred before, or its embedding cannot be used."""
+        if row_id in self.row_of_id:
+            raise ValueError(f"{location}: {self.kind} {row_id!r} occurs a second time")
         if embedding.ndim != 1 or not embedding.size:
-            raise ValueError(f"{place}: the embedding of {self.kind} {name!r} is not a row of numbers")
+            raise ValueError(f"{location}: the embedding of {self.kind} {row_id!r} is not a row of numbers")
         if self.embeddings and len(embedding) != len(self.embeddings[0]):
             raise ValueError(
-                f"{place}: the embedding of {self.kind} {name!r} is {len(embedding)} wide, "
+                f"{location}: the embedding of {self.kind} {row_id!r} is {len(embedding)} wide, "
                 f"those before are {len(self.embeddings[0])}"
             )
         if not np.isfinite(embedding).all():
-            raise ValueError(f"{place}: the embedding of {self.kind} {name!r} is not finite")
-        self.rows[name] = len(self.rows)
+            raise ValueError(f"{location}: the embedding of {self.kind} {row_id!r} is not finite")
+        self.row_of_id[row_id] = len(self.row_of_id)
         self.embeddings.append(embedding)
 
-    def has_embedding(self, name: str, embedding: np.ndarray) -> bool:
+    def has_embedding(self, row_id: str, embedding: np.ndarray) -> bool:
         """Return whether the row of this id has this embedding, up to rounding."""
-        stored = self.embeddings[self.rows[name]]
+        stored = self.embeddings[self.row_of_id[row_id]]
         return stored.shape == embedding.shape and bool(np.abs(stored - embedding).max() <= _TOLERANCE)
 
-    def find_row(self, name: str, place: str) -> int:
+    def find_row(self, row_id: str, location: str) -> int:
         """Return the row of an id; raise ValueError if there is none."""
-        if name not in self.rows:
-            raise ValueError(f"{place}: there is no embedding of {self.kind} {name!r}")
-        return self.rows[name]
+        if row_id not in self.row_of_id:
+            raise ValueError(f"{location}: there is no embedding of {self.kind} {row_id!r}")
+        return self.row_of_id[row_id]
 
 
 def _make_encoded(
-    images: _Side,
-    texts: _Side,
+    images: _EmbeddedRows,
+    texts: _EmbeddedRows,
     captions: Sequence[str],
     pairs: Sequence[tuple[int, int]],
     files: Sequence[Path],
     arrays: Sequence[np.ndarray] | None = None,
 ) -> EncodedBenchmark:
-    """Make a benchmark with embeddings from what was read.
+    """Make a benchmark with embeddings from the rows and pairs that were read.
 
     Args:
         images: the images.
         texts: the texts.
         captions: text of each row of `texts`.
-        pairs: (image row, text row); repeated ones count once.
-        files: files that were read; the benchmark is called after them.
-        arrays: embeddings of both sides as arrays; None: those of the sides are stacked.
+        pairs: (image row, text row); repeated pairs count once.
+        files: files that were read; the benchmark is named after them.
+        arrays: embeddings of the images and of the texts; None: the embeddings of the rows are stacked.
     """
     if not pairs:
         raise ValueError(f"{files[-1]}: no pair of an image and a text")
     image_embeddings, text_embeddings = arrays or (np.stack(images.embeddings), np.stack(texts.embeddings))
     check_widths(files[0], image_embeddings, text_embeddings)
     report = BadSampleReport()
-    report.add(len(pairs), [])
-    name = files[0].stem
+    report.add(num_read=len(pairs), bad=[])
+    benchmark_name = files[0].stem
     if len(files) > 1:
-        name = files[0].parent.name
+        benchmark_name = files[0].parent.name
     benchmark = Benchmark(
-        name,
-        [BenchmarkImage(name, partial(_raise_no_content, name)) for name in images.rows],
-        [BenchmarkText(name, caption) for name, caption in zip(texts.rows, captions, strict=True)],
+        benchmark_name,
+        [BenchmarkImage(image_id, partial(_raise_no_content, image_id)) for image_id in images.row_of_id],
+        [BenchmarkText(text_id, caption) for text_id, caption in zip(texts.row_of_id, captions, strict=True)],
         np.array(list(dict.fromkeys(pairs)), np.int64),
         report,
         tuple(files),
@@ -469,61 +482,62 @@ def _make_encoded(
     return EncodedBenchmark(benchmark, image_embeddings, text_embeddings, BadSampleReport())
 
 
-def _raise_no_content(name: str) -> bytes:
-    raise BadSample(Reason.ONLY_EMBEDDING, name)
+def _raise_no_content(image_id: str) -> bytes:
+    raise BadSample(Reason.ONLY_EMBEDDING, image_id)
 
 
 def _read_official_lines(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Yield the place, the text embedding and the image embedding of each row."""
-    for place, line in read_numbered_lines(path):
+    """Yield file and line, text embedding and image embedding of each row."""
+    for location, line in read_numbered_lines(path):
         columns = line.split(b"\t")
         if len(columns) != 3 or columns[2] != b"1":
-            raise ValueError(f"{place}: a row is a text embedding, a tab, an image embedding, a tab, and 1")
+            raise ValueError(f"{location}: a row is a text embedding, a tab, an image embedding, a tab, and 1")
         # Other characters than ASCII are replaced, and then refused because they are not numbers.
         text_numbers = columns[0].decode("ascii", "replace").split()
         image_numbers = columns[1].decode("ascii", "replace").split()
-        yield place, _parse_embedding(text_numbers, place), _parse_embedding(image_numbers, place)
+        yield location, _parse_embedding(text_numbers, location), _parse_embedding(image_numbers, location)
 
 
 def _read_tsv_ids(*paths: str | Path) -> Iterator[tuple[str, str]]:
-    """Yield image id and text id of every row that can be read, the same as `open_benchmark` gives them."""
+    """Yield the image id and the text id that `open_benchmark` gives every row that can be read."""
     source, image_ids = ShardedSource([TsvSource(path) for path in paths]), ImageIds()
     for index in range(len(source)):
         try:
             sample = source[index]
         except BadSample:
             continue
-        yield image_ids.assign(sample, source.describe_location(index)), sample.captions[""].strip()
+        caption = sample.captions[""]  # a TSV does not say the language
+        yield image_ids.assign(sample, source.describe_location(index)), caption.strip()
 
 
 def _number_rows() -> Iterator[tuple[str, str]]:
-    """Yield the row's number, from 1, as the id of its image and of its text."""
+    """Yield for each row its number, from 1, as the id of its image and as that of its text."""
     for number in count(1):
         yield str(number), str(number)
 
 
 def _read_json_lines(path: Path) -> Iterator[tuple[str, dict]]:
-    for place, line in read_numbered_lines(path):
+    for location, line in read_numbered_lines(path):
         try:
-            yield place, parse_object(line, place)
+            yield location, parse_object(line, location)
         except BadSample as error:
             raise ValueError(f"{error}; {path} is not JSON lines") from error
 
 
-def _get_id(entry: dict, key: str, place: str) -> str:
+def _get_id(entry: dict, key: str, location: str) -> str:
     if not is_id(entry.get(key)):
-        raise ValueError(f"{place}: no {key}, which is a whole number or a string")
+        raise ValueError(f"{location}: {key} is missing, or neither a whole number nor a string")
     return str(entry[key])
 
 
-def _get_text(entry: dict, place: str) -> str:
+def _get_text(entry: dict, location: str) -> str:
     if not isinstance(entry.get("text"), str):
-        raise ValueError(f"{place}: no text")
+        raise ValueError(f"{location}: text is missing or not a string")
     return entry["text"]
 
 
-def _parse_embedding(values: object, place: str) -> np.ndarray:
+def _parse_embedding(values: object, location: str) -> np.ndarray:
     try:
         return np.array(values, np.float32)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{place}: malformed embedding ({error})") from error
+        raise ValueError(f"{location}: malformed embedding ({error})") from error

@@ -84,14 +84,14 @@ ROW = {"text_id": 2, "text": "t", "image_ids": [1]}
 
 @pytest.mark.parametrize(("images", "texts", "rows", "culprit"), [
     ([IMAGE, IMAGE], [TEXT], [ROW], "img_feat.jsonl:2: image '1'"),
-    ([{"image_id": 1.5, "feature": [1]}], [TEXT], [ROW], "img_feat.jsonl:1: no image_id"),
+    ([{"image_id": 1.5, "feature": [1]}], [TEXT], [ROW], "img_feat.jsonl:1: image_id is missing"),
     ([IMAGE], [{"text_id": 2, "feature": [[1, 2]]}], [ROW], "txt_feat.jsonl:1: .*text '2'"),
     ([IMAGE], [{"text_id": 2, "feature": [1, 2, 3]}], [ROW], "image embeddings are 2 wide"),
     ([IMAGE, [1]], [TEXT], [ROW], "img_feat.jsonl:2: malformed JSON"),
     ([IMAGE], [TEXT], [{**ROW, "text_id": 3}], "test_texts.jsonl:1: .*text '3'"),
     ([IMAGE], [TEXT], [{**ROW, "image_ids": [7]}], "test_texts.jsonl:1: .*image '7'"),
-    ([IMAGE], [TEXT], [{**ROW, "text": 5}], "test_texts.jsonl:1: no text"),
-    ([{**IMAGE, "name": "a"}, {**IMAGE, "image_id": 9, "name": "a"}], [TEXT], [ROW], "one name"),
+    ([IMAGE], [TEXT], [{**ROW, "text": 5}], "test_texts.jsonl:1: text is missing"),
+    ([{**IMAGE, "name": "a"}, {**IMAGE, "image_id": 9, "name": "a"}], [TEXT], [ROW], "the same name"),
     ([IMAGE], [TEXT, {**TEXT, "text_id": 4}], [ROW], "text '4'"),
 ])  # fmt: skip
 def test_bad_chinese_clip_rows_are_named(tmp_path, images, texts, rows, culprit):
@@ -108,7 +108,7 @@ def test_bad_chinese_clip_rows_are_named(tmp_path, images, texts, rows, culprit)
     ("image_embeddings.npy", [[1.0, 2.0], [np.inf, 0.0]], "images.jsonl:2: .*image '007'"),
     ("image_embeddings.npy", b"", "image_embeddings.npy: not a whole .npy file"),
     ("images.jsonl", b'{"image_id": "1"}\n{"image_id": "1"}\n', "images.jsonl:2: image '1'"),
-    ("texts.jsonl", b'{"text_id": "1"}\n' * 3, "texts.jsonl:1: no text"),
+    ("texts.jsonl", b'{"text_id": "1"}\n' * 3, "texts.jsonl:1: text is missing"),
     ("pairs.jsonl", b'{"image_id": "9", "text_id": "12"}\n', "pairs.jsonl:1: .*image '9'"),
 ])  # fmt: skip
 def test_bad_file_of_a_numpy_folder_is_named(tmp_path, name, content, culprit):
