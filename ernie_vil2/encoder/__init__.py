@@ -83,10 +83,10 @@ class Backend(Protocol):
 
 
 class EncodedImages(NamedTuple):
-    """Embeddings of the M images, of N, that could be used.
+    """Embeddings of those M of N images that could be used.
 
     embeddings: `[M, D]` float32, L2-normalised, in the order of the images.
-    rows: `[M]` int64, the position of each among the N images.
+    rows: `[M]` int64, the position of each of these images among all N.
     skipped: the error of each image that could not be used, by its position.
     """
 
@@ -122,7 +122,8 @@ class ErnieViL2:
         batch_size: rows encoded at once.
 
     Attributes:
-        calibration: meaning of the scores, if `ernie-vil2 calibrate` has written it next to the weights; else None.
+        calibration: smallest cosine of a match and logit scale for probabilities, if `ernie-vil2 calibrate` has written
+            them next to the weights; else None.
     """
 
     def __init__(self, backend: Backend, tokenizer: TextTokenizer, config: Config, batch_size: int = 64):
@@ -168,7 +169,7 @@ class ErnieViL2:
 
     @property
     def logit_scale(self) -> float:
-        """Factor from cosine similarity to score: 1 / tau of equation 1."""
+        """Factor from cosine similarity to score: 1 / tau in equation 1 of the ERNIE-ViL 2.0 paper."""
         return self.backend.scalars["logit_scale"]
 
     @property
@@ -239,15 +240,15 @@ class ErnieViL2:
         def decode_usable(bar: tqdm) -> Iterator[np.ndarray]:
             # Two batches ahead: one waits for the towers while the next one is decoded.
             with closing(preprocess_ahead(self.preprocess, images, 2 * size)) as decoded_images:
-                for row, pixels in enumerate(decoded_images):
+                for row, pixels_or_error in enumerate(decoded_images):
                     bar.update()
-                    if not isinstance(pixels, BadSample):
+                    if not isinstance(pixels_or_error, BadSample):
                         rows.append(row)
-                        yield pixels
+                        yield pixels_or_error
                     elif on_error == "raise":
-                        raise pixels
+                        raise pixels_or_error
                     else:
-                        skipped[row] = pixels
+                        skipped[row] = pixels_or_error
 
         total = len(images) if isinstance(images, Sized) else None
         encode = partial(encode_by_shape, model.backend.encode_pixels)
@@ -319,9 +320,10 @@ class ErnieViL2:
 
         A float32 export has the fingerprint of its checkpoint.
         """
-        # The content of vocabulary and weights counts, not where they came from. Defaults are left out, so that a field
-        # that a later version adds changes no fingerprint. Who builds the towers does not matter: the embeddings are
-        # equal up to rounding.
+        # The content of the vocabulary and the weights counts, and not the settings from which they came: their files,
+        # the model that `Model.like` names, and the dialect of weights of another library. Fields with default values
+        # are left out, so that a field that a later version adds changes no fingerprint. Towers of this package and of
+        # Paddle's suites count as equal, because their embeddings are equal up to rounding.
         ignored_fields: dict[str, Any] = {"image": {"weights"}, "text": {"weights", "vocabulary"}}
         for field in ("weights", "like", "dialect"):
             ignored_fields[field] = True
@@ -482,7 +484,8 @@ def load_model(
               checkpoint, or a converted folder,
             - a folder that `ernie-vil2 export` wrote; its graphs run as they are, so `vocab`, `heads`, `max_length` and
               `allow` do not apply, and `precision` must be float32 or the export's,
-            - the folder of another dual encoder (docs/models.md); standard error then says what decides its embeddings,
+            - the folder of another dual encoder (docs/models.md); its family and conventions are then printed to
+              standard error,
             - a known name, see `hub.MODELS`, or OWNER/NAME of the Hugging Face Hub or of ModelScope, from the local
               cache or downloaded, where `huggingface_hub` or `modelscope` is installed.
         vocab: vocabulary file. None: the one next to the weights, else the one that the run's configuration names, else
@@ -492,16 +495,18 @@ def load_model(
         heads: attention heads of the image and of the text tower. None: as the folder says; width / 64 for an official
             file, which does not say.
         max_length: tokens of a text with [CLS] and [SEP]; longer texts are cut. None: as in the configuration; 48 for
-            an official file; for a PaddleNLP folder as its tokenizer or else its positions allow.
+            an official file; for a PaddleNLP folder the limit of its tokenizer, or its number of positions if the
+            tokenizer has no limit.
         batch_size: rows encoded at once unless a call says otherwise.
         allow: glob patterns of weights that may be missing, unexpected or of another shape.
         precision: precision of the towers; embeddings are float32. Paddle reduces it on GPUs only.
         backend: library that computes: `paddle` for a checkpoint, `paddle_inference` or `onnx` for an export, which
-            must be made for it; auto: recognised from `source`; fastest: for a checkpoint on CPU the float32 export
-            next to its weights that ranks alike, if there is one; else as auto.
+            must be made for it; auto: recognised from `source`; fastest: for a checkpoint on CPU, a float32 export next
+            to its weights, if there is one whose parity report says that it ranks as the checkpoint does; otherwise
+            like auto.
         dialect: for another dual encoder, variants of how its weights are used, such as {"activation": "gelu"};
             default: as its authors do.
-        verify: compute the golden inputs of the folder's `integrity.json`, and compare their embeddings.
+        verify: encode the golden inputs of the folder's `integrity.json`, and compare the embeddings with those there.
 
     Raises:
         FileNotFoundError: there is nothing at `source`, or a known model cannot be downloaded.
@@ -515,7 +520,10 @@ def load_model(
         folder = folder.parent
     is_export = (folder / EXPORT_INFO).is_file()
     if verify and (dialect or is_export):
-        raise ValueError(f"{source}: golden embeddings are of weights in their own dialect, not of exports")
+        raise ValueError(
+            f"{source}: verify=True is for a checkpoint without dialect=...; there are no golden embeddings of exports "
+            "and other dialects"
+        )
 
     if is_export:
         encoder = _load_export(folder, device, batch_size, backend)
@@ -536,8 +544,8 @@ def load_model(
     if max_length is not None:
         longest = config.Model.text.longest
         if not 3 <= max_length <= longest:
-            raise ValueError(f"max_length is {max_length}; this model takes 3 to {longest}: a training with "
-                             "Model.text.max_positions stretches its positions")  # fmt: skip
+            raise ValueError(f"max_length is {max_length}; this model takes 3 to {longest}: for longer texts, train it "
+                             "with a larger Model.text.max_positions")  # fmt: skip
         data = config.Data.model_copy(update={"max_length": max_length})
         config = config.model_copy(update={"Data": data})
     try:
@@ -622,7 +630,7 @@ def build_encoder(
 
 def _load_export(folder: Path, device: str | None, batch_size: int, backend_name: str) -> ErnieViL2:
     backend, config, about = open_export(folder, device, backend_name)
-    rules = config.Model.text.tokenizer
-    tokenizer = open_tokenizer(folder / vocabulary_file(rules), config.Data.max_length, rules)
+    tokenizer_kind = config.Model.text.tokenizer
+    tokenizer = open_tokenizer(folder / vocabulary_file(tokenizer_kind), config.Data.max_length, tokenizer_kind)
     check_vocabulary(folder, about, tokenizer)
     return ErnieViL2(backend, tokenizer, config, batch_size)
