@@ -19,7 +19,7 @@ from statistics import fmean
 import numpy as np
 
 from ernie_vil2.config import load_config
-from ernie_vil2.data.samples import content_id
+from ernie_vil2.data.samples import hash_id
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
@@ -47,7 +47,7 @@ STUDENTS = {
 
 def is_held_out(word: str) -> bool:
     """A third of the words, the same for all seeds."""
-    return content_id(word) % 3 == 0
+    return hash_id(word) % 3 == 0
 
 
 def write_texts(path: Path, words: Mapping[str, str]) -> Path:

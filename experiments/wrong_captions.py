@@ -27,7 +27,7 @@ from ernie_vil2.apps.curation.steps.score import Score, Settings
 from ernie_vil2.config import Config, load_config
 from ernie_vil2.data.prepare import write_sample
 from ernie_vil2.data.readers import ShardedSource, open_sources
-from ernie_vil2.data.samples import Sample, content_id
+from ernie_vil2.data.samples import Sample, hash_id
 from ernie_vil2.data.selection import TABLE
 from ernie_vil2.device import runtime
 from ernie_vil2.io.files import atomic_write
@@ -100,7 +100,7 @@ class CrossScoring:
     def __init__(self, source: ShardedSource, config: Config, folds: int, keep: float, folder: Path):
         self.source, self.config, self.keep, self.folder = source, config, keep, folder
         self.samples = [source[row] for row in range(len(source))]
-        ids = [content_id(f"{sample.image_name}\n{sample.text_name}", sample.image) for sample in self.samples]
+        ids = [hash_id(f"{sample.image_name}\n{sample.text_name}", sample.image) for sample in self.samples]
         self.folds = np.array([pair % folds for pair in ids])  # as of `score.model` of a curation with as many models
 
     def round(self, number: int, chosen: np.ndarray) -> dict[str, np.ndarray]:

@@ -66,8 +66,8 @@ def add_sources(
     parser.add_argument(name, nargs="+", type=source, metavar=metavar, help=help, **{"default": [], **settings})
 
 
-def add_pipe_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that permits `pipe:` entries; `cli.run` passes the permission on."""
+def add_allow_pipes_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option --allow-pipes, which permits `pipe:` entries; `cli.run` passes the permission on."""
     parser.add_argument("--allow-pipes", action="store_true",
                         help="run the commands of pipe: entries; read these commands first")  # fmt: skip
 
@@ -123,7 +123,7 @@ def add_table_options(parser: argparse.ArgumentParser, **image_settings: Any) ->
 def add_source_options(parser: argparse.ArgumentParser, *names: str, **settings: Any) -> None:
     """Add an argument that takes sources, see `add_sources`, and the options that say how they are opened."""
     add_sources(parser, *names, **settings)
-    add_pipe_option(parser)
+    add_allow_pipes_option(parser)
     add_table_options(parser)
 
 
@@ -199,7 +199,7 @@ def add_data_options(parser: argparse.ArgumentParser, **image_settings: Any) -> 
     """Add the options that name a benchmark (docs/benchmarks.md); `image_settings`: see `add_table_options`."""
     description = "folder of a benchmark as its authors publish it, or any data that can be trained on"
     add_sources(parser, "--data", "PATH", description)
-    add_pipe_option(parser)
+    add_allow_pipes_option(parser)
     add_field_option(parser, DataSpec, "layout")
     add_field_option(parser, DataSpec, "split")
     add_table_options(parser, **image_settings)
@@ -414,7 +414,7 @@ def fraction(text: str) -> float:
     return float(text)
 
 
-def amount(text: str) -> float:
+def positive_number(text: str) -> float:
     """Return a number above 0."""
     if number(text) <= 0:
         raise ArgumentTypeError(f"{text} is not a number above 0")

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_vil2.cli import rewrite_commands
-from ernie_vil2.cli.arguments import amount, model
+from ernie_vil2.cli.arguments import model, positive_number
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, PYTHON, ROOT, install_command, is_installed
 from ernie_vil2.device.launch import rank_environments
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ernie-vil2 doctor`."""
     parser.add_argument("model", type=model, nargs="?", metavar="MODEL",
                         help="file or folder of a model to check instead of the installation")  # fmt: skip
-    parser.add_argument("--seconds", type=amount, default=10, help="length of the tiny training (default 10)")
+    parser.add_argument("--seconds", type=positive_number, default=10, help="length of the tiny training (default 10)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import (
     ELLIPSIS,
-    add_pipe_option,
+    add_allow_pipes_option,
     add_precision_option,
     add_sources,
     add_table_options,
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_scoring_options(parser, "new")
     add_sources(parser, "--old", "PATH", "data of a task that the second model could do before")
     _add_scoring_options(parser, "old")
-    add_pipe_option(parser)
+    add_allow_pipes_option(parser)
     add_table_options(parser)  # apply to --new, which is the user's own data
     add("--choose", type=number, metavar="SHARE",
         help="share of the mixture to write; default: the one with the best mean over the data")  # fmt: skip

@@ -1,4 +1,6 @@
-"""Compute before a run what it needs: memory, traffic, changes that make it fit, and days if a step was measured.
+"""Estimate the memory and the communication of a run before it starts, and its days if a step was measured.
+
+If the run does not fit, overrides are suggested that make it fit.
 
 python tools/plan.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml --ranks 112 --device a100-80g
 python tools/plan.py -c configs/demo/emoji.yaml --ranks 2 --device cpu --measured runs/emoji --json plan.json
@@ -10,7 +12,14 @@ import warnings
 from pathlib import Path
 
 from ernie_vil2.cli import rewrite_commands
-from ernie_vil2.cli.arguments import add_config_options, add_import_option, amount, count, input_folder, output_file
+from ernie_vil2.cli.arguments import (
+    add_config_options,
+    add_import_option,
+    count,
+    input_folder,
+    output_file,
+    positive_number,
+)
 from ernie_vil2.planning.plan import DEVICES, MEASUREMENT_OPTIONS, check_run, plan_run
 from ernie_vil2.registry import import_user_modules
 
@@ -22,12 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", type=count, required=True, help="number of devices, one rank on each")
     parser.add_argument("--device", required=True, choices=DEVICES, help="kind of the devices")
     step_time = parser.add_mutually_exclusive_group()
-    step_time.add_argument("--step-seconds", type=amount,
+    step_time.add_argument("--step-seconds", type=positive_number,
                            help="measured seconds of a step; the plan then has days and loader rates")  # fmt: skip
     step_time.add_argument("--measured", type=input_folder, metavar="RUN",
                            help="take the seconds of a step from the log of this run, which had the same batch on as "
                            "many ranks")  # fmt: skip
-    parser.add_argument("--sample-kb", type=amount, default=50,
+    parser.add_argument("--sample-kb", type=positive_number, default=50,
                         help="stored size of a sample in kilobytes (default 50)")  # fmt: skip
     parser.add_argument("--samples", type=count, default=100_000,
                         help="number of training samples; needed if Training.epochs sets the length of the run "
@@ -40,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
 
     device, config = DEVICES[args.device], load_config(args.config, args.override)
-    import_user_modules(config.names)
+    import_user_modules(config.component_names)
     check_run(config, args.ranks, device)  # before Paddle is imported, which takes seconds
 
     os.environ.setdefault("GLOG_minloglevel", "2")  # hides Paddle's log lines about traced graphs
@@ -57,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     print(rewrite_commands(text, args.prog))
     if epochs := config.Training.epochs:
-        print(f"steps of {epochs:g} epochs of {args.samples:,} samples; set the number of samples with --samples")
+        print(f"The number of steps assumes {epochs:g} epochs of {args.samples:,} samples; change it with --samples")
     if args.json:
         figures = plan.as_dict()
         figures["advice"] = None

@@ -14,9 +14,9 @@ import os
 from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import (
+    add_allow_pipes_option,
     add_config_options,
     add_import_option,
-    add_pipe_option,
     add_table_options,
     count,
     make_table_overrides,
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ernie-vil2 train`."""
     add_config_options(parser)
     add_import_option(parser)
-    add_pipe_option(parser)
+    add_allow_pipes_option(parser)
     add_table_options(parser)
     parser.add_argument("--resume", action="store_true",
                         help="resume from the newest complete checkpoint; without one, start anew")  # fmt: skip
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if args.tune_rate:
         from ernie_vil2.training.rate_search import tune_rate
 
-        import_user_modules(config.names)
+        import_user_modules(config.component_names)
         config = tune_rate(resolve_model_like(config))
     trainer = Trainer(config, args.resume, args.extend)
     is_finished = trainer.fit()

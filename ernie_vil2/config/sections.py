@@ -688,8 +688,8 @@ class Config(Section):
     Evaluation: EvaluationConfig = Field(EvaluationConfig(), description="scores during training")
 
     @property
-    def names(self) -> list[str]:
-        """Names of towers, loss, task, evaluators and layouts, any of which may be the import path of a user's own."""
+    def component_names(self) -> list[str]:
+        """Names of towers, loss, task, evaluators and layouts; any of them may be the import path of a user's class."""
         entries = [*self.Data.train, *self.Data.val, *self.Data.test]
         layouts = [entry.layout for entry in entries if not isinstance(entry, str) and entry.layout]
         towers = [tower.name for tower in (self.Model.image, self.Model.text) if tower.is_user_defined]

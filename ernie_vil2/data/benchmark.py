@@ -21,8 +21,8 @@ from ernie_vil2.data.samples import (
     Sample,
     SampleSequence,
     check_text,
-    content_id,
     decode_utf8,
+    hash_id,
     is_blank,
     is_id,
 )
@@ -306,7 +306,7 @@ class ImageIds:
         """Return the id of a sample's image; samples share it if they share the image (`SampleStream.ids`)."""
         ids = self._ids_by_name.setdefault(sample.image_name, {})
         new_id = f"{sample.image_name} ({where})" if ids else sample.image_name
-        return ids.setdefault(content_id(sample.image_name, sample.image), new_id)
+        return ids.setdefault(hash_id(sample.image_name, sample.image), new_id)
 
 
 SampleImage = tuple[Sample, BenchmarkImage]  # a sample without the bytes of its image, and the image

@@ -29,8 +29,8 @@ from ernie_vil2.data.samples import (
     Sample,
     SampleSequence,
     check_text,
-    content_id,
     format_names,
+    hash_id,
 )
 from ernie_vil2.data.selection import SelectedSamples
 from ernie_vil2.data.shard_processes import CountSamples, map_shards
@@ -367,7 +367,7 @@ def _usable_samples(work: ShardWork, shard: int, log: _ShardLog) -> Iterator[tup
         log.report.add(1, [], [(remark, name) for remark in remarks])
         log.counts["samples"] += 1
         log.counts["tagged"] += any(field.partition("_")[0] == "tags" for field in fields)
-        log.images.append((row, content_id(name), content_id(name, sample.image)))
+        log.images.append((row, hash_id(name), hash_id(name, sample.image)))
         yield row, suffix, image, fields
 
 

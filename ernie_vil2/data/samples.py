@@ -274,8 +274,8 @@ def text_key(text: str) -> str:
 SEVERAL_LINES = "caption of several lines, read as one text (see caption_lines)"  # remark on a sample
 
 
-def content_id(name: str, image: bytes | None = None) -> int:
-    """Return a name, or an image's name and bytes, as a 63-bit number that travels with the batch.
+def hash_id(name: str, image: bytes | None = None) -> int:
+    """Return a 63-bit hash of a name, or of an image's name and bytes; it identifies the image in a batch.
 
     Names of images are not unique: keys start again in each shard, and a table with images may hold only the last
     component of their paths. Samples of equal names and different bytes are different images.

@@ -16,8 +16,8 @@ from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.order import Mixture, RowsByImage, SampleOrder, ShardOrder
 from ernie_vil2.data.readers import MAX_OPEN_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.readers.source import NUM_THREADS
-from ernie_vil2.data.readers.splits import holdout_part
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, format_names, is_blank, text_key
+from ernie_vil2.data.readers.splits import make_holdout_part
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, format_names, hash_id, is_blank, text_key
 from ernie_vil2.data.selection import Selection, WeightedDraws, read_selection
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.io.terminal import pluralize
@@ -74,7 +74,7 @@ class SampleStream:
             self._text_ids.append(spec.text_id)
             self.sources.append(open_sources(spec))
         if data.holdout:
-            self.sources[0] = holdout_part(data.holdout, "train").select(self.sources[0])
+            self.sources[0] = make_holdout_part(data.holdout, "train").select(self.sources[0])
         self._selections: list[Selection | None] = []
         for source_config, source in zip(data.sources, self.sources, strict=True):
             folder = source_config.select or data.select
@@ -147,7 +147,7 @@ class SampleStream:
         """Return the number of the source, and the sample; BadSample if it cannot be used."""
         source, number = self.find_sample(position)
         sample = self.sources[source][number]
-        if self.scored_contents and content_id("", sample.image) in self.scored_contents:
+        if self.scored_contents and hash_id("", sample.image) in self.scored_contents:
             warnings.warn(LEAK_REMARK, ImageRemark, stacklevel=1)
         return source, sample
 
@@ -187,7 +187,7 @@ class SampleStream:
         text = sample.text_name_without(long_caption) if long_caption else sample.text_name
         if self._text_ids[source]:
             text = f"{data_name}\n{text}"
-        return content_id(f"{data_name}\n{sample.image_name}", sample.image), content_id(text)
+        return hash_id(f"{data_name}\n{sample.image_name}", sample.image), hash_id(text)
 
     def training_texts(self, max_samples: int) -> tuple[set[str], bool]:
         """Return the captions that training may see, as `text_key` makes them equal.
@@ -338,7 +338,7 @@ def watch_for_leaks(stream: SampleStream, benchmarks: Iterable[Benchmark]) -> li
     if not images:
         return []
     with ThreadPoolExecutor(NUM_THREADS) as threads:
-        contents = set(threads.map(_read_content_id, images))
+        contents = set(threads.map(_hash_image, images))
     stream.scored_contents = frozenset(content for content in contents if content is not None)
 
     scored_ids = {image.id for image in images}
@@ -359,8 +359,8 @@ def watch_for_leaks(stream: SampleStream, benchmarks: Iterable[Benchmark]) -> li
     return lines
 
 
-def _read_content_id(image: BenchmarkImage) -> int | None:
+def _hash_image(image: BenchmarkImage) -> int | None:
     try:
-        return content_id("", image.read())
+        return hash_id("", image.read())
     except (OSError, BadSample):
         return None

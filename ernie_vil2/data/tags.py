@@ -11,7 +11,7 @@ from ernie_vil2.data.readers.source import Index, TextLines, load_or_scan_index
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR, CsvTable
 from ernie_vil2.data.readers.tables import JsonTable
 from ernie_vil2.data.readers.webdataset import parse_texts
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, content_id, decode_utf8
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, decode_utf8, hash_id
 from ernie_vil2.io.terminal import should_show_progress
 
 ID = "id"
@@ -22,7 +22,7 @@ class TagsFile:
     """Tags by id and language: JSON lines `{"id": ..., "tags_zh": [...], "tags_en": [...]}`, a TSV or a CSV.
 
     The first line of a TSV or CSV names its columns: `id`, and `tags`, `tags_zh`, ...; `|` separates two tags. Only the
-    ids are kept in memory, in 16 bytes a row. Of several rows with the same id the first one is used.
+    ids are kept in memory, in 16 bytes a row. If several rows have the same id, the first one is used.
 
     Args:
         path: the file, `.jsonl`, `.tsv` or `.csv`.
@@ -31,7 +31,7 @@ class TagsFile:
 
     Attributes:
         name: path of the file as a text.
-        ids: `[N]` int64, `content_id` of every usable row, sorted.
+        id_hashes: `[N]` int64, `hash_id` of the id of every usable row, sorted.
         usable_rows: `[N]` int64, number of each of these rows.
 
     Raises:
@@ -48,31 +48,32 @@ class TagsFile:
             index = load_or_scan_index("tags", self._rows.location.identity(), self._scan)
         else:  # a cached index does not say what is wrong with the rows
             index = self._scan(bad_rows)
-        self.ids: np.ndarray = index["ids"]
+        self.id_hashes: np.ndarray = index["ids"]
         self.usable_rows: np.ndarray = index["rows"]
         self._rows.release()
 
     def _scan(self, bad_rows: BadSampleReport | None = None) -> Index:
         num_rows = len(self._rows)
-        ids, is_usable = np.zeros(num_rows, np.int64), np.ones(num_rows, bool)
+        id_hashes, is_usable = np.zeros(num_rows, np.int64), np.ones(num_rows, bool)
         is_quiet = not should_show_progress()
         for row in tqdm(range(num_rows), "ids", unit="row", delay=2, leave=False, file=sys.stdout, disable=is_quiet):
             try:
-                ids[row] = content_id(self.id_at(row))
+                id_hashes[row] = hash_id(self.id_at(row))
             except BadSample as error:
                 if bad_rows is None:
                     raise ValueError(f"{self.name}: {error}; fix the row or take it out") from error
-                bad_rows.add(0, [(error.reason, error.name)])
+                bad_rows.add(num_read=0, bad=[(error.reason, error.name)])  # all rows are counted as read below
                 is_usable[row] = False
 
         usable_rows = np.flatnonzero(is_usable)
         # Stable, so that the first row of an id comes first.
-        usable_rows = usable_rows[np.argsort(ids[usable_rows], kind="stable")]
-        sorted_ids = ids[usable_rows]
+        usable_rows = usable_rows[np.argsort(id_hashes[usable_rows], kind="stable")]
+        sorted_hashes = id_hashes[usable_rows]
         if bad_rows is not None:
-            repeated = np.sort(usable_rows[1:][sorted_ids[1:] == sorted_ids[:-1]])
-            bad_rows.add(num_rows, [(Reason.REPEATED_ID, self._rows.describe_row(row)) for row in repeated.tolist()])
-        return {"ids": sorted_ids, "rows": usable_rows}
+            repeated = np.sort(usable_rows[1:][sorted_hashes[1:] == sorted_hashes[:-1]])
+            repeated_rows = [(Reason.REPEATED_ID, self._rows.describe_row(row)) for row in repeated.tolist()]
+            bad_rows.add(num_read=num_rows, bad=repeated_rows)
+        return {"ids": sorted_hashes, "rows": usable_rows}
 
     def id_at(self, row: int) -> str:
         """Return the id of a row; BadSample if it has none or its tags are malformed."""
@@ -87,15 +88,15 @@ class TagsFile:
         return str(row_id), tags
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.id_hashes)
 
     def __getitem__(self, sample_id: str) -> Tags:
         """Return the tags of an id by language; none if the file does not have the id."""
-        number = content_id(sample_id)
-        first, last = np.searchsorted(self.ids, [number, number + 1])
+        id_hash = hash_id(sample_id)
+        first, last = np.searchsorted(self.id_hashes, [id_hash, id_hash + 1])
         for row in self.usable_rows[first:last].tolist():
             row_id, tags = self._read_row(row)
-            if row_id == sample_id:  # two ids may have the same number
+            if row_id == sample_id:  # two ids may have the same hash
                 return tags
         return {}
 
@@ -144,7 +145,10 @@ def find_tags_id(sample: Sample, field: str | None) -> str:
 
 
 def join_tags(tags: Tags, sample_id: str, files: Iterable[TagsFile]) -> Tags:
-    """Return tags with those of an id in files, which replace tags of the same language; later files win."""
+    """Return `tags` updated with the tags that files have for an id.
+
+    The tags of a file replace those of the same language; later files win.
+    """
     joined = dict(tags)
     for file in files:
         for language, words in file[sample_id].items():

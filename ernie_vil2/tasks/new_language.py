@@ -20,7 +20,7 @@ from ernie_vil2.data.loader import Batch, RowPreview, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
 from ernie_vil2.data.order import Purpose, make_generator
 from ernie_vil2.data.readers.tables import TABLES, TEXTS
-from ernie_vil2.data.samples import content_id
+from ernie_vil2.data.samples import hash_id
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.losses import MultiViewLoss, build_loss
@@ -60,7 +60,7 @@ class ParallelRows(ViewRows):
         source, sample = self.stream[position]
         translation = sample.caption(self._teacher_language)
         text, _ = draw_texts(sample, self.stream.views[source], make_generator(Purpose.TEXT, self._seed, position))
-        row["ids"][0] = content_id(translation)
+        row["ids"][0] = hash_id(translation)
         self._write_text(row, translation, "teacher_text")
         self._write_text(row, text)
         return sample.image_name

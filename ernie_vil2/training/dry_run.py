@@ -89,7 +89,7 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
         ValueError: data or vocabulary cannot be used.
         WorkerError: a loader process failed or was killed.
     """
-    import_user_modules(config.names)
+    import_user_modules(config.component_names)
     changes = _list_changes(base[1], config) if base else ""
     config = resolve_model_like(config)
     training = config.Training

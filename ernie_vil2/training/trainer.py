@@ -446,7 +446,7 @@ def _resolve_names(config: Config) -> Config:
     """Import the modules that the configuration names, and resolve `Model.like`. A collective."""
     # Before `Model.like` adds names that come with weights: only names that the user wrote are imported.
     with errors_on_all_ranks():
-        import_user_modules(config.names)
+        import_user_modules(config.component_names)
     return run_on_first_rank_first(lambda: resolve_model_like(config))
 
 

@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples, content_id
+from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples, hash_id
 
 
 def test_ids_are_distinct_and_fit_into_int64():
-    ids = {content_id(str(number)) for number in range(10_000)}
+    ids = {hash_id(str(number)) for number in range(10_000)}
     assert len(ids) == 10_000 and min(ids) >= 0 and max(ids) < 2**63
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ernie_vil2 import cli
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import ShardedSource, open_benchmarks, open_sources
-from ernie_vil2.data.readers.splits import Division, Part, holdout_part, select_rows
+from ernie_vil2.data.readers.splits import Division, Part, make_holdout_part, select_rows
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.stream import SampleStream
@@ -212,7 +212,7 @@ def test_samples_are_grouped_by_the_header_of_the_table(table, tmp_path, header,
     numbers_by_part = {}
     for part_name in PARTS:
         source = open_sources([str(table)])
-        numbers_by_part[part_name] = read_numbers(holdout_part(config.Data.holdout, part_name).select(source))
+        numbers_by_part[part_name] = read_numbers(make_holdout_part(config.Data.holdout, part_name).select(source))
     output = str(tmp_path / "parts")
     command = [str(table), "--output", output, "--parts", "0.6", "0.2", "0.2", "--group-by", header]
     assert cli.run("prepare", command) == 0

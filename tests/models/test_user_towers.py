@@ -106,7 +106,7 @@ def test_user_towers_are_trained_and_loaded(my_towers, shapes, tmp_path):
 )
 def test_name_of_no_tower_is_refused(my_towers, name, message):
     config = load_config(None, [f"Model.image.name={name}"])
-    import_user_modules(config.names)
+    import_user_modules(config.component_names)
     with pytest.raises(ValueError, match=message):
         config.Model.image.build()
 
@@ -121,7 +121,7 @@ def test_missing_module_is_named():
 def test_plan_estimates_user_towers(my_towers):
     # They list no blocks: recomputing blocks saves nothing, and a row keeps at least its pixels and its embedding.
     config = load_config(None, [*TOWERS, "Data.max_length=24"])
-    import_user_modules(config.names)
+    import_user_modules(config.component_names)
     cost = Towers(config).row_cost("image")
     assert cost.flops == 2 * 3 * 16
     assert cost.saved >= 4 * (3 * 32 * 32 + 16)

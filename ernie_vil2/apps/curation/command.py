@@ -32,7 +32,7 @@ def parse_share(text: str) -> tuple[int, int]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ernie-vil2 curate`."""
     arguments.add_sources(parser, "--data", "SOURCE", "pairs, in any form that Data.train takes")
-    arguments.add_pipe_option(parser)
+    arguments.add_allow_pipes_option(parser)
     parser.add_argument("--output", type=arguments.output_folder, metavar="FOLDER", help="folder to write")
     parser.add_argument(
         "-c",
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--memory",
-        type=arguments.amount,
+        type=arguments.positive_number,
         default=1.0,
         metavar="GB",
         help="memory of the joins, which put the rest on the disk; default 1",

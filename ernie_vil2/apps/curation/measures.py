@@ -21,7 +21,7 @@ from pyarrow import parquet
 from ernie_vil2.apps.curation.joins import MeasuresFile, decode_file
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.data.readers import ShardedSource
-from ernie_vil2.data.samples import BadSample, content_id
+from ernie_vil2.data.samples import BadSample, hash_id
 from ernie_vil2.data.selection import ShardIdentity, identify_shards
 from ernie_vil2.data.shard_processes import CountSamples
 from ernie_vil2.device.extras import require
@@ -126,7 +126,7 @@ def _measure_sample(job: MeasuringJob, number: int) -> dict[str, Any]:
         return {"key": bad.name, "error": str(bad.reason)}
     values: dict[str, Any] = {
         "key": sample.image_name,
-        "id": content_id(sample.image_name + "\n" + sample.text_name, sample.image),
+        "id": hash_id(sample.image_name + "\n" + sample.text_name, sample.image),
     }
     # A broken image ends the measures of its pair, and the values of the steps before it stay in the row.
     try:

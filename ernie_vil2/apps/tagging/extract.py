@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ernie_vil2.data.readers import ShardedSource
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, content_id, format_names
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, format_names, hash_id
 from ernie_vil2.data.tags import Tags, find_tags_id
 from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, parse_json, write_json
 from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock_exclusive
@@ -56,7 +56,7 @@ class Tagger(ABC):
         """Return lines for the end of the report.
 
         Args:
-            ids: `content_id` of the ids of all usable samples, sorted.
+            ids: `hash_id` of the ids of all usable samples, sorted.
         """
         return []
 
@@ -326,7 +326,7 @@ class _SourceReader:
                 self._digest.update(blake2b(str(bad).encode()).digest())
                 yield bad
                 continue
-            number, image = content_id(name), content_id(name, sample.image)
+            number, image = hash_id(name), hash_id(name, sample.image)
             self._digest.update(number.to_bytes(8, "little") + blake2b(sample.image).digest())
             if number not in self._images:
                 self._images[number] = image
@@ -441,7 +441,7 @@ def _summarize(journal: Journal, tagger: Tagger, ambiguous_names: set[str]) -> T
     report, ids, start = TaggingReport(), array("q"), 0
     for rows in journal:
         report.add(rows, rows.end - start, ambiguous_names)
-        ids.extend(content_id(name) for name, tags in rows.tags if tags is not None)
+        ids.extend(hash_id(name) for name, tags in rows.tags if tags is not None)
         start = rows.end
     report.remarks = tagger.make_remarks(np.sort(np.array(ids, np.int64)))
     return report

@@ -101,7 +101,7 @@ class FileTagger(Tagger):
             lines.append(f"rows of {self._file.name} that were skipped:")
             for reason, count in self._bad_rows.counts.most_common():
                 lines.append(f"  {reason}: {format_names(count, self._bad_rows.names[reason])}")
-        unused_rows = np.sort(self._file.usable_rows[~np.isin(self._file.ids, ids)])
+        unused_rows = np.sort(self._file.usable_rows[~np.isin(self._file.id_hashes, ids)])
         if len(unused_rows):
             names = [self._file.id_at(row) for row in unused_rows[: BadSampleReport.MAX_NAMES].tolist()]
             lines.append(f"tags whose id no sample has: {format_names(len(unused_rows), names)}")

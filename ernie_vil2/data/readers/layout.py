@@ -35,7 +35,9 @@ class Precedence(IntEnum):
     SHARDS = 2
     """Shards, which lie next to the files that they were made from."""
     DATABASE = 3
-    ROWS = 4
+    """LMDB databases of Chinese-CLIP."""
+    TSV = 4
+    """TSV files of the official release."""
     FILES = 5
     """Images, each with a text file of the same name. img2dataset writes folders of these, and next to each folder a
     table without images."""
@@ -75,7 +77,7 @@ class Layout:
 
     @property
     def is_benchmark(self) -> bool:
-        """Whether this is a published benchmark, of which a folder should hold only one."""
+        """Whether this is a published benchmark of the first precedence: a folder should hold only one of these."""
         return self.precedence == Precedence.BENCHMARK
 
     def find_image_folders(self, annotations: Path, data: DataSpec) -> ImageFolders:

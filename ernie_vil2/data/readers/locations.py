@@ -202,7 +202,7 @@ def find_locations(pattern: str) -> list[Location]:
             raise ValueError(f"{pattern[:1000]}: a command is run only with --allow-pipes; read it before you add that")
         return [PipeOutput(command) for command in expand_braces(pattern.removeprefix(PIPE), expand_lists=False)]
     # The name of an existing file is no pattern, whatever characters it has.
-    if os.path.exists(pattern):  # noqa: PTH110  -- Path raises where this says no
+    if os.path.exists(pattern):  # noqa: PTH110  -- pathlib raises for names that are too long
         return _read_path_list(Path(pattern)) if pattern.endswith(LIST_SUFFIX) else [LocalFile(pattern)]
     locations: list[Location] = []
     for address in expand_braces(pattern):
@@ -242,7 +242,7 @@ def _read_path_list(path: Path) -> list[Location]:
         if not pattern.startswith(PIPE) and "://" not in pattern:
             pattern = str(path.parent / pattern)
         # Lists in lists could name each other in a circle.
-        if pattern.endswith(LIST_SUFFIX) and os.path.exists(pattern):  # noqa: PTH110  -- Path raises where this says no
+        if pattern.endswith(LIST_SUFFIX) and os.path.exists(pattern):  # noqa: PTH110  -- pathlib raises for names that are too long
             raise ValueError(f"{path}: names another list; name the files themselves, or both lists")
         patterns.append(pattern)
     if not patterns:
@@ -251,11 +251,11 @@ def _read_path_list(path: Path) -> list[Location]:
     locations: list[Location] = []
     for pattern in patterns:
         locations.extend(find_locations(pattern))
-        check_count(locations)
+        check_num_locations(locations)
     return locations
 
 
-def check_count(locations: Sequence[Location]) -> None:
+def check_num_locations(locations: Sequence[Location]) -> None:
     """Raise ValueError if there are more than a million locations."""
     if len(locations) > MAX_FILES:
         raise ValueError(f"{locations[0].name}, ...: more than {MAX_FILES:,} files; name fewer")
@@ -303,7 +303,7 @@ class ShardIndexes:
 
 def _read_index(folder: Path) -> dict[str, _IndexEntry]:
     """Return the shards in the index of a folder by name; empty if the folder has no such index: shards are scanned."""
-    if not os.path.exists(folder / INDEX):  # noqa: PTH110  -- Path raises where this says no
+    if not os.path.exists(folder / INDEX):  # noqa: PTH110  -- pathlib raises for names that are too long
         return {}
     entries: dict[str, _IndexEntry] = {}
     try:

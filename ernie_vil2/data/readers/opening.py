@@ -20,9 +20,9 @@ from tqdm import tqdm
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkSource, make_benchmarks
 from ernie_vil2.data.readers.chinese_clip import IMAGES_SUFFIX
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Precedence, canonical_split
-from ernie_vil2.data.readers.locations import LocalFile, Location, ShardIndexes, check_count, find_locations
+from ernie_vil2.data.readers.locations import LocalFile, Location, ShardIndexes, check_num_locations, find_locations
 from ernie_vil2.data.readers.source import NUM_THREADS, Shard, ShardedSource
-from ernie_vil2.data.readers.splits import holdout_part
+from ernie_vil2.data.readers.splits import make_holdout_part
 from ernie_vil2.data.readers.tables import TABLE, describe_missing_columns, find_tables
 from ernie_vil2.data.readers.webdataset import TAR
 from ernie_vil2.data.source_files import list_image_files
@@ -54,6 +54,7 @@ LAYOUTS: Registry[Layout] = Registry(
         "table": "ernie_vil2.data.readers.tables:TABLE",
         "texts": "ernie_vil2.data.readers.tables:TEXTS",
     },
+    # Attributes that a layout of the user's must have, too.
     ("find", "accepts", "open", "read"),
 )
 # Shards that wait for a thread at the same time. A data set may have hundreds of thousands of shards, and queueing all
@@ -89,8 +90,8 @@ def open_sources(data: DataLike, **fields: Any) -> ShardedSource:
     Shards are in the order of the paths; the files that match one pattern are sorted by name.
 
     The number of samples in a shard of `tools/prepare.py` is taken from the `index.json` next to it, provided that the
-    shard has the size in bytes that is given there; a shard at an address is compared with size and checksum when it is
-    fetched. Any other shard is scanned once. A scan that takes long is kept in the cache folder.
+    shard has the size in bytes that is given there. Size and checksum of a remote shard are verified when it is
+    fetched. Any other shard is scanned once. The result of a scan that takes long is kept in the cache folder.
 
     Args:
         data: a spec, a path or several paths.
@@ -154,6 +155,7 @@ def open_benchmarks(data: DataLike, **fields: Any) -> dict[str, Benchmark]:
     all_files = _find_files(spec)
     first = all_files[0]
     path = Path(first.shards[0].name)
+    # A layout with `read` has images, texts and pairs of its own; the others have samples.
     benchmark_layouts = [files.layout.name for files in all_files if files.layout.read]
 
     # A holdout divides samples. For it, the pairs of a published benchmark are read as samples, like any other data.
@@ -162,14 +164,14 @@ def open_benchmarks(data: DataLike, **fields: Any) -> dict[str, Benchmark]:
             raise ValueError(f"layout {benchmark_layouts[0]} is that of one folder; {len(all_files)} paths were given")
         _note_unused_options(all_files)
         _check_image_folder(first)
-        # It has one set of texts, which is scored once for all languages.
+        # A published benchmark has one set of texts for all languages, so it makes a single entry.
         benchmarks = {", ".join(spec.languages or ()): read_benchmark(first.layout, path, first.data)}
     else:
         split = first.data.split
         name = f"{path.parent.name}-{split}" if split else path.stem
         source = _open_all(all_files)
         if spec.holdout is not None:
-            source = holdout_part(spec.holdout, spec.holdout_part).select(source)
+            source = make_holdout_part(spec.holdout, spec.holdout_part).select(source)
             name = f"{name}-{spec.holdout_part}"
         benchmarks = _join_equal_languages(make_benchmarks(source, name, spec))
     return {language or spec.unnamed_language: benchmark for language, benchmark in benchmarks.items()}
@@ -189,11 +191,11 @@ def _find_files(data: DataSpec) -> list[DataFiles]:
     locations: list[Location] = []
     for path in data.paths:
         # Some benchmarks have annotations in .txt files, which `find_locations` would take for lists of paths.
-        if _find_annotated(Path(path), layouts):
+        if _find_annotated_benchmark(Path(path), layouts):
             locations.append(LocalFile(path))
         else:
             locations.extend(find_locations(path))
-        check_count(locations)
+        check_num_locations(locations)
     if not locations:
         raise ValueError("no data given: name tar shards, a benchmark or another source (docs/data.md)")
     return [recognise(location, data) for location in locations]
@@ -208,7 +210,7 @@ def _open_all(all_files: Sequence[DataFiles]) -> ShardedSource:
     for files in all_files:
         _check_image_folder(files)
         for shard in files.shards:
-            location = indexes.look_up(shard)
+            location = indexes.look_up(shard)  # with the number of samples if an `index.json` has it
             locations.append(location)
             arguments.append((files.layout, location, files.data))
 
@@ -230,7 +232,9 @@ def _note_unused_options(all_files: Sequence[DataFiles]) -> None:
 
     This is no error, because a configuration has one such option for all of its data.
     """
-    if not should_show_progress() or any(files.layout.name not in LAYOUTS for files in all_files):
+    if not should_show_progress():
+        return  # only the main process prints notes
+    if any(files.layout.name not in LAYOUTS for files in all_files):
         return  # a layout that is not in the registry is the user's, and may use any option
 
     data = all_files[0].data
@@ -240,8 +244,8 @@ def _note_unused_options(all_files: Sequence[DataFiles]) -> None:
         if layout.precedence == Precedence.TABLE:
             has_tables = True
             has_csv |= any(Path(shard.name).suffix.lower() in (".csv", ".tsv") for shard in files.shards)
-        # A published benchmark brings its own text ids, and the official TSV has no fields.
-        uses_text_id |= layout.open is not None and layout.precedence != Precedence.ROWS
+        # A layout that only has `read` brings its own text ids, and the official TSV has no fields.
+        uses_text_id |= layout.open is not None and layout.precedence != Precedence.TSV
 
     notes: list[str] = []
     if data.encoding and not has_csv:
@@ -313,8 +317,8 @@ def recognise(location: Location, data: DataSpec) -> DataFiles:
     is_local = isinstance(location, LocalFile)
     if is_local and path.is_dir():
         layout, splits = _recognise_folder(path, layouts)
-    elif is_local and (annotated := _find_annotated(path, layouts)):
-        layout, splits = annotated
+    elif is_local and (annotated_benchmark := _find_annotated_benchmark(path, layouts)):
+        layout, splits = annotated_benchmark
     else:
         layout, splits = _recognise_file(location, layouts), {"": [path]}
 
@@ -337,13 +341,14 @@ def _recognise_file(location: Location, layouts: Sequence[Layout]) -> Layout:
     raise ValueError(f"{location.name}: no known layout; {_describe_layouts(layouts)}{remark}")
 
 
-def _find_annotated(path: Path, layouts: Iterable[Layout]) -> tuple[Layout, Splits] | None:
-    """Return the benchmark that a file annotates, with the splits in the file; None if it is no annotation file."""
+def _find_annotated_benchmark(path: Path, layouts: Iterable[Layout]) -> tuple[Layout, Splits] | None:
+    """Return the benchmark whose annotations a file holds, and the splits in the file; None if it holds none."""
     if path.suffix not in (".json", ".jsonl", ".txt") and not path.name.endswith(IMAGES_SUFFIX):
         return None
     for layout in layouts:
+        # Only benchmarks have annotation files. Some of them, such as XM3600, are opened as samples and have no `read`.
         if not layout.read and not layout.is_benchmark:
-            continue  # samples have no annotation file
+            continue
         # An ambiguous folder is no reason to reject the file: the user may have named it to be clear.
         with suppress(ValueError):
             splits = {split: paths for split, paths in layout.find(path.parent).items() if path in paths}
@@ -357,8 +362,8 @@ def _recognise_folder(folder: Path, layouts: Sequence[Layout]) -> tuple[Layout, 
     splits_by_layout: dict[Layout, Splits] = {}
     errors: list[ValueError] = []
     for layout in layouts:
-        # Once a layout fits, another one counts only if the user may well mean it: a second benchmark, or tar shards in
-        # the folder itself where the first layout has files only in a sub-folder.
+        # After the first layout that fits, others are considered only if the user may well mean them: a second
+        # benchmark, or tar shards directly in the folder if the first layout has files in sub-folders only.
         may_be_meant = layout.is_benchmark or (layout is TAR and not _has_files_in(folder, splits_by_layout))
         if splits_by_layout and not may_be_meant:
             continue
@@ -430,7 +435,8 @@ def _choose_split(location: str, path: Path, splits: Splits, split: str | None, 
         if len(splits_of_path) == 1:
             return splits_of_path[0]
         first = next(iter(splits))
-        # A single table of any name is taken. A single split called "test" must not be taken for training.
+        # Tables are splits that are called by their file names. A single table is taken whatever its name; but a single
+        # split that is called "test" must not be taken for training.
         if len(splits) == 1 and canonical_split(first) not in SPLITS:
             return first
         # A default split that does not exist is replaced by the preferred one for scoring, except for "train".
@@ -438,7 +444,7 @@ def _choose_split(location: str, path: Path, splits: Splits, split: str | None, 
             split = default
         else:
             split = canonical_split(first)
-        if split not in SPLITS:
+        if split not in SPLITS:  # only tables have such names, and a single table was returned above
             raise ValueError(f"{location} holds several tables ({names}); name one as the split")
     elif list(splits) == [""]:
         raise ValueError(f"{location} has no splits; leave out split, or train with {HOLDOUT_HINT}")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ernie_vil2.config import HoldoutConfig
 from ernie_vil2.data.readers.columns import IMAGE_KEYS
 from ernie_vil2.data.readers.source import Shard, ShardedSource
-from ernie_vil2.data.samples import BadSample, Sample, content_id, is_blank, text_key
+from ernie_vil2.data.samples import BadSample, Sample, hash_id, is_blank, text_key
 from ernie_vil2.io.terminal import make_printable, pluralize, should_show_progress
 
 MAX_CAPTION_SHARE = 0.05
@@ -145,7 +145,7 @@ class Division:
             fields |= dict.fromkeys(sample.fields)
 
             # Parallel texts have no image. Then the name, which differs from row to row, takes its place.
-            image = content_id("" if sample.image else sample.image_name, sample.image)
+            image = hash_id("" if sample.image else sample.image_name, sample.image)
             scan.groups.add(row, image, _field_value(sample, group_field))
             scan.strata[row] = _field_value(sample, stratum_field)
             scan.captions[row] = {text_key(text) for text in sample.captions.values() if not is_blank(text)}
@@ -315,7 +315,7 @@ class Part(NamedTuple):
         return select_rows(source, rows[self.name])
 
 
-def holdout_part(holdout: HoldoutConfig, name: str) -> Part:
+def make_holdout_part(holdout: HoldoutConfig, name: str) -> Part:
     """Return the part of `Data.holdout` that is called train, val or test."""
     return Part(Division(holdout.shares, holdout.group_by, holdout.stratify_by, holdout.seed), name)
 

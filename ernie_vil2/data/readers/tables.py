@@ -386,7 +386,7 @@ def _describe_outside_files(files: Sequence[str], root: Path) -> str:
         f"images are named by {kind}, as {first}; name the folder of which each is a part: "
         f"--images {quote_argument(folder)} (Data.images)"
     )
-    if not os.path.isdir(folder):  # noqa: PTH112  -- Path raises where this says no
+    if not os.path.isdir(folder):  # noqa: PTH112  -- pathlib raises for names that are too long
         message += "; it is not on this machine: name its copy, a folder of the same name"
     return message
 

@@ -71,5 +71,5 @@ TSV = Layout(
     find=_find,
     accepts=lambda location: _is_tsv(location.name),
     open=lambda location, data: TsvSource(location),
-    precedence=Precedence.ROWS,
+    precedence=Precedence.TSV,
 )

@@ -4,7 +4,7 @@ import gzip
 import os
 import tarfile
 
-from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, Reason, content_id
+from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, Reason, hash_id
 from tests.hostile.bad_input.case import (
     CAPTION,
     GOOD,
@@ -90,7 +90,7 @@ def write_shards_of_equal_keys(folder):
 
 def check_two_images(samples):
     assert [sample.image_name for sample in samples] == ["0", "0"]
-    assert len({content_id(sample.image_name, sample.image) for sample in samples}) == 2
+    assert len({hash_id(sample.image_name, sample.image) for sample in samples}) == 2
 
 
 LONG_JSON = b'{"caption": "a red disc", "x": [' + b"[]," * (MAX_TEXT_BYTES // 3) + b"0]}"
