@@ -4,10 +4,14 @@
 model, `Model.image.weights` and `Model.text.weights` those of a pretrained tower. Weights have to match by name and
 shape; before they are compared, they are adapted, and the report has a note of each change:
 
-- Word embeddings are matched by token if the source has a vocabulary. Its rows may then have another order or be more.
+- Word embeddings are matched by token if the source has a vocabulary. The source may then have more tokens, or the same
+  tokens in another order.
 - Position embeddings of images are resized to another grid, those of texts cut or stretched.
 - ERNIE adds its embeddings of token type 0 and task type 0 to every token. Our text tower has neither, like those of
   the released models, so they are added to the position embeddings.
+
+`Model.dialect` chooses between the ways in which the weights of another family can be used, such as
+`{activation: gelu}` (docs/models.md).
 """
 
 import math
@@ -90,12 +94,13 @@ def resolve_model_like(config: Config) -> Config:
         tower, explicit_tower = model[kind], explicit["Model"].pop(kind, {})
         name = tower["name"]
         if strip_suite_prefix(explicit_tower.get("name", name)) != strip_suite_prefix(name):
-            # Another architecture. It takes over what all towers share, such as preprocessing and image size; but
-            # nothing from a transformer of another family, whose pooling and tokenizer belong to its own layers.
+            # The configuration names another architecture. From the model's tower it takes over only the fields that
+            # all towers have, such as preprocessing and image size. It takes over nothing if the model's tower is a
+            # `transformer`, which is of another family: its pooling and tokenizer would not fit.
             shared_fields = base.model_fields if name != "transformer" else ()
             tower = {key: value for key, value in tower.items() if key in shared_fields}
         elif base.find_kind(name).is_user_defined and "name" not in explicit_tower:
-            # Importing a module runs it, so only a name that the user wrote may do so.
+            # Importing a module runs its code, so a module is imported only if the user has named it.
             raise ConfigError(
                 f"Model.like={like}: its {kind} tower {name} is defined in a module outside this package; to have the "
                 f"module imported, set Model.{kind}.name yourself"
@@ -103,7 +108,7 @@ def resolve_model_like(config: Config) -> Config:
         model[kind] = {**tower, **explicit_tower}
     tree["Model"] = {**model, **explicit["Model"], "like": None}
 
-    # Other sections, where the configuration leaves them open.
+    # Settings of other sections that the configuration does not set.
     if "max_length" not in explicit_data:
         tree["Data"]["max_length"] = text_length
     if "resize" not in explicit.get("Views", {}):
@@ -120,7 +125,11 @@ def resolve_model_like(config: Config) -> Config:
 
 
 def choose_recipe(model: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
-    """Return learning rate, batches and share of the initial weights for fine-tuning a model of this size.
+    """Return the learning rate and other settings for fine-tuning a model of this size.
+
+    The other settings are the batches, the share of the initial weights in the final ones, and whether batch norms are
+    frozen. A small model keeps a share of its initial weights, and a small RepVGG its batch norms: it then learns a
+    little less of the new task and forgets much less (docs/own_data.md).
 
     The values for small towers were measured on sets of 200, 600 and 936 images, which all have the same optimum
     (docs/own_data.md). Those for released models are the rate of Chinese-CLIP and PaddleNLP and the batch of PaddleNLP.
@@ -146,7 +155,7 @@ def choose_recipe(model: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
     ]
 
 
-@lru_cache(maxsize=1)  # a plan reads the same model for each piece of advice
+@lru_cache(maxsize=1)  # `ernie-vil2 plan` resolves the same model again for every change that it tries
 def _read_like(like: str, dialect: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], int, str]:
     """Return the section `Model` of a model without its weights, its text length in tokens and the kind of its loss."""
     try:
@@ -249,13 +258,14 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
 
 def _read_whole_model(name: str, dialect: Mapping[str, str]) -> _Source:
     model_format, files = recognise_model(find_model(name))
-    # The weights of a run were converted with its dialect when it began, so that they are read as they are. For any
-    # other ERNIE-ViL 2.0 a dialect is an error, which read_model raises.
+    # The weights of a run were converted when the run began; the dialect that its configuration still names does not
+    # concern them. Other weights in our layouts have no dialects: if one is given, `read_model` raises the error.
     is_run = (files.folder / CONFIG).is_file()
     if model_format.layout in ERNIE_VIL_LAYOUTS and (is_run or not dialect):
         source = _read_arrays(files.weights, "", files=files)
     else:
         stored = read_model(name, dialect=dialect)
+        # As a text, the family is a note on its name and conventions.
         source = _Source(dict(stored.arrays), stored.tokens, notes=[str(stored.family)])
     source.extras = _MODEL_EXTRAS
     return source
@@ -294,8 +304,8 @@ def _read_arrays(path: Path, prefix: str, vocabulary: Path | None = None, files:
 
     Args:
         path: the file.
-        prefix: "image." or "text.": from a whole ERNIE-ViL 2.0, keep the arrays under this prefix, without it. "": keep
-            all; the file must then hold an ERNIE-ViL 2.0.
+        prefix: "image." or "text.": if the file holds a whole ERNIE-ViL 2.0, keep only the arrays whose names start
+            with this prefix, and remove it from the names. "": keep all arrays; the file must hold an ERNIE-ViL 2.0.
         vocabulary: vocabulary to use instead of the one next to the file.
         files: files of the model, if they have been read already.
     """
@@ -320,7 +330,8 @@ def _read_arrays(path: Path, prefix: str, vocabulary: Path | None = None, files:
 
 def _find_tower_weights(name: str) -> Path:
     path = find_model(name)
-    # A tower alone is in no format, so arrays of any names will do.
+    # The file of a single tower may have any names, so any weight file at the path will do. Only if there is none, the
+    # path must be that of a whole model.
     return find_arrays(path) or recognise_model(path)[1].weights
 
 
@@ -331,11 +342,12 @@ def _put_in_network(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.
 
 def _fetch_from_paddleclas(name: str) -> Path:
     """Return the weights that PaddleClas publishes for a backbone, from its cache or its server."""
-    task = "Model.image.weights=paddleclas"
-    backbone, download = import_paddleclas(task), import_suite("paddleclas.ppcls.utils.download", task)
+    setting = "Model.image.weights=paddleclas"
+    backbones, download = import_paddleclas(setting), import_suite("paddleclas.ppcls.utils.download", setting)
     name = _PADDLECLAS_VITS.get(name, name)
     # Each module of backbones has a table of addresses, MODEL_URLS, which the package does not export.
-    module = sys.modules.get(getattr(getattr(backbone, name, None), "__module__", ""))
+    build_backbone = getattr(backbones, name, None)
+    module = sys.modules.get(getattr(build_backbone, "__module__", ""))
     url = getattr(module, "MODEL_URLS", {}).get(name)
     if not url:
         raise ValueError(f"PaddleClas publishes no weights for {name}; give a file in Model.image.weights")
@@ -347,9 +359,9 @@ def _fetch_from_paddleclas(name: str) -> Path:
 
 def _fetch_from_paddlenlp(name: str, family: str) -> tuple[Path, Path]:
     """Return weights and vocabulary of the model that PaddleNLP has under a name, from its cache or its server."""
-    task = f"Model.text.weights={name}, a name that PaddleNLP knows,"
-    transformers = import_suite("paddlenlp.transformers", task)
-    download = import_suite("paddlenlp.utils.download", task)
+    setting = f"Model.text.weights={name}, a name that PaddleNLP knows,"
+    transformers = import_suite("paddlenlp.transformers", setting)
+    download = import_suite("paddlenlp.utils.download", setting)
     model = getattr(transformers, f"{family.title()}Model")
     tokenizer = getattr(transformers, f"{family.title()}Tokenizer")
     # A name that is not in the tables may be that of a contributed model, whose files have these fixed names.
@@ -416,7 +428,7 @@ def _add_to_positions(source: _Source, name: str) -> None:
 
 
 def _match_words(source: _Source, array: np.ndarray, initial: np.ndarray, tokens: list[str]) -> np.ndarray:
-    """Return the initial word embedding with the rows of `array` for all tokens that the source has, too."""
+    """Return the initial word embedding in which the tokens that the source has get their rows of `array`."""
     # A vocabulary may have more tokens than its word embedding has rows.
     source_row_of = {token: row for row, token in enumerate(source.tokens or [])}
     rows, source_rows = [], []
@@ -433,9 +445,10 @@ def _match_words(source: _Source, array: np.ndarray, initial: np.ndarray, tokens
 def stretch_positions(array: np.ndarray, rows: int, first_position: int = 0) -> np.ndarray:
     """Stretch position embeddings of texts `[num_rows, width]` to more rows, `[rows, width]`.
 
-    The first 20 positions stay. Position 20 + i moves to 20 + r i; those between are interpolated linearly, and the
-    line of the last two is continued. With r = 4 this turns 77 positions into 248, as in Long-CLIP (Zhang et al. 2024,
-    arXiv 2403.15378), and 64 into 196, as in FG-CLIP 2. Of fewer than 40 positions the first half stays.
+    The first 20 positions stay. With the stretch factor r, position 20 + i moves to 20 + r * i. The positions in
+    between are interpolated linearly, and positions after the last one are extrapolated from the last two. With r = 4
+    this turns 77 positions into 248, as in Long-CLIP (Zhang et al. 2024, arXiv 2403.15378), and 64 into 196, as in
+    FG-CLIP 2. If there are fewer than 40 positions, the first half stays.
 
     Args:
         array: rows before `first_position` stay, too.

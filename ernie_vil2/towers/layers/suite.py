@@ -24,12 +24,12 @@ from ernie_vil2.towers.layers.transformer import PAD_ID, check_length, check_siz
 CLASSES = 1237
 
 
-def import_suite(module: str, task: str) -> ModuleType:
+def import_suite(module: str, feature: str) -> ModuleType:
     """Import a module of PaddleClas or PaddleNLP.
 
     Args:
         module: full name of the module.
-        task: the feature that needs the module; the subject of the error.
+        feature: what needs the module, such as a setting; the subject of the error.
 
     Raises:
         MissingPackage: the module cannot be imported.
@@ -39,22 +39,22 @@ def import_suite(module: str, task: str) -> ModuleType:
     except ImportError as error:
         library = module.partition(".")[0]
         if is_installed(library):
-            task = f"{task} ({error})"  # the library is there, but a package that it imports is missing
-        raise missing_package_error(library, task) from error
+            feature = f"{feature} ({error})"  # the library is there, but a package that it imports is missing
+        raise missing_package_error(library, feature) from error
 
 
-def import_paddleclas(task: str) -> ModuleType:
+def import_paddleclas(feature: str) -> ModuleType:
     """Import PaddleClas's module of backbones and silence its log; arguments and errors as for `import_suite`."""
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
-    backbone = import_suite("paddleclas.ppcls.arch.backbone", task)
+    backbone = import_suite("paddleclas.ppcls.arch.backbone", feature)
     # After the import, which sets the level. The warnings are about its own deprecated calls.
     logging.getLogger("ppcls").setLevel(logging.ERROR)
     return backbone
 
 
-def backbone_builders(task: str) -> dict[str, Callable[..., nn.Layer]]:
+def backbone_builders(feature: str) -> dict[str, Callable[..., nn.Layer]]:
     """Return the functions that build PaddleClas's backbones and EfficientNetL2, by name; errors as `import_suite`."""
-    members = vars(import_paddleclas(task))
+    members = vars(import_paddleclas(feature))
     builders: dict[str, Callable[..., nn.Layer]] = {}
     for name, member in members.items():
         if inspect.isfunction(member):
