@@ -35,17 +35,17 @@ def write_ranks(path, label, rows):
 
 def test_queries_are_won_and_lost_by_first_rank(tmp_path):
     direction = "image_to_text"
-    before = write_ranks(
+    earlier_file = write_ranks(
         tmp_path / "b.csv", "before",
         [(direction, "a", "=A", 1), (direction, "b", "B", 9), (direction, "c", "C", 1), (direction, "d", "D", 7),
          (direction, "e", "E", 3), (direction, "gone", "F", 1), ("text_to_image", "a", "猫", 2)],
     )  # fmt: skip
-    after = write_ranks(
+    later_file = write_ranks(
         tmp_path / "a.csv", "after",
         [(direction, "a", "=A", 4), (direction, "b", "B", 1), (direction, "c", "C", 1), (direction, "d", "D", 2),
          (direction, "e", "E", 1), (direction, "new", "G", 1), ("text_to_image", "a", "猫", 1)],
     )  # fmt: skip
-    changes = read_changes(before, after)
+    changes = read_changes(earlier_file, later_file)
     images = changes["image → text"]
     assert (images.num_kept, images.num_won, images.num_lost, images.num_missed) == (1, 2, 1, 1)
     # An image query is about itself, a text query about its best right answer.
@@ -66,19 +66,19 @@ def test_rank_files_give_a_verdict_clustered_by_image(tmp_path):
     rows = []
     for direction in ("image_to_text", "text_to_image"):
         rows += [(direction, str(number), f"q{number}", 1 + number % 3) for number in range(60)]
-    before = write_ranks(tmp_path / "b.csv", "before, zh", rows)
-    after = write_ranks(tmp_path / "a.csv", "after, zh", [(*row[:3], 1) for row in rows])
-    (verdict,) = compare_rank_files({"before": before, "after": after}).verdicts
+    earlier_file = write_ranks(tmp_path / "b.csv", "before, zh", rows)
+    later_file = write_ranks(tmp_path / "a.csv", "after, zh", [(*row[:3], 1) for row in rows])
+    (verdict,) = compare_rank_files({"before": earlier_file, "after": later_file}).verdicts
     # Of R@1, R@5 and R@10 only R@1 changes, from 1/3 to 1: 2/3 of a third.
     assert verdict.word == "better" and verdict.difference.mean == pytest.approx(200 / 9)
-    outcomes = read_outcomes(before)["zh"]
+    outcomes = read_outcomes(earlier_file)["zh"]
     assert outcomes.query_ids[60] == "text_to_image 0"
     # Every text has the same best answer, so all of them belong to one image.
     assert len({*outcomes.clusters[:60]}) == 60 and len({*outcomes.clusters[60:]}) == 1
     fewer_queries = write_ranks(tmp_path / "c.csv", "c, zh", rows[:50])
-    assert compare_rank_files({"before": before, "after": fewer_queries}) is None
+    assert compare_rank_files({"before": earlier_file, "after": fewer_queries}) is None
     another_language = write_ranks(tmp_path / "d.csv", "d, en", rows)
-    assert compare_rank_files({"before": before, "after": another_language}) is None
+    assert compare_rank_files({"before": earlier_file, "after": another_language}) is None
 
 
 def compute_mean_recall(ranks):
@@ -91,10 +91,10 @@ def test_headline_tells_trained_texts_from_new_ones(tmp_path):
     # Image n has text n; every third text is a caption of the training data, with other case and spaces there.
     random = np.random.default_rng(0)
     queries = [("image_to_text", number) for number in range(60)] + [("text_to_image", number) for number in range(60)]
-    before, after = {}, {}
+    earlier_ranks, later_ranks = {}, {}
     for query in queries:
-        before[query] = int(random.integers(1, 20))
-        after[query] = 1 if query[1] % 3 == 0 else int(random.integers(1, 20))
+        earlier_ranks[query] = int(random.integers(1, 20))
+        later_ranks[query] = 1 if query[1] % 3 == 0 else int(random.integers(1, 20))
 
     def write(name, ranks):
         rows = []
@@ -104,15 +104,15 @@ def test_headline_tells_trained_texts_from_new_ones(tmp_path):
             rows.append((direction, query, f"Text  {number}", rank, answer))
         return write_ranks(tmp_path / f"{name}.csv", name, rows)
 
-    paths = {"before": write("before", before), "after": write("after", after)}
+    paths = {"before": write("before", earlier_ranks), "after": write("after", later_ranks)}
     trained = find_trained_queries(paths["before"], {f"text {number}" for number in range(0, 60, 3)} | {"another"})
     assert (trained[""].num_texts, trained[""].num_trained, len(trained[""].ids)) == (60, 20, 40)
     sentence = make_headline(compare_rank_files(paths), trained_queries=trained)
     gains = re.search(r"; 20 of the 60 test texts .* gain ([+-][\d.]+), .* the others ([+-][\d.]+), ", sentence)
     for gain, is_trained in zip(gains.groups(), (True, False), strict=True):
         chosen = [query for query in queries if (query[1] % 3 == 0) == is_trained]
-        recall_before = compute_mean_recall([before[query] for query in chosen])
-        recall_after = compute_mean_recall([after[query] for query in chosen])
+        recall_before = compute_mean_recall([earlier_ranks[query] for query in chosen])
+        recall_after = compute_mean_recall([later_ranks[query] for query in chosen])
         assert float(gain) == pytest.approx(recall_after - recall_before, abs=0.051)  # printed with one decimal
 
 

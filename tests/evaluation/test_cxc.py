@@ -27,6 +27,7 @@ from tests.support.cxc_ratings import (
     rated_folder,  # noqa: F401 - a fixture
     write_images,
 )
+from tests.support.encoding_model import normalise_rows
 from tests.support.shapes import SPECIAL_TOKENS
 
 WIDTH = 8
@@ -48,8 +49,7 @@ def draw_benchmark(folder, images, captions, width=WIDTH, seed=0):
     image_rows = rng.normal(size=(len(images), width)).astype(np.float32)
     text_rows = rng.normal(size=(len(captions), width)).astype(np.float32)
     text_rows += image_rows[[*captions.values()]]  # captions are somewhere near their images
-    embeddings = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (image_rows, text_rows)]
-    return EncodedBenchmark(benchmark, *embeddings, BadSampleReport())
+    return EncodedBenchmark(benchmark, normalise_rows(image_rows), normalise_rows(text_rows), BadSampleReport())
 
 
 def draw_small_benchmark(folder):

@@ -20,6 +20,7 @@ from ernie_vil2.evaluation.pixel_baseline import compute_pixel_baseline, embed_p
 from ernie_vil2.evaluation.protocol import PROTOCOLS, evaluate
 from ernie_vil2.evaluation.scorer import SCORERS, Scorer, ScorerInput, find_scorer, make_scorer
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
+from tests.support.encoding_model import normalise_rows
 from tests.support.entailment_data import write_entailment_folder, write_nlvr2_folder
 from tests.support.published_folders import write_karpathy
 from tests.support.shapes import draw, encode_png, write_tar, write_tsv
@@ -35,14 +36,11 @@ class ColourModel:
         return Preprocessing("ernie_vil2", 8, mean=(0, 0, 0), std=(1, 1, 1))(image, "image")
 
     def encode_pixels(self, images):
-        return unit(255 - images.reshape(len(images), -1, 3).mean(axis=1)) * -1
+        return -normalise_rows(255 - images.reshape(len(images), -1, 3).mean(axis=1)).astype(np.float32)
 
     def encode_texts(self, texts):
-        return unit(np.array([self.COLOURS[text.split()[-1]] for text in texts], float) - 1.0)
-
-
-def unit(rows):
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        colours = np.array([self.COLOURS[text.split()[-1]] for text in texts], float)
+        return normalise_rows(colours - 1.0).astype(np.float32)
 
 
 def draw_square(colour):

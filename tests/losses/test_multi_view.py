@@ -13,6 +13,7 @@ from paddle.base import core
 
 from ernie_vil2.losses import DUPLICATES, PAIR_LOSSES, InfoNCE, MultiViewLoss, NoNegatives, check_negatives
 from ernie_vil2.losses.tiles import should_compute_untiled
+from tests.support.encoding_model import normalise_rows
 from tests.support.limits import limit_examples
 
 WEIGHTS = {"image_image": 0.5, "text_text": 0.25, "image_text": 1.0, "text_image": 2.0}
@@ -60,10 +61,6 @@ def differentiate(function, array, step=1e-5):
         result[index] = (above - function()) / (2 * step)
         array[index] = value
     return result
-
-
-def normalise_rows(rows):
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 @pytest.fixture

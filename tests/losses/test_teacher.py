@@ -5,11 +5,11 @@ import paddle
 import pytest
 
 from ernie_vil2.losses.multi_view import teacher_distance, teacher_loss
+from tests.support.loss_reference import draw_unit_rows
 
 
-def draw_unit_rows(rng, *shape):
-    rows = rng.normal(size=shape)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+def draw_rows(rng, count, width):
+    return draw_unit_rows(rng, count, width).astype(np.float32)
 
 
 def log_softmax(logits):
@@ -34,9 +34,9 @@ def compute_expected_loss(images, texts, teacher, scale, teacher_scale):
 @pytest.mark.parametrize("unknown_rows", [[], [1, 4], [0, 1, 2, 3, 4, 5, 6]])
 def test_divergence_and_distance_equal_numpys_on_any_rank(unknown_rows):
     rng = np.random.default_rng(0)
-    images, texts = draw_unit_rows(rng, 7, 5), draw_unit_rows(rng, 7, 5)
-    teacher = np.concatenate([draw_unit_rows(rng, 7, 3), draw_unit_rows(rng, 7, 3)], axis=1)
-    student = np.concatenate([draw_unit_rows(rng, 7, 3), draw_unit_rows(rng, 7, 3)], axis=1)
+    images, texts = draw_rows(rng, 7, 5), draw_rows(rng, 7, 5)
+    teacher = np.concatenate([draw_rows(rng, 7, 3), draw_rows(rng, 7, 3)], axis=1)
+    student = np.concatenate([draw_rows(rng, 7, 3), draw_rows(rng, 7, 3)], axis=1)
     # Zeros are rows for which the teacher has no vectors; they count neither as rows nor as columns.
     teacher[unknown_rows] = 0
     rows = np.setdiff1d(np.arange(7), unknown_rows)
@@ -60,7 +60,7 @@ def test_divergence_and_distance_equal_numpys_on_any_rank(unknown_rows):
 
 def test_student_equal_to_the_teacher_has_no_loss():
     rng = np.random.default_rng(1)
-    images, texts = map(paddle.to_tensor, (draw_unit_rows(rng, 6, 4), draw_unit_rows(rng, 6, 4)))
+    images, texts = map(paddle.to_tensor, (draw_rows(rng, 6, 4), draw_rows(rng, 6, 4)))
     images.stop_gradient = False
     teacher = paddle.concat([images.detach(), texts], axis=1)
     loss = teacher_loss((images, images), (texts, texts), (teacher, teacher), paddle.to_tensor([9.0]), 9.0)

@@ -8,6 +8,7 @@ from benchmarks.traffic import counted_traffic
 from ernie_vil2.losses import MultiViewLoss
 from ernie_vil2.parallel import gather, gather_ids, gather_rows, gather_views
 from ernie_vil2.parallel.ranks import join_ranks
+from tests.support.encoding_model import normalise_rows
 from tests.support.ranks import run_ranks
 
 VIEWS = ["image_1", "image_2", "text_1", "text_2"]
@@ -18,8 +19,7 @@ BOUNDS = [0, 3, 8]  # rank 0 holds three rows, rank 1 five
 @pytest.fixture(scope="module")
 def batch():
     rng = np.random.default_rng(0)
-    views = {name: rng.normal(size=(BOUNDS[-1], 4)) for name in VIEWS}
-    views = {name: view / np.linalg.norm(view, axis=1, keepdims=True) for name, view in views.items()}
+    views = {name: normalise_rows(rng.normal(size=(BOUNDS[-1], 4))) for name in VIEWS}
     return {"ids": rng.integers(0, 6, size=(BOUNDS[-1], 2)), "scale": np.array(5.0), **views}
 
 
