@@ -37,7 +37,7 @@ def pytest_addoption(parser):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """With --fast, leave out folders of whole commands: losses, readers, towers, metrics, the index remain."""
+    """Leave out folders of whole commands with --fast: losses, readers, towers, metrics, the index remain."""
     runs_commands = collection_path.name in WHOLE_COMMANDS or collection_path.match("tests/test_*.py")
     if runs_commands and config.getoption("fast"):
         return True

@@ -65,7 +65,7 @@ def test_heads_of_a_trunk_follow_from_its_name(name):
 
 
 @pytest.mark.parametrize("name", EVA_FACTS)
-def test_heads_and_positions_of_pe_core_and_eva02_are_those_of_their_names(name):
+def test_pe_core_and_eva02_follow_from_their_names(name):
     facts, is_pe_core = EVA_FACTS[name], name in TIMM_PE_CORES
     settings = {"timm_pool": "map" if is_pe_core else "token", "timm_proj": None}
     image = read_image_config(name, facts["width"], **settings)

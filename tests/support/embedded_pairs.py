@@ -5,6 +5,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from tests.support.encoding_model import normalise_rows
 
 PAIRS = [[0, 0], [1, 2], [1, 1], [0, 2]]
 
@@ -27,14 +28,10 @@ def make_encoded_benchmark(images=None, texts=None, pairs=PAIRS):
     )
 
 
-def normalise(embeddings):
-    return embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-
-
 def make_normalised_benchmark(images, texts, pairs, names=None, tags=None):
     """Return embeddings `[N, D]` of images and texts, normalised, as a benchmark; `names` are the texts."""
-    images = normalise(np.asarray(images, np.float32))
-    texts = normalise(np.asarray(texts, np.float32))
+    images = normalise_rows(np.asarray(images, np.float32))
+    texts = normalise_rows(np.asarray(texts, np.float32))
     names = names or [f"name {row}" for row in range(len(texts))]
     tags = tags or [[]] * len(images)
     benchmark_images = [BenchmarkImage(str(row), bytes, {"tags_en": tags[row]}) for row in range(len(images))]
@@ -48,8 +45,8 @@ def make_noisy_benchmark(images=30, per_image=2, noise=1.0, seed=0, width=8):
     image_embeddings = np.random.default_rng(99).normal(size=[images, width])
     image_rows = np.repeat(np.arange(images), per_image)
     distances = noise * np.random.default_rng(seed).normal(size=[len(image_rows), width])
-    text_embeddings = normalise(image_embeddings[image_rows] + distances)
-    image_embeddings = normalise(image_embeddings)
+    text_embeddings = normalise_rows(image_embeddings[image_rows] + distances)
+    image_embeddings = normalise_rows(image_embeddings)
     benchmark = Benchmark(
         "x",
         [BenchmarkImage(f"i{row}", bytes, {"kind": "odd" if row % 2 else "even"}) for row in range(images)],
