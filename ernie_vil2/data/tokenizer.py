@@ -321,11 +321,13 @@ class Dialect(NamedTuple):
     clean: function that cleans the text first.
     around_special: whether special tokens in the text are left out of the cleaning.
     to_full_length: whether texts are padded to the maximum length, which matters for models that do not mask padding.
+    has_zero_end: whether the id 0 replaces the token that ends a text, wherever it stands.
     """
 
     clean: Callable[[str], str] | None = None
     around_special: bool = False
     to_full_length: bool = False
+    has_zero_end: bool = False
 
 
 DIALECTS = {
@@ -338,6 +340,7 @@ DIALECTS = {
     "open_clip_hf": Dialect(_clean_open_clip, to_full_length=True),
     "open_clip_lower": Dialect(_clean_open_clip_lower, to_full_length=True),
     "open_clip_canonical": Dialect(_clean_open_clip_canonical, to_full_length=True),
+    "open_clip_without_sep": Dialect(_clean_open_clip, to_full_length=True, has_zero_end=True),
 }
 """The dialects by `Model.text.tokenizer`.
 
@@ -345,7 +348,8 @@ DIALECTS = {
 - siglip, siglip2: transformers' tokenizers of SigLIP and of SigLIP 2 (FG-CLIP 2), which lower the case, the former
   also without punctuation.
 - open_clip: OpenCLIP's own BPE.
-- open_clip_*: what OpenCLIP does before it calls a tokenizer of transformers.
+- open_clip_*: what OpenCLIP does before it calls a tokenizer of transformers; without_sep: afterwards it replaces
+  [SEP] by 0, for CLIPA.
 """
 
 
@@ -374,6 +378,7 @@ class LibraryTokenizer(TextTokenizer):
         self.library.no_padding()
         self.library.no_truncation()
         special_ids = self._encode("").ids
+        self._zeroed_id = special_ids[-1] if self._dialect.has_zero_end and special_ids else None
         self._encode(_PROBE)
         if max_length <= len(special_ids):
             raise ValueError(f"texts of {max_length} tokens have no room: {len(special_ids)} are special")
@@ -398,7 +403,10 @@ class LibraryTokenizer(TextTokenizer):
         return self if max_length == self.max_length else LibraryTokenizer(self.content, max_length, self.rules)
 
     def encode(self, text: str) -> list[int]:
-        return self._encode(self._clean(text)).ids
+        ids = self._encode(self._clean(text)).ids
+        if self._zeroed_id is None:
+            return ids
+        return [0 if token_id == self._zeroed_id else token_id for token_id in ids]
 
     def cuts(self, text: str) -> bool:
         return bool(self._encode(self._clean(text)).overflowing)

@@ -32,6 +32,7 @@ _REQUIRED: dict[str, dict[str, Any]] = {
     "open_clip_hf": _COMMON,
     "open_clip_lower": _COMMON,
     "open_clip_canonical": _COMMON,
+    "open_clip_without_sep": _COMMON,
 }
 
 # Settings that name the first and the last token of every text, by `Model.text.tokenizer`.
@@ -41,6 +42,7 @@ _START_AND_END = {
     "xlm_roberta": ("cls_token", "eos_token"),
     "siglip": (None, "eos_token"),
     "siglip2": (None, "eos_token"),
+    "open_clip_without_sep": ("cls_token", "sep_token"),
 }
 
 # BERT's normaliser: the setting, and its name in a tokenizer.json.

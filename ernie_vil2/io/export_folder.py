@@ -47,6 +47,7 @@ LibraryRules = Literal[
     "open_clip_hf",
     "open_clip_lower",
     "open_clip_canonical",
+    "open_clip_without_sep",
 ]
 KINDS, RESIZES, INTERPOLATIONS = get_args(PreprocessingKind), get_args(Resize), get_args(Interpolation)
 WORD_RULES, LIBRARY_RULES = get_args(WordRules), get_args(LibraryRules)

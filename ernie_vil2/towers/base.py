@@ -99,6 +99,9 @@ class ImageVariant(Section):
         description="features: class token (class), class token through a linear layer and tanh (tanh), mean of the "
         "patches (mean), or a learned query's (attention)",
     )
+    norm_after_mean: bool = Field(
+        False, description="pooling: mean: whether the last LayerNorm comes after the mean, not before it (CLIPA)"
+    )
     pooling_heads: Size | None = Field(
         None, description="pooling: attention: heads of the pooling; null: as many as those of a block"
     )

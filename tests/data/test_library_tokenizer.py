@@ -24,6 +24,7 @@ RULES = {
     "openclip_flat_quickgelu": ("open_clip", 77), "openclip_flat": ("open_clip", 77),
     "openclip_custom_text": ("open_clip", 77), "openclip_siglip_timm": ("open_clip_canonical", 64),
     "hf_clip_sharded_bin": ("clip", 77), "openclip_eva02": ("open_clip", 77), "openclip_pe": ("open_clip", 32),
+    "openclip_clipa": ("open_clip_without_sep", 32),
 }  # fmt: skip
 
 # The last family of each dialect.
@@ -172,6 +173,16 @@ def write_bert(folder, kind="vocab.txt", **settings):
         (folder / "vocab.txt").unlink()
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
+
+
+def test_sep_becomes_zero_wherever_it_stands():
+    bert, clipa = (open_tokenizer(CHINESE / "vocab.txt", 9, rules) for rules in ("bert", "open_clip_without_sep"))
+    sep_id = bert.tokens.index("[SEP]")
+    for text in ("", "红色的圆", "红 [SEP] 圆", "红" * 20):
+        ids = [0 if token_id == sep_id else token_id for token_id in bert.encode(text)]
+        assert clipa.encode(text) == ids and sep_id in bert.encode(text)
+        assert clipa([text]).tolist() == [ids + [0] * (9 - len(ids))]
+        assert clipa.cuts(text) == bert.cuts(text)
 
 
 @pytest.mark.parametrize("kind", ["vocab.txt", "tokenizer.json"])

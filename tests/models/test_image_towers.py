@@ -41,6 +41,7 @@ VITS = {
     "NaFlex": {"patches": "linear", "patch_bias": True, "class_token": False, "input_norm": False,
                "pooling": "attention", "activation": "gelu_tanh"},
     "mean": {"class_token": False, "pooling": "mean"},
+    "CLIPA": {"epsilon": 1e-5, "activation": "gelu", "input_norm": False, "pooling": "mean", "norm_after_mean": True},
     "ViT of transformers": {"patch_bias": True, "input_norm": False, "pooling": "tanh", "activation": "gelu",
                             "epsilon": 1e-12},
 }  # fmt: skip
@@ -52,7 +53,7 @@ def test_vit_equals_the_formula(name):
     tower = build(variant=options)
     randomise(tower, rng)
     images = rng.normal(size=(3, 3, 12, 12)).astype("float32")
-    settings = {key: options[key] for key in ("epsilon", "activation") if key in options}
+    settings = {key: options[key] for key in ("epsilon", "activation", "norm_after_mean") if key in options}
     expected = formulas.compute_vit_features(tower.state_dict(), images, patch=4, heads=3, **settings)
     assert tower.width == expected.shape[1]
     np.testing.assert_allclose(encode(tower, images), expected, atol=1e-5)

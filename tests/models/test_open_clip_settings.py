@@ -123,3 +123,23 @@ def test_projection_bias_loads_without_a_custom_text_tower(tmp_path):
     model = build_for_evaluation(read_model(folder))
     assert measure_text_difference(model, TIMM.name) < 5e-6
     assert measure_image_difference(model, TIMM.name, 8) < 5e-6
+
+
+@pytest.mark.parametrize(
+    ("settings", "pooling", "input_norm", "norm_after_mean"),
+    [
+        ({}, "class", True, False),
+        ({"final_ln_after_pool": True}, "class", True, False),
+        ({"pool_type": "avg"}, "mean", True, False),
+        ({"no_ln_pre": True, "pool_type": "avg", "final_ln_after_pool": True}, "mean", False, True),
+    ],
+)
+def test_pooling_and_norms_of_open_clips_own_vits(settings, pooling, input_norm, norm_after_mean):
+    variant = read_image_config(None, 64, **settings).variant
+    assert (variant.pooling, variant.input_norm, variant.norm_after_mean) == (pooling, input_norm, norm_after_mean)
+
+
+@pytest.mark.parametrize("settings", [{"pool_type": "none"}, {"layers": [1, 1, 1, 1], "no_ln_pre": True}])
+def test_pooling_and_norms_of_another_kind_are_refused(settings):
+    with pytest.raises(ValueError, match=f"vision_cfg.{list(settings)[-1]} is "):
+        read_image_config(None, 64, **settings)

@@ -32,7 +32,6 @@ UNREAD = {
     "hf_vision_text_dual",
     "hf_vision_text_dual_clip",
     "openclip_bert_timm",
-    "openclip_clipa",
     "openclip_convnext",
     "openclip_nllb",
     "openclip_xlmr",

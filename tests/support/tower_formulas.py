@@ -107,12 +107,23 @@ def rotate(x, heads, places):
 
 
 def compute_vit_features(
-    weights, images, patch, heads, epsilon=1e-6, activation="quick_gelu", places=None, pooling_heads=None
+    weights,
+    images,
+    patch,
+    heads,
+    epsilon=1e-6,
+    activation="quick_gelu",
+    places=None,
+    pooling_heads=None,
+    norm_after_mean=False,
 ):
     """Return the features of a ViT (Dosovitskiy et al. 2021, equations 1 to 4), `[N, D]`.
 
     CLIP's LayerNorm before the blocks, SigLIP's pooling, the pooler of transformers and a last linear layer are
     computed where their weights exist, rotary positions for `places`, see `rotate`.
+
+    Args:
+        norm_after_mean: whether the patches, without the class token, are averaged before the last norm.
     """
     tower = Formulas(weights, epsilon, activation)
     kernel, features = tower.weights["patch_embed.proj.weight"], []
@@ -131,6 +142,8 @@ def compute_vit_features(
 
         for number in range(tower.count_blocks("blocks")):
             z = tower.apply_pre_norm_block(z, f"blocks.{number}", heads, places=places)
+        if norm_after_mean:
+            z = z[int(tower.has("cls_token")) :].mean(axis=0, keepdims=True)
         z = tower.norm(z, "norm")
 
         if tower.has("attn_pool"):

@@ -372,6 +372,7 @@ class VisionTransformer(Transformer):
         variant = variant or ImageVariant()
         self.image_size, self.patch_size = image_size, patch_size
         self.width, self.pooling = variant.head or width, variant.pooling
+        self.norm_after_mean = variant.pooling == "mean" and variant.norm_after_mean
         epsilon = variant.epsilon
 
         bias_attr = None if variant.patch_bias else False
@@ -464,11 +465,12 @@ class VisionTransformer(Transformer):
             return self.norm(tokens[:, 0])
         if self.pooler is not None:
             return F.tanh(self.pooler(self.norm(tokens[:, 0])))
-        tokens = self.norm(tokens)
         if self.attn_pool is not None:
-            return self.attn_pool(tokens, mask)
+            return self.attn_pool(self.norm(tokens), mask)
         patches = tokens if self.cls_token is None else tokens[:, 1:]
-        return patches.mean(axis=1)
+        if self.norm_after_mean:
+            return self.norm(patches.mean(axis=1))
+        return self.norm(patches).mean(axis=1)
 
 
 class NaFlexTransformer(VisionTransformer):

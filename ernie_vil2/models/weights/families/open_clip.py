@@ -98,6 +98,8 @@ _TEXT_KEYS = (
 )
 # OpenCLIP's names of how a text's features are chosen among its tokens.
 _POOLING: dict[str, Pooling] = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
+# Likewise, of an image's among its patches.
+_IMAGE_POOLING: dict[str, Literal["class", "mean"]] = {"tok": "class", "avg": "mean"}
 BATCH_COUNT = "how many batches its averages have seen, which nothing depends on"
 """Why `num_batches_tracked` of a batch norm is unused."""
 
@@ -128,6 +130,9 @@ _VIT: list[Row] = [
 def make_image_rows(tower: ImageTowerConfig) -> list[Row]:
     """Return the rows of an image tower, and of the scale."""
     rows = _VIT if tower.name == "ViT" else _make_resnet_rows()
+    variant = image_variant(tower)
+    if variant is not None and not variant.input_norm:
+        rows = [row for row in rows if row[0] != "image.ln_pre"]
     return [("log_logit_scale", "logit_scale", "scalar"), *rows]
 
 
@@ -232,24 +237,24 @@ def _find_rules(folder: Folder) -> str:
     if not text.values.get("hf_tokenizer_name"):
         options.check_values(clean="lower", reduction_mask="")
         return "open_clip"
-    options.check_values(strip_sep_token=False, tokenizer_mode=None, language=None)
+    options.check_values(tokenizer_mode=None, language=None)
+    if options.read_bool("strip_sep_token", False):
+        options.check_values(clean="whitespace")
+        return "open_clip_without_sep"
     return options.read_choice("clean", "open_clip_hf", _RULES_BY_CLEANING)
 
 
 def _read_image_tower(vision: Settings, activation: Activation, embed_dim: int) -> ImageTowerConfig:
-    vision.check_values(
-        attentional_pool=False,
-        no_ln_pre=False,
-        pos_embed_type="learnable",
-        pool_type="tok",
-        final_ln_after_pool=False,
-    )
+    vision.check_values(attentional_pool=False, pos_embed_type="learnable")
     layers, width = vision.values.get("layers"), vision.read_count("width", 768)
     image_size = vision.read_count("image_size", 224)
     if isinstance(layers, list):
         if len(layers) != 4 or not all(is_count(depth, maximum=1024) for depth in layers):
             raise vision.make_error("layers", "a number, or those of the four stages of a ResNet are expected")
+        vision.check_values(no_ln_pre=False, pool_type="tok", final_ln_after_pool=False)
         return make_resnet(image_size, layers, width, vision.read_count("head_width", 64), embed_dim)
+    pooling = vision.read_choice("pool_type", "class", _IMAGE_POOLING)
+    is_norm_last = vision.read_bool("final_ln_after_pool", False)
     return Vit(
         name="ViT",
         image_size=image_size,
@@ -261,6 +266,10 @@ def _read_image_tower(vision: Settings, activation: Activation, embed_dim: int) 
             hidden=int(width * vision.read_number("mlp_ratio", 4.0)),
             activation=_read_activation(vision, activation),
             epsilon=_read_epsilon(vision, 1e-5),
+            input_norm=not vision.read_bool("no_ln_pre", False),
+            pooling=pooling,
+            # Of the class token, the norm is the same before the pooling and after it.
+            norm_after_mean=pooling == "mean" and is_norm_last,
         ),
     )
 
