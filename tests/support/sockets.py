@@ -9,7 +9,6 @@ import struct
 import sys
 import threading
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from subprocess import STDOUT, TimeoutExpired
 
 from ernie_vil2.apps.search import server
@@ -113,12 +112,6 @@ def reset_connection(client):
     """Close a connection as a dying client does: at once, with a reset, whatever is still unread."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
-
-
-def measure_memory(process="self"):
-    """Return the resident memory of a process in MiB."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(re.search(r"^VmRSS:\s+(\d+) kB$", status, re.M)[1]) / 1024
 
 
 @contextmanager

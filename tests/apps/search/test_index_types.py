@@ -22,6 +22,7 @@ from ernie_vil2.apps.search.local_collection import LocalCollection, _ItemCache,
 from ernie_vil2.apps.search.milvus import MilvusCollection
 from ernie_vil2.registry import UnknownName
 from tests.support.limits import limit_examples
+from tests.support.processes import read_memory
 from tests.support.small_index import draw_unit_rows
 
 
@@ -55,23 +56,15 @@ def test_exact_search_ranks_by_the_product(count, width, num_hits, seed, is_filt
         np.testing.assert_allclose(query_scores[query_rows[:num_rows]], best_scores, atol=1e-5)
 
 
-def measure_anonymous_memory():
-    """Return the MiB of memory of this process that are no pages of files."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("/proc/self/status has no line RssAnon")
-
-
 def test_exact_search_does_not_copy_the_rows(tmp_path):
     count, width = 250_000, 256
     with (tmp_path / "rows.f16").open("wb") as file:
         file.truncate(2 * count * width)  # a hole of 122 MiB, which takes no room on the disk
     rows = np.memmap(tmp_path / "rows.f16", np.float16, "r", shape=(count, width))
     Exact(rows[:1000]).find_candidates(np.ones([1, width], np.float32), 10)  # loads faiss
-    initial = measure_anonymous_memory()
+    initial = read_memory("RssAnon")  # without the pages of files, as those of the rows
     assert Exact(rows).find_candidates(np.ones([1, width], np.float32), 10).shape == (1, 10)
-    assert measure_anonymous_memory() - initial < 20  # a copy would take 122 MiB
+    assert read_memory("RssAnon") - initial < 20  # a copy would take 122 MiB
 
 
 def test_truncated_index_type_is_named_and_a_missing_one_is_exact(tmp_path):

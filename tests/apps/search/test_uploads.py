@@ -12,12 +12,12 @@ from ernie_vil2.apps.search import middleware, open_index
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.data.samples import BadSample
 from tests.support.limits import wait_until
+from tests.support.processes import read_memory
 from tests.support.small_index import IMAGE
 from tests.support.sockets import (
     RunningServer,
     disable_garbage_collection,
     make_request,
-    measure_memory,
     receive_all,
     reset_connection,
 )
@@ -100,12 +100,12 @@ def test_memory_of_aborted_uploads_is_released(running):
     content = make_request("POST", SEARCH, bytes(19 * MIB), length=20 * MIB)
     assert accepts_uploads(running)
     with disable_garbage_collection():
-        initial = measure_memory()
+        initial = read_memory()
         for _ in range(16):
             running.connect(content).close()
         wait_until(lambda: is_idle(running))
         assert accepts_uploads(running)
-        assert measure_memory() - initial < 8 * 19  # less than half of the 16 uploads
+        assert read_memory() - initial < 8 * 19  # less than half of the 16 uploads
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -41,7 +41,7 @@ assert "paddle" not in sys.modules
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory, checkpoint):
+def checkpoint_with_export(tmp_path_factory, checkpoint):
     """Return the folder of a checkpoint that contains its ONNX export."""
     folder = shutil.copytree(checkpoint, tmp_path_factory.mktemp("exported") / "checkpoint")
     images = [np.full([32, 32, 3], 40 * n, np.uint8) for n in range(4)]
@@ -50,12 +50,12 @@ def exported(tmp_path_factory, checkpoint):
     return folder
 
 
-def test_commands_and_server_answer_without_paddle(exported, tmp_path):
+def test_commands_and_server_answer_without_paddle(checkpoint_with_export, tmp_path):
     (tmp_path / "photos").mkdir()
     for number, colour in enumerate([(200, 30, 30), (30, 200, 30), (30, 30, 200)]):
         content = encode_png(draw(colour, "disc", np.random.default_rng(number)))
         (tmp_path / "photos" / f"{number}.png").write_bytes(content)
-    with open_index(tmp_path / "index", str(exported), writable=True) as index:
+    with open_index(tmp_path / "index", str(checkpoint_with_export), writable=True) as index:
         add_images(index, list_images([str(tmp_path / "photos")]))
         add_texts(index, TEXTS)
         expected = [hit.id for hit in index.search(texts=["red"], count=3)[0]]

@@ -1,10 +1,11 @@
 """Bounds of memory for all tests of this folder."""
 
-import re
 import resource
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import read_memory
 
 MAX_MEBIBYTES = 1024  # that a test may take: twice the pixels of the largest image that is decoded
 MAX_ADDRESSES = 6 * 2**30  # bytes that a failing test may request before the system refuses, to protect the machine
@@ -20,8 +21,3 @@ def bounded_memory():
     yield
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     assert read_memory("VmHWM") - initial < MAX_MEBIBYTES
-
-
-def read_memory(name):
-    """Return a number in the status of this process, in MiB."""
-    return int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

@@ -43,8 +43,8 @@ def encode_with_exif(content):
 
 
 def encode_animation(kind, **options):
-    first, *more = (Image.new("RGB", (64, 48), colour) for colour in ("red", "lime", "blue"))
-    return encode_image(first, kind, save_all=True, append_images=more, **options)
+    images = [Image.new("RGB", (64, 48), colour) for colour in ("red", "lime", "blue")]
+    return encode_image(images[0], kind, save_all=True, append_images=images[1:], **options)
 
 
 def make_chunk(name, content):
