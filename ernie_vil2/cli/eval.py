@@ -133,7 +133,8 @@ class EvalClassification:
         add("--check", action="store_true", help="only read the data and report what is wrong with them")
         add("--name", type=file_name, help="base name of the output files; default: derived from the data")
         add("--output", type=output_folder, metavar="FOLDER",
-            help="output folder; default: classification in the run folder, or else here")  # fmt: skip
+            help="output folder; default: classification, in the run folder or else in the working "
+            "directory")  # fmt: skip
         add("--json", type=output_file, metavar="FILE", help="also write the record to this file")
         add("--no-cache", action="store_true", help="do not keep embeddings in the output folder")
 
@@ -182,7 +183,7 @@ def add_result_options(parser: argparse.ArgumentParser, folder: str) -> None:
     add("--name", type=file_name,
         help="base name of the output files; default: derived from the data and the protocols")  # fmt: skip
     add("--output", type=output_folder, metavar="FOLDER",
-        help=f"output folder; default: {folder}, in the run folder, or else here")  # fmt: skip
+        help=f"output folder; default: {folder}, in the run folder or else in the working directory")  # fmt: skip
     add("--no-cache", action="store_true", help="do not keep embeddings in the output folder")
 
 

@@ -409,7 +409,7 @@ def with_native_towers(config: ModelConfig) -> ModelConfig:
 def as_installed(config: ModelConfig) -> ModelConfig:
     """Return the configuration with native towers in place of those whose library is missing; each is reported.
 
-    `implementation` is null afterwards: the names of the towers say who builds them.
+    `implementation` is null afterwards: the names of the towers say which library builds them.
     """
     towers = {"image": config.image.as_installed(), "text": config.text.as_installed()}
     return config.model_copy(update={**towers, "implementation": None})

@@ -230,7 +230,7 @@ def read_unpaired(folder: Path | None, lines: Path | None) -> Benchmark:
     """
     report = BadSampleReport()
     files = list_image_files(folder) if folder else []
-    report.add(len(files), [])
+    report.add(num_read=len(files), bad=[])
     root = folder or Path()
     images = [BenchmarkImage(file.relative_to(root).as_posix(), partial(read_file, file)) for file in files]
 
@@ -344,7 +344,7 @@ def make_benchmarks(source: LocatedSamples, name: str, data: DataSpec) -> dict[s
             if not is_blank(caption):
                 available_languages[language] = None
 
-    # Without a choice of the user, score the languages that the model was trained for, or else all.
+    # If the user chose no languages, score those that the model was trained for, or all if the data have none of these.
     languages = data.languages
     if languages is None:
         languages = [language for language in data.preferred_languages if language in available_languages]

@@ -348,7 +348,7 @@ def _usable_samples(work: ShardWork, shard: int, log: _ShardLog) -> Iterator[tup
     """Yield row, image suffix, image and JSON of the samples to write, and log all of them."""
     for outcome in _read_samples(work, shard, log.input_digest):
         if outcome is None:
-            log.report.add(1, [])
+            log.report.add(num_read=1, bad=[])
             log.counts["duplicates"] += 1
             continue
         try:
@@ -358,13 +358,13 @@ def _usable_samples(work: ShardWork, shard: int, log: _ShardLog) -> Iterator[tup
             with collect_remarks() as remarks:
                 suffix, image = _make_image(sample, work.settings)
         except BadSample as bad:
-            log.report.add(1, [(bad.reason, bad.name)])
+            log.report.add(num_read=1, bad=[(bad.reason, bad.name)])
             continue
 
         name = sample.image_name
         if sample.has_several_lines:
             remarks.append(SEVERAL_LINES)
-        log.report.add(1, [], [(remark, name) for remark in remarks])
+        log.report.add(num_read=1, bad=[], remarks=[(remark, name) for remark in remarks])
         log.counts["samples"] += 1
         log.counts["tagged"] += any(field.partition("_")[0] == "tags" for field in fields)
         log.images.append((row, hash_id(name), hash_id(name, sample.image)))

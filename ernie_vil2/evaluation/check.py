@@ -102,7 +102,7 @@ def decode_all(images: Sequence[BenchmarkImage], progress: Callable[[int], objec
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(images), CHUNK_SIZE):
             chunk = images[start : start + CHUNK_SIZE]
-            report.add(len(chunk), filter(None, pool.map(_find_problem, chunk)))
+            report.add(num_read=len(chunk), bad=filter(None, pool.map(_find_problem, chunk)))
             progress(len(chunk))
     return report
 

@@ -125,7 +125,8 @@ def encode_benchmark(
             bad_rows[number * chunk_rows + position] = reason
     num_usable = len(benchmark.images) - len(bad_rows)
     bad_samples = BadSampleReport()
-    bad_samples.add(len(benchmark.images), [(reason, benchmark.images[row].id) for row, reason in bad_rows.items()])
+    bad = [(reason, benchmark.images[row].id) for row, reason in bad_rows.items()]
+    bad_samples.add(num_read=len(benchmark.images), bad=bad)
     # Texts alone can be encoded, but not texts whose images are all broken.
     if num_usable == 0 and (bad_rows or not benchmark.texts):
         raise ValueError(

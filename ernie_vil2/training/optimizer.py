@@ -32,8 +32,8 @@ WARMUP_DIVISOR = 10
 def resolve_steps(config: Config, samples_per_epoch: int) -> Config:
     """Return the configuration with the steps that `Training.epochs` means, and a warm-up that fits into them.
 
-    Who gives epochs does not know the steps, so the warm-up is cut to a tenth of them. The same happens if a run is not
-    longer than its warm-up, as a short try of a recipe (`-o Training.steps=50`).
+    A user who sets epochs does not know the number of steps, so the warm-up is cut to a tenth of them. The same happens
+    if a run is not longer than its warm-up, as a short try of a recipe (`-o Training.steps=50`).
     """
     epochs, warmup, steps = config.Training.epochs, config.Schedule.warmup_steps, config.Training.steps
     if epochs is not None:

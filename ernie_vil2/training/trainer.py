@@ -318,7 +318,7 @@ class Trainer:
         try:
             with self.progress.meter.measure_wait():
                 batch = next(batches)
-            self.bad_samples.add(batch["rows"], batch["bad"], batch["remarks"])
+            self.bad_samples.add(num_read=batch["rows"], bad=batch["bad"], remarks=batch["remarks"])
         except Exception as raised:
             error = raised
         num_samples = len(batch["names"]) if batch else 0
