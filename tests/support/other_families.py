@@ -35,7 +35,6 @@ UNREAD = {
     "openclip_convnext",
     "openclip_nllb",
     "openclip_xlmr",
-    "pe_pt",
 }
 """Folders whose models are still refused."""
 

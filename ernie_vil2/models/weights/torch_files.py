@@ -44,6 +44,8 @@ _STORAGE_TYPES = {
 _FILE_HEADER = b"PK\x03\x04"
 _DIRECTORY_END = b"PK\x05\x06"
 _LOCATOR_64 = b"PK\x06\x07"
+# Keys under which projects put the state dict within a checkpoint: most of them, PE-Core, EVA-CLIP (the last two).
+_STATE_KEYS = ("state_dict", "weights", "model", "module")
 
 
 class _StorageType:
@@ -57,7 +59,7 @@ class _StorageType:
 
 
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a state dict, or of the `state_dict` of a training checkpoint.
+    """Read the arrays of a state dict, or of the one within a checkpoint, see `_STATE_KEYS`.
 
     Returns:
         Arrays by name, without the `module.` that data parallel puts before all names; bfloat16 as `BFLOAT16`.
@@ -70,7 +72,9 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
         file_size = file.seek(0, 2)
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     value = _Archive(Path(path), content, file_size).unpickle()
-    entries = value.get("state_dict", value) if isinstance(value, dict) else value
+    entries = value
+    if isinstance(value, dict):
+        entries = next((value[key] for key in _STATE_KEYS if isinstance(value.get(key), dict)), value)
     if not isinstance(entries, dict):
         raise NotPlainData(f"it holds no dict of arrays but a {type(entries).__name__}")
 

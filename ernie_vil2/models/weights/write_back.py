@@ -39,6 +39,7 @@ DOCUMENT_SUFFIXES = {".md", ".py", ".jinja", ""}
 """Suffixes of copied files that change no embedding: model card, licence, and code, which is never run."""
 MAX_COPIED_BYTES = 256 << 20  # of a file; the largest tokenizer.json, of MetaCLIP 2, has 60 million
 MODEL_CONFIGS = "model_configs"  # folder of the settings in Chinese-CLIP's own layout
+PE_SETTINGS = "pe_config.json"  # settings in PE-Core's own layout
 
 # Fields of `Model` about files and texts before they reach the towers. The model may differ from its origin in these.
 _INPUT_FIELDS = {
@@ -62,6 +63,8 @@ _POSITION_KEYS = (
     "longtext_len",
 )
 _LENGTH_KEYS = ("model_max_length",)
+_PACKAGED_WORDS = {"openclip": "OpenCLIP", "pe-core": "PE-Core's own code"}
+"""Who reads the vocabulary of a package instead of the folder's, by layout."""
 # Array of the numbers 0 to n - 1 in older files. It has the old length; the authors' classes can make it themselves.
 _POSITION_IDS = "position_ids"
 MAX_RUNS = 100  # between a model and its origin; without a bound, damaged folders could name each other in a circle
@@ -262,6 +265,7 @@ def _update_sizes(folder: Path, old: ModelConfig, new: ModelConfig) -> None:
         "open_clip_config.json",
         "preprocessor_config.json",
         "processor_config.json",
+        PE_SETTINGS,
     )
     for path in [main_file, *(folder / name for name in names), *(folder / MODEL_CONFIGS).glob("*.json")]:
         if not path.is_file():
@@ -291,10 +295,10 @@ def _replace_sizes(settings: Any, changes: Mapping[str, tuple[int, int]]) -> set
 
 def _map_token_ids(old: StoredModel, model: StoredModel, origin: Path, layout: str) -> dict[int, int]:
     """Return the new id of each token of the origin that a trimmed model still has, by its old id."""
-    if (layout, old.config.Model.text.tokenizer) == ("openclip", "open_clip"):
+    if layout in _PACKAGED_WORDS and old.config.Model.text.tokenizer == "open_clip":
         raise ValueError(
-            f"{origin}: OpenCLIP splits texts by the byte pairs of its package, whatever the folder holds, so that a "
-            "trimmed model cannot go back to it; choose --to ernie_vil2"
+            f"{origin}: {_PACKAGED_WORDS[layout]} splits texts by the byte pairs of its package, whatever the folder "
+            "holds, so that a trimmed model cannot go back to it; choose --to ernie_vil2"
         )
     old_ids = {token: old_id for old_id, token in enumerate(old.tokens or [])}
     new_ids = {old_ids[token]: new_id for new_id, token in enumerate(model.tokens or []) if token in old_ids}

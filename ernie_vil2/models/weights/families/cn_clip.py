@@ -19,8 +19,15 @@ from ernie_vil2.models.weights.families.bert import (
     describe_text_tower,
     make_bert_rows,
 )
+from ernie_vil2.models.weights.families.checkpoint import (
+    choose_image_size,
+    count_blocks,
+    find_checkpoint,
+    get_shape,
+    is_checkpoint,
+)
 from ernie_vil2.models.weights.families.clip import ACTIVATIONS, CLIP_MEAN, CLIP_STD, POSITION_IDS
-from ernie_vil2.models.weights.families.family import TORCH_SUFFIXES, Family, Folder
+from ernie_vil2.models.weights.families.family import Family, Folder
 from ernie_vil2.models.weights.families.open_clip import BATCH_COUNT, make_image_rows, make_resnet
 from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.name_table import Row
@@ -55,12 +62,12 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
             f"{path}: not a file of Chinese-CLIP, which has bert.*; a checkpoint of OpenCLIP needs its "
             "open_clip_config.json next to it"
         )
-    positions, width = _get_shape(arrays, "bert.embeddings.position_embeddings.weight", 2, path)
-    depth = _count_blocks(arrays, "bert.encoder.layer.")
+    positions, width = get_shape(arrays, "bert.embeddings.position_embeddings.weight", 2, path)
+    depth = count_blocks(arrays, "bert.encoder.layer.")
     text = _read_sizes(path, {"text_hidden_size": width}, ("text_num_hidden_layers", depth), _TEXT_FACTS)
-    hidden, _ = _get_shape(arrays, "bert.encoder.layer.0.intermediate.dense.weight", 2, path)
-    token_types, _ = _get_shape(arrays, "bert.embeddings.token_type_embeddings.weight", 2, path)
-    _, embed_dim = _get_shape(arrays, "text_projection", 2, path)
+    hidden, _ = get_shape(arrays, "bert.encoder.layer.0.intermediate.dense.weight", 2, path)
+    token_types, _ = get_shape(arrays, "bert.embeddings.token_type_embeddings.weight", 2, path)
+    _, embed_dim = get_shape(arrays, "text_projection", 2, path)
     if "visual.class_embedding" in arrays:
         image = _read_vit(arrays, path)
     else:
@@ -94,10 +101,10 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
 
 
 def _read_vit(arrays: Mapping[str, np.ndarray], path: Path) -> ImageTowerConfig:
-    width, _, patch_size, _ = _get_shape(arrays, "visual.conv1.weight", 4, path)
-    tokens, _ = _get_shape(arrays, "visual.positional_embedding", 2, path)
-    hidden, _ = _get_shape(arrays, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2, path)
-    depth = _count_blocks(arrays, "visual.transformer.resblocks.")
+    width, _, patch_size, _ = get_shape(arrays, "visual.conv1.weight", 4, path)
+    tokens, _ = get_shape(arrays, "visual.positional_embedding", 2, path)
+    hidden, _ = get_shape(arrays, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2, path)
+    depth = count_blocks(arrays, "visual.transformer.resblocks.")
     side = round((tokens - 1) ** 0.5)  # of the grid of patches; one token is the class token
     sizes = {"vision_width": width, "vision_patch_size": patch_size}
     vision = _read_sizes(path, sizes, ("vision_layers", depth), _VISION_FACTS, (patch_size, side))
@@ -106,7 +113,7 @@ def _read_vit(arrays: Mapping[str, np.ndarray], path: Path) -> ImageTowerConfig:
         raise vision.make_error("vision_head_width", f"it does not divide the width, {width}")
     return Vit(
         name="ViT",
-        image_size=_choose_image_size(vision, patch_size, side),
+        image_size=choose_image_size(vision, "image_resolution", patch_size, side),
         patch_size=patch_size,
         width=width,
         depth=depth,
@@ -118,16 +125,18 @@ def _read_vit(arrays: Mapping[str, np.ndarray], path: Path) -> ImageTowerConfig:
 
 
 def _read_resnet(arrays: Mapping[str, np.ndarray], path: Path, embed_dim: int) -> ImageTowerConfig:
-    width = _get_shape(arrays, "visual.conv3.weight", 4, path)[0]
-    tokens, _ = _get_shape(arrays, "visual.attnpool.positional_embedding", 2, path)
-    layers = [_count_blocks(arrays, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)]
+    width = get_shape(arrays, "visual.conv3.weight", 4, path)[0]
+    tokens, _ = get_shape(arrays, "visual.attnpool.positional_embedding", 2, path)
+    layers = [count_blocks(arrays, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)]
     side = round((tokens - 1) ** 0.5)  # of the grid that is pooled; one token is the mean
     sizes = {"vision_width": width}
     vision = _read_sizes(path, sizes, ("vision_layers", layers), _VISION_FACTS, (REDUCTION, side))
     head_width = vision.read_count("vision_head_width", _find_head_width(vision, width, _RESNET_HEADS))
     if 32 * width % head_width:
         raise vision.make_error("vision_head_width", f"it does not divide 32 times the width, {width}")
-    return make_resnet(_choose_image_size(vision, REDUCTION, side), layers, width, head_width, embed_dim)
+    return make_resnet(
+        choose_image_size(vision, "image_resolution", REDUCTION, side), layers, width, head_width, embed_dim
+    )
 
 
 def _read_sizes(
@@ -222,23 +231,6 @@ def _read_stated_size(settings: Settings, key: str) -> int | list[int] | None:
     return settings.read_count(key, 0)
 
 
-def _choose_image_size(vision: Settings, patch_size: int, side: int) -> int:
-    """Return the side of the images in pixels: as in the settings if that has `side` patches, else the smallest."""
-    image_size = vision.read_count("image_resolution", patch_size * side)
-    return image_size if image_size // patch_size == side else patch_size * side
-
-
-def _get_shape(arrays: Mapping[str, np.ndarray], name: str, num_axes: int, path: Path) -> tuple[int, ...]:
-    shape: tuple[int, ...] = arrays[name].shape if name in arrays else ()
-    if len(shape) != num_axes:
-        raise ValueError(f"{path}: {name} is missing or has the shape {list(shape)}; {num_axes} axes are expected")
-    return shape
-
-
-def _count_blocks(arrays: Mapping[str, Any], prefix: str) -> int:
-    return len({name.removeprefix(prefix).partition(".")[0] for name in arrays if name.startswith(prefix)})
-
-
 def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
     images: list[Row] = [*make_image_rows(model.image), ("text_projection.weight", "text_projection", "array")]
     texts = make_bert_rows("bert.")
@@ -280,17 +272,6 @@ def _make_settings(model: StoredModel) -> dict[str, Any]:
     return {f"{MODEL_CONFIGS}/ViT.json": vision_settings, f"{MODEL_CONFIGS}/RoBERTa.json": text_settings}
 
 
-def _is_checkpoint(path: Path) -> bool:
-    """Return whether a file is one of PyTorch, or a folder holds one."""
-    return any(path.glob("*.pt")) if path.is_dir() else path.suffix in TORCH_SUFFIXES
-
-
-def _find_weights(folder: Path) -> Path | None:
-    """Return the only .pt file of a folder; None if there are several, because any of them could be meant."""
-    paths = list(folder.glob("*.pt"))
-    return paths[0] if len(paths) == 1 else None
-
-
 CN_CLIP = Family(
     "Chinese-CLIP (own file)",
     _configure,
@@ -300,10 +281,10 @@ CN_CLIP = Family(
     dialects={"tokenizer": ("stored", "bert"), "preprocessing": ("stored", "transformers")},
     settings="",
     layout="chinese-clip",
-    is_family=_is_checkpoint,
+    is_family=is_checkpoint,
     make_settings=_make_settings,
     weights_name="clip_cn.pt",
     sister="chinese_clip",
     unused={"*.position_ids": POSITION_IDS, "bert.pooler.*": NO_POOLER, "*.num_batches_tracked": BATCH_COUNT},
-    find_weights=_find_weights,
+    find_weights=find_checkpoint,
 )

@@ -66,8 +66,10 @@ PREPROCESSING: Mapping[str, Mapping[str, Any]] = {
     "fgclip2": {"preprocessing": "naflex", "interpolation": "bilinear"},
     "open_clip": {"preprocessing": "open_clip", "resize": "shortest", "interpolation": "bicubic"},
     "cn_clip": {"preprocessing": "open_clip", "resize": "squash", "interpolation": "bicubic"},
+    "pe_core": {"preprocessing": "open_clip", "resize": "squash", "interpolation": "bilinear"},
 }
 """Preprocessing of images, by `Family.preprocessing`, where a folder does not say otherwise."""
+_FIXED_PREPROCESSING = ("cn_clip", "pe_core")  # the authors' code reads no settings of it
 _WORD_EMBEDDINGS = ("token_embedding.weight", "word_embeddings.weight")
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of Pillow's filters
 _LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w .+-]{1,60})", re.MULTILINE)
@@ -410,7 +412,7 @@ def with_preprocessing(image: ImageTowerConfig, kind: str, folder: Path, descrip
     values = dict(PREPROCESSING[kind])
     if kind == "open_clip":
         values |= _read_open_clip(description.open_optional_section("preprocess_cfg"), image)
-    elif kind != "cn_clip":
+    elif kind not in _FIXED_PREPROCESSING:
         old_path, new_path = folder / "preprocessor_config.json", folder / "processor_config.json"
         if old_path.is_file():
             values |= _read_transformers(Settings.from_file(old_path), image, values)

@@ -116,6 +116,17 @@ def make_block_rows(ours: str, theirs: str) -> list[Row]:
     ]
 
 
+def make_text_rows(prefix: str) -> list[Row]:
+    """Return the rows of a text tower by the names of OpenAI's code, after a prefix, but for its projection."""
+    network = "text.network."
+    return [
+        (f"{network}embeddings.word_embeddings.weight", f"{prefix}token_embedding.weight", "array"),
+        (f"{network}embeddings.position_embeddings.weight", f"{prefix}positional_embedding", "array"),
+        *make_block_rows(f"{network}encoder.layers.", f"{prefix}transformer.resblocks."),
+        (f"{network}norm", f"{prefix}ln_final", "layer"),
+    ]
+
+
 _VIT: list[Row] = [
     ("image.cls_token", "visual.class_embedding", "token"),
     ("image.patch_embed.proj.weight", "visual.conv1.weight", "array"),
@@ -369,22 +380,13 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
     # of arrays; if its projection has a bias, it will be a CustomTextCLIP.
     is_custom = "text.token_embedding.weight" in array_names or (has_head and not array_names)
     prefix = "text." if is_custom else ""
-    network = "text.network."
     projection: Row = ("text_projection.weight", f"{prefix}text_projection", "array")
     if has_head:
         projection = ("text.head", f"{prefix}text_projection", "linear")
     bias: list[Row] = []
     if "logit_bias" in array_names:
         bias.append(("logit_bias", "logit_bias", "scalar"))
-    return [
-        *_find_image_rows(model),
-        *bias,
-        (f"{network}embeddings.word_embeddings.weight", f"{prefix}token_embedding.weight", "array"),
-        (f"{network}embeddings.position_embeddings.weight", f"{prefix}positional_embedding", "array"),
-        *make_block_rows(f"{network}encoder.layers.", f"{prefix}transformer.resblocks."),
-        (f"{network}norm", f"{prefix}ln_final", "layer"),
-        projection,
-    ]
+    return [*_find_image_rows(model), *bias, *make_text_rows(prefix), projection]
 
 
 def _find_image_rows(model: ModelConfig) -> list[Row]:
