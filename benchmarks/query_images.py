@@ -50,7 +50,7 @@ def measure_memory(content: bytes, kind: str) -> tuple[float, float]:
     plan = preprocessing.plan(content, "image")
     before = read_status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    preprocessing.view(preprocessing.decode(content, "image", plan.factor))
+    preprocessing.make_view(preprocessing.decode(content, "image", plan.factor))
     return (read_status("VmHWM") - before) / 2**20, plan.num_bytes / 2**20
 
 
@@ -94,8 +94,8 @@ def print_reduced(source: str | None) -> None:
         for short_side in SHORT_SIDES:
             content = draw_photograph(short_side, rng)
             factor = preprocessing.plan(content, "image").factor
-            whole = preprocessing.view(preprocessing.decode(content, "image"))
-            reduced = preprocessing.view(preprocessing.decode(content, "image", factor))
+            whole = preprocessing.make_view(preprocessing.decode(content, "image"))
+            reduced = preprocessing.make_view(preprocessing.decode(content, "image", factor))
             difference = np.abs(whole.astype(float) - reduced).mean()
             cosine = "-"
             if model:

@@ -59,8 +59,8 @@ def test_reduced_image_gives_the_view_of_the_whole_image(kind, orientation):
     preprocessing = make_preprocessing(kind, geometry=Geometry(most_patches=4) if kind == "naflex" else None)
     factor = preprocessing.plan(content, "a").factor
     assert factor == 8
-    expected = preprocessing.view(preprocessing.decode(content, "a", 1)).astype(int)
-    actual = preprocessing.view(preprocessing.decode(content, "a", factor)).astype(int)
+    expected = preprocessing.make_view(preprocessing.decode(content, "a", 1)).astype(int)
+    actual = preprocessing.make_view(preprocessing.decode(content, "a", factor)).astype(int)
     assert actual.shape == expected.shape
     # The views differ by less than the view and itself, moved by one pixel.
     shift = min(np.abs(np.diff(expected, axis=axis)).mean() for axis in (0, 1))
@@ -239,7 +239,7 @@ preprocessing = Preprocessing("ernie_vil2", 224, (0.5,) * 3, (0.5,) * 3)
 content = open(sys.argv[1], "rb").read()
 initial = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 plan = preprocessing.plan(content, "a")
-preprocessing.view(preprocessing.decode(content, "a", plan.factor))
+preprocessing.make_view(preprocessing.decode(content, "a", plan.factor))
 _return_memory()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps([1024 * (peak - initial), plan.num_bytes]))
