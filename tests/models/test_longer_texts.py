@@ -81,6 +81,11 @@ def test_stretched_positions_go_back_into_every_layout(name, tmp_path):
     if not first and tokens > 40:
         table = original.arrays[POSITIONS].astype("float32")  # Chinese-CLIP's files are float16
         np.testing.assert_allclose(stored.arrays[POSITIONS], stretch_by_four(table), atol=1e-6)
+    obstacle = original.family.format.explain_obstacle(original.config.Model, stored.config.Model, False)
+    if obstacle:
+        with pytest.raises(ValueError, match=obstacle):
+            write_model(stored, tmp_path / "back", find_layout(FOLDERS[name]), origin=FOLDERS[name])
+        return
     write_model(stored, tmp_path / "back", find_layout(FOLDERS[name]), origin=FOLDERS[name])
     dialect = {"text": "long"} if name == "fgclip2" else None  # its authors' 196 positions
     reread = read_model(tmp_path / "back", dialect=dialect)

@@ -78,13 +78,17 @@ def test_trimmed_model_goes_back_with_its_tokenizer(name, tmp_path):
     (tmp_path / "texts.txt").write_text("".join(text.replace("\n", " ") + "\n" for text in texts), "utf-8")
     succeed("trim", FOLDERS[name], "--texts", tmp_path / "texts.txt", "--output", tmp_path / "small")
     result = call("convert", tmp_path / "small", tmp_path / "back")
-    if read_model(FOLDERS[name]).config.Model.text.tokenizer == "open_clip":
-        assert result.returncode == 2 and "by the byte pairs of its package" in result.stderr
-        return
-    assert result.returncode == 0, result.stderr
-    model, small_model = load_model(FOLDERS[name]), load_model(tmp_path / "back")
+    model, stored = load_model(FOLDERS[name]), read_model(FOLDERS[name])
+    obstacle = stored.family.format.explain_obstacle(stored.config.Model, stored.config.Model, True)
+    if stored.config.Model.text.tokenizer == "open_clip":
+        obstacle = "by the byte pairs of its package"
+    small_model = load_model(tmp_path / ("small" if obstacle else "back"))
     assert small_model.tokenizer.vocab_size < model.tokenizer.vocab_size
     np.testing.assert_array_equal(small_model.encode_texts(texts), model.encode_texts(texts))
+    if obstacle:
+        assert result.returncode == 2 and obstacle in result.stderr
+        return
+    assert result.returncode == 0, result.stderr
     settings = "".join(path.read_text() for path in tmp_path.glob("back/**/*.json") if path.name != "integrity.json")
     assert f'"vocab_size": {len(read_model(tmp_path / "back").arrays[WORD_EMBEDDING])}' in settings
     if name not in COMPARED_FILES:

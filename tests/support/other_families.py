@@ -34,7 +34,6 @@ UNREAD = {
     "openclip_bert_timm",
     "openclip_convnext",
     "openclip_nllb",
-    "openclip_xlmr",
 }
 """Folders whose models are still refused."""
 

@@ -134,6 +134,9 @@ def write_back(
     # A model whose word embedding has another size was trimmed.
     new_ids: dict[int, int] = {}
     is_trimmed = len(model.arrays[WORD_EMBEDDING]) != len(original.arrays[WORD_EMBEDDING])
+    obstacle = family.explain_obstacle(old_towers, new_towers, is_trimmed)
+    if obstacle:
+        raise ValueError(f"{origin}: {obstacle}, so that this model cannot go back to it; choose --to ernie_vil2")
     if is_trimmed:
         new_ids = _map_token_ids(read_model(origin, dialect=original.dialect), model, origin, family.layout)
 

@@ -118,6 +118,9 @@ class Family:
         make_settings: function that returns the JSON files that describe a model, by name; ValueError if the layout
             cannot hold it. None: settings are copied from another folder.
         weights_name: name of the weight file next to those settings.
+        explain_obstacle: function that returns why the authors' code cannot load a model with another vocabulary or
+            more positions from a folder of its origin, or None. Its arguments are the towers of the origin, those of
+            the model, and whether the vocabulary was trimmed.
         sister: name of the format that has the same models in another layout.
     """
 
@@ -135,6 +138,7 @@ class Family:
     is_family: Callable[[Path], bool] | None = None
     make_settings: Callable[[StoredModel], dict[str, Any]] | None = None
     weights_name: str = "model.safetensors"
+    explain_obstacle: Callable[[ModelConfig, ModelConfig, bool], str | None] = lambda old, new, is_trimmed: None
     sister: str | None = None
 
     def recognise(self, files: ModelFiles) -> Path | None:

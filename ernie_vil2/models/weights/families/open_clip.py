@@ -1,4 +1,4 @@
-"""Folders of OpenCLIP: its own towers, and image towers of timm, see also `timm_towers.py`.
+"""Folders of OpenCLIP: its own towers, and those of timm (`timm_towers.py`) and transformers (`open_clip_texts.py`).
 
 Its own ViTs and ResNets have the names of OpenAI's CLIP, which Chinese-CLIP's own files use, too. The names of the text
 tower are on the top level, or under `text.`.
@@ -11,8 +11,13 @@ import numpy as np
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.io.files import is_count
-from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
+from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD, POSITION_IDS
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, count_words
+from ernie_vil2.models.weights.families.open_clip_texts import (
+    is_library_text,
+    make_library_text_rows,
+    read_library_text,
+)
 from ernie_vil2.models.weights.families.timm_towers import (
     TIMM_EVA02_CLIPS,
     TIMM_PE_CORES,
@@ -222,20 +227,35 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
 
     activation: Activation = "quick_gelu" if settings.read_bool("quick_gelu", False) else "gelu"
     embed_dim = settings.read_count("embed_dim", 512)
-    projections: Literal["text", "always", "by_width"]
+    has_image_projection = False
     if is_eva_tower(vision):
         # The image tower ends with its own projection.
-        image, projections = read_eva_tower(vision, folder.arrays), "text"
+        image = read_eva_tower(vision, folder.arrays)
     elif vision.values.get("timm_model_name") is not None:
         # The activation is that of the texts alone: timm has its own.
-        image, projections = _read_timm_tower(vision, folder.arrays), "by_width"
+        image = _read_timm_tower(vision, folder.arrays)
     else:
         image = _read_image_tower(vision, activation, embed_dim)
         # A ResNet projects within its attention pooling.
-        projections = "text" if isinstance(image, ModifiedResNet) else "always"
+        has_image_projection = not isinstance(image, ModifiedResNet)
     image = image.model_copy(update={"mean": CLIP_MEAN, "std": CLIP_STD})
-    text_tower, text_length = _read_text_tower(text, activation, embed_dim, folder)
+    if text.values.get("hf_model_name") is not None:
+        text_tower, text_length, has_text_projection = read_library_text(text, embed_dim, folder)
+    else:
+        text_tower, text_length = _read_text_tower(text, activation, embed_dim, folder)
+        # With a bias, the projection is the head of the tower.
+        has_text_projection = not text.read_bool("proj_bias", False)
+    projections = _PROJECTIONS[has_image_projection, has_text_projection]
     return ModelConfig(image=image, text=text_tower, embed_dim=embed_dim, projections=projections), text_length
+
+
+_PROJECTIONS: dict[tuple[bool, bool], Literal["always", "image", "text", "by_width"]] = {
+    (True, True): "always",
+    (True, False): "image",
+    (False, True): "text",
+    (False, False): "by_width",
+}
+"""Values of `Model.projections`, by whether the image tower and the text tower have a projection."""
 
 
 _RULES_BY_CLEANING = {"whitespace": "open_clip_hf", "lower": "open_clip_lower", "canonicalize": "open_clip_canonical"}
@@ -317,9 +337,7 @@ def _read_timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> Imag
 def _read_text_tower(
     text: Settings, activation: Activation, embed_dim: int, folder: Folder
 ) -> tuple[TextTowerConfig, int]:
-    text.check_values(
-        hf_model_name=None, tokenizer_mode=None, embed_cls=False, final_ln_after_pool=False, proj_type="linear"
-    )
+    text.check_values(tokenizer_mode=None, embed_cls=False, final_ln_after_pool=False, proj_type="linear")
     has_projection_bias = text.read_bool("proj_bias", False)
     if has_projection_bias != any(f"{prefix}text_projection.bias" in folder.arrays for prefix in ("", "text.")):
         raise text.make_error(
@@ -386,6 +404,8 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
     bias: list[Row] = []
     if "logit_bias" in array_names:
         bias.append(("logit_bias", "logit_bias", "scalar"))
+    if is_library_text(model):
+        return [*_find_image_rows(model), *bias, *make_library_text_rows(model)]
     return [*_find_image_rows(model), *bias, *make_text_rows(prefix), projection]
 
 
@@ -393,7 +413,15 @@ def _find_image_rows(model: ModelConfig) -> list[Row]:
     variant = image_variant(model.image)
     if variant is not None and variant.rotary is not None:
         return make_eva_rows(variant)
-    return _TIMM_IMAGE if model.projections == "by_width" else make_image_rows(model.image)
+    if variant is not None and variant.pooling == "attention":
+        return _TIMM_IMAGE
+    return make_image_rows(model.image)
+
+
+def _explain_obstacle(old: ModelConfig, new: ModelConfig, is_trimmed: bool) -> str | None:
+    if is_library_text(old) and (is_trimmed or old.text.max_positions != new.text.max_positions):
+        return "OpenCLIP builds the text tower that hf_model_name names, with the words and positions of that model"
+    return None
 
 
 OPEN_CLIP = Family(
@@ -410,5 +438,7 @@ OPEN_CLIP = Family(
     unused={
         "*attn_mask": "the causal mask, which the text tower makes by itself",
         "*.num_batches_tracked": BATCH_COUNT,
+        "text.transformer.embeddings.position_ids": POSITION_IDS,
     },
+    explain_obstacle=_explain_obstacle,
 )
