@@ -11,7 +11,7 @@ from tests.support.commands import call
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Return a run of two checkpoints, the first of which is the best, with a folder of others among them."""
+    """Return a run of two checkpoints, the first of which is the best, and a foreign folder next to them."""
     run = tmp_path_factory.mktemp("runs") / "run"
     for step in (1, 2):
         (folder := run / "checkpoints" / f"step_{step:08d}").mkdir(parents=True)

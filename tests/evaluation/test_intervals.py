@@ -102,7 +102,7 @@ def test_equal_models_with_several_texts_have_an_interval():
 
     difference = estimate_query_difference(values, values, clusters, groups)
 
-    # The bound is that of 90 images of which none differs.
+    # The bound is that of 90 images without a difference.
     exact = stats.binomtest(90, 90).proportion_ci(0.95, method="exact")
     assert difference.high == pytest.approx(100 * (1 - exact.low))
     assert difference.low == pytest.approx(-difference.high)

@@ -47,7 +47,7 @@ def test_reduce_scatter_of_a_backend_is_called_once(monkeypatch):
     with counted_traffic() as traffic:
         output = collectives.reduce_scatter(paddle.to_tensor(tensors_of_ranks[1]))
     assert output.tolist() == tensors_of_ranks.sum(axis=0)[2:4].tolist() and calls == [[6, 2]]
-    # 12 float32 numbers, of which a rank sends two thirds.
+    # 12 float32 numbers are 48 bytes, and a rank sends two thirds of them.
     assert (traffic["reduce_scatter"].payload, traffic["reduce_scatter"].sent) == (48, 32)
 
 
