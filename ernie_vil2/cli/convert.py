@@ -20,7 +20,7 @@ from ernie_vil2.cli.arguments import count, input_file, model, output_folder
 
 # Layouts written from the model alone; the others also need a folder with settings and a tokenizer.
 STANDALONE_LAYOUTS = ("paddlenlp", "official", "ernie_vil2")
-LAYOUTS = ["hf", "openclip", "chinese-clip", "pe-core", *STANDALONE_LAYOUTS]
+LAYOUTS = ["hf", "openclip", "chinese-clip", "pe-core", "eva-clip", *STANDALONE_LAYOUTS]
 CN_CLIP_WORDS = 21_128  # lines of the vocab.txt in the package cn_clip, which it reads for every model
 
 

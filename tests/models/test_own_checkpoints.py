@@ -1,21 +1,26 @@
-"""Single `.pt` files of PE-Core's authors: what tells their sizes, and what is refused.
+"""Single `.pt` files of the authors of PE-Core and EVA-02-CLIP: what tells their sizes, and what is refused.
 
 Embeddings, gradients and the way back are compared with the authors' in the tests of all families.
 """
 
+import json
+import shutil
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ernie_vil2.models.weights.files import read_weights
-from ernie_vil2.models.weights.format import read_model
+from ernie_vil2.models.weights.format import read_model, write_model
 from ernie_vil2.models.weights.torch_files import read_torch, write_torch
 from tests.support.other_families import FOLDERS, copy_folder
 from tests.support.weight_files import pickle_text
 
 PE, PE_FILE, PE_SETTINGS = "pe_pt", "PE-Core-tiny.pt", "pe_config.json"
+EVA, EVA_FILE, EVA_SETTINGS = "eva_pt", "EVA02_CLIP_tiny_psz8.pt", "model_configs/EVA02-CLIP-tiny.json"
 needs_pe = pytest.mark.skipif(PE not in FOLDERS, reason="needs the folder towers/pe_pt of ERNIE_VIL2_FIXTURES")
+needs_eva = pytest.mark.skipif(EVA not in FOLDERS, reason="needs the folder towers/eva_pt of ERNIE_VIL2_FIXTURES")
 
 
 @needs_pe
@@ -62,6 +67,61 @@ def test_heads_of_published_widths_are_known_without_settings(heads, tmp_path):
     write_torch(folder / PE_FILE, resized, is_checkpoint=False)
     model = read_model(folder).config.Model
     assert (model.image.heads, model.image.variant.pooling_heads, model.text.heads) == (num_heads, 8, 8)
+
+
+@needs_eva
+@pytest.mark.parametrize(
+    ("section", "setting", "culprit"),
+    [
+        ("vision_cfg", {"subln": False}, "subln is False"),
+        ("vision_cfg", {"width": 32}, "width is 32; its weights say 24"),
+        ("vision_cfg", {"head_width": 7}, "head_width is 7; it does not divide the width, 24"),
+        ("vision_cfg", {"use_mean_pooling": False}, "use_mean_pooling is False; there is no setting of this name"),
+        ("text_cfg", {"hf_model_name": "bert-base"}, "hf_model_name is 'bert-base'; there is no setting of this name"),
+    ],
+)
+def test_settings_that_do_not_fit_eva_clips_weights_are_named(section, setting, culprit, tmp_path):
+    folder = copy_folder(EVA, tmp_path / "model", EVA_SETTINGS, section, **setting)
+    with pytest.raises(ValueError, match=culprit):
+        read_model(folder)
+
+
+@needs_eva
+def test_heads_of_eva_clip_are_those_of_the_settings_or_of_published_widths(tmp_path):
+    folder = copy_folder(EVA, tmp_path / "model", EVA_SETTINGS, "vision_cfg", head_width=8, pt_hw_seq_len=24)
+    image = read_model(folder).config.Model.image
+    assert (image.heads, image.variant.rotary.grid) == (3, 24)
+    shutil.copyfile(folder / EVA_SETTINGS, folder / "model_configs" / "other.json")
+    copied = json.loads((folder / EVA_SETTINGS).read_text())
+    copied["vision_cfg"]["head_width"] = 12
+    (folder / EVA_SETTINGS).write_text(json.dumps(copied))
+    with pytest.raises(ValueError, match="head_width is 8; EVA02-CLIP-tiny.json describes the same tower differently"):
+        read_model(folder)
+    shutil.rmtree(folder / "model_configs")
+    with pytest.raises(ValueError, match="a tower of width 24 is not one of the published models"):
+        read_model(folder)
+
+
+@needs_eva
+def test_eva_clip_without_swiglu_is_refused_by_name(tmp_path):
+    folder = copy_folder(EVA, tmp_path / "model")
+    arrays = {name: array for name, array in read_weights(folder / EVA_FILE).items() if ".mlp.w1." not in name}
+    (folder / EVA_FILE).unlink()
+    write_torch(folder / EVA_FILE, arrays, is_checkpoint=True)
+    with pytest.raises(ValueError, match="an EVA-CLIP without SwiGLU, which EVA-01 and EVA-02-CLIP E are"):
+        read_model(folder)
+
+
+@needs_eva
+def test_eva_clip_with_larger_images_goes_back_without_the_old_angles(tmp_path):
+    stored = read_model(FOLDERS[EVA])
+    model = stored.config.Model
+    image = model.image.model_copy(update={"image_size": 48})
+    arrays = {**stored.arrays, "image.pos_embed": np.ones([1, 37, 24], "float32")}
+    larger = stored.config.model_copy(update={"Model": model.model_copy(update={"image": image})})
+    write_model(replace(stored, arrays=arrays, config=larger), tmp_path / "back", "eva-clip", origin=FOLDERS[EVA])
+    assert read_model(tmp_path / "back").config.Model.image.image_size == 48
+    assert not [name for name in read_weights(tmp_path / "back" / EVA_FILE) if "rope" in name]
 
 
 @pytest.mark.parametrize("key", ["weights", "model", "module"])

@@ -28,7 +28,6 @@ PEERS_PYTHON = os.environ.get("ERNIE_VIL2_PEERS") or (
 FAMILY_FIXTURES = Path(__file__).parents[1] / "fixtures" / "others"
 EXTRA_FIXTURES = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none"))
 UNREAD = {
-    "eva_pt",
     "hf_vision_text_dual",
     "hf_vision_text_dual_clip",
     "openclip_bert_timm",

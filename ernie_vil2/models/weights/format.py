@@ -273,6 +273,7 @@ FORMATS: Registry[Format] = Registry(
         "siglip2": f"{_FAMILIES}.siglip:SIGLIP_2",
         "open_clip": f"{_FAMILIES}.open_clip:OPEN_CLIP",
         "pe_core": f"{_FAMILIES}.pe_core:PE_CORE",
+        "eva_clip": f"{_FAMILIES}.eva_clip:EVA_CLIP",
         "cn_clip": f"{_FAMILIES}.cn_clip:CN_CLIP",
         "paddlenlp": f"{_FORMATS}.paddlenlp:PADDLENLP",
         "official": f"{_FORMATS}.official:OFFICIAL",

@@ -38,7 +38,7 @@ COPIED_SUFFIXES = {".json", ".txt", ".model", ".md", ".py", ".jinja", ".gz", ""}
 DOCUMENT_SUFFIXES = {".md", ".py", ".jinja", ""}
 """Suffixes of copied files that change no embedding: model card, licence, and code, which is never run."""
 MAX_COPIED_BYTES = 256 << 20  # of a file; the largest tokenizer.json, of MetaCLIP 2, has 60 million
-MODEL_CONFIGS = "model_configs"  # folder of the settings in Chinese-CLIP's own layout
+MODEL_CONFIGS = "model_configs"  # folder of the settings in Chinese-CLIP's and EVA-CLIP's own layouts
 PE_SETTINGS = "pe_config.json"  # settings in PE-Core's own layout
 
 # Fields of `Model` about files and texts before they reach the towers. The model may differ from its origin in these.
@@ -63,10 +63,12 @@ _POSITION_KEYS = (
     "longtext_len",
 )
 _LENGTH_KEYS = ("model_max_length",)
-_PACKAGED_WORDS = {"openclip": "OpenCLIP", "pe-core": "PE-Core's own code"}
+_PACKAGED_WORDS = {"openclip": "OpenCLIP", "pe-core": "PE-Core's own code", "eva-clip": "EVA-CLIP's own code"}
 """Who reads the vocabulary of a package instead of the folder's, by layout."""
 # Array of the numbers 0 to n - 1 in older files. It has the old length; the authors' classes can make it themselves.
 _POSITION_IDS = "position_ids"
+# Arrays of EVA-CLIP with the angles for one image size. Its authors' code computes them by itself, too.
+_ROTARY_TABLES = "rope.freqs_"
 MAX_RUNS = 100  # between a model and its origin; without a bound, damaged folders could name each other in a circle
 
 
@@ -151,6 +153,8 @@ def write_back(
     _update_sizes(folder, old_towers, new_towers)
     if old_towers.text.max_positions != new_towers.text.max_positions:
         old_arrays = {name: array for name, array in old_arrays.items() if not name.endswith(_POSITION_IDS)}
+    if old_towers.image.image_size != new_towers.image.image_size:
+        old_arrays = {name: array for name, array in old_arrays.items() if _ROTARY_TABLES not in name}
     if is_trimmed:
         trim_files(folder, new_ids, old_towers.text.tokenizer)
         _update_vocabulary_settings(folder, model)

@@ -67,9 +67,10 @@ PREPROCESSING: Mapping[str, Mapping[str, Any]] = {
     "open_clip": {"preprocessing": "open_clip", "resize": "shortest", "interpolation": "bicubic"},
     "cn_clip": {"preprocessing": "open_clip", "resize": "squash", "interpolation": "bicubic"},
     "pe_core": {"preprocessing": "open_clip", "resize": "squash", "interpolation": "bilinear"},
+    "eva_clip": {"preprocessing": "open_clip", "resize": "shortest", "interpolation": "bicubic"},
 }
 """Preprocessing of images, by `Family.preprocessing`, where a folder does not say otherwise."""
-_FIXED_PREPROCESSING = ("cn_clip", "pe_core")  # the authors' code reads no settings of it
+_FIXED_PREPROCESSING = ("cn_clip", "pe_core", "eva_clip")  # the authors' code reads no settings of it
 _WORD_EMBEDDINGS = ("token_embedding.weight", "word_embeddings.weight")
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of Pillow's filters
 _LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w .+-]{1,60})", re.MULTILINE)
