@@ -113,7 +113,7 @@ def test_name_of_no_tower_is_refused(my_towers, name, message):
 
 def test_missing_module_is_named():
     with pytest.raises(ValueError, match="no_such_module.*PYTHONPATH"):
-        import_user_modules(load_config(None, ["Model.text.name=no_such_module:Bag"]).names)
+        import_user_modules(load_config(None, ["Model.text.name=no_such_module:Bag"]).component_names)
     with pytest.raises(ConfigError, match="there is no text tower 'gpt'; known: ernie-base"):
         load_config(None, ["Model.text.name=gpt"])
 
