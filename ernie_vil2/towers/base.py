@@ -36,6 +36,7 @@ IMAGE_TOWERS: Registry[Any] = Registry(
         "NaFlex": "ernie_vil2.towers.transformer:NaFlex",
         "RepVGG": "ernie_vil2.towers.convolution:RepVgg",
         "ModifiedResNet": "ernie_vil2.towers.convolution:ModifiedResNet",
+        "ConvNeXt": "ernie_vil2.towers.convolution:ConvNeXt",
         BACKBONE: "ernie_vil2.towers.convolution:Backbone",
         OWN: "ernie_vil2.towers.own:OwnImageTower",
     },
@@ -281,7 +282,7 @@ class ImageTowerConfig(TowerConfig):
 
     name: str = Field(
         "ViT-B/16",
-        description="CLIP's ViT or ResNet, RepVGG, NaFlex; paddleclas:NAME; or your own Layer as module:Class",
+        description="CLIP's ViT or ResNet, ConvNeXt, RepVGG, NaFlex; paddleclas:NAME; your own Layer as module:Class",
     )
     image_size: Annotated[int, Field(ge=1, le=4096)] = Field(224, description="side of the square input in pixels")
     preprocessing: PreprocessingKind = Field(

@@ -1,4 +1,4 @@
-"""Configurations of convolutional towers: RepVGG, CLIP's ResNet, and the backbones of PaddleClas."""
+"""Configurations of convolutional towers: RepVGG, CLIP's ResNet, ConvNeXt, and the backbones of PaddleClas."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from ernie_vil2.registry import unknown_name
-from ernie_vil2.section import Depth, Size
+from ernie_vil2.section import Depth, Epsilon, Size
 from ernie_vil2.towers.base import IMAGE_TOWERS, OWN, ImageTowerConfig, strip_suite_prefix
 
 if TYPE_CHECKING:
@@ -49,6 +49,28 @@ class ModifiedResNet(ImageTowerConfig):
 
     def fewest_parameters(self) -> int:
         return 3 * (32 * self.width) ** 2 + sum(self.layers) * self.width**2
+
+
+class ConvNeXt(ImageTowerConfig):
+    """ConvNeXt of any size, as timm and OpenCLIP have it."""
+
+    name: Literal["ConvNeXt"] = Field(description="ConvNeXt")
+    width: Size = Field(description="channels of the first of four stages")
+    layers: list[Depth] = Field(min_length=4, max_length=4, description="blocks of each stage (base: 3, 3, 27, 3)")
+    head: Size | None = Field(
+        None, description="width of a linear layer with a GELU after the pooling; null: no such layer"
+    )
+    epsilon: Epsilon | None = Field(None, description="epsilon of the LayerNorms (xxlarge: 1e-5); null: 1e-6")
+
+    def build(self) -> nn.Layer:
+        from ernie_vil2.towers.layers.convolution import ConvNeXt
+
+        return ConvNeXt(self.image_size, **self.sizes, head=self.head, epsilon=self.epsilon or 1e-6)
+
+    def fewest_parameters(self) -> int:
+        # A block has 8 width^2 weights in its MLP; the width doubles from stage to stage.
+        num_weights = [depth * (2**stage * self.width) ** 2 for stage, depth in enumerate(self.layers)]
+        return 8 * sum(num_weights)
 
 
 class Backbone(ImageTowerConfig):

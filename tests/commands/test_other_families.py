@@ -15,7 +15,7 @@ from tests.support.trainings import assert_same_arrays, to_arguments
 
 TEXTS = ["a red disc", "a green square", "红色的圆"]
 CASES = [pytest.param(name, marks=() if name == "hf_siglip" else pytest.mark.slow) for name in FOLDERS]
-LORA = {"cn_clip_rn50": "image.layer*"}
+LORA = {"cn_clip_rn50": "image.layer*", "openclip_convnext": "image.layer*"}
 """Layers of the image tower with LoRA, where they have another name than `image.blocks`."""
 
 

@@ -26,6 +26,7 @@ RULES = {
     "hf_clip_sharded_bin": ("clip", 77), "openclip_eva02": ("open_clip", 77), "openclip_pe": ("open_clip", 32),
     "openclip_clipa": ("open_clip_without_sep", 32), "pe_pt": ("open_clip", 40),
     "openclip_xlmr": ("open_clip_hf", 77), "eva_pt": ("open_clip", 77),
+    "openclip_convnext": ("open_clip", 32),
 }  # fmt: skip
 
 # The last family of each dialect.

@@ -168,3 +168,30 @@ def test_resnet_of_clip_has_its_published_size():
     assert len(tower.blocks) == 16 and tower.attnpool.pos_embed.shape == [1, 50, 2048]
     # The image tower of OpenAI's RN50, without the statistics of its norms.
     assert sum(value.size for value in tower.parameters() if not value.stop_gradient) == 38_316_896
+
+
+@pytest.mark.parametrize("options", [{}, {"head": 10, "epsilon": 1e-5}], ids=["plain", "MLP"])
+def test_convnext_equals_the_formula(options):
+    rng = np.random.default_rng(0)
+    tower = build("ConvNeXt", image_size=72, width=4, layers=[1, 1, 2, 1], **options)
+    for name, value in tower.state_dict().items():
+        is_norm_weight = name.endswith("norm.weight")
+        value.set_value((is_norm_weight + 0.3 * rng.normal(size=value.shape)).astype("float32"))
+    images = rng.normal(size=(2, 3, 72, 72)).astype("float32")  # 72 / 4 = 18, 9, 4 and 2 cells
+    epsilon = options.get("epsilon", 1e-6)
+    expected = formulas.compute_convnext_features(tower.state_dict(), images, epsilon)
+    assert tower.width == expected.shape[1] == options.get("head", 32)
+    np.testing.assert_allclose(encode(tower, images), expected, atol=1e-5)
+    features = tower(paddle.to_tensor(images))
+    (features * paddle.randn(features.shape)).sum().backward()
+    assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
+
+
+def test_published_size_of_convnext():
+    """87,566,464 parameters: timm's convnext_base without its classifier."""
+    with paddle.LazyGuard():
+        tower = build("ConvNeXt", image_size=256, layers=[3, 3, 27, 3], width=128)
+    assert len(tower.blocks) == 36 and tower.width == 1024
+    assert sum(value.size for value in tower.parameters()) == 87_566_464
+    with pytest.raises(ValueError, match=r"image_size \(31\)"):
+        build("ConvNeXt", image_size=31, layers=[1, 1, 1, 1], width=4)

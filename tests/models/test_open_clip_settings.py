@@ -9,6 +9,7 @@ import pytest
 
 from ernie_vil2.models.weights.families.family import Folder
 from ernie_vil2.models.weights.families.open_clip import OPEN_CLIP, TIMM_VITS
+from ernie_vil2.models.weights.families.timm_convnext import TIMM_CONVNEXTS, read_convnext
 from ernie_vil2.models.weights.families.timm_towers import TIMM_EVA02_CLIPS, TIMM_PE_CORES
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.settings import Settings
@@ -25,6 +26,7 @@ TIMM = FAMILY_FIXTURES / "openclip_siglip_timm"
 PEERS = Path(__file__).parents[1] / "fixtures" / "open_clip"
 TIMM_FACTS = json.loads((PEERS / "timm_siglip.json").read_text())
 EVA_FACTS = json.loads((PEERS / "timm_eva.json").read_text())
+CONVNEXT_FACTS = json.loads((PEERS / "timm_convnext.json").read_text())
 EVA_TOWERS = {**TIMM_PE_CORES, **TIMM_EVA02_CLIPS}
 FILE = "open_clip_config.json"
 TIMM_NAME = {"timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none"}
@@ -54,6 +56,7 @@ def read_image_config(name, width, depth=2, **vision):
 def test_table_of_towers_is_the_registry_of_timm():
     assert {name: facts._asdict() for name, facts in TIMM_VITS.items()} == TIMM_FACTS
     assert {name: facts._asdict() for name, facts in EVA_TOWERS.items()} == EVA_FACTS
+    assert {name: facts["epsilon"] for name, facts in CONVNEXT_FACTS.items()} == TIMM_CONVNEXTS
 
 
 @pytest.mark.parametrize("name", TIMM_FACTS)
@@ -143,3 +146,29 @@ def test_pooling_and_norms_of_open_clips_own_vits(settings, pooling, input_norm,
 def test_pooling_and_norms_of_another_kind_are_refused(settings):
     with pytest.raises(ValueError, match=f"vision_cfg.{list(settings)[-1]} is "):
         read_image_config(None, 64, **settings)
+
+
+def describe_convnext(name="convnext_base", **settings):
+    """Return the tower that settings and arrays describe; the arrays have the shapes of timm's, without values."""
+    facts = CONVNEXT_FACTS[name]
+    shapes = {"visual.trunk.stem.0.weight": (facts["width"], 3, 4, 4), "visual.head.mlp.fc1.weight": (20, 8)}
+    for stage, depth in enumerate(facts["layers"]):
+        for number in range(depth):
+            shapes[f"visual.trunk.stages.{stage}.blocks.{number}.gamma"] = (2**stage * facts["width"],)
+    arrays = {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    values = {"timm_model_name": name, "timm_pool": "", "timm_proj": "linear", "image_size": 256, **settings}
+    return read_convnext(Settings(Path(FILE), values, "vision_cfg."), arrays)
+
+
+@pytest.mark.parametrize("name", CONVNEXT_FACTS)
+def test_sizes_of_a_convnext_are_those_of_its_arrays(name):
+    tower = describe_convnext(name)
+    assert {"epsilon": tower.epsilon, "width": tower.width, "layers": tower.layers} == CONVNEXT_FACTS[name]
+    assert (tower.head, tower.image_size) == (None, 256)
+    assert describe_convnext(name, timm_proj="mlp").head == 20
+
+
+@pytest.mark.parametrize(("key", "value"), [("timm_pool", "max"), ("timm_proj", None), ("timm_proj_bias", True)])
+def test_a_convnext_with_another_head_is_refused(key, value):
+    with pytest.raises(ValueError, match=f"vision_cfg.{key} is "):
+        describe_convnext(**{key: value})

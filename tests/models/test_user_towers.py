@@ -156,7 +156,7 @@ def test_registry_imports_towers_and_their_configurations(my_towers, monkeypatch
     ("name", "field", "holders"),
     [
         ("EfficientNetB0", "depth: 3", "ViT, NaFlex, RepVGG, module:Class"),
-        ("ViT-B/16", "layers: [1, 1, 1, 1]", "ModifiedResNet, module:Class"),
+        ("ViT-B/16", "layers: [1, 1, 1, 1]", "ModifiedResNet, ConvNeXt, module:Class"),
         ("RepVGG", "width: 8, depth: 1, drop_path: 0.1", "ViT-B/16, ViT-L/14, ViT, NaFlex, module:Class"),
         ("NaFlex", "patch_size: 8, width: 8, depth: 1, heads: 1, projection: 8", "ModifiedResNet, module:Class"),
     ],

@@ -27,6 +27,7 @@ IMAGES = {
     "RepVGG": "{image_size: 64, name: RepVGG, width: 16, depth: 1}",
     "ModifiedResNet": "{image_size: 64, name: ModifiedResNet, width: 16, layers: [2, 3, 2, 2], heads: 8, "
     "projection: 64}",
+    "ConvNeXt": "{image_size: 64, name: ConvNeXt, width: 16, layers: [2, 2, 3, 1]}",
     "EfficientNetB0": "{image_size: 64, name: EfficientNetB0}",
 }
 ROWS = 16

@@ -208,6 +208,39 @@ def compute_text_features(
     return np.stack(features)
 
 
+def compute_convnext_features(weights, images, epsilon=1e-6):
+    """Return the features of a ConvNeXt (Liu et al. 2022, section 2), `[N, D]`, and of a head with a GELU if it exists.
+
+    Maps are `[H, W, C]`: a norm, a linear layer and a convolution of patches are then those of a row of numbers.
+    """
+    tower, features = Formulas(weights, epsilon, "gelu"), []
+
+    def embed_patches(x, name):
+        kernel = tower.weights[f"{name}.weight"]  # [D, C, size, size]
+        size = kernel.shape[-1]
+        rows, columns = x.shape[0] // size, x.shape[1] // size
+        patches = x[: rows * size, : columns * size].reshape(rows, size, columns, size, -1)
+        return np.einsum("ryxsc,dcys->rxd", patches, kernel) + tower.weights[f"{name}.bias"]
+
+    def filter_channels(x, name):
+        kernel = tower.weights[f"{name}.weight"][:, 0]  # [C, 7, 7]
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((3, 3), (3, 3), (0, 0))), (7, 7), axis=(0, 1))
+        return np.einsum("hwcyx,cyx->hwc", windows, kernel) + tower.weights[f"{name}.bias"]
+
+    for image in images.astype("float64"):
+        x = tower.norm(embed_patches(image.transpose(1, 2, 0), "patch_embed.proj"), "patch_embed.norm")
+        for stage in (1, 2, 3, 4):
+            if stage > 1:
+                x = embed_patches(tower.norm(x, f"downsample{stage}.norm"), f"downsample{stage}.proj")
+            for number in range(tower.count_blocks(f"layer{stage}")):
+                block = f"layer{stage}.{number}"
+                cells = tower.norm(filter_channels(x, f"{block}.conv_dw"), f"{block}.norm")
+                x = x + tower.weights[f"{block}.gamma"] * tower.mlp(cells, f"{block}.mlp.fc1", f"{block}.mlp.fc2")
+        z = tower.norm(x.mean(axis=(0, 1)), "norm")
+        features.append(tower.activation(tower.linear(z, "head")) if tower.has("head") else z)
+    return np.stack(features)
+
+
 def compute_clip_resnet_features(weights, images, heads, of_the_batch=False, epsilon=1e-5):
     """Return the features of CLIP's ResNet (Radford et al. 2021, section 2.4), `[N, D]`.
 

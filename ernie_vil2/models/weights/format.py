@@ -145,7 +145,8 @@ class FamilyModel:
         image_options, text_options = image_variant(image), text_variant(text)
         if text_options is None:
             raise ValueError(f"{text.name}: the text tower of a family has a variant")
-        image_activation, image_pooling = "relu", "attention"  # of a ResNet, which has no variant
+        # Of the two towers that have no variant, a ConvNeXt and a ResNet.
+        image_activation, image_pooling = ("gelu", "mean") if image.name == "ConvNeXt" else ("relu", "attention")
         if image_options is not None:
             image_activation, image_pooling = image_options.activation, image_options.pooling
         phrases = [

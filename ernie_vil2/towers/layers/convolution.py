@@ -1,4 +1,4 @@
-"""Convolutional towers: RepVGG of any size, which learns from scratch when it is small, and CLIP's ResNet."""
+"""Convolutional towers: RepVGG of any size, which learns from scratch when it is small, CLIP's ResNet, and ConvNeXt."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,11 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.towers.layers.suite import CLASSES
-from ernie_vil2.towers.layers.transformer import Attention, check_size
+from ernie_vil2.towers.layers.transformer import Attention, Mlp, check_size
 
 EXPANSION = 4  # output channels of a bottleneck block per inner channel
 REDUCTION = 32  # side in pixels of the square that one cell of the last feature map stands for
+LAYER_SCALE = 1e-6  # of a new ConvNeXt (Liu et al. 2022, table 5): its blocks change next to nothing at first
 
 
 class RepVGG(nn.Layer):
@@ -178,3 +179,85 @@ class MeanAttentionPool(Attention):
         (k,) = self.split_heads(self.k_proj(tokens))
         (v,) = self.split_heads(self.v_proj(tokens))
         return self.c_proj(self.attend(query, k, v, None)).squeeze(1)
+
+
+class ConvNeXt(nn.Layer):
+    """ConvNeXt (Liu et al. 2022, arXiv 2201.03545): `[B, 3, S, S]` images to `[B, width of the features]`.
+
+    Four stages have 1, 2, 4 and 8 times `width` channels. Cells of 4 x 4 pixels enter the first stage; each later one
+    begins with a convolution that halves height and width. A map of odd sides loses its last row and column there. The
+    features are the mean of the last map, through a LayerNorm.
+
+    Args:
+        image_size: side of the images in pixels, S.
+        width: channels of the first stage.
+        layers: blocks of each of the four stages.
+        head: width of a linear layer with a GELU after the LayerNorm, which makes an MLP of it and the projection;
+            None: no such layer.
+        epsilon: epsilon of the LayerNorms.
+
+    Raises:
+        ValueError: the images are smaller than one cell of the last map.
+    """
+
+    def __init__(self, image_size: int, width: int, layers: Sequence[int], head: int | None, epsilon: float):
+        super().__init__()
+        if image_size < REDUCTION:
+            raise ValueError(f"image_size ({image_size}) must be at least {REDUCTION}")
+        self.image_size = image_size
+        self.patch_embed = nn.LayerDict({"proj": nn.Conv2D(3, width, 4, 4), "norm": nn.LayerNorm(width, epsilon)})
+        channels = width
+        for stage, depth in enumerate(layers, 1):
+            if stage > 1:
+                downsample = {"norm": nn.LayerNorm(channels, epsilon), "proj": nn.Conv2D(channels, 2 * channels, 2, 2)}
+                setattr(self, f"downsample{stage}", nn.LayerDict(downsample))
+                channels *= 2
+            blocks = [ConvNeXtBlock(channels, epsilon) for _ in range(depth)]
+            setattr(self, f"layer{stage}", nn.Sequential(*blocks))
+        self.norm = nn.LayerNorm(channels, epsilon)
+        self.head = nn.Linear(channels, head) if head else None
+        self.width = head or channels
+
+        normal = nn.initializer.TruncatedNormal(std=0.02)
+        for layer in self.sublayers():
+            if isinstance(layer, nn.Conv2D | nn.Linear):
+                normal(layer.weight)
+
+    @property
+    def blocks(self) -> list[nn.Layer]:
+        """Blocks, first to last."""
+        return [layer for layer in self.sublayers() if isinstance(layer, ConvNeXtBlock)]
+
+    @paddle.jit.not_to_static  # traced as it is: no control flow depends on a tensor
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
+        check_size(images.shape[2], images.shape[3], self.image_size)
+        embed = self.patch_embed
+        maps = _norm_channels(embed["proj"](images), embed["norm"])
+        for stage in (1, 2, 3, 4):
+            if stage > 1:
+                downsample = getattr(self, f"downsample{stage}")
+                maps = downsample["proj"](_norm_channels(maps, downsample["norm"]))
+            maps = getattr(self, f"layer{stage}")(maps)
+        features = self.norm(maps.mean(axis=[2, 3]))
+        return features if self.head is None else F.gelu(self.head(features))
+
+
+class ConvNeXtBlock(nn.Layer):
+    """Residual block: a 7 x 7 convolution of each channel, then a LayerNorm and an MLP of each cell."""
+
+    def __init__(self, channels: int, epsilon: float):
+        super().__init__()
+        self.conv_dw = nn.Conv2D(channels, channels, 7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, epsilon)
+        self.mlp = Mlp(channels, 4 * channels, "gelu")
+        self.gamma = self.create_parameter([channels], default_initializer=nn.initializer.Constant(LAYER_SCALE))
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        cells = self.conv_dw(x).transpose([0, 2, 3, 1])  # [B, H, W, C]
+        cells = self.gamma * self.mlp(self.norm(cells))
+        return x + cells.transpose([0, 3, 1, 2])
+
+
+def _norm_channels(maps: paddle.Tensor, norm: nn.Layer) -> paddle.Tensor:
+    """Apply a LayerNorm to the channels of each cell of maps `[B, C, H, W]`."""
+    return norm(maps.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])

@@ -18,6 +18,12 @@ from ernie_vil2.models.weights.families.open_clip_texts import (
     make_library_text_rows,
     read_library_text,
 )
+from ernie_vil2.models.weights.families.timm_convnext import (
+    TIMM_CONVNEXTS,
+    is_convnext,
+    make_convnext_rows,
+    read_convnext,
+)
 from ernie_vil2.models.weights.families.timm_towers import (
     TIMM_EVA02_CLIPS,
     TIMM_PE_CORES,
@@ -34,7 +40,7 @@ from ernie_vil2.models.weights.format import find_first_file
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, Pooling, TextTowerConfig, TextVariant
-from ernie_vil2.towers.convolution import ModifiedResNet
+from ernie_vil2.towers.convolution import ConvNeXt, ModifiedResNet
 from ernie_vil2.towers.transformer import Transformer, Vit, image_variant, text_variant
 
 SETTINGS = "open_clip_config.json"
@@ -231,6 +237,8 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     if is_eva_tower(vision):
         # The image tower ends with its own projection.
         image = read_eva_tower(vision, folder.arrays)
+    elif is_convnext(vision):
+        image, has_image_projection = read_convnext(vision, folder.arrays), True
     elif vision.values.get("timm_model_name") is not None:
         # The activation is that of the texts alone: timm has its own.
         image = _read_timm_tower(vision, folder.arrays)
@@ -309,7 +317,7 @@ def _read_timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> Imag
     """Describe one of SigLIP's image towers of timm by its name and its arrays."""
     facts = TIMM_VITS.get(find_timm_name(vision))
     if facts is None:
-        names = [*TIMM_VITS, *TIMM_PE_CORES, *TIMM_EVA02_CLIPS]
+        names = [*TIMM_VITS, *TIMM_PE_CORES, *TIMM_EVA02_CLIPS, *TIMM_CONVNEXTS]
         raise vision.make_error("timm_model_name", f"of timm only these image towers are read: {', '.join(names)}")
     if vision.values.get("timm_proj", "linear") != "none":
         raise vision.make_error("timm_proj", "only 'none' is read")
@@ -410,6 +418,8 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
 
 
 def _find_image_rows(model: ModelConfig) -> list[Row]:
+    if isinstance(model.image, ConvNeXt):
+        return make_convnext_rows(model.image)
     variant = image_variant(model.image)
     if variant is not None and variant.rotary is not None:
         return make_eva_rows(variant)

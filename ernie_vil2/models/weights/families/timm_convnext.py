@@ -1,0 +1,90 @@
+"""ConvNeXt of timm within folders of OpenCLIP. Its sizes are those of the arrays."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ernie_vil2.models.weights.families.timm_towers import TRUNK, find_timm_name
+from ernie_vil2.models.weights.name_table import Row
+from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.towers.convolution import ConvNeXt
+
+TIMM_CONVNEXTS = {
+    "convnext_tiny": 1e-6,
+    "convnext_small": 1e-6,
+    "convnext_base": 1e-6,
+    "convnext_large": 1e-6,
+    "convnext_xlarge": 1e-6,
+    "convnext_xxlarge": 1e-5,
+}
+"""Epsilon of the LayerNorms by the name of the tower in timm 1.0.31, of all of OpenCLIP's configurations.
+
+`tests/fixtures/open_clip/make.py` builds these towers in timm, and compares. Smaller ones have other layers.
+"""
+
+
+def is_convnext(vision: Settings) -> bool:
+    """Return whether the settings name a ConvNeXt that is read."""
+    return find_timm_name(vision) in TIMM_CONVNEXTS
+
+
+def read_convnext(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ConvNeXt:
+    """Describe a ConvNeXt by its name and its arrays."""
+    name = find_timm_name(vision)
+    # '' keeps timm's own pooling, which is the mean, too.
+    if vision.values.get("timm_pool", "avg") not in ("", "avg"):
+        raise vision.make_error("timm_pool", f"of {name} only '' and 'avg' are read, the mean")
+    vision.check_values(timm_proj_bias=False)
+    projection = vision.values.get("timm_proj", "linear")
+    if projection not in ("linear", "mlp"):
+        raise vision.make_error("timm_proj", f"of {name} only 'linear' and 'mlp' are read")
+
+    kernel = _find_array(vision, arrays, f"{TRUNK}stem.0.weight", 4)
+    layers = []
+    for stage in range(4):
+        prefix = f"{TRUNK}stages.{stage}.blocks."
+        layers.append(len({key.removeprefix(prefix).partition(".")[0] for key in arrays if key.startswith(prefix)}))
+    head = None
+    if projection == "mlp":
+        head = _find_array(vision, arrays, "visual.head.mlp.fc1.weight", 2).shape[0]
+    return ConvNeXt(
+        name="ConvNeXt",
+        image_size=vision.read_count("image_size", 224),
+        width=kernel.shape[0],
+        layers=layers,
+        head=head,
+        epsilon=TIMM_CONVNEXTS[name],
+    )
+
+
+def _find_array(vision: Settings, arrays: Mapping[str, np.ndarray], name: str, num_axes: int) -> np.ndarray:
+    array = arrays.get(name)
+    if array is None or array.ndim != num_axes:
+        raise ValueError(f"{vision.path}: it describes {find_timm_name(vision)}, of which the weights hold no {name}")
+    return array
+
+
+def make_convnext_rows(tower: ConvNeXt) -> list[Row]:
+    """Return the rows of a ConvNeXt, of its projection, and of the scale."""
+    rows: list[Row] = [
+        ("log_logit_scale", "logit_scale", "scalar"),
+        ("image.patch_embed.proj", f"{TRUNK}stem.0", "layer"),
+        ("image.patch_embed.norm", f"{TRUNK}stem.1", "layer"),
+    ]
+    for stage in (1, 2, 3, 4):
+        ours, theirs = f"image.layer{stage}.N.", f"{TRUNK}stages.{stage - 1}."
+        if stage > 1:
+            rows.append((f"image.downsample{stage}.norm", f"{theirs}downsample.0", "layer"))
+            rows.append((f"image.downsample{stage}.proj", f"{theirs}downsample.1", "layer"))
+        rows.append((f"{ours}gamma", f"{theirs}blocks.N.gamma", "array"))
+        for layer in ("conv_dw", "norm"):
+            rows.append((f"{ours}{layer}", f"{theirs}blocks.N.{layer}", "layer"))
+        for layer in ("mlp.fc1", "mlp.fc2"):
+            rows.append((f"{ours}{layer}", f"{theirs}blocks.N.{layer}", "linear"))
+    rows.append(("image.norm", f"{TRUNK}head.norm", "layer"))
+    if tower.head is None:
+        rows.append(("image_projection.weight", "visual.head.proj.weight", "matrix"))
+    else:
+        rows.append(("image.head", "visual.head.mlp.fc1", "linear"))
+        rows.append(("image_projection.weight", "visual.head.mlp.fc2.weight", "matrix"))
+    return rows
