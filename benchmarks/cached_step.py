@@ -113,7 +113,7 @@ def measured(kind: str, rows: int, micro_batch: int) -> dict[str, float]:
         return views, ids, np.arange(rows)
 
     def run(step, batch) -> float:
-        total, _ = step.forward(*batch, number=0)
+        total, _ = step.forward(*batch, step_index=0)
         step.backward()
         return float(total)
 

@@ -7,7 +7,7 @@ Both give the same gradients; batch norms are the exception, see `CachedStep`.
 
 A step has two halves, so that the caller can look at the losses of all ranks before anything changes:
 
-    total, pairs = step.forward(views, ids, positions, number)
+    total, pairs = step.forward(views, ids, positions, step_index)
     step.backward()
 
 `forward` returns this rank's shares of the losses, whose sums over the ranks are the means over the global batch;
@@ -56,13 +56,13 @@ def build_step(
 
 
 def tie_outputs(total: paddle.Tensor, outputs: Sequence[paddle.Tensor]) -> paddle.Tensor:
-    """Return the loss, changed so that every output of the model has a gradient: zeros in those that it does not use.
+    """Return the loss with every output of the model in its graph; outputs that it does not use get a zero gradient.
 
     Paddle's data parallel waits for the gradient of every parameter that an output depends on, and fails in the next
-    step if one has none, as the temperature under a loss of distances. `find_unused_parameters` does not help: it
-    looks for parameters that no output depends on (data parallel finds those by itself in its first step), not for
-    outputs that the loss does not use. Zeros cost a few kernels on embeddings; 0 times an output, added to the loss,
-    would be NaN where the output is infinite.
+    step if a gradient is missing. An example is the temperature, which a loss of distances does not use.
+    `find_unused_parameters` does not help: it looks for parameters that no output depends on (data parallel finds those
+    by itself in its first step), not for outputs that the loss does not use. Zeros cost a few kernels on embeddings; 0
+    times an output, added to the loss, would be NaN where the output is infinite.
 
     Args:
         total: the loss, a scalar.
@@ -76,12 +76,13 @@ class _TieOutputs(PyLayer):
 
     @staticmethod
     def forward(ctx: Any, total: paddle.Tensor, *outputs: paddle.Tensor) -> paddle.Tensor:
-        ctx.kinds = [(output.shape, output.dtype) for output in outputs]  # the outputs themselves are not kept
+        # Shapes and types are enough; keeping the outputs would hold their memory until backward.
+        ctx.shapes_and_types = [(output.shape, output.dtype) for output in outputs]
         return total.clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, ...]:
-        return gradient, *(paddle.zeros(shape, dtype) for shape, dtype in ctx.kinds)
+        return gradient, *(paddle.zeros(shape, dtype) for shape, dtype in ctx.shapes_and_types)
 
 
 class DirectStep:
@@ -115,14 +116,13 @@ class DirectStep:
             self.dropout = NativeDropout(seed)
         else:
             self.dropout = CounterBasedDropout(model, seed)
-        self.capacity = config.Training.global_batch // dist.get_world_size()  # rows of a rank
-        self.micro_batch = config.Training.micro_batch or self.capacity
+        self.max_rows_per_rank = config.Training.global_batch // dist.get_world_size()
+        self.micro_batch = config.Training.micro_batch or self.max_rows_per_rank
         self.recomputes = config.Training.recompute
-        if self.recomputes and isinstance(
-            self.dropout, CounterBasedDropout
-        ):  # the configuration refuses native dropout
+        # The configuration refuses recomputation with native dropout; the second condition is for the type checker.
+        if self.recomputes and isinstance(self.dropout, CounterBasedDropout):
             recompute_blocks(model, self.dropout)
-        self.duplicates = config.Loss.duplicates
+        self.duplicate_policy = config.Loss.duplicates
         self.precision = config.Training.precision
         dtype = paddle.get_default_dtype() if self.precision == "float32" else self.precision
         self.normalize = ImageNormalization(config.Model.image.mean, config.Model.image.std, dtype)
@@ -135,7 +135,7 @@ class DirectStep:
         return 1
 
     def forward(
-        self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int, **loss_inputs: paddle.Tensor
+        self, views: Views, ids: np.ndarray, positions: np.ndarray, step_index: int, **loss_inputs: paddle.Tensor
     ) -> Losses:
         """Return the losses of this rank's rows against those of all ranks. A collective: every rank must call it.
 
@@ -144,7 +144,7 @@ class DirectStep:
                 token ids `[b, L]`.
             ids: int64 `[b, 2]`, image id and text id of each row, on the host.
             positions: int64 `[b]`, position of each row in the global batch, which determines its dropout.
-            number: number of the optimiser step, from 0.
+            step_index: number of the optimiser step, from 0.
             loss_inputs: `[b, ...]`, inputs of the loss besides embeddings, such as a teacher's embeddings; they get no
                 gradient.
 
@@ -154,11 +154,11 @@ class DirectStep:
         Raises:
             NoNegatives: on all ranks, if duplicates leave most rows without a negative.
         """
-        device_ids, keys = self._send_to_device(views, ids, positions, number)
-        # Begun before the rows are encoded, so that the result is there when they are scored.
-        pending = self._begin_gather(device_ids, ids)
+        device_ids, keys = self._send_to_device(views, ids, positions, step_index)
+        # The gathering begins before the rows are encoded, so that its result is there when they are scored.
+        gathering = self._begin_gather(device_ids, ids)
         local, scalars = self._encode(self.parallel, views, keys)
-        total, pairs = self._score(local, scalars, device_ids, pending, **loss_inputs)
+        total, pairs = self._score(local, scalars, device_ids, gathering, **loss_inputs)
         self._total = tie_outputs(total, [*local.values(), *scalars.values()])
         return self._total.detach(), pairs
 
@@ -169,11 +169,11 @@ class DirectStep:
         del self._total
 
     def _send_to_device(
-        self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int
+        self, views: Views, ids: np.ndarray, positions: np.ndarray, step_index: int
     ) -> tuple[paddle.Tensor, Tensors]:
         """Send the ids of the rows and their dropout keys to the device, in one copy; return both."""
-        # In one array, because every copy to the device interrupts the host.
-        keys = self.dropout.make_keys(number, views.keys(), positions)
+        # All of them go in one array, because every copy to the device interrupts the host.
+        keys = self.dropout.make_keys(step_index, views.keys(), positions)
         columns = self._send(np.column_stack([ids, *keys.values()]))
         num_ids = ids.shape[1]
         key_columns = columns[:, num_ids:].unbind(axis=1) if keys else []
@@ -193,20 +193,25 @@ class DirectStep:
             return model(views, self.normalize if has_raw_pixels else None)
 
     def _begin_gather(self, ids: paddle.Tensor, host_ids: np.ndarray) -> Any:
-        """Begin to gather what `_score` needs of all ranks' rows besides their embeddings."""
-        return gather_ids(ids, host_ids, self.capacity)
+        """Begin to gather what `_score` needs of all ranks' rows besides their embeddings.
+
+        Returns:
+            A value that only `_score` interprets; here, a function that waits for the gathered ids.
+        """
+        return gather_ids(ids, host_ids, self.max_rows_per_rank)
 
     def _score(
-        self, local: Tensors, scalars: Tensors, ids: paddle.Tensor, pending: Any, /, **loss_inputs: paddle.Tensor
+        self, local: Tensors, scalars: Tensors, ids: paddle.Tensor, wait_for_ids: Any, /, **loss_inputs: paddle.Tensor
     ) -> Losses:
-        gathered_ids, gathered_host_ids, counts = pending()
-        if self.duplicates != "ignored":
+        gathered_ids, gathered_host_ids, counts = wait_for_ids()
+        # Ignored duplicates remain negatives, so every row has some.
+        if self.duplicate_policy != "ignored":
             check_negatives(gathered_host_ids)
         gathered, offset = gather_views(local, counts)
         return self.loss(local, gathered, scalars, ids, gathered_ids, offset, **loss_inputs)
 
     def _scale(self, total: paddle.Tensor) -> paddle.Tensor:
-        # Data parallel averages gradients over ranks; the loss of a rank is its share of a sum.
+        # Data parallel averages the gradients of the ranks, but the loss of a rank is its share of a sum.
         total = total * dist.get_world_size()
         return self.scaler.scale(total) if self.scaler else total
 
@@ -217,9 +222,9 @@ class CachedStep(DirectStep):
     The number of micro batches is the same on every rank: as many as a rank's share of the global batch needs. The
     rows are distributed evenly over them. Dropout is the same as in the direct step, row by row.
 
-    A batch norm sees one micro batch at a time (with `Training.sync_norms` that of all ranks), and the same one in both
-    encodings. Gradients are exact for this definition, which differs from the direct step's; every micro batch counts
-    once in the running statistics.
+    A batch norm normalises each micro batch by the statistics of this micro batch, equal in both encodings; with
+    `Training.sync_norms` these are the statistics over all ranks. Gradients are exact for these statistics, although
+    the direct step has other ones. Every micro batch counts once in the running statistics.
 
     Raises:
         ValueError: by `forward`, if a rank has fewer rows than micro batches.
@@ -227,18 +232,18 @@ class CachedStep(DirectStep):
 
     @property
     def num_micro_batches(self) -> int:
-        return -(-self.capacity // self.micro_batch)
+        return -(-self.max_rows_per_rank // self.micro_batch)
 
     def forward(
-        self, views: Views, ids: np.ndarray, positions: np.ndarray, number: int, **loss_inputs: paddle.Tensor
+        self, views: Views, ids: np.ndarray, positions: np.ndarray, step_index: int, **loss_inputs: paddle.Tensor
     ) -> Losses:
         if len(positions) < self.num_micro_batches:
             raise ValueError(
                 f"{len(positions)} rows cannot be shared out over {self.num_micro_batches} micro batches; "
                 "raise Training.micro_batch, or look at the samples that could not be used"
             )
-        device_ids, keys = self._send_to_device(views, ids, positions, number)
-        pending = self._begin_gather(device_ids, ids)
+        device_ids, keys = self._send_to_device(views, ids, positions, step_index)
+        gathering = self._begin_gather(device_ids, ids)
 
         # Encode all micro batches without keeping activations; `backward` encodes the same rows again.
         self._rows = views, keys
@@ -248,12 +253,12 @@ class CachedStep(DirectStep):
                 embeddings, scalars = self._encode(self.model, micro_views, micro_keys)
                 chunks.append(embeddings)
         self._embeddings = {name: paddle.concat([chunk[name] for chunk in chunks]) for name in chunks[0]}
-        self._scalars = scalars
+        self._scalars = scalars  # they do not depend on the rows, so those of any micro batch will do
 
-        # The graph of the loss begins at embeddings and scalars, where backward leaves their gradients.
+        # The graph of the loss begins at the embeddings and scalars, so backward leaves their gradients in them.
         for leaf in (*self._embeddings.values(), *self._scalars.values()):
             leaf.stop_gradient = False
-        total, pairs = self._score(self._embeddings, self._scalars, device_ids, pending, **loss_inputs)
+        total, pairs = self._score(self._embeddings, self._scalars, device_ids, gathering, **loss_inputs)
         self._total = tie_outputs(total, [*self._embeddings.values(), *self._scalars.values()])
         return self._total.detach(), pairs
 
@@ -263,8 +268,8 @@ class CachedStep(DirectStep):
         scalar_gradients = {name: leaf.grad for name, leaf in self._scalars.items() if leaf.grad is not None}
         with preserve_statistics(self.model):
             for index, (rows, micro_views, micro_keys) in enumerate(self._split_rows()):
-                # Gradients are reduced over the ranks only in a forward of the data-parallel wrapper: that of the last
-                # micro batch, when all have been added up.
+                # Data parallel reduces the gradients in the backward of a forward through its wrapper. Only the last
+                # micro batch goes through it, when the gradients of all the others have been added up.
                 is_last = index == self.num_micro_batches - 1
                 model = self.parallel if is_last else self.model
                 embeddings, scalars = self._encode(model, micro_views, micro_keys)
@@ -306,7 +311,8 @@ def _make_recomputing(block: nn.Layer, forward: Callable, dropout: CounterBasedD
     def recomputing_forward(*args: Any, **kwargs: Any) -> Any:
         if not (block.training and paddle.is_grad_enabled()):
             return forward(*args, **kwargs)
-        # The second run is in backward, where settings of the first run are over, such as the padding of the texts.
+        # The second run is in backward, outside the contexts of the first run (such as the padding of the texts), so
+        # their variables are copied.
         state, context, has_run = dropout.state, copy_context(), False
 
         def run(*inputs: Any, **options: Any) -> Any:
@@ -317,7 +323,7 @@ def _make_recomputing(block: nn.Layer, forward: Callable, dropout: CounterBasedD
             with dropout.replay(state):
                 return context.run(forward, *inputs, **options)
 
-        # By hooks (use_reentrant=False): the images that enter the first block need no gradient, its parameters do.
+        # The reentrant form gives a block no gradients if no input needs one, as for the images' first block.
         return recompute(run, *args, preserve_rng_state=False, use_reentrant=False, **kwargs)
 
     return recomputing_forward
