@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.device.launch import STOP_EXIT_CODES, end_with_parent
+from ernie_vil2.device.launch import STOP_EXIT_CODES, exit_when_parent_dies
 from ernie_vil2.io.terminal import RunError
 
 Arrays = dict[str, np.ndarray]
@@ -161,7 +161,7 @@ class _Worker:
         # The child must never leave this block: the stack above belongs to its parent.
         try:
             # SIGKILL, because a worker may hang in a system call and never notice that the pipe is closed.
-            end_with_parent(parent_pid, signal.SIGKILL)
+            exit_when_parent_dies(parent_pid, signal.SIGKILL)
             gc.freeze()  # the child must not collect its parent's garbage, which includes Paddle's tensors
             # The parent decides how a run ends; a signal to the whole group must not end its workers before.
             for number in STOP_EXIT_CODES:

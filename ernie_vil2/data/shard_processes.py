@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import cv2
 from tqdm import tqdm
 
-from ernie_vil2.device.launch import end_with_parent
+from ernie_vil2.device.launch import exit_when_parent_dies
 from ernie_vil2.io.terminal import RunError
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ def map_shards(
 
 
 def _initialize_process(parent_pid: int, task: Callable[[int], Any]) -> None:
-    end_with_parent(parent_pid)
+    exit_when_parent_dies(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     cv2.setNumThreads(0)  # processes are the parallelism here
     _Process.task = staticmethod(task)

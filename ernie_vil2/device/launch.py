@@ -207,7 +207,7 @@ def leave_closed_terminal() -> None:
             os.dup2(devnull.fileno(), descriptor)
 
 
-def end_with_parent(parent_pid: int | None = None, number: signal.Signals = signal.SIGTERM) -> None:
+def exit_when_parent_dies(parent_pid: int | None = None, number: signal.Signals = signal.SIGTERM) -> None:
     """Let the kernel send a signal to this process when its parent ends; this has no effect on systems but Linux.
 
     Args:
@@ -232,7 +232,7 @@ class _RankProcess:
             env={**os.environ, **environment},
             stderr=subprocess.PIPE,
             pass_fds=inherited,
-            preexec_fn=partial(end_with_parent, os.getpid()),
+            preexec_fn=partial(exit_when_parent_dies, os.getpid()),
         )
         self._tail = b""
         self._reader = threading.Thread(target=self._pass_on, daemon=True)

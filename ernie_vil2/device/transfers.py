@@ -118,7 +118,7 @@ def upload_batches(
 
     A thread requests batches ahead and copies them into pinned slots; an error in it is raised at the position of its
     batch. The first batch is requested by the calling thread, which therefore starts the processes that make batches:
-    Linux ends these with the thread that started them (see `launch.end_with_parent`).
+    Linux ends these with the thread that started them (see `launch.exit_when_parent_dies`).
 
     Args:
         batches: arrays by name, which may be overwritten when the next batch is requested, and any further content.

@@ -28,17 +28,17 @@ from paddle.base import core
 from paddle.distributed import fleet
 from paddle.distributed.fleet.utils.log_util import set_log_level
 
-from ernie_vil2.device.launch import LOOPBACK, STORE_VARIABLE, end_with_parent, launched_rank
+from ernie_vil2.device.launch import LOOPBACK, STORE_VARIABLE, exit_when_parent_dies, launched_rank
 from ernie_vil2.io.terminal import LostRank
 
-# A rank is lost when it misses 5 heartbeats, one every 4 seconds: 20 seconds, so that its number is known before gloo
-# gives up after 30 seconds. Fewer beats would take a busy rank for a lost one sooner.
+# Every rank beats once every 4 seconds, and is lost when it misses 5 heartbeats. These 20 seconds leave time to name
+# the lost rank before gloo gives up after 30 seconds. With fewer beats, a rank that is only busy would count as lost.
 BEAT_SECONDS = 4.0
 MAX_MISSED_BEATS = 5
-# Added to a rank's pulse when it has finished and need not be watched; above any count of beats.
+# Added to a rank's heartbeat counter when the rank has finished and need not be watched; above any count of beats.
 _FINISHED = 1 << 40
-# How long ranks wait for the slowest one before a collective, as long as it is alive: time for an evaluation or a
-# checkpoint by one rank. It bounds how long a run hangs whose rank is alive but stuck.
+# How long ranks wait before a collective for the slowest rank, if it is alive: time for one rank to evaluate or to
+# write a checkpoint. It is also how long a run hangs if a rank is alive but stuck.
 MAX_WAIT_SECONDS = 1800.0
 ALL_SIGNALS = signal.valid_signals()
 
@@ -60,7 +60,7 @@ def join_ranks(sharded_optimizer: bool = False) -> tuple[int, int]:
     _, ranks = launched_rank()
     if ranks == 1:
         return 0, 1
-    end_with_parent()
+    exit_when_parent_dies()
     set_log_level("ERROR")
     strategy = fleet.DistributedStrategy()
     if sharded_optimizer:
@@ -82,21 +82,23 @@ def restrict_store_to_loopback() -> None:
     host, port = find_store_address()
     if host == LOOPBACK and os.environ["PADDLE_TRAINER_ID"] == "0" and sys.platform == "linux":
         store = _open_store_on_loopback(port)
+        # `init_parallel_env` calls this function of Paddle 3.3.1; replaced, it gets our store.
         core.create_or_get_global_tcp_store = lambda: store
 
 
 def _open_store_on_loopback(port: int) -> core.TCPStore:
     """Open the store of all ranks in this process, listening on the loopback address.
 
-    Paddle gives no choice of the address. But its thread looks up the listening socket by its file descriptor each time
-    before it waits, so the descriptor can be pointed to a socket of ours at the port that the ranks know. For some
-    milliseconds before, Paddle's socket listens on all addresses at a port that nobody knows.
+    Paddle gives no choice of the address, so this replaces the socket. The store's thread waits on the same file
+    descriptor each time, and `dup2` can put our own socket in its place, at the port that the ranks know. Until then,
+    for some milliseconds, Paddle's socket listens on all addresses, at a port that nobody knows.
     """
     with socket.create_server((LOOPBACK, 0)) as server:
         temporary_port = server.getsockname()[1]
     # The event loop of libuv would keep using the first socket.
     paddle.set_flags({"FLAGS_tcp_store_using_libuv": False})
-    # The store's thread inherits the mask: it would take an interrupted read for the end of a connection.
+    # Signals are blocked while the store's thread starts, and the thread inherits that. A signal would interrupt one of
+    # its reads, and it would treat the connection as closed.
     with block_signals():
         store = core.TCPStore(LOOPBACK, temporary_port, True, 1)
         # `run_ranks` has opened the socket already, so that no other process can take the port.
@@ -108,9 +110,9 @@ def _open_store_on_loopback(port: int) -> core.TCPStore:
         with server:
             for descriptor, candidate in _list_sockets():
                 is_listening = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                if is_listening and candidate.getsockname()[1:2] == (temporary_port,):
+                if is_listening and _get_port(candidate.getsockname()) == temporary_port:
                     os.dup2(server.fileno(), descriptor, inheritable=False)
-        # Wakes the thread, so that it looks up the socket again.
+        # This call wakes the thread, which then waits on our socket.
         store.add("awake", 0)
     return store
 
@@ -133,7 +135,8 @@ class HostSums:
         """
         if dist.get_world_size() == 1:
             return list(values)
-        # Two sets of counters in turn: a rank that is ahead adds to the other set while a slow one still reads this.
+        # Calls use two sets of counters in turn: a rank that is ahead adds to the next set while a slow rank still
+        # reads the current one.
         self._num_calls += 1
         keys = [f"sum/{self._num_calls % 2}/{number}" for number in range(len(values))]
         counters = _get_counters()
@@ -141,24 +144,24 @@ class HostSums:
             if value:
                 counters.add(key, value)
         wait_for_all_ranks("sums")
-        # Counters are never reset, so the sum is their increase since the call before the last.
+        # Counters are never reset, so the sum is the increase since this set was last used, two calls ago.
         totals = {key: counters.add(key, 0) for key in keys}
         sums = [totals[key] - self._totals.get(key, 0) for key in keys]
         self._totals |= totals
         return sums
 
 
-def wait_for_all_ranks(counter: str) -> None:
-    """Wait until every rank has reached a counter as often as this one. A collective.
+def wait_for_all_ranks(barrier_name: str) -> None:
+    """Wait until every rank has called this with the same name as often as this rank has. A collective.
 
     Args:
-        counter: name of the counter.
+        barrier_name: name of the barrier, and of its counter of arrivals.
 
     Raises:
         LostRank: not all ranks came within `MAX_WAIT_SECONDS`, or rank 0 has ended.
     """
     ranks, counters = dist.get_world_size(), _get_counters()
-    num_arrivals = counters.add(counter, 1)
+    num_arrivals = counters.add(barrier_name, 1)
     # No rank leaves a barrier before all have come, so the count tells which barrier this is.
     num_expected = -(-num_arrivals // ranks) * ranks
     start = time.monotonic()
@@ -169,16 +172,16 @@ def wait_for_all_ranks(counter: str) -> None:
                 f"{num_expected - num_arrivals} of {ranks} ranks did not come within {MAX_WAIT_SECONDS / 60:.0f} "
                 f"minutes to where rank {dist.get_rank()} waits; look into their logs"
             )
-        # Sleeping on after the last rank has come delays the step: by a twentieth of the wait, and 20 ms, at most.
+        # Sleeping delays the step after the last rank has come: by at most 5 % of the wait, and never more than 20 ms.
         time.sleep(min(max(1e-4, waited / 20), 0.02))
-        num_arrivals = counters.add(counter, 0)
+        num_arrivals = counters.add(barrier_name, 0)
 
 
 def barrier() -> None:
-    """Wait until every rank has called this as often as this one; to be called before a collective.
+    """Wait until every rank has called this as often as this rank has; to be called before a collective.
 
-    Only for gloo, which gives up on a rank that comes 30 seconds after the first, as one that has written a checkpoint
-    or scored a validation set. Other backends wait by themselves.
+    Only gloo needs it: it gives up on a rank that comes more than 30 seconds after the first one, for example because
+    the rank has written a checkpoint or scored a validation set. Other backends wait by themselves.
 
     Raises:
         LostRank: see `wait_for_all_ranks`.
@@ -203,11 +206,11 @@ class SharedCounters:
             LostRank: rank 0 has ended.
         """
         try:
-            # The store takes a read that a signal interrupts for the end of its connection.
+            # The store treats a read that a signal interrupts as a closed connection.
             with block_signals():
                 return self._store.add(key, amount)
         except ValueError as error:
-            raise LostRank("rank 0 has ended, to which all ranks are connected; look into its log") from error
+            raise LostRank("rank 0, to which all ranks are connected, has ended; look into its log") from error
 
 
 @functools.cache
@@ -232,9 +235,13 @@ def _disable_nagle(port: int) -> None:
     """
     for _, connection in _list_sockets():
         with contextlib.suppress(OSError):  # some are not connected
-            # The address of a Unix socket is a string, whose slice equals no tuple.
-            if connection.getpeername()[1:2] == (port,):
+            if _get_port(connection.getpeername()) == port:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _get_port(address: tuple | str | bytes) -> int | None:
+    """Return the port of a socket's address; None for a Unix socket, whose address is a string."""
+    return address[1] if isinstance(address, tuple) else None
 
 
 def _list_sockets() -> Iterator[tuple[int, socket.socket]]:
@@ -249,7 +256,7 @@ def _list_sockets() -> Iterator[tuple[int, socket.socket]]:
 
 
 def find_store_address() -> tuple[str, int]:
-    """Return host and port of the store of all ranks: its launcher's choice, or the first rank's endpoint."""
+    """Return host and port of the store of all ranks: the launcher's choice, or the first rank's endpoint."""
     environ = os.environ
     if environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
         return environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
@@ -302,9 +309,9 @@ def watch_ranks() -> Iterator[None]:
 
 
 class _RankWatcher(threading.Thread):
-    """Thread that counts up this rank's pulse in the store; on rank 0 it also checks the pulses of all other ranks.
+    """Thread that counts up this rank's heartbeat counter in the store; rank 0 also checks those of all other ranks.
 
-    The others notice by the lost connection that rank 0 has ended.
+    When rank 0 ends, the other ranks notice it by the lost connection.
     """
 
     def __init__(self, rank: int, ranks: int):
@@ -312,13 +319,14 @@ class _RankWatcher(threading.Thread):
         self._rank, self._ranks = rank, ranks
         self._stop_event = threading.Event()
         self._counters = SharedCounters()
-        self._pulses = dict.fromkeys(range(1, ranks), (0, 0))  # rank -> pulse, and how many beats it has missed
+        # Rank -> its heartbeat counter, and how many beats it has missed.
+        self._heartbeats = dict.fromkeys(range(1, ranks), (0, 0))
 
     def run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)  # signals are handled by the main thread
         while not self._stop_event.wait(BEAT_SECONDS):
             try:
-                self._counters.add(f"pulse/{self._rank}", 1)
+                self._counters.add(f"heartbeat/{self._rank}", 1)
                 lost_rank = self._find_lost_rank() if self._rank == 0 else self._counters.add("lost", 0)
             except LostRank as error:
                 self._end_process(str(error))
@@ -330,22 +338,23 @@ class _RankWatcher(threading.Thread):
                     self._end_process(f"rank {lost_rank} {silence}; look into its log", delay)
 
     def end_with_lost_rank(self) -> None:
-        """Wait until it is known which rank is lost, and end; for a process that cannot go on for an unknown reason.
+        """Wait until it is known which rank is lost, and end this process.
 
-        Meanwhile a launcher can find the rank that has died, and name it.
+        This is called when gloo has failed and the cause is not known. While this waits, a launcher can find the rank
+        that has died, and name it.
         """
         print(f"error: rank {self._rank} has lost another rank; looking for which", file=sys.stderr, flush=True)
         self._stop_event.wait(BEAT_SECONDS * (MAX_MISSED_BEATS + 3))
         self._end_process("another rank has died, or did not answer for 30 seconds; look into the logs")
 
     def finish(self) -> None:
-        """Tell the others that this rank may end now. Rank 0, whose process has the store, waits for them a while."""
+        """Tell the other ranks that this one may end now. Rank 0, whose process has the store, first waits for them."""
         self.stop()
         self.join()
-        self._counters.add(f"pulse/{self._rank}", _FINISHED)
+        self._counters.add(f"heartbeat/{self._rank}", _FINISHED)
         deadline = time.monotonic() + BEAT_SECONDS * MAX_MISSED_BEATS
         while self._rank == 0 and time.monotonic() < deadline:
-            if all(self._counters.add(f"pulse/{rank}", 0) >= _FINISHED for rank in self._pulses):
+            if all(self._counters.add(f"heartbeat/{rank}", 0) >= _FINISHED for rank in self._heartbeats):
                 return
             time.sleep(0.05)
 
@@ -354,12 +363,12 @@ class _RankWatcher(threading.Thread):
 
     def _find_lost_rank(self) -> int:
         """Return a rank that has missed too many beats, and publish it to the others; 0 if there is none."""
-        for rank, (previous_pulse, num_missed) in self._pulses.items():
-            pulse = self._counters.add(f"pulse/{rank}", 0)
+        for rank, (previous_count, num_missed) in self._heartbeats.items():
+            count = self._counters.add(f"heartbeat/{rank}", 0)
             # Beats are counted, not seconds: when the whole run is suspended for a while, no rank misses more than one.
-            is_missed = pulse == previous_pulse and pulse < _FINISHED
+            is_missed = count == previous_count and count < _FINISHED
             num_missed = num_missed + 1 if is_missed else 0
-            self._pulses[rank] = pulse, num_missed
+            self._heartbeats[rank] = count, num_missed
             if num_missed == MAX_MISSED_BEATS:
                 self._counters.add("lost", rank)
                 return rank
@@ -399,9 +408,9 @@ def translate_gloo_errors(end_process: Callable[[], None], delay: float) -> Iter
 
 @contextlib.contextmanager
 def _run_before_abort(action: Callable[[], None]) -> Iterator[None]:
-    """Run an action if C++ is about to end the process in the block, because nobody catches an exception.
+    """Run an action if C++ is about to end the process in the block because of an exception that nothing catches.
 
-    This happens where gloo fails while data parallel averages gradients. Without the GNU C++ library, do nothing.
+    This happens when gloo fails while data parallel averages gradients. Without the GNU C++ library, do nothing.
     """
     try:
         # std::set_terminate(void (*)()), by its mangled name

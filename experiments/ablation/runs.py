@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.config import Config
-from ernie_vil2.device.launch import STOP_EXIT_CODES, end_with_parent, find_stop_signals
+from ernie_vil2.device.launch import STOP_EXIT_CODES, exit_when_parent_dies, find_stop_signals
 from ernie_vil2.io.files import load_json, write_json
 from ernie_vil2.io.run_folder import RESULTS, STATE, checkpoint_step, list_checkpoints
 from experiments.ablation.definition import VERSION, Measured, Run, Study
@@ -129,7 +129,7 @@ def _started(command: Sequence[str], run: Run) -> subprocess.Popen:
     with log.open("a", encoding="utf-8") as output:
         return subprocess.Popen(  # noqa: S603  -- a command of this script
             [*command, str(run)], stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            preexec_fn=partial(end_with_parent, os.getpid()),
+            preexec_fn=partial(exit_when_parent_dies, os.getpid()),
         )  # fmt: skip
 
 

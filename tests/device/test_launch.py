@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ernie_vil2.device import launch
-from ernie_vil2.device.launch import end_with_parent, run_ranks, start_ranks
+from ernie_vil2.device.launch import exit_when_parent_dies, run_ranks, start_ranks
 from tests.support.limits import PATIENCE
 from tests.support.processes import start_process
 
@@ -138,13 +138,13 @@ def test_process_whose_parent_is_already_gone_ends():
     read_end, write_end = os.pipe()
     middle = os.fork()
     if not middle:
-        # The middle process ends at once; its child calls end_with_parent when that has happened.
+        # The middle process ends at once; its child calls exit_when_parent_dies when that has happened.
         parent = os.getpid()
         if os.fork():
             os._exit(0)
         while os.getppid() == parent:
             time.sleep(0.01)
-        end_with_parent(parent)
+        exit_when_parent_dies(parent)
         os.write(write_end, b"lives on")
         os._exit(0)
     os.close(write_end)
