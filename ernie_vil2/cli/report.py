@@ -334,11 +334,11 @@ def _make_thumbnails(config: Config, image_ids: set[str]) -> dict[str, bytes]:
     from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.evaluation.examples import make_thumbnail
 
-    tested = config.Data.tested
-    if not image_ids or tested is None:
+    test_config = config.Data.test_config
+    if not image_ids or test_config is None:
         return {}
     try:
-        benchmarks = open_benchmarks(DataSpec.from_scored(config, tested, "test")).values()
+        benchmarks = open_benchmarks(DataSpec.from_scored(config, test_config, "test")).values()
     except (OSError, ValueError) as error:
         print(f"warning: {error}; queries are shown without their images", file=sys.stderr)
         return {}

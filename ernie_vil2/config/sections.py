@@ -281,12 +281,12 @@ class DataConfig(Section):
         return self._find_scored("val")
 
     @property
-    def tested(self) -> ScoredConfig | None:
+    def test_config(self) -> ScoredConfig | None:
         """`test` as one entry; None if there is none."""
         return self._find_scored("test")
 
     @property
-    def unscored(self) -> list[str]:
+    def unscored_warnings(self) -> list[str]:
         """Sentences on shares of `holdout` that are 0 although no other data are scored instead."""
         sentences = []
         for name, when in (("val", "during"), ("test", "before and after")):
@@ -406,12 +406,12 @@ def with_native_towers(config: ModelConfig) -> ModelConfig:
     return config.model_copy(update={**towers, "implementation": None})
 
 
-def as_installed(config: ModelConfig) -> ModelConfig:
+def with_installed_towers(config: ModelConfig) -> ModelConfig:
     """Return the configuration with native towers in place of those whose library is missing; each is reported.
 
     `implementation` is null afterwards: the names of the towers say which library builds them.
     """
-    towers = {"image": config.image.as_installed(), "text": config.text.as_installed()}
+    towers = {"image": config.image.find_installed(), "text": config.text.find_installed()}
     return config.model_copy(update={**towers, "implementation": None})
 
 

@@ -262,7 +262,7 @@ class TowerConfig(Section):
             return self.model_copy(update={"name": f"{self.suite}:{native.name}"})
         return native if builder == "native" and native.name in self.registry else self
 
-    def as_installed(self) -> Self:
+    def find_installed(self) -> Self:
         """Return the native tower if the library of this one is missing, and report that; else the tower itself."""
         if not self.lacks_suite:
             return self

@@ -25,7 +25,7 @@ class RepVgg(ImageTowerConfig):
     def build(self) -> nn.Layer:
         from ernie_vil2.towers.layers import convolution, suite
 
-        if ":" in self.as_installed().name:
+        if ":" in self.find_installed().name:
             return suite.build_repvgg(self.width, self.depth, self.image_size)
         return convolution.RepVGG(self.width, self.depth)
 

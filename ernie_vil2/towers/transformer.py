@@ -55,7 +55,7 @@ class _AnyVit(ImageTowerConfig):
         from ernie_vil2.towers.layers import suite, transformer
 
         self._check_sizes()
-        if ":" in self.as_installed().name:
+        if ":" in self.find_installed().name:
             suite.import_paddleclas(f"the image tower {self.name}")
             return suite.SuiteVit(self.image_size, **self.sizes, drop_path=self.drop_path)
         return transformer.VisionTransformer(
@@ -145,7 +145,7 @@ class _AnyText(TextTowerConfig):
         from ernie_vil2.towers.layers import suite, transformer
 
         check_divides("Model.text: width", self.sizes["width"], "heads", self.sizes["heads"])
-        if ":" in self.as_installed().name:
+        if ":" in self.find_installed().name:
             return suite.build_encoder(self, vocab_size)
         return transformer.TextTransformer(self, vocab_size, variant, epsilon)
 

@@ -157,7 +157,7 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     lines = [f"{name}: {line}" for name, line in zip(stream.names, source_lines, strict=True)]
     if base and changes:
         lines.append(f"changed from {base[0]}: {changes}")
-    lines += config.Data.unscored
+    lines += config.Data.unscored_warnings
     lines += [f"the run would stop: {obstacle}" for obstacle in obstacles]
     lines += [plan_line, timing, str(bad_samples)]
     return DryRun(folder, "\n".join(lines), bool(obstacles))

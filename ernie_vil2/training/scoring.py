@@ -1,6 +1,6 @@
 """Evaluation during a run: scorers, the steps at which they are due, and the best step so far.
 
-Rank 0's metrics count on every rank, and an error of a scorer does not end the run. `BeforeAfterComparison` scores
+Every rank uses rank 0's metrics, and an error of a scorer does not end the run. `BeforeAfterComparison` scores
 `Data.test` before and after training.
 """
 
@@ -61,7 +61,7 @@ class Evaluator(Protocol):
     def __call__(self, model: nn.Layer) -> Metrics:
         """Score the model of the run's task, which is in evaluation mode and without gradient.
 
-        A collective: every rank calls it, and rank 0's result counts. No error that it raises ends the run, except
+        A collective: every rank calls it, and uses rank 0's result. No error that it raises ends the run, except
         LostRank.
         """
 
@@ -75,7 +75,7 @@ def build_run_encoder(
         model: a dual encoder, because only such models are scored.
         tokenizer: its tokenizer.
         config: configuration of the run.
-        precision: precision of the encoder; None: that of training.
+        precision: precision of the encoder; None: the precision of training.
     """
     precision = precision or config.Training.precision
     backend = PaddleBackend(cast(DualEncoder, model), Preprocessing.from_config(config.Model.image), precision)
@@ -93,8 +93,8 @@ class ScorerEvaluator:
         scorer_input: the data that it has opened.
         config: configuration of the run.
         tokenizer: tokenizer of the model.
-        outcomes: receives the outcomes of the queries by result at each call, if the scorer has them; None: they are
-            not computed.
+        outcomes: a dictionary that each call fills with the outcomes of the queries, by name of the result, if the
+            scorer computes outcomes; None: they are not computed.
     """
 
     scorer: Scorer
@@ -129,6 +129,7 @@ class ScorerEvaluator:
             except LostRank:
                 raise
             except Exception as error:
+                # The key is what the failure is reported for: "evaluation on val, zh".
                 failures[f"val, {name}"] = str(error) or type(error).__name__
                 continue
             for metric, value in metrics.values.items():
@@ -136,7 +137,7 @@ class ScorerEvaluator:
                     best_values.append(value)
                 else:
                     values[metric] = value
-            progress_names += metrics.progress_names or ()
+            progress_names += list_progress_names(metrics)
         # The mean over the benchmarks chooses the best step, so it needs all of them.
         if best_values and len(best_values) == len(self.scorer_input.benchmarks):
             values[best_by] = fmean(best_values)
@@ -152,12 +153,12 @@ class ScorerEvaluator:
 def build_evaluators(
     config: Config, task: Task, outcomes: dict[str, dict[str, Outcomes]] | None = None
 ) -> dict[str, Evaluator]:
-    """Build the evaluators in `Evaluation.evaluators`, by default those of the task, that have data to score.
+    """Build the evaluators that `Evaluation.evaluators` names, by default the task's; those without data are left out.
 
     Args:
         config: configuration of the run.
         task: its task.
-        outcomes: receives the outcomes of the queries by evaluator, see `ScorerEvaluator`; None: they are not computed.
+        outcomes: a dictionary to fill with `ScorerEvaluator.outcomes` by evaluator; None: they are not computed.
 
     Raises:
         ConfigError: there is no such scorer, or it does not fit the task.
@@ -174,15 +175,15 @@ def build_evaluators(
             check_options(scorer_class, name, options)
         except ValueError as error:
             raise ConfigError(f"Evaluation.evaluators: {error}") from None
-        scorer, data = scorer_class.from_config(config, config.Data.validation, "val")
+        scorer, data_spec = scorer_class.from_config(config, config.Data.validation, "val")
         # Options that are not set here keep the values that the scorer took from the configuration.
         if options:
             scorer = cast(Scorer, replace(cast(Any, scorer), **options))
-        if data is None:
+        if data_spec is None:
             continue
-        scorer_input = scorer.open(data)
+        scorer_input = scorer.open(data_spec)
         if scorer.needs_classifier:
-            # The task stands for the model, which is not built yet: the check looks at `labels`, which both have.
+            # The model is not built yet. This check looks only at its labels, and the task has the same labels.
             try:
                 scorer.check(scorer_input, cast(ErnieViL2, task), f"Training.task={config.Training.task}")
             except ValueError as error:
@@ -251,8 +252,10 @@ class Evaluations:
         self.chooser = next((name for name, evaluator in evaluators.items() if evaluator.best_by), None)
 
     def resume(self, evaluated_step: int, best: Best | None) -> None:
-        """Continue from the values in a checkpoint; a best value of another metric is dropped."""
+        """Continue from the values in a checkpoint."""
         self.evaluated_step = evaluated_step
+        # A best value of another metric cannot be compared, so it is dropped. Without a chooser nothing will be
+        # compared, and the best step stays.
         if best and (not self.chooser or best["metric"] == self.evaluators[self.chooser].best_by):
             self.best = best
 
@@ -283,8 +286,10 @@ class Evaluations:
         return metrics
 
     def update_best(self, metrics: Mapping[str, Metrics]) -> bool:
-        """Make the evaluated step the best if its metric beats the best so far; return whether it did. Never step 0."""
-        if not self.evaluated_step or not self.chooser or metrics[self.chooser].failures:
+        """Make the evaluated step the best if its metric beats the best so far; return whether it did."""
+        if self.evaluated_step == 0:  # step 0 has no checkpoint
+            return False
+        if not self.chooser or metrics[self.chooser].failures:
             return False
         metric = self.evaluators[self.chooser].best_by or ""
         value = metrics[self.chooser].values[metric]
@@ -328,7 +333,11 @@ def format_metrics(metrics: Mapping[str, Metrics]) -> list[str]:
                 group, short_name = "", name
             number = f"{short_name} {evaluator_metrics.values[name]:.4g}"
             groups.setdefault((evaluator, group), []).append(number)
-    return [f"{group}: {', '.join(numbers)}".removeprefix(": ") for (_, group), numbers in groups.items()]
+    lines = []
+    for (_, group), numbers in groups.items():
+        prefix = f"{group}: " if group else ""
+        lines.append(prefix + ", ".join(numbers))
+    return lines
 
 
 class BeforeAfterComparison:
@@ -345,15 +354,16 @@ class BeforeAfterComparison:
     def __init__(self, config: Config, task: Task):
         if not task.has_embeddings:
             raise ConfigError(
-                f"Data.test is scored by retrieval, which Training.task={config.Training.task} is not; leave it out"
+                "Data.test is scored by retrieval, but the models of "
+                f"Training.task={config.Training.task} have no embeddings; remove Data.test"
             )
-        self._config, self._tokenizer, self._run = config, task.tokenizer, Path(config.Training.output)
-        test_config = config.Data.tested
-        self._scorer, data = Retrieval.from_config(config, test_config, "test")
-        if test_config is None or data is None:
+        self._config, self._tokenizer, self._run_folder = config, task.tokenizer, Path(config.Training.output)
+        test_config = config.Data.test_config
+        self._scorer, data_spec = Retrieval.from_config(config, test_config, "test")
+        if test_config is None or data_spec is None:
             raise ConfigError("Data.test names no data to score")
-        self._data = test_config.data
-        self._scorer_input = self._scorer.open(data)
+        self._data_names = test_config.data
+        self._scorer_input = self._scorer.open(data_spec)
 
     @property
     def benchmarks(self) -> list[Benchmark]:
@@ -368,23 +378,27 @@ class BeforeAfterComparison:
     @property
     def lacks_result_after(self) -> bool:
         """Whether the result after training has not been written yet."""
-        return not (self._run / RESULTS / f"{AFTER}.json").is_file()
+        return not (self._run_folder / RESULTS / f"{AFTER}.json").is_file()
 
     def score_after(self, step: int) -> str:
         """Score the checkpoint of a step after training; return a line for each language."""
-        folder = checkpoint_folder(self._run, step)
+        folder = checkpoint_folder(self._run_folder, step)
         batch_size, precision = self._config.Evaluation.batch_size, self._config.Training.precision
         encoder = load_model(folder, batch_size=batch_size, precision=precision)
         return self._score(AFTER, encoder, str(folder))
 
     def _score(self, name: str, encoder: ErnieViL2, source: str) -> str:
         scorer, scorer_input = self._scorer, self._scorer_input
+        # The protocol may have named another scorer, which has no such title.
         if isinstance(scorer, Retrieval):
             scorer = replace(scorer, title=name)
-        if len(self.benchmarks) == 1:  # whose name need not be printed
+        # A single benchmark needs no name in the output.
+        if len(self.benchmarks) == 1:
             scorer_input = replace(scorer_input, benchmarks={"": self.benchmarks[0]})
         report = run_scorer(scorer, encoder, scorer_input)
-        write_report(report, self._run / RESULTS, name, describe_run(source, self._data, {}, None))
+        write_report(
+            report, self._run_folder / RESULTS, name, describe_run(source, self._data_names, settings={}, files=None)
+        )
         results = report.record["results"].items()
         return "\n".join(f"{label}: {_format_result(entry['result'])}" for label, entry in results)
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import paddle
 
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.config.sections import as_installed
+from ernie_vil2.config.sections import with_installed_towers
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.loader import Batch, SampleRows, load_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
@@ -77,6 +77,7 @@ class Trainer:
 
     Attributes:
         config: the configuration with `Model.like` and `Training.epochs` resolved.
+        rows: makes the rows of a batch, one from each sample.
         run: the run folder.
         folder_lock: keeps the run folder from other processes until it is closed.
         optimizer: the optimiser, wrapped for several ranks.
@@ -144,9 +145,9 @@ class Trainer:
         if checkpoint:
             with errors_on_all_ranks():
                 self._resume_from(checkpoint, can_extend)
-        self.progress.print_lines(config.Data.unscored)
+        self.progress.print_lines(config.Data.unscored_warnings)
 
-        # Last, on the model of the first step: norms are replaced, and the task keeps references to layers.
+        # These come last, because `prepare_norms` replaces layers and `task.prepare` keeps references to layers.
         self.progress.print_lines(prepare_norms(self.model, self.ranks, config.Training))
         self.task.prepare(parallel, self.scaler)
 
@@ -157,12 +158,12 @@ class Trainer:
 
         A resumed run continues without these data if they can no longer be read.
         """
-        if_missing = self.best_effort if is_resumed else None
-        evaluators = _open_on_all_ranks(lambda: make_evaluators(self.config, self.task), if_missing, self.rank)
+        failure_report = self.best_effort if is_resumed else None
+        evaluators = _open_on_all_ranks(lambda: make_evaluators(self.config, self.task), failure_report, self.rank)
         comparison = None
-        if should_compare and self.config.Data.tested:
+        if should_compare and self.config.Data.test_config:
             comparison = _open_on_all_ranks(
-                lambda: BeforeAfterComparison(self.config, self.task), if_missing, self.rank
+                lambda: BeforeAfterComparison(self.config, self.task), failure_report, self.rank
             )
         return Evaluations(evaluators or {}, self.config), comparison
 
@@ -198,7 +199,7 @@ class Trainer:
         adamw = build_optimizer(self.model, self.task.parameter_groups(), self.config.Optimizer)
         scaler = paddle.amp.GradScaler(enable=training.precision == "float16")
         parallel, self.optimizer, self.scaler = distribute(self.model, adamw, scaler, training.sharding)
-        # With a decay of 0 the average follows the weights at once, and only mixes in the initial ones.
+        # With a decay of 0 the average is the current weights, mixed with the share of the initial weights.
         self.average: WeightAverage | None = None
         if tuning.ema is not None or tuning.initial_share:
             self.average = WeightAverage(self.model, tuning.ema or 0.0, tuning.initial_share)
@@ -213,6 +214,7 @@ class Trainer:
     def _resume_from(self, checkpoint: Path, can_extend: bool) -> None:
         """Restore the state of the run from a checkpoint."""
         check_changes(checkpoint, self.config, can_extend)
+        # A sharded optimiser loads only the state of the parameters that this rank owns.
         trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
         local_parameters = get_local_parameters(self.optimizer, trained, self.config.Training.sharding)
         local_names = {parameter.name for parameter in local_parameters}
@@ -220,7 +222,7 @@ class Trainer:
 
         self.stream.check_state(state["data"])
         self.position, self.step, best = state["data"]["position"], state["step"], state["best"]
-        # Its checkpoint may have been removed by hand.
+        # The checkpoint of the best step may have been removed by hand.
         if best and not checkpoint_folder(self.run, best["step"]).is_dir():
             best = None
         self.evaluations.resume(state["evaluated_step"], best)
@@ -280,7 +282,8 @@ class Trainer:
             for batch in self._batches():
                 rate = compute_learning_rate(self.step, self.config)
                 self._train_step(batch, rate)
-                # A record needs the losses of this very step; the bar shows the newest that are known without waiting.
+                # A record waits for the losses of this step. The bar shows the latest losses that the device has
+                # already sent, so that the step is not delayed.
                 if self.progress.is_record_due(self.step):
                     losses = self.update.finish_pending()
                 else:
@@ -364,11 +367,11 @@ class Trainer:
         """Save a checkpoint of the current step. A collective."""
         self.update.finish_pending()
         bad_samples = self.progress.gather_bad_samples()
-        # Each rank's running statistics are those of its own rows until here.
+        # Until now each rank has the running statistics (of batch norms) of its own rows alone.
         average_statistics(self.model)
         check_weights(self.model, self.step)
         optimizer_state = gather_optimizer_state(self.optimizer, self.model)
-        # The model is saved with its averages, so the weights themselves go with the optimiser's state.
+        # The averages are saved as the model's weights, and the weights themselves with the optimiser's state.
         if self.average and self.rank == 0:
             optimizer_state |= self.average.get_raw_weights()
         state: State = {
@@ -400,11 +403,12 @@ class Trainer:
 
     @contextmanager
     def _use_averages(self) -> Iterator[None]:
-        """Give the model in the block the weights that are scored and saved: the averages, if any. A collective."""
+        """Within the block, give the model the averages as its weights, if the run has averages. A collective."""
         if self.average is None:
             yield
             return
         with self.average.use_averages():
+            # The averages include running statistics, which differ between the ranks, too.
             average_statistics(self.model)
             yield
 
@@ -426,10 +430,11 @@ class Trainer:
             for data_name, reason in failures.items():
                 self.best_effort.report_failure(f"evaluation on {data_name}", reason)
 
-        # A failed evaluation is not recorded in the checkpoint, so that a resumed run repeats it.
         if self.evaluations.update_best(metrics) and not is_saved:
+            # The new checkpoint records the evaluation, and saving it removes old checkpoints.
             self._save()
         elif is_saved and not failures and self.rank == 0:
+            # A failed evaluation is not recorded, so that a resumed run repeats it.
             with self.best_effort.attempt("note of the evaluation"):
                 save_evaluation(self.run, self.step, self.best)
                 best_step = self.evaluations.best_step
@@ -444,7 +449,8 @@ def _join_ranks(config: Config) -> tuple[int, int]:
 
 def _resolve_names(config: Config) -> Config:
     """Import the modules that the configuration names, and resolve `Model.like`. A collective."""
-    # Before `Model.like` adds names that come with weights: only names that the user wrote are imported.
+    # The import comes before `Model.like` is resolved, which adds names from a folder of weights. So modules that only
+    # such a folder names are never imported.
     with errors_on_all_ranks():
         import_user_modules(config.component_names)
     return run_on_first_rank_first(lambda: resolve_model_like(config))
@@ -463,7 +469,7 @@ def _claim_run_folder(config: Config, resume: bool, rank: int, folder_lock: Exit
     """Lock the run folder on rank 0. A collective.
 
     Returns:
-        The checkpoint from which the run resumes; None: it begins.
+        The checkpoint from which the run resumes; None: the run begins.
     """
     run, checkpoint = Path(config.Training.output), None
     with errors_on_all_ranks():
@@ -480,23 +486,24 @@ def _claim_run_folder(config: Config, resume: bool, rank: int, folder_lock: Exit
 def _open_training_data(
     config: Config, checkpoint: Path | None, make_task: MakeTask
 ) -> tuple[Config, Task, SampleRows]:
-    """Return the configuration with its final towers and steps, the task, and its rows. A collective."""
+    """Return the configuration with its final towers and steps, the task, and the task's rows. A collective."""
     with errors_on_all_ranks():
         if checkpoint:
             config = restore_towers(config, checkpoint)
         else:
-            config = config.model_copy(update={"Model": as_installed(config.Model)})
+            config = config.model_copy(update={"Model": with_installed_towers(config.Model)})
         task = make_task(config)
         rows = task.open_rows()
     return resolve_steps(config, rows.stream.num_samples), task, rows
 
 
-def _open_on_all_ranks(open_data: Callable[[], T], if_missing: BestEffort | None, rank: int) -> T | None:
+def _open_on_all_ranks(open_data: Callable[[], T], failure_report: BestEffort | None, rank: int) -> T | None:
     """Open data that are scored. A collective.
 
     Args:
         open_data: opens the data.
-        if_missing: records that the data cannot be read, and the result is None; None: the error is raised.
+        failure_report: where to report data that cannot be read; the result is then None. Without it, the error is
+            raised.
         rank: rank of this process.
     """
     try:
@@ -505,10 +512,10 @@ def _open_on_all_ranks(open_data: Callable[[], T], if_missing: BestEffort | None
     except ConfigError:
         raise
     except (OSError, ValueError) as error:
-        if if_missing is None:
+        if failure_report is None:
             raise
         if rank == 0:
-            if_missing.report_failure("validation data", str(error))
+            failure_report.report_failure("validation data", str(error))
         return None
 
 
@@ -522,6 +529,7 @@ def _collect_facts(
         "training data": dict(zip(stream.names, stream.state(0)["sources"], strict=True)),
         "digest of the first samples": hash_samples(stream),
         "scored data": {name: dict(evaluator.data_sizes) for name, evaluator in evaluators.items()},
+        # None on a rank that does not see the disk of rank 0.
         "checkpoint": checkpoint.name if checkpoint and checkpoint.is_dir() else None,
         "git revision": environment["git"],
         "versions": environment["versions"],

@@ -23,7 +23,7 @@ def test_every_setting_of_a_location_reaches_the_spec():
     config = load_config(None, [f"Data.train=[{LOCATION}]", f"Data.test=[{LOCATION}]"])
     for spec in (
         DataSpec.from_source(config, config.Data.sources[0]),
-        DataSpec.from_scored(config, config.Data.tested, "test"),
+        DataSpec.from_scored(config, config.Data.test_config, "test"),
     ):
         assert {name: getattr(spec, name) for name in LOCATION if name != "data"} | {"data": spec.paths} == LOCATION
 

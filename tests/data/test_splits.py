@@ -196,13 +196,13 @@ def test_holdout_divides_training_and_scored_data(table):
     config = load_config(None, settings)
     stream = SampleStream(config)
     images_of_parts = [{stream[position][1].image_name for position in range(stream.num_samples)}]
-    for part_name, scored in (("val", config.Data.validation), ("test", config.Data.tested)):
+    for part_name, scored in (("val", config.Data.validation), ("test", config.Data.test_config)):
         (benchmark,) = open_benchmarks(DataSpec.from_scored(config, scored, part_name)).values()
         images_of_parts.append({image.id for image in benchmark.images})
     assert sum(map(len, images_of_parts)) == 60 == len(set().union(*images_of_parts))
     assert {len(images) % 4 for images in images_of_parts} == {0}  # whole groups of four
     explicit = load_config(None, [*settings, f"Data.test=[{table}]"])
-    assert DataSpec.from_scored(explicit, explicit.Data.tested, "test").holdout is None
+    assert DataSpec.from_scored(explicit, explicit.Data.test_config, "test").holdout is None
 
 
 @pytest.mark.parametrize(("header", "group_size"), [("No", 4), ("ARTICLE NUMBER ", 4), ("2024", 4), ("标题", 2)])

@@ -114,7 +114,7 @@ def test_verdict_counts_test_texts_that_are_trained_on(folder, monkeypatch):
     # Tables that somebody else has split may have the same caption in training and test data.
     assert re.search("; none of the [0-9]+ test texts is trained on", call(*REPORT, "apart.html").stdout)
     config = load_config(folder / "runs" / "own" / "config.yaml")
-    (benchmark,) = open_benchmarks(DataSpec.from_scored(config, config.Data.tested, "test")).values()
+    (benchmark,) = open_benchmarks(DataSpec.from_scored(config, config.Data.test_config, "test")).values()
     texts = {text.text for text in benchmark.texts}
     trained_texts = sorted(texts)[: len(texts) // 2]
     keys = {text_key(f" {text} ") for text in trained_texts}
