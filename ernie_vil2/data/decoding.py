@@ -36,8 +36,8 @@ BLACK = (0, 0, 0)
 # would fill the memory.
 MAX_ASPECT = 200
 
-# The formats that Pillow may open. Left out: vector graphics, which Pillow hands to other programs, and formats of
-# measurements.
+# The formats that Pillow may open. Left out are vector graphics, which Pillow hands to other programs, and scientific
+# formats such as FITS.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 # CRC-32 of two sRGB profiles of 1998 with a wrong white point, which are in many PNG files; libpng warns of them.
@@ -46,30 +46,31 @@ _WRONG_PROFILES = (0x182EA552, 0xF29E526D)
 # Markers of JPEG files.
 _JPEG, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _START_OF_SCAN = 0xDA
-_FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive JPEG
-_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # all kinds; two tables and a reserved one excepted
-_ONE_PASS = (0xC0, 0xC1, 0xC9)  # kinds that are decoded row by row if one scan has all colours
-_SCALABLE = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # kinds that libjpeg can decode at a smaller scale
-_TABLES = (0xC4, 0xDB, 0xDD, 0xE0, 0xFE)  # Huffman and quantisation tables, restarts, JFIF, comment
-_SCALES = (1, 2, 4, 8)  # libjpeg can divide the sides by these numbers
+# A frame is the header of the pixels; its marker tells the kind of the JPEG.
+_COMMON_FRAME_MARKERS = (0xC0, 0xC1, 0xC2)  # baseline, extended and progressive JPEG
+_ALL_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # without two tables and a reserved one
+_ONE_PASS_MARKERS = (0xC0, 0xC1, 0xC9)  # kinds that are decoded row by row if one scan has all colours
+_SCALABLE_MARKERS = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # kinds that libjpeg can decode at a smaller scale
+_TABLE_MARKERS = (0xC4, 0xDB, 0xDD, 0xE0, 0xFE)  # Huffman and quantisation tables, restarts, JFIF, comment
+_FACTORS = (1, 2, 4, 8)  # numbers by which libjpeg can divide the sides
 
-_PNG_BITS = 24  # offset in a PNG of the number of bits of a value
+_PNG_BIT_DEPTH_OFFSET = 24  # place of the byte in a PNG that holds the bits of a value
 _ORIENTATION = 0x0112  # EXIF tag
 _TIFF_BITS, _TIFF_COLOURS, _TIFF_ALPHA = 258, 262, 338  # TIFF tags
 _WHITE_IS_ZERO = 0  # value of the tag _TIFF_COLOURS
 _JPEG_2000 = b"\xff\x4f\xff\x51"  # start of the codestream in a JPEG 2000
-_JPEG_2000_BITS = 42  # offset from there of the number of bits of a value
+_JPEG_2000_BIT_DEPTH_OFFSET = 42  # place of the byte with the bits of a value, from _JPEG_2000 on
 
-# Every so many scans of a progressive JPEG count as decoding it once more. Encoders write 10 scans, and a thumbnail in
-# the header adds some, so that ordinary files count once; a file of hundreds of scans is an attack on the time.
-_USUAL_SCANS = 16
+# Each 16 scans of a progressive JPEG count as one decoding. Encoders write 10 scans, and a thumbnail in the header adds
+# some, so ordinary files count once. A file of hundreds of scans is meant to take up time, and counts many times.
+_SCANS_PER_PASS = 16
 
 # Pixels that are converted to RGB at a time. Converting a whole image takes 14 to 22 bytes a pixel for Pillow's
 # intermediate images, 2.3 GB for one of 88 megapixels; smaller bands save no more memory and take longer.
 _BAND_PIXELS = 2**20
 
-# Largest JPEG 2000 in a query. Pillow decodes 10 megapixels a second and holds Python's lock meanwhile, and a file of
-# 1.2 KB can hold 25 megapixels.
+# Most pixels of a JPEG 2000 that `plan_decoding` accepts; the search service calls it for the images of queries. Pillow
+# decodes 10 megapixels a second and holds Python's lock meanwhile, and a file of 1.2 KB can hold 25 megapixels.
 _MAX_JPEG_2000_PIXELS = 2**23
 
 # Peak memory of decoding, in bytes a pixel, rounded up from what benchmarks/query_images.py measures: Pillow's image
@@ -88,11 +89,12 @@ _BYTES_PER_PIXEL = {
 
 
 class ImageRemark(UserWarning):
-    """Something odd about an image that is used, in a fixed phrase; seen only by `collect_remarks`."""
+    """Warning of a fault in an image that is used anyway, in one of a few phrases; only `collect_remarks` sees it."""
 
 
 warnings.simplefilter("ignore", ImageRemark)
-# `check_image_size` has our limit, which a JPEG that is decoded at a smaller scale may exceed.
+# Pillow's warning is off, because `check_image_size` enforces our own limit. A JPEG that is decoded at a smaller scale
+# may exceed Pillow's.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
@@ -117,8 +119,8 @@ class EncodedImage:
     """An image file whose header has been read and whose pixels have not, so that they can be decoded smaller.
 
     Unusual files have a defined result: the image is turned as its EXIF orientation says; grey, palette and CMYK become
-    RGB; of 16 bits the upper 8 are used; transparent pixels show the background; of an animation the first image is
-    decoded.
+    RGB; values of 16 bits keep their upper 8 bits; transparent pixels show the background; an animation gives its first
+    image.
 
     Args:
         data: bytes of the file.
@@ -132,8 +134,8 @@ class EncodedImage:
 
     Raises:
         BadSample: "broken image"; "truncated image" (a decoder would paint the missing rest grey); "too many pixels"
-            (`MAX_PIXELS`); "too narrow an image" (`MAX_ASPECT`); "pixels of 32 bits" (also signed ones: neither has a
-            defined black and white); or "JPEG 2000 of more than 8 bits a colour".
+            (`MAX_PIXELS`); "too narrow an image" (`MAX_ASPECT`); "pixels of 32 bits" (integers or floats, for which
+            black and white are not defined); or "JPEG 2000 of more than 8 bits a colour".
     """
 
     def __init__(
@@ -159,8 +161,8 @@ class EncodedImage:
         """Decode the pixels, or fewer of them where that saves time.
 
         Args:
-            shrink: factor by which the caller will shrink the image. A JPEG is decoded at the smallest of the scales
-                1, 1/2, 1/4 and 1/8 that is at least 1/`shrink`, with sides rounded up; other files are decoded whole.
+            shrink: number by which the caller will divide the sides. Those of a JPEG are divided in decoding already:
+                by the largest of 1, 2, 4 and 8 that is not above `shrink`, rounded up. Other files are decoded whole.
             fast: let simplejpeg repeat colour values that are stored at half the resolution instead of interpolating
                 them, which saves a fifth of the time.
 
@@ -172,7 +174,7 @@ class EncodedImage:
         """
         if self._pixels is not None:
             return self._pixels
-        factor = max(scale for scale in _SCALES if scale <= max(shrink, 1))
+        factor = max(number for number in _FACTORS if number <= max(shrink, 1))
         pixels = _decode_jpeg(self._data, factor, self._name, fast, self._max_pixels)
         return _turn_upright(pixels, self._orientation)
 
@@ -184,7 +186,7 @@ class DecodingPlan:
     Attributes:
         factor: number that the sides are divided by: 1, 2, 4 or 8 for a JPEG, else 1.
         num_bytes: upper estimate of the peak memory, without the file.
-        num_pixels: measure of the time: stored pixels, counted once for every `_USUAL_SCANS` scans.
+        num_pixels: measure of the time: stored pixels, counted once for every `_SCANS_PER_PASS` scans.
     """
 
     factor: int
@@ -209,6 +211,7 @@ def plan_decoding(data: bytes, name: str, minimum_sides: Callable[[int, int], tu
         num_pixels = header.width * header.height
         if header.format == "JPEG2000" and num_pixels > _MAX_JPEG_2000_PIXELS:
             raise BadSample(Reason.TOO_MANY_PIXELS, name)
+        # For an image without a format, the estimate is that of the most expensive one.
         return DecodingPlan(1, num_pixels * _BYTES_PER_PIXEL[header.format or "JPEG2000"], num_pixels)
 
     frame = _read_jpeg_frame(data) or _frame_of_header(open_header(data, name, MAX_STORED_PIXELS))
@@ -219,9 +222,9 @@ def plan_decoding(data: bytes, name: str, minimum_sides: Callable[[int, int], tu
     min_short, min_long = minimum_sides(frame.width, frame.height)
     factor = 1
     if frame.is_scalable:
-        for scale in _SCALES:
-            if short >= scale * min_short and long >= scale * min_long:
-                factor = scale
+        for candidate in _FACTORS:
+            if short >= candidate * min_short and long >= candidate * min_long:
+                factor = candidate
     width, height = -(-frame.width // factor), -(-frame.height // factor)
     check_image_size(width, height, name)
 
@@ -232,7 +235,7 @@ def plan_decoding(data: bytes, name: str, minimum_sides: Callable[[int, int], tu
         return DecodingPlan(factor, num_bytes, num_pixels)
     # libjpeg holds the coefficients of the whole image, two bytes each, and goes over them for every scan.
     num_bytes += round(2 * frame.values_per_pixel * num_pixels)
-    num_passes = max(1, -(-data.count(_SCAN) // _USUAL_SCANS))
+    num_passes = max(1, -(-data.count(_SCAN) // _SCANS_PER_PASS))
     return DecodingPlan(factor, num_bytes, num_pixels * num_passes)
 
 
@@ -354,7 +357,7 @@ def check_image_size(width: int, height: int, name: str, max_pixels: int = MAX_P
 class _JpegFrame(NamedTuple):
     """The header of a JPEG's pixels.
 
-    values_per_pixel: stored values of all colours together: 3, or 1.5 if the two of the hue have half the sides.
+    values_per_pixel: stored values of all colours together: 3, or 1.5 if the chroma channels have half the sides.
     is_one_pass: whether libjpeg holds only some rows at a time.
     is_scalable: whether libjpeg can decode at a smaller scale.
     """
@@ -380,8 +383,9 @@ def _read_jpeg_frame(data: bytes) -> _JpegFrame | None:
             continue
         if marker < 0xC0 or 0xD0 <= marker <= 0xD9:
             return None  # a marker without a length
-        if marker in _FRAME_MARKERS:
+        if marker in _ALL_FRAME_MARKERS:
             bits, height, width, num_colours = struct.unpack_from(">BHHB", data, position + 4)
+            # The components begin at position + 10 with 3 bytes each, the second of which is the sampling.
             samplings = data[position + 11 : position + 10 + 3 * num_colours : 3]
             areas = [(sampling >> 4) * (sampling & 15) for sampling in samplings]  # horizontal times vertical factor
             if frame is not None or bits != 8 or len(areas) != num_colours or not all(areas):
@@ -395,8 +399,8 @@ def _read_jpeg_frame(data: bytes) -> _JpegFrame | None:
     if not (width and height and areas):
         return None
     colours_in_scan = data[position + 4]
-    is_one_pass = kind in _ONE_PASS and colours_in_scan == len(areas)
-    return _JpegFrame(width, height, sum(areas) / max(areas), is_one_pass, kind in _SCALABLE)
+    is_one_pass = kind in _ONE_PASS_MARKERS and colours_in_scan == len(areas)
+    return _JpegFrame(width, height, sum(areas) / max(areas), is_one_pass, kind in _SCALABLE_MARKERS)
 
 
 def _frame_of_header(header: Image.Image) -> _JpegFrame:
@@ -422,12 +426,12 @@ def _read_plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     position = len(_JPEG)
     while position + 9 < len(data) and data[position] == 0xFF:
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker in _FRAMES:
+        if marker in _COMMON_FRAME_MARKERS:
             bits, height, width, num_colours = struct.unpack_from(">BHHB", data, position + 4)
             if bits == 8 and num_colours in (1, 3) and width and height:
                 return width, height
             return None
-        if marker not in _TABLES:
+        if marker not in _TABLE_MARKERS:
             return None
         position += 2 + length
     return None
@@ -444,35 +448,35 @@ def _decode_jpeg(data: bytes, factor: int, name: str, fast: bool, max_pixels: in
         height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
         minimum = {}
         if factor > 1:
-            # The smallest scale that leaves so many rows and columns is 1/factor.
+            # simplejpeg chooses the smallest scale with at least these sides, which is 1/factor.
             minimum = {"min_height": -(-height // factor), "min_width": -(-width // factor)}
         # Not strict: many files have stray bytes between markers, which do no harm.
         return simplejpeg.decode_jpeg(data, strict=False, fastupsample=fast, **minimum)
-    except Exception:  # a rare sampling of the colour, which Pillow can read, or damage, which Pillow decides on
+    except Exception:  # rare chroma subsampling, or damage: let Pillow try
         image = open_header(data, name, max_pixels)
     try:
-        # Not rounded: Pillow divides the sides by the whole part of width / requested width, and rounds up itself.
+        # The sides are not rounded: Pillow divides by the whole part of width / requested width, and rounds up itself.
         image.draft(None, (image.width / factor, image.height / factor))  # type: ignore[arg-type]  # typed as int
         return convert_to_rgb(image, None)
     except Exception as error:  # Pillow's readers raise exceptions of any type
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
 
-def _decode_other(header: Image.Image, data: bytes, name: str, background: Sequence[int] | None) -> np.ndarray:
+def _decode_other(image: Image.Image, data: bytes, name: str, background: Sequence[int] | None) -> np.ndarray:
     # Pillow's mode I is 32 bits, except in PPM files, whose values have at most 16.
-    if header.mode == "F" or (header.mode == "I" and header.format != "PPM"):
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         raise BadSample(Reason.WIDE_PIXELS, name)
-    # Pillow decodes white of such a file as black.
-    if header.format == "JPEG2000" and header.mode not in ("L", "I;16") and _read_jpeg_2000_bits(data) > 8:
+    # Pillow makes white black in a JPEG 2000 of more than 8 bits; it gets only grey images (modes L and I;16) right.
+    if image.format == "JPEG2000" and image.mode not in ("L", "I;16") and _read_jpeg_2000_bits(data) > 8:
         raise BadSample(Reason.WIDE_JPEG_2000, name)
     try:
-        header.load()  # this also turns a TIFF upright
-        has_tiff_alpha = header.mode in ("RGBA", "RGBa") and _TIFF_ALPHA in getattr(header, "tag_v2", ())
+        image.load()  # this also turns a TIFF upright
+        has_tiff_alpha = image.mode in ("RGBA", "RGBa") and _TIFF_ALPHA in getattr(image, "tag_v2", ())
         if background is None and has_tiff_alpha:
             background = BLACK  # as OpenCV, by which the official release decodes
-        if header.format == "PNG":
-            _remark_on_profile(header)
-        return _turn_upright(_decode_pixels(header, data, background), _read_orientation(header))
+        if image.format == "PNG":
+            _remark_on_profile(image)
+        return _turn_upright(_decode_pixels(image, data, background), _read_orientation(image))
     except Exception as error:  # Pillow's readers raise exceptions of any type
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
@@ -480,8 +484,8 @@ def _decode_other(header: Image.Image, data: bytes, name: str, background: Seque
 def _decode_pixels(image: Image.Image, data: bytes, background: Sequence[int] | None) -> np.ndarray:
     """Convert a Pillow image to RGB like `convert_to_rgb`, and correct two cases that Pillow gets wrong.
 
-    Its conversion of 16-bit grey loses the lighter values and the transparency. And a file gives its transparent colour
-    in its own number of bits, which Pillow takes for 8.
+    Pillow's conversion of 16-bit grey loses the lighter values and the transparency. And a file gives its transparent
+    colour in its own number of bits, but Pillow reads it as a colour of 8 bits.
     """
     transparent_colour = image.info.get("transparency")
     if image.mode.startswith("I"):
@@ -503,7 +507,7 @@ def _decode_pixels(image: Image.Image, data: bytes, background: Sequence[int] | 
         return _convert_in_bands(image, convert)
 
     if image.format == "PNG":
-        bits = data[_PNG_BITS]
+        bits = data[_PNG_BIT_DEPTH_OFFSET]
         if image.mode == "L" and isinstance(transparent_colour, int):
             image.info["transparency"] = transparent_colour * 255 // (2**bits - 1)
         if image.mode == "RGB" and transparent_colour and bits == 16:
@@ -512,12 +516,12 @@ def _decode_pixels(image: Image.Image, data: bytes, background: Sequence[int] | 
 
 
 def _read_jpeg_2000_bits(data: bytes) -> int:
-    size_and_sign = data[data.find(_JPEG_2000) + _JPEG_2000_BITS]
+    size_and_sign = data[data.find(_JPEG_2000) + _JPEG_2000_BIT_DEPTH_OFFSET]
     return 1 + (size_and_sign & 0x7F)  # the highest bit says whether values are signed
 
 
 def _remark_on_profile(header: Image.Image) -> None:
-    """Remark on a faulty colour profile, of which libpng would warn on the terminal; profiles are not applied here."""
+    """Remark on a faulty colour profile, where libpng would print a warning; profiles are not applied here."""
     profile = header.info.get("icc_profile")
     if not profile:
         return
@@ -544,6 +548,7 @@ def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Turn and flip pixels from how they are stored, one of EXIF's eight orientations, to how they are shown."""
     if orientation >= 5:
         pixels = cv2.transpose(pixels)
+    # cv2.flip takes 1 for left-right, 0 for up-down and -1 for both; orientations 1 and 5 need no flip.
     flip_code = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
     return pixels if flip_code is None else cv2.flip(pixels, flip_code)
 
@@ -551,8 +556,8 @@ def _turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 def resize_pixels(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize an image `[H, W, 3]` uint8: means of blocks of 1, 2, 4, ... pixels, then bilinear.
 
-    After the means, less than a factor of two is left. There bilinear interpolation reads as many pixels as a mean over
-    the exact area would, in an eighth of the time.
+    After the means, less than a factor of two is left. For such a factor, bilinear interpolation reads as many pixels
+    as a mean over the exact area would, in an eighth of the time.
     """
     # The largest powers of two that are not above the factors, or 1.
     row_factor, column_factor = image.shape[0] // height, image.shape[1] // width
