@@ -26,7 +26,8 @@ from ernie_vil2.evaluation.ranking import (
 from ernie_vil2.evaluation.ranking import first_positive_ranks as first_positive_ranks
 from ernie_vil2.pages import Table, format_percent
 
-# Cutoffs K of R@K, those of the paper's tables; mR is the mean over them.
+# Cutoffs K of R@K, those of the paper's tables. The mR of a direction is the mean over them, and the mR of several
+# directions the mean of theirs.
 CUTOFFS = (1, 5, 10)
 COLUMNS = ("R@1", "R@5", "R@10")
 # The usual directions. A protocol may score others, such as text_to_text.
@@ -37,12 +38,12 @@ class Matching(NamedTuple):
     """Rows that are scored against each other: those of a whole benchmark, or of one fold.
 
     Attributes:
-        left: rows of the benchmark's side `sides[0]`.
-        right: rows of the benchmark's side `sides[1]`.
+        left: row numbers into the benchmark's images or texts, whichever `sides[0]` names.
+        right: row numbers into those that `sides[1]` names.
         positives: pairs `[P, 2]` that belong together, as (position in `left`, position in `right`).
-        sides: names of the two sides, "image" or "text".
-        excluded: pairs `[E, 2]` of positions that are no answers to each other, such as a row and itself where both
-            sides are the same.
+        sides: names of what left and right rows are, "image" or "text".
+        excluded: pairs `[E, 2]` of positions that are no answers to each other, each listed once. An example is a row
+            and itself, if both sides are the same.
     """
 
     left: np.ndarray
@@ -118,7 +119,7 @@ class DirectionResult:
     def chance(self) -> dict[str, float]:
         """Expected recall of a random ranking, averaged like `recall`."""
         num_queries = len(self.matching.left)
-        # A pair that is listed twice is one positive.
+        # A pair that is listed twice is one positive. Excluded pairs are never listed twice.
         num_positives = np.bincount(np.unique(self.matching.positives, axis=0)[:, 0], minlength=num_queries)
         num_excluded = np.bincount(self.matching.excluded[:, 0], minlength=num_queries)
         recalls = []
@@ -136,7 +137,7 @@ class DirectionResult:
         return queries_by_fold
 
     def count_unpaired_as_misses(self) -> DirectionResult:
-        """Return the result in which rows without a positive are queries too, which find nothing."""
+        """Return the result in which rows without a positive are queries, too; they find nothing."""
         # A miss ranks behind the whole gallery.
         rank = np.where(self.ranking.rank, self.ranking.rank, len(self.matching.right) + 1)
         return replace(self, ranking=replace(self.ranking, rank=rank))
@@ -177,10 +178,11 @@ class DirectionResult:
             query_rows = matching.left[positions[in_fold]]
             gallery_rows = matching.right[fold.gallery]
 
-            # The excluded pairs of these queries, renumbered for this call.
-            row_of_position = np.full(len(matching.left), -1)
-            row_of_position[positions[in_fold]] = np.arange(len(in_fold))
-            excluded_queries = row_of_position[matching.excluded[:, 0]]
+            # Renumber the excluded pairs of these queries: `query_index` maps a position in `matching.left` to the
+            # number of the query in this fold, and to -1 if it is not one of these queries.
+            query_index = np.full(len(matching.left), -1)
+            query_index[positions[in_fold]] = np.arange(len(in_fold))
+            excluded_queries = query_index[matching.excluded[:, 0]]
             excluded_answers = matching.excluded[:, 1] - fold.gallery.start
             excluded = np.stack([excluded_queries, excluded_answers], axis=1)[excluded_queries >= 0]
 
@@ -236,7 +238,7 @@ def score_matchings(
         )
         if matching.direction in folds:
             folds[matching.direction].append((matching, left_ranking))
-        # Reversed, a matching of a side with itself would be another fold of the same direction.
+        # The reverse of a matching of a side with itself is left out: it would be another fold of the same direction.
         reverse = matching.reverse()
         if left_side != right_side and reverse.direction in folds:
             folds[reverse.direction].append((reverse, right_ranking))
@@ -338,7 +340,7 @@ def chance_recall(num_positives: ArrayLike, gallery_size: ArrayLike) -> dict[str
     percents = []
     for cutoff in CUTOFFS:
         draws = np.arange(cutoff)
-        # Where k exceeds the gallery, all rows are drawn and a factor of the product is 0 / 1.
+        # If the cutoff exceeds the gallery, the product has a factor 0 / 1: a query with a positive cannot miss it.
         num_remaining = np.maximum(gallery_size[:, None] - draws, 1)
         num_wrong = np.maximum(gallery_size[:, None] - num_positives[:, None] - draws, 0)
         miss_probability = (num_wrong / num_remaining).prod(axis=1)  # [Q]
@@ -359,7 +361,8 @@ def mean_reciprocal_rank(ranks: ArrayLike) -> float:
     return float(100 * np.mean(1 / np.asarray(ranks)))
 
 
-# A row of a table: its label, and recalls by direction as in `summarize`; None instead opens a group of rows.
+# A row of a table: its label, and recalls by direction as in `summarize`. With None instead of recalls, the label is a
+# heading of the rows below it.
 Row = tuple[str, Mapping | None]
 
 
@@ -394,7 +397,7 @@ def make_recall_table(rows: Iterable[Row], notes: Sequence[str] = ()) -> Table:
 def _format_cells(values: Mapping, directions: Sequence[str], columns: Sequence[str]) -> list[str]:
     """Format the columns of each direction, and the mean over the directions.
 
-    Without `values["mR"]`, it is the mean of the directions' mR, and "-" if a direction lacks it.
+    The mean is `values["mR"]`. Without that key it is the mean of the directions' mR, and "-" if a direction has none.
     """
     cells, means = [], []
     for direction in directions:
