@@ -1,4 +1,4 @@
-"""Reads a whole index and compares it with its checksums; opening and searching check only what they touch."""
+"""Check a whole index against its checksums; opening and searching check only what they touch."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from ernie_vil2.apps.search.local_collection import LocalCollection
 from ernie_vil2.apps.search.store import FolderStore, is_folder
 from ernie_vil2.io.files import sha256
 
-MAX_FAULTS = 10  # reported of one kind; a damaged disk can have one in every item
+MAX_FAULTS = 10  # faults of one kind that are reported; a failing disk can damage every item
 
 
 @dataclass
@@ -27,8 +27,8 @@ class CheckResult:
     faults: list[str] = field(default_factory=list)
 
 
-class _Collection(LocalCollection):
-    """A collection that does not open its index type: a damaged one would hide all other faults."""
+class _ExactCollection(LocalCollection):
+    """Collection with exact search in place of its stored index type, whose damage would hide all other faults."""
 
     def _open_index_type(self, rows: np.ndarray) -> Exact:
         return Exact(rows)
@@ -56,9 +56,9 @@ def check_index(path: str | os.PathLike) -> CheckResult:
 def _check_collection(folder: Path, kind: str, width: int, result: CheckResult) -> None:
     faults: list[str] = []
     try:
-        collection = _Collection(folder, width)
+        collection = _ExactCollection(folder, width)
         with collection.items.snapshot():
-            collection.reopen()  # now that the snapshot holds, the state is that of the items
+            collection.reopen()  # a writer may have added rows between opening and taking the snapshot
             # One kind of faults does not hide the others, and of each kind the first ones are enough.
             for find_faults in (_find_item_faults, _find_row_faults, _find_index_type_faults):
                 faults.extend(islice(_continue_after_damage(find_faults, collection), MAX_FAULTS))
@@ -72,7 +72,7 @@ def _check_collection(folder: Path, kind: str, width: int, result: CheckResult) 
 
 
 def _continue_after_damage(
-    find_faults: Callable[[_Collection], Iterator[str]], collection: _Collection
+    find_faults: Callable[[_ExactCollection], Iterator[str]], collection: _ExactCollection
 ) -> Iterator[str]:
     """Yield faults; if the search for them cannot go on, that is the last one."""
     try:
@@ -81,7 +81,7 @@ def _continue_after_damage(
         yield str(error)
 
 
-def _find_item_faults(collection: _Collection) -> Iterator[str]:
+def _find_item_faults(collection: _ExactCollection) -> Iterator[str]:
     items = collection.items
     path = items.folder / FILE_NAME
     for message in items.find_faults(MAX_FAULTS):
@@ -102,7 +102,7 @@ def _find_item_faults(collection: _Collection) -> Iterator[str]:
         yield f"{path} has {num_checksums:,} checksums of {num_items:,} items"
 
 
-def _find_row_faults(collection: _Collection) -> Iterator[str]:
+def _find_row_faults(collection: _ExactCollection) -> Iterator[str]:
     rows, path = collection.rows, collection.folder / "rows.f16"
     for block in integrity.split_rows(rows):
         is_unit = are_unit_vectors(rows[block.start : block.stop])
@@ -113,7 +113,8 @@ def _find_row_faults(collection: _Collection) -> Iterator[str]:
     # The blocks must follow each other without a gap, from the first row to the last one.
     num_covered = 0
     for first, stop, checksum in collection.items.iterate("first, stop, sha256 FROM blocks ORDER BY first"):
-        if first != num_covered or not isinstance(stop, int) or not first < stop <= len(rows):
+        is_next_block = first == num_covered and isinstance(stop, int) and first < stop <= len(rows)
+        if not is_next_block:
             break
         if hash_block(rows, range(first, stop)) != checksum:
             yield f"{path}: the rows {first:,} to {stop - 1:,} differ from their checksum"
@@ -122,20 +123,24 @@ def _find_row_faults(collection: _Collection) -> Iterator[str]:
         yield f"{collection.folder / FILE_NAME} has no checksum of the rows from {num_covered:,} on"
 
 
-def _find_index_type_faults(collection: _Collection) -> Iterator[str]:
+def _find_index_type_faults(collection: _ExactCollection) -> Iterator[str]:
     folder = index_type_folder(collection.folder)
     while True:
         facts_before = _read_bytes(facts_path(folder))
         try:
             fault = _check_index_type(folder, collection)
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
-            fault = str(error) if str(folder) in str(error) else f"{folder} cannot be read ({error})"
+            fault = str(error)
+            if str(folder) not in fault:  # messages that name the folder need no prefix
+                fault = f"{folder} cannot be read ({fault})"
         if fault is None:
             return
         # A writer may have replaced the index type while it was read; then the new one is checked.
         if _read_bytes(facts_path(folder)) == facts_before:
             advice = f"remove {folder} and build the index again"
-            yield fault if advice in fault else f"{fault}; {advice}"
+            if advice not in fault:  # errors of reading the facts end with it already
+                fault = f"{fault}; {advice}"
+            yield fault
             return
 
 
@@ -143,7 +148,7 @@ def _read_bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _check_index_type(folder: Path, collection: _Collection) -> str | None:
+def _check_index_type(folder: Path, collection: _ExactCollection) -> str | None:
     """Return the fault of an index type, or None; raise if it cannot be read."""
     try:
         facts = read_facts(folder)

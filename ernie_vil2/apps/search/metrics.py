@@ -36,7 +36,8 @@ STATUSES = ("200", "304", "400", "401", "403", "404", "408", "413", "415", "422"
 LATENCY_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 BATCH_SIZE_BOUNDS = (1, 2, 4, 8, 16, 32)
 
-# Positions in the slice of a process. A histogram has its buckets, one for larger values, and the sum of all values.
+# Offset of each metric in the slice of a process. A histogram takes len(bounds) + 2 numbers: its buckets, one for
+# larger values, and the sum of all values.
 REQUESTS = 0
 LATENCY = REQUESTS + len(PATHS) * len(STATUSES)
 BATCH_SIZE = LATENCY + len(LATENCY_BOUNDS) + 2
@@ -52,12 +53,12 @@ class Metrics:
 
     Args:
         shared: array of `SLICE_LENGTH` numbers for each process; None: this process is the only one.
-        number: of this process among those that share the array.
+        process_index: index of this process among those that share the array, from 0.
     """
 
-    def __init__(self, shared: Any = None, number: int = 0):
+    def __init__(self, shared: Any = None, process_index: int = 0):
         self._shared = (ctypes.c_double * SLICE_LENGTH)() if shared is None else shared
-        self._start = number * SLICE_LENGTH
+        self._start = process_index * SLICE_LENGTH
         self._shared[self._start + PID] = os.getpid()
 
     def add(self, position: int, value: float = 1) -> None:
@@ -78,10 +79,10 @@ class Metrics:
         """Count queries that were encoded together."""
         self._observe(BATCH_SIZE, BATCH_SIZE_BOUNDS, size)
 
-    def _observe(self, histogram: int, bounds: Sequence[float], value: float) -> None:
+    def _observe(self, offset: int, bounds: Sequence[float], value: float) -> None:
         # A value that equals a bound belongs to its bucket, as Prometheus defines `le`.
-        self.add(histogram + bisect_left(bounds, value))
-        self.add(histogram + len(bounds) + 1, value)
+        self.add(offset + bisect_left(bounds, value))
+        self.add(offset + len(bounds) + 1, value)
 
     def format(self, index_gauges: Mapping[str, Mapping[str, float]]) -> str:
         """Return all metrics as text.
@@ -125,7 +126,7 @@ class Metrics:
 
 
 def _format_histogram(name: str, bounds: Sequence[float], values: Sequence[float]) -> Iterator[str]:
-    """Yield the lines of a histogram; `values` are its buckets and then the sum, and may go on after it."""
+    """Yield the lines of a histogram; `values` start with its buckets and sum, and what follows is ignored."""
     counts = values[: len(bounds) + 1]
     yield f"# TYPE {name} histogram"
     labels = [f"{bound:g}" for bound in bounds] + ["+Inf"]

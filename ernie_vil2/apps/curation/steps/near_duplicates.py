@@ -17,7 +17,7 @@ from ernie_vil2.apps.curation.steps.text_rules import text_key
 from ernie_vil2.apps.curation.thumbnails import Alike, Comparison, Thumbnails, alike, alive_thumbnails
 from ernie_vil2.section import Fraction
 
-SIDED = re.compile(
+DIRECTIONAL_WORDS = re.compile(
     r"\b(left|right|(counter|anti)?clockwise|\w+[- ]thirty|\d{1,2}:\d\d|o['’]clock)\b"
     r"|左|右|时针|[一二三四五六七八九十两\d]点",
     re.IGNORECASE,
@@ -30,8 +30,8 @@ class Settings(Comparison):
 
     embedding: Fraction | None = Field(
         None,
-        description="least cosine of the embeddings by the model of score, in addition to similar thumbnails; null: "
-        "thumbnails alone decide",
+        description="smallest cosine of the image embeddings, computed by the model of the step score, that a match of "
+        "thumbnails must have, too; null: thumbnails alone decide",
     )
     mirrored: bool = Field(
         True, description="also remove mirrored images, except where captions differ and name a side or a time"
@@ -39,10 +39,10 @@ class Settings(Comparison):
 
 
 class NearDuplicates(Step[Settings]):
-    """Keeps the best of the images that show the same.
+    """Step that keeps the best of the images that show the same.
 
-    Candidates have similar vectors, and their thumbnails are then compared (`curation/likeness.py`). A pair is removed
-    only if a pair stays that is like it, so that a chain of small differences does not connect different images.
+    Candidates have similar vectors, and their thumbnails are then compared (`curation/likeness.py`). An image is
+    removed only if it resembles one that stays, so that a chain of small differences does not merge different images.
     """
 
     name = "near_duplicates"
@@ -54,9 +54,9 @@ class NearDuplicates(Step[Settings]):
         return None if self.settings.embedding is None else "embedding"
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Return the columns of the thumbnails, and the key of the captions if they match `SIDED`."""
+        """Return the columns of the thumbnails, and the key of the captions if they have directional words."""
         texts = pair.captions.values()
-        is_sided = any(SIDED.search(text) for text in texts)
+        is_sided = any(DIRECTIONAL_WORDS.search(text) for text in texts)
         return columns_of(pair.thumbnails) | {"sided": text_key(texts) if is_sided else None}
 
     def decide(self, joins: Joins) -> None:
@@ -66,12 +66,12 @@ class NearDuplicates(Step[Settings]):
             self._remove_duplicates(joins, is_mirrored=True)
 
     def _remove_duplicates(self, joins: Joins, is_mirrored: bool) -> None:
-        # Thumbnails lie in files on the disk, which disappear at the end of this function. So those of near-duplicates
-        # and those of mirrored images do not need space at the same time.
+        # The files of thumbnails are deleted when this function returns, so the two passes never need disk space at the
+        # same time.
         images = alive_thumbnails(joins)
         matches = list(alike(images, joins.folder, self.settings, mirror=is_mirrored))
 
-        # A mirrored image is no duplicate where its caption says so, which thumbnails cannot know.
+        # A mirrored image is no duplicate if its caption names a side, which thumbnails cannot show.
         find_false_matches: Callable[[Joins], list[int]] | None = None
         if is_mirrored:
             find_false_matches = _find_different_captions
@@ -88,7 +88,11 @@ class NearDuplicates(Step[Settings]):
 def _drop_false_matches(
     joins: Joins, images: Thumbnails, matches: Alike, find_false_matches: Callable[[Joins], list[int]]
 ) -> Alike:
-    """Return matches without those whose numbers are found in the table `matches` of their samples."""
+    """Return the matches without the false ones.
+
+    `find_false_matches` reads the table `matches` (number, first_sample, second_sample) and returns the numbers of the
+    false ones.
+    """
     first, second = images.samples[matches.queries], images.samples[matches.rows]
     table = pa.table({"number": np.arange(len(first)), "first_sample": first, "second_sample": second})
     with joins.register_tables(matches=table):
@@ -98,6 +102,7 @@ def _drop_false_matches(
 
 def _find_different_captions(joins: Joins) -> list[int]:
     """Return the numbers of the matches whose captions differ and name a side or a time."""
+    # `sided` is the key of the captions if they have directional words, else null.
     joined = "matches join alive a on a.sample = first_sample join alive b on b.sample = second_sample"
     rows = joins.fetch_all(f"select number from {joined} where a.sided is distinct from b.sided")  # noqa: S608  -- no text of the data is in it
     return [number for (number,) in rows]
@@ -118,8 +123,8 @@ def _find_different_embeddings(joins: Joins, min_cosine: float) -> list[int]:
 def choose_removed(joins: Joins, samples: np.ndarray, matches: Iterable[Alike]) -> pa.Table:
     """Choose which of the matching images are removed.
 
-    From the best image to the worst, each stays unless it is like one that stays; the likest of these is then its
-    nearest.
+    Images are visited from best to worst. An image stays unless it matches one that stays already; then it is removed,
+    and its `nearest` is the staying image with the highest likeness.
 
     Args:
         joins: the database.
