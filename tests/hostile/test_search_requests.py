@@ -14,30 +14,38 @@ IN_BASE64 = base64.b64encode(IMAGE).decode()
 MANY = list(range(100_000))
 FIELDS = {str(number): {} for number in range(100)}
 MANY_FIELDS = {str(number): {} for number in range(10_000)}
+BAD_QUERIES = [[], [{"text": " "}], [{"text": "a"}] * 65, [{"image": "####"}],
+               [{"image": base64.b64encode(b"<svg/>").decode()}], MANY]  # fmt: skip
+BAD_FILTERS = [{"no": [[1]]}, {"a": MANY}, MANY_FIELDS]
+BAD_INPUTS = [[], ["a"] * 257, [[1, 2, 3]], [{}], "data:image/png;base64,no", MANY * 4]
+BAD_ITEMS = [{}, {"image": IN_BASE64, "text": "a"}, {"text": "  "}, {"text": "a", "id": "x" * 2000}]
+BAD_FIELDS = [{"deep": {"a": 1}}, {"number": float("nan")}, FIELDS, {"a" * 100_000: {}}, {"a": MANY}]
 BODIES = [
     [1],
-    *({"queries": queries} for queries in ([], [{"text": " "}], [{"text": "a"}] * 65, [{"image": "####"}],
-                                           [{"image": base64.b64encode(b"<svg/>").decode()}], MANY)),
-    *({"queries": [{"text": "a"}], "where": where} for where in ({"no": [[1]]}, {"a": MANY}, MANY_FIELDS)),
+    *[{"queries": queries} for queries in BAD_QUERIES],
+    *[{"queries": [{"text": "a"}], "where": where} for where in BAD_FILTERS],
     {"queries": [{"text": "a"}], "among": "sounds"},
-    *({"input": inputs} for inputs in ([], ["a"] * 257, [[1, 2, 3]], [{}], "data:image/png;base64,no", MANY * 4)),
+    *[{"input": inputs} for inputs in BAD_INPUTS],
     {"input": "a", "dimensions": 3},
     {"input": "a", "encoding_format": "b" * 100_000},
-    *({"items": [{"text": "good"}, item]} for item in ({}, {"image": IN_BASE64, "text": "a"}, {"text": "  "},
-                                                       {"text": "a", "id": "x" * 2000})),
-    *({"items": [{"text": "good"}, {"text": "a", "fields": fields}]}
-      for fields in ({"deep": {"a": 1}}, {"number": float("nan")}, FIELDS, {"a" * 100_000: {}}, {"a": MANY})),
-]  # fmt: skip
+    # A valid item precedes each bad one: it must not be added.
+    *[{"items": [{"text": "good"}, item]} for item in BAD_ITEMS],
+    *[{"items": [{"text": "good"}, {"text": "a", "fields": fields}]} for fields in BAD_FIELDS],
+]
 PATHS = {"queries": "search/batch", "input": "embeddings", "items": "items"}
+
+BAD_JSON_FILTERS = ["[1]", "[" * 20_000, '{"a": {"b": 1}}', '{"a\\"b": 1}', '{"a": 1' + "0" * 30 + "}",
+                    json.dumps({"a": list(range(2000))}), '{"\\ud800": 1}',
+                    '{"a": ' + "[" * 900 + "1" + "]" * 900 + "}"]  # fmt: skip
+for count in (1, 100, 101):  # of fields that no item has
+    BAD_JSON_FILTERS.append(json.dumps(dict.fromkeys(map(str, range(count)), 1)))
 QUERIES = [
-    *({"q": text} for text in (" ", "x" * 20_000)),
-    *({"q": "x", "count": count} for count in (0, 10_000, "b" * 10_000)),
+    {"q": " "},
+    {"q": "x" * 20_000},
+    *[{"q": "x", "count": count} for count in (0, 10_000, "b" * 10_000)],
     {"q": "x", "threshold": "nan"},
-    *({"q": "x", "where": where} for where in ("[1]", "[" * 20_000, '{"a": {"b": 1}}', '{"a\\"b": 1}',
-                                               '{"a": 1' + "0" * 30 + "}", json.dumps({"a": list(range(2000))}),
-                                               '{"\\ud800": 1}', '{"a": ' + "[" * 900 + "1" + "]" * 900 + "}")),
-    *({"q": "x", "where": json.dumps(dict.fromkeys(map(str, range(count)), 1))} for count in (1, 100, 101)),
-]  # fmt: skip
+    *[{"q": "x", "where": where} for where in BAD_JSON_FILTERS],
+]
 
 
 @pytest.fixture(scope="module")
