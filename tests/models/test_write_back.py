@@ -186,6 +186,20 @@ def test_settings_that_go_back_have_the_larger_image_size(tmp_path):
     assert settings["size"] == {"shortest_edge": 64} and settings["crop_size"] == {"height": 64, "width": 64}
 
 
+def test_width_of_a_tower_that_equals_the_image_size_stays(tmp_path):
+    origin = FOLDERS["openclip_siglip_timm"]
+    stored, name = read_model(origin), "image.pos_embed"
+    image = stored.config.Model.image
+    assert image.width == image.image_size == 32
+    model = stored.config.Model.model_copy(update={"image": image.model_copy(update={"image_size": 64})})
+    arrays = {**stored.arrays, name: np.ones([1, 64, 32], "float32")}
+    larger = stored.config.model_copy(update={"Model": model})
+    write_model(replace(stored, arrays=arrays, config=larger), tmp_path / "back", "openclip", origin=origin)
+    settings = json.loads((tmp_path / "back" / "open_clip_config.json").read_text())["model_cfg"]
+    assert (settings["vision_cfg"]["image_size"], settings["vision_cfg"]["width"]) == (64, 32)
+    assert settings["text_cfg"]["width"] == 32
+
+
 def write_lora_run(name, run):
     """Write a run that began with a folder and has LoRA of rank 2, with random factors as if it had been trained."""
     stored = read_model(FOLDERS[name])

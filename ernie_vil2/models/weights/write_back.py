@@ -291,9 +291,12 @@ def _replace_sizes(settings: Any, changes: Mapping[str, tuple[int, int]]) -> set
     changed_keys: set[str] = set()
     if not isinstance(settings, dict):
         return changed_keys
+    has_sides = settings.keys() >= {"height", "width"}
     for key, value in settings.items():
         if isinstance(value, dict):
             changed_keys |= _replace_sizes(value, changes)
+        elif key == "width" and not has_sides:
+            continue  # the width of a tower, which may be the same number
         elif key in changes and value == changes[key][0]:
             settings[key] = changes[key][1]
             changed_keys.add(key)
