@@ -15,36 +15,41 @@ from tests.support.other_families import FOLDERS, copy_folder
 from tests.support.towers import make_image_config
 
 SIDE, LARGER = 32, 35  # both have 4 x 4 patches of 8 pixels
-SQUARE_FOLDERS = ["cn_clip_pt", "hf_chinese_clip_bin", "hf_clip", "hf_siglip", "openclip_siglip_timm"]
+CARRIED_FOLDERS = ["cn_clip_pt", "hf_chinese_clip_bin", "hf_clip", "hf_siglip", "openclip_siglip_timm"]
+SQUARE_FOLDERS = [*CARRIED_FOLDERS, *({"eva_pt", "openclip_eva02", "openclip_pe", "pe_pt"} & FOLDERS.keys())]
+MORE = 3  # pixels on each side, fewer than a patch of any of the folders
 SIZE_KEYS = ("image_size", "image_resolution", "size", "crop_size", "shortest_edge", "height", "width")
 
 
-def enlarge(value, key=""):
-    """Return JSON settings in which only the side of the images is changed, to `LARGER`."""
+def enlarge(value, side, key=""):
+    """Return JSON settings in which only the side of the images is changed, from `side` to `side + MORE`."""
     if isinstance(value, dict):
-        enlarged = {name: enlarge(inner, name) for name, inner in value.items()}
+        enlarged = {name: enlarge(inner, side, name) for name, inner in value.items()}
         if {"layers", "hidden_size", "heads"} & value.keys() and "width" in value:
             enlarged["width"] = value["width"]  # the width of a tower's states, not of images
         return enlarged
-    return LARGER if key in SIZE_KEYS and value == SIDE else value
+    return side + MORE if key in SIZE_KEYS and value == side else value
 
 
-def copy_with_larger_images(name, folder):
+def copy_with_larger_images(name, folder, side):
     copy_folder(name, folder)
-    names = ("config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json")
+    names = ["config.json", "preprocessor_config.json", "processor_config.json", "open_clip_config.json"]
+    names.append("pe_config.json")
     for path in [*(folder / name for name in names), *folder.glob("model_configs/*.json")]:
         if path.is_file():
             path.chmod(0o644)
-            path.write_text(json.dumps(enlarge(json.loads(path.read_text()))))
+            path.write_text(json.dumps(enlarge(json.loads(path.read_text()), side)))
     return folder
 
 
 @pytest.mark.parametrize("name", SQUARE_FOLDERS)
 def test_pixels_beyond_the_last_whole_patch_are_not_used(name, tmp_path):
-    model = ernie_vil2.load_model(copy_with_larger_images(name, tmp_path / name), device="cpu")
-    assert model.preprocessing.size == LARGER
-    pixels = list(np.random.default_rng(0).integers(0, 256, [3, LARGER, LARGER, 3], dtype=np.uint8))
-    expected = ernie_vil2.load_model(FOLDERS[name], device="cpu").encode_pixels([row[:SIDE, :SIDE] for row in pixels])
+    original = ernie_vil2.load_model(FOLDERS[name], device="cpu")
+    side = original.preprocessing.size
+    model = ernie_vil2.load_model(copy_with_larger_images(name, tmp_path / name, side), device="cpu")
+    assert model.preprocessing.size == side + MORE
+    pixels = list(np.random.default_rng(0).integers(0, 256, [3, side + MORE, side + MORE, 3], dtype=np.uint8))
+    expected = original.encode_pixels([image[:side, :side] for image in pixels])
     np.testing.assert_allclose(model.encode_pixels(pixels), expected, atol=1e-6)
 
 

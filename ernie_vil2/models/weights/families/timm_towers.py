@@ -175,7 +175,7 @@ def make_eva_rows(variant: ImageVariant) -> list[Row]:
         rows.append(("image.cls_token", f"{TRUNK}cls_token", "array"))
     if variant.mlp == "swiglu":
         rows.append(("image.patch_embed.proj", f"{TRUNK}patch_embed.proj", "layer"))
-        rows += make_eva02_block_rows(TRUNK)
+        rows += _make_eva02_block_rows()
     else:
         rows += _make_pe_rows()
     rows.append(("image.norm", f"{TRUNK}norm", "layer"))
@@ -183,9 +183,8 @@ def make_eva_rows(variant: ImageVariant) -> list[Row]:
     return rows
 
 
-def make_eva02_block_rows(trunk: str) -> list[Row]:
-    """Return the rows of the blocks of an EVA-02-CLIP by timm's names."""
-    ours, theirs = "image.blocks.N.", f"{trunk}blocks.N."
+def _make_eva02_block_rows() -> list[Row]:
+    ours, theirs = "image.blocks.N.", f"{TRUNK}blocks.N."
     rows: list[Row] = [(f"{ours}attn.k_proj.weight", f"{theirs}attn.k_proj.weight", "matrix")]
     for layer in ("norm1", "norm2", "attn.norm", "mlp.norm"):
         rows.append((f"{ours}{layer}", f"{theirs}{layer}", "layer"))
