@@ -23,7 +23,8 @@ GIB = 2**30
 # Share of a device's memory that tensors can use; the driver, Paddle's kernels and fragmentation take the rest. With a
 # larger share, a run that the plan says fits may run out of memory.
 USABLE_SHARE = 0.92
-# Float32 matrices of logits in the loss without tiles: saved for backward by each view pair, and in use beyond these.
+# Float32 matrices of logits in the loss without tiles: those that each view pair saves for backward, and those in use
+# besides.
 SAVED_LOGIT_MATRICES, WORKING_LOGIT_MATRICES = 3, 3
 # Float32 tiles in use at once in the tiled loss when duplicates count as positives, its largest case.
 WORKING_TILES = 12
@@ -33,7 +34,7 @@ GRADIENT_BUCKET = 25 * 2**20  # bytes; default of `comm_buffer_size` in paddle.D
 LARGE_WORD_EMBEDDING = 50_000_000
 DURATION_UNITS = (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0))
 MEASUREMENT_OPTIONS = "-o Training.steps=20 -o Schedule.warmup_steps=1"
-HOW_TO_MEASURE = f"for days, measure a step: ernie-vil2 train {MEASUREMENT_OPTIONS}, then --measured RUN"
+HOW_TO_MEASURE = f"to plan the duration, measure a step: ernie-vil2 train {MEASUREMENT_OPTIONS}, then --measured RUN"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ def recognise_device(name: str, memory: float) -> DataSheet:
         # The memory tells the 40 and the 80 GB models apart; drivers keep a few per cent of it.
         if model in name.lower() and 0.9 < memory / device.memory < 1.05:
             return device
-    raise ValueError(f"{name} with {memory / GIB:.0f} GiB is not a device with figures; known: {', '.join(DEVICES)}")
+    raise ValueError(
+        f"{name} with {memory / GIB:.0f} GiB: there is no data sheet for this device; known: {', '.join(DEVICES)}"
+    )
 
 
 def check_run(config: Config, ranks: int, device: DataSheet) -> None:
@@ -140,13 +143,13 @@ class Plan:
     Attributes:
         rows_per_rank: rows of the batch on each rank.
         num_pairs: view pairs of the loss.
-        views: views of a row by kind, "image" and "text".
+        num_views: number of views of a row by kind, "image" and "text".
         uses_micro_batches: whether rows are encoded in micro batches, twice each: first without saving for backward.
         rows_at_once: rows that a rank encodes at once, saving activations for backward.
         parameters: trained parameters by tower, "image" and "text", and "all".
-        device_bytes: bytes of a sample that the loader copies to the device.
-        num_batches: batches on the device: the previous one until it is checked, the current one, and on a GPU the
-            prefetched one.
+        sample_bytes_on_device: bytes of a sample that the loader copies to the device.
+        num_batches: batches on the device: the previous one, which stays until its losses have been checked, the
+            current one, and on a GPU the prefetched one.
         transfers: messages that a rank sends in a step.
         usable_memory: bytes of the device that tensors can use.
     """
@@ -171,7 +174,7 @@ class Plan:
         self.rows_per_rank = self.global_batch // ranks
         self.num_pairs = len(loss.weights)
         # The loss names only the views that it needs; others are not made.
-        self.views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
+        self.num_views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
 
         self.uses_micro_batches = training.micro_batch is not None
         # Micro batches of equal size: 16 rows in micro batches of 5 are four of 4.
@@ -184,19 +187,19 @@ class Plan:
         self.sharding = training.sharding if ranks > 1 else "none"
         self._row_costs = {
             kind: towers.row_cost(kind, training.precision, training.recompute)
-            for kind, num_views in self.views.items()
-            if num_views
+            for kind, number in self.num_views.items()
+            if number
         }
 
         # Images reach the device as uint8, ids as int64; a row also has two ids of 8 bytes.
-        self._image_bytes = self.views["image"] * 3 * config.Model.image.image_size**2
+        self._image_bytes = self.num_views["image"] * 3 * config.Model.image.image_size**2
         # Two text views encode the same ids, unless the second one is the long caption.
-        num_texts = self.views["text"]
+        num_texts = self.num_views["text"]
         if not config.Views.long_caption:
             num_texts = min(1, num_texts)
-        self.device_bytes = self._image_bytes + 8 * num_texts * config.Data.max_length + 16
+        self.sample_bytes_on_device = self._image_bytes + 8 * num_texts * config.Data.max_length + 16
         self.num_batches = 2 if device.name == "cpu" else 3
-        self._embedding_bytes = self.rows_per_rank * sum(self.views.values()) * towers.embed_dim * 4
+        self._embedding_bytes = self.rows_per_rank * sum(self.num_views.values()) * towers.embed_dim * 4
         self.transfers = list(self._transfers()) if ranks > 1 else []
         self.usable_memory = USABLE_SHARE * device.memory
 
@@ -220,7 +223,7 @@ class Plan:
         """Bytes in use beyond `permanent_memory`, by phase of a step and what they hold."""
         # Activations: tensors that forward saves for backward. Work space: the largest of both towers, as they run one
         # after the other.
-        rows = {kind: self.rows_at_once * self.views[kind] for kind in self._row_costs}
+        rows = {kind: self.rows_at_once * self.num_views[kind] for kind in self._row_costs}
         activations = sum(rows[kind] * cost.saved for kind, cost in self._row_costs.items())
         work_space = max(rows[kind] * cost.work for kind, cost in self._row_costs.items())
         if self.config.Training.precision != "float32":
@@ -232,7 +235,7 @@ class Plan:
         embeddings = 2 * self._embedding_bytes * num_copies
 
         loss_config = self.config.Loss
-        if loss_config.tile is None and not loss_config.widths:
+        if not self._is_loss_tiled:
             num_matrices = SAVED_LOGIT_MATRICES * self.num_pairs + WORKING_LOGIT_MATRICES
             logits = num_matrices * self.rows_per_rank * self.global_batch * 4
         else:
@@ -250,6 +253,11 @@ class Plan:
         if self.config.Optimizer.clip_norm is not None and self.sharding == "none":
             phases["optimiser"] = {"clipped gradients": 4 * self.parameters["all"]}
         return phases
+
+    @property
+    def _is_loss_tiled(self) -> bool:
+        """Whether the loss is computed in tiles, as it always is for several widths of the embeddings."""
+        return self.config.Loss.tile is not None or bool(self.config.Loss.widths)
 
     @property
     def peak_memory(self) -> float:
@@ -287,12 +295,13 @@ class Plan:
                 "gradients of the parameters", "all_reduce", parameter_bytes, num_buckets, is_overlapped=True
             )
         else:
-            is_stage2 = self.sharding == "stage2"
-            yield transfer("gradients of the parameters", "reduce", parameter_bytes, num_tensors, is_stage2)
+            # Stage 2 reduces gradients during backward, stage 1 after it.
+            is_overlapped = self.sharding == "stage2"
+            yield transfer("gradients of the parameters", "reduce", parameter_bytes, num_tensors, is_overlapped)
             yield transfer("updated parameters", "broadcast", parameter_bytes, num_tensors)
 
         num_norms, num_channels = len(self.towers.norm_channels), sum(self.towers.norm_channels)
-        if num_norms and self.views["image"] and self.config.Training.sync_norms:
+        if num_norms and self.num_views["image"] and self.config.Training.sync_norms:
             num_forwards = self.num_micro_batches * self._forwards_per_row
             # Forward gathers means, variances and the number of elements; backward sums two gradients.
             statistics = (2 * num_channels + num_norms) * 4 * num_forwards
@@ -308,15 +317,13 @@ class Plan:
     @property
     def flops(self) -> float:
         """Operations of a step over all ranks."""
-        row_flops = sum(self.views[kind] * cost.flops for kind, cost in self._row_costs.items())
+        row_flops = sum(self.num_views[kind] * cost.flops for kind, cost in self._row_costs.items())
         # Backward takes twice the operations of a forward.
         encoding = self.global_batch * (self._forwards_per_row + 2) * row_flops
         # The loss multiplies the embeddings of the two views of each pair: once in forward and twice for the gradients.
         # With tiles, forward is computed again in backward.
-        loss_config = self.config.Loss
-        is_tiled = loss_config.tile is not None or loss_config.widths
-        num_products = 4 if is_tiled else 3
-        width = sum(loss_config.widths) or self.towers.embed_dim
+        num_products = 4 if self._is_loss_tiled else 3
+        width = sum(self.config.Loss.widths) or self.towers.embed_dim
         return encoding + self.num_pairs * num_products * 2.0 * self.global_batch**2 * width
 
     @property
@@ -339,7 +346,7 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """Return all figures for JSON; times are None if no step was measured."""
         names = (
-            "ranks", "rows_per_rank", "global_batch", "rows_at_once", "views", "parameters", "permanent_memory",
+            "ranks", "rows_per_rank", "global_batch", "rows_at_once", "num_views", "parameters", "permanent_memory",
             "phase_memory", "peak_memory", "usable_memory", "fits", "flops", "step_seconds", "steps", "days",
             "samples_per_second", "sample_bytes",
         )  # fmt: skip
@@ -356,7 +363,8 @@ def plan_run(
     """Plan a run and look for changes that make it fit or faster; arguments are those of `Plan`.
 
     Returns:
-        The plan and the advice as text, the plan, and the advice; None if there is nothing to advise.
+        A tuple of three: the plan and the advice as text, the plan, and the advice. The advice is None if there is
+        nothing to advise.
 
     Raises:
         ConfigError: the devices cannot run this configuration, or its model cannot be built.
@@ -368,19 +376,19 @@ def plan_run(
     plan = Plan(config, towers, ranks, device, sample_bytes, step_seconds)
 
     def replan(overrides: tuple[str, ...]) -> Plan:
-        # Without a time: the step was measured without the overrides.
+        # The step was measured without the overrides, so its time does not hold for this plan.
         return Plan(apply_overrides(config, overrides), towers, ranks, device, sample_bytes)
 
     advice = advise(plan, replan)
     model = config.Model
     title = f"{model.image.name} and {model.text.name}, {ranks} x {device.name}, {config.Training.precision}"
     lines = [title, *describe(plan), "", *_describe_advice(plan, advice)]
-    lines += advise_on_words(towers.num_word_parameters, plan.parameters["all"])
+    lines += advise_on_word_embedding(towers.num_word_embedding_parameters, plan.parameters["all"])
     return "\n".join(lines).rstrip(), plan, advice
 
 
 def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | None:
-    """Return the changes that make a run fit at the least `Plan.cost`, and of equal ones the fewest.
+    """Return the cheapest changes, by `Plan.cost`, that make a run fit; among equally cheap ones, the fewest changes.
 
     A run that fits may only be advised to use another, faster precision.
 
@@ -396,6 +404,7 @@ def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | No
     # Setting -> its present value and alternatives. All of them leave the objective as it is.
     options: dict[str, tuple[object, Sequence[object]]] = {"Training.precision": (training.precision, precisions)}
     if not plan.fits:
+        # Without tiles, try the default tile; otherwise keep the present one.
         options["Loss.tile"] = (tile, [tile or LossConfig().tile])
         options["Training.recompute"] = (training.recompute, [True])
         if plan.ranks > 1:
@@ -418,7 +427,7 @@ def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | No
         candidate = replan(changes)
         if candidate.fits and (not plan.fits or candidate.cost < plan.cost):
             candidates.append((changes, candidate))
-    # Of equals take the one that uses the most memory: a device is faster with large micro batches.
+    # Among equals, choose the plan that uses the most memory: a device is faster with large micro batches.
     return min(candidates, key=lambda advice: (advice[1].cost, len(advice[0]), -advice[1].peak_memory), default=None)
 
 
@@ -429,7 +438,7 @@ def headline(plan: Plan) -> str:
 
 def describe(plan: Plan) -> Iterator[str]:
     """Yield the lines that describe a plan, one figure on each."""
-    views = " and ".join(pluralize(number, f"{kind} view") for kind, number in plan.views.items() if number)
+    views = " and ".join(pluralize(number, f"{kind} view") for kind, number in plan.num_views.items() if number)
     rows = f"{pluralize(plan.ranks, 'rank')} of {pluralize(plan.rows_per_rank, 'row')}, {views} of each"
     yield _format_line("batch", f"{plan.global_batch:,}", rows)
     if plan.rows_at_once < plan.rows_per_rank:
@@ -468,7 +477,8 @@ def describe(plan: Plan) -> Iterator[str]:
         yield f"  {HOW_TO_MEASURE}"
         return
     unit, length = duration(86400 * plan.days)
-    device_unit, device_length = duration(86400 * plan.ranks * plan.days, DURATION_UNITS[1:])  # device hours at most
+    # Device time is given in hours or less, never in days.
+    device_unit, device_length = duration(86400 * plan.ranks * plan.days, DURATION_UNITS[1:])
     note = f"{plan.step_seconds:,.3g} s a step, {device_length:,.1f} device {device_unit}"
     yield _format_line(unit, f"{length:,.1f}", note)
 
@@ -477,11 +487,13 @@ def describe(plan: Plan) -> Iterator[str]:
     yield _format_line("samples a second", f"{rate:,.0f}", f"{rate / plan.ranks:,.1f} per rank")
     per_rank = f"{_format_bytes(read_rate / plan.ranks)} per rank, {plan.sample_bytes / 1000:g} kB a sample"
     yield _format_line("read a second", _format_bytes(read_rate), per_rank)
-    yield _format_line("to the device a second", _format_bytes(rate * plan.device_bytes / plan.ranks), "per rank")
+    yield _format_line(
+        "to the device a second", _format_bytes(rate * plan.sample_bytes_on_device / plan.ranks), "per rank"
+    )
 
 
 def duration(seconds: float, units: Sequence[tuple[str, float]] = DURATION_UNITS) -> tuple[str, float]:
-    """Return a time as a unit and a number: the largest unit of which it has at least one, otherwise seconds."""
+    """Return a time as a unit and a number: the largest unit that the time reaches, otherwise seconds."""
     for name, unit_seconds in units:
         if seconds >= unit_seconds:
             return name, seconds / unit_seconds
@@ -498,12 +510,13 @@ def _describe_advice(plan: Plan, advice: Advice | None) -> Iterator[str]:
         yield "no change of the configuration that keeps the objective makes it fit: plan for more ranks"
 
 
-def advise_on_words(num_word_parameters: int, num_parameters: float) -> Iterator[str]:
+def advise_on_word_embedding(num_word_embedding_parameters: int, num_parameters: float) -> Iterator[str]:
     """Yield the advice to trim the vocabulary, if the word embedding is large."""
-    if num_word_parameters > LARGE_WORD_EMBEDDING and num_word_parameters > num_parameters / 4:
+    if num_word_embedding_parameters > LARGE_WORD_EMBEDDING and num_word_embedding_parameters > num_parameters / 4:
+        millions, all_millions = num_word_embedding_parameters / 1e6, num_parameters / 1e6
         yield (
-            f"words are {num_word_parameters / 1e6:,.0f} of {num_parameters / 1e6:,.0f} million parameters: ernie-vil2 "
-            "trim removes those that your languages or texts never use"
+            f"the word embedding has {millions:,.0f} of {all_millions:,.0f} million parameters: ernie-vil2 trim "
+            "removes the words that your languages or texts never use"
         )
 
 

@@ -52,7 +52,7 @@ class Towers:
         embed_dim: width of the joint space.
         parameter_sizes: elements of each trained tensor.
         tower_parameters: trained parameters of the towers "image" and "text", with their projections.
-        num_word_parameters: elements of the word embedding.
+        num_word_embedding_parameters: elements of the word embedding.
         norm_channels: channels of each batch norm.
     """
 
@@ -62,10 +62,10 @@ class Towers:
         self.embed_dim = model.embed_dim
         self.parameter_sizes = _trained_sizes(model)
         self.tower_parameters = {kind: sum(_trained_sizes(_select_tower(model, kind))) for kind in ("image", "text")}
-        self.num_word_parameters = 0
+        self.num_word_embedding_parameters = 0
         for name, value in model.named_parameters():
             if name.endswith("word_embeddings.weight"):
-                self.num_word_parameters += int(value.size)
+                self.num_word_embedding_parameters += int(value.size)
         # `_mean` is private: a batch norm has no public attribute for its channels (Paddle 3.3.1).
         self.norm_channels = [norm._mean.size for norm in find_batch_norms(model).values()]
 

@@ -69,7 +69,7 @@ def test_memory_equals_that_by_hand(towers):
 
 def test_unused_views_cost_nothing(towers):
     single = make_plan(towers, "Loss.weights.image_image=0", "Loss.weights.text_text=0")
-    assert single.views == {"image": 1, "text": 1}
+    assert single.num_views == {"image": 1, "text": 1}
     # Forward and backward of every view, and the products of four pairs of views of a whole batch.
     encoding = sum(towers.row_cost(kind, "float32").flops for kind in ("image", "text"))
     plan = make_plan(towers)
@@ -77,7 +77,7 @@ def test_unused_views_cost_nothing(towers):
     sent = sum(transfer.sent for transfer in plan.transfers if not transfer.is_overlapped)
     assert plan.cost == (plan.flops / 1e12, sent)
     texts = make_plan(towers, "Loss.weights={image_image: 0, image_text: 0, text_image: 0}")
-    assert texts.views == {"image": 0, "text": 2}
+    assert texts.num_views == {"image": 0, "text": 2}
     assert texts.permanent_memory["images of the batches"] == 0
     on_cpu = make_plan(towers, device=replace(DEVICE, name="cpu"))
     assert on_cpu.permanent_memory["images of the batches"] == 2 * 16 * 2 * 3 * 32 * 32

@@ -12,7 +12,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenizer import WordPieceTokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.planning.plan import advise_on_words
+from ernie_vil2.planning.plan import advise_on_word_embedding
 from ernie_vil2.planning.towers import RepeatedBlock, Towers, measure_row
 from ernie_vil2.tasks.contrastive_step import recompute_blocks
 from ernie_vil2.tasks.dropout import CounterBasedDropout
@@ -144,7 +144,8 @@ def test_shares_go_to_the_emptiest_rank():
 
 def test_plan_advises_to_trim_a_large_vocabulary():
     # SigLIP 2 B has 256,000 words of 768 numbers among 375 million parameters.
-    (remark,) = advise_on_words(256_000 * 768, 375e6)
+    (remark,) = advise_on_word_embedding(256_000 * 768, 375e6)
     assert "197 of 375 million" in remark
-    assert not list(advise_on_words(40_000 * 768, 207e6)) and not list(advise_on_words(40_000 * 64, 3e6))
-    assert Towers(make_config()).num_word_parameters == 39_980 * 32
+    assert not list(advise_on_word_embedding(40_000 * 768, 207e6))
+    assert not list(advise_on_word_embedding(40_000 * 64, 3e6))
+    assert Towers(make_config()).num_word_embedding_parameters == 39_980 * 32
