@@ -170,9 +170,9 @@ def _write_trimmed_model(args: argparse.Namespace, stored: StoredModel, kept_ids
 
 def _find_special_ids(model: StoredModel) -> set[int]:
     """Return the ids that the configuration of a text tower names; they must stay in the vocabulary."""
-    from ernie_vil2.towers.transformer import text_variant
+    from ernie_vil2.towers.transformer import get_text_variant
 
-    variant = text_variant(model.config.Model.text)
+    variant = get_text_variant(model.config.Model.text)
     if variant is None:
         return set()
     return {token_id for token_id in (variant.padding, variant.end) if token_id is not None}
@@ -196,13 +196,13 @@ def trim_model(model: StoredModel, rows: Sequence[int], source: str | None = Non
     from ernie_vil2.data.tokenizer import LibraryTokenizer
     from ernie_vil2.data.trimming import trim_tokenizer
     from ernie_vil2.models.weights.format import WORD_EMBEDDING
-    from ernie_vil2.towers.transformer import text_variant
+    from ernie_vil2.towers.transformer import get_text_variant
 
     config, text = model.config, model.config.Model.text
     tokenizer = trim_tokenizer(model.build_tokenizer(config.Data.max_length), list(rows))
     # The configuration names special tokens by their ids, which change.
     new_ids = {old_id: new_id for new_id, old_id in enumerate(rows)}
-    variant = text_variant(text)
+    variant = get_text_variant(text)
     if variant is not None:
         ids = {"padding": new_ids[variant.padding], "end": new_ids.get(variant.end)}  # type: ignore[arg-type]
         text = text.model_copy(update={"variant": variant.model_copy(update=ids)})

@@ -47,7 +47,7 @@ class EntailmentHead(nn.Layer):
 
     def forward(self, images: Sequence[paddle.Tensor], text: paddle.Tensor) -> paddle.Tensor:
         """Return `[B, num_labels]` logits for L2-normalised `[B, D]` embeddings of each image and of the text."""
-        # In the precision of the embeddings, float32, even under AMP.
+        # The head computes in float32, the precision of the embeddings, even under AMP.
         with paddle.amp.auto_cast(enable=False):
             inputs = [embedding * self.scale for embedding in (*images, text)]
             if self.pair is not None:

@@ -43,7 +43,7 @@ class _AnyVit(ImageTowerConfig):
         if sizes["patch_size"] > self.image_size:
             raise ValueError(f"patch_size ({sizes['patch_size']}) is larger than image_size ({self.image_size})")
         check_divides("width", sizes["width"], "heads", sizes["heads"])
-        variant = image_variant(self)
+        variant = get_image_variant(self)
         if variant is None:
             return
         if variant.rotary is not None:  # two halves of a head, each of pairs
@@ -59,7 +59,7 @@ class _AnyVit(ImageTowerConfig):
             suite.import_paddleclas(f"the image tower {self.name}")
             return suite.SuiteVit(self.image_size, **self.sizes, drop_path=self.drop_path)
         return transformer.VisionTransformer(
-            self.image_size, **self.sizes, drop_path=self.drop_path, variant=image_variant(self)
+            self.image_size, **self.sizes, drop_path=self.drop_path, variant=get_image_variant(self)
         )
 
 
@@ -117,7 +117,7 @@ class NaFlex(_SizedVit):
         return NaFlexTransformer(self.image_size, **self.sizes, drop_path=self.drop_path, variant=self.variant)
 
 
-def image_variant(tower: ImageTowerConfig) -> ImageVariant | None:
+def get_image_variant(tower: ImageTowerConfig) -> ImageVariant | None:
     """Return the differences of another family's ViT; None if the tower is the released ViT, or no ViT."""
     return tower.variant if isinstance(tower, _SizedVit) else None
 
@@ -212,6 +212,6 @@ class Transformer(_SizedText):
         return self._build(vocab_size, self.variant or TextVariant(), self.epsilon)
 
 
-def text_variant(tower: TextTowerConfig) -> TextVariant | None:
+def get_text_variant(tower: TextTowerConfig) -> TextVariant | None:
     """Return the differences of a family's text transformer; None if it is as CLIP's, or no such transformer."""
     return tower.variant if isinstance(tower, Transformer) else None

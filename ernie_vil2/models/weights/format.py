@@ -5,7 +5,8 @@ official      formats/official.py: model.pdparams, vocab.txt (lines `token<TAB>i
 paddlenlp     formats/paddlenlp.py: what `from_pretrained` of ErnieViLModel and ErnieViLProcessor reads
 others        families/*.py: other families of dual encoders
 
-A new format is one file and one line in `FORMATS`.
+A new format is one file and one line in `FORMATS`. Every format has a layout: the arrangement of the files in a folder,
+as `ernie-vil2 convert --to` names it. The formats of several families share one layout.
 """
 
 import os
@@ -40,7 +41,7 @@ from ernie_vil2.models.weights.integrity import check_conventions, check_model_f
 from ernie_vil2.models.weights.settings import MAX_CHARACTERS
 from ernie_vil2.registry import Registry
 from ernie_vil2.towers.base import ImageTowerConfig
-from ernie_vil2.towers.transformer import image_variant, text_variant
+from ernie_vil2.towers.transformer import get_image_variant, get_text_variant
 
 WORD_EMBEDDING = "text.network.embeddings.word_embeddings.weight"
 """Name of the word embedding, `[rows, width]`; it may have more rows than the vocabulary has tokens."""
@@ -48,7 +49,7 @@ ERNIE_ROWS = 40_000  # rows of the word embedding of ERNIE 3.0; its vocabulary, 
 # A configuration may ask for this many times the parameters that the weights next to it hold. Without a bound, a small
 # file from elsewhere could make this process allocate all memory.
 MAX_PARAMETER_RATIO = 10
-Golden = Mapping[str, Any] | None  # result of `compute_golden` for a model
+GoldenEmbeddings = Mapping[str, Any] | None  # embeddings of a few inputs, from `compute_golden`
 ERNIE_VIL_LAYOUTS = ("paddlenlp", "official", "ernie_vil2")
 """Layouts of ERNIE-ViL 2.0; all their files are written from a model alone."""
 ERNIE_VIL_TYPE = "ernie_vil"  # `model_type` in the config.json of PaddleNLP's folders
@@ -82,8 +83,8 @@ class Format(Protocol):
         title: name for people.
         layout: name for `ernie-vil2 convert --to`; several families share one.
         settings: name of the file that describes a model; empty if the weights do.
-        dialects: what can be done in several ways with the same weights, such as "tokenizer"; the names of the ways,
-            the default first.
+        dialects: choices that the weights leave open, such as "tokenizer", with the names of their alternatives; the
+            default is first.
     """
 
     title: str
@@ -102,7 +103,7 @@ class Format(Protocol):
     def read(self, files: ModelFiles, options: "ReadOptions") -> "StoredModel":
         """Read a model that `recognise` has accepted."""
 
-    def write(self, model: "StoredModel", folder: Path, origin: Path | None, golden: Golden) -> list[str]:
+    def write(self, model: "StoredModel", folder: Path, origin: Path | None, golden: GoldenEmbeddings) -> list[str]:
         """Write a model and its integrity file into an empty folder.
 
         Args:
@@ -131,21 +132,21 @@ class FamilyModel:
     """Model as read from a folder of another family."""
 
     format: Any  # a `families.family.Family`
-    config: Config  # towers, text length, loss of its training, and views in the size of its images
+    config: Config  # towers, text length, loss of its training, and views of its image size
     arrays: Mapping[str, np.ndarray]  # by our names, computed at each access; unknown arrays keep their names
     array_names: tuple[str, ...]  # by the authors' names, all arrays of the file
     num_weights: int  # in all arrays of the file
     unused: dict[str, str]  # authors' name of an array -> why it is not part of the model
-    dialect: dict[str, str]  # the chosen way of each dialect, or its default
+    dialect: dict[str, str]  # the chosen alternative of each dialect, or its default
     licence: str | None  # as the folder's model card names it
 
     def __str__(self) -> str:
         """Return a line with all that decides the embeddings."""
         image, text = self.config.Model.image, self.config.Model.text
-        image_options, text_options = image_variant(image), text_variant(text)
+        image_options, text_options = get_image_variant(image), get_text_variant(text)
         if text_options is None:
-            raise ValueError(f"{text.name}: the text tower of a family has a variant")
-        # Of the two towers that have no variant, a ConvNeXt and a ResNet.
+            raise ValueError(f"{text.name}: the text tower of another family must be one of its text transformers")
+        # Two image towers are no transformers and have no variant, ConvNeXt and ResNet; theirs are always these.
         image_activation, image_pooling = ("gelu", "mean") if image.name == "ConvNeXt" else ("relu", "attention")
         if image_options is not None:
             image_activation, image_pooling = image_options.activation, image_options.pooling
@@ -156,9 +157,9 @@ class FamilyModel:
             f"activation {image_activation} (images), {text_options.activation} (texts)",
             f"pooling {image_pooling} (images), {text.pooling} (texts)",
         ]
-        for key, way in self.dialect.items():
-            alternatives = [name for name in self.format.dialects[key] if name != way]
-            phrases.append(f"dialect {key}={way} (or {', '.join(alternatives)})")
+        for key, choice in self.dialect.items():
+            alternatives = [name for name in self.format.dialects[key] if name != choice]
+            phrases.append(f"dialect {key}={choice} (or {', '.join(alternatives)})")
         phrases.append(f"licence {make_printable(self.licence, max_length=60)}" if self.licence else "no licence named")
 
         names_by_reason: dict[str, list[str]] = {}
@@ -173,7 +174,9 @@ class FamilyModel:
 def _describe_preprocessing(image: ImageTowerConfig) -> str:
     size: str = image.resize
     if image.preprocessing == "naflex":
-        size = f"at most {image.most_patches} patches" if image.most_patches else "128 to 1,024 patches by the image"
+        size = "128 to 1,024 patches, depending on the image"
+        if image.most_patches:
+            size = f"at most {image.most_patches} patches"
     return f"{image.preprocessing} ({size}, {image.interpolation})"
 
 
@@ -185,7 +188,7 @@ class StoredModel:
         layout: name of the layout; for another family its title.
         arrays: weights by our names, unchanged; arrays without a counterpart in our model keep their names.
         config: architecture, preprocessing and text length; for a run of this package its whole configuration.
-        tokens: vocabulary in the order of the ids; None: the model has none.
+        tokens: vocabulary in the order of the ids; None: the model has no vocabulary.
         vocabulary_path: file of the vocabulary.
         family: facts about a model of another family; None: it is an ERNIE-ViL 2.0.
         library_tokenizer: tokenizer of the tokenizers library; None: the tokens are word pieces.
@@ -201,9 +204,10 @@ class StoredModel:
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the word embedding, at least the number of tokens; ValueError if the weights have none."""
+        """Number of token ids that the text tower accepts; ValueError if the weights have no word embedding."""
+        # A user-defined tower may name its word embedding differently, so its tokens are counted.
         if self.config.Model.text.is_user_defined and self.tokens is not None:
-            return len(self.tokens)  # a user-defined tower may name its word embedding differently
+            return len(self.tokens)
         if WORD_EMBEDDING not in self.arrays:
             raise ValueError(f"the weights are not whole: {WORD_EMBEDDING} is missing")
         return len(self.arrays[WORD_EMBEDDING])
@@ -240,7 +244,7 @@ class StoredModel:
         is_lazy = self.family is not None and paddle.get_device() == "cpu"
         with paddle.LazyGuard() if is_lazy else nullcontext():
             model = build_dual_encoder(self.config.Model, self.vocab_size, bias=bias)
-        # Only runs of this package have a classification head; those who want it set all arrays themselves.
+        # Only runs of this package have a classification head. Callers that need it call `set_weights` with all arrays.
         arrays = self.arrays
         if self.family is None:
             arrays = {name: array for name, array in arrays.items() if not name.startswith(HEAD_PREFIX)}
@@ -404,8 +408,8 @@ def read_model(
     Args:
         source: see `find_model`.
         vocabulary: see `load_model`.
-        heads: see `load_model`; ignored for a model of this package, whose configuration says it.
-        dialect: for another family, the ways to use instead of the defaults, see `Format.dialects`.
+        heads: see `load_model`; ignored for a model of this package, whose configuration has the number of heads.
+        dialect: for another family, alternatives to use instead of the defaults, see `Format.dialects`.
 
     Raises:
         FileNotFoundError: see `find_weights`.
@@ -496,7 +500,7 @@ def write_model(
     model: StoredModel,
     folder: str | Path,
     layout: str,
-    golden: Golden = None,
+    golden: GoldenEmbeddings = None,
     origin: Path | None = None,
 ) -> list[str]:
     """Write a model into a new folder, with an integrity file.
@@ -531,12 +535,15 @@ def _choose_format(layout: str, origin: Path | None) -> tuple[Format, Path | Non
     if layout in ERNIE_VIL_LAYOUTS:
         return FORMATS.find(layout), None
     if origin is None:
-        raise ValueError(f"a model of {layout} is written into a copy of a folder of that layout; name one")
+        raise ValueError(
+            f"to write a model in the layout {layout}, settings and tokenizer are copied from a folder of that layout; "
+            "name one with --origin"
+        )
     source, _ = recognise_model(origin)
     if source.layout == layout:
         return source, origin
-    # Chinese-CLIP has two layouts, its authors' and that of transformers. Each says all that the other one does, so
-    # that the files are written from the model.
+    # Chinese-CLIP has two layouts, its authors' and the one of transformers. Both hold the same information, so the
+    # files of either are written from the model alone.
     sister = getattr(source, "sister", None)
     if sister and FORMATS.find(sister).layout == layout:
         return FORMATS.find(sister), None

@@ -458,7 +458,7 @@ def stretch_positions(array: np.ndarray, rows: int, first_position: int = 0) -> 
     array = array.astype(np.result_type(array, np.float32))
     num_fixed = _count_fixed_rows(len(array), first_position)
     step = (len(array) - num_fixed) / (rows - num_fixed)
-    # Where in `array` each row of the result lies, as a fraction between two rows.
+    # `positions` says where in `array` each row of the result lies, as a fraction between two rows.
     positions = np.concatenate([np.arange(num_fixed), num_fixed + np.arange(rows - num_fixed) * step])
     lower_rows = np.minimum(positions.astype(np.int64), len(array) - 2)
     upper_share = (positions - lower_rows).astype(array.dtype)[:, None]

@@ -22,7 +22,7 @@ from ernie_vil2.models.weights.files import INDEX_SUFFIX, as_float32, get_folder
 from ernie_vil2.models.weights.format import (
     WORD_EMBEDDING,
     FamilyModel,
-    Golden,
+    GoldenEmbeddings,
     StoredModel,
     find_model,
     read_model,
@@ -32,7 +32,7 @@ from ernie_vil2.models.weights.integrity import TRAINING_FIELDS, write_model_int
 from ernie_vil2.models.weights.name_table import NameTable
 from ernie_vil2.models.weights.torch_files import BFLOAT16
 from ernie_vil2.towers.base import TextVariant
-from ernie_vil2.towers.transformer import text_variant
+from ernie_vil2.towers.transformer import get_text_variant
 
 COPIED_SUFFIXES = {".json", ".txt", ".model", ".md", ".py", ".jinja", ".gz", ""}
 DOCUMENT_SUFFIXES = {".md", ".py", ".jinja", ""}
@@ -80,7 +80,7 @@ def find_origin(source: str | os.PathLike) -> Path | None:
     Returns:
         The origin; None if the model came from none, or one of the models on the way no longer exists.
     """
-    # From run to run, until there is a folder without a config.yaml.
+    # Go back from run to run, until there is a folder without a config.yaml.
     for _ in range(MAX_RUNS):
         try:
             path = find_model(source)
@@ -107,7 +107,7 @@ def write_back(
     weights: Path,
     origin: Path,
     folder: Path,
-    golden: Golden,
+    golden: GoldenEmbeddings,
 ) -> list[str]:
     """Write a model of any layout into an empty folder, in the layout of the model that it came from.
 
@@ -196,7 +196,7 @@ def write_new(
     weights: str,
     settings: Mapping[str, Any],
     folder: Path,
-    golden: Golden,
+    golden: GoldenEmbeddings,
 ) -> list[str]:
     """Write a model into an empty folder of another family's layout without copying from an origin.
 
@@ -320,7 +320,7 @@ def _map_token_ids(old: StoredModel, model: StoredModel, origin: Path, layout: s
 
 def _update_vocabulary_settings(folder: Path, model: StoredModel) -> None:
     """Change the settings in a folder for a trimmed vocabulary: its size, and the ids of special tokens."""
-    variant = text_variant(model.config.Model.text) or TextVariant()
+    variant = get_text_variant(model.config.Model.text) or TextVariant()
     ids = {"pad": variant.padding}
     if variant.end is not None:
         ids["eos"] = variant.end

@@ -20,7 +20,7 @@ from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import TextTowerConfig, TextVariant
-from ernie_vil2.towers.transformer import Transformer, Vit, image_variant, text_variant
+from ernie_vil2.towers.transformer import Transformer, Vit, get_image_variant, get_text_variant
 
 TEXT_LENGTH = 52  # tokens of the texts that Chinese-CLIP was trained on; its position embedding has 512 rows
 # Prefix of the blocks of AltCLIP's image tower: in transformers 4 and the published files, and in transformers 5.
@@ -128,7 +128,7 @@ def check_vit(model: StoredModel, layout: str) -> None:
 def describe_text_tower(config: ModelConfig) -> dict[str, Any]:
     """Return the settings of the text tower that both layouts of Chinese-CLIP share."""
     text = config.text
-    variant = text_variant(text)
+    variant = get_text_variant(text)
     if variant is None:
         raise ValueError(f"{text.name}: a tower without a variant has no settings in this layout")
     sizes = text.sizes
@@ -151,7 +151,7 @@ def _make_settings(model: StoredModel) -> dict[str, Any]:
     config = model.config.Model
     image, text, size = config.image, config.text, config.image.image_size
     sizes = image.sizes
-    image_options, text_options = image_variant(image), text_variant(text)
+    image_options, text_options = get_image_variant(image), get_text_variant(text)
     if image_options is None or text_options is None:
         raise ValueError(f"{image.name}, {text.name}: a tower without a variant has no settings in this layout")
     text_config = {

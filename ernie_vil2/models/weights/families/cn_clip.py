@@ -36,7 +36,7 @@ from ernie_vil2.models.weights.write_back import MODEL_CONFIGS
 from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant, TextVariant
 from ernie_vil2.towers.convolution import ModifiedResNet
 from ernie_vil2.towers.layers.convolution import REDUCTION
-from ernie_vil2.towers.transformer import Transformer, Vit, image_variant
+from ernie_vil2.towers.transformer import Transformer, Vit, get_image_variant
 
 # Keys of the authors' settings for what no shape shows.
 _TEXT_FACTS = (
@@ -252,7 +252,7 @@ def _make_settings(model: StoredModel) -> dict[str, Any]:
     check_vit(model, CN_CLIP.layout)
     config = model.config.Model
     sizes = config.image.sizes
-    variant = image_variant(config.image)
+    variant = get_image_variant(config.image)
     if variant is not None and variant.hidden not in (None, 4 * sizes["width"]):
         raise ValueError(
             "Chinese-CLIP's own code makes the image tower's MLPs four times as wide as the tower; this "

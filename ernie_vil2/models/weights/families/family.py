@@ -28,7 +28,7 @@ from ernie_vil2.models.weights.format import (
     FORMATS,
     WORD_EMBEDDING,
     FamilyModel,
-    Golden,
+    GoldenEmbeddings,
     ModelFiles,
     NoWeights,
     ReadOptions,
@@ -40,7 +40,7 @@ from ernie_vil2.models.weights.name_table import LazyArrays, NameTable, Row, sel
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.models.weights.write_back import write_back, write_new
 from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant
-from ernie_vil2.towers.transformer import image_variant, text_variant
+from ernie_vil2.towers.transformer import get_image_variant, get_text_variant
 
 # In order of preference, if a folder has several.
 _WEIGHT_FILES = (
@@ -207,13 +207,16 @@ class Family:
         library_tokenizer = tokenizer if isinstance(tokenizer, LibraryTokenizer) else None
         return StoredModel(self.title, model.arrays, config, tokenizer.tokens, path, model, library_tokenizer)
 
-    def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
+    def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: GoldenEmbeddings) -> list[str]:
         if origin is not None:
             weights = self.recognise(ModelFiles(origin)) or origin
             original = self._read_origin(weights, model.config.Model)
             return write_back(model, original, weights, origin, folder, golden)
         if self.make_settings is None:
-            raise ValueError(f"a model of {self.layout} is written into a copy of a folder of that layout; name one")
+            raise ValueError(
+                f"to write a model in the layout {self.layout}, settings and tokenizer are copied from a folder of "
+                "that layout; name one with --origin"
+            )
         table, settings = self.make_name_table(model.config.Model, {}), self.make_settings(model)
         return write_new(model, table, self.weights_name, settings, folder, golden)
 
@@ -353,7 +356,7 @@ def _check_vocab_size(settings: Settings, num_words: int) -> None:
 def _check_token_ids(weights: Path, config: Config, tokenizer: TextTokenizer) -> None:
     """Raise ValueError if the text tower looks for other special tokens than its tokenizer writes."""
     text = config.Model.text
-    variant = text_variant(text)
+    variant = get_text_variant(text)
     if variant is None:
         return
     # An empty text is encoded as its special tokens alone.
@@ -388,8 +391,8 @@ def _with_activation(model: ModelConfig, activation: str | None) -> ModelConfig:
         return model
     towers = {}
     for kind, tower, variant in (
-        ("image", model.image, image_variant(model.image)),
-        ("text", model.text, text_variant(model.text)),
+        ("image", model.image, get_image_variant(model.image)),
+        ("text", model.text, get_text_variant(model.text)),
     ):
         if variant is None:
             raise ValueError(f"{tower.name}: a tower without a variant has no activation to choose")
@@ -479,7 +482,7 @@ def _read_resize(settings: Settings, side: int, default: str) -> dict[str, Any]:
     if type(has_crop) not in (bool, type(None)):
         raise settings.make_error("do_center_crop", "true or false is expected")
 
-    # Before 2023 a size was a number, which meant what the family does.
+    # Before 2023 a size was a single number; its meaning depends on the family.
     square = {"height": side, "width": side}
     size = settings.values.get("size", side)
     if type(size) is int:

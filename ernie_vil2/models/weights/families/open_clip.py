@@ -41,7 +41,7 @@ from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, Pooling, TextTowerConfig, TextVariant
 from ernie_vil2.towers.convolution import ConvNeXt, ModifiedResNet
-from ernie_vil2.towers.transformer import Transformer, Vit, image_variant, text_variant
+from ernie_vil2.towers.transformer import Transformer, Vit, get_image_variant, get_text_variant
 
 SETTINGS = "open_clip_config.json"
 # In order of preference, if a folder has several.
@@ -152,7 +152,7 @@ _VIT: list[Row] = [
 def make_image_rows(tower: ImageTowerConfig) -> list[Row]:
     """Return the rows of an image tower, and of the scale."""
     rows = _VIT if tower.name == "ViT" else _make_resnet_rows()
-    variant = image_variant(tower)
+    variant = get_image_variant(tower)
     if variant is not None and not variant.input_norm:
         rows = [row for row in rows if row[0] != "image.ln_pre"]
     return [("log_logit_scale", "logit_scale", "scalar"), *rows]
@@ -307,7 +307,7 @@ def _read_image_tower(vision: Settings, activation: Activation, embed_dim: int) 
             epsilon=_read_epsilon(vision, 1e-5),
             input_norm=not vision.read_bool("no_ln_pre", False),
             pooling=pooling,
-            # Of the class token, the norm is the same before the pooling and after it.
+            # For the class token, the norm before the pooling equals the norm after it.
             norm_after_mean=pooling == "mean" and is_norm_last,
         ),
     )
@@ -400,7 +400,7 @@ def _read_epsilon(tower: Settings, default: float) -> float:
 
 
 def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
-    variant = text_variant(model.text)
+    variant = get_text_variant(model.text)
     has_head = variant is not None and variant.head
     # The names of the text tower begin with "text." in a CustomTextCLIP. A model that is yet to be written has no names
     # of arrays; if its projection has a bias, it will be a CustomTextCLIP.
@@ -420,7 +420,7 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
 def _find_image_rows(model: ModelConfig) -> list[Row]:
     if isinstance(model.image, ConvNeXt):
         return make_convnext_rows(model.image)
-    variant = image_variant(model.image)
+    variant = get_image_variant(model.image)
     if variant is not None and variant.rotary is not None:
         return make_eva_rows(variant)
     if variant is not None and variant.pooling == "attention":

@@ -14,7 +14,7 @@ from ernie_vil2.models.weights.families.family import Folder
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import Pooling, TextTowerConfig, TextVariant
-from ernie_vil2.towers.transformer import Transformer, text_variant
+from ernie_vil2.towers.transformer import Transformer, get_text_variant
 
 _NETWORK = "text.transformer."  # prefix of the arrays of such a tower
 HEAD_WIDTH = 64  # of every published XLM-R, RoBERTa and BERT from tiny (128 wide) to large (1024 wide)
@@ -166,7 +166,7 @@ def _read_heads(text: Settings, width: int) -> int:
 
 def is_library_text(model: ModelConfig) -> bool:
     """Return whether the text tower of a model of OpenCLIP is one of transformers."""
-    variant = text_variant(model.text)
+    variant = get_text_variant(model.text)
     return variant is not None and variant.norm == "after"
 
 
@@ -175,7 +175,7 @@ def make_library_text_rows(model: ModelConfig) -> list[Row]:
     rows = make_bert_rows(_NETWORK)
     if model.text.pooling == "cls":
         rows.append(("text.network.pooler.dense", f"{_NETWORK}pooler.dense", "linear"))
-    variant = text_variant(model.text)
+    variant = get_text_variant(model.text)
     if variant is not None and variant.head:
         rows.append(("text.head.weight", "text.proj.0.weight", "matrix"))
         rows.append(("text_projection.weight", "text.proj.2.weight", "matrix"))

@@ -26,7 +26,7 @@ from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.models.weights.write_back import PE_SETTINGS
 from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant, Rotary
-from ernie_vil2.towers.transformer import Vit, image_variant
+from ernie_vil2.towers.transformer import Vit, get_image_variant
 
 _PROBE = "visual.attn_pool.probe"
 _POSITIONS = "visual.positional_embedding"
@@ -111,7 +111,7 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
         ("image.attn_pool.mlp.fc1", f"{theirs}mlp.c_fc", "linear"),
         ("image.attn_pool.mlp.fc2", f"{theirs}mlp.c_proj", "linear"),
     ]
-    variant = image_variant(model.image)
+    variant = get_image_variant(model.image)
     for row in make_image_rows(model.image):
         if row[0] != "image.cls_token" or (variant is not None and variant.class_token):
             rows.append(row)

@@ -17,7 +17,7 @@ from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
 from ernie_vil2.models.weights.name_table import SPLICE, Form, Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageVariant, TextVariant
-from ernie_vil2.towers.transformer import NaFlex, Transformer, Vit, image_variant
+from ernie_vil2.towers.transformer import NaFlex, Transformer, Vit, get_image_variant
 
 HALF = [0.5, 0.5, 0.5]  # mean and standard deviation of red, green and blue
 GEMMA_WORDS = 256_000  # tokens of SigLIP 2's vocabulary, which is Gemma's
@@ -55,7 +55,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     patch_size = vision.read_count("patch_size", 16)
     is_naflex = settings.values["model_type"] != "siglip"
     if is_naflex:
-        # Its position embedding is a square grid that is resized to each image.
+        # NaFlex has a square grid of position embeddings, which is resized to each image.
         num_patches = vision.read_count("num_patches", 256)
         side = math.isqrt(num_patches)
         if side * side != num_patches:
@@ -116,7 +116,7 @@ def _find_rules(folder: Folder) -> str:
 
 
 def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
-    variant = image_variant(model.image) or ImageVariant()
+    variant = get_image_variant(model.image) or ImageVariant()
     return [*_make_image_rows(variant.patches), *TEXT_ROWS, ("text.head", "text_model.head", "linear")]
 
 

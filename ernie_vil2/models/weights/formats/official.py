@@ -26,7 +26,7 @@ from ernie_vil2.models.weights.files import INDEX_SUFFIX, WeightFormat, detect_f
 from ernie_vil2.models.weights.format import (
     ERNIE_VIL_TYPE,
     WORD_EMBEDDING,
-    Golden,
+    GoldenEmbeddings,
     ModelFiles,
     ReadOptions,
     StoredModel,
@@ -38,7 +38,7 @@ from ernie_vil2.models.weights.format import (
 from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.models.weights.name_table import Form, NameTable, Row
 from ernie_vil2.models.weights.settings import Settings
-from ernie_vil2.towers.transformer import Encoder, PublishedVit, Vit, text_variant
+from ernie_vil2.towers.transformer import Encoder, PublishedVit, Vit, get_text_variant
 
 TEXT_LENGTH = 48  # tokens of a text in the authors' configuration
 SETTINGS_FILES = ("ernie_config.json", "ernie_config.base.json")  # names that are read; the first one is written
@@ -223,7 +223,7 @@ def find_arrays(path: Path) -> Path | None:
     if path.is_file():
         return path
     names = list(_PDPARAMS_FILES)
-    # Of a folder without settings only .pdparams files are taken: a .safetensors file may be anything.
+    # In a folder without settings only .pdparams files count, because a .safetensors file may be anything.
     if (path / "config.json").is_file() or (path / CONFIG).is_file():
         names += _SAFETENSORS_FILES
     return find_first_file(path, names)
@@ -269,11 +269,11 @@ class Release:
         config = self.configure(weights, arrays, options.heads)
         return make_stored_model(self.layout, arrays, config, weights, options.vocabulary)
 
-    def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
+    def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: GoldenEmbeddings) -> list[str]:
         # Refuse what the release cannot hold.
         if model.tokens is None:
             raise ValueError("the model has no vocabulary next to it: name its vocabulary file")
-        if text_variant(model.config.Model.text) is not None:
+        if get_text_variant(model.config.Model.text) is not None:
             raise ValueError(
                 f"the {self.layout} format holds the towers of ERNIE-ViL 2.0, not those of another dual encoder"
             )

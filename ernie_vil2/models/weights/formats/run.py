@@ -12,7 +12,7 @@ from ernie_vil2.models.dual_encoder import with_sizes
 from ernie_vil2.models.lora import LORA_NAMES, merge_lora
 from ernie_vil2.models.weights.files import INDEX_SUFFIX, detect_format, write_weights
 from ernie_vil2.models.weights.format import (
-    Golden,
+    GoldenEmbeddings,
     ModelFiles,
     ReadOptions,
     StoredModel,
@@ -64,7 +64,7 @@ class RunFormat:
             default = ERNIE_VOCABULARY
         return make_stored_model(LAYOUT, arrays, config, weights, options.vocabulary, default)
 
-    def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: Golden) -> list[str]:
+    def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: GoldenEmbeddings) -> list[str]:
         for name, text in model.render_vocabulary().items():
             write_text(folder / name, text)
         write_weights(folder / MODEL, model.arrays)
