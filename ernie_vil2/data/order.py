@@ -182,7 +182,7 @@ class SampleOrder:
 
 
 class _GroupShare(NamedTuple):
-    """A group's share of an epoch: its first position in the epoch's sequence, its size, and that of its windows."""
+    """A group's share of an epoch: its first position in the epoch's sequence, its size, and its windows' size."""
 
     first: int
     num_samples: int

@@ -441,7 +441,7 @@ class PreparedIndex:
 
     Args:
         job: what determines the output, see `prepare`.
-        shards: results of `make_shard`, in order, also those of shards without samples.
+        shards: results of `make_shard`, in order, including the results for shards without samples.
         shared_names: number of names that different images have, and the first of these names, as `check` finds them.
     """
 

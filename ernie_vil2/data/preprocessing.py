@@ -258,7 +258,7 @@ class Preprocessing:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields for JSON; of the geometry those that differ from the default."""
+        """Return the fields for JSON; fields of the geometry are left out if they have their default."""
         values: dict[str, Any] = {
             "kind": self.kind,
             "size": self.size,
@@ -402,7 +402,7 @@ def encode_batches(encode: Callable[[list[Any]], np.ndarray], rows: Iterable[Any
 
 
 def encode_by_shape(encode: Callable[[np.ndarray], np.ndarray], images: Sequence[np.ndarray]) -> np.ndarray:
-    """Encode images `[H, W, 3]` of several shapes, those of one shape at a time; return embeddings in their order.
+    """Encode images `[H, W, 3]` of several shapes, one shape at a time; return embeddings in the images' order.
 
     There must be at least one image.
     """

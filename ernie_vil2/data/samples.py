@@ -171,7 +171,7 @@ class Sample:
         image_name: name of the image.
         text_name: name of the text.
         image: bytes of the image file.
-        captions: captions by language; the language "" is that of a source that names none.
+        captions: captions by language; the language is "" if the source names none.
         tags: object tags by language, likewise.
         fields: other fields of the source, for filters.
         image_file: path of the image file; empty if the image lies in a shard.
@@ -267,7 +267,7 @@ def is_blank(text: str) -> bool:
 
 
 def text_key(text: str) -> str:
-    """Return a text without differences of case and spaces, equal for texts that people take for the same."""
+    """Return a text without differences of case and spaces, equal for texts that people regard as the same."""
     return " ".join(text.split()).casefold()
 
 
@@ -325,7 +325,7 @@ class BadSampleReport:
 
         Args:
             num_read: number of samples read.
-            bad: reason and name of those that cannot be used.
+            bad: reason and name of the samples that cannot be used.
             remarks: remark and name of others, see `decoding.collect_remarks`.
 
         Raises:

@@ -111,7 +111,7 @@ class TagsTsv(TextLines):
         return super().describe_row(index + 1)
 
     def read_row(self, index: int) -> dict[str, object]:
-        """Return the columns of a row by name; BadSample if their number is not that of the names."""
+        """Return the columns of a row by name; BadSample if there are more or fewer of them than names."""
         columns = [decode_utf8(value, self.name) for value in self.read_columns(0)]
         values = [decode_utf8(value, self.name) for value in self.read_columns(index + 1)]
         if len(columns) != len(values):
@@ -147,7 +147,7 @@ def find_tags_id(sample: Sample, field: str | None) -> str:
 def join_tags(tags: Tags, sample_id: str, files: Iterable[TagsFile]) -> Tags:
     """Return `tags` updated with the tags that files have for an id.
 
-    The tags of a file replace those of the same language; later files win.
+    The tags of a file replace the tags of the same language in `tags` and in earlier files.
     """
     joined = dict(tags)
     for file in files:

@@ -463,7 +463,7 @@ def open_tokenizer(
             which is also used for a folder without one.
         max_length: maximum number of tokens of a text, with special tokens.
         rules: a value of `Model.text.tokenizer`.
-        settings_folder: folder whose `tokenizer_config.json` is used; None: that of the file.
+        settings_folder: folder whose `tokenizer_config.json` is used; None: the folder of the file.
 
     Raises:
         FileNotFoundError: there is no such file, or none in the folder.

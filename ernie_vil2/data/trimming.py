@@ -186,8 +186,8 @@ def count_missing_tokens(tokenizer: TextTokenizer, ids: Iterable[int], texts: It
 def _find_permanent_ids(tokenizer: TextTokenizer, settings: Mapping[str, Any] | None = None) -> set[int]:
     """Return the ids that no vocabulary may lack.
 
-    They are those of special tokens and of bytes, and that of the piece with the lowest score, from which sentencepiece
-    computes the score of unknown characters.
+    Special tokens, bytes, and the piece with the lowest score have such ids; sentencepiece computes the score of
+    unknown characters from that piece.
     """
     ids_of_tokens = {token: token_id for token_id, token in enumerate(tokenizer.tokens)}
     ids = {tokenizer.pad_id, *tokenizer.encode("")}

@@ -130,7 +130,7 @@ class EncodedClasses:
         benchmark: the images that could be used, with the C classes as texts.
         image_embeddings: `[N, D]` float32, rows as in `benchmark.images`.
         class_embeddings: `[C, D]` float32 by language, rows as in `benchmark.texts`.
-        bad_samples: number of images that were read, and those that could not be used.
+        bad_samples: number of images that were read, and the images that could not be used.
     """
 
     benchmark: Benchmark
@@ -153,7 +153,8 @@ class EncodedClasses:
         """
         scores = {}
         for language, class_embeddings in self.class_embeddings.items():
-            # In float64, rounded to float32, as in ranking.py: equal classes tie in whatever order sums are taken.
+            # Cosines are computed in float64 and rounded to float32, as in ranking.py, so that equal classes tie in
+            # whatever order sums are taken.
             cosines = self.image_embeddings.astype(np.float64) @ class_embeddings.astype(np.float64).T
             names = class_names(self.benchmark, language)
             scores[language] = ClassScores(self.truth, cosines.astype(np.float32), names, logit_scale)

@@ -36,7 +36,7 @@ class EncodedBenchmark:
         benchmark: the benchmark without the images that could not be used.
         image_embeddings: `[N, D]` float32, rows as in `benchmark.images`.
         text_embeddings: `[M, D]` float32, rows as in `benchmark.texts`.
-        bad_samples: number of images that were read, and those that could not be used.
+        bad_samples: number of images that were read, and the images that could not be used.
     """
 
     benchmark: Benchmark
@@ -133,7 +133,7 @@ def encode_benchmark(
             f"{benchmark.name}: nothing to score, {pluralize(len(benchmark.texts), 'text')} and "
             f"{num_usable} usable images\n{bad_samples}"
         )
-    # Without its broken images the benchmark has fewer rows, like the embeddings.
+    # Remove the broken images, so that the benchmark has as many rows as the embeddings.
     if bad_rows:
         benchmark = benchmark.select(images=[row for row in range(len(benchmark.images)) if row not in bad_rows])
     text_rows = {text: row for row, text in enumerate(distinct_texts)}

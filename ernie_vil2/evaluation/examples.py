@@ -161,7 +161,7 @@ class Thumbnails:
         self._cache: dict[str, bytes | None] = {}
 
     def __call__(self, *images: BenchmarkImage) -> list[bytes]:
-        """Return the thumbnails of those of the images that can be read."""
+        """Return the thumbnails of all images that can be read."""
         thumbnails = []
         for image in images:
             if image.id not in self._cache:

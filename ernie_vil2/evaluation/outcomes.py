@@ -86,7 +86,7 @@ class Outcomes:
         return estimate_over_queries(self.figures[figure], self.clusters, self.groups.get(figure), **options)
 
     def estimate_difference(self, baseline: Outcomes, figure: str, **options: Any) -> Interval:
-        """Return how far a figure is above that of the baseline model.
+        """Return how far a figure is above the same figure of the baseline model.
 
         Args:
             baseline: outcomes of the baseline model, on the same queries in any order.
@@ -100,7 +100,7 @@ class Outcomes:
         baseline_rows = np.flatnonzero(~np.isnan(baseline.figures[figure]))
         query_ids = [self.query_ids[row] for row in rows.tolist()]
         baseline_ids = [baseline.query_ids[row] for row in baseline_rows.tolist()]
-        # A paired difference needs both models in the same order: bring the rows into that of the baseline.
+        # A paired difference needs both models in the same order: bring the rows into the order of the baseline.
         if query_ids != baseline_ids:
             row_of_id = dict(zip(query_ids, rows.tolist(), strict=True))
             if len(row_of_id) != len(baseline_ids) or row_of_id.keys() != set(baseline_ids):
@@ -342,7 +342,7 @@ class Comparison:
     def _format_cells(
         self, intervals: Mapping[tuple[str, str, str], Interval], result: str, model: str, number_format: str
     ) -> tuple[list[str], list[str]]:
-        """Return the cells of the means and those of the intervals, a cell for each figure."""
+        """Return the cells of the means and the cells of the intervals, a cell for each figure."""
         mean_cells, interval_cells = [], []
         for figure in self.figures:
             interval = intervals.get((result, model, figure))

@@ -138,7 +138,7 @@ def read_changes(path_before: Path, path_after: Path) -> dict[str, ChangeSummary
         OSError: a file cannot be read.
         ValueError: a file is not a file of ranks.
     """
-    # By key, because a protocol may ask the same query several times.
+    # Queries are matched by key, because a protocol may ask the same query several times.
     queries_before = {query.key: query for query in _read_ranks(path_before)}
     ranks_after = {query.key: query.rank for query in _read_ranks(path_after)}
     changes_by_name = defaultdict(list)

@@ -151,7 +151,8 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
     lines = []
     for key, values_by_rank in differences(*all_gather_object(dict(facts))):
         values = [repr(value) for value in values_by_rank]
-        # The value of most ranks is taken for the intended one; of equally frequent ones, that of the first rank.
+        # The value that most ranks have is assumed to be the intended one; among equally frequent values, the first
+        # rank's.
         usual, _ = Counter(values).most_common(1)[0]
         deviations = [f"rank {rank} has {value}" for rank, value in enumerate(values) if value != usual]
         lines.append(f"  {key}: {', '.join(deviations)}; rank {values.index(usual)} has {usual}")

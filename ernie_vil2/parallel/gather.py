@@ -50,9 +50,9 @@ def gather_ids(
 def gather_rows(tensor: paddle.Tensor, counts: Sequence[int] | None = None) -> tuple[paddle.Tensor, int]:
     """Concatenate the rows of all ranks, in rank order; ranks may hold different numbers of rows.
 
-    Every rank scores its own rows against the gathered ones, so every rank's loss has a gradient for
-    every row: backward adds these up over the ranks and returns to each rank those of its own rows. It is a
-    collective like forward: all ranks must run both. Integer tensors are gathered without gradient.
+    Every rank scores its own rows against the gathered ones, so every rank's loss has a gradient for every row.
+    Backward adds the gradients up over the ranks and returns to each rank those of its rows. Forward and backward are
+    collectives: all ranks must run both. Integer tensors are gathered without gradient.
 
     Args:
         tensor: `[b, ...]`, this rank's rows; the other axes are equal on all ranks.

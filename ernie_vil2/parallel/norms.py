@@ -92,9 +92,9 @@ def set_statistics(statistics: Sequence[Tensor], values: Tensor) -> None:
 def average_statistics(model: nn.Layer) -> None:
     """Set the running statistics of a model's batch norms to their mean over the ranks, in place.
 
-    Data parallel does not touch them, so that each rank has those of its own rows. Before several ranks score a model,
-    or one saves it, they must be those of all rows. Norms that use fixed statistics are left out. A collective: every
-    rank must call it; a single process needs no process group.
+    Data parallel does not touch running statistics, so each rank has statistics of its own rows. Before several ranks
+    score a model, or one saves it, the statistics must be those of all rows. Norms that use fixed statistics are left
+    out. A collective: every rank must call it; a single process needs no process group.
     """
     statistics = []
     for norm in find_batch_norms(model).values():

@@ -151,10 +151,10 @@ class RepeatedBlock:
         first.register_forward_pre_hook(self._before_first)
         first.register_forward_post_hook(self._after_first)
         for block in repetitions:
-            # Without layers they have no parameters. `_sub_layers` is private, but empties any kind of block (Paddle
-            # 3.3.1).
+            # A block without layers has no parameters. `_sub_layers` is private to Paddle (3.3.1), but clearing it
+            # empties any kind of block.
             block._sub_layers.clear()
-            # In `__dict__`, as PaddleNLP's `__setattr__` wraps a `forward` that is set on its layers.
+            # This bypasses `__setattr__`, because PaddleNLP wraps a `forward` that is assigned to one of its layers.
             block.__dict__["forward"] = self._return_inputs
 
     def _before_first(self, layer: nn.Layer, inputs: Any) -> Any:
@@ -207,8 +207,8 @@ def measure_row(
     try:
         train_step(1)  # allocates what is allocated once, above all the gradients of the parameters
         num_rows = int(max(2, min(MAX_MEASURED_ROWS, MEASURED_BYTES // train_step(1)[0])))
-        # At least two rows, since Paddle spares some copies for one. The difference of two steps leaves out what does
-        # not grow with the rows, such as the gradient of a parameter before it is added.
+        # There are at least two rows, since Paddle spares some copies for a single row. The difference of two steps
+        # leaves out what does not grow with the rows, such as the gradient of a parameter before it is added.
         sizes = ((train_step(2 * num_rows) - train_step(num_rows)) / num_rows).tolist()
     finally:
         if was_enabled:

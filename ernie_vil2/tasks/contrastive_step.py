@@ -303,7 +303,7 @@ def recompute_blocks(model: DualEncoder, dropout: CounterBasedDropout) -> None:
     """
     for tower in (model.image, model.text):
         for block in tower.blocks:
-            # Bypasses `__setattr__`: PaddleNLP wraps a forward that is assigned to one of its layers.
+            # This bypasses `__setattr__`, because PaddleNLP wraps a forward that is assigned to one of its layers.
             block.__dict__["forward"] = _make_recomputing(block, block.forward, dropout)
 
 

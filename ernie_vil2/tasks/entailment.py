@@ -80,7 +80,7 @@ class _DirectStep(DirectStep):
     """A step whose loss is the cross-entropy of each row, averaged over the rows of all ranks."""
 
     def _begin_gather(self, labels: paddle.Tensor, host_labels: np.ndarray) -> paddle.Tensor:
-        """Return the number of rows of all ranks; no row needs those of other ranks."""
+        """Return the number of rows of all ranks; no row needs the rows of other ranks."""
         num_rows = paddle.full([], len(host_labels), "int64")
         return collectives.all_reduce(num_rows) if dist.get_world_size() > 1 else num_rows
 
@@ -105,7 +105,7 @@ def _cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor, num_rows: paddl
     num_rows = num_rows.astype(logits.dtype)
     label_logits = paddle.take_along_axis(logits, labels, axis=1)
     is_correct = logits.argmax(axis=1, keepdim=True) == labels
-    # Not cross_entropy: on CPU it cuts a loss off at 64.
+    # Paddle's cross_entropy is not used, because on CPU it cuts a loss off at 64.
     loss = paddle.logsumexp(logits - label_logits, axis=1).sum() / num_rows
     return loss, {"accuracy": is_correct.sum() / num_rows}
 

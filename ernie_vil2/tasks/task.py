@@ -120,7 +120,7 @@ class Task(Protocol):
         """
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
-        """Return this rank's shares of the losses: scalars whose sums over the ranks are those of the global batch.
+        """Return this rank's shares of the losses; summed over the ranks, these scalars are the global batch's losses.
 
         Args:
             batch: the rows of this rank.
@@ -173,8 +173,7 @@ def build_task(config: Config) -> Task:
 def apply_tuning(model: DualEncoder, tuning: TuningConfig, is_resumed: bool = False) -> list[str]:
     """Apply `Tuning.lora`, `Tuning.freeze` and `Tuning.freeze_norms` to a model, in place.
 
-    A batch norm none of whose weights is trained any more normalises by its running statistics from then on, as in
-    evaluation.
+    A batch norm whose weights are all frozen normalises by its running statistics from then on, as in evaluation.
 
     Args:
         model: the model.

@@ -153,7 +153,7 @@ def recover_checkpoint(run: Path) -> Path | None:
     """Return the newest complete checkpoint, or None; remove partial folders that a crash has left.
 
     The caller owns the run folder. A damaged checkpoint newer than the returned one is reported on standard error and
-    renamed to `damaged_step_...`, so that it is no longer counted or taken for the newest.
+    renamed to `damaged_step_...`, so that it no longer counts as a checkpoint.
 
     Raises:
         DamagedCheckpoint: there are checkpoints, but all are damaged; they are left unchanged.

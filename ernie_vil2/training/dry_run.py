@@ -41,7 +41,7 @@ from ernie_vil2.training.trainer import Trainer
 
 # Samples read of a source, if the batch of a rank is larger: enough to judge the data in seconds.
 MAX_ROWS = 512
-# Samples of a source on the page, and those of them that are visible at once.
+# Samples of a source on the page, and how many of them are visible at once.
 MAX_PREVIEWS, MAX_VISIBLE_PREVIEWS = 24, 6
 SCHEDULE_POINTS = 200  # of the chart
 MAX_CHANGES = 20  # listed settings that differ from the configuration file
@@ -186,7 +186,7 @@ def time_step(config: Config, ranks: int, weights: str | None = None) -> str:
     num_rows = min(training.global_batch // ranks, training.micro_batch or MAX_TIMED_ROWS, MAX_TIMED_ROWS)
     if launched_rank()[1] > 1:
         return "no step was timed: ranks take one together"
-    # What the trainer prints is about its own short run.
+    # The trainer's output is hidden, because it is about its own short run.
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         model = config.Model
         model_changes: dict[str, Any] = {"weights": weights, "like": None}

@@ -42,7 +42,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "train": {"loss": Real | None, "samples_per_second": Real, "loader_wait": Real},
     "evaluation": {"evaluator": str, "best_by": str | None, "progress_metrics": list | None, "metrics": dict},
 }
-# Files of which a killed run may have left partial ones.
+# Files that a killed run may have left half-written.
 _WRITTEN_FILES = (CONFIG, ENVIRONMENT, LOG, "bad_samples.json", "bad_samples.txt", CURVES)
 
 

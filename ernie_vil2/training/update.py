@@ -300,7 +300,7 @@ GRADIENT_NORM = "gradient_norm"
 
 @dataclass
 class _PendingStep:
-    """A step of which the host does not know yet whether it was finite.
+    """A step that the host has not checked yet for numbers that are not finite.
 
     Attributes:
         number: number of the step, from 1.

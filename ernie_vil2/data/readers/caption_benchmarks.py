@@ -239,7 +239,7 @@ def join_words(caption: str) -> str:
 FLICKR30K_CN = Layout(
     name="flickr30k-cn",
     file_description="flickr30kzhmbosontest/ImageSets/flickr30kzhmbosontest.txt and TextData/ next to ImageSets/",
-    # The user may name the folder of all splits, or that of one.
+    # The user may name the folder of all splits, or the folder of one split.
     find=lambda folder: find_split_files(folder, FLICKR30K_CN_FILES),
     read=_read_flickr30k_cn,
     image_folders=FLICKR30K_FOLDERS,
@@ -375,7 +375,7 @@ LONG_CAPTIONS_CN = Layout(
 # ---- Crossmodal-3600 ----
 
 XM3600_KEY = "image/key"
-NUM_CHECKED_ROWS = 64  # first rows of which one must have its image; an image has several rows
+NUM_CHECKED_ROWS = 64  # at least one of the first rows must have its image; an image has several rows
 
 
 class Xm3600Row(NamedTuple):
@@ -442,7 +442,7 @@ class Xm3600:
         return Sample(image.id, name, image.read(), captions, {}, {**image.fields, TEXT_ID: name})
 
     def list_first_images(self) -> list[BenchmarkImage]:
-        """Return the images of the first rows, one of which must exist."""
+        """Return the images of the first rows; at least one of them must exist."""
         return [row.image for row in self._rows[:NUM_CHECKED_ROWS] if not isinstance(row, BadSample)]
 
     def release(self) -> None:

@@ -133,7 +133,7 @@ class ChineseClipSource:
         return self._pairs
 
     def _scan(self) -> Index:
-        # Of several images with one id the first counts.
+        # If several images have the same id, the first one counts.
         image_rows: dict[str, int] = {}
         for row in range(len(self._images)):
             image_rows.setdefault(_read_image_id(self._images, row), row)

@@ -29,7 +29,7 @@ from ernie_vil2.data.source_files import read_numbered_lines
 from ernie_vil2.data.spec import DataSpec
 
 NO_GOLD_LABEL = "-"  # label of a statement on which the annotators did not agree
-NUM_CHECKED_ROWS = 100  # first rows of which one must have its image; single images may be missing
+NUM_CHECKED_ROWS = 100  # at least one of the first rows must have its image; single images may be missing
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class StatementSource:
         return Statement(row.images[0].id, row.id, contents[0], {}, text=row.text, label=row.label, right=right)
 
     def list_first_images(self) -> list[BenchmarkImage]:
-        """Return the images of the first rows, one of which must exist."""
+        """Return the images of the first rows; at least one of them must exist."""
         images: list[BenchmarkImage] = []
         for row in islice(self.read_rows(), NUM_CHECKED_ROWS):
             if isinstance(row, StatementRow):
@@ -219,7 +219,7 @@ def _parse_nlvr2(folders: ImageFolders, row: dict, where: str) -> StatementRow:
 
 
 def _get_nlvr2_image(folders: ImageFolders, file: str, directory: object, where: str) -> BenchmarkImage:
-    """Return an image; those of the train split lie in numbered sub-folders, which the row names."""
+    """Return an image; the images of the train split lie in numbered sub-folders, which the row names."""
     if directory is None:
         return folders.get_image(file, file)
     if not is_id(directory):

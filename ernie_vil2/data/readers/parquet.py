@@ -160,7 +160,7 @@ class ParquetTable:
 
 
 def find_readable_columns(schema: Any) -> tuple[str, ...]:
-    """Return the columns of an Arrow schema that are read: those that contain no map.
+    """Return the columns of an Arrow schema that are read: all that contain no map.
 
     A map is a list of pairs whose keys may repeat. Neither JSON nor a field of a sample has such a value.
     """
@@ -223,7 +223,7 @@ def estimate_decoded_bytes(chunk: Any, width: int, is_dictionary: bool) -> int:
         is_dictionary: texts are read as a dictionary, in which equal values are stored once.
     """
     num_bytes = chunk.total_uncompressed_size
-    # Where a text is stored once for many rows, each value may be as long as all stored bytes.
+    # If a text is stored once for many rows, each value may be as long as all stored bytes together.
     is_repeated = (
         chunk.physical_type == "BYTE_ARRAY" and not is_dictionary and not UNSHARED_ENCODINGS.issuperset(chunk.encodings)
     )

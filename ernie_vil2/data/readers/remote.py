@@ -233,7 +233,7 @@ class PipeOutput:
         return open_cached(self.identity(), "pipe.tar", self._run, None, is_prefetch)
 
     def _run(self, path: Path) -> None:
-        # With pipefail, a failure anywhere in the pipe counts; plain sh only reports that of the last command.
+        # With pipefail, a failure anywhere in the pipe counts; plain sh reports only a failure of the last command.
         call = [SHELL, "-o", "pipefail", "-c"] if Path(SHELL).exists() else ["sh", "-c"]
         with path.open("wb") as output:
             process = subprocess.run(  # noqa: S603  -- a command of the user, which --allow-pipes has allowed

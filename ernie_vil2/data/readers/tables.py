@@ -38,7 +38,7 @@ from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.device.extras import require
 
 NUM_HEADER_ROWS = 10  # first rows of JSON lines whose keys are the columns; a single row may lack some
-NUM_CHECKED_ROWS = 100  # first rows of which one must have its image; single images may be missing
+NUM_CHECKED_ROWS = 100  # at least one of the first rows must have its image; single images may be missing
 
 
 class Table(Protocol):
@@ -374,7 +374,7 @@ def _describe_outside_files(files: Sequence[str], root: Path) -> str:
     """Return that images lie outside the folder in which a table's images are searched, and which option helps."""
     first = files[0]
     is_absolute = _is_absolute(first)
-    # Only paths that begin alike: commonpath refuses a mixture of paths of Windows and others.
+    # Only paths that begin alike are compared, because commonpath refuses a mixture of paths of Windows and others.
     folders: list[str] = []
     for file in files:
         if file[:1] == first[:1]:

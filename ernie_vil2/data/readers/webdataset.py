@@ -62,7 +62,7 @@ def assemble_sample(
     if image_suffix is None:
         raise BadSample(Reason.NO_IMAGE_MEMBER, name)
 
-    # The JSON object comes first: if the .txt file has another caption, that of the object counts.
+    # The JSON object comes first: if the .txt file has another caption, the object's caption counts.
     fields = parse_object(read("json", MAX_TEXT_BYTES), name) if "json" in suffixes else {}
     captions, tags = parse_texts(fields, name)
     if "txt" in suffixes:

@@ -267,7 +267,7 @@ class CxcProtocol(_CocoTestProtocol):
 
     def compute_measures(self, encoded: EncodedBenchmark, results: Results) -> dict[str, float]:
         """Return mAP@R and R-Precision of ECCV Caption (Chun et al. 2022) in percent, if its package is installed."""
-        # Its positives are those of the whole test split.
+        # ECCV Caption has positives for the whole test split only.
         if self.split != "test" or self.find_differences(encoded.benchmark):
             return {}
         try:

@@ -144,7 +144,7 @@ class EntailmentScores:
         statements: all statements of the split.
         rows: the N statements.
         probabilities: `[N, labels]` float32.
-        bad_samples: number of images that were read, and those that could not be used.
+        bad_samples: number of images that were read, and the images that could not be used.
     """
 
     statements: Statements
@@ -382,7 +382,7 @@ class Entailment(Scorer):
 
     def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
         """Report `EntailmentScores.metrics`."""
-        backend: Any = model.backend  # that of an `EntailmentClassifier`, as `check` has made sure
+        backend: Any = model.backend  # `check` has made sure that it is an `EntailmentClassifier`'s
         scores = classify_statements(inputs.context, encoded[""], backend.model.compute_label_logits)
         notes = make_notes(scores)
         table = make_accuracy_table(self.title, scores)
@@ -468,7 +468,7 @@ def make_confusion_table(scores: EntailmentScores) -> Table:
     cells = []
     for label, counts in zip(scores.labels, scores.confusion.tolist(), strict=True):
         cells.append((label, [f"{count:,}" for count in counts]))
-    # Columns of equal width: that of the longest label, or of a count such as 176,932.
+    # All columns are as wide as the longest label, or as a count such as 176,932.
     min_width = 1 + max(7, *map(len, scores.labels))
     return Table(scores.labels, cells, has_rule=False, column_gap=1, min_width=min_width, heading_suffix="  predicted")
 
@@ -514,7 +514,7 @@ def list_predictions(scores: EntailmentScores) -> Iterator[list[str]]:
 def make_page(scores: EntailmentScores, table: Table, notes: list[str]) -> Page:
     """Make the page with the tables and the most confident wrong and right answers."""
     is_right = scores.predictions == scores.truth
-    # By the probability of the right label: the most confident errors come first, the most confident hits last.
+    # Order by the probability of the right label: the most confident errors come first, the most confident hits last.
     order = np.argsort(scores.true_probabilities, kind="stable")
     errors = order[~is_right[order]].tolist()
     hits = order[is_right[order]][::-1].tolist()
