@@ -18,7 +18,9 @@ unexport PYTHONDONTWRITEBYTECODE
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-steps search test test-fast test-hostile test-slow test-gpu lint doctor docs
+PEERS_VENV := .venv-peers
+
+.PHONY: help setup demo demo-steps search test test-fast test-hostile test-slow test-gpu peers lint doctor docs
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -89,6 +91,13 @@ test-gpu: $(STAMP) ## run the tests that need GPUs, and leave gpu_report/ with w
 	@{ $(PYTHON) tools/doctor.py; nvidia-smi; } >gpu_report/machine.txt 2>&1 || true
 	@$(PYTHON) -m pytest tests/gpu -rs --junitxml=gpu_report/tests.xml
 	@echo 'gpu_report/ holds the results'
+
+# PyTorch and Paddle are kept apart: each brings libraries that the other one may find first.
+peers: ## make the expected embeddings of OpenCLIP's configurations again, by its own code in an environment of its own
+	@test -x $(PEERS_VENV)/bin/python || python3 -m venv $(PEERS_VENV)
+	@$(PEERS_VENV)/bin/python -m pip install -q --disable-pip-version-check \
+	    -r tests/fixtures/open_clip_configs/requirements.txt
+	@$(PEERS_VENV)/bin/python tests/fixtures/open_clip_configs/make.py
 
 lint: $(STAMP) ## check style, format and types, and that imports go downwards only
 	@$(VENV)/bin/ruff check .
