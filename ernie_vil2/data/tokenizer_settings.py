@@ -22,6 +22,8 @@ FILE = "tokenizer_config.json"
 
 # Settings that have only one value in what is read here, by `Model.text.tokenizer`; other rules read no such file.
 _COMMON = {"padding_side": "right", "truncation_side": "right", "split_special_tokens": False}
+# NLLB's texts begin with the code of their language; in its older form, which is not read, they end with it.
+_OPEN_CLIP = _COMMON | {"legacy_behaviour": False}
 _REQUIRED: dict[str, dict[str, Any]] = {
     "bert": _COMMON,
     "clip": _COMMON | {"add_prefix_space": False},
@@ -29,9 +31,9 @@ _REQUIRED: dict[str, dict[str, Any]] = {
     # SigLIP's texts are lowered before they reach the library, see `tokenizer.DIALECTS`.
     "siglip": _COMMON | {"do_lower_case": True},
     "siglip2": _COMMON | {"do_lower_case": True},
-    "open_clip_hf": _COMMON,
-    "open_clip_lower": _COMMON,
-    "open_clip_canonical": _COMMON,
+    "open_clip_hf": _OPEN_CLIP,
+    "open_clip_lower": _OPEN_CLIP,
+    "open_clip_canonical": _OPEN_CLIP,
     "open_clip_without_sep": _COMMON,
 }
 
@@ -42,6 +44,9 @@ _START_AND_END = {
     "xlm_roberta": ("cls_token", "eos_token"),
     "siglip": (None, "eos_token"),
     "siglip2": (None, "eos_token"),
+    "open_clip_hf": ("src_lang", None),
+    "open_clip_lower": ("src_lang", None),
+    "open_clip_canonical": ("src_lang", None),
     "open_clip_without_sep": ("cls_token", "sep_token"),
 }
 

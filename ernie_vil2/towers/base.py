@@ -24,7 +24,7 @@ SUITE_PREFIXES = ("paddleclas:", "paddlenlp:")  # of the names of towers that Pa
 # Two names that stand for many: the user's own towers, and the backbones of PaddleClas.
 OWN, BACKBONE = "module:Class", "paddleclas:NAME"
 Pooling = Literal["cls", "mean", "first", "end", "largest", "last"]
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 _PUBLISHED_TEXTS = ("ernie-base", "ernie-large", "bert-base", "bert-large")
@@ -76,7 +76,7 @@ class ImageVariant(Section):
 
     hidden: Size | None = Field(None, description="width of the MLPs; null: four times that of the tokens")
     activation: Activation = Field(
-        "quick_gelu", description="activation of the MLPs: gelu (exact), gelu_tanh, quick_gelu or silu"
+        "quick_gelu", description="activation of the MLPs: gelu (exact), gelu_tanh, quick_gelu, silu or relu"
     )
     mlp: Literal["plain", "swiglu"] = Field(
         "plain",
@@ -122,10 +122,16 @@ class TextVariant(Section):
     )
     hidden: Size | None = Field(None, description="width of the MLPs; null: four times that of the states")
     activation: Activation = Field(
-        "gelu", description="activation of the MLPs: gelu (exact), gelu_tanh, quick_gelu or silu"
+        "gelu", description="activation of the MLPs: gelu (exact), gelu_tanh, quick_gelu, silu or relu"
     )
     token_types: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="norm: after: rows of the token type embedding; the first is added to all tokens"
+    )
+    positions: Literal["learned", "sinusoids"] = Field(
+        "learned", description="position embedding: learned, or sinusoids, which no file of weights holds (NLLB)"
+    )
+    scaled_words: bool = Field(
+        False, description="whether word embeddings are multiplied by the square root of their width (NLLB)"
     )
     first_position: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="row of the position embedding that belongs to the first token (RoBERTa: 2)"

@@ -203,9 +203,11 @@ class Transformer(_SizedText):
         return self.variant.first_position if self.variant else 0
 
     @model_validator(mode="after")
-    def _check_end(self) -> Self:
+    def _check_variant(self) -> Self:
         if self.pooling == "end" and (self.variant is None or self.variant.end is None):
             raise ValueError("pooling: end needs variant.end, the id of that token")
+        if self.variant is not None and self.variant.positions == "sinusoids" and (self.width % 2 or self.width < 4):
+            raise ValueError(f"variant.positions: sinusoids need an even width of at least 4, not {self.width}")
         return self
 
     def build(self, vocab_size: int) -> nn.Layer:

@@ -26,7 +26,7 @@ RULES = {
     "hf_clip_sharded_bin": ("clip", 77), "openclip_eva02": ("open_clip", 77), "openclip_pe": ("open_clip", 32),
     "openclip_clipa": ("open_clip_without_sep", 32), "pe_pt": ("open_clip", 40),
     "openclip_xlmr": ("open_clip_hf", 77), "eva_pt": ("open_clip", 77),
-    "openclip_convnext": ("open_clip", 32),
+    "openclip_convnext": ("open_clip", 32), "openclip_nllb": ("open_clip_hf", 77),
 }  # fmt: skip
 
 # The last family of each dialect.
@@ -216,6 +216,8 @@ def test_error_names_a_setting_that_is_not_supported(tmp_path, settings):
         ("hf_siglip", "siglip", {"do_lower_case": False}),
         ("hf_siglip2_naflex", "siglip2", {"add_bos_token": True}),
         ("openclip_siglip_timm", "open_clip_canonical", {"padding_side": "left"}),
+        ("openclip_siglip_timm", "open_clip_canonical", {"src_lang": "<unk>"}),
+        ("openclip_siglip_timm", "open_clip_canonical", {"legacy_behaviour": True}),
     ],
 )
 def test_unsupported_settings_of_other_dialects_are_refused(tmp_path, name, rules, settings):

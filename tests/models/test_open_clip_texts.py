@@ -8,7 +8,7 @@ import paddle
 import pytest
 
 from ernie_vil2.models.weights.families.family import Folder
-from ernie_vil2.models.weights.families.open_clip_texts import read_library_text
+from ernie_vil2.models.weights.families.open_clip_texts import NLLBS, read_library_text
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.settings import Settings
 from tests.support.other_families import FOLDERS, build_for_evaluation, change_arrays, copy_folder, read_expected
@@ -24,6 +24,8 @@ def describe_tower(hf_model_name, array_width=128, positions=514, token_types=1,
         "embeddings.position_embeddings.weight": (positions, array_width),
         "embeddings.token_type_embeddings.weight": (token_types, array_width),
         "encoder.layer.0.intermediate.dense.weight": (3 * array_width, array_width),
+        "embed_tokens.weight": (100, array_width),
+        "layers.0.fc1.weight": (4 * array_width, array_width),
     }
     arrays = {f"text.transformer.{name}": np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
     text = Settings(Path(FILE), {"hf_model_name": hf_model_name, **settings}, "text_cfg.")
@@ -44,9 +46,20 @@ def test_heads_are_64_wide_unless_the_folder_describes_this_width():
     assert describe_tower("roberta-base", array_width=24, width=24, heads=3).tower.heads == 3
 
 
+@pytest.mark.parametrize("name", NLLBS)
+def test_facts_of_nllb(name):
+    tower = describe_tower(name, array_width=1024, hf_pooler_type="cls_pooler").tower
+    assert (tower.heads, tower.depth, tower.first_position, tower.longest) == (16, 1, 2, 1024)
+    assert (tower.pooling, tower.variant.padding, tower.variant.hidden) == ("first", 1, 4096)
+    assert describe_tower(name, array_width=24, width=24, heads=3).tower.heads == 3
+
+
 @pytest.mark.parametrize(
     ("settings", "culprit"),
     [
+        ({"hf_model_name": "facebook/nllb-200-3.3B", "array_width": 2048}, "3.3B.; .*nllb-200-distilled-600M"),
+        ({"hf_model_name": NLLBS[0], "array_width": 2048}, "1024 wide, its weights 2048; give width and heads"),
+        ({"hf_model_name": NLLBS[0], "array_width": 1024, "context_length": 1025}, "context_length is 1025"),
         ({"hf_model_name": "google/mt5-base"}, "hf_model_name is 'google/mt5-base'"),
         ({"hf_model_name": "hfl/chinese-roberta-wwm-ext", "token_types": 2}, "has 1 token types, .* have 2"),
         ({"hf_model_name": "roberta-base", "array_width": 96}, "96 wide; give width and heads"),

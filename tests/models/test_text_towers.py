@@ -74,6 +74,8 @@ FAMILIES = {
                 lambda formulas, states, row: states[0]),
     "XLM-R in OpenCLIP": ({"token_types": 1, "pooling": "mean", "first_position": 2, "padding": 1, "head": 10,
                            "head_bias": False, "head_activation": "gelu_tanh"}, compute_mean),
+    "NLLB": ({"norm": "before", "positions": "sinusoids", "scaled_words": True, "activation": "relu",
+              "first_position": 2, "padding": 1, "pooling": "first"}, lambda formulas, states, row: states[0]),
     "BERT's pooler": ({"token_types": 2, "pooling": "cls", "epsilon": 1e-12}, apply_pooler),
 }  # fmt: skip
 
@@ -89,6 +91,8 @@ def test_towers_of_other_families_equal_the_formula(name):
     epsilon = options.get("epsilon", 1e-5)
     keys = ("activation", "mask", "padding", "first_position", "head_activation")
     settings = {key: options[key] for key in keys if key in options}
+    if options.get("scaled_words"):
+        settings["word_scale"] = 24**0.5
     expected = formulas.compute_text_features(tower.state_dict(), ids, 3, epsilon, pooled, **settings)
     assert tower.width == expected.shape[1]
     np.testing.assert_allclose(encode(tower, ids), expected, atol=1e-5)
@@ -133,5 +137,7 @@ def test_named_towers_have_their_published_sizes(size, width, depth, heads):
 def test_tower_refuses_heads_and_texts_that_do_not_fit():
     with pytest.raises(ValueError, match=r"width \(24\) .* heads \(5\)"):
         build(heads=5)
+    with pytest.raises(ValueError, match="sinusoids need an even width of at least 4, not 27"):
+        build("transformer", width=27, pooling="first", variant={"positions": "sinusoids"})
     with pytest.raises(ValueError, match="Model.text.max_positions is 8"):
         encode(build(), np.ones((1, 9), "int64"))

@@ -31,7 +31,6 @@ UNREAD = {
     "hf_vision_text_dual",
     "hf_vision_text_dual_clip",
     "openclip_bert_timm",
-    "openclip_nllb",
 }
 """Folders whose models are still refused."""
 

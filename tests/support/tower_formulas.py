@@ -10,6 +10,7 @@ ACTIVATIONS = {
     "gelu": lambda x: x * (1 + ERF(x / math.sqrt(2))) / 2,
     "gelu_tanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
     "silu": lambda x: x / (1 + np.exp(-x)),
+    "relu": lambda x: np.maximum(x, 0),
 }
 
 
@@ -173,8 +174,11 @@ def compute_text_features(
     padding=0,
     first_position=0,
     head_activation=None,
+    word_scale=1.0,
 ):
     """Return the features of a transformer over texts, `[N, D]`.
+
+    Positions are sinusoids where there are no weights for them.
 
     Args:
         pooled: function of the formulas, the states `[L, D]` of a text and its ids that returns the text's features.
@@ -186,8 +190,14 @@ def compute_text_features(
     for row in ids:
         if mask == "padding":
             row = row[row != padding]
-        x = tower.weights[f"{embeddings}word_embeddings.weight"][row]
-        x = x + tower.weights[f"{embeddings}position_embeddings.weight"][first_position : first_position + len(row)]
+        x = word_scale * tower.weights[f"{embeddings}word_embeddings.weight"][row]
+        places = first_position + np.arange(len(row))
+        if tower.has(f"{embeddings}position_embeddings"):
+            x = x + tower.weights[f"{embeddings}position_embeddings.weight"][places]
+        else:
+            half = x.shape[1] // 2
+            angles = places[:, None] / 10_000 ** (np.arange(half) / (half - 1))
+            x = x + np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
         x = x + tower.weights.get(f"{embeddings}token_type_embeddings.weight", np.zeros((1, 1)))[0]
         if has_post_norm:
             x = tower.norm(x, f"{embeddings}layer_norm")

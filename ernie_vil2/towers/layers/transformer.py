@@ -18,6 +18,7 @@ from paddle.nn import functional as F
 from ernie_vil2.device.cpu_kernels import fuse_linears, skip_padding
 from ernie_vil2.towers.base import ImageVariant, TextTowerConfig, TextVariant
 from ernie_vil2.towers.layers.rotary import compute_turns, turn
+from ernie_vil2.towers.layers.sinusoids import compute_sinusoids
 
 PAD_ID = 0
 MASKED = -1e4  # added to the score of a hidden token: its softmax is 0, and float16 can hold it
@@ -41,6 +42,7 @@ ACTIVATIONS: dict[str, Callable[[paddle.Tensor], paddle.Tensor]] = {
     "gelu_tanh": gelu_tanh,
     "quick_gelu": quick_gelu,
     "silu": F.silu,
+    "relu": F.relu,
 }
 
 
@@ -520,7 +522,10 @@ class TextTransformer(Transformer):
     Attributes:
         width: width of the features.
         blocks: blocks, first to last.
+        sinusoids: position embedding `[rows, width of the states]`; None: it is learned.
     """
+
+    sinusoids: paddle.Tensor | None
 
     def __init__(self, config: TextTowerConfig, vocab_size: int, variant: TextVariant, epsilon: float):
         super().__init__()
@@ -531,7 +536,13 @@ class TextTransformer(Transformer):
         is_post_norm = variant.norm == "after"
 
         embeddings: dict[str, nn.Layer] = {"word_embeddings": nn.Embedding(vocab_size, width)}
-        embeddings["position_embeddings"] = nn.Embedding(config.max_positions, width)
+        if variant.positions == "learned":
+            embeddings["position_embeddings"] = nn.Embedding(config.max_positions, width)
+            self.sinusoids = None
+        else:
+            sinusoids = paddle.to_tensor(compute_sinusoids(config.max_positions, width))
+            self.register_buffer("sinusoids", sinusoids, persistable=False)
+        self.word_scale = math.sqrt(width) if variant.scaled_words else None
         if variant.token_types:
             embeddings["token_type_embeddings"] = nn.Embedding(variant.token_types, width)
         if is_post_norm:
@@ -588,8 +599,14 @@ class TextTransformer(Transformer):
     def _embed(self, ids: paddle.Tensor) -> paddle.Tensor:
         embeddings = self.network["embeddings"]
         states = embeddings["word_embeddings"](ids)
+        if self.word_scale is not None:
+            states = self.word_scale * states
         # RoBERTa does not use the first rows of its position embedding.
-        states = states + embeddings["position_embeddings"](_positions(ids) + self.first_position)
+        positions = _positions(ids) + self.first_position
+        if self.sinusoids is None:
+            states = states + embeddings["position_embeddings"](positions)
+        else:
+            states = states + F.embedding(positions, self.sinusoids)
         if "token_type_embeddings" in embeddings:
             states = states + embeddings["token_type_embeddings"].weight[0]
         if "layer_norm" in embeddings:

@@ -398,6 +398,8 @@ def _with_activation(model: ModelConfig, activation: str | None) -> ModelConfig:
             raise ValueError(f"{tower.name}: a tower without a variant has no activation to choose")
         if isinstance(variant, ImageVariant) and variant.mlp == "swiglu":
             continue  # SiLU is part of SwiGLU: no library computes it otherwise
+        if variant.activation == "relu":
+            continue  # likewise NLLB's
         towers[kind] = tower.model_copy(update={"variant": variant.model_copy(update={"activation": activation})})
     return model.model_copy(update=towers)
 

@@ -1,10 +1,10 @@
-"""Text towers of transformers within folders of OpenCLIP: XLM-R, RoBERTa and BERT.
+"""Text towers of transformers within folders of OpenCLIP: XLM-R, RoBERTa and BERT, and the encoder of NLLB.
 
 The folder names the tower (`hf_model_name`), the pooling and the projection. Sizes are those of the arrays.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,11 @@ _POOLING: dict[str, Pooling] = {
     "cls_pooler": "cls",
     "cls_last_hidden_state_pooler": "first",
 }
+NLLBS = ("facebook/nllb-200-distilled-600M", "facebook/nllb-200-distilled-1.3B")
+"""The NLLBs (Costa-jussà et al. 2022, arXiv 2207.04672) of OpenCLIP's configurations, 1024 wide, of 16 heads."""
+NLLB_WIDTH = 1024
+NLLB_POSITIONS = 1024  # `max_position_embeddings` of both
+_NLLB_POOLING: dict[str, Pooling] = {**_POOLING, "cls_pooler": "first"}  # it has no pooler of its own
 
 
 class LibraryText(NamedTuple):
@@ -72,6 +77,8 @@ def read_library_text(text: Settings, embed_dim: int, folder: Folder) -> Library
     Raises:
         ValueError: the tower is of another kind than those that are read, or name and arrays contradict each other.
     """
+    if text.values["hf_model_name"] in NLLBS:
+        return _read_nllb(text, embed_dim, folder)
     arrays = folder.arrays
     word_shape = _find_shape(text, arrays, "embeddings.word_embeddings.weight")
     position_shape = _find_shape(text, arrays, "embeddings.position_embeddings.weight")
@@ -85,15 +92,7 @@ def read_library_text(text: Settings, embed_dim: int, folder: Folder) -> Library
     layers = f"{_NETWORK}encoder.layer."
     blocks = {name.removeprefix(layers).partition(".")[0] for name in arrays if name.startswith(layers)}
 
-    # A projection by an MLP is the head of the tower, which has an activation, and a linear projection.
-    projection = "mlp"
-    if "hf_proj_type" in text.values:
-        projection = text.values["hf_proj_type"]
-    if projection not in ("mlp", "linear", None) or (projection is None and width != embed_dim):
-        raise text.make_error(
-            "hf_proj_type", f"known are mlp, linear and, where states are {embed_dim} wide, null; they are {width} wide"
-        )
-    is_mlp = projection == "mlp"
+    projection = _read_projection(text, width, embed_dim)
     tower = Transformer(
         name="transformer",
         width=width,
@@ -113,19 +112,75 @@ def read_library_text(text: Settings, embed_dim: int, folder: Folder) -> Library
             first_position=kind.first_position,
             mask="padding",
             padding=kind.padding,
-            head=(width + embed_dim) // 2 if is_mlp else None,
-            head_bias=not is_mlp,
-            head_activation="gelu" if is_mlp else None,
+            **_describe_head(projection, width, embed_dim),
         ),
     )
     return LibraryText(tower, text_length, projection is not None)
+
+
+def _read_nllb(text: Settings, embed_dim: int, folder: Folder) -> LibraryText:
+    """Describe the encoder of an NLLB, of M2M-100's kind: norms before, sinusoids as positions, no token types."""
+    width = _find_shape(text, folder.arrays, "embed_tokens.weight")[1]
+    if width not in (NLLB_WIDTH, text.values.get("width")):
+        raise text.make_error(
+            "hf_model_name", f"it is {NLLB_WIDTH} wide, its weights {width}; give width and heads next to it"
+        )
+    text_length = text.read_count("context_length", 77)
+    if text_length > NLLB_POSITIONS:
+        raise text.make_error("context_length", f"it has positions for {NLLB_POSITIONS}")
+    layers = f"{_NETWORK}layers."
+    blocks = {name.removeprefix(layers).partition(".")[0] for name in folder.arrays if name.startswith(layers)}
+    projection, first_position = _read_projection(text, width, embed_dim), 2
+    tower = Transformer(
+        name="transformer",
+        width=width,
+        depth=len(blocks),
+        heads=_read_heads(text, width),
+        max_positions=NLLB_POSITIONS + first_position,
+        pooling=text.read_choice("hf_pooler_type", "mean", _NLLB_POOLING),
+        # Defaults of M2M-100, as for the other kinds.
+        dropout=0.1,
+        attention_dropout=0.1,
+        epsilon=1e-5,
+        variant=TextVariant(
+            norm="before",
+            hidden=_find_shape(text, folder.arrays, "layers.0.fc1.weight")[0],
+            activation="relu",
+            positions="sinusoids",
+            scaled_words=True,
+            first_position=first_position,
+            mask="padding",
+            padding=1,
+            **_describe_head(projection, width, embed_dim),
+        ),
+    )
+    return LibraryText(tower, text_length, projection is not None)
+
+
+def _read_projection(text: Settings, width: int, embed_dim: int) -> str | None:
+    projection = "mlp"
+    if "hf_proj_type" in text.values:
+        projection = text.values["hf_proj_type"]
+    if projection not in ("mlp", "linear", None) or (projection is None and width != embed_dim):
+        raise text.make_error(
+            "hf_proj_type", f"known are mlp, linear and, where states are {embed_dim} wide, null; they are {width} wide"
+        )
+    return projection
+
+
+def _describe_head(projection: str | None, width: int, embed_dim: int) -> dict[str, Any]:
+    """Return the fields of a variant for a projection; an MLP is a head with an activation, and a linear projection."""
+    if projection != "mlp":
+        return {}
+    return {"head": (width + embed_dim) // 2, "head_bias": False, "head_activation": "gelu"}
 
 
 def _find_shape(text: Settings, arrays: Mapping[str, np.ndarray], name: str) -> tuple[int, int]:
     array = arrays.get(f"{_NETWORK}{name}")
     if array is None or array.ndim != 2:
         raise text.make_error(
-            "hf_model_name", f"only XLM-R, RoBERTa and BERT are read, but the weights hold no matrix {_NETWORK}{name}"
+            "hf_model_name",
+            f"only XLM-R, RoBERTa, BERT and NLLB are read, but the weights hold no matrix {_NETWORK}{name}",
         )
     return array.shape[0], array.shape[1]
 
@@ -144,7 +199,9 @@ def _find_kind(text: Settings, token_types: int) -> TextKind:
     elif "bert" in words:
         kind = _BERT
     if kind is None:
-        raise text.make_error("hf_model_name", "a name with roberta or bert in it is expected")
+        raise text.make_error(
+            "hf_model_name", f"a name with roberta or bert in it is expected, or one of {', '.join(NLLBS)}"
+        )
     if token_types != kind.token_types:
         raise text.make_error(
             "hf_model_name", f"a {kind.title} has {kind.token_types} token types, but its weights have {token_types}"
@@ -167,18 +224,33 @@ def _read_heads(text: Settings, width: int) -> int:
 def is_library_text(model: ModelConfig) -> bool:
     """Return whether the text tower of a model of OpenCLIP is one of transformers."""
     variant = get_text_variant(model.text)
-    return variant is not None and variant.norm == "after"
+    return variant is not None and (variant.norm == "after" or variant.positions == "sinusoids")
 
 
 def make_library_text_rows(model: ModelConfig) -> list[Row]:
     """Return the rows of a text tower of transformers, and of its projection."""
-    rows = make_bert_rows(_NETWORK)
+    variant = get_text_variant(model.text)
+    is_nllb = variant is not None and variant.positions == "sinusoids"
+    rows = _make_nllb_rows() if is_nllb else make_bert_rows(_NETWORK)
     if model.text.pooling == "cls":
         rows.append(("text.network.pooler.dense", f"{_NETWORK}pooler.dense", "linear"))
-    variant = get_text_variant(model.text)
     if variant is not None and variant.head:
         rows.append(("text.head.weight", "text.proj.0.weight", "matrix"))
         rows.append(("text_projection.weight", "text.proj.2.weight", "matrix"))
     elif model.projections in ("always", "text"):
         rows.append(("text_projection.weight", "text.proj.weight", "matrix"))
     return rows
+
+
+def _make_nllb_rows() -> list[Row]:
+    ours, theirs = "text.network.encoder.layers.N.", f"{_NETWORK}layers.N."
+    return [
+        ("text.network.embeddings.word_embeddings.weight", f"{_NETWORK}embed_tokens.weight", "array"),
+        (f"{ours}norm1", f"{theirs}self_attn_layer_norm", "layer"),
+        (f"{ours}norm2", f"{theirs}final_layer_norm", "layer"),
+        (f"{ours}attn.qkv", f"{theirs}self_attn.{{q,k,v}}_proj", "linear"),
+        (f"{ours}attn.proj", f"{theirs}self_attn.out_proj", "linear"),
+        (f"{ours}mlp.fc1", f"{theirs}fc1", "linear"),
+        (f"{ours}mlp.fc2", f"{theirs}fc2", "linear"),
+        ("text.network.norm", f"{_NETWORK}layer_norm", "layer"),
+    ]
