@@ -82,14 +82,14 @@ class Format(Protocol):
     Attributes:
         title: name for people.
         layout: name for `ernie-vil2 convert --to`; several families share one.
-        settings: name of the file that describes a model; empty if the weights do.
+        settings_file: name of the file that describes a model; empty if the weights do.
         dialects: choices that the weights leave open, such as "tokenizer", with the names of their alternatives; the
             default is first.
     """
 
     title: str
     layout: str
-    settings: str
+    settings_file: str
     dialects: Mapping[str, tuple[str, ...]]
 
     def recognise(self, files: ModelFiles) -> Path | None:
@@ -253,7 +253,7 @@ class StoredModel:
         except WeightMismatch as error:
             if self.family is None:
                 raise
-            settings = self.family.format.settings or "their own shapes"
+            settings = self.family.format.settings_file or "their own shapes"
             raise WeightMismatch(f"{error}; the weights are not those that {settings} describes") from None
         # Parameters without an array, which `allow` may permit, are initialised after all.
         if is_lazy:
@@ -283,7 +283,7 @@ FORMATS: Registry[Format] = Registry(
         "paddlenlp": f"{_FORMATS}.paddlenlp:PADDLENLP",
         "official": f"{_FORMATS}.official:OFFICIAL",
     },
-    ("title", "layout", "settings", "dialects", "recognise", "read", "write"),
+    ("title", "layout", "settings_file", "dialects", "recognise", "read", "write"),
 )
 """Formats in the order in which they are tried: a folder for both transformers and OpenCLIP is read as the former.
 

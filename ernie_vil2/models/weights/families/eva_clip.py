@@ -175,7 +175,7 @@ EVA_CLIP = Family(
     _make_rows,
     tokenizer="open_clip",
     preprocessing="eva_clip",
-    settings="",
+    settings_file="",
     layout="eva-clip",
     is_family=_is_eva_clip,
     find_weights=find_checkpoint,

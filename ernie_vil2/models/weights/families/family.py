@@ -110,7 +110,7 @@ class Family:
         preprocessing: a key of `PREPROCESSING`.
         unused: reasons why arrays are not part of the model, by glob patterns of the authors' names.
         dialects: what can be done in several ways with the same weights; names of the ways, the default first.
-        settings: name of the file that describes the model; empty if the weights do.
+        settings_file: name of the file that describes the model; empty if the weights do.
         find_weights: function that returns the weights in a folder, or None.
         layout: name for `ernie-vil2 convert --to`.
         has_fixed_length: whether the authors' code fixes how long texts are, whatever their tokenizer says.
@@ -132,7 +132,7 @@ class Family:
     preprocessing: str
     unused: Mapping[str, str] = field(default_factory=dict)
     dialects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    settings: str = "config.json"
+    settings_file: str = "config.json"
     find_weights: Callable[[Path], Path | None] = lambda folder: find_first_file(folder, _WEIGHT_FILES)
     layout: str = "hf"
     has_fixed_length: bool = False
@@ -300,9 +300,9 @@ class Family:
         )
 
     def _read_settings(self, weights: Path) -> Settings:
-        if not self.settings:
+        if not self.settings_file:
             return Settings(weights, {})
-        path = weights.with_name(self.settings)
+        path = weights.with_name(self.settings_file)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; {weights.name} alone does not say which model it is of")
         return Settings.from_file(path)

@@ -128,7 +128,7 @@ PE_CORE = Family(
     _make_rows,
     tokenizer="open_clip",
     preprocessing="pe_core",
-    settings="",
+    settings_file="",
     layout="pe-core",
     is_family=_is_pe_core,
     find_weights=find_checkpoint,

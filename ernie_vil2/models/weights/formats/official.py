@@ -235,14 +235,14 @@ class Release:
     Attributes:
         title: name of the release.
         layout: the same.
-        settings: name of the file that describes the text tower, or the model.
+        settings_file: name of the file that describes the text tower, or the model.
         weights: name of the array file that is written.
         dialects: none.
     """
 
     title: str
     layout: WeightFormat
-    settings: str
+    settings_file: str
     weights: str
     dialects: Mapping[str, tuple[str, ...]] = {}
 
@@ -394,7 +394,7 @@ class Official(Release):
     """Arrays with the names of the authors' code; the file may have any name."""
 
     title = layout = "official"
-    settings = SETTINGS_FILES[0]
+    settings_file = SETTINGS_FILES[0]
     weights = "model.pdparams"
 
     def configure(self, weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:

@@ -44,7 +44,7 @@ class PaddleNlp(Release):
     """Arrays with the names of ErnieViLModel."""
 
     title = layout = "paddlenlp"
-    settings = "config.json"
+    settings_file = "config.json"
     weights = "model_state.pdparams"
 
     def configure(self, weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:

@@ -29,7 +29,7 @@ class RunFormat:
     """Weights by our names, and the configuration of the model next to them."""
 
     title = layout = LAYOUT
-    settings = CONFIG
+    settings_file = CONFIG
     dialects: Mapping[str, tuple[str, ...]] = {}
 
     def recognise(self, files: ModelFiles) -> Path | None:
