@@ -78,7 +78,7 @@ class Benchmark:
         texts: the text gallery.
         pairs: int64 `[P, 2]` of (image row, text row), many to many, each pair once, in the order of the files. A row
             without a pair is in the gallery, but is no query.
-        entry_report: counts of the entries in the files and of those that could not be used.
+        entry_report: counts of the entries in the files and of the unusable ones among them.
         files: annotation and shard files that were read.
     """
 
@@ -344,12 +344,13 @@ def make_benchmarks(source: LocatedSamples, name: str, data: DataSpec) -> dict[s
             if not is_blank(caption):
                 available_languages[language] = None
 
-    # If the user chose no languages, score those that the model was trained for, or all if the data have none of these.
+    # If the user chose no languages, score the languages that the model was trained for, or all if the data have none
+    # of them.
     languages = data.languages
     if languages is None:
         languages = [language for language in data.preferred_languages if language in available_languages]
         languages = languages or list(available_languages) or [""]
-    # Captions of no language ("") are read as those of any language.
+    # Captions of no language ("") are read as captions of any language.
     if available_languages and "" not in available_languages:
         for language in languages:
             if language not in available_languages:

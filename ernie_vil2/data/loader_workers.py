@@ -33,8 +33,8 @@ Arrays = dict[str, np.ndarray]
 RowLayout = Mapping[str, tuple[tuple[int, ...], Any]]
 Fill = Callable[[int, Arrays, int], Any]
 
-# Batches that workers may be ahead of their reader, each of which takes the memory of a whole batch. One is filled
-# while the other one is read.
+# Batches that workers may be ahead of their reader: one batch is filled while the other is read. More would take the
+# memory of a whole batch each.
 NUM_SLOTS = 2
 
 # Seconds between two looks at a worker that is waited for, which bounds how late a stuck or dead one is noticed.

@@ -45,7 +45,7 @@ def parse_model(data: bytes) -> ModelProto:
 
 
 def remove_pieces(data: bytes, kept_ids: Collection[int], rules: str) -> bytes:
-    """Return a sentencepiece model with only the pieces of these ids, which are those of `convert_model`."""
+    """Return a sentencepiece model with only the pieces of these ids, as `convert_model` numbers them."""
     model = parse_model(data)
     kept_pieces = []
     for position, piece in enumerate(model.pieces):
@@ -129,7 +129,7 @@ def convert_model(data: bytes, rules: str) -> str:
 def _find_merges(scored_pieces: list[tuple[str, float]], vocab: dict[str, int]) -> list[tuple[str, str]]:
     """Return the merges of byte pairs, which sentencepiece does not store.
 
-    They are all ways to make a piece of two other pieces, those of the pieces with the highest scores first.
+    They are all ways to make a piece of two other pieces; the pieces with the highest scores come first.
     """
     merges = []
     for text, score in scored_pieces:

@@ -38,8 +38,8 @@ class DataSpec:
         paths: paths with braces and `*`, addresses, `pipe:` commands, or lists of these; or the folder of a benchmark,
             or its annotation file.
         default_split: split to read if none is named; None: the preferred split for scoring.
-        languages: languages of the captions to score. None: the preferred languages among those of the captions, or
-            all of these if none is preferred.
+        languages: languages of the captions to score. None: the captions' languages that are preferred, or
+            all if none is preferred.
         preferred_languages: languages that a model was trained for.
         unnamed_language: name for captions without a language.
         holdout: divides the samples, so that only a part is scored; None: all samples are scored.

@@ -91,7 +91,7 @@ class SampleStream:
                 )
         self._orders: list[list[SampleOrder]] = []
         for source, shards in zip(self.sources, shard_orders, strict=True):
-            # Each group's window touches up to two shards beyond those that it fills.
+            # Each group's window touches up to two shards more than it fills.
             source.max_open_shards += 2 * (data.groups - 1)
             window = _choose_window_size(source, data)
             self._orders.append([SampleOrder(shards, window, group, data.groups) for group in range(data.groups)])
@@ -294,7 +294,7 @@ def _choose_window_size(source: ShardedSource, data: DataConfig) -> int:
     """Return the samples of one group's window.
 
     The windows of all groups together fill two shards less than a process keeps open, because a window touches up to
-    two shards beyond those that it fills.
+    two shards more than it fills.
     """
     max_samples = max(1, len(source) * (MAX_OPEN_SHARDS - 2) // len(source.shards))
     return max(1, min(data.shuffle_buffer, max_samples) // data.groups)

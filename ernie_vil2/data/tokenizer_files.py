@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CLIP_BPE = Path(__file__).parent / "vocab_clip_bpe.txt.gz"
 CLIP_MERGES = 49_152 - 256 - 2  # CLIP's code uses the first 48,894 merges of its file, whose original has more
 
-MAX_CHARACTERS = 2**28  # of a tokenizer.json; that of MetaCLIP 2, with 901,629 tokens, has 60 million
+MAX_CHARACTERS = 2**28  # of a tokenizer.json; MetaCLIP 2's, with 901,629 tokens, has 60 million
 MAX_MERGES_CHARACTERS = 2**25  # of unpacked merges, against decompression bombs; the packaged ones have 515,334
 
 _SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
@@ -43,7 +43,7 @@ _FILES_OF_RULES = {
 _PAD_TOKENS = {"siglip": "</s>", "siglip2": "<pad>", "xlm_roberta": "<pad>", "bert": "[PAD]", "clip": "<|endoftext|>"}
 
 _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-# The start and end tokens of CLIP, and those of OpenCLIP in the same places.
+# The start and end tokens of CLIP, and OpenCLIP's tokens in the same places.
 _START_TOKENS, _END_TOKENS = ("<|startoftext|>", "<start_of_text>"), ("<|endoftext|>", "<end_of_text>")
 
 
@@ -92,7 +92,7 @@ def find_vocabulary_file(source: str | Path | None, rules: str) -> Path:
 
 
 def _find_clip_merges() -> Path:
-    """Return CLIP's file of merges: that of an installed open_clip_torch, else the packaged one, which is the same."""
+    """Return CLIP's file of merges, from an installed open_clip_torch or else the packaged one, which is the same."""
     package = importlib.util.find_spec("open_clip")  # not imported: that would import torch
     if package:
         for folder in package.submodule_search_locations or ():

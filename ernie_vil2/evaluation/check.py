@@ -40,7 +40,7 @@ def check_benchmark(
     protocols: Sequence[Protocol] = (),
     progress: Callable[[int], object] = lambda images: None,
 ) -> Inspection:
-    """Read and decode every image, and compare the counts with those that protocols expect.
+    """Read and decode every image, and compare the counts with the counts that protocols expect.
 
     The result is good if every entry and every image can be used, and the counts are those of every protocol.
 
@@ -91,7 +91,7 @@ def _describe_sizes(benchmark: Benchmark) -> str:
 
 
 def decode_all(images: Sequence[BenchmarkImage], progress: Callable[[int], object]) -> BadSampleReport:
-    """Read and decode images, and count those that cannot be used.
+    """Read and decode images, and count the unusable ones.
 
     Args:
         images: the images.

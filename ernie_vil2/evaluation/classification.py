@@ -87,7 +87,7 @@ def find_repeated(templates: Sequence[str]) -> list[str]:
 
 
 def describe_templates(templates_by_language: Mapping[str, Sequence[str]], files: Mapping[str, str]) -> list[str]:
-    """Return lines with the number and the file of the templates of each language, and those that are repeated."""
+    """Return lines with the number and the file of the templates of each language, and with repeated templates."""
     notes = []
     for language, templates in templates_by_language.items():
         notes.append(f"{len(templates)} templates in {language}: {files.get(language, 'our own')}")
@@ -320,7 +320,7 @@ def average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return the average precision of each class: the mean, over its images, of the precision up to their score.
 
     Images with equal scores are counted together, so that their order does not matter; without such images the result
-    is that of CLIP_benchmark.
+    equals CLIP_benchmark's.
 
     Args:
         truth: `[N, C]`, whether an image belongs to a class.

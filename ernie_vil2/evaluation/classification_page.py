@@ -9,7 +9,7 @@ from ernie_vil2.evaluation.examples import NUM_ANSWERS, NUM_EXAMPLES, Thumbnails
 from ernie_vil2.evaluation.report import Page, Section
 from ernie_vil2.pages import Answer, Card, Table
 
-# Classes in the matrix of confusions, those of lowest recall. It bounds the width of the page.
+# Classes in the matrix of confusions, which are the ones of lowest recall. It bounds the width of the page.
 MAX_MATRIX_CLASSES = 30
 # Classes in the table of the hardest ones; the JSON file has all of them.
 MAX_TABLE_CLASSES = 30

@@ -251,7 +251,7 @@ def _make_scatter(comparison: Comparison, result: str, model: str) -> dict[str, 
 
 
 def _select_queries(comparison: Comparison, images: _ImageTable, count: int) -> Iterator[dict[str, Any]]:
-    """Yield the queries that a model won or lost, largest change of rank first, then those that no model answers."""
+    """Yield the queries that a model won or lost, largest change of rank first, then queries that no model answers."""
     for result in comparison.results:
         baseline = comparison.outcomes[comparison.baseline][result]
         models = [model for model in comparison.candidates if comparison.outcomes[model][result].make_cards]

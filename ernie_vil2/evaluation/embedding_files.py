@@ -511,7 +511,7 @@ def _read_tsv_ids(*paths: str | Path) -> Iterator[tuple[str, str]]:
 
 
 def _number_rows() -> Iterator[tuple[str, str]]:
-    """Yield for each row its number, from 1, as the id of its image and as that of its text."""
+    """Yield for each row its number, from 1, as the id of its image and of its text."""
     for number in count(1):
         yield str(number), str(number)
 

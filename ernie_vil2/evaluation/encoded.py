@@ -74,8 +74,8 @@ def encode_benchmark(
     images' bytes is unchanged: every image is read again, which is cheap compared to encoding, and a replaced image is
     always noticed. A damaged chunk is reported as a warning and encoded again.
 
-    With several ranks, each encodes every `ranks`-th chunk, and all return the whole result, bit-equal to that of one
-    process, because the same chunks pass through the model. This is then a collective: all ranks must call it, with
+    With several ranks, each encodes every `ranks`-th chunk, and all return the whole result, bit-equal to the result of
+    one process, because the same chunks pass through the model. This is then a collective: all ranks must call it, with
     Paddle's process group initialised.
 
     Args:
@@ -352,7 +352,7 @@ def _gather_chunks(local_chunks: dict[int, _EncodedChunk]) -> dict[int, _Encoded
         row_counts = [sum(num_rows for _, num_rows, _ in summary) for summary in summaries]
         embeddings = gather_rows(paddle.to_tensor(local_rows), row_counts)[0].numpy()
 
-    # The rows of a rank follow those of the rank before it, chunk by chunk.
+    # The gathered rows are in the order of the ranks, and the rows of each rank in the order of its chunks.
     chunks, start = {}, 0
     for number, num_rows, bad_rows in chain.from_iterable(summaries):
         chunks[number] = _EncodedChunk(embeddings[start : start + num_rows], bad_rows)

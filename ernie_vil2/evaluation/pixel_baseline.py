@@ -9,7 +9,7 @@ from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSampleReport, Sample, SampleSequence
 from ernie_vil2.evaluation.retrieval import recall
 
-# Side of the thumbnails that are compared, that of CIFAR's images. A larger one costs memory with its square.
+# Side of the thumbnails that are compared, as of CIFAR's images. Their memory grows with the square of the side.
 THUMBNAIL_SIDE = 32
 
 
@@ -91,11 +91,11 @@ def compute_pixel_baseline(train: SampleSequence, test: SampleSequence, block: i
     for start in range(0, len(queries), block):
         columns = query_columns[start : start + block]
         similarities = np.stack(query_embeddings[start : start + block]) @ gallery.T  # [b, T]
-        # The score of a text is that of its nearest image; texts without an image stay at -inf.
+        # The score of a text is the score of its nearest image; texts without an image stay at -inf.
         scores = np.full([len(columns), len(texts)], -np.inf, np.float32)
         scores[:, scored_columns] = np.maximum.reduceat(similarities, starts, axis=1)
         right_scores = scores[np.arange(len(columns)), columns]
-        # The right text itself is among those that score at least as high, so ranks start at 1.
+        # The right text itself is among the texts that score at least as high, so ranks start at 1.
         ranks.append((scores >= right_scores[:, None]).sum(axis=1))
     return PixelBaseline(np.concatenate(ranks), queries, report)
 

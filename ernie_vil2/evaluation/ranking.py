@@ -99,7 +99,7 @@ def rank_queries(
         names: names of the two sides in error messages.
 
     Returns:
-        The ranks of the left rows as queries, and those of the right rows.
+        The ranks of the left rows as queries, and the ranks of the right rows.
 
     Raises:
         ValueError: an embedding is not finite, a pair is out of range or both positive and excluded, or the tie rule

@@ -415,7 +415,7 @@ def write_run_report(
         title: title of the page.
         runs: one run, or several to be compared, whose names differ.
         queries: cards of queries by heading, made by `CardMaker`.
-        facts: facts at the top of the page; those of a single run come before them.
+        facts: facts at the top of the page; the facts of a single run come before them.
         thumbnails: small JPEG or PNG files by image id, for the images that the won and lost queries are about.
     """
     is_comparison = len(runs) > 1

@@ -176,7 +176,7 @@ class NewLanguageTask(MultiViewTask):
         """Get ready for the first step, see `Task.prepare`.
 
         Raises:
-            ConfigError: the image tower differs from that of `Model.weights`.
+            ConfigError: the image tower differs from the one of `Model.weights`.
         """
         different_name = _find_different_image_weight(self.model, self._teacher)
         if different_name:

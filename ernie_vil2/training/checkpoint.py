@@ -337,8 +337,8 @@ def check_changes(checkpoint: Path, config: Config, can_extend: bool) -> None:
     Args:
         checkpoint: the checkpoint.
         config: configuration of the resumed run.
-        can_extend: whether it may have more steps. Their learning rates are those of a run that has had so many from
-            the beginning: the cosine of the new length, from the next step on.
+        can_extend: whether the resumed run may have more steps. From the next step on, its learning rates follow the
+            cosine of the new length, as if the run had had it from the beginning.
 
     Raises:
         ConfigError: the message names the settings that differ, and what to do.

@@ -75,7 +75,7 @@ class SourcePreview:
 def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = None) -> DryRun:
     """Read one batch of a rank from every source, plan the run, and write the results to `<run>/dry_run/`.
 
-    A few steps are timed in a temporary folder, with random weights unless the task needs those of a model. Nothing
+    A few steps are timed in a temporary folder, with random weights unless the task needs a model's weights. Nothing
     else is trained, and everything else in the run folder stays unchanged.
 
     Args:

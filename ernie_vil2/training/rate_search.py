@@ -77,11 +77,11 @@ class Results:
             self._queries[trial.setting] = queries
 
     def compute_difference(self, trial: Trial, baseline: Trial) -> Interval | None:
-        """Return by how much the score of a trial is above that of a baseline; None if one of them failed.
+        """Return by how much the score of a trial is above the baseline's; None if the trial or the baseline failed.
 
         Both answered the same queries, so the interval is that of the paired differences, by the bootstrap of all
-        queries of an image together. It does not include the chance in training itself, of which there is one per
-        trial: what is not better even on these queries is surely not worth another rate.
+        queries of an image together. It leaves out the chance in training itself, because each setting is trained only
+        once. But a trial that is not better even on these queries is surely not worth another rate.
         """
         if trial.setting not in self._queries or baseline.setting not in self._queries:
             return None

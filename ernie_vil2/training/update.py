@@ -91,7 +91,7 @@ class StopSignals:
 class BatchGate:
     """Admits a batch to the step if every rank has enough samples in it; otherwise all ranks skip it.
 
-    Bad samples may follow one another, as those of a lost shard, and fill the whole share of a rank. The ranks exchange
+    Bad samples may follow one another, as in a lost shard, and fill the whole share of a rank. The ranks exchange
     their counts and requests to stop through the store, so no device waits for them.
 
     Args:

@@ -303,7 +303,7 @@ def _find_in_folders(root: Path, split: str | None, default: str | None) -> Labe
         if path.parent == folder:
             entries.append(BadSample(Reason.NO_LABEL, path.name))
 
-    # The names lie next to the folders of classes, or next to those of the splits.
+    # The names lie next to the folders of classes, or next to the folders of splits.
     names: Path | None = None
     for parent in (folder, folder.parent):
         if (parent / CHINESE_NAMES).is_file():

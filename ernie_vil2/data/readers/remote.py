@@ -397,7 +397,7 @@ def _make_room(folder: Path, size: int, name: str, keep_open_files: bool) -> boo
         except FileNotFoundError:  # another process has removed it
             continue
         if is_hidden:
-            # A file that is being fetched takes its reserved size, or that of `.NAME.PROCESS.partial` if it is larger.
+            # A file that is being fetched takes its reserved size, or the size of `.NAME.PROCESS.partial` if larger.
             target = entry.name.removesuffix(RESERVED_SUFFIX) if is_reservation else entry.name.rsplit(".", 2)[0]
             incoming_sizes[target] = max(incoming_sizes.get(target, 0), status.st_size)
         else:

@@ -266,7 +266,7 @@ class Lines(IndexedFile):
         """
         start, end = self.index["bounds"][index : index + 2].tolist()
         size = end - start if num_bytes is None else min(num_bytes, end - start)
-        # Subclasses number their rows without blank lines, so the name must be that of this class.
+        # Subclasses number their rows without blank lines, so the name must come from this class.
         line = self._read_bytes(start, size, Lines.describe_row(self, index), self.max_bytes)
         if index == 0:
             line = line.removeprefix(BYTE_ORDER_MARK)
@@ -420,7 +420,7 @@ class ShardedSource:
         return bool(self._remote_locations)
 
     def fetch_ahead(self, reader: int, current: Sequence[int], upcoming: Sequence[int]) -> None:
-        """Fetch shards in the background as far as the cache has room, and close those that nobody reads any more.
+        """Fetch shards in the background as far as the cache has room, and close shards that nobody reads any more.
 
         Args:
             reader: number of the caller. What other readers have requested stays requested.

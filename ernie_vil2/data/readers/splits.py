@@ -35,8 +35,8 @@ class Division:
 
     Attributes:
         shares: share of the samples in each part, by the part's name; they sum to 1.
-        group_by: field whose values stay in one part each, such as an article's number. Its name may be that of a
-            sample's field or the header of the user's table. None: only images and captions are kept together.
+        group_by: field whose values stay in one part each, such as an article's number. This is the name of
+            a sample's field, or the header in the user's table. None: only images and captions are kept together.
         stratify_by: field, such as a category, whose values have about the same share in each part; named likewise.
         seed: another seed gives other parts.
 
@@ -210,7 +210,7 @@ class _Groups:
             self.join(row, ("group", group))
 
     def join(self, row: int, key: Hashable) -> None:
-        """Join the group of a row with that of other rows which have the same key."""
+        """Join the group of a row with the group of other rows which have the same key."""
         self._parents[self._find_root(row)] = self._find_root(self._first_rows.setdefault(key, row))
 
     def copy(self) -> "_Groups":

@@ -74,7 +74,7 @@ def read_ratings(folder: Path, kind: str, split: str) -> Ratings:
     Raises:
         FileNotFoundError: there is no such file.
         OSError: the file cannot be read.
-        ValueError: the file is damaged: its number of rows is not that of the published file, a row is malformed, or
+        ValueError: the file is damaged: it has not as many rows as the published file, a row is malformed, or
             all scores are equal. The message names the file.
     """
     for subfolder in _FOLDERS:

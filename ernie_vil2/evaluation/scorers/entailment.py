@@ -420,7 +420,7 @@ class Nlvr2(Entailment):
 
 
 def make_outcomes(scores: EntailmentScores) -> Outcomes:
-    """Return the outcomes of the statements; those of an image, or of a sentence in NLVR2, form a cluster."""
+    """Return the outcomes of the statements; statements of an image, or of a sentence in NLVR2, form a cluster."""
     right_percent = np.where(scores.predictions == scores.truth, 100.0, 0.0)
     outcomes = {"accuracy": right_percent}
     for number, label in enumerate(scores.labels):
