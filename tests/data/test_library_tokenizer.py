@@ -27,6 +27,7 @@ RULES = {
     "openclip_clipa": ("open_clip_without_sep", 32), "pe_pt": ("open_clip", 40),
     "openclip_xlmr": ("open_clip_hf", 77), "eva_pt": ("open_clip", 77),
     "openclip_convnext": ("open_clip", 32), "openclip_nllb": ("open_clip_hf", 77),
+    "openclip_bert_timm": ("open_clip_hf", 64),
 }  # fmt: skip
 
 # The last family of each dialect.

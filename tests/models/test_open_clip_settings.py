@@ -6,20 +6,25 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from safetensors.numpy import save_file
 
 from ernie_vil2.models.weights.families.family import Folder
 from ernie_vil2.models.weights.families.open_clip import OPEN_CLIP, TIMM_VITS
 from ernie_vil2.models.weights.families.timm_convnext import TIMM_CONVNEXTS, read_convnext
-from ernie_vil2.models.weights.families.timm_towers import TIMM_EVA02_CLIPS, TIMM_PE_CORES
+from ernie_vil2.models.weights.families.timm_towers import TIMM_EVA02_CLIPS, TIMM_PE_CORES, TIMM_PLAIN_VITS
+from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.settings import Settings
+from tests.support.encoding_model import normalise_rows
 from tests.support.other_families import (
     FAMILY_FIXTURES,
+    FOLDERS,
     build_for_evaluation,
     change_arrays,
     copy_folder,
     measure_image_difference,
     measure_text_difference,
+    read_expected,
 )
 
 TIMM = FAMILY_FIXTURES / "openclip_siglip_timm"
@@ -27,6 +32,7 @@ PEERS = Path(__file__).parents[1] / "fixtures" / "open_clip"
 TIMM_FACTS = json.loads((PEERS / "timm_siglip.json").read_text())
 EVA_FACTS = json.loads((PEERS / "timm_eva.json").read_text())
 CONVNEXT_FACTS = json.loads((PEERS / "timm_convnext.json").read_text())
+VIT_FACTS = json.loads((PEERS / "timm_vit.json").read_text())
 EVA_TOWERS = {**TIMM_PE_CORES, **TIMM_EVA02_CLIPS}
 FILE = "open_clip_config.json"
 TIMM_NAME = {"timm_model_name": "vit_base_patch16_siglip_224", "timm_pool": "map", "timm_proj": "none"}
@@ -57,6 +63,7 @@ def test_table_of_towers_is_the_registry_of_timm():
     assert {name: facts._asdict() for name, facts in TIMM_VITS.items()} == TIMM_FACTS
     assert {name: facts._asdict() for name, facts in EVA_TOWERS.items()} == EVA_FACTS
     assert {name: facts["epsilon"] for name, facts in CONVNEXT_FACTS.items()} == TIMM_CONVNEXTS
+    assert {name: facts._asdict() for name, facts in TIMM_PLAIN_VITS.items()} == VIT_FACTS
 
 
 @pytest.mark.parametrize("name", TIMM_FACTS)
@@ -79,6 +86,62 @@ def test_pe_core_and_eva02_follow_from_their_names(name):
     for key, value in (("timm_pool", "avg"), ("timm_proj", "linear")):
         with pytest.raises(ValueError, match=f"vision_cfg.{key} is '{value}'"):
             read_image_config(name, facts["width"], **settings | {key: value})
+
+
+@pytest.mark.parametrize("name", VIT_FACTS)
+def test_plain_vits_follow_from_their_names(name):
+    facts, settings = VIT_FACTS[name], {"timm_pool": "token", "timm_proj": "linear"}
+    image = read_image_config(name, facts["width"], **settings)
+    variant = image.variant
+    assert (image.heads, variant.activation, variant.pooling) == (facts["heads"], facts["activation"], "class")
+    is_clip = (variant.epsilon, variant.input_norm, variant.patch_bias) == (1e-5, True, False)
+    is_plain = (variant.epsilon, variant.input_norm, variant.patch_bias) == (1e-6, False, True)
+    assert (is_clip, is_plain) == (facts["is_clip"], not facts["is_clip"])
+
+
+@pytest.mark.parametrize(("key", "value"), [("timm_pool", "avg"), ("timm_pool", "map"), ("timm_proj", "mlp")])
+def test_plain_vit_with_another_ending_is_refused(key, value):
+    settings = {"timm_pool": "", "timm_proj": "linear", key: value}
+    with pytest.raises(ValueError, match=f"vision_cfg.{key} is '{value}'"):
+        read_image_config("vit_base_patch16_224", 768, **settings)
+
+
+@pytest.mark.skipif("openclip_bert_timm" not in FOLDERS, reason="its folder is not carried")
+@pytest.mark.parametrize(
+    ("projection", "has_bias", "layer"),
+    [(None, False, "trunk.head"), ("linear", True, "head.proj"), ("linear", False, "head.proj"), ("none", False, None)],
+)
+def test_every_projection_of_a_plain_vit(projection, has_bias, layer, tmp_path):
+    """The projection is applied to the features of the tower, which are those of the authors' code."""
+    name, weights = "openclip_bert_timm", "open_clip_pytorch_model.bin"
+    settings = json.loads((FOLDERS[name] / FILE).read_text())["model_cfg"]
+    width = settings["vision_cfg"]["width"]
+    embed_dim = settings["embed_dim"] if layer else width
+    settings["vision_cfg"] |= {"timm_proj": projection, "timm_proj_bias": has_bias}
+    settings["embed_dim"] = embed_dim
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(embed_dim, width)).astype("float32") if layer else np.eye(width, dtype="float32")
+    bias = rng.normal(size=embed_dim).astype("float32") if projection is None or has_bias else np.float32(0)
+
+    folder = copy_folder(name, tmp_path / "m", FILE, "model_cfg", **settings)
+    arrays = {key: np.array(array) for key, array in read_weights(folder / weights).items()}
+    del arrays["visual.head.proj.weight"]
+    hidden = (width + embed_dim) // 2  # of the projection of texts
+    arrays["text.proj.0.weight"] = rng.normal(size=(hidden, width)).astype("float32")
+    arrays["text.proj.2.weight"] = rng.normal(size=(embed_dim, hidden)).astype("float32")
+    if layer:
+        arrays[f"visual.{layer}.weight"] = matrix
+    if bias.ndim:
+        arrays[f"visual.{layer}.bias"] = bias
+    (folder / weights).unlink()
+    save_file(arrays, folder / "open_clip_model.safetensors")
+    model = build_for_evaluation(read_model(folder))
+
+    pixels = paddle.to_tensor(read_expected(name)["pixel_values"])
+    with paddle.no_grad():
+        embeddings = model.encode_image(pixels).numpy()
+        features = build_for_evaluation(read_model(FOLDERS[name])).image(pixels).numpy() @ matrix.T + bias
+    np.testing.assert_allclose(embeddings, normalise_rows(features), atol=2e-6)
 
 
 def test_head_width_of_a_folder_goes_before_the_name():

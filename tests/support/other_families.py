@@ -30,7 +30,6 @@ EXTRA_FIXTURES = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none"))
 UNREAD = {
     "hf_vision_text_dual",
     "hf_vision_text_dual_clip",
-    "openclip_bert_timm",
 }
 """Folders whose models are still refused."""
 

@@ -27,11 +27,16 @@ from ernie_vil2.models.weights.families.timm_convnext import (
 from ernie_vil2.models.weights.families.timm_towers import (
     TIMM_EVA02_CLIPS,
     TIMM_PE_CORES,
+    TIMM_PLAIN_VITS,
     TRUNK,
     find_timm_name,
+    has_plain_vit,
     is_eva_tower,
+    is_plain_vit,
     make_eva_rows,
+    make_plain_vit_rows,
     read_eva_tower,
+    read_plain_vit,
     read_trunk_heads,
     read_trunk_sizes,
 )
@@ -239,6 +244,8 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         image = read_eva_tower(vision, folder.arrays)
     elif is_convnext(vision):
         image, has_image_projection = read_convnext(vision, folder.arrays), True
+    elif is_plain_vit(vision):
+        image, has_image_projection = read_plain_vit(vision, folder.arrays)
     elif vision.values.get("timm_model_name") is not None:
         # The activation is that of the texts alone: timm has its own.
         image = _read_timm_tower(vision, folder.arrays)
@@ -317,7 +324,7 @@ def _read_timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> Imag
     """Describe one of SigLIP's image towers of timm by its name and its arrays."""
     facts = TIMM_VITS.get(find_timm_name(vision))
     if facts is None:
-        names = [*TIMM_VITS, *TIMM_PE_CORES, *TIMM_EVA02_CLIPS, *TIMM_CONVNEXTS]
+        names = [*TIMM_VITS, *TIMM_PLAIN_VITS, *TIMM_PE_CORES, *TIMM_EVA02_CLIPS, *TIMM_CONVNEXTS]
         raise vision.make_error("timm_model_name", f"of timm only these image towers are read: {', '.join(names)}")
     if vision.values.get("timm_proj", "linear") != "none":
         raise vision.make_error("timm_proj", "only 'none' is read")
@@ -413,11 +420,11 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
     if "logit_bias" in array_names:
         bias.append(("logit_bias", "logit_bias", "scalar"))
     if is_library_text(model):
-        return [*_find_image_rows(model), *bias, *make_library_text_rows(model)]
-    return [*_find_image_rows(model), *bias, *make_text_rows(prefix), projection]
+        return [*_find_image_rows(model, array_names), *bias, *make_library_text_rows(model)]
+    return [*_find_image_rows(model, array_names), *bias, *make_text_rows(prefix), projection]
 
 
-def _find_image_rows(model: ModelConfig) -> list[Row]:
+def _find_image_rows(model: ModelConfig, array_names: Collection[str]) -> list[Row]:
     if isinstance(model.image, ConvNeXt):
         return make_convnext_rows(model.image)
     variant = get_image_variant(model.image)
@@ -425,6 +432,8 @@ def _find_image_rows(model: ModelConfig) -> list[Row]:
         return make_eva_rows(variant)
     if variant is not None and variant.pooling == "attention":
         return _TIMM_IMAGE
+    if variant is not None and has_plain_vit(array_names):
+        return make_plain_vit_rows(variant, array_names)
     return make_image_rows(model.image)
 
 

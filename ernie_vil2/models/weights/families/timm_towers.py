@@ -1,20 +1,21 @@
-"""Image towers of timm within folders of OpenCLIP: their sizes, and PE-Core and EVA-02, of timm's class `Eva`.
+"""Image towers of timm within folders of OpenCLIP: their sizes, plain ViTs, and PE-Core and EVA-02, of its class `Eva`.
 
 Depth, width, hidden width and patch size are those of the arrays. The number of heads follows from `head_width`, if the
 folder gives it, and otherwise from the name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
-from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant, Rotary
+from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, Rotary
 from ernie_vil2.towers.transformer import Vit
 
 TRUNK = "visual.trunk."  # prefix of the arrays of an image tower of timm
+_PROJECTION = "visual.head.proj"  # layer of OpenCLIP after the tower
 PE_POOLING_HEADS = 8  # of every PE-Core, however wide it is
 
 
@@ -43,6 +44,63 @@ TIMM_EVA02_CLIPS = {
 `tests/fixtures/open_clip/make.py` builds every tower of these names in timm, and compares.
 """
 _EVA_NAMES = {**TIMM_PE_CORES, **TIMM_EVA02_CLIPS}
+
+
+class VitFacts(NamedTuple):
+    """What timm fixes by the name of a ViT with a class token, and no shape of its weights shows."""
+
+    width: int
+    heads: int
+    activation: Activation
+    is_clip: bool  # as in CLIP, a norm before the blocks, patches without bias, and an epsilon of 1e-5
+
+
+_VIT_SIZES = {
+    "xsmall": (256, 4),
+    "tiny": (192, 3),
+    "small": (384, 6),
+    "medium": (512, 8),
+    "betwixt": (640, 10),
+    "base": (768, 12),
+    "large": (1024, 16),
+    "huge": (1280, 16),
+    "giant": (1408, 16),
+    "gigantic": (1664, 16),
+}
+"""Width and heads by the second word of the name."""
+_VIT_NAMES = {
+    "tiny": "patch16_224 patch16_384",
+    "small": "patch8_224 patch16_224 patch16_384 patch32_224 patch32_384",
+    "base": "patch8_224 patch16_224 patch16_384 patch32_224 patch32_384 patch16_clip_224 patch16_clip_384 "
+    "patch16_clip_quickgelu_224 patch32_clip_224 patch32_clip_256 patch32_clip_384 patch32_clip_448 "
+    "patch32_clip_quickgelu_224",
+    "large": "patch14_224 patch16_224 patch16_384 patch32_224 patch32_384 patch14_clip_224 patch14_clip_336 "
+    "patch14_clip_quickgelu_224 patch14_clip_quickgelu_336",
+    "huge": "patch14_224 patch14_clip_224 patch14_clip_336 patch14_clip_378 patch14_clip_quickgelu_224 "
+    "patch14_clip_quickgelu_378",
+    "giant": "patch14_224 patch14_clip_224",
+    "gigantic": "patch14_224 patch14_clip_224 patch14_clip_378 patch14_clip_quickgelu_224",
+    "xsmall": "patch16_clip_224",
+    "medium": "patch16_clip_224 patch32_clip_224",
+    "betwixt": "patch32_clip_224",
+}
+
+
+def _list_plain_vits() -> dict[str, VitFacts]:
+    facts = {"vit_base_patch16_plus_clip_240": VitFacts(896, 14, "gelu", is_clip=True)}
+    for size, endings in _VIT_NAMES.items():
+        width, heads = _VIT_SIZES[size]
+        for ending in endings.split():
+            activation: Activation = "quick_gelu" if "quickgelu" in ending else "gelu"
+            facts[f"vit_{size}_{ending}"] = VitFacts(width, heads, activation, "clip" in ending)
+    return facts
+
+
+TIMM_PLAIN_VITS = _list_plain_vits()
+"""All ViTs of timm 1.0.31 with a class token whose blocks have no other layers than those of ViT and CLIP.
+
+`tests/fixtures/open_clip/make.py` builds every tower `vit_*` of timm, and compares.
+"""
 
 
 class TrunkSizes(NamedTuple):
@@ -92,6 +150,88 @@ def read_trunk_heads(vision: Settings, width: int, named_width: int, named_heads
             "timm_model_name", f"that tower is {named_width} wide, its weights {width}; give head_width next to it"
         )
     return named_heads
+
+
+def is_plain_vit(vision: Settings) -> bool:
+    """Return whether the settings name a ViT with a class token that is read."""
+    return find_timm_name(vision) in TIMM_PLAIN_VITS
+
+
+def read_plain_vit(vision: Settings, arrays: Mapping[str, np.ndarray]) -> tuple[ImageTowerConfig, bool]:
+    """Describe a ViT with a class token by its name and its arrays; return also whether a projection follows it.
+
+    With a bias, the projection is the head of the tower.
+    """
+    facts = TIMM_PLAIN_VITS[find_timm_name(vision)]
+    if vision.values.get("timm_pool", "avg") not in ("", "token"):
+        raise vision.make_error("timm_pool", "of this tower only 'token' is read, and '', which means the same")
+    projection = vision.values.get("timm_proj", "linear")
+    if projection not in ("linear", "none", None):
+        raise vision.make_error("timm_proj", "of this tower only 'linear', 'none' and null are read")
+    head_name = None
+    if projection is None:
+        head_name = f"{TRUNK}head"
+    elif projection == "linear" and vision.read_bool("timm_proj_bias", False):
+        head_name = _PROJECTION
+    head_bias = arrays.get(f"{head_name}.bias")
+    if head_name and head_bias is None:
+        raise vision.make_error("timm_proj", f"the weights hold no {head_name}.bias")
+
+    sizes = read_trunk_sizes(vision, arrays)
+    tower = Vit(
+        name="ViT",
+        image_size=vision.read_count("image_size", 224),
+        patch_size=sizes.patch_size,
+        width=sizes.width,
+        depth=sizes.depth,
+        heads=read_trunk_heads(vision, sizes.width, facts.width, facts.heads),
+        variant=ImageVariant(
+            hidden=sizes.hidden,
+            activation=facts.activation,
+            epsilon=1e-5 if facts.is_clip else 1e-6,
+            patch_bias=not facts.is_clip,
+            input_norm=facts.is_clip,
+            head=None if head_bias is None else head_bias.size,
+        ),
+    )
+    return tower, projection == "linear" and head_bias is None
+
+
+def has_plain_vit(array_names: Collection[str]) -> bool:
+    """Return whether the arrays of a model without rotary positions are those of a ViT of timm with a class token."""
+    return f"{TRUNK}cls_token" in array_names
+
+
+def make_plain_vit_rows(variant: ImageVariant, array_names: Collection[str]) -> list[Row]:
+    """Return the rows of a ViT with a class token, of its projection, and of the scale."""
+    rows: list[Row] = [
+        ("log_logit_scale", "logit_scale", "scalar"),
+        ("image.cls_token", f"{TRUNK}cls_token", "array"),
+        ("image.pos_embed", f"{TRUNK}pos_embed", "array"),
+        ("image.norm", f"{TRUNK}norm", "layer"),
+        *_make_plain_block_rows(),
+    ]
+    if variant.patch_bias:
+        rows.append(("image.patch_embed.proj", f"{TRUNK}patch_embed.proj", "layer"))
+    else:
+        rows.append(("image.patch_embed.proj.weight", f"{TRUNK}patch_embed.proj.weight", "array"))
+    if variant.input_norm:
+        rows.append(("image.ln_pre", f"{TRUNK}norm_pre", "layer"))
+    if variant.head:
+        head_name = _PROJECTION if f"{_PROJECTION}.bias" in array_names else f"{TRUNK}head"
+        rows.append(("image.head", head_name, "linear"))
+    elif f"{_PROJECTION}.weight" in array_names:
+        rows.append(("image_projection.weight", f"{_PROJECTION}.weight", "matrix"))
+    return rows
+
+
+def _make_plain_block_rows() -> list[Row]:
+    rows: list[Row] = []
+    for layer in ("norm1", "norm2"):
+        rows.append((f"image.blocks.N.{layer}", f"{TRUNK}blocks.N.{layer}", "layer"))
+    for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
+        rows.append((f"image.blocks.N.{layer}", f"{TRUNK}blocks.N.{layer}", "linear"))
+    return rows
 
 
 def is_eva_tower(vision: Settings) -> bool:
@@ -207,11 +347,8 @@ def _make_pe_rows() -> list[Row]:
         ("image.ln_pre", f"{TRUNK}norm_pre", "layer"),
         ("image.attn_pool.probe", f"{TRUNK}attn_pool.latent", "array"),
         ("image.attn_pool.norm", f"{TRUNK}attn_pool.norm", "layer"),
+        *_make_plain_block_rows(),
     ]
-    for layer in ("norm1", "norm2"):
-        rows.append((f"image.blocks.N.{layer}", f"{TRUNK}blocks.N.{layer}", "layer"))
-    for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
-        rows.append((f"image.blocks.N.{layer}", f"{TRUNK}blocks.N.{layer}", "linear"))
     for layer in ("q", "kv", "proj", "mlp.fc1", "mlp.fc2"):
         rows.append((f"image.attn_pool.{layer}", f"{TRUNK}attn_pool.{layer}", "linear"))
     return rows
