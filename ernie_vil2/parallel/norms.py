@@ -216,7 +216,7 @@ def _gather_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     means, variances = gathered[:, :-1].chunk(2, axis=1)
     total = counts.sum()
     mean = (counts * means).sum(axis=0) / total
-    # Within the ranks, and between their means.
+    # The variance has two parts: the variances within the ranks, and the variance between their means.
     variance = (counts * (variances + paddle.square(means - mean))).sum(axis=0) / total
     return mean, variance, total
 

@@ -177,7 +177,7 @@ class Plan:
         self.num_views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
 
         self.uses_micro_batches = training.micro_batch is not None
-        # Micro batches of equal size: 16 rows in micro batches of 5 are four of 4.
+        # Micro batches have equal sizes: micro batches of 5 divide 16 rows into four of 4.
         self.num_micro_batches = 1
         if training.micro_batch:
             self.num_micro_batches = math.ceil(self.rows_per_rank / training.micro_batch)
@@ -229,8 +229,7 @@ class Plan:
         if self.config.Training.precision != "float32":
             activations += 2 * self.parameters["all"]  # copies of the weights in 16 bits
 
-        # Embeddings of this rank, and those gathered from all ranks, each with its gradient.
-        # A single process gathers nothing.
+        # A rank holds its own embeddings and all gathered ones, both with gradients. A single process gathers nothing.
         num_copies = 1 + self.ranks if self.ranks > 1 else 1
         embeddings = 2 * self._embedding_bytes * num_copies
 
@@ -279,7 +278,7 @@ class Plan:
             sent = count_sent_bytes(collective, payload, self.ranks)
             return Transfer(name, collective, num_calls, payload, sent, is_overlapped)
 
-        # For the loss: ids of image and text, which mark duplicates, embeddings, and their gradients on the way back.
+        # The loss needs the embeddings, and the ids of image and text, which mark duplicates. Gradients come back.
         yield transfer("ids of the rows", "all_gather", self.rows_per_rank * 2 * 8)
         yield transfer("embeddings", "all_gather", self._embedding_bytes)
         yield transfer("gradients of the embeddings", "reduce_scatter", self.ranks * self._embedding_bytes)
@@ -413,7 +412,7 @@ def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | No
         options["Training.micro_batch"] = (training.micro_batch, micro_batches)
 
     # All combinations are planned, which is quick: the cost of a row is measured only once.
-    # For each setting: no override, or one of its alternatives.
+    # For each setting, the choice is no override, or one of its alternatives.
     choices: list[list[tuple[str, ...]]] = []
     for key, (present, alternatives) in options.items():
         overrides = [(f"{key}={str(value).lower()}",) for value in alternatives if value != present]

@@ -167,7 +167,7 @@ class RepeatedBlock:
         self.result = sum(result.size * result.element_size() for result in results)
 
     def _return_inputs(self, *inputs: Any, **_: Any) -> Any:
-        # Measured again: by now the input of the first block may be freed.
+        # Memory is measured again, because by now the input of the first block may be freed.
         self.kept = self._current_bytes() - self._bytes_before
         return inputs[0] if self._num_results == 1 else inputs[: self._num_results]
 

@@ -143,7 +143,7 @@ class CounterBasedDropout:
         return _ApplyMask.apply(x, mask, 1 / (1 - p) if should_upscale else 1.0)
 
     def _rand(self, shape: Sequence[int], dtype: Any = None, name: str | None = None) -> paddle.Tensor:
-        # 24 bits: what float32 holds without rounding up to 1. A narrower type rounds the number, not its bits.
+        # float32 holds 24 bits without rounding up to 1. A narrower type rounds the number, not its bits.
         uniform = _shift(self._draw(list(shape)), 8).astype("float32") * 2.0**-24
         return uniform.astype(dtype or paddle.get_default_dtype())
 

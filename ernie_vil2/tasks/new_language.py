@@ -97,7 +97,7 @@ class DistanceLoss:
             loss_arguments: the other arguments of `MultiViewLoss`.
             teacher: `[b, D]`, the teacher's embeddings of this rank's rows.
         """
-        # Divided by the rows of all ranks, so that the sum over the ranks is the mean.
+        # The divisor is the number of rows of all ranks, so that the sum over the ranks is the mean.
         distance = (local["text_1"] - teacher).square().sum() / gathered["text_1"].shape[0]
         losses = {"distance": distance}
         if self._contrast is None:

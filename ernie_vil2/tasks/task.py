@@ -204,14 +204,14 @@ def apply_tuning(model: DualEncoder, tuning: TuningConfig, is_resumed: bool = Fa
         if not norms:
             raise ConfigError("Tuning.freeze_norms: this model has no batch norms; leave it out")
         for name, norm in norms.items():
-            # The switch of Paddle's batch norms (as of 3.3.1) that makes them use running statistics in training.
+            # This switch, private in Paddle 3.3.1, makes a batch norm use its running statistics in training.
             norm._use_global_stats = True
             frozen_names |= {f"{name}.{parameter}" for parameter, _ in norm.named_parameters()}
         descriptions.append(f"{len(norms)} batch norms")
     if descriptions:
         lines.append(_freeze(model, frozen_names, descriptions))
 
-    # Norms whose weights have been frozen above, by name or with the layers around them.
+    # The steps above have frozen the weights of these norms, by name or with the layers around them.
     moving_norms = [norm for norm in find_frozen_norms(model, trained).values() if not norm._use_global_stats]
     for norm in moving_norms:
         norm._use_global_stats = True

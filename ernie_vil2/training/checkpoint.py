@@ -109,7 +109,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
             (partial_folder / CONFIG).write_text(dump_config(config), encoding="utf-8")
             for name, text in checkpoint.tokenizer.files().items():
                 (partial_folder / name).write_text(text, encoding="utf-8")
-            # Last, because it holds the checksums of the others.
+            # The integrity file is written last, because it holds the checksums of the other files.
             names = resolve_vocabulary(partial_folder, CHECKPOINT_FILES)
             write_model_integrity(partial_folder, config, names, checkpoint.golden)
         remove_old_checkpoints(run, config.Training.keep_checkpoints, best and best["step"])

@@ -75,8 +75,8 @@ def set_learning_rate(optimizer: paddle.optimizer.AdamW, rate: float, factor: pa
     """
     optimizer.set_lr(rate)
     if factor is not None:
-        # Private in Paddle 3.3.1, which offers no way to change the rate on the device. Before the first step its
-        # tensor does not exist yet.
+        # These methods are private in Paddle 3.3.1, which offers no other way to change the rate on the device. The
+        # first creates the tensor of the rate, which does not exist before the first step.
         optimizer._create_global_learning_rate()
         optimizer._global_learning_rate().multiply_(factor)
 
@@ -250,7 +250,8 @@ def compute_squared_gradient_norms(
     for parameter in get_local_parameters(optimizer, parameters, sharding):
         if parameter.grad is not None:
             with_gradient.append(parameter)
-            # Private in Paddle 3.3.1; public norms are 30 times slower on CPU, and 7 % off over 30 million elements.
+            # This is private in Paddle 3.3.1, but public norms are 30 times slower on CPU, and 7 % off over 30 million
+            # elements.
             squares.append(_C_ops.squared_l2_norm(parameter.grad))
     if not squares:
         return [], paddle.zeros([0])
@@ -282,7 +283,7 @@ def gather_optimizer_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, 
                 arrays[key] = local_state[key].numpy()
             continue
         if sender == rank:
-            # Copied by way of the host: Paddle keeps some of Adam's scalars there, which NCCL cannot read.
+            # The copy goes by way of the host: Paddle keeps some of Adam's scalars there, where NCCL cannot read them.
             value = paddle.to_tensor(local_state[key].numpy())
         else:
             value = paddle.empty(shape, dtype)

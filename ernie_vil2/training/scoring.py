@@ -209,15 +209,15 @@ def run_evaluator(name: str, evaluator: Evaluator, model: nn.Layer) -> Metrics:
     try:
         with paddle.no_grad():
             metrics = evaluator(model)
-        # Converted here, so that a value that is not a number is a failure, too.
+        # Values are converted here, so that a value that is not a number is a failure, too.
         metrics = metrics._replace(values={key: float(value) for key, value in metrics.values.items()})
     except LostRank:
         raise
-    # No error of a scorer, which may be the user's own, ends a long run.
+    # A scorer may be the user's own; none of its errors ends a long run.
     except Exception as error:
         metrics, error_text = Metrics({}), str(error) or type(error).__name__
 
-    # Metrics of rank 0, failures of all ranks.
+    # The result has the metrics of rank 0, and the failures of all ranks.
     results = collectives.all_gather_object((metrics, error_text))
     metrics, _ = results[0]
     failures = dict(metrics.failures)

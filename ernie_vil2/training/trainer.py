@@ -274,7 +274,7 @@ class Trainer:
         if self.rank == 0 and paddle.get_device() == "cpu":
             print(runtime.summarize_switches())
         with self.progress.open(self.step, self.evaluations.evaluated_step):
-            # At the start, or if the run was stopped between a step and its evaluation.
+            # An evaluation is due here at the start, or if the run was stopped between a step and its evaluation.
             if self.evaluations.is_due(self.step):
                 with self.progress.meter.pause():
                     self._evaluate(is_saved=self.step > 0)

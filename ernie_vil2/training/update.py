@@ -263,7 +263,7 @@ class NonFiniteSteps:
 def check_weights(model: paddle.nn.Layer, step: int) -> None:
     """Raise NotFinite, with the names of the weights, if a weight that is about to be saved is NaN or infinite."""
     weights = {name: value for name, value in model.state_dict().items() if paddle.is_floating_point(value)}
-    # One transfer from the device for the usual case, in which all are finite.
+    # In the usual case all weights are finite, and a single transfer from the device tells that.
     if not paddle.stack([paddle.isfinite(value).all() for value in weights.values()]).all():
         names = [name for name, value in weights.items() if not paddle.isfinite(value).all()]
         raise NotFinite(
@@ -383,7 +383,7 @@ class Update:
         self.finish_pending()
         self._task.backward()
 
-        # Losses and gradient norm over all ranks.
+        # Sum the losses and the gradient norm over all ranks.
         parameters, squared_norms = compute_squared_gradient_norms(self._optimizer, self._trained, self._sharding)
         squared_norms = squared_norms / self._scaler.scale(paddle.ones([])) ** 2
         values = self._sum_over_ranks([*local_losses.values(), squared_norms.sum()])
