@@ -27,7 +27,8 @@ RULES = {
     "openclip_clipa": ("open_clip_without_sep", 32), "pe_pt": ("open_clip", 40),
     "openclip_xlmr": ("open_clip_hf", 77), "eva_pt": ("open_clip", 77),
     "openclip_convnext": ("open_clip", 32), "openclip_nllb": ("open_clip_hf", 77),
-    "openclip_bert_timm": ("open_clip_hf", 64),
+    "openclip_bert_timm": ("open_clip_hf", 64), "hf_vision_text_dual": ("bert", 64),
+    "hf_vision_text_dual_clip": ("bert", 48),
 }  # fmt: skip
 
 # The last family of each dialect.

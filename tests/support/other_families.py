@@ -27,11 +27,6 @@ PEERS_PYTHON = os.environ.get("ERNIE_VIL2_PEERS") or (
 )
 FAMILY_FIXTURES = Path(__file__).parents[1] / "fixtures" / "others"
 EXTRA_FIXTURES = Path(os.environ.get("ERNIE_VIL2_FIXTURES", "none"))
-UNREAD = {
-    "hf_vision_text_dual",
-    "hf_vision_text_dual_clip",
-}
-"""Folders whose models are still refused."""
 
 
 def find_folders():
@@ -39,7 +34,7 @@ def find_folders():
     paths = {}
     for root in (EXTRA_FIXTURES / "towers", EXTRA_FIXTURES / "others", FAMILY_FIXTURES):
         if root.is_dir():
-            paths |= {path.name: path for path in root.iterdir() if path.name not in UNREAD}
+            paths |= {path.name: path for path in root.iterdir()}
     return {name: path for name, path in sorted(paths.items()) if (path / "expected.npz").is_file()}
 
 

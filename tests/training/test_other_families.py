@@ -20,7 +20,16 @@ from tests.support.trainings import begin_with, build_seeded_task, check_resume,
 
 SQUARE = [name for name in FOLDERS if read_expected(name)["pixel_values"].ndim == 4]
 CACHED = ["hf_chinese_clip", "cn_clip_rn50"]
-DIRECT = [*CACHED, "hf_altclip", "hf_clip", "openclip_flat", "hf_siglip", "openclip_siglip_timm", "openclip_bert_timm"]
+DIRECT = [
+    *CACHED,
+    "hf_altclip",
+    "hf_clip",
+    "openclip_flat",
+    "hf_siglip",
+    "openclip_siglip_timm",
+    "openclip_bert_timm",
+    "hf_vision_text_dual",
+]
 """A family for each kind of towers, which is not left to the slow tests."""
 EVERY = [pytest.param(name, marks=() if name in DIRECT else pytest.mark.slow) for name in FOLDERS]
 PAIRS = "Loss.weights={image_image: 0, text_text: 0, image_text: 0.5, text_image: 0.5}"

@@ -276,6 +276,7 @@ FORMATS: Registry[Format] = Registry(
         "metaclip_2": f"{_FAMILIES}.clip:METACLIP_2",
         "siglip": f"{_FAMILIES}.siglip:SIGLIP",
         "siglip2": f"{_FAMILIES}.siglip:SIGLIP_2",
+        "vision-text-dual-encoder": f"{_FAMILIES}.vision_text_dual:VISION_TEXT_DUAL",
         "open_clip": f"{_FAMILIES}.open_clip:OPEN_CLIP",
         "pe_core": f"{_FAMILIES}.pe_core:PE_CORE",
         "eva_clip": f"{_FAMILIES}.eva_clip:EVA_CLIP",

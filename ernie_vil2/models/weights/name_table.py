@@ -243,7 +243,8 @@ def _expand_braces(name: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if match is None:
         return (name,), ()
     words = match[1].split(",")
-    return tuple(name.replace(match[0], word) for word in words), tuple(len(word) for word in words)
+    sizes = tuple(2 if word == "kv" else 1 for word in words)
+    return tuple(name.replace(match[0], word) for word in words), sizes
 
 
 def _insert_kind(name: str, kind: str) -> str:

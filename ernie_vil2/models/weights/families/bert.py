@@ -19,7 +19,7 @@ from ernie_vil2.models.weights.families.family import Family, Folder, count_word
 from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
-from ernie_vil2.towers.base import TextTowerConfig, TextVariant
+from ernie_vil2.towers.base import Pooling, TextTowerConfig, TextVariant
 from ernie_vil2.towers.transformer import Transformer, Vit, get_image_variant, get_text_variant
 
 TEXT_LENGTH = 52  # tokens of the texts that Chinese-CLIP was trained on; its position embedding has 512 rows
@@ -52,15 +52,30 @@ def make_bert_rows(theirs: str) -> list[Row]:
     ]
 
 
-def _read_text_tower(
-    text: Settings, sizes: Mapping[str, Any], positions: int, epsilon: float, **variant: Any
+def read_text_tower(
+    text: Settings,
+    sizes: Mapping[str, Any],
+    positions: int,
+    epsilon: float,
+    pooling: Pooling = "first",
+    **variant: Any,
 ) -> TextTowerConfig:
+    """Read the tower of a BERT or a RoBERTa from its section of a config.json.
+
+    Args:
+        text: the section.
+        sizes: width, depth and heads.
+        positions: rows of the position embedding.
+        epsilon: default of the LayerNorms' epsilon.
+        pooling: how the features are chosen.
+        variant: further fields of the `TextVariant`.
+    """
     text.check_values(position_embedding_type="absolute", is_decoder=False, add_cross_attention=False)
     return Transformer(
         name="transformer",
         **sizes,
         max_positions=positions,
-        pooling="first",
+        pooling=pooling,
         # Dropout changes nothing until the model is trained.
         dropout=text.read_probability("hidden_dropout_prob", 0.1),
         attention_dropout=text.read_probability("attention_probs_dropout_prob", 0.1),
@@ -74,7 +89,7 @@ def _configure_chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
     positions = text.read_count("max_position_embeddings", 512)
     model = ModelConfig(
         image=read_image_tower(open_section(settings, "vision_config")),
-        text=_read_text_tower(
+        text=read_text_tower(
             text,
             read_sizes(text, 768, 12, 12),
             positions,
@@ -97,7 +112,7 @@ def _configure_altclip(folder: Folder) -> tuple[ModelConfig, int]:
     positions = text.read_count("max_position_embeddings", 514, minimum=first_position + 1)
     model = ModelConfig(
         image=read_image_tower(open_section(settings, "vision_config")),
-        text=_read_text_tower(
+        text=read_text_tower(
             text,
             read_sizes(text, 1024, 24, 16),
             positions,

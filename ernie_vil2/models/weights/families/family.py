@@ -61,6 +61,7 @@ ACTIVATION = {"activation": (STORED, "gelu", "gelu_tanh", "quick_gelu")}
 TEXT_DIALECT = "text"  # dialect whose ways use different arrays of a file
 PREPROCESSING: Mapping[str, Mapping[str, Any]] = {
     "clip": {"preprocessing": "transformers", "resize": "shortest", "interpolation": "bicubic"},
+    "vit": {"preprocessing": "transformers", "resize": "squash", "interpolation": "bilinear"},
     "square": {"preprocessing": "transformers", "resize": "squash", "interpolation": "bicubic"},
     "naflex": {"preprocessing": "naflex", "interpolation": "bilinear", "most_patches": 256},
     "fgclip2": {"preprocessing": "naflex", "interpolation": "bilinear"},
@@ -107,7 +108,7 @@ class Family:
         rows: function that returns the table of names (see `name_table`) for a model, a dialect, and the names of the
             arrays in a file, because some families have several spellings.
         tokenizer: value of `Model.text.tokenizer`, or a function that finds it for a folder.
-        preprocessing: a key of `PREPROCESSING`.
+        preprocessing: a key of `PREPROCESSING`, or a function that finds it for a folder.
         unused: reasons why arrays are not part of the model, by glob patterns of the authors' names.
         dialects: what can be done in several ways with the same weights; names of the ways, the default first.
         settings_file: name of the file that describes the model; empty if the weights do.
@@ -129,7 +130,7 @@ class Family:
     configure: Callable[[Folder], tuple[ModelConfig, int]]
     rows: Callable[[ModelConfig, Mapping[str, str], Collection[str]], Sequence[Row]]
     tokenizer: str | Callable[[Folder], str]
-    preprocessing: str
+    preprocessing: str | Callable[[Folder], str]
     unused: Mapping[str, str] = field(default_factory=dict)
     dialects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     settings_file: str = "config.json"
@@ -257,7 +258,8 @@ class Family:
                 str(describe_problems(error, f"{settings.path} describes a tower that is not built"))
             ) from None
         model = _with_activation(model, ways.get("activation"))
-        image = with_preprocessing(model.image, self.preprocessing, weights.parent, settings)
+        kind = self.preprocessing if isinstance(self.preprocessing, str) else self.preprocessing(folder)
+        image = with_preprocessing(model.image, kind, weights.parent, settings)
         if ways.get("preprocessing", STORED) != STORED:
             image = image.model_copy(update={"preprocessing": ways["preprocessing"]})
         rules = self.tokenizer if isinstance(self.tokenizer, str) else self.tokenizer(folder)
