@@ -205,7 +205,7 @@ def _score_initial_run(args: argparse.Namespace, folder: Path, config: Config) -
         if not (checkpoint / CONFIG).is_file():
             return {}
         initial_config = load_config(checkpoint / CONFIG)
-        validation = initial_config.Data.validation
+        validation = initial_config.Data.val_config
         # This configuration came with the weights: nothing is fetched, run or imported because of it.
         if validation is None or validation.layout or any(map(_is_remote, validation.data)):
             return {}
@@ -250,7 +250,7 @@ def _measure_recall_change(
     from ernie_vil2.evaluation.scorer import run_scorer
     from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 
-    scorer, data = Retrieval.from_config(initial_config, initial_config.Data.validation, "val")
+    scorer, data = Retrieval.from_config(initial_config, initial_config.Data.val_config, "val")
     if data is None or not isinstance(scorer, Retrieval):
         return {}
     scorer_input = scorer.open(data)

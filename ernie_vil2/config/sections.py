@@ -276,7 +276,7 @@ class DataConfig(Section):
         return {"images": self.images, "columns": self.columns, "encoding": self.encoding}
 
     @property
-    def validation(self) -> ScoredConfig | None:
+    def val_config(self) -> ScoredConfig | None:
         """`val` as one entry; None if there is none."""
         return self._find_scored("val")
 

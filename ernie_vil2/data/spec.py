@@ -103,7 +103,7 @@ class DataSpec:
 
         Args:
             config: configuration of the run.
-            scored: `Data.validation` or `Data.test_config`.
+            scored: `Data.val_config` or `Data.test_config`.
             split: `val` or `test`: the part of the holdout, if the run has one for it; otherwise the split if neither
                 `scored` nor a protocol names one.
         """

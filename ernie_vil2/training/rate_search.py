@@ -135,7 +135,7 @@ def tune_rate(config: Config) -> Config:
     Raises:
         ConfigError: nothing can be scored, the scores are not of single queries, or all trials have failed.
     """
-    if config.Data.validation is None:
+    if config.Data.val_config is None:
         raise ConfigError("--tune-rate chooses by Data.val: name it, or hold a part out (Data.holdout)")
     path = Path(config.Training.output) / RESULTS_FILE
     if path.is_file():

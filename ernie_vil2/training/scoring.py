@@ -175,7 +175,7 @@ def build_evaluators(
             check_options(scorer_class, name, options)
         except ValueError as error:
             raise ConfigError(f"Evaluation.evaluators: {error}") from None
-        scorer, data_spec = scorer_class.from_config(config, config.Data.validation, "val")
+        scorer, data_spec = scorer_class.from_config(config, config.Data.val_config, "val")
         # Options that are not set here keep the values that the scorer took from the configuration.
         if options:
             scorer = cast(Scorer, replace(cast(Any, scorer), **options))

@@ -74,10 +74,10 @@ def test_run_prints_how_many_images_are_scored_too(tmp_path, capsys):
 def test_scored_data_without_files_are_taken_from_training(tmp_path):
     data = load_config(None, ["Data.train=[{data: [a], images: photos}]", "Data.val=[{split: val}]",
                               "Data.test=[{split: test, protocol: coco-cn-test, images: others}]"]).Data  # fmt: skip
-    assert (data.validation.data, data.validation.split, data.validation.images) == (["a"], "val", "photos")
+    assert (data.val_config.data, data.val_config.split, data.val_config.images) == (["a"], "val", "photos")
     test_config = data.test_config
     assert (test_config.data, test_config.protocol, test_config.images) == (["a"], "coco-cn-test", "others")
     with pytest.raises(ConfigError, match="test: "):
         load_config(None, ["Data.test=[a, {split: test}]"])
     with pytest.raises(ValueError, match="Data.train"):
-        _ = load_config(None, ["Data.val=[{split: val}]"]).Data.validation
+        _ = load_config(None, ["Data.val=[{split: val}]"]).Data.val_config

@@ -196,7 +196,7 @@ def test_holdout_divides_training_and_scored_data(table):
     config = load_config(None, settings)
     stream = SampleStream(config)
     images_of_parts = [{stream[position][1].image_name for position in range(stream.num_samples)}]
-    for part_name, scored in (("val", config.Data.validation), ("test", config.Data.test_config)):
+    for part_name, scored in (("val", config.Data.val_config), ("test", config.Data.test_config)):
         (benchmark,) = open_benchmarks(DataSpec.from_scored(config, scored, part_name)).values()
         images_of_parts.append({image.id for image in benchmark.images})
     assert sum(map(len, images_of_parts)) == 60 == len(set().union(*images_of_parts))

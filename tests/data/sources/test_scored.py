@@ -70,7 +70,7 @@ def test_training_scoring_and_validation_have_the_same_pairs(tmp_path, write_dat
     assert [(sample.image_name, sample.caption("zh"), sample.image) for sample in samples] == ROWS
 
     config = load_config(None, [f"Data.val=['{location}']", "Views.languages={zh: 1.0}"])
-    scorer, data = Retrieval.from_config(config, config.Data.validation, "val")
+    scorer, data = Retrieval.from_config(config, config.Data.val_config, "val")
     validation = scorer.open(data).benchmarks["zh"]
     for benchmark in (open_benchmark(location, language="zh"), validation):
         rows = []

@@ -23,7 +23,7 @@ from tests.support.shapes import write_tar
 
 def open_validation(config):
     """Return the benchmarks of `Data.val` by language."""
-    scorer, data = Retrieval.from_config(config, config.Data.validation, "val")
+    scorer, data = Retrieval.from_config(config, config.Data.val_config, "val")
     return scorer.open(data).benchmarks
 
 
