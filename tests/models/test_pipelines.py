@@ -15,11 +15,14 @@ from paddle.nn import functional as F
 from ernie_vil2 import load_model
 from ernie_vil2.data.preprocessing import Geometry, fit_patches, normalize_images
 from ernie_vil2.models.weights.families.family import with_preprocessing
+from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.settings import Settings
 from tests.support.other_families import (
     FOLDERS,
     NAMES,
     build_for_evaluation,
+    change_arrays,
+    copy_folder,
     list_inputs,
     make_image_batches,
     measure_text_difference,
@@ -221,3 +224,22 @@ def test_gradients_equal_those_of_the_authors(name):
         gradient = gradients[key.removeprefix("module.")].reshape(expected.shape)
         # Relative to the largest entry: small ones are sums that mostly cancel.
         np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=key)
+
+
+@pytest.mark.skipif("fgclip2" not in FOLDERS, reason="its folder is not carried")
+@pytest.mark.parametrize("keep_len", [0, 12, 33])
+def test_long_texts_keep_as_many_positions_as_the_folder_says(keep_len, tmp_path):
+    """A table that holds the authors' positions for their `keep_len` of 20 in other rows gives their embeddings."""
+    first, second = (f"text_model.embeddings.position_embedding_{name}.weight" for name in ("ori", "res"))
+
+    def move_rows(arrays):
+        positions = np.concatenate([arrays[first][:20], arrays[second][20:]])
+        for name, rows in ((first, slice(0, keep_len)), (second, slice(keep_len, None))):
+            arrays[name] = np.zeros_like(positions)
+            arrays[name][rows] = positions[rows]
+        return arrays
+
+    folder = copy_folder("fgclip2", tmp_path / "m", "config.json", "text_config", keep_len=keep_len)
+    change_arrays(folder, move_rows)
+    model = build_for_evaluation(read_model(folder, dialect={"text": "long"}))
+    assert measure_text_difference(model, "fgclip2", "/long") < CLOSE

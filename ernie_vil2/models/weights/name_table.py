@@ -20,12 +20,13 @@ Forms of a single array:
 - `token`: theirs is `[D]`, ours `[1, 1, D]`;
 - `grid`: theirs is `[T, D]`, ours `[1, T, D]`;
 - `scalar`: theirs is `[]`, ours `[1]`;
-- `spliced`: theirs are two arrays; ours has the first 20 rows of one and the further rows of the other.
+- `spliced`: theirs are two arrays; ours has the first rows of one, as many as the table says, and the further rows of
+  the other.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -36,7 +37,6 @@ from ernie_vil2.models.weights.files import allocate_array
 
 Form = Literal["linear", "layer", "array", "matrix", "token", "grid", "scalar", "spliced"]
 Row = tuple[str, str, Form]
-SPLICE = 20  # rows of the first array in the form "spliced": the positions that FG-CLIP 2 keeps for longer texts
 _BRACES = re.compile(r"\{([^}]*)\}")
 
 
@@ -69,7 +69,8 @@ class _Link:
         ours: names of our arrays.
         theirs: names of their arrays; at most one side has several.
         form: how they differ; never "linear" or "layer".
-        sizes: relative sizes of the several arrays; empty if both sides have one.
+        sizes: relative sizes of the several arrays; empty if both sides have one. In the form "spliced", the number of
+            rows of the first array that are used.
     """
 
     ours: tuple[str, ...]
@@ -81,7 +82,8 @@ class _Link:
         """Return our array at a position of `ours`, from theirs."""
         names = self.theirs
         if self.form == "spliced":
-            return np.concatenate([arrays[names[0]][:SPLICE], arrays[names[1]][SPLICE:]])
+            (num_first_rows,) = self.sizes
+            return np.concatenate([arrays[names[0]][:num_first_rows], arrays[names[1]][num_first_rows:]])
         if len(names) > 1:
             pieces = [arrays[name] for name in names]
             shape = list(pieces[0].shape)
@@ -129,13 +131,16 @@ class NameTable:
         rows: rows as the module describes them.
         blocks: numbers of the blocks, by the prefix of our names of their arrays, such as `image.blocks.`. A row with
             `N` must have one of these prefixes.
+        num_first_rows: rows of the first array that the form "spliced" uses.
     """
 
-    def __init__(self, rows: Sequence[Row], blocks: Mapping[str, Iterable[int | str]]):
+    def __init__(self, rows: Sequence[Row], blocks: Mapping[str, Iterable[int | str]], num_first_rows: int = 0):
         self._links: list[_Link] = []
         # A row with N becomes a link for each block.
         for row in rows:
             for link in _make_links(row):
+                if link.form == "spliced":
+                    link = replace(link, sizes=(num_first_rows,))
                 if not any("N" in name.split(".") for name in link.ours):
                     self._links.append(link)
                     continue

@@ -120,6 +120,8 @@ class Family:
         make_settings: function that returns the JSON files that describe a model, by name; ValueError if the layout
             cannot hold it. None: settings are copied from another folder.
         weights_name: name of the weight file next to those settings.
+        count_first_rows: function that returns how many rows of the first array the form `spliced` of the table uses;
+            None: no row of the table has that form.
         explain_obstacle: function that returns why the authors' code cannot load a model with another vocabulary or
             more positions from a folder of its origin, or None. Its arguments are the towers of the origin, those of
             the model, and whether the vocabulary was trimmed.
@@ -140,6 +142,7 @@ class Family:
     is_family: Callable[[Path], bool] | None = None
     make_settings: Callable[[StoredModel], dict[str, Any]] | None = None
     weights_name: str = "model.safetensors"
+    count_first_rows: Callable[[Settings], int] | None = None
     explain_obstacle: Callable[[ModelConfig, ModelConfig, bool], str | None] = lambda old, new, is_trimmed: None
     sister: str | None = None
 
@@ -167,7 +170,11 @@ class Family:
         return kind is not None and kind in FORMATS and FORMATS.find(kind) is self
 
     def make_name_table(
-        self, model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str] = ()
+        self,
+        model: ModelConfig,
+        dialect: Mapping[str, str],
+        array_names: Collection[str] = (),
+        num_first_rows: int = 0,
     ) -> NameTable:
         """Return the table of names for a model.
 
@@ -175,13 +182,14 @@ class Family:
             model: its towers.
             dialect: see `dialects`.
             array_names: names of the arrays in its file; empty for a file that is yet to be written.
+            num_first_rows: see `NameTable`; it does not matter for writing.
         """
         # A ResNet has four stages of blocks, a ViT one.
         sizes = model.image.sizes
         blocks = {f"image.layer{stage}.": range(depth) for stage, depth in enumerate(sizes.get("layers", ()), 1)}
         blocks["image.blocks."] = range(sizes.get("depth", 0))
         blocks["text.network.encoder.layers."] = range(model.text.sizes["depth"])
-        return NameTable(self.rows(model, dialect, array_names), blocks)
+        return NameTable(self.rows(model, dialect, array_names), blocks, num_first_rows)
 
     def read(self, files: ModelFiles, options: ReadOptions) -> StoredModel:
         weights, vocabulary = files.weights, options.vocabulary
@@ -271,7 +279,8 @@ class Family:
         model = model.model_copy(update={"image": image, "text": text, "dialect": changed_ways})
 
         # Arrays by our names. Those in no row are unused for a known reason, or unexpected.
-        table = self.make_name_table(model, ways, folder.arrays.keys())
+        num_first_rows = self.count_first_rows(settings) if self.count_first_rows else 0
+        table = self.make_name_table(model, ways, folder.arrays.keys(), num_first_rows)
         try:
             arrays = table.to_ours(folder.arrays)
         except ValueError as error:

@@ -14,7 +14,7 @@ from typing import Any
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.clip import POSITION_IDS, TEXT_ROWS, make_block_rows, read_mlp, read_sizes
 from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
-from ernie_vil2.models.weights.name_table import SPLICE, Form, Row
+from ernie_vil2.models.weights.name_table import Form, Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageVariant, TextVariant
 from ernie_vil2.towers.transformer import NaFlex, Transformer, Vit, get_image_variant
@@ -123,13 +123,18 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
 def _configure_fgclip2(folder: Folder) -> tuple[ModelConfig, int]:
     model, short_length = _configure(folder)
     text = folder.settings.open_optional_section("text_config")
-    num_fixed_positions, long_length = text.read_count("keep_len", SPLICE), text.read_count("longtext_len", 196)
-    if num_fixed_positions != SPLICE:
-        raise text.make_error("keep_len", f"only models that keep {SPLICE} positions are read")
+    long_length = text.read_count("longtext_len", 196)
+    if _count_kept_positions(folder.settings) > long_length:
+        raise text.make_error("keep_len", f"texts have at most {long_length} tokens (longtext_len)")
     if folder.dialect["text"] != "long":
         return model, short_length
     tower = model.text.model_copy(update={"max_positions": long_length})
     return model.model_copy(update={"text": tower}), long_length
+
+
+def _count_kept_positions(settings: Settings) -> int:
+    """Return how many positions of short texts a long text keeps; the further ones are its own."""
+    return settings.open_optional_section("text_config").read_count("keep_len", 20, minimum=0)
 
 
 def _make_fgclip2_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
@@ -171,4 +176,5 @@ FGCLIP_2 = Family(
     },
     dialects={"text": ("short", "box", "long")},
     has_fixed_length=True,
+    count_first_rows=_count_kept_positions,
 )
