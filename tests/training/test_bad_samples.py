@@ -1,4 +1,4 @@
-"""Runs over data of which some cannot be used."""
+"""Training runs on data that contains unusable samples."""
 
 import contextlib
 import io
@@ -22,9 +22,9 @@ ONE_EPOCH = ("Views.languages={en: 1.0}", "Data.text_id=null", "Data.val=[]", "D
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_reasons_remarks_and_first_names_are_reported(config, tmp_path, workers, capfd):
-    """What is odd about samples that are used is counted, and not on the terminal."""
+    # Oddities of usable samples are counted in the report, and libraries print nothing about them.
     odd = io.BytesIO()
-    Image.open(io.BytesIO(IMAGE)).save(odd, "PNG", icc_profile=b"no profile")  # libpng writes a line for each
+    Image.open(io.BytesIO(IMAGE)).save(odd, "PNG", icc_profile=b"no profile")  # libpng warns of it
     rows = [*GOOD, *((f"text {number}", f"odd {number}", odd.getvalue()) for number in range(16))]
     rows += [(" ", f"blank {number}", IMAGE) for number in range(12)]
     rows += [(f"text {number}", f"broken {number}", IMAGE[:-40]) for number in range(3)]
@@ -53,23 +53,23 @@ def test_reasons_remarks_and_first_names_are_reported(config, tmp_path, workers,
 
 
 @pytest.fixture
-def lost_shard(tmp_path):
-    """A shard of 48 good rows and one of 48 bad ones, read one after the other, a batch of 16 at a time."""
+def settings_with_bad_shard(tmp_path):
+    """Write a shard of 48 good rows and one of 48 bad rows, and return settings that read them in batches of 16."""
     write_tsv(tmp_path / "good.tsv", GOOD)
     write_tsv(tmp_path / "lost.tsv", [("", f"lost {number}", IMAGE) for number in range(48)])
     return [*ONE_EPOCH, f"Data.train=['{tmp_path}/*.tsv']", "Data.shuffle_buffer=1", "Training.steps=6"]
 
 
-def test_batches_without_samples_are_skipped(config, lost_shard):
-    trainer = fit(config(*lost_shard))
-    # Three batches of an epoch can be used.
+def test_batches_without_samples_are_skipped(config, settings_with_bad_shard):
+    trainer = fit(config(*settings_with_bad_shard))
+    # Only three batches of each epoch are usable, so six steps read at least nine batches.
     assert trainer.step == 6 and trainer.position >= 9 * 16
     report = json.loads((trainer.run / "bad_samples.json").read_text())
     assert report["num_read"] == trainer.position and set(report["reasons"]) == {"empty caption"}
     assert [record["step"] for record in read_train_records(trainer.run)] == [1, 2, 3, 4, 5, 6]
 
 
-def test_batch_of_fewer_samples_than_micro_batches_is_skipped(config, tmp_path):
+def test_batch_smaller_than_micro_batch_count_is_skipped(config, tmp_path):
     rows = [*GOOD, *(("", f"blank {number}", IMAGE) for number in range(40))]
     trainer = Trainer(config(*ONE_EPOCH, f"Data.train=[{write_tsv(tmp_path / 'a.tsv', rows)}]",
                              "Training.micro_batch=2", "Training.steps=3"))  # fmt: skip
@@ -78,7 +78,7 @@ def test_batch_of_fewer_samples_than_micro_batches_is_skipped(config, tmp_path):
     assert trainer.fit() and min(counts) >= 8 and trainer.position > 3 * 16
 
 
-def test_run_whose_data_is_gone_stops():
+def test_run_stops_when_data_disappears():
     gate = BatchGate(1, StopSignals())
     for _ in range(2):
         assert not any(gate.admit_batch(0, 1) for _ in range(MAX_SKIPPED_BATCHES - 1))

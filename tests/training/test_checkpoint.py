@@ -1,4 +1,4 @@
-"""Checkpoints against damage, crashes and full disks; tests/hostile/test_checkpoints.py has more of both."""
+"""Checkpoints survive damage, crashes and full disks; tests/hostile/test_checkpoints.py has more cases."""
 
 import contextlib
 import errno
@@ -31,7 +31,7 @@ from tests.support.small_run import (
 )
 
 
-def test_checkpoint_brings_weights_and_optimiser_back(run, tmp_path):
+def test_checkpoint_restores_weights_and_optimiser(run, tmp_path):
     run.train()
     folder = run.save(3)
     saved = run.arrays()
@@ -41,16 +41,16 @@ def test_checkpoint_brings_weights_and_optimiser_back(run, tmp_path):
     assert all(map(np.array_equal, run.arrays(), saved))
     sums = json.loads((folder / "integrity.json").read_text())["files"]
     assert sorted([*sums, "integrity.json"]) == sorted(path.name for path in folder.iterdir())
-    assert all(
-        entry["sha256"] == hashlib.sha256((folder / name).read_bytes()).hexdigest() for name, entry in sums.items()
-    )
+    for name, entry in sums.items():
+        assert entry["sha256"] == hashlib.sha256((folder / name).read_bytes()).hexdigest(), name
 
-    # A rank that shards the optimiser takes its own state alone: two moments and two powers of the betas.
-    other = SmallRun(tmp_path / "other")
-    name = other.model.log_logit_scale.name
-    load_checkpoint(folder, other.model, other.optimizer, local_names={name})
-    assert len(other.optimizer.state_dict()) == 4
-    assert all(key.startswith(f"{name}_") for key in other.optimizer.state_dict())
+    # A rank that shards the optimiser loads only the state of its own parameters. For one parameter these are four
+    # arrays: two moments and two powers of the betas.
+    sharded_rank = SmallRun(tmp_path / "sharded")
+    name = sharded_rank.model.log_logit_scale.name
+    load_checkpoint(folder, sharded_rank.model, sharded_rank.optimizer, local_names={name})
+    assert len(sharded_rank.optimizer.state_dict()) == 4
+    assert all(key.startswith(f"{name}_") for key in sharded_rank.optimizer.state_dict())
 
 
 def test_state_of_another_version_is_refused(run):
@@ -67,18 +67,18 @@ def test_state_of_another_version_is_refused(run):
     ("vocab.txt", remove_file, "is missing"),
     ("integrity.json", truncate_file, "cannot be read"),
 ])  # fmt: skip
-def test_damage_is_reported_and_the_one_before_used(run, capsys, name, damage, reason):
-    whole, newest = run.save(1), run.save(2)
+def test_damage_is_reported_and_previous_checkpoint_used(run, capsys, name, damage, reason):
+    previous, newest = run.save(1), run.save(2)
     damage(newest / name)
-    assert recover_checkpoint(run.folder) == whole
+    assert recover_checkpoint(run.folder) == previous
     error = capsys.readouterr().err
     assert f"checkpoint {newest} is damaged: " in error and reason in error
     assert name in error or damage is flip_bit
     assert run.names() == ["damaged_step_00000002", "step_00000001"]
-    assert recover_checkpoint(run.folder) == whole and capsys.readouterr().err == ""
+    assert recover_checkpoint(run.folder) == previous and capsys.readouterr().err == ""
 
 
-def test_without_a_whole_checkpoint_all_stay(run):
+def test_damaged_checkpoints_stay_if_none_is_intact(run):
     for step, name in ((1, "state.json"), (2, "vocab.txt")):
         remove_file(run.save(step) / name)
     with pytest.raises(DamagedCheckpoint, match="step_00000002: vocab.txt .*step_00000001: state"):
@@ -86,14 +86,14 @@ def test_without_a_whole_checkpoint_all_stay(run):
     assert run.names() == ["step_00000001", "step_00000002"]
 
 
-def test_what_killed_processes_left_is_removed(run):
+def test_leftovers_of_killed_processes_are_removed(run):
     assert recover_checkpoint(run.folder) is None
-    whole = run.save(1)
+    checkpoint = run.save(1)
     for name in (".step_00000002.partial", ".step_00000000.partial"):
-        (whole.parent / name).mkdir()
-        (whole.parent / name / "model.safetensors").write_bytes(b"half")
-    (whole.parent / ".best.123.partial").symlink_to(whole.name)
-    assert recover_checkpoint(run.folder) == whole and run.names() == ["step_00000001"]
+        (checkpoint.parent / name).mkdir()
+        (checkpoint.parent / name / "model.safetensors").write_bytes(b"half")
+    (checkpoint.parent / ".best.123.partial").symlink_to(checkpoint.name)
+    assert recover_checkpoint(run.folder) == checkpoint and run.names() == ["step_00000001"]
 
 
 def test_newest_and_best_are_kept(run):
@@ -107,26 +107,26 @@ def test_newest_and_best_are_kept(run):
     assert run.names() == ["best", "step_00000005", "step_00000006"] and link.resolve().name == "step_00000006"
 
 
-def test_what_is_not_ours_stays_as_it_is(run):
-    """A copy that somebody keeps, notes, and what another tool is writing."""
+def test_foreign_files_stay_unchanged(run):
+    # The user keeps a copy and notes in the folder, and another tool is writing a backup.
     newest = run.save(2)
     (newest.parent / "step_00000001").symlink_to(shutil.copytree(newest, run.folder / "elsewhere"))
-    theirs = ["step_keep", "step_00000009_copy", ".backup.partial"]
-    for name in theirs:
+    foreign_names = ["step_keep", "step_00000009_copy", ".backup.partial"]
+    for name in foreign_names:
         shutil.copytree(newest, newest.parent / name)
     (newest.parent / "step_notes.txt").write_text("")
-    theirs.append("step_notes.txt")
+    foreign_names.append("step_notes.txt")
     assert recover_checkpoint(run.folder) == newest
     run.save(3, keep=1, best=3)
-    assert run.names() == sorted([*theirs, "best", "step_00000003"])
+    assert run.names() == sorted([*foreign_names, "best", "step_00000003"])
     check_checkpoint(run.folder / "elsewhere")
 
 
-def test_best_that_copying_has_made_a_folder_is_set_aside(run, capsys):
+def test_best_that_is_a_folder_is_set_aside(run, capsys):
     run.save(1, best=1)
     link = run.folder / "checkpoints" / "best"
     link.unlink()
-    shutil.copytree(link.with_name("step_00000001"), link)
+    shutil.copytree(link.with_name("step_00000001"), link)  # as tools that follow links copy a run
     run.save(2, best=2)
     assert link.is_symlink() and link.resolve().name == "step_00000002"
     assert run.names() == ["best", "damaged_best", "step_00000001", "step_00000002"]
@@ -134,32 +134,33 @@ def test_best_that_copying_has_made_a_folder_is_set_aside(run, capsys):
 
 
 @pytest.mark.parametrize(("share", "fits"), [(0.8, False), (1.2, True)])
-def test_disk_that_is_too_small_is_found_before_writing(run, monkeypatch, share, fits):
+def test_too_small_disk_is_detected_before_writing(run, monkeypatch, share, fits):
     run.train()
-    before = run.save(1)
-    size = sum((before / name).stat().st_size for name in CHECKPOINT_FILES)
+    previous = run.save(1)
+    size = sum((previous / name).stat().st_size for name in CHECKPOINT_FILES)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=int(share * size)))
-    with contextlib.nullcontext() if fits else pytest.raises(FullDisk, match=str(before.parent)):
+    with contextlib.nullcontext() if fits else pytest.raises(FullDisk, match=str(previous.parent)):
         run.save(2)
-    assert run.names() == ["step_00000001", "step_00000002"][: 1 + fits]
+    expected = ["step_00000001", "step_00000002"] if fits else ["step_00000001"]
+    assert run.names() == expected
 
 
 @pytest.mark.parametrize(("number", "reason"), [(errno.ENOSPC, ""), (errno.EDQUOT, "quota")])
-def test_disk_that_fills_up_leaves_the_checkpoint_before(run, monkeypatch, number, reason):
-    before = run.save(1)
+def test_full_disk_leaves_the_previous_checkpoint(run, monkeypatch, number, reason):
+    previous = run.save(1)
 
-    def full(path, arrays):
+    def write_half(path, arrays):
         path.write_bytes(b"half")
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(module, "save_arrays", full)
-    with pytest.raises(FullDisk, match=f"{before.parent}.*{reason}"):
+    monkeypatch.setattr(module, "save_arrays", write_half)
+    with pytest.raises(FullDisk, match=f"{previous.parent}.*{reason}"):
         run.save(2)
-    check_checkpoint(before)
+    check_checkpoint(previous)
     assert run.names() == ["step_00000001"]
 
 
-def test_damaged_note_of_an_evaluation_is_left_out(run, capsys):
+def test_damaged_evaluation_record_is_ignored(run, capsys):
     folder = run.save(1)
     best = {"step": 1, "metric": "mean_recall", "value": 9.0}
     save_evaluation(run.folder, 1, best)

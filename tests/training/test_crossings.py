@@ -1,4 +1,4 @@
-"""What a step sends to the device and asks of it: a few crossings, however deep the towers are."""
+"""A training step exchanges only a few values with the device, however deep the towers are."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import run_ranks
 from tests.support.trainings import REPVGG
 
-MOST = 6
+MAX_CROSSINGS = 6
 SETTINGS = ["Model.text.dropout=0.1", "Model.text.attention_dropout=0.1", "Training.steps=4", "Training.log_every=100"]
 EFFICIENTNET = "Model.image={name: EfficientNetB0, image_size: 32}"
 DROP_PATH = "Model.image={name: ViT, image_size: 32, patch_size: 8, width: 64, depth: 2, heads: 2, drop_path: 0.3}"
@@ -25,21 +25,22 @@ KINDS = {
 }
 
 
-def assert_few(steps, largest=MOST):
-    """Of steps that are not logged, after the first, which sends what stays on the device."""
+def check_crossings(steps):
+    """Check the number of crossings of steps that are not logged."""
     assert len(steps) == 3
+    # The first step also sends the values that then stay on the device.
     for step in steps[1:]:
-        assert sum(step.values()) <= largest, "\n".join(f"{count}  {what}" for what, count in step.items())
-        assert sum(step.values()) >= 4  # the batch: the counter sees something
+        assert sum(step.values()) <= MAX_CROSSINGS, "\n".join(f"{count}  {kind}" for kind, count in step.items())
+        assert sum(step.values()) >= 4  # the batch is sent in any case; fewer would mean that the counter sees nothing
 
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
-def test_a_step_crosses_few_times(config, changes):
-    assert_few(crossings_of_steps(Trainer(config(*SETTINGS, *changes))))
+def test_step_has_few_crossings(config, changes):
+    check_crossings(crossings_of_steps(Trainer(config(*SETTINGS, *changes))))
 
 
 def count_crossings(folder, settings):
-    """As a rank: leave the crossings of each step in `folder`."""
+    """Train as a rank, and write the crossings of each step to `folder`/RANK.json."""
     trainer = Trainer(load_config(None, settings))
     (folder / f"{trainer.rank}.json").write_text(json.dumps(crossings_of_steps(trainer)))
 
@@ -48,7 +49,8 @@ def count_crossings(folder, settings):
 @pytest.mark.parametrize(
     "changes", [[DROP_PATH], [EFFICIENTNET, "Training.micro_batch=4"]], ids=["ViT", "EfficientNet"]
 )
-def test_a_step_of_two_ranks_crosses_few_times(overrides, tmp_path, changes):
+def test_step_of_two_ranks_has_few_crossings(overrides, tmp_path, changes):
     run_ranks(count_crossings, tmp_path, [*overrides, *SETTINGS, *changes, "Training.device=cpu"])
     for rank in range(2):
-        assert_few([Counter(step) for step in json.loads((tmp_path / f"{rank}.json").read_text())])
+        steps = json.loads((tmp_path / f"{rank}.json").read_text())
+        check_crossings([Counter(step) for step in steps])

@@ -1,4 +1,4 @@
-"""Dropout by position: equal masks however a batch is cut, and nothing in common otherwise."""
+"""Dropout by position draws equal masks however a batch is divided, and independent ones otherwise."""
 
 import numpy as np
 import paddle
@@ -19,72 +19,77 @@ MASK = 2**64 - 1
 
 
 class Towers(nn.Layer):
-    """The least that `CounterBasedDropout` asks for; a tower adds its draws up."""
+    """The smallest model that `CounterBasedDropout` accepts."""
 
     def __init__(self, *layers):
         super().__init__()
         self.image, self.text = nn.Identity(), nn.Sequential(*layers)
 
 
-def drawing(dropout, step, views, positions):
-    """Draws for these views and rows within the block."""
+def draw_for(dropout, step, views, positions):
+    """Draw for these views and rows within the block."""
     return dropout.use_keys(make_keys_on_device(dropout, step, views, positions))
 
 
-def masks(texts, step=0, views=("text_1",), positions=None, p=0.5, layers=1, seed=0):
-    """What each of some dropout layers does to ones, `[layers, R, ...]`; R counts the rows of all views."""
-    found = []
+def compute_masks(texts, step=0, views=("text_1",), positions=None, p=0.5, layers=1, seed=0):
+    """Return the output of dropout layers for ones, `[layers, R, ...]`; R counts the rows of all views."""
+    outputs = []
     towers = Towers(*[nn.Dropout(p) for _ in range(layers)])
     for layer in towers.text:
         layer.register_forward_pre_hook(lambda layer, inputs: paddle.ones_like(inputs[0]))
-        layer.register_forward_post_hook(lambda layer, inputs, output: found.append(output.numpy()))
-    positions = np.arange(texts.shape[0] // len(views)) if positions is None else positions
-    with drawing(CounterBasedDropout(towers, seed), step, views, positions):
+        layer.register_forward_post_hook(lambda layer, inputs, output: outputs.append(output.numpy()))
+    if positions is None:
+        positions = np.arange(texts.shape[0] // len(views))
+    with draw_for(CounterBasedDropout(towers, seed), step, views, positions):
         towers.text(texts)
-    return np.stack(found)
+    return np.stack(outputs)
 
 
-def splitmix(x):
+def mix_bits(x):
+    """Apply the finaliser of SplitMix64."""
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & MASK
     x = (x ^ x >> 27) * 0x94D049BB133111EB & MASK
     return x ^ x >> 31
 
 
-def bits_by_hand(seed, step, view, position, draw, *coordinates):
-    """The 32 bits of one element, in Python's whole numbers."""
+def compute_bits(seed, step, view, position, draw, *coordinates):
+    """Return the 32 bits of one element, computed with Python's integers."""
     weyl = 0x9E3779B97F4A7C15
     key = 0
-    for part in (seed, step, view, position, draw):
-        key = splitmix(key + weyl * (part + 1) & MASK)
+    for number in (seed, step, view, position, draw):
+        key = mix_bits(key + weyl * (number + 1) & MASK)
     element = 0
     for coordinate in coordinates:
-        element = splitmix(element + weyl * (coordinate + 1) & MASK)
+        element = mix_bits(element + weyl * (coordinate + 1) & MASK)
     bits = ((element >> 32) ^ (key & 0xFFFFFFFF)) * 0x85EBCA6B & 0xFFFFFFFF
     return ((bits ^ bits >> 15) + (key >> 32)) * 0xC2B2AE35 & 0xFFFFFFFF
 
 
-def test_masks_are_those_worked_out_by_hand():
-    found = masks(paddle.ones([6, 3, 5]), step=7, views=("text_1", "text_2"), positions=np.array([4, 0, 9]), p=0.3,
-                  layers=2, seed=3)  # fmt: skip
+def test_masks_match_their_formula():
+    positions = [4, 0, 9]
+    actual = compute_masks(
+        paddle.ones([6, 3, 5]), 7, ("text_1", "text_2"), np.array(positions), p=0.3, layers=2, seed=3
+    )
     for draw, row, i, j in np.ndindex(2, 6, 3, 5):
-        view, position = 2 + row // 3, [4, 0, 9][row % 3]
-        # The tower's rows are not divided: the first coordinate within a row is 0. Uniform from the sign bit on.
-        uniform = (bits_by_hand(3, 7, view, position, draw, 0, i, j) ^ 0x80000000) / 2**32
-        assert found[draw, row, i, j] == pytest.approx(1 / 0.7 if uniform >= 0.3 else 0), (draw, row, i, j)
+        view, position = 2 + row // 3, positions[row % 3]
+        # The rows of the tower are not divided, so the first coordinate within a row is 0. The bits are a signed
+        # number: flipping the sign bit makes it uniform from 0.
+        uniform = (compute_bits(3, 7, view, position, draw, 0, i, j) ^ 0x80000000) / 2**32
+        assert actual[draw, row, i, j] == pytest.approx(1 / 0.7 if uniform >= 0.3 else 0), (draw, row, i, j)
 
 
 @limit_examples(10)
 @given(
     order=st.permutations(range(8)), cuts=st.sets(st.integers(1, 7)), lengths=st.lists(st.integers(4, 9), min_size=8)
 )
-def test_masks_do_not_depend_on_parts_order_or_padding(order, cuts, lengths):
-    """Attention weights `[R, heads, L, L]`, in micro batches of other lengths and in another order."""
-    whole = masks(paddle.ones([16, 2, 9, 9]), views=("text_1", "text_2"), layers=2)
-    for part, length in zip(np.split(np.array(order), sorted(cuts)), lengths, strict=False):
-        texts = paddle.ones([2 * len(part), 2, length, length])
-        found = masks(texts, views=("text_1", "text_2"), positions=part, layers=2)
-        rows = np.concatenate([part, part + 8])
-        np.testing.assert_array_equal(found, whole[:, rows, :, :length, :length])
+def test_masks_do_not_depend_on_division_order_or_padding(order, cuts, lengths):
+    # The inputs are attention weights [R, heads, L, L], in micro batches of other lengths and in another order.
+    expected = compute_masks(paddle.ones([16, 2, 9, 9]), views=("text_1", "text_2"), layers=2)
+    for chunk, length in zip(np.split(np.array(order), sorted(cuts)), lengths, strict=False):
+        texts = paddle.ones([2 * len(chunk), 2, length, length])
+        actual = compute_masks(texts, views=("text_1", "text_2"), positions=chunk, layers=2)
+        rows = np.concatenate([chunk, chunk + 8])
+        np.testing.assert_array_equal(actual, expected[:, rows, :, :length, :length])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -93,34 +98,36 @@ def test_draws_and_scales_are_those_of_float32(dtype):
     dropout = CounterBasedDropout(towers, 0)
     x = paddle.to_tensor(np.random.default_rng(0).normal(size=[4, 5000]).astype("float32")).astype(dtype)
     x.stop_gradient = False
-    drawn = {}
-    for other in ("float32", dtype):
-        with drawing(dropout, 0, ["text_1"], np.arange(4)):
+    draws = {}
+    for draw_dtype in ("float32", dtype):
+        with draw_for(dropout, 0, ["text_1"], np.arange(4)):
             towers.text(x)
-            uniform = paddle.rand([4, 5000], dtype=other)
-            y = F.dropout(x.astype(other), 0.1)
-        assert uniform.dtype == y.dtype == getattr(paddle, other)
-        drawn[other] = uniform.astype("float64").numpy(), y.astype("float64").numpy()
+            uniform = paddle.rand([4, 5000], dtype=draw_dtype)
+            y = F.dropout(x.astype(draw_dtype), 0.1)
+        assert uniform.dtype == y.dtype == getattr(paddle, draw_dtype)
+        draws[draw_dtype] = uniform.astype("float64").numpy(), y.astype("float64").numpy()
     y.sum().backward()
+    # Half the distance between two numbers of the type, relative to them
     spacing = {"float16": 2**-11, "bfloat16": 2**-8}[dtype]
-    for wide, narrow in zip(drawn["float32"], drawn[dtype], strict=True):
+    for wide, narrow in zip(draws["float32"], draws[dtype], strict=True):
         np.testing.assert_allclose(narrow, wide, rtol=spacing, atol=0)
-    # Rounded each for itself, and not all by the error of one scale.
-    kept = drawn["float32"][1] != 0
-    assert abs((drawn[dtype][1][kept] / drawn["float32"][1][kept]).mean() - 1) < 0.05 * spacing
+    # Each product is rounded by itself, so the errors cancel in the mean. A rounded scale would shift all of them.
+    is_nonzero = draws["float32"][1] != 0
+    ratios = draws[dtype][1][is_nonzero] / draws["float32"][1][is_nonzero]
+    assert abs(ratios.mean() - 1) < 0.05 * spacing
     assert set(x.grad.astype("float64").numpy().ravel()) == {0, float(paddle.to_tensor(1 / 0.9, dtype))}
 
 
-def test_other_kinds_of_dropout():
+def test_dropout_supports_axes_modes_and_extreme_rates():
     x = paddle.full([4, 6, 50], 3.0)
     towers = Towers(nn.Identity())
-    with drawing(CounterBasedDropout(towers, 0), 0, ["text_1"], np.arange(4)):
+    with draw_for(CounterBasedDropout(towers, 0), 0, ["text_1"], np.arange(4)):
         towers.text(x)
         whole_rows = F.dropout(x, 0.5, axis=0).numpy()
         unscaled = F.dropout(x, 0.5, mode="downscale_in_infer").numpy()
         assert np.array_equal(F.dropout(x, 0.5, training=False, mode="downscale_in_infer"), x / 2)
         assert np.array_equal(F.dropout(x, 0.0), x) and not F.dropout(x, 1.0).any()
-        windows = F.dropout(paddle.ones([8, 50]), 0.5).numpy()  # two to a row
+        windows = F.dropout(paddle.ones([8, 50]), 0.5).numpy()  # two windows for each row of the batch
         uniform = paddle.rand([4, 1, 1000]).numpy()
         with pytest.raises(ValueError, match=r"shape \[3, 5\] in a tower that sees 4 rows"):
             paddle.rand([3, 5])
@@ -140,15 +147,15 @@ MODELS = {
 
 
 @pytest.mark.parametrize("image", MODELS.values(), ids=MODELS)
-def test_towers_draw_from_it_alone(image):
-    """Every draw of the libraries' layers is assigned: parts of a batch give the embeddings of the whole."""
+def test_towers_draw_only_from_counter_based_dropout(image):
+    # If a layer drew from anything else, a divided batch would not have the embeddings of the whole batch.
     text = "Model.text={name: ernie, width: 32, depth: 2, heads: 2, max_positions: 8, dropout: 0.3, " \
            "attention_dropout: 0.3}"  # fmt: skip
     model = build_dual_encoder(load_config(None, [image, text, "Views.resize=32", "Data.max_length=8"]).Model, 50)
     model.train()
     for layer in model.sublayers():
         if isinstance(layer, nn.BatchNorm2D | nn.BatchNorm):
-            layer.eval()  # its statistics would be the part's
+            layer.eval()  # its statistics would be those of the micro batch
     rng = np.random.default_rng(0)
     images = paddle.to_tensor(rng.normal(size=[6, 3, 32, 32]).astype("float32"))
     texts = paddle.to_tensor(rng.integers(1, 50, size=[6, 8]))
@@ -156,39 +163,40 @@ def test_towers_draw_from_it_alone(image):
 
     def encode(rows, step=0):
         views = {"image_1": images[rows], "image_2": images[rows], "text_1": texts[rows], "text_2": texts[rows]}
-        with drawing(dropout, step, views, np.array(rows)), paddle.no_grad():
+        with draw_for(dropout, step, views, np.array(rows)), paddle.no_grad():
             return {name: value.numpy() for name, value in model(views)[0].items()}
 
     paddle.seed(5)
-    next_of_paddle = paddle.rand([3]).tolist()
+    next_paddle_draws = paddle.rand([3]).tolist()
     paddle.seed(5)
-    whole = encode(list(range(6)))
-    parts = {tuple(rows): encode(list(rows)) for rows in ([5, 1], [0], [4, 2, 3])}
-    assert paddle.rand([3]).tolist() == next_of_paddle, "Paddle's own random state has moved"
-    for rows, part in parts.items():
-        for name, value in part.items():
-            np.testing.assert_allclose(value, whole[name][list(rows)], atol=2e-6, err_msg=name)
+    batch = encode(list(range(6)))
+    chunks = [(rows, encode(rows)) for rows in ([5, 1], [0], [4, 2, 3])]
+    assert paddle.rand([3]).tolist() == next_paddle_draws, "Paddle's own random state has moved"
+    for rows, embeddings in chunks:
+        for name, value in embeddings.items():
+            np.testing.assert_allclose(value, batch[name][rows], atol=2e-6, err_msg=name)
+    # Views and steps draw different masks.
+    next_step = encode(list(range(6)), step=1)
     for name in ("image", "text"):
-        assert np.abs(whole[f"{name}_1"] - whole[f"{name}_2"]).max() > 1e-3, name
-        assert np.abs(whole[f"{name}_1"] - encode(list(range(6)), step=1)[f"{name}_1"]).max() > 1e-3, name
+        assert np.abs(batch[f"{name}_1"] - batch[f"{name}_2"]).max() > 1e-3, name
+        assert np.abs(batch[f"{name}_1"] - next_step[f"{name}_1"]).max() > 1e-3, name
 
 
-def test_native_dropout_is_one_of_each_step():
-    """Repeated, a step draws the same; another one, or another seed, does not."""
-
-    def drawn(seed, step):
+def test_native_dropout_depends_on_step_and_seed():
+    def draw_mask(seed, step):
         dropout = NativeDropout(seed)
         with dropout.use_keys(dropout.make_keys(step, ["text_1"], np.arange(4))):
             return F.dropout(paddle.ones([4, 1000]), 0.5).numpy()
 
-    assert np.array_equal(drawn(0, 3), drawn(0, 3))
-    assert len({drawn(seed, step).tobytes() for seed, step in ((0, 3), (0, 4), (1, 3))}) == 3
+    assert np.array_equal(draw_mask(0, 3), draw_mask(0, 3))
+    distinct = {draw_mask(seed, step).tobytes() for seed, step in ((0, 3), (0, 4), (1, 3))}
+    assert len(distinct) == 3
 
 
-@pytest.mark.parametrize("other", ["micro_batch=2", "recompute=true"])
-def test_native_dropout_is_refused_where_rows_are_encoded_twice(other):
+@pytest.mark.parametrize("setting", ["micro_batch=2", "recompute=true"])
+def test_native_dropout_is_refused_where_rows_are_encoded_twice(setting):
     with pytest.raises(ConfigError, match="dropout: native"):
-        load_config(None, ["Training.dropout=native", f"Training.{other}"])
+        load_config(None, ["Training.dropout=native", f"Training.{setting}"])
 
 
 def test_text_pair_of_equal_encodings_is_refused():

@@ -1,4 +1,4 @@
-"""A dry run: what it shows is what training sees, and what it leaves disturbs nothing."""
+"""A dry run shows the data, plan and schedule of a training, and its files do not disturb the training."""
 
 import json
 from statistics import fmean
@@ -23,7 +23,7 @@ from tests.support.trainings import fit, read_losses
 
 @pytest.fixture
 def mixture(config, shapes, tmp_path):
-    """The tiny run with a second source, of which half cannot be used."""
+    """Return the tiny run with a second source, half of whose samples are unusable."""
     image = encode_png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
     rows = [("a <b>disc</b>", str(number), image if number % 2 else b"\xff\xd8") for number in range(16)]
     discs = write_tsv(tmp_path / "discs.tsv", rows)
@@ -31,36 +31,38 @@ def mixture(config, shapes, tmp_path):
     return config(f"Data.train={sources}", "Data.max_bad_share=0.3", "Data.text_id=null")
 
 
-def test_the_page_shows_the_views_the_plan_and_the_schedule(mixture):
-    found = dry_run(mixture)
-    html = (found.folder / "dry_run.html").read_text(encoding="utf-8")
+def test_page_shows_views_plan_and_schedule(mixture):
+    result = dry_run(mixture)
+    html = (result.folder / "dry_run.html").read_text(encoding="utf-8")
     page = Page(html)
     assert page.find_all("script") == page.find_all("link") == [] and "http" not in html and "url(" not in html
     text = " ".join(page.text)
     assert "a <b>disc</b>" in text and "50.00% of the stream" in text and "8 steps of 16 take about " in text
-    assert len(page.find_all("img")) == (16 + 8) * 2  # of the sources, of the second one half the samples; views
+    assert (
+        len(page.find_all("img")) == (16 + 8) * 2
+    )  # two views of 16 samples of the first source and of 8 usable ones of the second
 
-    assert load_config(found.folder / "config.yaml") == mixture
+    assert load_config(result.folder / "config.yaml") == mixture
     (line,) = read_chart_lines(html, "Learning rate")
     heights = np.array([y for _, y in line])
     rates = np.array([compute_learning_rate(step, mixture) for step in range(mixture.Training.steps)])
     assert len(line) == 8 and np.corrcoef(heights, rates)[0, 1] < -0.9999  # y points down
 
 
-def test_bad_samples_are_found_before_they_end_a_run(mixture, config, tmp_path):
-    found = dry_run(mixture)
-    report = json.loads((found.folder / "bad_samples.json").read_text())
+def test_bad_samples_are_counted_before_a_run(mixture, config, tmp_path):
+    result = dry_run(mixture)
+    report = json.loads((result.folder / "bad_samples.json").read_text())
     assert report["num_read"] == 32 and report["reasons"]["broken image"]["count"] == 8  # the TSV's 16 rows, once each
-    assert not found.would_stop
-    few = dry_run(apply_overrides(mixture, ["Data.max_bad_share=0.2"]))
-    assert few.would_stop and "Data.max_bad_share = 0.2" in few.text
+    assert not result.would_stop
+    strict_result = dry_run(apply_overrides(mixture, ["Data.max_bad_share=0.2"]))
+    assert strict_result.would_stop and "Data.max_bad_share = 0.2" in strict_result.text
 
     broken = write_tsv(tmp_path / "broken.tsv", [(f"text {number}", str(number), b"GIF89a") for number in range(20)])
-    useless = dry_run(config(f"Data.train=[{broken}]", "Data.text_id=null"))
-    assert useless.would_stop and "16 of 16 samples read" in useless.text
+    unusable_result = dry_run(config(f"Data.train=[{broken}]", "Data.text_id=null"))
+    assert unusable_result.would_stop and "16 of 16 samples read" in unusable_result.text
 
 
-def test_a_run_is_the_same_with_a_dry_run_before_and_after(config, tmp_path):
+def test_dry_run_before_and_after_a_run_changes_nothing(config, tmp_path):
     plain = fit(config("Training.steps=1", f"Training.output={tmp_path / 'plain'}"))
     settings = config("Training.steps=1")
     dry_run(settings)
@@ -68,35 +70,36 @@ def test_a_run_is_the_same_with_a_dry_run_before_and_after(config, tmp_path):
     assert read_losses(fit(settings)) == read_losses(plain)
 
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and "dry_run" not in path.parts]
-    before = [path.read_bytes() for path in files]
+    contents = [path.read_bytes() for path in files]
     dry_run(settings)
-    assert [path.read_bytes() for path in files] == before
+    assert [path.read_bytes() for path in files] == contents
 
 
 @pytest.mark.parametrize(("name", "plan"), [
     ("NVIDIA A100-SXM4-80GB", "ViT and ernie, 2 x a100-80g, float32"), ("NVIDIA L4", "no plan: NVIDIA L4 with 79 GiB")
 ])  # fmt: skip
-def test_the_plan_is_for_the_device_at_hand(config, monkeypatch, name, plan):
+def test_plan_is_made_for_the_available_device(config, monkeypatch, name, plan):
     device = SimpleNamespace(name=name, total_memory=79 * 2**30)
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
-    monkeypatch.setattr(paddle.device.cuda, "get_device_properties", lambda asked: device)
-    found = dry_run(config(), ranks=2)
+    monkeypatch.setattr(paddle.device.cuda, "get_device_properties", lambda name: device)
+    result = dry_run(config(), ranks=2)
     for name in ("dry_run.html", "plan.txt"):
-        assert plan in (found.folder / name).read_text(encoding="utf-8")
+        assert plan in (result.folder / name).read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match="3 ranks"):
         dry_run(config(), ranks=3)
 
 
 @pytest.mark.parametrize("task", ["entailment", "nlvr2"])
-def test_another_task_shows_what_its_rows_hold(config, tmp_path, task):
-    """By its own rows: of one image or two, with statement and label."""
+def test_other_tasks_show_the_fields_of_their_rows(config, tmp_path, task):
     folder = {"entailment": write_entailment_folder, "nlvr2": write_nlvr2_folder}[task](tmp_path)
-    found = dry_run(config(f"Training.task={task}", f"Data.train=[{folder}]", f"Data.val=[{folder}]"))
-    html = (found.folder / "dry_run.html").read_text(encoding="utf-8")
+    result = dry_run(config(f"Training.task={task}", f"Data.train=[{folder}]", f"Data.val=[{folder}]"))
+    html = (result.folder / "dry_run.html").read_text(encoding="utf-8")
     page, text = Page(html), " ".join(Page(html).text)
-    assert len(page.find_all("img")) % (2 if task == "nlvr2" else 1) == 0 < len(page.find_all("img"))
+    images_per_row = 2 if task == "nlvr2" else 1
+    image_count = len(page.find_all("img"))
+    assert image_count > 0 and image_count % images_per_row == 0
     assert "statement" in text and "label" in text
-    assert not found.would_stop and "no plan: " in found.text
+    assert not result.would_stop and "no plan: " in result.text
 
 
 VIEWS = ("image_1", "image_2", "text_1", "text_2")
@@ -104,7 +107,7 @@ VIEWS = ("image_1", "image_2", "text_1", "text_2")
 
 @pytest.fixture
 def settings(shapes, tmp_path):
-    """Three quarters coloured shapes with tags, a quarter a TSV of which every third image is broken."""
+    """Return a mixture of coloured shapes with tags (3 of 4 samples) and a TSV with every third image broken."""
     image = encode_png(draw((200, 0, 0), "disc", np.random.default_rng(0)))
     rows = [(f"a disc {number}", str(number), b"\xff\xd8" if number % 3 == 0 else image) for number in range(30)]
     write_tsv(tmp_path / "discs.tsv", rows)
@@ -118,7 +121,7 @@ def settings(shapes, tmp_path):
     ])  # fmt: skip
 
 
-def test_a_preview_shows_what_training_will_see(settings):
+def test_preview_shows_the_samples_of_the_training(settings):
     tokenizer = WordPieceTokenizer(max_length=16)
     stream = SampleStream(settings)
     batch = next(load_batches(MultiViewRows(stream, settings, tokenizer, VIEWS), settings))
@@ -128,9 +131,9 @@ def test_a_preview_shows_what_training_will_see(settings):
         views = {view: batch[view][row].numpy() for view in ("image_1", "image_2")}
         expected.setdefault(stream[position][0], []).append((batch["names"][row], views, ids))
     for source, rows in expected.items():
-        found = preview_source(MultiViewRows(stream, settings, tokenizer, VIEWS), settings, source, 8)
-        assert found.num_read == 8 and found.seconds > 0
-        compared = list(zip(found.rows, rows, strict=False))
+        result = preview_source(MultiViewRows(stream, settings, tokenizer, VIEWS), settings, source, 8)
+        assert result.num_read == 8 and result.seconds > 0
+        compared = list(zip(result.rows, rows, strict=False))
         assert len(compared) >= 4, "too few to compare"
         for sample, (name, views, ids) in compared:
             assert sample.texts["sample"] == name
@@ -139,27 +142,27 @@ def test_a_preview_shows_what_training_will_see(settings):
             assert all(np.array_equal(sample.images[view], views[view]) for view in views)
 
 
-def test_it_counts_and_names_what_is_wrong(settings):
-    tokenizer = WordPieceTokenizer(max_length=7)  # [CLS] a disc 2 9 [SEP] or shorter; tags are longer
+def test_preview_counts_bad_samples_and_cut_texts(settings):
+    tokenizer = WordPieceTokenizer(max_length=7)  # enough for "[CLS] a disc 2 9 [SEP]", not for tags
     rows = MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS)
-    found = preview_source(rows, settings, 1, 30)  # an epoch of the TSV
-    assert sorted(found.bad) == [("broken image", str(number)) for number in sorted(map(str, range(0, 30, 3)))]
+    result = preview_source(rows, settings, 1, 30)  # an epoch of the TSV
+    assert sorted(result.bad) == [("broken image", str(number)) for number in sorted(map(str, range(0, 30, 3)))]
     mean = fmean(len(tokenizer.encode(f"a disc {number}")) for number in range(30) if number % 3)
-    assert found.notes == [f"texts of {mean:.1f} tokens, 0 of them cut at 7, 0.0% of the tokens unknown"]
-    assert len(found.rows) == len(found.stored_bytes) == min(MAX_PREVIEWS, 20)  # that can be used
+    assert result.notes == [f"texts of {mean:.1f} tokens, 0 of them cut at 7, 0.0% of the tokens unknown"]
+    assert len(result.rows) == len(result.stored_bytes) == min(MAX_PREVIEWS, 20)  # of 20 usable samples
 
     rows = MultiViewRows(SampleStream(settings), settings, tokenizer, VIEWS)
     shapes = preview_source(rows, settings, 0, 32)
-    # "图片中包含绿色、方块" is cut, "绿色的方块" fills the seven tokens exactly or stays below.
+    # "图片中包含绿色、方块" is cut to seven tokens; "绿色的方块" has exactly seven or fewer.
     text = read_batch(rows, settings, rows.stream.first_positions(0, 32))["text"].numpy()
-    full = int((text[:, 6] != PAD_ID).sum())
-    assert full > 0 and f", {full} of them cut at 7, " in shapes.notes[0]
+    full_count = int((text[:, 6] != PAD_ID).sum())
+    assert full_count > 0 and f", {full_count} of them cut at 7, " in shapes.notes[0]
     assert shapes.rows[0].texts.keys() == {"sample", "text, as tokens", "caption, zh", "tags, zh"}
 
 
-def test_tokens_that_the_vocabulary_lacks_are_counted(settings):
+def test_unknown_tokens_are_counted(settings):
     tokenizer = WordPieceTokenizer(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a"], max_length=16)
-    found = preview_source(MultiViewRows(SampleStream(settings), settings, tokenizer, {"text_1"}), settings, 1, 30)
-    assert found.rows[0].texts["text, as tokens"] == "[CLS] a [UNK] [UNK] [SEP]"
-    assert found.notes == ["texts of 5.0 tokens, 0 of them cut at 16, 40.0% of the tokens unknown"]
-    assert not found.bad and found.rows[0].images == {}  # a broken image is not looked at
+    result = preview_source(MultiViewRows(SampleStream(settings), settings, tokenizer, {"text_1"}), settings, 1, 30)
+    assert result.rows[0].texts["text, as tokens"] == "[CLS] a [UNK] [UNK] [SEP]"
+    assert result.notes == ["texts of 5.0 tokens, 0 of them cut at 16, 40.0% of the tokens unknown"]
+    assert not result.bad and result.rows[0].images == {}  # without image views, broken images are not decoded

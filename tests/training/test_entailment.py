@@ -1,4 +1,4 @@
-"""Training on statements with labels: the step's losses and gradients, and runs of entailment and NLVR2."""
+"""Training on labelled statements (entailment and NLVR2): losses and gradients of a step, and whole runs."""
 
 from contextlib import contextmanager
 from itertools import product
@@ -35,13 +35,13 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def statements(config, folders):
-    """`statements(task, "Section.key=value", ...)`: the tiny run on statements, with changes."""
+    """Return `statements(task, "Section.key=value", ...)`, the configuration of a tiny run on statements."""
     return lambda task, *changes: config(
         f"Training.task={task}", f"Data.train=[{folders[task]}]", "Data.val=[]", "Data.text_id=null", *changes
     )
 
 
-def curve(trainer):
+def read_curve(trainer):
     return [[record["loss"], record["accuracy"]] for record in read_train_records(trainer.run)]
 
 
@@ -49,7 +49,7 @@ def curve(trainer):
     ("nlvr2", "concatenation", 7), pytest.param("entailment", "interaction", 1, marks=pytest.mark.slow)
 ])  # fmt: skip
 def test_labels_are_learned(statements, tmp_path, task, head, seed):
-    """By towers that learn fast, and a seed by which the untrained head is as good as chance."""
+    # The towers learn fast, and the seed gives an untrained head that is as good as chance.
     (tmp_path / "vocab.txt").write_text("\n".join(TOKENS), encoding="utf-8")
     changes = ["Training.steps=60", "Views.jitter=0.0", "Views.blur=0.0", "Views.flip=0.0",
                "Views.crop_area=[1.0, 1.0]", f"Head.kind={head}", REPVGG, "Model.text.pooling=mean",
@@ -57,7 +57,7 @@ def test_labels_are_learned(statements, tmp_path, task, head, seed):
     trainer = Trainer(statements(task, *changes, "Training.global_batch=32"))
     temperature = trainer.model.logit_scale.item()
     assert trainer.fit()
-    records = np.array(curve(trainer))
+    records = np.array(read_curve(trainer))
     classes = len(trainer.task.labels)
     assert records[0, 0] == pytest.approx(np.log(classes), rel=0.3)
     assert records[-10:, 0].mean() < 0.8 * np.log(classes) and records[-10:, 1].mean() > 1.3 / classes
@@ -69,8 +69,8 @@ def test_labels_are_learned(statements, tmp_path, task, head, seed):
 ])  # fmt: skip
 def test_resume_is_bit_equal(statements, tmp_path, task, head):
     changes = [f"Head.kind={head}", "Model.text.dropout=0.1"]
-    whole = check_resume(lambda *more: statements(task, *changes, *more), tmp_path)
-    assert "accuracy" in read_train_records(whole.run)[0]
+    trainer = check_resume(lambda *more: statements(task, *changes, *more), tmp_path)
+    assert "accuracy" in read_train_records(trainer.run)[0]
 
 
 @pytest.mark.parametrize("task", FOLDERS)
@@ -84,21 +84,21 @@ def test_head_learns_faster_and_the_first_layers_slower(statements, task):
 
 @pytest.mark.parametrize("task", ["entailment", pytest.param("nlvr2", marks=pytest.mark.slow)])
 def test_models_begin_a_task_and_what_comes_of_it_encodes(statements, config, tmp_path, task):
-    """Training the head alone leaves the towers; a task begins with another run's head, retrieval without it."""
+    # Training the head alone leaves the towers; a task begins with another run's head, retrieval without it.
     pretrained = fit(config("Training.steps=1", f"Training.output={tmp_path / 'pretrained'}"))
     trainer = Trainer(statements(task, f"Model.weights={pretrained.run}", "Tuning.freeze=['image.*', 'text.*']",
                                  "Training.steps=2"))  # fmt: skip
-    before = {name: value.numpy().copy() for name, value in trainer.model.named_parameters()}
-    assert np.array_equal(before["image.norm.weight"], read_last_weights(pretrained)["image.norm.weight"])
+    initial = {name: value.numpy().copy() for name, value in trainer.model.named_parameters()}
+    assert np.array_equal(initial["image.norm.weight"], read_last_weights(pretrained)["image.norm.weight"])
     assert trainer.fit()
-    after = dict(trainer.model.named_parameters())
-    changed = {name for name, value in before.items() if not np.array_equal(after[name].numpy(), value)}
-    assert changed == {name for name in before if name.startswith("head.")}
+    trained = dict(trainer.model.named_parameters())
+    changed = {name for name, value in initial.items() if not np.array_equal(trained[name].numpy(), value)}
+    assert changed == {name for name in initial if name.startswith("head.")}
 
     ernie_vil2.load_model(trainer.run, verify=True)
-    again = Trainer(statements(task, f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'again'}"))
+    continued = Trainer(statements(task, f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'again'}"))
     assert np.array_equal(
-        again.model.head.classifier[0].weight.numpy(), read_last_weights(trainer)["head.classifier.0.weight"]
+        continued.model.head.classifier[0].weight.numpy(), read_last_weights(trainer)["head.classifier.0.weight"]
     )
     retrieval = Trainer(config(f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'retrieval'}"))
     assert np.array_equal(retrieval.model.image.norm.weight.numpy(), read_last_weights(trainer)["image.norm.weight"])
@@ -113,13 +113,14 @@ def test_data_of_another_task_are_bad_samples(statements, config, folders, shape
 
 
 @pytest.mark.parametrize("task", [pytest.param("entailment", marks=pytest.mark.slow), "nlvr2"])
-def test_best_checkpoint_is_that_of_the_best_accuracy(statements, folders, task):
+def test_best_checkpoint_has_the_best_accuracy(statements, folders, task):
     settings = [f"Data.val=[{folders[task]}]", "Evaluation.every=2", "Optimizer.learning_rate=0.01", "Training.steps=6"]
     trainer = fit(statements(task, *settings))
     records = read_evaluation_records(trainer.run)
     accuracies = {record["step"]: record["metrics"]["accuracy"] for record in records}
-    best = max((value, -step) for step, value in accuracies.items() if step)
-    assert trainer.best == {"step": -best[1], "metric": "accuracy", "value": best[0]}
+    # The earliest step with the highest accuracy; step 0 is the model before training.
+    best_value, negative_step = max((value, -step) for step, value in accuracies.items() if step)
+    assert trainer.best == {"step": -negative_step, "metric": "accuracy", "value": best_value}
     expected = {f"accuracy/{label}" for label in trainer.task.labels}
     if task == "nlvr2":
         expected |= {f"{name}/{half}" for name in ("accuracy", "consistency") for half in ("balanced", "unbalanced")}
@@ -132,49 +133,48 @@ def test_cached_gradients_are_those_of_the_direct_step(task, head, micro_batch):
     with use_default_dtype("float64"):
         _, direct = make_step(task, head)
         _, cached = make_step(task, head, f"Training.micro_batch={micro_batch}")
-        expected, found = (
-            compute_step(direct, make_batch(task, "float64")),
-            compute_step(cached, make_batch(task, "float64")),
-        )
+        expected = compute_step(direct, make_batch(task, "float64"))
+        actual = compute_step(cached, make_batch(task, "float64"))
     assert expected[1].keys() >= {"head.classifier.0.weight", "image.norm.weight"}
     assert "log_logit_scale" not in expected[1]
-    assert max(measure_errors(found, expected)) < 1e-10
+    assert max(measure_errors(actual, expected)) < 1e-10
 
 
 @pytest.mark.parametrize("factor", [1, 1e4])
 def test_the_loss_is_the_mean_cross_entropy(factor):
-    """It is not cut off, as Paddle's cross_entropy does at 64 on CPU."""
+    # With large weights the loss exceeds 64, where Paddle's cross_entropy cuts it off on a CPU.
     with use_default_dtype("float64"):
-        made, step = make_step("entailment", "concatenation", "Head.dropout=0", "Model.text.dropout=0",
+        task, step = make_step("entailment", "concatenation", "Head.dropout=0", "Model.text.dropout=0",
                              "Model.text.attention_dropout=0", "Model.image.drop_path=0")  # fmt: skip
-        made.model.head.classifier[-1].weight.set_value(made.model.head.classifier[-1].weight * factor)
+        weight = task.model.head.classifier[-1].weight
+        weight.set_value(weight * factor)
         views, labels, rows = make_batch("entailment", "float64")
         total, shares = step.forward(views, labels, rows, 0)
-        logits = made.model(views)[0]["logits"].numpy()
+        logits = task.model(views)[0]["logits"].numpy()
     exponents = logits - logits[np.arange(ROWS), labels[:, 0]][:, None]
     assert float(total) == pytest.approx(np.logaddexp.reduce(exponents, axis=1).mean(), rel=1e-9)
     assert float(shares["accuracy"]) == pytest.approx((logits.argmax(axis=1) == labels[:, 0]).mean())
 
 
-def steps_of_rank(folder):
-    """As a rank: leave losses and gradients of every case in `folder`."""
+def compute_rank_steps(folder):
+    """Compute a step of every case as a rank, and write losses and gradients to `folder`/RANK.npz."""
     rank, _ = join_ranks()
-    found = {}
+    arrays = {}
     for dtype, (task, head), micro_batch in product(TOLERANCES, CASES, ("null", "2")):
         with use_default_dtype(dtype):
-            made, _ = make_step(task, head, f"Training.micro_batch={micro_batch}")
-            made.prepare(fleet.distributed_model(made.model), None)
-            losses, gradients = compute_step(made._step, make_batch(task, dtype, RANK_ROWS[rank]))
+            rank_task, _ = make_step(task, head, f"Training.micro_batch={micro_batch}")
+            rank_task.prepare(fleet.distributed_model(rank_task.model), None)
+            losses, gradients = compute_step(rank_task._step, make_batch(task, dtype, RANK_ROWS[rank]))
         case = f"{dtype}/{task}/{head}/{micro_batch}"
-        found |= {f"{case}/losses/{name}": value for name, value in losses.items()}
-        found |= {f"{case}/gradients/{name}": value for name, value in gradients.items()}
-    np.savez(f"{folder}/{rank}.npz", **found)
+        arrays |= {f"{case}/losses/{name}": value for name, value in losses.items()}
+        arrays |= {f"{case}/gradients/{name}": value for name, value in gradients.items()}
+    np.savez(f"{folder}/{rank}.npz", **arrays)
 
 
 @pytest.mark.slow
-def test_two_ranks_of_unequal_rows_have_the_same_gradients(tmp_path):
-    """The average over the ranks, which data parallel takes, of all rows that could be used."""
-    run_ranks(steps_of_rank, tmp_path)
+def test_two_ranks_of_unequal_rows_match_one_process(tmp_path):
+    # Data parallel averages over the ranks; the result must be the mean over all usable rows.
+    run_ranks(compute_rank_steps, tmp_path)
     ranks = [dict(np.load(tmp_path / f"{rank}.npz")) for rank in range(2)]
     for dtype, (task, head), micro_batch in product(TOLERANCES, CASES, ("null", "2")):
         with use_default_dtype(dtype):
@@ -188,20 +188,20 @@ def test_two_ranks_of_unequal_rows_have_the_same_gradients(tmp_path):
 
 
 @pytest.mark.parametrize("head", ["concatenation", "interaction"])
-def test_head_computes_in_float32_whatever_the_towers_do(monkeypatch, head):
-    """On CPU autocast changes nothing, so that what is asked of it is looked at."""
-    asked = []
+def test_head_computes_in_float32_in_mixed_precision(monkeypatch, head):
+    # Autocast changes nothing on a CPU, so the test records which type is requested.
+    active_dtypes = []
 
     @contextmanager
-    def recorded(enable=True, dtype="float16", **options):
-        asked.append(dtype if enable else "float32")
+    def record_dtype(enable=True, dtype="float16", **options):
+        active_dtypes.append(dtype if enable else "float32")
         yield
-        asked.pop()
+        active_dtypes.pop()
 
-    made, step = make_step("nlvr2", head, "Training.precision=bfloat16")
-    seen = {}
-    made.model.head.classifier[0].register_forward_pre_hook(lambda *_: seen.update(head=asked[-1]))
-    made.model.image.blocks[0].register_forward_pre_hook(lambda *_: seen.update(image=asked[-1]))
-    monkeypatch.setattr(paddle.amp, "auto_cast", recorded)
+    task, step = make_step("nlvr2", head, "Training.precision=bfloat16")
+    dtypes = {}
+    task.model.head.classifier[0].register_forward_pre_hook(lambda *_: dtypes.update(head=active_dtypes[-1]))
+    task.model.image.blocks[0].register_forward_pre_hook(lambda *_: dtypes.update(image=active_dtypes[-1]))
+    monkeypatch.setattr(paddle.amp, "auto_cast", record_dtype)
     step.forward(*make_batch("nlvr2"), 0)
-    assert seen == {"image": "bfloat16", "head": "float32"}
+    assert dtypes == {"image": "bfloat16", "head": "float32"}
