@@ -1,4 +1,4 @@
-"""Two ranks of which one fails: both end, soon, and which one and why is reported."""
+"""If one of two ranks fails, both end soon, and the failing rank and the cause are reported."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ from tests.support.trainings import find_rank_process, read_train_records, start
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for the ranks in /proc")
 
 
-def run_two(monkeypatch, fault, overrides):
+def run_two_ranks(monkeypatch, fault, overrides):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     worker = Path(failing_rank.__file__)
     return run_ranks([sys.executable, str(worker), fault, *overrides], 2)
@@ -32,7 +32,7 @@ def run_two(monkeypatch, fault, overrides):
     (signal.SIGKILL, "rank 1 of 2 ended with code -9"),
     pytest.param(signal.SIGSTOP, "rank 1 has given no sign of life", marks=pytest.mark.slow),
 ])  # fmt: skip
-def test_a_rank_that_is_killed_or_hangs_ends_the_other(overrides, tmp_path, number, reason):
+def test_killed_or_hanging_rank_ends_the_other(overrides, tmp_path, number, reason):
     arguments = to_arguments([*overrides, "Training.steps=100000"])
     with start_tool("tools/train.py", "--processes", 2, *arguments) as process:
         wait_for_steps(process, tmp_path / "run", 2)
@@ -59,7 +59,7 @@ def test_ranks_end_under_paddles_launcher(overrides, tmp_path, victim):
     assert process.returncode != 0
     if victim == "rank 1":
         log = (tmp_path / "log" / "workerlog.0").read_text()
-        # Noticed in a collective of ours, or in data parallel's, of which no exception comes.
+        # The death is noticed in one of our collectives, or in one of data parallel, which raises no exception.
         assert "rank 1 has died, or did not answer rank 0" in log or "rank 0 has lost another rank" in log, log
 
 
@@ -70,24 +70,25 @@ def test_ranks_end_under_paddles_launcher(overrides, tmp_path, victim):
     ("gradient", ["Training.sharding=stage1"], r"gradient of step 2 .*\(text\."),
     ("gradient", ["Training.micro_batch=3"], r"gradient of step 2 .*\(text\."),
 ])  # fmt: skip
-def test_what_one_rank_has_not_finite_is_left_out_or_stops_both(
+def test_nonfinite_values_of_one_rank_are_skipped_or_stop_both(
     overrides, tmp_path, monkeypatch, capfd, fault, changes, culprit
 ):
     overrides = [*overrides, *changes]
-    assert run_two(monkeypatch, fault, overrides) == 2
+    assert run_two_ranks(monkeypatch, fault, overrides) == 2
     assert len(re.findall(f"NotFinite: the {culprit}", capfd.readouterr().out)) == 2
     folder = tmp_path / "run" / "nonfinite_step_00000002"
     batches = [load_file(folder / f"batch_rank{rank}.safetensors") for rank in range(2)]
     assert not np.array_equal(batches[0]["image_1"], batches[1]["image_1"])
-    assert all(np.isfinite(value).all() for value in load_file(folder / "model.safetensors").values())
+    for name, value in load_file(folder / "model.safetensors").items():
+        assert np.isfinite(value).all(), name
 
     output = tmp_path / "skips"
     settings = [*overrides, "Training.nonfinite=skip", f"Training.output={output}"]
-    assert run_two(monkeypatch, fault, settings) == 0
+    assert run_two_ranks(monkeypatch, fault, settings) == 0
     printed = capfd.readouterr()
     assert all(f"rank {rank} finished: True" in printed.out for rank in range(2))
-    norms = [record["gradient_norm"] for record in read_train_records(output)]
-    assert [step for step, norm in enumerate(norms) if norm is None] == ([1] if fault == "nan" else [1, 4])
+    skipped_steps = [record["step"] for record in read_train_records(output) if record["gradient_norm"] is None]
+    assert skipped_steps == ([2] if fault == "nan" else [2, 5])
     assert {path.name for path in output.glob("nonfinite_*/*")} == {"batch_rank0.json", "batch_rank1.json"}
 
 
@@ -96,9 +97,9 @@ def test_what_one_rank_has_not_finite_is_left_out_or_stops_both(
     ("bad samples", 1, "TooManyBadSamples: 0 of 8 samples"), ("data", 1, "FullDisk: "), ("disk", 0, "FullDisk: "),
     ("folder in use", 0, "ConfigError: "),
 ])  # fmt: skip
-def test_an_error_of_one_rank_ends_both_with_its_cause(overrides, tmp_path, monkeypatch, capfd, fault, rank, cause):
+def test_error_of_one_rank_ends_both_with_its_cause(overrides, tmp_path, monkeypatch, capfd, fault, rank, cause):
     with lock_run_folder(tmp_path / "run") if fault == "folder in use" else contextlib.nullcontext():
-        assert run_two(monkeypatch, fault, overrides) == 2
+        assert run_two_ranks(monkeypatch, fault, overrides) == 2
     printed = capfd.readouterr().out
     assert f"rank {rank} ends with {cause}" in printed
     assert f"rank {1 - rank} ends with FailedRank: rank {rank}: {cause.partition(': ')[2]}" in printed
@@ -107,16 +108,21 @@ def test_an_error_of_one_rank_ends_both_with_its_cause(overrides, tmp_path, monk
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_fails_on_one_rank_ends_none(overrides, monkeypatch, capfd):
-    assert run_two(monkeypatch, "evaluation", [*overrides, "Evaluation.every=4"]) == 0
+def test_failed_evaluation_on_one_rank_ends_no_rank(overrides, monkeypatch, capfd):
+    assert run_two_ranks(monkeypatch, "evaluation", [*overrides, "Evaluation.every=4"]) == 0
     printed = capfd.readouterr()
     assert all(f"rank {rank} finished: True" in printed.out for rank in range(2))
     assert "evaluation on val, zh: rank 1: no room for it" in printed.err
 
 
-def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path, monkeypatch, capfd):
-    other = "import os, sys; sys.argv += ['-o', 'Optimizer.beta1=0.5'] * (os.environ['PADDLE_TRAINER_ID'] == '1')"
-    tool = f"{other}; import runpy; runpy.run_path('tools/train.py', run_name='__main__')"
+def test_different_settings_of_ranks_are_reported(overrides, tmp_path, monkeypatch, capfd):
+    # Rank 1 gets another beta1.
+    tool = (
+        "import os, runpy, sys\n"
+        "if os.environ['PADDLE_TRAINER_ID'] == '1':\n"
+        "    sys.argv += ['-o', 'Optimizer.beta1=0.5']\n"
+        "runpy.run_path('tools/train.py', run_name='__main__')"
+    )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(ROOT)
     assert run_ranks([sys.executable, "-c", tool, *to_arguments(overrides)], 2) == 2
@@ -126,7 +132,7 @@ def test_ranks_that_were_started_with_other_values_say_which(overrides, tmp_path
 
 
 @pytest.mark.slow
-def test_ranks_wait_for_one_that_is_late(overrides, monkeypatch, capfd):
-    """Longer than the 30 seconds after which gloo alone gives a rank up."""
-    assert run_two(monkeypatch, "late", [*overrides, "Training.steps=4", "Training.checkpoint_every=2"]) == 0
+def test_ranks_wait_for_a_late_rank(overrides, monkeypatch, capfd):
+    # The delay is longer than the 30 seconds after which gloo by default gives up on a rank.
+    assert run_two_ranks(monkeypatch, "late", [*overrides, "Training.steps=4", "Training.checkpoint_every=2"]) == 0
     assert "rank 0 finished: True" in capfd.readouterr().out

@@ -1,4 +1,4 @@
-"""Whatever is frozen, a step gives the rest the gradients that they have without, and what is frozen none."""
+"""Freezing layers leaves the gradients of all other layers unchanged; frozen layers have none."""
 
 import pytest
 from hypothesis import assume, given
@@ -17,23 +17,23 @@ from tests.support.freezing import (
 from tests.support.limits import limit_examples
 
 
-def check_alone(case):
-    (losses, found), frozen = compute_gradients(case)
-    check_case(case, losses, found, frozen)
+def check_single_process(case):
+    (losses, gradients), frozen = compute_gradients(case)
+    check_case(case, losses, gradients, frozen)
 
 
 @pytest.mark.parametrize(("towers", "step", "lora"), [
     pytest.param(towers, step, lora,
-                 marks=() if towers == TOWERS[1] and step == "direct" and not lora else pytest.mark.slow)
+                 marks=() if (towers, step, lora) == (TOWERS[1], "direct", False) else pytest.mark.slow)
     for towers in TOWERS for step in STEPS for lora in (False, True)
 ])  # fmt: skip
-def test_every_group_can_be_frozen_alone_and_with_all_before(towers, step, lora):
+def test_each_group_can_be_frozen_alone_and_with_all_below(towers, step, lora):
     for frozen in list_frozen_groups(*towers):
-        check_alone(Case(*towers, frozen, step, lora=lora))
+        check_single_process(Case(*towers, frozen, step, lora=lora))
 
 
 @st.composite
-def cases(draw):
+def draw_cases(draw):
     image, text = draw(st.sampled_from(TOWERS))
     names = [name for tower in list_layer_groups(image, text).values() for name in tower]
     frozen = draw(st.lists(st.sampled_from(names), min_size=1, unique=True).map(tuple))
@@ -42,10 +42,10 @@ def cases(draw):
 
 
 @limit_examples(4)
-@given(cases())
+@given(draw_cases())
 def test_any_groups_can_be_frozen_with_any_step_and_head(case):
     try:
-        check_alone(case)
+        check_single_process(case)
     except ConfigError as error:
         assume("leaves nothing" not in str(error))
         raise

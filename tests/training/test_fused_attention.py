@@ -1,4 +1,4 @@
-"""Fused attention against the layers' own: the same losses and gradients; where it is on."""
+"""Fused attention has the losses and gradients of the layers' own attention, and is used where it should be."""
 
 import paddle
 import pytest
@@ -21,15 +21,15 @@ from tests.support.trainings import REPVGG
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Dropout rates of the calls of Paddle's fused attention, which computes its plain formula on a CPU."""
+    """Record the dropout rates of calls of Paddle's fused attention, which computes its plain formula on a CPU."""
     rates = []
     original = paddle.nn.functional.scaled_dot_product_attention
 
-    def counted(*arguments, **options):
+    def record_call(*arguments, **options):
         rates.append(options.get("dropout_p", 0.0))
         return original(*arguments, **options)
 
-    monkeypatch.setattr(paddle.nn.functional, "scaled_dot_product_attention", counted)
+    monkeypatch.setattr(paddle.nn.functional, "scaled_dot_product_attention", record_call)
     return rates
 
 
@@ -40,42 +40,42 @@ def calls(monkeypatch):
     ("native", ["Training.dropout=native"], [0.0, 0.0, 0.3, 0.3]),  # the text tower as well
     ("native", ["Training.dropout=native", "Model.text.name=bert"], [0.0, 0.0, 0.3, 0.3]),
 ])  # fmt: skip
-def test_losses_and_gradients_are_those_of_the_layers_own(calls, dtype, tolerance, dropout, changes, rates):
-    """Dropout and drop path are on, and some texts padded; Paddle's plain formula draws what the layers draw."""
+def test_losses_and_gradients_match_unfused_attention(calls, dtype, tolerance, dropout, changes, rates):
+    # Dropout and drop path are on, and some texts are padded. Paddle's plain formula draws the masks of the layers.
     with use_default_dtype(dtype):
         config = make_config(VIT, *changes)
-        found = []
+        results = {}
         for choice in ("off", "on"):
             model, loss = build_model_and_loss(config)
-            prepare_attention(model, chosen(choice, dropout))
-            found.append(compute_step(DirectStep(model, loss, config), make_batch(dtype)))
+            prepare_attention(model, make_training_config(choice, dropout))
+            results[choice] = compute_step(DirectStep(model, loss, config), make_batch(dtype))
             assert sorted(calls) == (rates if choice == "on" else [])
-    assert max(measure_errors(found[1], found[0])) < tolerance
+    assert max(measure_errors(results["on"], results["off"])) < tolerance
     if dropout == "native":
         model.eval()
         model.encode_text(make_batch()[0]["text_1"])
         assert calls[4:] == [0.0, 0.0]
 
 
-def chosen(setting, dropout="counter"):
+def make_training_config(setting, dropout="counter"):
     return TrainingConfig(fused_attention=setting, dropout=dropout)
 
 
-def test_auto_follows_the_device(monkeypatch):
+def test_auto_depends_on_the_device(monkeypatch):
     model, _ = build_model_and_loss(make_config(VIT))
 
-    def fused():
+    def list_fused():
         return [block.attn.fused for block in model.image.blocks]
 
     for choice in ("auto", "off"):
-        prepare_attention(model, chosen(choice))
-        assert not any(fused())
+        prepare_attention(model, make_training_config(choice))
+        assert not any(list_fused())
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
-    prepare_attention(model, chosen("auto"))
-    assert fused() == [True, True]
-    # Towers of other kinds are left alone, or refused.
+    prepare_attention(model, make_training_config("auto"))
+    assert list_fused() == [True, True]
+    # Towers without fused attention stay as they are, or are refused.
     model, _ = build_model_and_loss(make_config(REPVGG))
-    assert prepare_attention(model, chosen("auto")) == []
-    assert "text tower" in prepare_attention(model, chosen("auto", "native"))[1]
+    assert prepare_attention(model, make_training_config("auto")) == []
+    assert "text tower" in prepare_attention(model, make_training_config("auto", "native"))[1]
     with pytest.raises(ConfigError, match="ViT"):
-        prepare_attention(model, chosen("on"))
+        prepare_attention(model, make_training_config("on"))

@@ -1,7 +1,8 @@
-"""Checkpoints hold golden embeddings of the model that loading them gives, and computing these moves nothing."""
+"""Checkpoints contain golden embeddings of their weights, and computing these does not change the run."""
 
 import contextlib
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -20,45 +21,45 @@ RUNS = {
 }
 
 
-def card(folder):
+def read_card(folder):
     return json.loads((folder / "integrity.json").read_text())
 
 
-def check_all(run_folder):
-    """Check that every checkpoint of a run has golden embeddings, of its own weights."""
+def check_checkpoints(run_folder):
+    """Check that each checkpoint of a run has golden embeddings, and that they are those of its weights."""
     folders = list_checkpoints(run_folder)
     assert folders
     for folder in folders:
         assert check_golden(folder, load_model(folder, verify=True)) < 2e-6, folder
-    for folder, other in zip(folders[1:], folders, strict=False):
+    for previous, folder in pairwise(folders):
         with pytest.raises(IntegrityError, match="golden text embeddings are up to"):
-            check_golden(folder, load_model(other))
+            check_golden(folder, load_model(previous))
     return folders
 
 
 @pytest.mark.parametrize("name", ["average", pytest.param("lora", marks=pytest.mark.slow), "widths"])
-def test_golden_embeddings_are_of_their_checkpoint(config, tmp_path, monkeypatch, name, capsys):
-    """Without them a run is the same, byte by byte: no random state, statistic or mode is moved by computing them."""
+def test_golden_embeddings_match_their_checkpoint(config, tmp_path, monkeypatch, name, capsys):
+    # A run without them is the same byte by byte, so computing them changes no random state, statistic or mode.
     changes = [*RUNS[name], *SETTINGS]
-    with_them = fit(config(*changes, "Evaluation.every=2", f"Training.output={tmp_path / 'with'}"))
-    assert len(check_all(with_them.run)) >= 2
-    assert call("doctor", [str(with_them.run)]) == 0 and "ok   golden" in capsys.readouterr().out
+    trainer = fit(config(*changes, "Evaluation.every=2", f"Training.output={tmp_path / 'with'}"))
+    assert len(check_checkpoints(trainer.run)) >= 2
+    assert call("doctor", [str(trainer.run)]) == 0 and "ok   golden" in capsys.readouterr().out
     if name == "widths":
         return
 
     monkeypatch.setattr(module.Trainer, "_compute_golden", lambda trainer: None)
-    without = fit(config(*changes, f"Training.output={tmp_path / 'without'}"))
-    assert read_losses(without) == read_losses(with_them)
-    for folder in list_checkpoints(without.run):
-        assert card(folder)["golden"] is None
+    plain_trainer = fit(config(*changes, f"Training.output={tmp_path / 'without'}"))
+    assert read_losses(plain_trainer) == read_losses(trainer)
+    for folder in list_checkpoints(plain_trainer.run):
+        assert read_card(folder)["golden"] is None
         for file in ("model.safetensors", "optimizer.safetensors"):
-            assert (folder / file).read_bytes() == (with_them.run / "checkpoints" / folder.name / file).read_bytes()
+            assert (folder / file).read_bytes() == (trainer.run / "checkpoints" / folder.name / file).read_bytes()
 
 
-def test_those_of_a_gpu_are_compared_as_such(config):
-    """The same numbers are farther apart on another device; a card says where its own were computed."""
+def test_golden_embeddings_of_a_gpu_have_wider_tolerance(config):
+    # Results differ more between devices than on one; the card names the device of its embeddings.
     (checkpoint,) = list_checkpoints(fit(config("Training.steps=1")).run)
-    values = card(checkpoint)
+    values = read_card(checkpoint)
     assert values["golden"].pop("device") == "cpu"
     values["golden"]["text_embeddings"][0][0] += 5e-4
     for device, is_refused in (({"device": "gpu:0"}, False), ({"device": "cpu"}, True), ({}, True)):
@@ -68,18 +69,18 @@ def test_those_of_a_gpu_are_compared_as_such(config):
             load_model(checkpoint, verify=True)
 
 
-def test_checkpoint_without_them_loads_and_resumes(config, monkeypatch, capsys):
-    """A model that computes none costs no checkpoint."""
+def test_checkpoint_without_golden_embeddings_loads_and_resumes(config, monkeypatch, capsys):
+    # If the embeddings cannot be computed, the checkpoint is saved without them.
 
-    def fails(encoder):
+    def raise_error(encoder):
         raise ValueError("they are infinite")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "compute_golden", fails)
+        patch.setattr(module, "compute_golden", raise_error)
         trainer = fit(config("Training.steps=1"))
     assert "golden embeddings: they are infinite" in capsys.readouterr().err
     (folder,) = list_checkpoints(trainer.run)
-    assert card(folder)["golden"] is None
+    assert read_card(folder)["golden"] is None
     with pytest.raises(MissingGoldenError):
         load_model(trainer.run, verify=True)
     fit(config("Training.steps=2"), resume=True, can_extend=True)

@@ -1,4 +1,4 @@
-"""`Data.groups`: ranks that read their own share of the shards train as one process that reads all of them."""
+"""With `Data.groups`, ranks that read only their shards train like one process that reads all of them."""
 
 import os
 import shutil
@@ -16,43 +16,46 @@ from tests.support.trainings import read_logged_losses, to_arguments
 
 
 @pytest.fixture
-def grouped(overrides, tmp_path):
-    """Eight shards of 16 samples, two for each of four groups: six steps come to all, the loader reads no further."""
+def grouped_settings(overrides, tmp_path):
+    """Write eight shards of 16 samples, two for each of four groups; six steps read from all, within an epoch."""
     for number in range(8):
         write_tar(tmp_path / f"{number}.tar", draw_shape_members(1, seed=number))
     return [*overrides, f"Data.train=['{tmp_path}/*.tar']", "Data.val=[]", "Data.groups=4", "Data.workers=1",
             "Data.shuffle_buffer=64", "Training.steps=6", "Training.checkpoint_every=3"]  # fmt: skip
 
 
-def list_shards(path, settings):
-    """As a rank: train, and list the shards that its loader reads from, a line each."""
-    trainer_process, read = os.getpid(), ShardedSource.__getitem__
+def log_shards(path, settings):
+    """Train as a rank, and append a line to a file for each sample its loader reads: the rank and the shard."""
+    trainer_process, read_sample = os.getpid(), ShardedSource.__getitem__
 
-    def listed(source, index):
-        # The trainer itself compares the first samples with the other ranks'.
+    def log_and_read(source, index):
+        # The trainer's process also reads the first samples, to compare them between ranks; only the loader's count.
         if os.getpid() != trainer_process:
             with path.open("a") as log:
                 print(dist.get_rank(), source.shards[source.locate(index)[0]].name, file=log)
-        return read(source, index)
+        return read_sample(source, index)
 
-    ShardedSource.__getitem__ = listed
+    ShardedSource.__getitem__ = log_and_read
     train(settings)
 
 
 @pytest.mark.slow
-def test_two_ranks_open_their_own_shards_and_train_as_one(grouped, tmp_path):
+def test_two_ranks_read_separate_shards_and_train_as_one(grouped_settings, tmp_path):
     for ranks in (1, 2):
         output = [f"Training.output={tmp_path / f'ranks{ranks}'}", "Training.device=cpu"]
-        run_ranks(list_shards, tmp_path / f"opened{ranks}", [*grouped, *output], ranks=ranks)
-    read = {tuple(line.split()) for line in (tmp_path / "opened2").read_text().splitlines()}
-    shares = [{shard for rank, shard in read if rank == number} for number in "01"]
-    assert [len(share) for share in shares] == [4, 4] and not shares[0] & shares[1]
-    one, two = read_logged_losses(tmp_path / "ranks1"), read_logged_losses(tmp_path / "ranks2")
-    assert len(one) == 6 and np.allclose(one, two, rtol=1e-4), (one, two)
+        run_ranks(log_shards, tmp_path / f"opened{ranks}", [*grouped_settings, *output], ranks=ranks)
+    shards_by_rank = {"0": set(), "1": set()}
+    for line in (tmp_path / "opened2").read_text().splitlines():
+        rank, shard = line.split()
+        shards_by_rank[rank].add(shard)
+    assert [len(shards) for shards in shards_by_rank.values()] == [4, 4]
+    assert not shards_by_rank["0"] & shards_by_rank["1"]
+    single, double = read_logged_losses(tmp_path / "ranks1"), read_logged_losses(tmp_path / "ranks2")
+    assert len(single) == 6 and np.allclose(single, double, rtol=1e-4), (single, double)
 
-    # Killed after the third step, the run of two ranks goes on with one on the same batches.
+    # One rank resumes the run of two ranks from step 3, as after a kill, with the same batches.
     folder = tmp_path / "ranks2"
     shutil.rmtree(list_checkpoints(folder)[-1])
-    rest = call("train", *to_arguments([*grouped, f"Training.output={folder}"]), "--resume")
-    assert rest.returncode == 0 and "all 96 samples" in rest.stdout, rest.stdout + rest.stderr
-    assert len(read_logged_losses(folder)) == 6 and np.allclose(two, read_logged_losses(folder), rtol=1e-4)
+    process = call("train", *to_arguments([*grouped_settings, f"Training.output={folder}"]), "--resume")
+    assert process.returncode == 0 and "all 96 samples" in process.stdout, process.stdout + process.stderr
+    assert len(read_logged_losses(folder)) == 6 and np.allclose(double, read_logged_losses(folder), rtol=1e-4)

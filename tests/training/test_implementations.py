@@ -1,5 +1,5 @@
-"""Runs on towers of this package, and of PaddleClas and PaddleNLP: equal losses, and no change from one to the other
-that nobody asked for."""
+"""Towers of this package and of PaddleClas and PaddleNLP have equal losses, and a run changes between them only on
+request."""
 
 import shutil
 import sys
@@ -23,14 +23,14 @@ needs_suite = pytest.mark.skipif(
 )
 
 
-def names(run):
+def read_tower_names(run):
     model = load_config(run / "config.yaml").Model
     return model.image.name, model.text.name
 
 
 @pytest.fixture
-def strip_suite_prefix(monkeypatch):
-    """As where neither library is installed."""
+def hide_suite(monkeypatch):
+    """Make both libraries look as if they were not installed."""
     for module in (suite, base):
         monkeypatch.setattr(module, "is_installed", lambda library: False)
     for library in ("paddleclas", "paddlenlp"):
@@ -40,34 +40,35 @@ def strip_suite_prefix(monkeypatch):
 
 
 @needs_suite
-def test_run_goes_on_with_the_towers_that_it_began_with(config, tmp_path):
-    """Bit by bit, whatever the configuration names; on others only where it says so, equal to rounding."""
+def test_resumed_run_keeps_its_towers(config, tmp_path):
+    # The run is bit-equal if the configuration does not name an implementation. It changes to other towers only if the
+    # configuration says so, and is then equal up to rounding.
     settings = ["Training.checkpoint_every=2", "Training.steps=4"]
-    whole = read_logged_losses(fit(config(SUITE, *settings, f"Training.output={tmp_path / 'whole'}")).run)
-    begun = Trainer(config(SUITE, *settings))
-    crash_after(begun, 2)
-    assert names(begun.run) == ("paddleclas:ViT", "paddlenlp:ernie")
+    expected_losses = read_logged_losses(fit(config(SUITE, *settings, f"Training.output={tmp_path / 'whole'}")).run)
+    interrupted = Trainer(config(SUITE, *settings))
+    crash_after(interrupted, 2)
+    assert read_tower_names(interrupted.run) == ("paddleclas:ViT", "paddlenlp:ernie")
     resumed = {}
     for change in ("Training.log_every=1", NATIVE):
-        run = shutil.copytree(begun.run, tmp_path / change.replace("=", "-"), symlinks=True)
+        run = shutil.copytree(interrupted.run, tmp_path / change.replace("=", "-"), symlinks=True)
         fit(config(change, *settings, f"Training.output={run}"), resume=True)
         resumed[change] = read_logged_losses(run)
-        expected = ("ViT", "ernie") if change == NATIVE else ("paddleclas:ViT", "paddlenlp:ernie")
-        assert names(run / "checkpoints" / "step_00000004") == expected
-    assert resumed["Training.log_every=1"] == whole
-    assert resumed[NATIVE][:2] == whole[:2] and resumed[NATIVE] == pytest.approx(whole, rel=1e-5)
+        expected_names = ("ViT", "ernie") if change == NATIVE else ("paddleclas:ViT", "paddlenlp:ernie")
+        assert read_tower_names(run / "checkpoints" / "step_00000004") == expected_names
+    assert resumed["Training.log_every=1"] == expected_losses
+    assert resumed[NATIVE][:2] == expected_losses[:2] and resumed[NATIVE] == pytest.approx(expected_losses, rel=1e-5)
 
 
 @needs_suite
-def test_native_towers_load_a_run_of_a_suite_that_is_missing(config, request, tmp_path, capsys):
-    """They are not trained unasked."""
+def test_native_towers_load_a_run_of_missing_libraries(config, request, tmp_path, capsys):
+    # Loading replaces the towers, but training goes on with others only on request.
     settings = ["Training.checkpoint_every=1", "Training.steps=2"]
-    begun = Trainer(config(SUITE, *settings))
-    crash_after(begun, 1)
+    interrupted = Trainer(config(SUITE, *settings))
+    crash_after(interrupted, 1)
     texts = ["红色的圆", "a red disc"]
-    expected = ernie_vil2.load_model(begun.run).encode_texts(texts)
-    request.getfixturevalue("strip_suite_prefix")
-    model = ernie_vil2.load_model(begun.run)
+    expected = ernie_vil2.load_model(interrupted.run).encode_texts(texts)
+    request.getfixturevalue("hide_suite")
+    model = ernie_vil2.load_model(interrupted.run)
     assert type(model.backend.model.image).__name__ == "VisionTransformer"
     np.testing.assert_allclose(model.encode_texts(texts), expected, atol=1e-6)
     assert "own ernie replaces paddlenlp:ernie" in capsys.readouterr().err
@@ -76,8 +77,8 @@ def test_native_towers_load_a_run_of_a_suite_that_is_missing(config, request, tm
     assert fit(config(NATIVE, *settings), resume=True).step == 2
 
 
-def test_new_run_without_the_suite_is_one_of_native_towers(config, strip_suite_prefix):
+def test_new_run_without_the_libraries_has_native_towers(config, hide_suite):
     trainer = fit(config(SUITE, "Training.steps=1"))
-    assert names(trainer.run) == ("ViT", "ernie")
+    assert read_tower_names(trainer.run) == ("ViT", "ernie")
     with pytest.raises(MissingPackage, match="EfficientNetB5 needs paddleclas"):
         make_image_config(name="paddleclas:EfficientNetB5").build()
