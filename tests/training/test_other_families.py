@@ -1,4 +1,4 @@
-"""Training that starts from the folder of another family: `-o Model.like=weights -o Model.weights=FOLDER`."""
+"""Training that starts from a model of another library: `-o Model.like=weights -o Model.weights=FOLDER`."""
 
 import re
 
@@ -18,10 +18,10 @@ from tests.support.other_families import FOLDERS, read_expected
 from tests.support.steps import take_gradients
 from tests.support.trainings import begin_with, build_seeded_task, check_resume, fit, resolve_like_folder
 
-SQUARE = [name for name in FOLDERS if read_expected(name)["pixel_values"].ndim == 4]
-CACHED = ["hf_chinese_clip", "cn_clip_rn50"]
-DIRECT = [
-    *CACHED,
+IMAGE_FOLDERS = [name for name in FOLDERS if read_expected(name)["pixel_values"].ndim == 4]
+FAST_CACHED = ["hf_chinese_clip", "cn_clip_rn50"]
+FAST_DIRECT = [
+    *FAST_CACHED,
     "hf_altclip",
     "hf_clip",
     "openclip_flat",
@@ -30,13 +30,13 @@ DIRECT = [
     "openclip_bert_timm",
     "hf_vision_text_dual",
 ]
-"""A family for each kind of towers, which is not left to the slow tests."""
-EVERY = [pytest.param(name, marks=() if name in DIRECT else pytest.mark.slow) for name in FOLDERS]
+"""One family for each kind of towers; the others are slow tests."""
+ALL_FOLDERS = [pytest.param(name, marks=() if name in FAST_DIRECT else pytest.mark.slow) for name in FOLDERS]
 PAIRS = "Loss.weights={image_image: 0, text_text: 0, image_text: 0.5, text_image: 0.5}"
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_towers_tokenizer_length_and_loss_are_the_folders(name):
+@pytest.mark.parametrize("name", ALL_FOLDERS)
+def test_towers_tokenizer_length_and_loss_follow_the_folder(name):
     config, source = resolve_like_folder(name, "Loss.weights.text_text=0"), read_model(FOLDERS[name])
     assert config.Loss.kind == ("sigmoid" if "logit_bias" in source.arrays else "info_nce")
     assert config.Data.max_length == source.config.Data.max_length
@@ -50,8 +50,8 @@ def test_towers_tokenizer_length_and_loss_are_the_folders(name):
 
 
 @pytest.mark.parametrize(("name", "kind", "bound"), [("hf_siglip", "info_nce", 1000), ("hf_clip", "sigmoid", 100)])
-def test_loss_may_be_another_than_the_folders(name, kind, bound):
-    """The scale of a sigmoid loss is not cut at CLIP's bound of 100: SigLIP's authors set none."""
+def test_settings_override_the_loss_of_the_folder(name, kind, bound):
+    # The scale of a sigmoid loss exceeds CLIP's bound of 100, since SigLIP's authors set no bound.
     config = resolve_like_folder(name, f"Loss.kind={kind}", "Loss.weights.text_text=0", "Loss.bias=-3")
     model = build_seeded_task(config).model
     assert (model.logit_bias is None) == (kind == "info_nce")
@@ -63,10 +63,12 @@ def test_loss_may_be_another_than_the_folders(name, kind, bound):
 @pytest.mark.parametrize(("name", "micro_batch"), [
     pytest.param(name, micro_batch, id=f"{name}-{step}",
                  marks=() if name in fast else pytest.mark.slow)
-    for name in SQUARE for step, micro_batch, fast in (("direct", "null", DIRECT), ("cached", 2, CACHED))
+    for name in IMAGE_FOLDERS
+    for step, micro_batch, fast in (("direct", "null", FAST_DIRECT), ("cached", 2, FAST_CACHED))
 ])  # fmt: skip
-def test_gradients_of_the_trainers_step_are_the_authors(name, micro_batch):
-    """(CE(L) + CE(L.T)) / 2 without bias, in evaluation, is equation 2 with half a weight each way."""
+def test_gradients_match_those_of_the_authors(name, micro_batch):
+    # The authors' loss, (CE(L) + CE(L.T)) / 2 without bias and in evaluation mode, is equation 2 with weight 0.5 for
+    # each direction.
     config = resolve_like_folder(
         name,
         PAIRS,
@@ -82,21 +84,25 @@ def test_gradients_of_the_trainers_step_are_the_authors(name, micro_batch):
     total, _ = step.forward(views, np.arange(12).reshape(6, 2), np.arange(6), 0)
     step.backward()
     np.testing.assert_allclose(total.item(), arrays["loss"], rtol=1e-5)
-    found = read_model(FOLDERS[name])
+    source = read_model(FOLDERS[name])
     ours = {key: np.zeros(value.shape, "float32") for key, value in task.model.state_dict().items()}
-    ours |= {"logit_bias": np.zeros(1, "float32")} if "logit_bias" in found.arrays else {}
+    if "logit_bias" in source.arrays:
+        ours["logit_bias"] = np.zeros(1, "float32")
     ours |= take_gradients(task.model)
-    family = found.family
-    theirs = family.format.make_name_table(found.config.Model, family.dialect, family.array_names).to_theirs(ours)
+    family = source.family
+    name_table = family.format.make_name_table(source.config.Model, family.dialect, family.array_names)
+    theirs = name_table.to_theirs(ours)
     names = [key for key in arrays if key.startswith("grad/")]
     assert len(names) >= 6
     for key in names:
-        gradient = theirs[key.removeprefix("grad/").removeprefix("module.")].reshape(arrays[key].shape)
-        np.testing.assert_allclose(gradient, arrays[key], rtol=0, atol=1e-4 * np.abs(arrays[key]).max(), err_msg=key)
+        expected = arrays[key]
+        gradient = theirs[key.removeprefix("grad/").removeprefix("module.")].reshape(expected.shape)
+        # The tolerance is relative to the largest element, since small ones are sums of terms that cancel.
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-4 * np.abs(expected).max(), err_msg=key)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_layer_groups_run_from_the_input_to_the_joint_space(name):
+@pytest.mark.parametrize("name", ALL_FOLDERS)
+def test_layer_groups_go_from_input_to_embedding(name):
     model, _ = read_model(FOLDERS[name]).build()
     towers = find_layer_groups(model)
     for tower, groups in towers.items():
@@ -104,7 +110,11 @@ def test_layer_groups_run_from_the_input_to_the_joint_space(name):
         assert list(groups) == [f"{tower}.embeddings", *blocks, f"{tower}.head"] and all(groups.values())
         assert any("embed" in parameter or "conv1" in parameter for parameter in groups[f"{tower}.embeddings"])
         assert any(re.search("projection|head|pool", parameter) for parameter in groups[f"{tower}.head"])
-    parameters = [parameter for groups in towers.values() for names in groups.values() for parameter in names]
+    # Each parameter but the scalars is in exactly one group.
+    parameters = []
+    for groups in towers.values():
+        for names in groups.values():
+            parameters.extend(names)
     assert len(set(parameters)) == len(parameters) == len(list(model.parameters())) - len(model.scalars)
 
 
@@ -119,25 +129,25 @@ def test_resume_is_bit_equal(overrides, tmp_path, name):
     def config(*changes):
         return load_config(None, begin_with(overrides, name, *TUNINGS[name], *changes))
 
-    whole = check_resume(config, tmp_path)
-    # A run says all by itself: tokenizer, towers and loss are in its folder.
-    alone, source = read_model(list_checkpoints(whole.run)[-1]), read_model(FOLDERS[name])
+    trainer = check_resume(config, tmp_path)
+    # The folder of the run is complete: it contains tokenizer, towers and loss.
+    checkpoint, source = read_model(list_checkpoints(trainer.run)[-1]), read_model(FOLDERS[name])
     texts = ["a red disc", "红色的圆"]
-    np.testing.assert_array_equal(alone.build_tokenizer(20)(texts), source.build_tokenizer(20)(texts))
-    assert alone.config.Loss.kind == source.config.Loss.kind
-    load_model(whole.run, verify=True)
+    np.testing.assert_array_equal(checkpoint.build_tokenizer(20)(texts), source.build_tokenizer(20)(texts))
+    assert checkpoint.config.Loss.kind == source.config.Loss.kind
+    load_model(trainer.run, verify=True)
 
 
-def test_teacher_of_another_family_and_a_mixture_of_two_models(overrides, shapes, tmp_path):
-    """A SigLIP teaches a Chinese-CLIP; half of what was learned is a model of the same kind."""
-    taught, teacher, half = (tmp_path / name for name in ("run", "teacher", "half"))
-    source, other = FOLDERS["hf_chinese_clip_bin"], FOLDERS["hf_siglip"]
-    succeed("embed", "--checkpoint", other, "--data", shapes["train"], "--language", "zh", "--output", teacher)
+def test_teacher_of_another_family_and_interpolation(overrides, shapes, tmp_path):
+    # A SigLIP teaches a Chinese-CLIP. The mean of the weights before and after is a model of the same family.
+    run, teacher, mean = tmp_path / "run", tmp_path / "teacher", tmp_path / "mean"
+    source, teacher_model = FOLDERS["hf_chinese_clip_bin"], FOLDERS["hf_siglip"]
+    succeed("embed", "--checkpoint", teacher_model, "--data", shapes["train"], "--language", "zh", "--output", teacher)
     changes = ["Views.languages={zh: 1.0}", "Views.tag_probability=0", "Loss.weights.text_text=0", "Training.steps=2",
                f"Tuning.teacher={{embeddings: {teacher}, weight: 1}}"]  # fmt: skip
     fit(load_config(None, begin_with(overrides, "hf_chinese_clip_bin", *changes)))
-    succeed("interpolate", source, taught, "--alpha", 0.5, "--write", half)
-    before, after, between = (read_model(folder).arrays for folder in (source, taught, half))
-    for key in before:
-        np.testing.assert_allclose(between[key], (before[key] + after[key]) / 2, atol=1e-6, err_msg=key)
-    assert any((before[key] != after[key]).any() for key in before)
+    succeed("interpolate", source, run, "--alpha", 0.5, "--write", mean)
+    initial, trained, interpolated = read_model(source).arrays, read_model(run).arrays, read_model(mean).arrays
+    for key in initial:
+        np.testing.assert_allclose(interpolated[key], (initial[key] + trained[key]) / 2, atol=1e-6, err_msg=key)
+    assert any((initial[key] != trained[key]).any() for key in initial)
