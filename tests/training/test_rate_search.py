@@ -1,4 +1,4 @@
-"""Which learning rates are tried, and which is chosen; tests/pages/test_own_data.py runs the command."""
+"""The search of a learning rate: which rates are tried and which is chosen; tests/pages/test_own_data.py runs it."""
 
 import math
 
@@ -32,51 +32,55 @@ def test_rate_and_batch_follow_the_size_of_the_model_unless_set(tmp_path):
     assert ("Tuning", "freeze_norms", True) in convolutional
 
 
-def queries_of(hits, language="zh"):
-    """Return outcomes of images and their texts of which these are found, as a scorer gives them."""
-    ids = [f"{way} {number}" for way in ("image_to_text", "text_to_image") for number in range(len(hits))]
+def make_outcomes(hits, language="zh"):
+    """Return the outcomes of retrieval, as a scorer returns them; `hits` says which pairs are found."""
+    numbers = range(len(hits))
+    ids = [f"image_to_text {number}" for number in numbers] + [f"text_to_image {number}" for number in numbers]
     values = 100.0 * np.tile(np.asarray(hits, float), 2)
-    rows, groups = np.tile(np.arange(len(hits)), 2), {"mR": np.repeat([0, 1], len(hits))}
+    rows = np.tile(np.arange(len(hits)), 2)
+    groups = {"mR": np.repeat([0, 1], len(hits))}
     return {language: Outcomes(ids, {"mR": values}, "mR", rows, np.where(values > 0, 1, 9), groups)}
 
 
-def results_of(*trials):
-    """Return the results of the recipe's trial and others, by which images each finds; None of one that failed."""
+def make_results(*trials):
+    """Return the results of trials, the first one with the recipe's rate; a trial is its hits, or None if it failed."""
     results = rate_search.Results()
     for number, hits in enumerate(trials):
         rate = 1e-3 * 2**number
         if hits is None:
             results.add(Trial(rate, 64, None), None)
         else:
-            results.add(Trial(rate, 64, 100 * float(np.mean(hits))), rate_search.pool_queries(queries_of(hits)))
+            results.add(Trial(rate, 64, 100 * float(np.mean(hits))), rate_search.pool_queries(make_outcomes(hits)))
     return results
 
 
-def test_a_rate_is_chosen_beyond_the_interval_of_its_difference():
-    """Of 93 images the recipe finds the first 40; another that finds five more and loses three is no better."""
+def test_rate_is_chosen_only_if_clearly_better():
+    # The recipe finds 40 of 93 images; a rate that finds five more and loses three is not clearly better.
     recipe = np.arange(93) < 40
     slightly = (np.arange(93) >= 3) & (np.arange(93) < 45)
     clearly = np.arange(93) < 60
-    assert results_of(recipe, slightly).choose() is None
-    assert results_of(recipe, slightly, clearly, None).choose().rate == 4e-3
-    assert results_of(clearly, recipe, slightly).choose() is None  # worse ones are not chosen either
-    assert results_of(None, slightly, clearly).choose().rate == 4e-3
-    results = results_of(recipe, slightly)
+    assert make_results(recipe, slightly).choose() is None
+    assert make_results(recipe, slightly, clearly, None).choose().rate == 4e-3
+    assert make_results(clearly, recipe, slightly).choose() is None  # worse rates are not chosen
+    assert make_results(None, slightly, clearly).choose().rate == 4e-3
+    results = make_results(recipe, slightly)
     difference = results.compute_difference(*results.trials[::-1])
     assert difference.mean == pytest.approx(100 * 2 / 93) and difference.low < 0 < difference.high
 
 
-def test_one_of_many_rates_is_not_chosen_by_chance():
-    """Eight rates that differ from the recipe's in coin flips; without Holm's correction one search chooses one."""
-    random = np.random.default_rng(0)
-    searches = [results_of(*(random.random((9, 60)) < 0.5)) for _ in range(20)]
-    assert not any(results.choose() for results in searches)
+def test_no_rate_is_chosen_by_chance():
+    # All hits are coin flips. Without Holm's correction for eight comparisons, one of the 20 searches chooses a rate.
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        hits = rng.random((9, 60)) < 0.5
+        assert not make_results(*hits).choose()
 
 
 def test_queries_of_two_languages_are_pooled_by_images():
-    queries = rate_search.pool_queries({**queries_of([1, 0, 1]), **queries_of([0, 0, 1], "en")})
+    queries = rate_search.pool_queries({**make_outcomes([1, 0, 1]), **make_outcomes([0, 0, 1], "en")})
     assert len(set(queries.ids)) == 12 and queries.clusters.tolist() == queries.clusters.tolist()[:3] * 4
     assert len(set(queries.clusters.tolist())) == 3
+    # A language and a direction is a group; two of three texts are found in Chinese, one in English.
     means = [queries.values[queries.groups == group].mean() for group in range(4)]
     assert np.mean(means) == pytest.approx((200 / 3 + 100 / 3) / 2)
 
@@ -85,23 +89,27 @@ def test_queries_of_two_languages_are_pooled_by_images():
 @pytest.mark.parametrize(
     ("best", "batch", "rate", "expected"),
     [
-        (1e-4, 64, 1e-4, [2e-5, 5e-5, 2e-4, 4e-4, 1e-3]),  # the recipe's is not tried twice
-        (4e-3, 64, 2e-3, [*LADDER, 4e-3, 8e-3]),  # the recipe's is the highest of the ladder
+        (1e-4, 64, 1e-4, [2e-5, 5e-5, 2e-4, 4e-4, 1e-3]),  # the recipe's rate is not tried twice
+        (4e-3, 64, 2e-3, [*LADDER, 4e-3, 8e-3]),  # the recipe's rate is the highest of the ladder
         (4e-3, 256, 1e-3, [*LADDER, 2e-3, 4e-3, 8e-3, 2e-3, 4e-3, 8e-3]),
         (2e-5, 256, 2e-5, [*LADDER, 5e-5]),
     ],
 )
-def test_rates_go_on_while_the_highest_is_clearly_the_best(best, batch, rate, expected, is_clear):
+def test_rates_grow_while_the_highest_is_clearly_best(best, batch, rate, expected, is_clear):
     settings = ["Data.train=[x]", f"Training.global_batch={batch}", f"Optimizer.learning_rate={rate}"]
     finished = []
     for trial in rate_search.propose_trials(load_config(None, settings), 1000, finished, lambda *_: is_clear):
+        # The score falls with the distance to the best rate, and with the batch.
         finished.append(trial._replace(score=-abs(math.log(trial.rate / best)) - trial.batch))
     assert finished[0].setting == (rate, batch)
     rates = [trial.rate for trial in finished[1:]]
-    assert rates == expected if is_clear else max(rates) <= max(1e-3, rate)
+    if is_clear:
+        assert rates == expected
+    else:
+        assert max(rates) <= max(1e-3, rate)
 
 
-def test_the_recipe_is_tried_at_the_rate_of_its_base_batch():
+def test_rate_of_the_recipe_is_scaled_to_its_batch():
     settings = ["Data.train=[x]", "Training.global_batch=64", "Optimizer.learning_rate=1e-4", "Tuning.base_batch=16"]
     first = next(rate_search.propose_trials(load_config(None, settings), 1000, [], lambda *_: False))
     assert first.setting == (pytest.approx(4e-4), 64)

@@ -1,4 +1,4 @@
-"""The log of a run: what is damaged in it is named and set aside, the rest counts."""
+"""The log of a run: damaged lines are reported and set aside, and the others are read."""
 
 import json
 import sys
@@ -39,7 +39,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD, ids=range(len(BAD)))
-def test_bad_line_is_named_and_set_aside(tmp_path, capsys, bad):
+def test_bad_lines_are_reported_and_set_aside(tmp_path, capsys, bad):
     (tmp_path / "log.jsonl").write_bytes(line(1) + bad + line(2) + bad + line(3))
     assert read_log(tmp_path / "log.jsonl") == [record(step) for step in (1, 2, 3)]
     assert "log.jsonl: line 2 and 1 others" in capsys.readouterr().err
@@ -57,22 +57,22 @@ def test_bad_line_is_named_and_set_aside(tmp_path, capsys, bad):
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
 @example(text="\u2028 ends a line for Python and not for JSON, as do \x85 and \x1c")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
-def test_any_text_comes_back(tmp_path, text):
+def test_any_text_is_read_back(tmp_path, text):
     (tmp_path / "log.jsonl").write_bytes(line(1, name=text) + line(2) + line(3)[:-5])
     assert read_log(tmp_path / "log.jsonl") == [record(1, name=text), record(2)]
 
 
-def test_a_run_folder_of_another_version_is_refused(tmp_path):
+def test_run_folder_of_another_version_is_refused(tmp_path):
     RunLog(tmp_path, Config()).close()
-    about = json.loads((tmp_path / "environment.json").read_text())
-    (tmp_path / "environment.json").write_text(json.dumps(about | {"version": 2}))
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    (tmp_path / "environment.json").write_text(json.dumps(environment | {"version": 2}))
     with pytest.raises(OtherVersion, match=r"environment\.json"):
         RunLog(tmp_path, Config())
     (tmp_path / "environment.json").write_text('{"version": ')  # as a full disk leaves it
     RunLog(tmp_path, Config()).close()
 
 
-def test_what_strangers_write_into_a_run_stays(tmp_path):
+def test_foreign_files_in_a_run_stay(tmp_path):
     for name in (".config.yaml.123.partial", ".report.html.77.partial", ".mine.partial"):
         (tmp_path / name).write_text("")
     RunLog(tmp_path, Config()).close()
@@ -90,7 +90,8 @@ def test_without_visualdl_log_and_pages_are_written(tmp_path, monkeypatch, capsy
     assert "VisualDL is not installed" in capsys.readouterr().err
 
 
-def test_progress_is_counted_from_the_log():
+def test_progress_is_computed_from_the_log():
+    # three minutes with a median of 30 samples per second and a mean wait of 20 %
     rates = ((1, 10.0, 0.0), (2, 30.0, 0.1), (3, 50.0, 0.5))
     records = [record(step, seconds=60.0 * step, samples_per_second=rate, loader_wait=wait)
                for step, rate, wait in rates]  # fmt: skip
@@ -99,7 +100,7 @@ def test_progress_is_counted_from_the_log():
     assert describe_progress(Config(), []) == {}
 
 
-def test_summary_leaves_out_what_is_not_finite_or_not_chosen():
+def test_summary_skips_nonfinite_and_irrelevant_metrics():
     records = [
         {"kind": "evaluation", "step": 0, "best_by": "mean_recall", "metrics": {"mean_recall": 12.5}},
         {"kind": "train", "step": 1, "loss": 2.0},

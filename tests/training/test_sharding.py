@@ -1,4 +1,4 @@
-"""Optimiser state divided among two ranks, against one process that holds all of it."""
+"""Ranks that share the optimiser state train like one process that holds all of it."""
 
 import contextlib
 import json
@@ -19,62 +19,63 @@ from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import run_ranks
 from tests.support.trainings import REPVGG, fit, read_train_records
 
-# A large epsilon: Adam divides by the size of a gradient, and with none it would make rounding of zero a step.
+# Adam divides a gradient by its size. Without a large epsilon, a gradient that is only rounding would become a step.
 SMOOTH = ["Optimizer.epsilon=1e-3", "Optimizer.weight_decay=0.1", "Training.checkpoint_every=2",
           "Training.steps=4"]  # fmt: skip
 
 
-def rank_of_a_run(folder, overrides):
-    """Train a whole run as a rank, and write what it holds of the optimiser state."""
+def train_rank(folder, overrides):
+    """Train a run as a rank, and write the sizes of the moments that this rank holds."""
     trainer = Trainer(load_config(None, overrides), resume=True)
     trainer.fit()
     moments = {key: value.size for key, value in trainer.optimizer.state_dict().items() if "_moment" in key}
     (folder / f"rank_{trainer.rank}.json").write_text(json.dumps(moments))
 
 
-def sharded(folder, overrides, ranks=2):
-    """Train on several ranks; return the elements of the moments that each of them holds, by Paddle's names."""
+def train_sharded(folder, overrides, ranks=2):
+    """Train on several ranks, and return the sizes of the moments of each rank by Paddle's names."""
     settings = [*overrides, "Training.sharding=stage1", f"Training.output={folder / 'run'}", "Training.device=cpu"]
-    run_ranks(rank_of_a_run, folder, settings, ranks=ranks)
+    run_ranks(train_rank, folder, settings, ranks=ranks)
     return [json.loads((folder / f"rank_{rank}.json").read_text()) for rank in range(ranks)]
 
 
-def alone(overrides, folder):
+def train_alone(overrides, folder):
     return fit(load_config(None, [*overrides, f"Training.output={folder}"]), resume=True)
 
 
-def assert_alike(run, other):
-    """Weights and optimiser state after the last step."""
+def check_same_checkpoints(run, expected_run):
+    """Check that the last checkpoints of two runs have the same weights and optimiser state."""
     for name in ("model.safetensors", "optimizer.safetensors"):
-        found, expected = (load_file(sorted(folder.glob("checkpoints/step_*"))[-1] / name) for folder in (run, other))
-        assert found.keys() == expected.keys() and len(found) > 20
+        actual = load_file(sorted(run.glob("checkpoints/step_*"))[-1] / name)
+        expected = load_file(sorted(expected_run.glob("checkpoints/step_*"))[-1] / name)
+        assert actual.keys() == expected.keys() and len(actual) > 20
         for key, value in expected.items():
-            if "k_proj.bias" in key:  # cancels in the softmax: what it gets is rounding
+            if "k_proj.bias" in key:  # this bias cancels in the softmax, so its gradient is only rounding
                 continue
             scale = np.abs(value).max()
-            np.testing.assert_allclose(found[key], value, rtol=1e-4, atol=1e-4 * scale, err_msg=f"{name}, {key}")
+            np.testing.assert_allclose(actual[key], value, rtol=1e-4, atol=1e-4 * scale, err_msg=f"{name}, {key}")
 
 
-def test_two_ranks_share_the_state_and_train_and_save_as_one(overrides, tmp_path):
+def test_two_ranks_share_the_state_and_train_as_one(overrides, tmp_path):
     overrides = [*overrides, *SMOOTH]
-    whole = alone(overrides, tmp_path / "alone")
-    states = sharded(tmp_path, overrides)
-    assert_alike(tmp_path / "run", tmp_path / "alone")
-    norms, expected = ([record["gradient_norm"] for record in read_train_records(tmp_path / name)]
-                       for name in ("run", "alone"))  # fmt: skip
+    trainer = train_alone(overrides, tmp_path / "alone")
+    states = train_sharded(tmp_path, overrides)
+    check_same_checkpoints(tmp_path / "run", tmp_path / "alone")
+    norms = [record["gradient_norm"] for record in read_train_records(tmp_path / "run")]
+    expected = [record["gradient_norm"] for record in read_train_records(tmp_path / "alone")]
     assert norms == pytest.approx(expected, rel=1e-4)
     load_model(tmp_path / "run", verify=True)
 
-    trained = sum(parameter.size for parameter in whole.model.parameters() if not parameter.stop_gradient)
+    trained = sum(parameter.size for parameter in trainer.model.parameters() if not parameter.stop_gradient)
     assert not states[0].keys() & states[1].keys()
     elements = [sum(moments.values()) for moments in states]
-    assert sum(elements) == 2 * trained
-    assert max(elements) == 2 * Towers(whole.config).largest_share(2)  # as a plan says; whole parameters have owners
+    assert sum(elements) == 2 * trained  # two moments
+    assert max(elements) == 2 * Towers(trainer.config).largest_share(2)  # parameters are not divided; as a plan says
 
-    # What two ranks have saved half-way, one goes on with.
+    # One process resumes from the checkpoint that two ranks wrote half-way.
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step_00000004")
-    alone(overrides, tmp_path / "run")
-    assert_alike(tmp_path / "run", tmp_path / "alone")
+    train_alone(overrides, tmp_path / "run")
+    check_same_checkpoints(tmp_path / "run", tmp_path / "alone")
 
 
 @pytest.mark.slow
@@ -87,26 +88,26 @@ def test_two_ranks_share_the_state_and_train_and_save_as_one(overrides, tmp_path
     ],
     ids=["text", "RepVGG", "cached"],
 )
-def test_three_ranks_go_on_where_one_has_stopped(overrides, tmp_path, changes):
+def test_three_ranks_resume_a_run_of_one(overrides, tmp_path, changes):
     overrides = [*overrides, *SMOOTH, *changes, "Training.global_batch=15"]
-    alone(overrides, tmp_path / "alone")
+    train_alone(overrides, tmp_path / "alone")
     checkpoints = Path("checkpoints", "step_00000002")
     shutil.copytree(tmp_path / "alone" / checkpoints, tmp_path / "run" / checkpoints)
-    sharded(tmp_path, overrides, ranks=3)
-    assert_alike(tmp_path / "run", tmp_path / "alone")
+    train_sharded(tmp_path, overrides, ranks=3)
+    check_same_checkpoints(tmp_path / "run", tmp_path / "alone")
 
 
 @pytest.mark.parametrize(("sharding", "ranks", "device", "is_refused"), [
     ("stage1", 1, "cpu", True), ("stage1", 2, "cpu", False), ("none", 1, "cpu", False),
     ("stage2", 2, "cpu", True), ("stage2", 2, "gpu:0", False), ("stage2", 1, "gpu:0", True),
 ])  # fmt: skip
-def test_what_would_not_be_divided_is_refused(monkeypatch, sharding, ranks, device, is_refused):
+def test_sharding_without_effect_is_refused(monkeypatch, sharding, ranks, device, is_refused):
     monkeypatch.setattr(paddle, "get_device", lambda: device)
     with pytest.raises(ConfigError, match=sharding) if is_refused else contextlib.nullcontext():
         check_sharding(sharding, ranks)
 
 
-def test_sharding_that_is_refused_stops_a_run_and_its_preview(config):
+def test_refused_sharding_stops_run_and_dry_run(config):
     settings = config("Training.sharding=stage1")
     with pytest.raises(ConfigError, match="stage1"):
         Trainer(settings)

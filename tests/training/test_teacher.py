@@ -1,4 +1,4 @@
-"""A run that learns from the embeddings of another model, which lie in a file."""
+"""A run learns from stored embeddings of another model."""
 
 import json
 import shutil
@@ -19,24 +19,29 @@ PLAIN = ["Views.languages={en: 1.0}", "Views.tag_probability=0", "Loss.weights={
 
 @pytest.fixture(scope="module")
 def folder(shapes, tmp_path_factory):
-    """Of a teacher of width 6 that knows colours and shapes, and half of the images."""
+    """Write embeddings of width 6 of a teacher that knows colours and shapes, for all texts and half of the images."""
     folder = tmp_path_factory.mktemp("teacher")
     rng = np.random.default_rng(0)
     benchmark = open_benchmarks([str(shapes["train"])], languages=["en"])["en"]
-    words = sorted({word for text in benchmark.texts for word in text.text.split()})
+    words = sorted(set(" ".join(text.text for text in benchmark.texts).split()))
     vectors = dict(zip(words, rng.normal(size=[len(words), 6]), strict=True))
-    texts = np.array([sum(vectors[word] for word in text.text.split()) for text in benchmark.texts], np.float32)
-    of_image = dict(benchmark.pairs.tolist())
-    images = np.array([texts[of_image[row]] for row in range(0, len(benchmark.images), 2)], np.float32)
+    # A text is the sum of its words.
+    sums = []
+    for text in benchmark.texts:
+        sums.append(sum(vectors[word] for word in text.text.split()))
+    texts = np.array(sums, np.float32)
+    text_of_image = dict(benchmark.pairs.tolist())
+    images = np.array([texts[text_of_image[row]] for row in range(0, len(benchmark.images), 2)], np.float32)
     np.save(folder / "image_embeddings.npy", images)
     np.save(folder / "text_embeddings.npy", texts)
-    for name, rows in (("images", [{"image_id": image.id} for image in benchmark.images[::2]]),
-                       ("texts", [{"text_id": text.id, "text": text.text} for text in benchmark.texts])):  # fmt: skip
+    image_rows = [{"image_id": image.id} for image in benchmark.images[::2]]
+    text_rows = [{"text_id": text.id, "text": text.text} for text in benchmark.texts]
+    for name, rows in (("images", image_rows), ("texts", text_rows)):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return folder
 
 
-def test_student_comes_nearer_to_its_teacher(config, folder, capsys):
+def test_student_approaches_its_teacher(config, folder, capsys):
     settings = [*PLAIN, "Training.steps=12", "Training.micro_batch=6"]
     taught = fit(config(*settings, f"Tuning.teacher={{embeddings: {folder}, weight: 2, logit_scale: 5}}"))
     first, *_, last = read_train_records(taught.run)
@@ -46,7 +51,7 @@ def test_student_comes_nearer_to_its_teacher(config, folder, capsys):
     assert "without the teacher's embedding" in capsys.readouterr().out  # half of the images
 
 
-def test_embeddings_as_wide_as_the_teachers_are_drawn_to_them(config, folder):
+def test_embeddings_of_equal_width_approach_the_teachers(config, folder):
     taught = f"Tuning.teacher={{embeddings: {folder}, logit_scale: 5, distance: 3}}"
     with pytest.raises(ConfigError, match="Model.embed_dim=6"):
         Trainer(config(*PLAIN, taught))
@@ -58,14 +63,14 @@ def test_embeddings_as_wide_as_the_teachers_are_drawn_to_them(config, folder):
 
 
 @pytest.mark.slow
-def test_two_ranks_are_taught_what_one_process_is(config, overrides, folder, tmp_path):
+def test_two_ranks_learn_like_one_process(config, overrides, folder, tmp_path):
     changes = [*PLAIN, "Model.embed_dim=6", f"Tuning.teacher={{embeddings: {folder}, logit_scale: 5, distance: 2}}"]
     fit(config(*changes, f"Training.output={tmp_path / 'alone'}"))
     run_ranks(train, [*overrides, *changes, "Training.device=cpu"])
-    one, two = (read_train_records(tmp_path / name) for name in ("alone", "run"))
-    for before, after in zip(one, two, strict=True):
+    records, expected_records = read_train_records(tmp_path / "run"), read_train_records(tmp_path / "alone")
+    for record, expected in zip(records, expected_records, strict=True):
         for name in ("loss", "teacher", "teacher_distance", "image_text", "text_image", "gradient_norm"):
-            assert after[name] == pytest.approx(before[name], rel=1e-4), (before["step"], name)
+            assert record[name] == pytest.approx(expected[name], rel=1e-4), (record["step"], name)
 
 
 def write_other_width(path):
@@ -80,7 +85,7 @@ def write_other_width(path):
     ("image_embeddings.npy", lambda path: path.write_bytes(b"x"), "image_embeddings.npy"),
     ("image_embeddings.npy", Path.unlink, "image_embeddings.npy"),
 ])  # fmt: skip
-def test_folder_that_is_damaged_or_of_two_runs_is_named(folder, tmp_path, name, damage, culprit):
+def test_damaged_or_inconsistent_folder_is_reported(folder, tmp_path, name, damage, culprit):
     copy = shutil.copytree(folder, tmp_path / "copy")
     damage(copy / name)
     with pytest.raises((ValueError, OSError), match=culprit):
