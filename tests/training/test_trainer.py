@@ -1,4 +1,4 @@
-"""The training loop on a tiny model: schedule and optimiser, resumes and extensions, and the command."""
+"""The training loop on a tiny model: schedule, optimiser, resuming and extending a run, and the command."""
 
 import json
 import os
@@ -37,7 +37,7 @@ from tests.support.trainings import (
 
 
 def test_steps_do_not_depend_on_when_the_host_waits(config, tmp_path):
-    """Records, and steps that may be left out, make the host wait; otherwise it learns of a step in the next."""
+    # The host waits for a step that is logged or may be skipped. Otherwise it reads the result in the next step.
     results = []
     for change in ("Training.log_every=100", "Training.log_every=1", "Training.nonfinite=skip"):
         output = f"Training.output={tmp_path / str(len(results))}"
@@ -52,16 +52,16 @@ RESUMED = ["Model.text.dropout=0.1", "Training.steps=6", "Training.checkpoint_ev
 
 @pytest.fixture(scope="module")
 def crashed(shapes, tmp_path_factory):
-    """A whole run of six steps, and the folder of one that crashed in the sixth."""
+    """Return an uninterrupted run of six steps, and the folder of one that crashed in the sixth step."""
     folder = tmp_path_factory.mktemp("crashed")
-    whole = fit(load_config(None, [*list_tiny_overrides(shapes, folder / "whole"), *RESUMED]))
+    uninterrupted = fit(load_config(None, [*list_tiny_overrides(shapes, folder / "whole"), *RESUMED]))
     crash_after(Trainer(load_config(None, [*list_tiny_overrides(shapes, folder / "run"), *RESUMED])), 5)
-    return whole, folder / "run"
+    return uninterrupted, folder / "run"
 
 
 @pytest.mark.parametrize("change", [pytest.param("nothing", marks=pytest.mark.slow), "damage", "moved data"])
 def test_resume_after_crash_is_bit_equal(config, crashed, shapes, tmp_path, change, capsys):
-    whole, folder = crashed
+    uninterrupted, folder = crashed
     shutil.copytree(folder, tmp_path / "run")
     newest, settings = list_checkpoints(tmp_path / "run")[-1], list(RESUMED)
     if change == "damage":
@@ -72,8 +72,8 @@ def test_resume_after_crash_is_bit_equal(config, crashed, shapes, tmp_path, chan
 
     resumed = Trainer(config(*settings), resume=True)
     assert resumed.step == (2 if change == "damage" else 4) and resumed.fit()
-    assert read_losses(resumed) == read_losses(whole)
-    assert_same_arrays(read_last_weights(resumed), read_last_weights(whole))
+    assert read_losses(resumed) == read_losses(uninterrupted)
+    assert_same_arrays(read_last_weights(resumed), read_last_weights(uninterrupted))
     check_checkpoint(newest)
     assert ("optimizer.safetensors" in capsys.readouterr().err) == (change == "damage")
 
@@ -84,18 +84,18 @@ def test_temperature_learns_and_stays_in_its_bounds(config):
     assert max(scales) <= 14.5 * (1 + 1e-6) and len(set(scales)) > 1
 
 
-def test_precision_that_the_device_lacks_is_refused(config, monkeypatch):
-    """On CPU Paddle trains on in float32 and only warns; what it computes on GPUs is in test_step.py."""
+def test_unsupported_precision_is_refused(config, monkeypatch):
+    # On a CPU, Paddle trains in float32 and only warns. test_step.py checks the types of products.
     with pytest.raises(ValueError, match="bfloat16: .*Training.prec"):
         Trainer(config("Training.precision=bfloat16"))
     assert not Path(config().Training.output).exists()
     for precision in ("float32", "bfloat16", "float16"):
-        monkeypatch.setattr(paddle.Tensor, "__matmul__", lambda one, other, to=precision: one.astype(to))
+        monkeypatch.setattr(paddle.Tensor, "__matmul__", lambda matrix, factor, dtype=precision: matrix.astype(dtype))
         check_precision(precision)
 
 
-def test_images_of_one_name_are_negatives_those_of_one_text_not(config, tmp_path, shapes):
-    """Hugging Face's tables of embedded images keep the last part of a path: here it is the same one for all."""
+def test_equal_names_are_negatives_and_equal_texts_are_not(config, tmp_path, shapes):
+    # Hugging Face's tables of embedded images contain only file names, and here all files have the same name.
     source = open_sources([str(shapes["train"])])
     images = [{"image": {"path": "image.png", "bytes": source[row].image}} for row in range(32)]
     settings = [f"Data.train=[{tmp_path}/train.parquet]", "Data.text_id=null", "Views.languages={en: 1.0}",
@@ -110,7 +110,7 @@ def test_images_of_one_name_are_negatives_those_of_one_text_not(config, tmp_path
         Trainer(config(*settings, f"Training.output={tmp_path / 'same'}")).fit()
 
 
-def test_run_folder_is_not_used_twice_by_accident(config, shapes):
+def test_run_folder_is_not_reused_by_accident(config, shapes):
     fit(config("Training.steps=1"))
     with pytest.raises(ConfigError, match="--resume"):
         Trainer(config("Training.steps=1"))
@@ -126,15 +126,15 @@ def test_run_folder_is_not_used_twice_by_accident(config, shapes):
 
 
 def test_finished_run_is_extended_past_its_warm_up(config, tmp_path):
-    """A run of four steps has a shorter warm-up; those that are added have the rates of the whole one."""
+    # A run of four steps has a shorter warm-up. The steps that are added have the rates of a run of eight steps.
     settings = ["Training.checkpoint_every=2", "Schedule.warmup_steps=6"]
-    short, long = [config(*settings, f"Training.steps={steps}") for steps in (4, 8)]
+    short, long = config(*settings, "Training.steps=4"), config(*settings, "Training.steps=8")
     first = fit(short)
     for change, key in (("Training.steps=3", "Training.steps"), ("Optimizer.beta1=0.5", "Optimizer.beta1")):
         with pytest.raises(ConfigError, match=f"other values of {key};"):
             Trainer(config(*settings, "Training.steps=8", change), resume=True, can_extend=True)
     copy = shutil.copytree(first.run, tmp_path / "copy")
-    begun = read_losses(first)
+    first_losses = read_losses(first)
 
     extended = Trainer(long, resume=True, can_extend=True)
     assert extended.step == 4 and extended.fit() and extended.step == 8
@@ -142,22 +142,23 @@ def test_finished_run_is_extended_past_its_warm_up(config, tmp_path):
     fitted = resolve_steps(short, 128)
     assert rates == [compute_learning_rate(step, fitted if step < 4 else long) for step in range(8)]
     assert rates[4:6] == pytest.approx([1e-3 * 5 / 6, 1e-3])
-    assert read_losses(extended)[:4] == begun
+    assert read_losses(extended)[:4] == first_losses
 
-    # It may be interrupted again, and is a run of eight steps then.
+    # If the extended run is interrupted, it resumes as a run of eight steps.
     long = config(*settings, "Training.steps=8", f"Training.output={copy}")
     crash_after(Trainer(long, resume=True, can_extend=True), 7)
-    again = Trainer(long, resume=True)
-    assert again.step == 6 and again.fit() and read_losses(again) == read_losses(extended)
-    assert_same_arrays(read_last_weights(again), read_last_weights(extended))
+    resumed = Trainer(long, resume=True)
+    assert resumed.step == 6 and resumed.fit() and read_losses(resumed) == read_losses(extended)
+    assert_same_arrays(read_last_weights(resumed), read_last_weights(extended))
 
 
 @pytest.mark.parametrize(("changes", "factor"), [([], 1), (["Tuning.base_batch=256"], 4)])
-def test_schedule_by_hand(changes, factor):
+def test_schedule_matches_its_formula(changes, factor):
     settings = ["Optimizer.learning_rate=1.0", "Schedule={warmup_steps: 4, floor: 0.2}", "Training.steps=8"]
     config = load_config(None, [*settings, "Training.global_batch=1024", *changes])
     rates = [compute_learning_rate(step, config) / factor for step in range(8)]
     half = (1 - 0.2) / 2
+    # The cosine of 45, 90, 135 and 180 degrees, from 1 down to the floor.
     cosine = [0.2 + half * (1 + c) for c in (np.sqrt(0.5), 0.0, -np.sqrt(0.5), -1.0)]
     assert np.allclose(rates, [0.25, 0.5, 0.75, 1.0, *cosine])
     # Without warm-up the cosine starts at once.
@@ -166,7 +167,7 @@ def test_schedule_by_hand(changes, factor):
 
 
 def test_only_matrices_decay(config):
-    """With all gradients zero, Adam itself changes nothing: what shrinks is what decays."""
+    # With gradients of zero Adam changes nothing, so only weight decay shrinks a parameter.
     model = build_dual_encoder(config().Model, 100)
     settings = config("Optimizer.weight_decay=0.1", "Optimizer.learning_rate=1.0").Optimizer
     optimizer = build_optimizer(model, decay_groups(model), settings)
@@ -179,7 +180,7 @@ def test_only_matrices_decay(config):
         assert np.allclose(parameter.numpy(), 0.9 if decays else 1.0), name
 
 
-def test_one_adam_step_and_clipping_by_hand():
+def test_adam_step_and_clipping_match_their_formulas():
     config = load_config(None, ["Optimizer={learning_rate: 0.1, weight_decay: 0.0, clip_norm: 1.0, epsilon: 1e-3}"])
     layer = paddle.nn.Linear(2, 1, bias_attr=False)
     layer.weight.set_value(np.zeros([2, 1], np.float32))
@@ -190,8 +191,8 @@ def test_one_adam_step_and_clipping_by_hand():
     assert np.allclose(layer.weight.numpy().ravel(), -0.1 * gradient / (gradient + 1e-3), rtol=1e-4)
 
 
-def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shapes, tmp_path):
-    """16 concepts, unseen drawings: chance is 6 % R@1."""
+def test_training_beats_chance_and_is_evaluated_and_shown(overrides, shapes, tmp_path):
+    # There are 16 concepts, and the drawings are new: chance is 6 % R@1.
     changes = ["Training.steps=80", "Training.global_batch=32", "Evaluation.every=40", "Training.log_every=10"]
     printed = succeed("train", *to_arguments([*overrides, *changes]))
     assert "all 2,560 samples read could be used" in printed
@@ -216,7 +217,8 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
     succeed("report", "--run", folder, f"{folder}@best", *data, "--output", tmp_path / "both.html")
     page = (tmp_path / "both.html").read_text(encoding="utf-8")
     assert page.count("<svg") >= 3 and "色的" in page
-    for name in (str(folder), f"{folder}@best"):  # one run, so that the folder's name does not distinguish them
+    # Both are of one run, so the name of the folder alone would not distinguish them.
+    for name in (str(folder), f"{folder}@best"):
         assert f"{name}: model, zh" in page
 
 
@@ -225,15 +227,17 @@ def test_training_beats_chance_by_far_and_is_evaluated_and_shown(overrides, shap
     "launch", [None, ["--nproc_per_node", "2", "--log_dir"]], ids=["--processes", "Paddle's launcher"]
 )
 def test_two_processes_train_as_one(overrides, tmp_path, launch):
-    """The same global batches and dropout, gathered and averaged: losses equal to float32's precision, step by step."""
+    # Global batches and dropout are the same, so losses are equal up to rounding in float32, step by step.
     dropout = ["Model.text.dropout=0.2", "Model.text.attention_dropout=0.2", "Model.image.drop_path=0.2"]
     settings = [*overrides, *dropout, "Training.steps=4", "Training.device=cpu"]
-    fit(load_config(None, [*settings, f"Training.output={tmp_path / 'one'}"]))
+    fit(load_config(None, [*settings, f"Training.output={tmp_path / 'single'}"]))
     if launch:
-        two = run_tool("tools/train.py", *to_arguments(settings), launch=[*launch, tmp_path / "log"])
+        process = run_tool("tools/train.py", *to_arguments(settings), launch=[*launch, tmp_path / "log"])
     else:
-        two = run_tool("tools/train.py", *to_arguments(settings), "--processes", 2)
-    assert two.returncode == 0 and "all 64 samples read could be used" in two.stdout, two.stdout + two.stderr
+        process = run_tool("tools/train.py", *to_arguments(settings), "--processes", 2)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "all 64 samples read could be used" in process.stdout
     for name in ("loss", "gradient_norm"):
-        one, other = ([record[name] for record in read_train_records(tmp_path / folder)] for folder in ("one", "run"))
-        assert len(one) == 4 and np.allclose(one, other, rtol=1e-4), (one, other)
+        single = [record[name] for record in read_train_records(tmp_path / "single")]
+        double = [record[name] for record in read_train_records(tmp_path / "run")]
+        assert len(single) == 4 and np.allclose(single, double, rtol=1e-4), (single, double)

@@ -1,4 +1,4 @@
-"""Fine-tuning by the trainer: what is frozen, LoRA, the moving average of the weights, patience and epochs."""
+"""Fine-tuning with the trainer: frozen layers, LoRA, the moving average of the weights, and epochs."""
 
 import numpy as np
 import paddle
@@ -27,20 +27,23 @@ TUNINGS = {
 @pytest.mark.parametrize("name", [
     pytest.param(name, marks=() if name in ("lora", "frozen norms") else pytest.mark.slow) for name in TUNINGS
 ])  # fmt: skip
-def test_resume_is_bit_equal_and_what_is_frozen_stays(config, tmp_path, name):
+def test_resume_is_bit_equal_and_frozen_layers_stay(config, tmp_path, name):
     tuning = TUNINGS[name]
-    whole = check_resume(lambda *changes: config(*tuning, *changes), tmp_path)
-    before = Trainer(config(*tuning)).model.state_dict()
-    trained = {name for group in whole.task.parameter_groups() for name in group.names}
-    for name, value in read_last_weights(whole).items():
+    trainer = check_resume(lambda *changes: config(*tuning, *changes), tmp_path)
+    initial = Trainer(config(*tuning)).model.state_dict()
+    trained = set()
+    for group in trainer.task.parameter_groups():
+        trained.update(group.names)
+    for name, value in read_last_weights(trainer).items():
         norm, _, statistic = name.rpartition(".")
         learns = name in trained
+        # The statistics of a batch norm change if its weight is trained.
         if statistic in ("_mean", "_variance"):
             learns = f"{norm}.weight" in trained
-        assert np.array_equal(value, before[name].numpy()) != learns, name
+        assert np.array_equal(value, initial[name].numpy()) != learns, name
 
 
-def test_checkpoint_with_lora_is_read_as_a_plain_model(config, tmp_path):
+def test_checkpoint_with_lora_is_loaded_as_a_plain_model(config, tmp_path):
     trainer = fit(config(*TUNINGS["lora"], "Model.embed_dim=64", "Training.steps=2"))
     trainer.model.eval()
     pixels = np.random.default_rng(0).integers(0, 256, [3, 32, 32, 3], dtype=np.uint8)
@@ -53,50 +56,50 @@ def test_checkpoint_with_lora_is_read_as_a_plain_model(config, tmp_path):
     stored = read_model(tmp_path / "official", heads=(2, 2))
     for name, value in loaded.backend.model.state_dict().items():
         assert np.array_equal(value.numpy(), stored.arrays[name]), name
-    again = Trainer(config(f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'again'}"))
-    backend = PaddleBackend(again.model, loaded.preprocessing)
+    continued = Trainer(config(f"Model.weights={trainer.run}", f"Training.output={tmp_path / 'again'}"))
+    backend = PaddleBackend(continued.model, loaded.preprocessing)
     model = ernie_vil2.ErnieViL2(backend, loaded.tokenizer, loaded.config)
     assert np.array_equal(model.encode_pixels(pixels), loaded.encode_pixels(pixels))
 
 
-def test_two_ranks_train_what_one_process_does(config, overrides, tmp_path):
-    """With everything that `Tuning` changes in a step: rates, LoRA and its base, frozen parts and the average."""
+def test_two_ranks_match_one_process(config, overrides, tmp_path):
+    # The settings are all that change a step: learning rates, LoRA and its base, frozen layers and the average.
     changes = ["Tuning={lora: {rank: 4, layers: [image.blocks.*]}, layer_decay: 0.7, image_rate: 2.0, ema: 0.9, "
                "freeze: [text.*]}", "Evaluation.every=4", "Training.micro_batch=3", "Training.steps=4"]  # fmt: skip
     fit(config(*changes, f"Training.output={tmp_path / 'alone'}"))
     run_ranks(train, [*overrides, *changes, "Training.device=cpu"])
-    folders = [list_checkpoints(tmp_path / name)[-1] for name in ("alone", "run")]
     for file in ("model.safetensors", "optimizer.safetensors"):
-        one, two = (load_file(folder / file) for folder in folders)
-        assert one.keys() == two.keys()
-        for name, value in one.items():
-            np.testing.assert_allclose(two[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
+        expected = load_file(list_checkpoints(tmp_path / "alone")[-1] / file)
+        actual = load_file(list_checkpoints(tmp_path / "run")[-1] / file)
+        assert actual.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_allclose(actual[name], value, rtol=2e-3, atol=2e-5, err_msg=name)
 
 
 @pytest.mark.parametrize(("ema", "share"), [(0.5, 0.3), pytest.param(None, 0.3, marks=pytest.mark.slow)])
-def test_average_is_that_of_numpy(config, ema, share):
-    """Over every step of a run: w_t averaged with decay min(d, (1 + t) / (10 + t)), then mixed with w_0."""
+def test_average_matches_its_formula(config, ema, share):
+    # The weights w_t of each step are averaged with decay min(d, (1 + t) / (10 + t)) and then mixed with w_0.
     trainer = Trainer(config(f"Tuning.ema={'null' if ema is None else ema}", f"Tuning.initial_share={share}", REPVGG,
                              "Training.steps=5", "Tuning.freeze=[text.*]"))  # fmt: skip
     names = [name for name in trainer.model.state_dict() if name.startswith(("image.", "log"))]
 
-    def now():
+    def copy_weights():
         return {name: trainer.model.state_dict()[name].numpy().astype(np.float64) for name in names}
 
-    initial, expected, update, steps = now(), now(), trainer.average.update, []
+    initial, expected, update, steps = copy_weights(), copy_weights(), trainer.average.update, []
 
-    def watched(step):
+    def check_and_update(step):
         steps.append(step)
         decay = min(ema or 0, (1 + step) / (10 + step))
-        for name, value in now().items():
+        for name, value in copy_weights().items():
             expected[name] = decay * expected[name] + (1 - decay) * value
         update(step)
 
-    trainer.average.update = watched
+    trainer.average.update = check_and_update
     assert trainer.fit()
     assert steps == list(range(1, trainer.step + 1))  # the decay of the first step is 2 / 11
     saved, raw = read_last_weights(trainer), load_file(list_checkpoints(trainer.run)[-1] / "optimizer.safetensors")
-    for name, value in now().items():
+    for name, value in copy_weights().items():
         mixed = share * initial[name] + (1 - share) * expected[name]
         np.testing.assert_allclose(saved[name], mixed, rtol=1e-5, atol=1e-6, err_msg=name)
         if f"{name}/raw" in raw:
@@ -108,16 +111,17 @@ def test_average_is_scored_and_training_goes_on_without_it(config, tmp_path):
     settings = ["Evaluation.every=4", "Evaluation.batch_size=16", "Training.steps=4"]
     plain = fit(config(*settings, f"Training.output={tmp_path / 'plain'}"))
     averaged = fit(config(*settings, "Tuning.ema=0.9"))
-    for one, other in zip(plain.model.parameters(), averaged.model.parameters(), strict=True):
-        assert np.array_equal(one.numpy(), other.numpy())
+    for expected, actual in zip(plain.model.parameters(), averaged.model.parameters(), strict=True):
+        assert np.array_equal(actual.numpy(), expected.numpy())
     loaded = ernie_vil2.load_model(averaged.run).backend.model
-    scored = averaged.evaluations.evaluators["retrieval"](loaded).values
-    assert read_evaluation_records(averaged.run)[-1]["metrics"] == pytest.approx(scored)
-    assert any((read_last_weights(averaged)[name] != value).any() for name, value in read_last_weights(plain).items())
+    metrics = averaged.evaluations.evaluators["retrieval"](loaded).values
+    assert read_evaluation_records(averaged.run)[-1]["metrics"] == pytest.approx(metrics)
+    averaged_weights = read_last_weights(averaged)
+    assert any((averaged_weights[name] != value).any() for name, value in read_last_weights(plain).items())
 
 
-def test_share_of_the_initial_weights_mixes_two_lora_models(config, tmp_path):
-    """The model before training and that of the same run without a share, as whoever reads them gets them."""
+def test_initial_share_mixes_two_lora_models(config, tmp_path):
+    # The weights before training and those of the same run without a share are mixed, both with LoRA merged.
     settings = ["Tuning.lora={rank: 4}", "Training.steps=5"]
     plain = Trainer(config(*settings, f"Training.output={tmp_path / 'plain'}"))
     initial = merge_lora({name: value.numpy() for name, value in plain.model.state_dict().items()})
@@ -128,14 +132,14 @@ def test_share_of_the_initial_weights_mixes_two_lora_models(config, tmp_path):
         np.testing.assert_allclose(actual[name], 0.3 * value + 0.7 * learned[name], atol=1e-6, err_msg=name)
 
 
-def test_epochs_are_steps(config):
-    """128 samples in batches of 16 are 8 steps an epoch."""
-    read = config("Training.epochs=2.5", "Schedule.warmup_steps=100")
-    fitted = resolve_steps(read, 128)
+def test_epochs_are_converted_to_steps(config):
+    # 128 samples in batches of 16 are 8 steps per epoch.
+    settings = config("Training.epochs=2.5", "Schedule.warmup_steps=100")
+    fitted = resolve_steps(settings, 128)
     assert (fitted.Training.steps, fitted.Training.epochs, fitted.Schedule.warmup_steps) == (20, None, 2)
     assert resolve_steps(config("Training.epochs=5", "Schedule.warmup_steps=3"), 128).Schedule.warmup_steps == 3
-    assert resolve_steps(read, 3).Training.steps == 1
-    # A run that is shorter than its warm-up has a tenth of it.
+    assert resolve_steps(settings, 3).Training.steps == 1
+    # If the warm-up is longer than the run, it becomes a tenth of the run.
     for steps, warmup, expected in ((100, 100, 10), (9, 2000, 0), (101, 100, 100)):
         fitted = resolve_steps(config(f"Training.steps={steps}", f"Schedule.warmup_steps={warmup}"), 128)
         assert (fitted.Training.steps, fitted.Schedule.warmup_steps) == (steps, expected)
