@@ -1,4 +1,4 @@
-"""What needs a GPU: skipped with the reason where there is none. `make test-gpu` runs it and leaves `gpu_report/`."""
+"""Tests that need GPUs are skipped where there are too few. `make test-gpu` runs them and writes `gpu_report/`."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 REPORT = Path("gpu_report")
 
 
-def gpus():
+def count_gpus():
     return paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
 
 
@@ -19,15 +19,16 @@ def pytest_collection_modifyitems(items):
         if Path(__file__).parent not in item.path.parents:
             continue
         marker = item.get_closest_marker("gpus")
-        needed = marker.args[0] if marker else 1
-        if gpus() < needed:
-            reason = f"needs {needed} GPU{'s' * (needed > 1)}, there are {gpus()}{build} (docs/gpu.md)"
+        num_needed = marker.args[0] if marker else 1
+        if count_gpus() < num_needed:
+            plural = "s" if num_needed > 1 else ""
+            reason = f"needs {num_needed} GPU{plural}, there are {count_gpus()}{build} (docs/gpu.md)"
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture
 def report(request):
-    """`report(name=number, ...)` adds a line to `gpu_report/numbers.jsonl`."""
+    """Return `report(name=number, ...)`, which adds a line to `gpu_report/numbers.jsonl`."""
 
     def write(**numbers):
         REPORT.mkdir(exist_ok=True)
