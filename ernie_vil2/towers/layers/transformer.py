@@ -601,8 +601,12 @@ class TextTransformer(Transformer):
         states = embeddings["word_embeddings"](ids)
         if self.word_scale is not None:
             states = self.word_scale * states
-        # RoBERTa does not use the first rows of its position embedding.
-        positions = _positions(ids) + self.first_position
+        positions = _positions(ids)
+        if self.first_position:
+            # RoBERTa does not use the first rows of its position embedding, and counts real tokens only: a text may
+            # spell out a padding token, which then takes no position.
+            is_token = (ids != self.padding).astype(ids.dtype)
+            positions = paddle.cumsum(is_token, axis=1) - 1 + self.first_position
         if self.sinusoids is None:
             states = states + embeddings["position_embeddings"](positions)
         else:
