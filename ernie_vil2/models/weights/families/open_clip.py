@@ -259,7 +259,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     else:
         text_tower, text_length = _read_text_tower(text, activation, embed_dim, folder)
         # With a bias, the projection is the head of the tower.
-        has_text_projection = not text.read_bool("proj_bias", False)
+        has_text_projection = _has_text_projection(text) and not _has_projection_bias(text)
     projections = _PROJECTIONS[has_image_projection, has_text_projection]
     return ModelConfig(image=image, text=text_tower, embed_dim=embed_dim, projections=projections), text_length
 
@@ -349,17 +349,27 @@ def _read_timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> Imag
     )
 
 
+def _has_text_projection(text: Settings) -> bool:
+    return text.read_choice("proj_type", True, {"linear": True, "none": False})
+
+
+def _has_projection_bias(text: Settings) -> bool:
+    return _has_text_projection(text) and text.read_bool("proj_bias", False)
+
+
 def _read_text_tower(
     text: Settings, activation: Activation, embed_dim: int, folder: Folder
 ) -> tuple[TextTowerConfig, int]:
-    text.check_values(tokenizer_mode=None, embed_cls=False, final_ln_after_pool=False, proj_type="linear")
-    has_projection_bias = text.read_bool("proj_bias", False)
+    text.check_values(tokenizer_mode=None, embed_cls=False, final_ln_after_pool=False)
+    has_projection_bias = _has_projection_bias(text)
     if has_projection_bias != any(f"{prefix}text_projection.bias" in folder.arrays for prefix in ("", "text.")):
         raise text.make_error(
             "proj_bias", f"its weights have {'no' if has_projection_bias else 'a'} bias of the text projection"
         )
     num_words = count_words(folder)
     width, text_length = text.read_count("width", 512), text.read_count("context_length", 77)
+    if not _has_text_projection(text) and width != embed_dim:
+        raise text.make_error("proj_type", f"texts are {width} wide and the joint space {embed_dim}")
     pooling = text.read_choice("pool_type", _POOLING["argmax"], _POOLING)
     tower = Transformer(
         name="transformer",
@@ -413,15 +423,17 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
     # of arrays; if its projection has a bias, it will be a CustomTextCLIP.
     is_custom = "text.token_embedding.weight" in array_names or (has_head and not array_names)
     prefix = "text." if is_custom else ""
-    projection: Row = ("text_projection.weight", f"{prefix}text_projection", "array")
+    projection: list[Row] = []
     if has_head:
-        projection = ("text.head", f"{prefix}text_projection", "linear")
+        projection.append(("text.head", f"{prefix}text_projection", "linear"))
+    elif model.projections in ("always", "text"):
+        projection.append(("text_projection.weight", f"{prefix}text_projection", "array"))
     bias: list[Row] = []
     if "logit_bias" in array_names:
         bias.append(("logit_bias", "logit_bias", "scalar"))
     if is_library_text(model):
         return [*_find_image_rows(model, array_names), *bias, *make_library_text_rows(model)]
-    return [*_find_image_rows(model, array_names), *bias, *make_text_rows(prefix), projection]
+    return [*_find_image_rows(model, array_names), *bias, *make_text_rows(prefix), *projection]
 
 
 def _find_image_rows(model: ModelConfig, array_names: Collection[str]) -> list[Row]:
