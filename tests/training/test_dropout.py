@@ -93,7 +93,7 @@ def test_masks_do_not_depend_on_division_order_or_padding(order, cuts, lengths):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_draws_and_scales_are_those_of_float32(dtype):
+def test_narrow_types_round_the_draws_of_float32(dtype):
     towers = Towers(nn.Identity())
     dropout = CounterBasedDropout(towers, 0)
     x = paddle.to_tensor(np.random.default_rng(0).normal(size=[4, 5000]).astype("float32")).astype(dtype)

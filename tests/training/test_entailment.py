@@ -59,6 +59,7 @@ def test_labels_are_learned(statements, tmp_path, task, head, seed):
     assert trainer.fit()
     records = np.array(read_curve(trainer))
     classes = len(trainer.task.labels)
+    # An untrained head has about the loss of equal probabilities.
     assert records[0, 0] == pytest.approx(np.log(classes), rel=0.3)
     assert records[-10:, 0].mean() < 0.8 * np.log(classes) and records[-10:, 1].mean() > 1.3 / classes
     assert trainer.model.logit_scale.item() == temperature
@@ -74,7 +75,7 @@ def test_resume_is_bit_equal(statements, tmp_path, task, head):
 
 
 @pytest.mark.parametrize("task", FOLDERS)
-def test_head_learns_faster_and_the_first_layers_slower(statements, task):
+def test_head_learns_faster_and_first_layers_slower(statements, task):
     trainer = Trainer(statements(task, "Head.rate=10", "Tuning.layer_decay=0.5"))
     factors = {}
     for group in trainer.task.parameter_groups():
@@ -85,8 +86,9 @@ def test_head_learns_faster_and_the_first_layers_slower(statements, task):
 
 
 @pytest.mark.parametrize("task", ["entailment", pytest.param("nlvr2", marks=pytest.mark.slow)])
-def test_models_begin_a_task_and_what_comes_of_it_encodes(statements, config, tmp_path, task):
-    # Training the head alone leaves the towers; a task begins with another run's head, retrieval without it.
+def test_tasks_and_retrieval_start_from_each_other(statements, config, tmp_path, task):
+    # Training only the head leaves the towers unchanged. A task also starts with the head of the earlier run, and
+    # retrieval starts without it.
     pretrained = fit(config("Training.steps=1", f"Training.output={tmp_path / 'pretrained'}"))
     trainer = Trainer(statements(task, f"Model.weights={pretrained.run}", "Tuning.freeze=['image.*', 'text.*']",
                                  "Training.steps=2"))  # fmt: skip
@@ -131,7 +133,7 @@ def test_best_checkpoint_has_the_best_accuracy(statements, folders, task):
 
 @pytest.mark.parametrize("micro_batch", [3, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (1, 10))])
 @pytest.mark.parametrize(("task", "head"), CASES)
-def test_cached_gradients_are_those_of_the_direct_step(task, head, micro_batch):
+def test_cached_gradients_match_the_direct_step(task, head, micro_batch):
     with use_default_dtype("float64"):
         _, direct = make_step(task, head)
         _, cached = make_step(task, head, f"Training.micro_batch={micro_batch}")

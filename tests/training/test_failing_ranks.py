@@ -55,7 +55,7 @@ def test_ranks_end_under_paddles_launcher(overrides, tmp_path, victim):
         while any(Path(f"/proc/{rank}").exists() for rank in ranks):
             process.poll()
             assert time.monotonic() < deadline
-            time.sleep(0.5)
+            time.sleep(0.5)  # between two looks into /proc
     assert process.returncode != 0
     if victim == "rank 1":
         log = (tmp_path / "log" / "workerlog.0").read_text()

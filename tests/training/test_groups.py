@@ -51,6 +51,7 @@ def test_two_ranks_read_separate_shards_and_train_as_one(grouped_settings, tmp_p
     assert [len(shards) for shards in shards_by_rank.values()] == [4, 4]
     assert not shards_by_rank["0"] & shards_by_rank["1"]
     single, double = read_logged_losses(tmp_path / "ranks1"), read_logged_losses(tmp_path / "ranks2")
+    # Two ranks add the same float32 numbers in another order.
     assert len(single) == 6 and np.allclose(single, double, rtol=1e-4), (single, double)
 
     # One rank resumes the run of two ranks from step 3, as after a kill, with the same batches.

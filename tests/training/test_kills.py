@@ -58,7 +58,7 @@ def wait_until(condition):
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.002)  # short, as the folder of an unfinished checkpoint exists only briefly
 
 
 def test_killed_run_ends_like_the_uninterrupted_run(overrides, tmp_path):
@@ -125,7 +125,7 @@ def test_twenty_kills_of_two_ranks_change_nothing(overrides, tmp_path):
         with start_tool(*command, *to_arguments(settings)) as process:
             ranks = [find_rank_process(process.pid, rank) for rank in range(2)]
             if moment == "starting":
-                time.sleep(rng.uniform(0, 8))
+                time.sleep(rng.uniform(0, 8))  # the start includes the imports of all processes
             else:
                 wait_until(lambda step=target: read_last_step(folder) >= step or process.poll() is not None)
             if moment == "training":

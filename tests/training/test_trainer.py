@@ -240,4 +240,5 @@ def test_two_processes_train_as_one(overrides, tmp_path, launch):
     for name in ("loss", "gradient_norm"):
         single = [record[name] for record in read_train_records(tmp_path / "single")]
         double = [record[name] for record in read_train_records(tmp_path / "run")]
+        # Two ranks add the same float32 numbers in another order.
         assert len(single) == 4 and np.allclose(single, double, rtol=1e-4), (single, double)
