@@ -25,6 +25,7 @@ from tests.support.other_families import (
     copy_folder,
     list_inputs,
     make_image_batches,
+    measure_image_difference,
     measure_text_difference,
     read_expected,
     read_family,
@@ -94,6 +95,50 @@ def test_changed_preprocessing_is_as_far_off_as_the_authors(load, name, way, cha
     differences = np.abs(model.encode_pixels(pixels) - read_expected(name)["image_embeddings"]).max(axis=1)
     distance = json.loads((FOLDERS[name] / "expected.json").read_text())["controls"][f"image: {way}"]
     difference = differences[3] if "row 3" in way else differences.max()
+    assert difference == pytest.approx(distance, rel=0.02)
+
+
+# Changes of a tower's settings, with the names that expected.json gives their distances from the right one.
+OTHER_TOWERS = [
+    ("openclip_xlmr", "text: eps 1e-12 for 1e-05", "epsilon", 1e-12),
+    ("openclip_xlmr", "text: positions from 0, not 2", "variant.first_position", 0),
+    ("openclip_xlmr", "text: first state (<s>), not the mean", "pooling", "first"),
+    ("openclip_xlmr", "text: proj with gelu_tanh", "variant.head_activation", "gelu_tanh"),
+    ("openclip_xlmr", "text: proj without its gelu", "variant.head_activation", None),
+    ("openclip_bert_timm", "text: eps 1e-05 for 1e-12", "epsilon", 1e-5),
+    ("openclip_bert_timm", "text: mean, not the first state", "pooling", "mean"),
+    ("openclip_bert_timm", "text: without the padding mask", "variant.mask", "none"),
+    ("openclip_bert_timm", "image: activation gelu_tanh for gelu", "variant.activation", "gelu_tanh"),
+    ("openclip_bert_timm", "image: eps 1e-12 for 1e-06", "variant.epsilon", 1e-12),
+    ("openclip_bert_timm", "image: mean of the patches, not the class token", "variant.pooling", "mean"),
+    ("hf_vision_text_dual", "text: state of [CLS], without the pooler", "pooling", "first"),
+    ("hf_vision_text_dual", "image: class token without the pooler", "variant.pooling", "class"),
+    ("hf_vision_text_dual", "image: eps 1e-05 for 1e-12", "variant.epsilon", 1e-5),
+    ("hf_vision_text_dual_clip", "text: mean of real tokens", "pooling", "mean"),
+    ("hf_vision_text_dual_clip", "image: activation gelu for quick_gelu", "variant.activation", "gelu"),
+    ("hf_clip_sharded_bin", "text: activation gelu for quick_gelu", "variant.activation", "gelu"),
+    ("hf_clip_sharded_bin", "image: eps 1e-06 for 1e-05", "variant.epsilon", 1e-6),
+]
+
+
+@pytest.mark.parametrize(("name", "control", "field", "value"), [case for case in OTHER_TOWERS if case[0] in FOLDERS])
+def test_changed_tower_is_as_far_off_as_the_authors(name, control, field, value):
+    stored, kind = read_model(FOLDERS[name]), control.partition(":")[0]
+    towers = stored.config.Model
+    section, _, key = field.rpartition(".")
+    tower = getattr(towers, kind)
+    changes = {key: value}
+    if section:
+        changes = {section: getattr(tower, section).model_copy(update=changes)}
+    towers = towers.model_copy(update={kind: tower.model_copy(update=changes)})
+    changed = replace(stored, config=stored.config.model_copy(update={"Model": towers}))
+    model, _ = changed.build(allow=["*pooler*"])
+    model.eval()
+    if kind == "text":
+        difference = measure_text_difference(model, name)
+    else:
+        difference = measure_image_difference(model, name, tower.patch_size)
+    distance = json.loads((FOLDERS[name] / "expected.json").read_text())["controls"][control]
     assert difference == pytest.approx(distance, rel=0.02)
 
 
