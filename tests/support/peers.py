@@ -40,7 +40,7 @@ def encode_with_transformers(folder, arrays, texts, call):
     pixel_keys = ("pixel_values", "pixel_attention_mask", "spatial_shapes")
     pixels = {key: arrays[key] for key in pixel_keys if key in arrays}
     if texts:
-        options = ast.literal_eval(re.search(r"AutoTokenizer\(.*?(\{.*?\})", call)[1])
+        options = read_tokenizer_options(call)
         texts = [text.lower() for text in texts] if "lower" in call else texts
         try:
             tokenizer = library.AutoTokenizer.from_pretrained(folder)
@@ -60,6 +60,16 @@ def encode_with_transformers(folder, arrays, texts, call):
     for output in (model.get_image_features(**pixels), model.get_text_features(**ids)):
         features.append(output if torch.is_tensor(output) else output.pooler_output)
     return "transformers", *features
+
+
+def read_tokenizer_options(call):
+    """Return the options of the tokenizer in a fixture's call, which are a dictionary or keywords."""
+    arguments = re.search(r"AutoTokenizer\([^,]*, (.*?)\)", call)[1]  # the first one says what the texts are
+    node = ast.parse(f"tokenizer({arguments})", mode="eval").body
+    options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
+    for argument in node.args:
+        options |= ast.literal_eval(argument)
+    return options
 
 
 def encode_with_open_clip(folder, arrays, texts, call):
