@@ -16,7 +16,7 @@ from tests.support.towers import make_image_config
 
 SIDE, LARGER = 32, 35  # both have 4 x 4 patches of 8 pixels
 CARRIED_FOLDERS = ["cn_clip_pt", "hf_chinese_clip_bin", "hf_clip", "hf_siglip", "openclip_siglip_timm"]
-SQUARE_FOLDERS = [*CARRIED_FOLDERS, *({"eva_pt", "openclip_eva02", "openclip_pe", "pe_pt"} & FOLDERS.keys())]
+SQUARE_FOLDERS = [*CARRIED_FOLDERS, *sorted({"eva_pt", "openclip_eva02", "openclip_pe", "pe_pt"} & FOLDERS.keys())]
 MORE = 3  # pixels on each side, fewer than a patch of any of the folders
 SIZE_KEYS = ("image_size", "image_resolution", "size", "crop_size", "shortest_edge", "height", "width")
 
