@@ -78,13 +78,13 @@ def compute_pixel_baseline(train: SampleSequence, test: SampleSequence, block: i
     column_of_text = {text: column for column, text in enumerate(texts)}
     query_columns = np.array([column_of_text[sample.text_name] for sample in queries])
 
-    references, gallery = _embed_samples(train, report, column_of_text)
+    references, reference_embeddings = _embed_samples(train, report, column_of_text)
     if not references:
         raise ValueError(f"pixel baseline: no training image has a text of the data; {report}")
     # Order the training images by text: reduceat needs the images of a text to be neighbours.
     reference_columns = np.array([column_of_text[sample.text_name] for sample in references])
     order = np.argsort(reference_columns, kind="stable")
-    gallery = np.stack(gallery)[order]  # [T, D]
+    gallery = np.stack(reference_embeddings)[order]  # [T, D]
     scored_columns, starts = np.unique(reference_columns[order], return_index=True)
 
     ranks = []
