@@ -14,7 +14,7 @@ from ernie_vil2.data.loader import Batch, SampleRows, load_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream, watch_for_leaks
 from ernie_vil2.device import runtime
-from ernie_vil2.io.run_folder import Best, State, checkpoint_folder, list_checkpoints, lock_run_folder
+from ernie_vil2.io.run_folder import CONFIG, Best, State, checkpoint_folder, list_checkpoints, lock_run_folder
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.models.weights.initial import resolve_model_like
 from ernie_vil2.models.weights.integrity import compute_golden
@@ -488,7 +488,8 @@ def _open_training_data(
 ) -> tuple[Config, Task, SampleRows]:
     """Return the configuration with its final towers and steps, the task, and the task's rows. A collective."""
     with errors_on_all_ranks():
-        if checkpoint:
+        # A machine may lack the checkpoint of rank 0: the ranks compare what they have later, and name that machine.
+        if checkpoint and (checkpoint / CONFIG).is_file():
             config = restore_towers(config, checkpoint)
         else:
             config = config.model_copy(update={"Model": with_installed_towers(config.Model)})
