@@ -221,8 +221,8 @@ def byte_characters() -> dict[str, int]:
     """
     printable_bytes = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     characters = {chr(byte): byte for byte in printable_bytes}
-    others = [byte for byte in range(256) if byte not in printable_bytes]
-    for number, byte in enumerate(others):
+    unprintable_bytes = [byte for byte in range(256) if byte not in printable_bytes]
+    for number, byte in enumerate(unprintable_bytes):
         characters[chr(0x100 + number)] = byte
     return characters
 

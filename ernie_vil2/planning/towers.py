@@ -217,11 +217,11 @@ def measure_row(
     saved, work = sizes[:2]
     saved += row.size * row.element_size()
     extra_saved, extra_work = 0.0, []
-    for repeat, kept, result in zip(repeats, sizes[2::2], sizes[3::2], strict=True):
-        saved += (repeat.count - 1) * kept  # only the first block ran
+    for repeat, block_saved, result in zip(repeats, sizes[2::2], sizes[3::2], strict=True):
+        saved += (repeat.count - 1) * block_saved  # only the first block ran
         # With recomputation a block leaves its result only, and backward needs the rest of one block at a time.
-        extra_saved += repeat.count * (result - kept)
-        extra_work.append(kept - result)
+        extra_saved += repeat.count * (result - block_saved)
+        extra_work.append(block_saved - result)
     recomputed_work = work + max(extra_work, default=0.0)
     return RowCost(flops, saved, max(0.0, work)), RowCost(flops, saved + extra_saved, max(0.0, recomputed_work))
 

@@ -403,7 +403,7 @@ class Trainer:
 
     @contextmanager
     def _use_averages(self) -> Iterator[None]:
-        """Within the block, give the model the averages as its weights, if the run has averages. A collective."""
+        """Use the averages as the model's weights within the block, if the run has averages. A collective."""
         if self.average is None:
             yield
             return

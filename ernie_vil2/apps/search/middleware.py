@@ -147,8 +147,10 @@ class Middleware:
         if self.access.log_queries and query:
             url += f"?{query}"
         url = make_printable(url, max_length=MAX_URL_IN_LOG)
-        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        sys.stdout.write(f'{now} {client} "{scope["method"]} {url}" {status} {num_bytes} {1000 * seconds:.1f} ms\n')
+        timestamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        sys.stdout.write(
+            f'{timestamp} {client} "{scope["method"]} {url}" {status} {num_bytes} {1000 * seconds:.1f} ms\n'
+        )
         sys.stdout.flush()
 
 

@@ -220,8 +220,10 @@ class Detector:
         self._input_names = self._predictor.get_input_names()
         unknown_inputs = set(self._input_names) - set(DetectorInput._fields)
         if unknown_inputs:
-            unknown, known = ", ".join(sorted(unknown_inputs)), ", ".join(DetectorInput._fields)
-            raise ValueError(f"{folder}: the detector needs {unknown}; known inputs: {known}")
+            raise ValueError(
+                f"{folder}: the detector needs {', '.join(sorted(unknown_inputs))}; known inputs: "
+                f"{', '.join(DetectorInput._fields)}"
+            )
         num_needed = 3 if attributes else 2
         output_names = self._predictor.get_output_names()
         if len(output_names) < num_needed:

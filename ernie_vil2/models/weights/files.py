@@ -454,8 +454,8 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
         names = [name for name, file in shard_of.items() if file == shard]
         missing = [name for name in names if name not in arrays_in_shard]
         if missing:
-            shown = make_printable(missing[0], max_length=100)
-            raise WeightFileError(index.with_name(shard), f"{shown} is not in it, as {index.name} says")
+            missing_name = make_printable(missing[0], max_length=100)
+            raise WeightFileError(index.with_name(shard), f"{missing_name} is not in it, as {index.name} says")
         # Arrays that the index does not list are left out.
         arrays |= {name: arrays_in_shard[name] for name in names}
     return arrays

@@ -263,21 +263,21 @@ class _Archive:
     def _locate(self, name: str) -> tuple[int, int]:
         """Return where the bytes of a member start in the file, and how many there are."""
         entry = self.entries.get(name)
-        shown = make_printable(name, max_length=100)
+        printable_name = make_printable(name, max_length=100)
         if entry is None:
-            raise NotPlainData(f"{shown} is not in the archive: the file is damaged")
+            raise NotPlainData(f"{printable_name} is not in the archive: the file is damaged")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
             raise NotPlainData(
-                f"{shown} is compressed or encrypted in the archive, which torch.save never does; it might unpack to "
-                "any size"
+                f"{printable_name} is compressed or encrypted in the archive, which torch.save never does; it might "
+                "unpack to any size"
             )
         # The header of a member has 30 bytes, a name and an extra field, whose lengths are its last numbers.
         header = self.content[entry.header_offset : entry.header_offset + 30]
         if len(header) < 30 or header[:4] != _FILE_HEADER:
-            raise NotPlainData(f"no header for {shown}: the file is damaged")
+            raise NotPlainData(f"no header for {printable_name}: the file is damaged")
         start = entry.header_offset + 30 + sum(struct.unpack("<HH", header[26:30]))
         if start + entry.file_size > self.file_size:
-            raise NotPlainData(f"{shown} ends behind the end of the file: it is cut off")
+            raise NotPlainData(f"{printable_name} ends behind the end of the file: it is cut off")
         return start, entry.file_size
 
 

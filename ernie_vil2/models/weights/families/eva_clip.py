@@ -101,10 +101,10 @@ def _read_settings(path: Path, sizes: Mapping[str, int]) -> tuple[Settings, Sett
 
     # Several files may describe towers that differ in the size of the images alone, such as L/14 and L/14-336.
     vision, text = candidates[0]
-    for other_vision, other_text in candidates[1:]:
-        for settings, other, key in ((vision, other_vision, "head_width"), (text, other_text, "heads")):
-            if settings.values.get(key) != other.values.get(key):
-                raise other.make_error(key, f"{settings.path.name} describes the same tower differently")
+    for next_vision, next_text in candidates[1:]:
+        for settings, next_settings, key in ((vision, next_vision, "head_width"), (text, next_text, "heads")):
+            if settings.values.get(key) != next_settings.values.get(key):
+                raise next_settings.make_error(key, f"{settings.path.name} describes the same tower differently")
     vision.check_keys([*_VISION_KEYS.split(), *_FACTS, *_OTHER_KEYS.split()])
     vision.check_values(**_FACTS)
     text.check_keys([*_TEXT_KEYS.split(), *_OTHER_KEYS.split()])

@@ -35,6 +35,7 @@ from ernie_vil2.models.weights.families.timm_towers import (
     is_plain_vit,
     make_eva_rows,
     make_plain_vit_rows,
+    make_trunk_vit,
     read_eva_tower,
     read_plain_vit,
     read_trunk_heads,
@@ -331,22 +332,16 @@ def _read_timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> Imag
     if vision.values.get("timm_pool", "avg") != "map":
         raise vision.make_error("timm_pool", "only 'map' is read")
     sizes = read_trunk_sizes(vision, arrays)
-    return Vit(
-        name="ViT",
-        image_size=vision.read_count("image_size", 224),
-        patch_size=sizes.patch_size,
-        width=sizes.width,
-        depth=sizes.depth,
-        heads=read_trunk_heads(vision, sizes.width, facts.width, facts.heads),
-        variant=ImageVariant(
-            hidden=sizes.hidden,
-            activation=facts.activation,
-            patch_bias=True,
-            class_token=False,
-            input_norm=False,
-            pooling="attention",
-        ),
+    heads = read_trunk_heads(vision, sizes.width, facts.width, facts.heads)
+    variant = ImageVariant(
+        hidden=sizes.hidden,
+        activation=facts.activation,
+        patch_bias=True,
+        class_token=False,
+        input_norm=False,
+        pooling="attention",
     )
+    return make_trunk_vit(vision, sizes, heads, variant)
 
 
 def _has_text_projection(text: Settings) -> bool:

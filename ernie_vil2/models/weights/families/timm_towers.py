@@ -138,6 +138,19 @@ def read_trunk_sizes(vision: Settings, arrays: Mapping[str, np.ndarray], matrix_
     return TrunkSizes(kernel.shape[0], kernel.shape[2], len(blocks), matrix.shape[0])
 
 
+def make_trunk_vit(vision: Settings, sizes: TrunkSizes, heads: int, variant: ImageVariant) -> Vit:
+    """Return the configuration of a tower of these sizes."""
+    return Vit(
+        name="ViT",
+        image_size=vision.read_count("image_size", 224),
+        patch_size=sizes.patch_size,
+        width=sizes.width,
+        depth=sizes.depth,
+        heads=heads,
+        variant=variant,
+    )
+
+
 def read_trunk_heads(vision: Settings, width: int, named_width: int, named_heads: int) -> int:
     """Return the number of heads of a tower; `named_width` and `named_heads` are those of its name."""
     if "head_width" in vision.values:
@@ -178,22 +191,16 @@ def read_plain_vit(vision: Settings, arrays: Mapping[str, np.ndarray]) -> tuple[
         raise vision.make_error("timm_proj", f"the weights hold no {head_name}.bias")
 
     sizes = read_trunk_sizes(vision, arrays)
-    tower = Vit(
-        name="ViT",
-        image_size=vision.read_count("image_size", 224),
-        patch_size=sizes.patch_size,
-        width=sizes.width,
-        depth=sizes.depth,
-        heads=read_trunk_heads(vision, sizes.width, facts.width, facts.heads),
-        variant=ImageVariant(
-            hidden=sizes.hidden,
-            activation=facts.activation,
-            epsilon=1e-5 if facts.is_clip else 1e-6,
-            patch_bias=not facts.is_clip,
-            input_norm=facts.is_clip,
-            head=None if head_bias is None else head_bias.size,
-        ),
+    heads = read_trunk_heads(vision, sizes.width, facts.width, facts.heads)
+    variant = ImageVariant(
+        hidden=sizes.hidden,
+        activation=facts.activation,
+        epsilon=1e-5 if facts.is_clip else 1e-6,
+        patch_bias=not facts.is_clip,
+        input_norm=facts.is_clip,
+        head=None if head_bias is None else head_bias.size,
     )
+    tower = make_trunk_vit(vision, sizes, heads, variant)
     return tower, projection == "linear" and head_bias is None
 
 
@@ -272,15 +279,7 @@ def read_eva_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageT
         )
     else:
         variant = make_eva02_variant(sizes.hidden, head.shape[0], facts.grid)
-    return Vit(
-        name="ViT",
-        image_size=vision.read_count("image_size", 224),
-        patch_size=sizes.patch_size,
-        width=sizes.width,
-        depth=sizes.depth,
-        heads=heads,
-        variant=variant,
-    )
+    return make_trunk_vit(vision, sizes, heads, variant)
 
 
 def make_eva02_variant(hidden: int, head: int, grid: int) -> ImageVariant:
