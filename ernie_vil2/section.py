@@ -43,7 +43,7 @@ def resolve_switch_words(value: Any, types: Sequence[Any] = (Any,)) -> Any:
 
     Args:
         value: value of YAML; lists and mappings are searched.
-        types: annotations of which the value must fit one; `Any` takes booleans.
+        types: annotations; the value must fit one of them. `Any` takes booleans.
     """
     alternatives = [alternative for annotation in types for alternative in _list_alternatives(annotation)]
     if isinstance(value, SwitchWord):

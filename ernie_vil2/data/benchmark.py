@@ -100,7 +100,7 @@ class Benchmark:
 
         Args:
             images: numbers of the images, in the new order; None: all.
-            texts: likewise for texts.
+            texts: numbers of the texts, in the new order; None: all.
         """
         image_rows = np.arange(len(self.images)) if images is None else np.asarray(images, np.int64)
         text_rows = np.arange(len(self.texts)) if texts is None else np.asarray(texts, np.int64)

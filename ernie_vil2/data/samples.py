@@ -172,7 +172,7 @@ class Sample:
         text_name: name of the text.
         image: bytes of the image file.
         captions: captions by language; the language is "" if the source names none.
-        tags: object tags by language, likewise.
+        tags: object tags by language, as for captions.
         fields: other fields of the source, for filters.
         image_file: path of the image file; empty if the image lies in a shard.
         no_caption: reason why a sample without a caption cannot be used.

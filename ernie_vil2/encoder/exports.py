@@ -18,7 +18,7 @@ from ernie_vil2.runtime_onnx import OnnxGraph, check_outputs
 
 
 class PaddleGraph:
-    """One tower in Paddle Inference; arguments and calls as of `OnnxGraph`.
+    """One tower in Paddle Inference; arguments and calls as in `OnnxGraph`.
 
     On CPU it computes with oneDNN, and sets the number of threads of the whole process. bfloat16, in matrix products,
     needs a processor with AVX-512 or AMX.

@@ -18,7 +18,7 @@ def calibrate(images: np.ndarray, texts: np.ndarray, pairs: np.ndarray, fingerpr
 
     Args:
         images: `[N, D]`, L2-normalised embeddings.
-        texts: `[M, D]`, likewise.
+        texts: `[M, D]`, L2-normalised embeddings.
         pairs: `[P, 2]`, (image row, text row).
         fingerprint: fingerprint of the model.
         data: the validation set, in words.

@@ -9,7 +9,7 @@ from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSampleReport, Sample, SampleSequence
 from ernie_vil2.evaluation.retrieval import recall
 
-# Side of the thumbnails that are compared, as of CIFAR's images. Their memory grows with the square of the side.
+# Side of the thumbnails that are compared, the size of CIFAR's images. Their memory grows with the square of the side.
 THUMBNAIL_SIDE = 32
 
 

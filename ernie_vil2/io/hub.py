@@ -56,8 +56,8 @@ TOKENIZERS = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-# Forms of a model's weights, of which the first that a repository has is fetched: safetensors before pickles, and those
-# of transformers before those of open_clip. Each may be split into shards.
+# Files of a model's weights in order of preference: safetensors before pickles, transformers' names before open_clip's.
+# The first one that a repository has is fetched. Each may be split into shards.
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # OWNER/NAME of the characters and lengths that the hubs allow.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")

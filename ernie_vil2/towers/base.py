@@ -401,7 +401,7 @@ class TextTowerConfig(TowerConfig):
         return strip_suite_prefix(self.name).partition("-")[0]
 
     def build(self, vocab_size: int) -> nn.Layer:
-        """Build the tower, `[B, L]` ids of `vocab_size` tokens to `[B, width]` features; errors as of image towers."""
+        """Build the tower, `[B, L]` ids of `vocab_size` tokens to `[B, width]` features; errors as in image towers."""
         raise NotImplementedError
 
     def fewest_parameters(self, vocab_size: int) -> int:

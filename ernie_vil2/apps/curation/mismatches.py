@@ -71,7 +71,7 @@ class Peers:
     The score is the cosine of image and text, averaged over the texts, in standard deviations above the mean of
     mismatched pairs, which are peers with the texts of other peers.
 
-    With neighbours, the score is the mean of two terms, which are scaled likewise. The first is twice the cosine minus
+    With neighbours, the score is the mean of two terms of the same scale. The first is twice the cosine minus
     the mean cosines of the nearest other texts and images (CSLS of Conneau et al., arXiv 1710.04087). The second is how
     near the text is to the texts of pairs with similar images.
 

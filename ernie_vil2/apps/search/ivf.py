@@ -1,4 +1,4 @@
-"""The index type `ivf`: rows in cells around centroids, of which a query scans the nearest ones (faiss)."""
+"""The index type `ivf`: rows lie in cells around centroids, and a query scans the nearest cells (faiss)."""
 
 import json
 import re

@@ -109,8 +109,8 @@ class FileTagger(Tagger):
 
 
 PLACEHOLDER = "{}"  # where the word goes in a template
-# Words encoded between two steps of the bar. It bounds the texts and their embeddings in memory, of which there are as
-# many as words times templates.
+# Words encoded between two steps of the bar. It bounds memory: a block has as many texts and embeddings as words times
+# templates.
 WORDS_PER_BLOCK = 1024
 
 

@@ -37,7 +37,8 @@ class Division:
         shares: share of the samples in each part, by the part's name; they sum to 1.
         group_by: field whose values stay in one part each, such as an article's number. This is the name of
             a sample's field, or the header in the user's table. None: only images and captions are kept together.
-        stratify_by: field, such as a category, whose values have about the same share in each part; named likewise.
+        stratify_by: field, such as a category, whose values have about the same share in each part; written
+            as `group_by`.
         seed: another seed gives other parts.
 
     Raises:
@@ -71,7 +72,7 @@ class Division:
         """
         if source.has_remote_shards:
             raise ValueError(
-                "Data.holdout and --parts divide files that lie here, of which they read every sample first; these are "
+                "Data.holdout and --parts read every sample of local files before they divide them; these files are "
                 "fetched: copy them here, or name data of their own for val and test"
             )
         scan = self._scan(source)
@@ -117,7 +118,7 @@ class Division:
                 num_groups = len(scan.groups.list_members())
                 raise ValueError(
                     f"the part {name} would be empty: {pluralize(len(source), 'sample')} are in "
-                    f"{pluralize(num_groups, 'group')} of which each stays in one part; name larger shares, or "
+                    f"{pluralize(num_groups, 'group')} and a group stays in one part; name larger shares, or "
                     "another group_by"
                 )
         return {name: np.array(rows, np.int64) for name, rows in rows_by_part.items()}

@@ -383,7 +383,7 @@ def _describe_outside_files(files: Sequence[str], root: Path) -> str:
     folder = os.path.commonpath(folders)
     kind = "absolute paths" if is_absolute else "paths out of their folder"
     message = (
-        f"images are named by {kind}, as {first}; name the folder of which each is a part: "
+        f"images are named by {kind}, as {first}; name the folder that they lie in: "
         f"--images {quote_argument(folder)} (Data.images)"
     )
     if not os.path.isdir(folder):  # noqa: PTH112  -- pathlib raises for names that are too long

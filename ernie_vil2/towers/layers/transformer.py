@@ -205,9 +205,9 @@ class PreNormBlock(nn.Layer):
         activation: activation of the MLP.
         epsilon: epsilon of the LayerNorms.
         drop_path: probability of dropping a whole residual branch; 0 in all published models.
-        dropout: dropout of what a branch adds; likewise 0.
-        attention_dropout: dropout of the attention weights; likewise 0.
-        mlp: see `ImageVariant`; likewise the next two.
+        dropout: dropout of what a branch adds; 0 in all published models.
+        attention_dropout: dropout of the attention weights; 0 in all published models.
+        mlp: kind of the MLP; see `ImageVariant`.
         key_bias: whether the keys have a bias.
         attention_norm: whether attention ends with a LayerNorm and a linear layer.
     """
@@ -495,7 +495,7 @@ class NaFlexTransformer(VisionTransformer):
 
         Args:
             rows: rows of patches; a tensor in a traced graph.
-            columns: columns of patches; likewise.
+            columns: columns of patches; a tensor in a traced graph.
         """
         side, width = self.image_size // self.patch_size, self.pos_embed.shape[-1]
         # Resize the vertical axis: [rows, side] @ [side, side * width].

@@ -410,7 +410,7 @@ def _with_activation(model: ModelConfig, activation: str | None) -> ModelConfig:
         if isinstance(variant, ImageVariant) and variant.mlp == "swiglu":
             continue  # SiLU is part of SwiGLU: no library computes it otherwise
         if variant.activation == "relu":
-            continue  # likewise NLLB's
+            continue  # part of NLLB, too
         towers[kind] = tower.model_copy(update={"variant": variant.model_copy(update={"activation": activation})})
     return model.model_copy(update=towers)
 

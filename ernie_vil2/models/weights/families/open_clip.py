@@ -113,9 +113,8 @@ _TEXT_KEYS = (
     "embed_cls pad_id eos_id no_causal_mask final_ln_after_pool pool_type proj_bias proj_type act_kwargs norm_kwargs "
     "hf_model_name hf_model_pretrained hf_proj_type hf_pooler_type"
 )
-# OpenCLIP's names of how a text's features are chosen among its tokens.
+# OpenCLIP's names of the poolings of texts, and of images.
 _POOLING: dict[str, Pooling] = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
-# Likewise, of an image's among its patches.
 _IMAGE_POOLING: dict[str, Literal["class", "mean"]] = {"tok": "class", "avg": "mean"}
 BATCH_COUNT = "how many batches its averages have seen, which nothing depends on"
 """Why `num_batches_tracked` of a batch norm is unused."""

@@ -60,7 +60,7 @@ def read_convnext(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ConvNeX
 def _find_array(vision: Settings, arrays: Mapping[str, np.ndarray], name: str, num_axes: int) -> np.ndarray:
     array = arrays.get(name)
     if array is None or array.ndim != num_axes:
-        raise ValueError(f"{vision.path}: it describes {find_timm_name(vision)}, of which the weights hold no {name}")
+        raise ValueError(f"{vision.path}: it describes {find_timm_name(vision)}, but the weights hold no {name}")
     return array
 
 

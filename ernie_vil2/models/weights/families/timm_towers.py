@@ -131,7 +131,7 @@ def read_trunk_sizes(vision: Settings, arrays: Mapping[str, np.ndarray], matrix_
     matrix = arrays.get(f"{TRUNK}blocks.0.{matrix_name}.weight")
     if kernel is None or matrix is None or kernel.ndim != 4 or matrix.ndim != 2:
         raise ValueError(
-            f"{vision.path}: it describes {find_timm_name(vision)}, of which the weights hold no "
+            f"{vision.path}: it describes {find_timm_name(vision)}, but the weights hold no "
             f"{TRUNK}patch_embed.proj or {TRUNK}blocks.0.{matrix_name}"
         )
     blocks = {array_name.split(".")[3] for array_name in arrays if array_name.startswith(f"{TRUNK}blocks.")}
@@ -260,7 +260,7 @@ def read_eva_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageT
     heads = read_trunk_heads(vision, sizes.width, facts.width, facts.heads)
     head = arrays.get(f"{TRUNK}head.weight")
     if head is None or head.ndim != 2:
-        raise ValueError(f"{vision.path}: it describes {name}, of which the weights hold no {TRUNK}head")
+        raise ValueError(f"{vision.path}: it describes {name}, but the weights hold no {TRUNK}head")
     has_class_token = f"{TRUNK}cls_token" in arrays
     if is_pe_core:
         # PE-Core counts rows and columns from 1 where there is a class token, which is at 0.
