@@ -37,8 +37,15 @@ class LateDevice:
 
     def __init__(self):
         self.uploads, self.waits, self.num_allocations = [], [], 0  # waits: whether the main thread has waited
+        self.threads = {threading.current_thread()}  # those that have this device as their current one
+        self.allocating_threads = set()
+
+    def use_in_this_thread(self):
+        self.threads.add(threading.current_thread())
 
     def allocate_pinned(self, array):
+        assert threading.current_thread() in self.threads
+        self.allocating_threads.add(threading.current_thread())
         self.num_allocations += 1
         return paddle.to_tensor(array)
 
@@ -118,6 +125,13 @@ def test_pinned_memory_is_reused_and_no_copy_is_waited_for():
         num_allocations.append(device.num_allocations)
     # There are seven sizes: each of the two arrays of a slot is allocated at most seven times.
     assert num_allocations[30] == num_allocations[-1] <= 2 * NUM_SLOTS * 7 and not any(device.waits)
+
+
+def test_filling_thread_has_the_device_of_the_main_thread():
+    # The stand-in refuses to allocate in a thread that has not chosen it before.
+    device = LateDevice()
+    assert len(list(upload_batches(yield_batches(9), device))) == 9
+    assert device.allocating_threads and threading.main_thread() not in device.allocating_threads
 
 
 @pytest.mark.parametrize("fails_at", [0, 1, 5])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.io.run_folder import list_checkpoints
+from tests.support.processes import run_process
 from tests.support.trainings import (
     find_rank_process,
     read_train_records,
@@ -82,6 +83,28 @@ def test_sharded_state_is_saved_and_resumed(overrides, tmp_path, sharding, repor
     _, resumed = train_on_gpus(2, tmp_path / sharding, sharded, "--resume")
     check_same_records(resumed[-8:], plain)
     report(sharding=sharding, logs=[path.read_text()[-2000:] for path in (tmp_path / sharding / "logs").iterdir()])
+
+
+def list_compute_processes():
+    """Return [GPU, process] of each CUDA context on this machine."""
+    query = ["nvidia-smi", "--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"]
+    lines = run_process(query, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+    return [line.split(", ") for line in lines]
+
+
+def test_each_rank_has_a_context_on_its_own_gpu_only(overrides, tmp_path):
+    folder = tmp_path / "run"
+    settings = [*overrides, "Training.steps=100000", f"Training.output={folder}", "Training.device=gpu"]
+    contexts_of_others = list_compute_processes()
+    with start_tool(
+        "tools/train.py", *to_arguments(settings), launch=list_launcher_arguments(2, tmp_path / "logs")
+    ) as process:
+        wait_for_steps(process, folder, 3)
+        contexts = [context for context in list_compute_processes() if context not in contexts_of_others]
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=300)
+    assert len(contexts) == 2
+    assert len({gpu for gpu, _ in contexts}) == len({pid for _, pid in contexts}) == 2
 
 
 def test_killed_rank_ends_the_run_and_is_reported(overrides, tmp_path):
