@@ -279,24 +279,28 @@ def check_runtime() -> Result:
 
 
 def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 << 30) -> Result:  # noqa: S108  -- a name alone, nothing is written there
-    """Check that there is room for the batches that loader workers hand over; `need` in bytes.
+    """Check that there is room for NCCL, by which the GPUs of a machine exchange data; `need` in bytes.
 
-    A batch of 1,024 images of 224 pixels is 147 MiB, and workers prepare several ahead.
+    Containers have 64 MB by default; NCCL's documentation gives them 1 GB. Nothing else needs it: the workers of the
+    loader use anonymous memory.
     """
-    name, alternative = "shared memory", "or load in the training process: -o Data.workers=0"
+    name = "shared memory"
+    if runtime.is_surely_cpu(None):
+        return Result("ok", name, "not needed without GPUs")
+    reason = "NCCL needs it for several GPUs"
     if not Path(folder).is_dir():
-        return Result("FAIL", name, f"{folder} is missing", f"mount -t tmpfs -o size=8G tmpfs {folder}, {alternative}")
+        return Result("warn", name, f"{folder} is missing; {reason}", f"mount -t tmpfs -o size=8G tmpfs {folder}")
     try:
         with tempfile.TemporaryFile(dir=str(folder)) as file:
             file.write(bytes(1 << 20))
     except OSError as error:
-        fact = f"{folder} cannot be written: {error.strerror}"
-        return Result("FAIL", name, fact, f"chmod 1777 {folder}, {alternative}")
+        fact = f"{folder} cannot be written: {error.strerror}; {reason}"
+        return Result("warn", name, fact, f"chmod 1777 {folder}")
     num_free = shutil.disk_usage(folder).free
     fact = f"{folder} has {num_free / 2**30:.1f} GiB free"
     if num_free < need:
-        fix = f"mount -o remount,size=8G {folder} (Docker: --shm-size=8g), {alternative}"
-        return Result("warn", name, f"{fact}; loader workers may run out of it", fix)
+        fix = f"mount -o remount,size=8G {folder} (Docker: --shm-size=8g; Kubernetes: an emptyDir in memory)"
+        return Result("warn", name, f"{fact}; {reason}", fix)
     return Result("ok", name, fact)
 
 
@@ -306,6 +310,8 @@ def check_devices() -> Result:
 
     cores = pluralize(runtime.num_usable_cores(), "CPU core")
     if paddle.is_compiled_with_cuda():
+        if objection := runtime.find_objection_to_gpus(paddle.__version__):
+            return Result("FAIL", "devices", objection, runtime.GPU_PADDLE_ADVICE)
         num_gpus = paddle.device.cuda.device_count()
         if num_gpus:
             gpus = f"{pluralize(num_gpus, 'GPU')} ({paddle.device.cuda.get_device_name(0)})"

@@ -61,6 +61,12 @@ PACKAGES = (
     "simplejpeg",
 )
 
+# Oldest Paddle on GPUs. Before it, `scaled_dot_product_attention` gave what flash attention does not take (float32, and
+# everything on GPUs before Ampere) to an operation for inference, which has no dropout and no gradient. This was read
+# in Paddle's sources, pull request 70166.
+OLDEST_GPU_PADDLE = (3, 3)
+GPU_PADDLE_ADVICE = "Install the GPU build of Paddle 3.3.1 (docs/installation.md says how)"
+
 _states: dict[str, str] = {}
 
 
@@ -133,17 +139,27 @@ def set_device(name: str | None, task: str = "this command") -> str:
     gpu_match = re.fullmatch(r"(?:gpu|cuda)(?::(\d+))?", name)
     if gpu_match:
         if not has_gpu_build:
-            raise ValueError(f"device {name}: the installed Paddle is its CPU build. Install the GPU build instead "
-                             "(docs/installation.md says how), or name cpu")  # fmt: skip
+            raise ValueError(f"device {name}: the installed Paddle is its CPU build. {GPU_PADDLE_ADVICE}, or name cpu")
         number = gpu_match[1]
         name = "gpu" if number is None else f"gpu:{number}"
         if int(number or 0) >= num_gpus:
             raise ValueError(f"device {name}: Paddle sees {num_gpus} GPUs; name another, or look at nvidia-smi and "
                              "CUDA_VISIBLE_DEVICES")  # fmt: skip
+        if objection := find_objection_to_gpus(paddle.__version__):
+            raise ValueError(f"device {name}: {objection}. {GPU_PADDLE_ADVICE}, or name cpu")
     if name == "cpu":
         copy_transposed()
     paddle.set_device(name)
     return paddle.get_device()
+
+
+def find_objection_to_gpus(version: str) -> str | None:
+    """Return why a version of Paddle must not be used on GPUs, or None if it may."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    is_development_build = version.startswith("0.0.0")
+    if match is None or is_development_build or (int(match[1]), int(match[2])) >= OLDEST_GPU_PADDLE:
+        return None
+    return f"Paddle {version} computes no gradients of attention in float32, nor of any on GPUs before Ampere"
 
 
 def check_precision(

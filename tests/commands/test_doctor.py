@@ -3,6 +3,7 @@
 import subprocess
 from collections import namedtuple
 
+import paddle
 import pytest
 from packaging.requirements import Requirement
 
@@ -85,12 +86,26 @@ def test_slow_settings_are_warned_about(monkeypatch, vendor, variables, status):
     assert doctor.check_runtime().status == status
 
 
-def test_shared_memory_must_exist_and_be_large_enough(tmp_path, monkeypatch):
+def test_gpus_need_enough_shared_memory(tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage(64 << 20))
+    monkeypatch.setattr(runtime, "is_surely_cpu", lambda device: False)
     assert doctor.check_shared_memory(tmp_path, need=64 << 20).status == "ok"
-    assert doctor.check_shared_memory(tmp_path).status == "warn"
-    assert doctor.check_shared_memory(tmp_path / "missing").status == "FAIL"
+    for folder in (tmp_path, tmp_path / "missing"):
+        result = doctor.check_shared_memory(folder)
+        assert result.status == "warn" and "NCCL" in result.fact
+    monkeypatch.setattr(runtime, "is_surely_cpu", lambda device: True)
+    assert doctor.check_shared_memory(tmp_path / "missing").status == "ok"
+
+
+@pytest.mark.parametrize(("version", "status"), [("3.2.2", "FAIL"), ("3.3.1", "ok"), ("0.0.0", "ok")])
+def test_paddle_before_3_3_fails_on_gpus(monkeypatch, version, status):
+    monkeypatch.setattr(paddle, "__version__", version)
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda number: "A100")
+    result = doctor.check_devices()
+    assert result.status == status and ("attention" in result.fact) == (status == "FAIL")
 
 
 @pytest.mark.slow

@@ -193,6 +193,12 @@ def test_missing_device_or_precision_is_named(folder, monkeypatch):
     assert devices == ["gpu", "gpu:1", "gpu"]
     with pytest.raises(ValueError, match="device gpu:2: Paddle sees 2 GPUs"):
         runtime.set_device("cuda:2")
+    for device in ("auto", "cuda:1"):
+        monkeypatch.setattr(paddle, "__version__", "3.2.0")
+        with pytest.raises(ValueError, match=r"Paddle 3\.2\.0 .* attention"):
+            runtime.set_device(device)
+    runtime.set_device("cpu")
+    assert devices[3:] == ["cpu"]
 
 
 def test_single_image_or_text_is_refused(model, images):
