@@ -6,8 +6,10 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
+from ernie_vil2.towers.layers.attention import Attention
+from ernie_vil2.towers.layers.blocks import Mlp
 from ernie_vil2.towers.layers.suite import CLASSES
-from ernie_vil2.towers.layers.transformer import Attention, Mlp, check_size
+from ernie_vil2.towers.layers.transformer import check_size
 
 EXPANSION = 4  # output channels of a bottleneck block per inner channel
 REDUCTION = 32  # side in pixels of the square that one cell of the last feature map stands for

@@ -1,0 +1,118 @@
+"""Attention of transformers: heads, the sums that a fused kernel may compute, and layers with their projections."""
+
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+from ernie_vil2.device.cpu_kernels import fuse_linears
+from ernie_vil2.towers.layers.rotary import turn
+
+MASKED = -1e4  # added to the score of a hidden token: its softmax is 0, and float16 can hold it
+
+
+class Attention(nn.Layer):
+    """Base class of attention; subclasses hold the projections.
+
+    Attributes:
+        fused: compute attention by Paddle's fused kernel, which on GPUs never holds the `L x L` weights and draws its
+            own dropout masks; None: only on GPUs and without dropout.
+    """
+
+    def __init__(self, heads: int, dropout: float = 0.0):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.fused: bool | None = None
+
+    def split_heads(self, x: paddle.Tensor, num_projections: int = 1) -> list[paddle.Tensor]:
+        """Split concatenated projections `[B, L, num_projections * width]` by head: `[B, heads, L, d]` of each."""
+        head_width = x.shape[2] // (num_projections * self.heads)
+        x = x.reshape([0, 0, num_projections, self.heads, head_width])
+        return x.transpose([2, 0, 3, 1, 4]).unbind(0)
+
+    def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
+        """Attend with queries `[B, heads, L, d]` to keys and values `[B, heads, M, d]`; return `[B, L, width]`.
+
+        Args:
+            q: queries.
+            k: keys.
+            v: values.
+            mask: added to the scores, `[B or 1, 1, L or 1, M]`; None: all tokens are visible.
+        """
+        dropout = self.dropout if self.training else 0.0
+        fused = self.fused
+        if fused is None:
+            fused = paddle.in_dynamic_mode() and q.place.is_gpu_place() and not dropout
+        if fused:
+            if mask is not None:
+                mask = mask.astype(q.dtype).expand([q.shape[0], 1, q.shape[2], k.shape[2]])
+            # Paddle's kernel takes [B, L, heads, d].
+            q, k, v = q.transpose([0, 2, 1, 3]), k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=self.training)
+            return mixed.flatten(2)
+        scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [B, heads, L, M]
+        if mask is not None:
+            scores = scores + mask.astype(scores.dtype)
+        weights = F.softmax(scores)
+        if dropout:
+            weights = F.dropout(weights, dropout)
+        return paddle.matmul(weights, v).transpose([0, 2, 1, 3]).flatten(2)
+
+
+class PackedAttention(Attention):
+    """Self-attention with queries, keys and values from one linear layer, as in PaddleClas's ViT."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0):
+        super().__init__(heads, dropout)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(
+        self, x: paddle.Tensor, mask: paddle.Tensor | None = None, turns: paddle.Tensor | None = None
+    ) -> paddle.Tensor:
+        q, k, v = self.split_heads(self.qkv(x), num_projections=3)
+        if turns is not None:
+            q, k = turn(q, turns), turn(k, turns)
+        return self.proj(self.attend(q, k, v, mask))
+
+
+class SplitAttention(Attention):
+    """Self-attention with a linear layer for each projection, as in PaddleNLP's encoders.
+
+    Args:
+        width: width of the tokens.
+        heads: number of heads.
+        dropout: dropout of the attention weights.
+        key_bias: whether the layer of the keys has a bias.
+        norm_epsilon: epsilon of a LayerNorm before the last layer; None: no such LayerNorm.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float,
+        key_bias: bool = True,
+        norm_epsilon: float | None = None,
+    ):
+        super().__init__(heads, dropout)
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width, bias_attr=None if key_bias else False)
+        self.v_proj = nn.Linear(width, width)
+        self.norm = nn.Identity() if norm_epsilon is None else nn.LayerNorm(width, norm_epsilon)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(
+        self, x: paddle.Tensor, mask: paddle.Tensor | None = None, turns: paddle.Tensor | None = None
+    ) -> paddle.Tensor:
+        # In training, one matrix product computes all three projections. `fuse_linears` returns None if they cannot be
+        # fused, for example because one of them is frozen.
+        packed = fuse_linears((self.q_proj, self.k_proj, self.v_proj)) if self.training else None
+        if packed is not None:
+            q, k, v = self.split_heads(packed(x), num_projections=3)
+        else:
+            (q,) = self.split_heads(self.q_proj(x))
+            (k,) = self.split_heads(self.k_proj(x))
+            (v,) = self.split_heads(self.v_proj(x))
+        if turns is not None:
+            q, k = turn(q, turns), turn(k, turns)
+        return self.out_proj(self.norm(self.attend(q, k, v, mask)))
