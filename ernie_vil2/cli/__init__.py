@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, missing_package_error
-from ernie_vil2.io.terminal import EscapingStream, RunError, make_printable
+from ernie_vil2.io.terminal import EscapingStream, RunError, make_printable, print_error
 from ernie_vil2.registry import import_user_modules
 
 # Module, or module and class, of each command, in the order of the help. Commands of applications are listed here and
@@ -111,7 +111,7 @@ def run(command: Command, arguments: Sequence[str] | None = None, prog: str | No
             print("\nstopped; run the same command again to continue", file=sys.stderr)
             return 130
         except EXPECTED_ERRORS as error:
-            print(f"error: {rewrite_commands(format_error(error), prog)}", file=sys.stderr)
+            print_error(rewrite_commands(format_error(error), prog))
             try:
                 sys.stdout.flush()
             except OSError:
@@ -187,6 +187,5 @@ def main() -> int:
             print(f"  {_console_name(name):<21}{summary}")
         print("\nernie-vil2 COMMAND --help describes a command.")
         return 0
-    print(f"error: name one of the commands {', '.join(map(_console_name, COMMANDS))}; --help describes them",
-          file=sys.stderr)  # fmt: skip
+    print_error(f"name one of the commands {', '.join(map(_console_name, COMMANDS))}; --help describes them")
     return 2

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, TextIO
 
@@ -36,13 +36,31 @@ class EscapingStream:
 
     def __init__(self, stream: TextIO):
         self._stream = stream
+        self._is_in_line = False
 
     def write(self, text: str) -> int:
         self._stream.write(make_printable(text, kept_characters="\n\r\t"))
+        if text:
+            self._is_in_line = not text.endswith(("\n", "\r"))
         return len(text)
+
+    def end_line(self) -> None:
+        """Write a line end, unless the stream is at the beginning of a line."""
+        if self._is_in_line:
+            self.write("\n")
+            self.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def print_error(message: str) -> None:
+    """Print `error: ...` on standard error, on a line of its own even where a progress bar has not ended its line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, EscapingStream):
+            with suppress(OSError):  # the error may be that standard output has failed
+                stream.end_line()
+    print(f"error: {message}", file=sys.stderr, flush=True)
 
 
 def make_printable(text: str, kept_characters: str = "", max_length: int | None = None) -> str:

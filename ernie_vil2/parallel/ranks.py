@@ -29,7 +29,7 @@ from paddle.distributed import fleet
 from paddle.distributed.fleet.utils.log_util import set_log_level
 
 from ernie_vil2.device.launch import LOOPBACK, STORE_VARIABLE, exit_when_parent_dies, launched_rank
-from ernie_vil2.io.terminal import LostRank
+from ernie_vil2.io.terminal import LostRank, print_error
 
 # Every rank beats once every 4 seconds, and is lost when it misses 5 heartbeats. These 20 seconds leave time to name
 # the lost rank before gloo gives up after 30 seconds. With fewer beats, a rank that is only busy would count as lost.
@@ -343,7 +343,7 @@ class _RankWatcher(threading.Thread):
         This is called when gloo has failed and the cause is not known. While this waits, a launcher can find the rank
         that has died, and name it.
         """
-        print(f"error: rank {self._rank} has lost another rank; looking for which", file=sys.stderr, flush=True)
+        print_error(f"rank {self._rank} has lost another rank; looking for which")
         self._stop_event.wait(BEAT_SECONDS * (MAX_MISSED_BEATS + 3))
         self._end_process("another rank has died, or did not answer for 30 seconds; look into the logs")
 
@@ -377,8 +377,7 @@ class _RankWatcher(threading.Thread):
     def _end_process(self, reason: str, delay: float = 0.0) -> None:
         if self._stop_event.is_set():
             return
-        print(f"error: {reason}, then continue with --resume; rank {self._rank} of {self._ranks} ends", file=sys.stderr)
-        sys.stderr.flush()
+        print_error(f"{reason}, then continue with --resume; rank {self._rank} of {self._ranks} ends")
         sys.stdout.flush()
         self._stop_event.wait(delay)
         os._exit(1)  # the main thread may wait in a collective that never ends

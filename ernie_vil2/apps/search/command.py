@@ -47,6 +47,7 @@ from ernie_vil2.cli.arguments import (
 )
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import parse_json
+from ernie_vil2.io.terminal import make_printable, print_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -332,7 +333,7 @@ def _exit_code(num_used: int, args: argparse.Namespace) -> int:
     """Return 1, with a message, if there were sources and nothing in them could be used."""
     if num_used or not (args.data or args.texts):
         return 0
-    print(f"error: nothing in {', '.join(args.data + args.texts)} could be used", file=sys.stderr)
+    print_error(f"nothing in {', '.join(args.data + args.texts)} could be used")
     return 1
 
 
@@ -458,7 +459,7 @@ def _open_index_in_worker(args: argparse.Namespace) -> Index:
         import_modules(args)
         return _open_index_to_serve(args)
     except EXPECTED_ERRORS as error:
-        print(f"error: {rewrite_commands(format_error(error), args.prog)}", file=sys.stderr, flush=True)
+        print_error(rewrite_commands(format_error(error), args.prog))
         sys.exit(2)
 
 
@@ -507,8 +508,6 @@ def _add_sources(index: Index, args: argparse.Namespace) -> int:
 
 
 def _print_hits(query: str, hits: list, as_json: bool) -> None:
-    from ernie_vil2.io.terminal import make_printable
-
     if as_json:
         json.dump({"query": query, "hits": [hit.as_json() for hit in hits]}, sys.stdout, ensure_ascii=False)
         print()

@@ -35,6 +35,7 @@ from ernie_vil2.apps.search.metrics import Metrics
 from ernie_vil2.apps.search.middleware import PROBE_PATHS, RETRY_SECONDS, Access
 from ernie_vil2.apps.search.service import build_app, describe_content
 from ernie_vil2.device import runtime
+from ernie_vil2.io.terminal import print_error
 
 BACKLOG = 1000  # connections that the system holds ready, and that are accepted at once
 NUM_OTHER_FILES = 500  # open files besides connections: the index, the model, libraries
@@ -242,7 +243,7 @@ class Supervisor:
         if not self._was_any_ready and len(self._failures) == len(self._workers):
             self.exit_code = max(1, exit_code)  # that of a signal is negative
             reasons = "; ".join(f"worker {failed} {reason}" for failed, reason in sorted(self._failures.items()))
-            print(f"error: no worker was ever ready: {reasons}", file=sys.stderr, flush=True)
+            print_error(f"no worker was ever ready: {reasons}")
             return
 
         pause = self._pauses[number]

@@ -5,7 +5,6 @@ Images are served by id and never by path. Uploads are bounded in bytes, pixels 
 at once; their queries are answered in batches (`batching`).
 """
 
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +22,7 @@ from ernie_vil2.apps.search.index import Index, OtherModel
 from ernie_vil2.apps.search.locations import OriginalImages, compute_digest
 from ernie_vil2.apps.search.middleware import CLIENT_CLOSED_REQUEST, RETRY_SECONDS, Access, Middleware, Uploads
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.io.terminal import make_printable
+from ernie_vil2.io.terminal import make_printable, print_error
 
 # Bounds of an error report, which repeats words of the request: a body of 20 MiB can have a million errors, and a key
 # of any length.
@@ -166,7 +165,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(OSError)
     async def handle_unusable_index(request: Request, error: ValueError | OSError) -> JSONResponse:
         # The message names paths of the server, which clients must not learn.
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print_error(str(error))
         return JSONResponse({"detail": "the index cannot be used now; the server's log says why"}, 503)
 
     @app.exception_handler(ClientDisconnect)
