@@ -17,7 +17,7 @@ from ernie_vil2.data.loader_workers import Arrays, RowLayout, fill_batches
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
-from ernie_vil2.device.transfers import upload_batches
+from ernie_vil2.device.transfers import copy_to_host, upload_batches
 
 Batch = dict[str, Any]
 
@@ -152,9 +152,9 @@ class ViewRows(SampleRows):
         if self._has_text:
             for name in TEXT_ARRAYS:
                 if name in batch:
-                    ids = self._without_padding(batch[name])[row]
+                    (ids,) = self._without_padding(copy_to_host(batch[name][row : row + 1]))
                     texts[f"{name}, as tokens"] = " ".join(self.tokenizer.tokens[token_id] for token_id in ids)
-        return RowPreview({view: batch[view][row].numpy() for view in self._image_views}, texts)
+        return RowPreview({view: copy_to_host(batch[view][row]) for view in self._image_views}, texts)
 
     def summarize(self, batch: Batch) -> list[str]:
         """Return a line about the lengths of the texts; a text of the maximum length was most likely cut."""

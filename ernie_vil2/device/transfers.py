@@ -1,7 +1,7 @@
-"""Transfers between host and device that nobody waits for.
+"""Transfers between host and device.
 
-On a GPU they use pinned memory and a stream of their own, so that they run while the device computes. On a CPU nothing
-has to be copied, and each transfer is a plain call.
+On a GPU, all but `copy_to_host` use pinned memory and a stream of their own, so that they run while the device computes
+and nobody waits for them. On a CPU nothing has to be copied, and each transfer is a plain call.
 """
 
 import ctypes
@@ -24,6 +24,8 @@ from paddle.incubate.tensor import manipulation
 T = TypeVar("T")
 Arrays = Mapping[str, np.ndarray]
 
+# Bytes to which Paddle (3.3.1) rounds up the memory of a tensor on a GPU.
+_GPU_BLOCK = 256
 # Batches in pinned memory that are ready to be copied. More take more pinned memory; fewer leave no reserve for a batch
 # that takes longer to load.
 NUM_READY = 2
@@ -103,6 +105,18 @@ def start_host_copy(tensor: paddle.Tensor, device: Gpu | None = None) -> Callabl
         return host_tensor.numpy()
 
     return wait_for_array
+
+
+def copy_to_host(tensor: paddle.Tensor) -> np.ndarray:
+    """Return the values of a tensor; if it is a view, only its own part is copied.
+
+    `Tensor.numpy()` copies all the memory that a view shares (Paddle 3.3.1): a whole batch for one of its rows, and a
+    buffer of many parameters for each of them with `Training.sharding=stage2`.
+    """
+    # Private in Paddle 3.3.1, which says nowhere else how much memory a view shares.
+    if tensor._holder_size() >= tensor.size * tensor.element_size() + _GPU_BLOCK:
+        tensor = tensor.detach().clone()
+    return tensor.numpy()
 
 
 class Sender:

@@ -370,7 +370,9 @@ class PaddleBackend:
 
     @property
     def scalars(self) -> dict[str, float]:
-        return {name: value.numpy().item() for name, value in self.model.scalars.items()}
+        from ernie_vil2.device.transfers import copy_to_host
+
+        return {name: copy_to_host(value).item() for name, value in self.model.scalars.items()}
 
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
         with self._inference_mode():
@@ -382,12 +384,14 @@ class PaddleBackend:
             return self.model.encode_text(self._to_tensor(ids)).numpy()
 
     def digest(self, tower: str = "") -> str:
+        from ernie_vil2.device.transfers import copy_to_host
+
         # Computed from the weights at every call, since training changes them: about a second for 200 M parameters.
         digest = blake2b(digest_size=16)
         for name, value in sorted(self.model.state_dict().items()):
             if name.startswith(tower):
                 digest.update(f"{name} {value.dtype} {value.shape}".encode())
-                digest.update(np.ascontiguousarray(value.numpy()).data)
+                digest.update(np.ascontiguousarray(copy_to_host(value)).data)
         return digest.hexdigest()
 
     @property

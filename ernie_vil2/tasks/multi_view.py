@@ -28,6 +28,7 @@ from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, parse_object
 from ernie_vil2.data.source_files import check_widths, open_embeddings, read_numbered_lines
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.device.transfers import copy_to_host
 from ernie_vil2.losses import MultiViewLoss, build_loss, get_initial_bias
 from ernie_vil2.losses.multi_view import teacher_distance, teacher_loss
 from ernie_vil2.losses.tiles import Scalars
@@ -199,7 +200,7 @@ class MultiViewTask(Task):
 
     def get_log_values(self) -> dict[str, float]:
         """Return the scalars that the loss learns."""
-        return {name: value.numpy().item() for name, value in self.model.scalars.items()}
+        return {name: copy_to_host(value).item() for name, value in self.model.scalars.items()}
 
 
 def check_text_pair(config: Config) -> None:

@@ -23,6 +23,7 @@ from ernie_vil2.data.readers.tables import TABLES, TEXTS
 from ernie_vil2.data.samples import hash_id
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
+from ernie_vil2.device.transfers import copy_to_host
 from ernie_vil2.losses import MultiViewLoss, build_loss
 from ernie_vil2.losses.tiles import Scalars
 from ernie_vil2.models import DualEncoder
@@ -217,6 +218,6 @@ def _find_different_image_weight(model: DualEncoder, teacher: DualEncoder) -> st
     for name in weights | teacher_weights:
         if name not in weights or name not in teacher_weights:
             return name
-        if not np.array_equal(weights[name].numpy(), teacher_weights[name].numpy()):
+        if not np.array_equal(copy_to_host(weights[name]), copy_to_host(teacher_weights[name])):
             return name
     return None

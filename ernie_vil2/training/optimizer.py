@@ -19,6 +19,7 @@ from paddle import _C_ops
 from paddle.distributed import fleet
 
 from ernie_vil2.config import Config, ConfigError, OptimizerConfig, validate_config
+from ernie_vil2.device.transfers import copy_to_host
 from ernie_vil2.models.lora import LORA_A
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.norms import get_running_statistics
@@ -171,7 +172,7 @@ class WeightAverage:
 
     def get_raw_weights(self) -> dict[str, np.ndarray]:
         """Return the weights themselves, as a checkpoint stores them with the optimiser's state."""
-        return {f"{name}/{RAW_WEIGHTS}": value.numpy() for name, value in self._weights.items()}
+        return {f"{name}/{RAW_WEIGHTS}": copy_to_host(value) for name, value in self._weights.items()}
 
     @paddle.no_grad()
     def _swap(self) -> None:
@@ -280,11 +281,11 @@ def gather_optimizer_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, 
     for key, (sender, shape, dtype) in senders.items():
         if sender == 0:
             if rank == 0:
-                arrays[key] = local_state[key].numpy()
+                arrays[key] = copy_to_host(local_state[key])
             continue
         if sender == rank:
             # The copy goes by way of the host: Paddle keeps some of Adam's scalars there, where NCCL cannot read them.
-            value = paddle.to_tensor(local_state[key].numpy())
+            value = paddle.to_tensor(copy_to_host(local_state[key]))
         else:
             value = paddle.empty(shape, dtype)
         dist.broadcast(value, sender)

@@ -23,7 +23,7 @@ from ernie_vil2.config import Config
 from ernie_vil2.data.loader import Batch
 from ernie_vil2.data.samples import TooManyBadSamples
 from ernie_vil2.device.launch import STOP_EXIT_CODES, CtrlCDetector, find_stop_signals, leave_closed_terminal
-from ernie_vil2.device.transfers import start_host_copy
+from ernie_vil2.device.transfers import copy_to_host, start_host_copy
 from ernie_vil2.io.files import save_arrays, write_json
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.io.terminal import RunError, pluralize
@@ -221,7 +221,7 @@ class NonFiniteSteps:
                         arrays[name] = np.ascontiguousarray(value)
                 save_arrays(folder / f"batch_rank{rank}.safetensors", arrays)
                 if rank == 0:
-                    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+                    weights = {name: copy_to_host(value) for name, value in model.state_dict().items()}
                     save_arrays(folder / MODEL, weights)
 
         # This gather also makes all ranks wait until all have saved: the launcher ends the others when one ends.

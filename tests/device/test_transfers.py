@@ -7,7 +7,8 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.device.transfers import NUM_SLOTS, Sender, start_host_copy, upload_batches
+from ernie_vil2.device.transfers import NUM_SLOTS, Sender, copy_to_host, start_host_copy, upload_batches
+from tests.support.copies import count_copied_bytes
 from tests.support.limits import wait_until
 
 
@@ -173,3 +174,14 @@ def test_sent_arrays_are_not_overwritten(device):
         tensors.append(send(array[: 1 + number % 4]))
     for number, tensor in enumerate(tensors):
         np.testing.assert_array_equal(tensor.numpy(), np.full([1 + number % 4, 2], number))
+
+
+def test_view_is_copied_without_the_rest_of_its_memory():
+    values = np.arange(6000, dtype="float32").reshape([20, 300])
+    whole = paddle.to_tensor(values)
+    row = whole._slice(7, 8)  # a view whatever FLAGS_use_stride_kernel is
+    row.stop_gradient = False  # as a parameter
+    for tensor, expected in ((row, values[7:8]), (whole, values)):
+        with count_copied_bytes() as sizes:
+            np.testing.assert_array_equal(copy_to_host(tensor), expected)
+        assert sizes == [expected.nbytes]

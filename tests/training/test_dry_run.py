@@ -15,6 +15,7 @@ from ernie_vil2.data.tokenizer import PAD_ID, WordPieceTokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import MAX_PREVIEWS, dry_run, preview_source
 from ernie_vil2.training.optimizer import compute_learning_rate
+from tests.support.copies import count_copied_bytes
 from tests.support.entailment_data import write_entailment_folder, write_nlvr2_folder
 from tests.support.html_pages import Page, read_chart_lines
 from tests.support.shapes import draw, encode_png, write_tsv
@@ -140,6 +141,23 @@ def test_preview_shows_the_samples_of_the_training(settings):
             assert sample.texts["text, as tokens"] == " ".join(tokenizer.tokens[number] for number in ids)
             assert sample.images.keys() == views.keys()
             assert all(np.array_equal(sample.images[view], views[view]) for view in views)
+
+
+def test_preview_copies_only_its_row(settings):
+    rows = MultiViewRows(SampleStream(settings), settings, WordPieceTokenizer(max_length=16), VIEWS)
+    batch = read_batch(rows, settings, range(8))
+    # As on a GPU: training on CPU switches views off.
+    flag = "FLAGS_use_stride_kernel"
+    previous = paddle.get_flags(flag)
+    paddle.set_flags({flag: True})
+    try:
+        with count_copied_bytes() as sizes:
+            rows.preview(batch, 3, 3)
+    finally:
+        paddle.set_flags(previous)
+    num_rows = batch["text"].shape[0]
+    whole_sizes = [batch[name].size * batch[name].element_size() for name in ("image_1", "image_2", "text")]
+    assert sorted(sizes) == sorted(size // num_rows for size in whole_sizes)
 
 
 def test_preview_counts_bad_samples_and_cut_texts(settings):

@@ -8,14 +8,18 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from paddle.distributed.fleet.meta_parallel.sharding.group_sharded_storage import ParamStorage
 from safetensors.numpy import load_file
 
 from ernie_vil2 import load_model
 from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.models import save_weights
 from ernie_vil2.planning.towers import Towers
 from ernie_vil2.training.dry_run import dry_run
 from ernie_vil2.training.optimizer import check_sharding
+from ernie_vil2.training.scoring import build_run_encoder
 from ernie_vil2.training.trainer import Trainer
+from tests.support.copies import count_copied_bytes
 from tests.support.ranks import run_ranks
 from tests.support.trainings import REPVGG, fit, read_train_records
 
@@ -105,6 +109,31 @@ def test_sharding_without_effect_is_refused(monkeypatch, sharding, ranks, device
     monkeypatch.setattr(paddle, "get_device", lambda: device)
     with pytest.raises(ConfigError, match=sharding) if is_refused else contextlib.nullcontext():
         check_sharding(sharding, ranks)
+
+
+def test_fused_parameters_are_copied_without_their_buffer(config, tmp_path):
+    # stage2 needs GPUs, but the buffer whose views it makes of the parameters can be made on CPU.
+    trainer = Trainer(config("Tuning.ema=0.9"))
+    model = trainer.model
+    weights = {name: value.numpy() for name, value in model.state_dict().items()}
+    parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
+    buffer = ParamStorage(sum(parameter.size for parameter in parameters), paddle.float32, "cpu")
+    buffer.add_rank_params(parameters, {parameter.name: 0 for parameter in parameters}, convert_gpu=False)
+    num_bytes = sum(array.nbytes for array in weights.values())
+    assert {parameter._holder_size() for parameter in parameters} == {buffer.buffer.size * 4}
+
+    backend = build_run_encoder(model, trainer.task.tokenizer, trainer.config, "float32").backend
+    for copy in (
+        lambda: save_weights(model, tmp_path / "model.safetensors"),
+        trainer.average.get_raw_weights,
+        backend.digest,
+        trainer.task.get_log_values,
+    ):
+        with count_copied_bytes() as sizes:
+            copy()
+        assert 0 < sum(sizes) <= num_bytes
+    for name, array in load_file(tmp_path / "model.safetensors").items():
+        np.testing.assert_array_equal(array, weights[name])
 
 
 def test_refused_sharding_stops_run_and_dry_run(config):

@@ -23,6 +23,7 @@ import numpy as np
 import paddle
 from safetensors import SafetensorError, safe_open
 
+from ernie_vil2.device.transfers import copy_to_host
 from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, parse_json, save_arrays, stat_regular_file
 from ernie_vil2.io.restricted_pickle import ArrayPlaceholder, NotPlainData, load_plain_data
 from ernie_vil2.io.terminal import join_names, make_printable
@@ -387,7 +388,7 @@ def check_finite(model: paddle.nn.Layer) -> None:
 
 def save_weights(model: paddle.nn.Layer, path: str | Path) -> None:
     """Write parameters and buffers by their names in the model, as safetensors or `.pdparams`."""
-    write_weights(path, {name: value.numpy() for name, value in model.state_dict().items()})
+    write_weights(path, {name: copy_to_host(value) for name, value in model.state_dict().items()})
 
 
 def load_weights(model: paddle.nn.Layer, path: str | Path) -> None:
