@@ -5,7 +5,6 @@ import shlex
 import sys
 
 import pytest
-import yaml
 
 from ernie_vil2.cli import make_parser
 from ernie_vil2.config import load_config
@@ -90,19 +89,6 @@ def test_models_page_has_published_figures_and_known_names(page):
         for protocol, cell in zip(protocols, cells, strict=True):
             recalls = [values["R@1"] for values in results[protocol, f"{model}, zero-shot"].values()]
             assert cell == f"{recalls[0]} / {recalls[1]}"
-
-
-@pytest.mark.parametrize("name", ["kubeflow", "paddlecloud"])
-def test_kubernetes_jobs_run_a_valid_command(name):
-    spec = yaml.safe_load((DOCS / "launch" / f"{name}.yaml").read_text())["spec"]
-    worker = spec["paddleReplicaSpecs"]["Worker"] if name == "kubeflow" else spec["worker"]
-    pod = worker["template"]["spec"]
-    (container,) = pod["containers"]
-    words = container["args"] if name == "kubeflow" else shlex.split(container["args"][0])
-    arguments = make_parser("train", "train").parse_args(words[words.index("tools/train.py") + 1 :])
-    config = load_config(arguments.config, arguments.override)
-    assert config.Data.train == ["s3://bucket/{00000..05799}.tar"]
-    assert arguments.resume and config.Data.groups == worker["replicas"] == 2
 
 
 @pytest.mark.slow
