@@ -12,6 +12,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.tokenizer import WordPieceTokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.planning import towers
 from ernie_vil2.planning.plan import advise_on_word_embedding
 from ernie_vil2.planning.towers import RepeatedBlock, Towers, measure_row
 from ernie_vil2.tasks.contrastive_step import recompute_blocks
@@ -125,6 +126,19 @@ def test_cost_of_a_perceptron_equals_that_by_hand():
     # The backward pass needs the input and the result of each tanh. It works on less than four rows of gradients.
     assert cost.saved == pytest.approx(4 * (64 * (1 + 5) + 32), rel=0.05)
     assert 0 < cost.work < 4 * 64 * 4
+
+
+@pytest.mark.parametrize(("measured_bytes", "steps"), [(1, [1, 2, 3]), (2**60, [1, 16, 24])])
+def test_towers_of_large_rows_run_few_of_them(monkeypatch, measured_bytes, steps):
+    monkeypatch.setattr(towers, "MEASURED_BYTES", measured_bytes)
+    linear, batch_sizes = nn.Linear(8, 8), []
+
+    def encode(batch):
+        batch_sizes.append(len(batch))
+        return linear(batch).tanh()
+
+    measure_row(encode, paddle.rand([1, 8]), [], flops=1.0)
+    assert sorted(batch_sizes) == steps
 
 
 def test_half_precision_saves_memory_but_no_operations():
