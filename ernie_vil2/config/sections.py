@@ -517,7 +517,9 @@ class TrainingConfig(Section):
         7168, description="pairs of a step over all ranks; divisible by their number (paper: 7,168 to 23,200)"
     )
     micro_batch: Count | None = Field(
-        None, description="rows that a rank encodes at once, each twice (docs/memory.md); null: all rows, once"
+        None,
+        description="most rows that a rank encodes at once; if it has more, each row is encoded twice "
+        "(docs/memory.md); null: no bound",
     )
     recompute: bool = Field(False, description="save memory: run the blocks of both towers a second time in backward")
     dropout: Literal["counter", "native"] = Field(
@@ -560,6 +562,10 @@ class TrainingConfig(Section):
             # stage2 sends gradients away during backward, and the cached step has one backward for every micro batch.
             raise ValueError("sharding: stage2 does not go with micro_batch; use stage1, or micro_batch: null")
         return self
+
+    def uses_micro_batches(self, ranks: int) -> bool:
+        """Return whether a rank has more rows than `micro_batch`; if not, it encodes them in one direct step."""
+        return self.micro_batch is not None and self.micro_batch < self.global_batch // ranks
 
 
 class ClassesConfig(Section):

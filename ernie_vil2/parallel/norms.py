@@ -139,7 +139,7 @@ def prepare_norms(model: nn.Layer, ranks: int, training: TrainingConfig) -> list
     if local_norms:
         names = f"{len(local_norms)}, from {local_norms[0]} to {local_norms[-1]}"
         lines.append(f"batch norms over each rank's own rows: {names}")
-    if norms and training.micro_batch:
+    if norms and training.uses_micro_batches(ranks):
         lines.append(f"{len(norms)} batch norms see one micro batch at a time (docs/memory.md)")
     return lines
 

@@ -176,7 +176,7 @@ class Plan:
         # The loss names only the views that it needs; others are not made.
         self.num_views = {kind: sum(view.startswith(kind) for view in loss.views) for kind in ("image", "text")}
 
-        self.uses_micro_batches = training.micro_batch is not None
+        self.uses_micro_batches = training.uses_micro_batches(ranks)
         # Micro batches have equal sizes: micro batches of 5 divide 16 rows into four of 4.
         self.num_micro_batches = 1
         if training.micro_batch:

@@ -50,8 +50,11 @@ def build_step(
     parallel: paddle.nn.Layer | None = None,
     scaler: paddle.amp.GradScaler | None = None,
 ) -> DirectStep:
-    """Build a cached step if `Training.micro_batch` is set, otherwise a direct one; arguments as for `DirectStep`."""
-    kind = CachedStep if config.Training.micro_batch else DirectStep
+    """Build a cached step if a rank has more rows than `Training.micro_batch`, otherwise a direct one.
+
+    Arguments are those of `DirectStep`.
+    """
+    kind = CachedStep if config.Training.uses_micro_batches(dist.get_world_size()) else DirectStep
     return kind(model, loss, config, parallel, scaler)
 
 

@@ -134,7 +134,7 @@ class EntailmentTask(Task):
         return self._set_up(initialize)
 
     def prepare(self, parallel: nn.Layer, scaler: paddle.amp.GradScaler) -> None:
-        kind = _CachedStep if self.config.Training.micro_batch else _DirectStep
+        kind = _CachedStep if self.config.Training.uses_micro_batches(dist.get_world_size()) else _DirectStep
         self._step = kind(self.model, _cross_entropy, self.config, parallel, scaler)
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:

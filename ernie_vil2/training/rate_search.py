@@ -163,8 +163,6 @@ def tune_rate(config: Config) -> Config:
     overrides = [f"Optimizer.learning_rate={best.rate!r}", f"Training.global_batch={best.batch}"]
     if config.Tuning.base_batch:
         overrides.append("Tuning.base_batch=null")
-    if config.Training.micro_batch and config.Training.micro_batch >= best.batch:
-        overrides.append("Training.micro_batch=null")
     print(f"trains with {' '.join(f'-o {override}' for override in overrides)}")
     return apply_overrides(config, overrides)
 
@@ -251,15 +249,11 @@ def _run_trial(config: Config, trial: Trial, samples_per_epoch: int) -> tuple[Tr
     num_samples = min(MAX_SAMPLES, MAX_EPOCHS * samples_per_epoch)
     steps = max(MIN_STEPS, num_samples // trial.batch)
     folder = Path(config.Training.output) / TRIAL_FOLDER
-    micro_batch = config.Training.micro_batch
-    if micro_batch and micro_batch >= trial.batch:
-        micro_batch = None
     trial_config = apply_overrides(
         config,
         [
             f"Optimizer.learning_rate={trial.rate!r}",
             f"Training.global_batch={trial.batch}",
-            f"Training.micro_batch={micro_batch or 'null'}",
             f"Training.output={folder}",
             f"Training.steps={steps}",
             "Training.epochs=null",

@@ -148,6 +148,13 @@ def test_micro_batches_save_memory_and_encode_twice(towers):
     assert 3 * (split.flops - scoring) == 4 * (plain.flops - scoring)
 
 
+def test_micro_batches_as_large_as_a_rank_change_nothing(towers):
+    # Each of four ranks has 16 of 64 rows.
+    plain, whole = make_plan(towers), make_plan(towers, "Training.micro_batch=16")
+    assert whole.as_dict() == plain.as_dict()
+    assert make_plan(towers, "Training.micro_batch=15").flops > plain.flops
+
+
 def test_recomputed_blocks_save_memory_and_run_twice(towers):
     plain, recomputed = make_plan(towers), make_plan(towers, "Training.recompute=true")
     saved_per_row = sum(towers.row_cost(kind, recompute=True).saved for kind in ("image", "text"))
