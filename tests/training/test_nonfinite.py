@@ -36,7 +36,9 @@ def spoil_steps(trainer, fault, steps):
     def spoil_gradient():
         backward()
         if trainer.step in steps:
-            trainer.model.text.parameters()[3].grad[0] = VALUES[fault]
+            # Paddle's own layers, which compute on GPUs, return gradients that may not be written outside no_grad.
+            with paddle.no_grad():
+                trainer.model.text.parameters()[3].grad[0] = VALUES[fault]
 
     def spoil_loss(*arguments):
         total, pairs = forward(*arguments)
