@@ -15,7 +15,7 @@ import paddle.distributed as dist
 
 from ernie_vil2.parallel import collectives
 
-KINDS = ("all_gather", "all_reduce", "reduce_scatter")
+KINDS = ("all_gather", "all_reduce", "broadcast", "reduce", "reduce_scatter")
 
 
 @dataclass

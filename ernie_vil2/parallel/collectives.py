@@ -1,7 +1,7 @@
 """The collectives that the package calls, and checks that ranks agree: on their configuration, and on an error."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -15,6 +15,10 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.parallel.ranks import barrier
 
 T = TypeVar("T")
+
+# Most bytes of tensors that are sent together, as in fleet's fused buffers (Paddle 3.3.1). Larger buckets need more
+# memory; smaller ones are more collectives, each of which takes some tens of microseconds to start.
+BUCKET_BYTES = 128 << 20
 
 
 def count_sent_bytes(kind: str, payload: int, ranks: int) -> float:
@@ -68,6 +72,81 @@ def reduce_scatter(tensor: paddle.Tensor) -> paddle.Tensor:
     local_sum = paddle.empty([num_rows, *tensor.shape[1:]], tensor.dtype)
     dist.stream.reduce_scatter(local_sum, tensor.contiguous())
     return local_sum
+
+
+def average_on_owners(tensors: Mapping[int, Sequence[paddle.Tensor]]) -> None:
+    """Replace each tensor by its mean over the ranks, in place, on the rank that owns it. A collective.
+
+    On other ranks the tensor then holds anything. The tensors of an owner are sent in buckets, not one by one.
+
+    Args:
+        tensors: tensors by the rank that owns them, of the same shapes on every rank, and of one type.
+    """
+    for owner, bucket in _split_by_owner(tensors):
+        buffer = _concatenate(bucket)
+        buffer.scale_(1 / dist.get_world_size())
+        reduce(buffer, owner)
+        if owner == dist.get_rank():
+            _copy_back(buffer, bucket)
+
+
+def broadcast_from_owners(tensors: Mapping[int, Sequence[paddle.Tensor]]) -> None:
+    """Replace each tensor by that of the rank that owns it, in place; arguments as in `average_on_owners`.
+
+    A collective.
+    """
+    for owner, bucket in _split_by_owner(tensors):
+        buffer = _concatenate(bucket)
+        broadcast(buffer, owner)
+        if owner != dist.get_rank():
+            _copy_back(buffer, bucket)
+
+
+def reduce(tensor: paddle.Tensor, rank: int) -> None:
+    """Replace a contiguous tensor by its sum over the ranks, in place, on one of them. A collective."""
+    dist.reduce(tensor, rank)
+
+
+def broadcast(tensor: paddle.Tensor, rank: int) -> None:
+    """Replace a contiguous tensor by that of a rank, in place. A collective."""
+    dist.broadcast(tensor, rank)
+
+
+def split_into_buckets(sizes: Sequence[int], max_size: int) -> list[slice]:
+    """Split entries in order so that each bucket adds up to at most `max_size`, unless it has one entry only."""
+    buckets, start, total = [], 0, 0
+    for index, size in enumerate(sizes):
+        if index > start and total + size > max_size:
+            buckets.append(slice(start, index))
+            start, total = index, 0
+        total += size
+    if sizes:
+        buckets.append(slice(start, len(sizes)))
+    return buckets
+
+
+def _split_by_owner(
+    tensors: Mapping[int, Sequence[paddle.Tensor]],
+) -> Iterator[tuple[int, Sequence[paddle.Tensor]]]:
+    for owner, owned_tensors in tensors.items():
+        sizes = [tensor.size * tensor.element_size() for tensor in owned_tensors]
+        for bucket in split_into_buckets(sizes, BUCKET_BYTES):
+            yield owner, owned_tensors[bucket]
+
+
+def _concatenate(bucket: Sequence[paddle.Tensor]) -> paddle.Tensor:
+    """Return the tensors one after the other in a new one; a single tensor, which may be large, is returned itself."""
+    if len(bucket) == 1:
+        return bucket[0]
+    return paddle.concat([tensor.flatten() for tensor in bucket])
+
+
+def _copy_back(buffer: paddle.Tensor, bucket: Sequence[paddle.Tensor]) -> None:
+    if len(bucket) == 1:
+        return
+    chunks = paddle.split(buffer, [tensor.size for tensor in bucket])
+    for tensor, chunk in zip(bucket, chunks, strict=True):
+        tensor.set_value(chunk.reshape(tensor.shape))
 
 
 def all_gather_object(value: Any) -> list[Any]:

@@ -270,7 +270,7 @@ class Plan:
         return self.peak_memory <= self.usable_memory
 
     def _transfers(self) -> Iterator[Transfer]:
-        from ernie_vil2.parallel.collectives import count_sent_bytes
+        from ernie_vil2.parallel.collectives import BUCKET_BYTES, count_sent_bytes, split_into_buckets
 
         def transfer(
             name: str, collective: str, payload: int, num_calls: int = 1, is_overlapped: bool = False
@@ -285,19 +285,26 @@ class Plan:
         # The total loss, the loss of each pair, and the norm of the gradient.
         yield transfer("losses", "all_reduce", (1 + self.num_pairs + 1) * 4)
 
-        # Paddle's data parallel reduces buckets during backward. Fleet's sharding sends each tensor to its owner,
-        # and the owner sends it back when it is updated.
-        parameter_bytes, num_tensors = 4 * self.parameters["all"], len(self.towers.parameter_sizes)
+        # Paddle's data parallel reduces buckets during backward. With sharding each gradient goes to its owner, and the
+        # owner sends the parameter back when it is updated.
+        parameter_bytes = 4 * self.parameters["all"]
         if self.sharding == "none":
             num_buckets = math.ceil(parameter_bytes / GRADIENT_BUCKET)
             yield transfer(
                 "gradients of the parameters", "all_reduce", parameter_bytes, num_buckets, is_overlapped=True
             )
         else:
-            # Stage 2 reduces gradients during backward, stage 1 after it.
+            # Stage 2, fleet's own, sends gradients during backward, at most one by one, and the parameters of a rank in
+            # one piece (Paddle 3.3.1). Stage 1 sends both in buckets, after backward.
             is_overlapped = self.sharding == "stage2"
-            yield transfer("gradients of the parameters", "reduce", parameter_bytes, num_tensors, is_overlapped)
-            yield transfer("updated parameters", "broadcast", parameter_bytes, num_tensors)
+            num_reduces, num_broadcasts = len(self.towers.parameter_sizes), self.ranks
+            if self.sharding == "stage1":
+                num_buckets = 0
+                for share in self.towers.divide_parameters(self.ranks):
+                    num_buckets += len(split_into_buckets([4 * size for size in share], BUCKET_BYTES))
+                num_reduces = num_broadcasts = num_buckets
+            yield transfer("gradients of the parameters", "reduce", parameter_bytes, num_reduces, is_overlapped)
+            yield transfer("updated parameters", "broadcast", parameter_bytes, num_broadcasts)
 
         num_norms, num_channels = len(self.towers.norm_channels), sum(self.towers.norm_channels)
         if num_norms and self.num_views["image"] and self.config.Training.sync_norms:

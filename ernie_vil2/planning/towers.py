@@ -76,15 +76,22 @@ class Towers:
         self._rows = {"image": paddle.ones([1, 3, side, side]), "text": paddle.ones([1, length], "int64")}
         self._row_costs: dict[str, tuple[RowCost, RowCost]] = {}
 
-    def largest_share(self, ranks: int) -> int:
-        """Return the elements of the parameters that the busiest of `ranks` owns when whole parameters are shared out.
+    def divide_parameters(self, ranks: int) -> list[list[int]]:
+        """Return the elements of the parameters that each of `ranks` owns when whole parameters are shared out.
 
         Fleet's sharding takes the largest parameter first and gives each to the rank with the fewest elements.
         """
-        shares = [0] * ranks
+        shares: list[list[int]] = [[] for _ in range(ranks)]
+        totals = [(0, rank) for rank in range(ranks)]
         for size in sorted(self.parameter_sizes, reverse=True):
-            heapq.heapreplace(shares, shares[0] + size)
-        return max(shares)
+            total, rank = totals[0]
+            shares[rank].append(size)
+            heapq.heapreplace(totals, (total + size, rank))
+        return shares
+
+    def largest_share(self, ranks: int) -> int:
+        """Return the elements of the parameters that the busiest of `ranks` owns, see `divide_parameters`."""
+        return max(map(sum, self.divide_parameters(ranks)))
 
     def row_flops(self, kind: str) -> float:
         """Return the operations of a row in forward of the tower "image" or "text", from the traced graph."""

@@ -215,6 +215,11 @@ def distribute(
             optimizer, scaler = fleet.distributed_optimizer(optimizer), fleet.distributed_scaler(scaler)
         # `compute_squared_gradient_norms` has averaged the gradients; the step must not do it again (Paddle 3.3.1).
         optimizer._sharding_enable = False
+        # The step calls this private method of Paddle 3.3.1 at its end. Paddle's own sends each parameter by itself.
+        sharded_optimizer = optimizer._inner_opt
+        sharded_optimizer._sharding_sync_parameters = lambda: collectives.broadcast_from_owners(
+            sharded_optimizer._rank2params
+        )
     return parallel, optimizer, scaler
 
 
@@ -243,7 +248,7 @@ def compute_squared_gradient_norms(
     # Without sharding every rank has all gradients, so each takes one part in `ranks` of their squares.
     divisor = ranks
     if ranks > 1 and sharding == "stage1":
-        optimizer.reduce_gradients(parameters, fleet.get_hybrid_communicate_group())
+        _average_gradients_on_owners(optimizer)
         divisor = 1
     elif ranks > 1 and sharding == "stage2":
         divisor = ranks**2  # gradients are sums over the ranks here; the optimiser's step divides them
@@ -257,6 +262,20 @@ def compute_squared_gradient_norms(
     if not squares:
         return [], paddle.zeros([0])
     return with_gradient, paddle.concat(squares) / divisor
+
+
+def _average_gradients_on_owners(optimizer: Any) -> None:
+    """Average the gradients of a stage 1 optimiser over the ranks, each on the rank that owns its parameter.
+
+    This replaces fleet's `reduce_gradients` (Paddle 3.3.1), which sends each gradient by itself. A collective.
+    """
+    gradients = {}
+    for owner, parameters in optimizer._rank2params.items():
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = paddle.zeros_like(parameter)
+        gradients[owner] = [parameter.grad for parameter in parameters]
+    collectives.average_on_owners(gradients)
 
 
 def gather_optimizer_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Collectives send what rings by hand send; test_gather.py runs the collectives themselves."""
+"""Collectives send what rings by hand send, and owners exchange tensors in buckets; test_gather.py runs the others."""
 
 import numpy as np
 import paddle
@@ -7,7 +7,9 @@ import pytest
 
 from benchmarks.traffic import counted_traffic
 from ernie_vil2.parallel import collectives
-from ernie_vil2.parallel.collectives import count_sent_bytes
+from ernie_vil2.parallel.collectives import count_sent_bytes, split_into_buckets
+from ernie_vil2.parallel.ranks import join_ranks
+from tests.support.ranks import run_ranks
 
 
 def count_ring_bytes(ranks, chunks):
@@ -49,6 +51,50 @@ def test_reduce_scatter_of_a_backend_is_called_once(monkeypatch):
     assert output.tolist() == tensors_of_ranks.sum(axis=0)[2:4].tolist() and calls == [[6, 2]]
     # 12 float32 numbers are 48 bytes, and a rank sends two thirds of them.
     assert (traffic["reduce_scatter"].payload, traffic["reduce_scatter"].sent) == (48, 32)
+
+
+@pytest.mark.parametrize(("sizes", "buckets"), [
+    ([], []),
+    ([3, 4, 2, 1], [[3, 4], [2, 1]]),
+    ([9, 1, 9, 8], [[9], [1], [9], [8]]),  # an entry that is too large has a bucket of its own
+])  # fmt: skip
+def test_buckets_are_full_but_not_too_large(sizes, buckets):
+    assert [sizes[bucket] for bucket in split_into_buckets(sizes, max_size=7)] == buckets
+
+
+# Shapes of the tensors by owner; of rank 0 the first two fit into a bucket of 100 bytes, and the third is alone.
+OWNED_SHAPES = {0: [[2, 3], [], [5, 5]], 1: [[4]], 2: []}
+
+
+def draw_owned_tensors(rank):
+    random = np.random.default_rng(rank)
+    return {owner: [random.standard_normal(shape) for shape in shapes] for owner, shapes in OWNED_SHAPES.items()}
+
+
+def exchange_owned_tensors():
+    """Average and broadcast the tensors of this rank, and check them."""
+    rank, ranks = join_ranks()
+    collectives.BUCKET_BYTES = 100
+    arrays_of_ranks = [draw_owned_tensors(rank) for rank in range(ranks)]
+    tensors = {owner: list(map(paddle.to_tensor, arrays)) for owner, arrays in arrays_of_ranks[rank].items()}
+    with counted_traffic() as traffic:
+        collectives.average_on_owners(tensors)
+    for index, tensor in enumerate(tensors[rank]):
+        expected = np.mean([arrays[rank][index] for arrays in arrays_of_ranks], axis=0)
+        np.testing.assert_allclose(tensor.numpy(), expected, rtol=1e-12)
+
+    tensors = {owner: list(map(paddle.to_tensor, arrays)) for owner, arrays in arrays_of_ranks[rank].items()}
+    with counted_traffic() as more_traffic:
+        collectives.broadcast_from_owners(tensors)
+    for owner, owned_tensors in tensors.items():
+        for tensor, expected in zip(owned_tensors, arrays_of_ranks[owner][owner], strict=True):
+            np.testing.assert_array_equal(tensor.numpy(), expected)
+    calls = {kind: (entry.calls, entry.payload) for kind, entry in (traffic | more_traffic).items()}
+    assert calls == dict.fromkeys(("reduce", "broadcast"), (3, 8 * (6 + 1 + 25 + 4)))
+
+
+def test_tensors_of_owners_are_exchanged_in_buckets():
+    run_ranks(exchange_owned_tensors, ranks=3)
 
 
 def test_backend_gets_contiguous_memory(monkeypatch):

@@ -115,7 +115,8 @@ def test_sharding_equals_that_by_hand(towers):
     gradients, parameters = stage1.transfers[-2:]
     assert (gradients.collective, parameters.collective) == ("reduce", "broadcast")
     assert gradients.sent + parameters.sent == plain.transfers[-1].sent
-    assert gradients.num_calls == len(towers.parameter_sizes) and not gradients.is_overlapped
+    assert gradients.num_calls == parameters.num_calls == 4 and not gradients.is_overlapped  # a bucket for each rank
+    assert [transfer.num_calls for transfer in stage2.transfers[-2:]] == [len(towers.parameter_sizes), 4]
     single_rank = make_plan(towers, "Training.sharding=stage1", ranks=1)
     assert single_rank.permanent_memory["optimiser state"] == 8 * sum(towers.parameter_sizes)
 
@@ -235,8 +236,9 @@ def count_traffic(folder, settings):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [
-    [REPVGG, "Training.micro_batch=3"], ["Loss.weights={text_text: 0, text_image: 0}", "Training.global_batch=12"]
-], ids=["norms", "two pairs"])  # fmt: skip
+    [REPVGG, "Training.micro_batch=3"], ["Loss.weights={text_text: 0, text_image: 0}", "Training.global_batch=12"],
+    ["Training.sharding=stage1"],
+], ids=["norms", "two pairs", "sharded"])  # fmt: skip
 def test_traffic_equals_that_of_a_real_step(overrides, tmp_path, changes):
     settings = [*overrides, *changes, "Training.steps=3", "Training.device=cpu"]
     run_ranks(count_traffic, tmp_path, settings)
@@ -244,7 +246,8 @@ def test_traffic_equals_that_of_a_real_step(overrides, tmp_path, changes):
     config = load_config(None, settings)
     expected = defaultdict(lambda: {"calls": 0, "payload": 0, "sent": 0.0})
     for transfer in Plan(config, Towers(config), 2, DEVICES["cpu"]).transfers:
-        if transfer.name == "gradients of the parameters":  # sent by Paddle's own data parallel, which is not counted
+        # Paddle's own data parallel is not counted.
+        if transfer.name == "gradients of the parameters" and transfer.collective == "all_reduce":
             continue
         collective, sent = transfer.collective, transfer.sent
         if collective == "reduce_scatter":

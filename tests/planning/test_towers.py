@@ -154,6 +154,7 @@ def test_shares_go_to_the_emptiest_rank():
     towers.parameter_sizes = [3, 5, 2, 4, 3]
     # In order of size 5, 4, 3, 3, 2; over two ranks 5 + 3 and 4 + 3 + 2.
     assert [towers.largest_share(ranks) for ranks in (1, 2, 5)] == [17, 9, 5]
+    assert towers.divide_parameters(2) == [[5, 3], [4, 3, 2]]
 
 
 def test_plan_advises_to_trim_a_large_vocabulary():
