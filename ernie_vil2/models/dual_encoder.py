@@ -16,6 +16,7 @@ from paddle.nn import functional as F
 from ernie_vil2.config import ModelConfig, TuningConfig
 from ernie_vil2.config.sections import TOWER_VIEWS, with_native_towers
 from ernie_vil2.device.cpu_kernels import speed_up
+from ernie_vil2.device.mixed_precision import keep_maps_narrow
 from ernie_vil2.io.terminal import join_names
 
 
@@ -33,6 +34,7 @@ def build_dual_encoder(
     image, text = config.image.build(), config.text.build(vocab_size)
     projected_towers = [tower for tower in ("image", "text") if config.projections in ("always", tower)]
     model = DualEncoder(image, text, config.embed_dim or text.width, temperature, bias, projected_towers)
+    keep_maps_narrow(model)
     # Last, because it replaces the classes of layers that exist; parameters and their names stay.
     speed_up(model)
     return model

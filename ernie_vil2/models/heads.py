@@ -9,6 +9,7 @@ from paddle import nn
 
 from ernie_vil2.config import HeadConfig, ModelConfig
 from ernie_vil2.device.cpu_kernels import speed_up
+from ernie_vil2.device.mixed_precision import keep_maps_narrow
 from ernie_vil2.models.dual_encoder import DualEncoder
 
 HEAD_PREFIX = "head."  # of the names of the head's parameters in the model
@@ -108,5 +109,6 @@ def build_classifier(
     image, text = config.image.build(), config.text.build(vocab_size)
     embed_dim = config.embed_dim or text.width
     model = EntailmentClassifier(image, text, embed_dim, EntailmentHead(embed_dim, num_images, num_labels, head))
+    keep_maps_narrow(model)
     speed_up(model)
     return model

@@ -1,8 +1,11 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685): a layer learns a low-rank change to its weight, while the weight stays.
 
 A layer with LoRA has two factors A and B, `lora_a` and `lora_b`, and the constant `lora_scale`, alpha / rank. It
-computes with W + scale * A B without storing the product. B starts at zero, and so does the change. Weights are merged
-when a checkpoint is read: the rest of the package never sees LoRA.
+computes with W + A (scale * B) without storing the product. B starts at zero, and so does the change. Weights are
+merged when a checkpoint is read: the rest of the package never sees LoRA.
+
+The scale multiplies B, which is float32 like itself, and not the output. An output has 16 bits under mixed precision;
+its product with a tensor of float32 would be float32, and so would all of a block's attention.
 """
 
 import math
@@ -26,7 +29,7 @@ class LoraLinear(nn.Linear):
     """Linear layer from `[..., in]` to `[..., out]`; A is `[in, rank]`, B `[rank, out]`."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return F.linear(x, self.weight, self.bias) + (x @ self.lora_a @ self.lora_b) * self.lora_scale
+        return F.linear(x, self.weight, self.bias) + x @ self.lora_a @ (self.lora_b * self.lora_scale)
 
     def add_factors(self, rank: int) -> None:
         """Give the layer its factors; their product is zero at first."""
@@ -41,8 +44,8 @@ class LoraConv2D(nn.Conv2D):
         # Private attributes of nn.Conv2D, which Paddle 3.3.1 offers no public way to read.
         layout: Any = self._data_format
         hidden = F.conv2d(x, self.lora_a, None, self._stride, self._padding, self._dilation, 1, layout)
-        change = F.conv2d(hidden, self.lora_b, data_format=layout)
-        return nn.Conv2D.forward(self, x) + change * self.lora_scale
+        change = F.conv2d(hidden, self.lora_b * self.lora_scale, data_format=layout)
+        return nn.Conv2D.forward(self, x) + change
 
     def add_factors(self, rank: int) -> None:
         """Give the layer its factors; their product is zero at first."""

@@ -89,6 +89,20 @@ def test_new_lora_changes_nothing_and_is_trained_alone():
     assert message.startswith(f"LoRA of rank 2 in 24 layers: {count:,} weights")
 
 
+@pytest.mark.parametrize(
+    ("image", "config"), [(VIT, LoraConfig()), (CNN, CONVOLUTIONS)], ids=["linear", "convolutions"]
+)
+def test_scale_of_a_loaded_state_is_used(image, config):
+    plain_model, model = build_models(image, config)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    for name, value in state.items():
+        if name.endswith("lora_scale"):
+            value.set_value(3 * value)
+    model.set_state_dict(state)
+    set_weights(plain_model, merge_lora({name: value.numpy() for name, value in state.items()}))
+    assert np.allclose(embed(model), embed(plain_model), atol=2e-6)
+
+
 def test_only_the_second_factor_has_gradients_at_first():
     model = build_dual_encoder(ModelConfig(image=CNN, text=TEXT), 100)
     add_lora(model, CONVOLUTIONS.model_copy(update={"layers": CONVOLUTIONS.layers[:2]}))

@@ -38,6 +38,9 @@ class Attention(nn.Layer):
             v: values.
             mask: added to the scores, `[B or 1, 1, L or 1, M]`; None: all tokens are visible.
         """
+        # Under mixed precision a query may be float32. Paddle chooses the fused kernel by the types that it is given,
+        # before it converts them: for float32, or for two types, it chooses a slower one.
+        q, k = q.astype(v.dtype), k.astype(v.dtype)
         dropout = self.dropout if self.training else 0.0
         fused = self.fused
         if fused is None:

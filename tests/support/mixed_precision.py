@@ -1,0 +1,172 @@
+"""Paddle's mixed precision (O1) on a CPU, on which Paddle ignores it.
+
+On a GPU every operation first converts its tensors: to 16 bits if it is on the white list, to float32 if it is on the
+black list, and otherwise to the widest type among them (`paddle/fluid/imperative/amp_utils.h`). Here Python does that
+in front of the operations, with Paddle's own lists, so that tensors have the types that they would have on a GPU.
+Operations on tensors of 16 bits, which mostly lack kernels for CPUs, compute in float32 and round their results.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from types import BuiltinFunctionType
+from typing import Any
+
+import paddle
+import pytest
+from paddle import Tensor
+from paddle.amp.auto_cast import _update_list  # private, as of Paddle 3.3.1: the lists, with those of the caller
+from paddle.base import core
+
+NARROW_TYPES = (paddle.bfloat16, paddle.float16)
+# The lists have older names of some operations (`phi::TransToFluidOpName`). `linear` is what CPUs compute where GPUs
+# compute `linear_v2`.
+LISTED_NAMES = {
+    "matmul": "matmul_v2", "__matmul__": "matmul_v2", "__rmatmul__": "matmul_v2", "linear": "linear_v2",
+    "embedding": "lookup_table_v2", "sum": "reduce_sum", "mean": "reduce_mean", "prod": "reduce_prod",
+    "cross_entropy_with_softmax": "softmax_with_cross_entropy", "bilinear_interp": "bilinear_interp_v2",
+    "nearest_interp": "nearest_interp_v2", "bicubic_interp": "bicubic_interp_v2",
+}  # fmt: skip
+# Norms take the type of their input alone; scale, bias and statistics stay in float32.
+NORMS = {"batch_norm", "layer_norm", "sync_batch_norm"}
+# Operations that set a type themselves, or belong to backward, in which nothing is converted.
+UNCONVERTED = {"cast", "full_like", "assign"}
+OPERATORS = (
+    "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__matmul__",
+    "__rmatmul__", "__pow__", "__rpow__", "__gt__", "__ge__", "__lt__", "__le__", "__eq__", "__ne__",
+)  # fmt: skip
+
+
+@dataclass
+class MixedPrecision:
+    """State of the emulation."""
+
+    dtype: Any = None  # type of 16 bits in a block of `auto_cast`; None: outside of all
+    white_list: set[str] = field(default_factory=set)
+    black_list: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def auto_cast(
+        self,
+        enable: bool = True,
+        custom_white_list: Any = None,
+        custom_black_list: Any = None,
+        level: str = "O1",
+        dtype: str = "float16",
+        use_promote: bool = True,
+    ) -> Iterator[None]:
+        """Stand in for `paddle.amp.auto_cast`."""
+        assert level == "O1"
+        previous = self.dtype, self.white_list, self.black_list
+        if enable:
+            self.dtype = getattr(paddle, dtype)
+            self.white_list, self.black_list = _update_list(custom_white_list, custom_black_list, level, dtype)
+        else:
+            self.dtype, self.white_list, self.black_list = None, set(), set()
+        try:
+            yield
+        finally:
+            self.dtype, self.white_list, self.black_list = previous
+
+    def choose_type(self, name: str, types: tuple[Any, ...]) -> Any:
+        """Return the type in which an operation on tensors of these types computes."""
+        if name in self.white_list:
+            return self.dtype
+        if name in self.black_list:
+            return paddle.float32
+        if name in NORMS:
+            return types[0]
+        return next((dtype for dtype in types if dtype not in NARROW_TYPES), types[0])
+
+    def convert(self, name: str, function: Any) -> Any:
+        """Return a function that converts its tensors as O1 does, and then calls this one."""
+
+        def run(*arguments: Any, **options: Any) -> Any:
+            tensors = [tensor for tensor in _list_tensors([*arguments, *options.values()]) if _is_real(tensor)]
+            if not tensors:
+                return function(*arguments, **options)
+            types = tuple(tensor.dtype for tensor in tensors)
+            dtype = self.choose_type(name, types)
+            is_narrow = dtype in NARROW_TYPES
+            if not is_narrow and not any(tensor_type in NARROW_TYPES for tensor_type in types):
+                return function(*arguments, **options)
+
+            converted = {id(tensor): tensor.astype(dtype).astype("float32") for tensor in tensors}
+            names, values = list(options), _replace(list(options.values()), converted)
+            results = function(*_replace(arguments, converted), **dict(zip(names, values, strict=True)))
+            if not is_narrow:
+                return results
+            if name in NORMS and not isinstance(results, Tensor):
+                return results[0].astype(dtype), *results[1:]
+            return _round(results, dtype)
+
+        return run
+
+
+@contextmanager
+def emulate_mixed_precision() -> Iterator[None]:
+    """Make `paddle.amp.auto_cast` work on a CPU in the block; on a GPU Paddle's own is used."""
+    if paddle.get_device() != "cpu":
+        yield
+        return
+    emulation = MixedPrecision()
+    with pytest.MonkeyPatch.context() as patches:
+        for owner, attribute, name in _find_operations():
+            function = getattr(owner, attribute)
+            patches.setattr(owner, attribute, emulation.convert(LISTED_NAMES.get(name, name), function))
+        patches.setattr(paddle.amp, "auto_cast", emulation.auto_cast)
+        patches.setattr(paddle.amp, "is_autocast_enabled", lambda: emulation.dtype is not None)
+        patches.setattr(paddle.amp, "get_autocast_dtype", lambda: emulation.dtype)
+        yield
+
+
+@cache
+def _find_operations() -> list[tuple[Any, str, str]]:
+    """Return all places in Paddle from which operations are called: the object, its attribute, and the operation."""
+    names = {}
+    for name in dir(core.eager.ops):
+        # A trailing underscore marks operations in place, which O1 leaves alone.
+        if not name.endswith(("_", "_grad")) and name not in UNCONVERTED:
+            names[getattr(paddle._C_ops, name)] = name
+    places = [(Tensor, name, name) for name in OPERATORS]
+    # Paddle's older batch norms call their activation by the older interface.
+    places += [(paddle._legacy_C_ops, name, name) for name in ("relu", "relu6", "sigmoid", "swish", "hard_swish")]
+    # Most functions look an operation up in paddle._C_ops when they are called; some modules have imported it.
+    for module_name, module in list(sys.modules.items()):
+        if module_name == "paddle._C_ops" or module_name.startswith(("paddle.tensor", "paddle.nn", "paddle.incubate")):
+            for attribute, value in list(vars(module).items()):
+                if isinstance(value, BuiltinFunctionType) and value in names:
+                    places.append((module, attribute, names[value]))
+    return places
+
+
+def _list_tensors(arguments: Any) -> Iterator[Tensor]:
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, list | tuple):
+            yield from _list_tensors(argument)
+
+
+def _is_real(tensor: Tensor) -> bool:
+    return tensor._is_initialized() and (tensor.dtype == paddle.float32 or tensor.dtype in NARROW_TYPES)
+
+
+def _replace(arguments: Any, replacements: dict[int, Tensor]) -> list[Any]:
+    replaced = []
+    for argument in arguments:
+        if isinstance(argument, list | tuple):
+            argument = _replace(argument, replacements)
+        replaced.append(replacements.get(id(argument), argument))
+    return replaced
+
+
+def _round(results: Any, dtype: Any) -> Any:
+    if isinstance(results, list | tuple):
+        return type(results)(_round(result, dtype) for result in results)
+    # What an operation keeps for backward may have no values.
+    if isinstance(results, Tensor) and results._is_initialized() and results.dtype == paddle.float32:
+        return results.astype(dtype)
+    return results
