@@ -28,6 +28,11 @@ _SPLITMIX_STEP, _SPLITMIX_1, _SPLITMIX_2 = map(np.uint64, (0x9E3779B97F4A7C15, 0
 # Draws whose keys are computed by the same kernels. A tower of twelve layers makes some dozens of draws: fewer at once
 # launch more kernels, more compute keys that no draw uses.
 _DRAWS_PER_BLOCK = 64
+# Bytes of the hashed coordinates that are kept on the device. A forward draws for few shapes, a dozen times each, so
+# that the last shapes must be kept; but every length of the texts has its own, and those of 512 tokens and 12 heads
+# take 14 MB. 64 MiB hold all shapes of a forward, and are too few to matter on a GPU, as no plan counts them.
+_COORDINATE_BYTES = 64 << 20
+_INT32_BYTES = 4
 
 
 class DropoutState(NamedTuple):
@@ -158,7 +163,7 @@ class CounterBasedDropout:
                 "only draws with the rows, or equal parts of them, along the first axis can be assigned"
             )
         self._state = DropoutState(keys, draw + 1)
-        coordinates = _hash_coordinates(paddle.get_device(), first_size // num_rows, *other_sizes).reshape([1, -1])
+        coordinates = _COORDINATES.get(first_size // num_rows, *other_sizes).reshape([1, -1])
         size = [num_rows, coordinates.size]
         low, high = (expand_on_cpu(half.unsqueeze(1), size) for half in keys.get_halves(draw))
         # The finaliser of MurmurHash3, with the two halves of the key mixed in.
@@ -274,10 +279,31 @@ def _fold_on_device(key: paddle.Tensor, number: paddle.Tensor) -> paddle.Tensor:
     return x ^ _shift(x, 31)
 
 
-# The caches below are keyed by Paddle's current device, too, on which their tensors lie. The shapes of draws vary with
-# the length of the texts; beyond 256 of them the oldest are computed again.
-@lru_cache(maxsize=256)
-def _hash_coordinates(device: str, *shape: int) -> paddle.Tensor:
+class _CoordinateCache:
+    """Hashed coordinates of the last shapes, of as many as fit into `max_bytes`, but always those of the last one."""
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes, self.num_bytes = max_bytes, 0
+        self._hashes: dict[tuple[str, tuple[int, ...]], paddle.Tensor] = {}  # the last used one is the last
+
+    def get(self, *shape: int) -> paddle.Tensor:
+        """Return `_hash_coordinates(*shape)` on Paddle's current device."""
+        key = paddle.get_device(), shape
+        hashes = self._hashes.pop(key, None)
+        if hashes is None:
+            hashes = _hash_coordinates(*shape)
+            self.num_bytes += _INT32_BYTES * hashes.size
+        self._hashes[key] = hashes
+        while self.num_bytes > self.max_bytes and len(self._hashes) > 1:
+            oldest = next(iter(self._hashes))
+            self.num_bytes -= _INT32_BYTES * self._hashes.pop(oldest).size
+        return hashes
+
+
+_COORDINATES = _CoordinateCache(_COORDINATE_BYTES)
+
+
+def _hash_coordinates(*shape: int) -> paddle.Tensor:
     """Return int32 `[1, *shape]`, a hash of every element's coordinates, whatever the sizes of the axes."""
     key = paddle.zeros([1], "int64")
     for size in shape:
@@ -285,7 +311,7 @@ def _hash_coordinates(device: str, *shape: int) -> paddle.Tensor:
     return _shift(key, 32).astype("int32")
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64)  # by Paddle's current device, too, on which a constant lies
 def _make_constant(device: str, value: int | np.uint64, dtype: str) -> paddle.Tensor:
     """Return a 0-D integer tensor of the lowest bits of a number."""
     return paddle.to_tensor(np.array(value).astype(dtype), place=device)

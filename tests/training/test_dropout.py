@@ -1,5 +1,7 @@
 """Dropout by position draws equal masks however a batch is divided, and independent ones otherwise."""
 
+import math
+
 import numpy as np
 import paddle
 import pytest
@@ -10,6 +12,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.tasks import dropout as dropout_module
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.tasks.multi_view import check_text_pair
 from tests.support.limits import limit_examples
@@ -116,6 +119,25 @@ def test_narrow_types_round_the_draws_of_float32(dtype):
     ratios = draws[dtype][1][is_nonzero] / draws["float32"][1][is_nonzero]
     assert abs(ratios.mean() - 1) < 0.05 * spacing
     assert set(x.grad.astype("float64").numpy().ravel()) == {0, float(paddle.to_tensor(1 / 0.9, dtype))}
+
+
+def test_memory_of_the_coordinates_is_bounded(monkeypatch):
+    # Texts of 10 lengths; the coordinates of 8 x 8 weights of 2 heads take 512 bytes.
+    lengths = [*range(8, 18), 8]
+    expected = [compute_masks(paddle.ones([2, 2, length, length])) for length in lengths]
+    shapes = []
+    cache = dropout_module._CoordinateCache(3000)
+    hash_coordinates = dropout_module._hash_coordinates
+    monkeypatch.setattr(dropout_module, "_COORDINATES", cache)
+    monkeypatch.setattr(
+        dropout_module, "_hash_coordinates", lambda *shape: shapes.append(shape) or hash_coordinates(*shape)
+    )
+    for length, masks in zip(lengths, expected, strict=True):
+        np.testing.assert_array_equal(compute_masks(paddle.ones([2, 2, length, length]), layers=2)[0], masks[0])
+        kept = sum(4 * math.prod(shape) for _, shape in cache._hashes)
+        assert 0 < cache.num_bytes == kept <= 3000
+    # The shape of a forward's second draw is that of its first one, and 8 x 8 had to make room.
+    assert shapes == [(1, 2, length, length) for length in lengths]
 
 
 def test_dropout_supports_axes_modes_and_extreme_rates():
