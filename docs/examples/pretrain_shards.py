@@ -3,8 +3,9 @@
     python docs/examples/pretrain_shards.py PAIRS --val VALIDATION --output runs/mine
 
 PAIRS is any source that docs/data.md describes, for example a CSV or the shards of img2dataset. Stopped or killed, the
-same command resumes. Further options go to training, such as `-o Training.steps=1000`. For several GPUs, run the
-training command that it prints with `python -m paddle.distributed.launch`.
+same command resumes. Further options go to training, such as `-o Training.steps=1000`, or on a CPU
+`-o Training.precision=float32`. For several GPUs, run the training command that it prints with
+`python -m paddle.distributed.launch`.
 """
 
 import argparse

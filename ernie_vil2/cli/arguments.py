@@ -43,8 +43,8 @@ CONFIGURATIONS = _find_configurations()
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Add `-c FILE` and `-o Section.key=value`."""
     parser.add_argument("-c", "--config", type=configuration, metavar="FILE",
-                        help="YAML file whose settings replace those of configs/default.yaml; files in configs/ are "
-                        "found from any folder")  # fmt: skip
+                        help="YAML file whose settings replace those of configs/default.yaml, and of the file that it "
+                        "names as base; files in configs/ are found from any folder")  # fmt: skip
     parser.add_argument("-o", "--override", action="append", default=[], metavar="Section.key=value",
                         help="replace one setting; may be repeated")  # fmt: skip
 

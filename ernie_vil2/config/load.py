@@ -1,4 +1,6 @@
-"""Read a configuration: defaults, then a YAML overlay, then `Section.key=value` overrides; and compare two of them.
+"""Read a configuration: defaults, then YAML overlays, then `Section.key=value` overrides; and compare two of them.
+
+An overlay may name another one as its `base`, whose settings then lie below its own.
 
 Some sections are polymorphic: they exist in several kinds, and one of their fields names the kind. `Loss.kind` and
 `Model.image.name`, for example, choose the class that validates the rest of the section (`Section.kinds`).
@@ -361,7 +363,7 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = (), i
     """Load the configuration of a run.
 
     Args:
-        path: YAML overlay; what it does not name keeps its default. None: the defaults.
+        path: YAML overlay; what it and its base do not name keeps its default. None: the defaults.
         overrides: `Section.key=value` texts, the value written as in YAML; the last one wins.
         is_untrusted: the file belongs to a model, run or export that somebody else may have made.
 
@@ -369,14 +371,9 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = (), i
         ConfigError: unknown key (the message names the nearest existing one), wrong type, value out of range, invalid
             YAML or too much of it, a file that is missing, is not text, or is of another version.
     """
-    tree: Any = {}
+    tree: Tree = {}
     if path is not None:
-        tree = read_yaml(path, keep_switch_words=True, is_untrusted=is_untrusted)
-        if tree is None:
-            tree = {}
-        if not isinstance(tree, dict):
-            raise ConfigError(f"{path}: the top level must be sections ({', '.join(Config.model_fields)})")
-        pop_version(tree, path)
+        tree = read_overlay(path, is_untrusted)
     overrides = list(overrides)
     for text in overrides:
         remark = override(tree, text)
@@ -387,6 +384,55 @@ def load_config(path: str | Path | None = None, overrides: Iterable[str] = (), i
     except ValidationError as error:
         origin = _describe_origin(path, overrides, error)
         raise describe_problems(error, origin) from None
+
+
+def read_overlay(path: str | Path, is_untrusted: bool = False) -> Tree:
+    """Read the settings of a YAML overlay, merged with those of the file that it names as `base: FILE`.
+
+    The name is relative to the folder of the overlay. A base may have a base itself.
+
+    Args:
+        path: the overlay.
+        is_untrusted: as in `load_config`; such a file may not name a base, which would be any file of this machine.
+
+    Raises:
+        ConfigError: a file cannot be read, is of another version, has no sections, or is below itself.
+    """
+    overlays: list[Tree] = []
+    paths: list[Path] = []
+    next_path: Path | None = Path(path)
+    while next_path is not None:
+        tree = read_yaml(next_path, keep_switch_words=True, is_untrusted=is_untrusted)
+        if tree is None:
+            tree = {}
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{next_path}: the top level must be sections ({', '.join(Config.model_fields)})")
+        pop_version(tree, next_path)
+        overlays.append(tree)
+        paths.append(next_path.resolve())
+        base = None if is_untrusted else tree.pop("base", None)
+        if base is None:
+            break
+        if not isinstance(base, str):
+            raise ConfigError(f"{next_path}: base is the name of a file, not {_VALUE_REPR.repr(base)}")
+        next_path = next_path.parent / base
+        if next_path.resolve() in paths:
+            raise ConfigError(f"{paths[-1]}: base: {base} leads back to a file that has been read")
+
+    settings: Tree = {}
+    for tree in reversed(overlays):
+        settings = merge_trees(settings, tree)
+    return settings
+
+
+def merge_trees(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Tree:
+    """Return two trees as one; `upper` wins where both have a value, and mappings of both are merged key by key."""
+    merged = dict(lower)
+    for key, value in upper.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            value = merge_trees(merged[key], value)
+        merged[key] = value
+    return merged
 
 
 def _describe_origin(path: str | Path | None, overrides: Sequence[str], error: ValidationError) -> str:

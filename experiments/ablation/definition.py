@@ -1,6 +1,6 @@
 """A study as its file defines it: models over one base, groups of runs, seeds, and what is measured."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ernie_vil2.config import Config, ConfigError
-from ernie_vil2.config.load import pop_version, read_yaml, validate_config
+from ernie_vil2.config.load import merge_trees, read_overlay, read_yaml, validate_config
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]  # of a model or a group: it names a folder
 
@@ -143,10 +143,10 @@ class Study:
     def _run(self, group: Group, model: str, seed: int) -> Run:
         tree: dict[str, Any] = {}
         for overlay in (self.definition.base, self.definition.models[model].config):
-            tree = merged(tree, _sections(self.path.parent / overlay))
-        tree = merged(tree, group.set)
+            tree = merge_trees(tree, read_overlay(self.path.parent / overlay))
+        tree = merge_trees(tree, group.set)
         folder = self.output / group.name / f"{model}-{seed}"
-        tree = merged(tree, {"Training": {"seed": seed, "output": str(folder)}})
+        tree = merge_trees(tree, {"Training": {"seed": seed, "output": str(folder)}})
         return Run(group.name, model, seed, folder, validate_config(tree, f"{self.path}, {group.name}/{model}"))
 
 
@@ -166,29 +166,12 @@ def read_study(path: str | Path, small: bool = False) -> Study:
         raise ConfigError(f"{path}: this study has no small form; give it a key small, or leave out --small")
     part = definition.small
     groups = [
-        group.model_copy(update={"seeds": part.seeds, "set": merged(group.set, part.set)})
+        group.model_copy(update={"seeds": part.seeds, "set": merge_trees(group.set, part.set)})
         for group in definition.groups
         if group.name in part.groups
     ]
     update = {"groups": groups, "seeds": part.seeds, "output": f"{definition.output}-small"}
     return Study(path, definition.model_copy(update=update))
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Two trees of keys as one; what both have is that of `above`, mappings within are merged likewise."""
-    result = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
-def _sections(path: Path) -> dict[str, Any]:
-    tree = read_yaml(path, keep_switch_words=True)
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: the top level must be sections ({', '.join(Config.model_fields)})")
-    pop_version(tree, path)
-    return tree
 
 
 VERSION: Literal[1] = 1

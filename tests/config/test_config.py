@@ -68,7 +68,7 @@ CURATIONS = sorted((ROOT / "configs" / "curate").glob("*.yaml"))
 CONFIGURATIONS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*STUDIES, *CURATIONS})
 
 
-@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: "/".join(path.parts[-2:]))
 def test_every_shipped_configuration_loads_and_takes_steps(path):
     load_config(path)
     # A trial of a few steps replaces the epochs of the file.
@@ -87,6 +87,40 @@ def test_last_override_wins_and_5e_5_is_a_number(tmp_path):
     assert load_config(overlay).Optimizer.learning_rate == 0.002
     config = load_config(overlay, ["Optimizer.learning_rate=1e-4", "Optimizer.learning_rate=5E-5"])
     assert config.Optimizer.learning_rate == 0.00005
+
+
+def test_overlay_lies_on_its_base(tmp_path):
+    files = {
+        "lowest.yaml": "Training: {steps: 5, seed: 3, log_every: 2}",
+        "folder/middle.yaml": "base: ../lowest.yaml\nTraining: {steps: 6, seed: 4}",
+        "top.yaml": "base: folder/middle.yaml\nTraining: {steps: 7}",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert load_config(tmp_path / "top.yaml") == load_config(
+        None, ["Training.steps=7", "Training.seed=4", "Training.log_every=2"]
+    )
+
+
+@pytest.mark.parametrize(("text", "culprit"), [
+    ("base: top.yaml", "base: top.yaml"),
+    ("base: middle.yaml", "middle.yaml: base: top.yaml"),
+    ("base: [a.yaml]", "base is the name of a file"),
+    ("base: nowhere.yaml", "nowhere.yaml"),
+])  # fmt: skip
+def test_base_that_cannot_be_used_is_named(tmp_path, text, culprit):
+    (tmp_path / "middle.yaml").write_text("base: top.yaml")
+    (tmp_path / "top.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=culprit):
+        load_config(tmp_path / "top.yaml")
+
+
+def test_untrusted_configuration_reads_no_other_file(tmp_path):
+    (tmp_path / "below.yaml").write_text("Training: {steps: 5}")
+    (tmp_path / "top.yaml").write_text("base: below.yaml")
+    with pytest.raises(ConfigError, match="unknown key base"):
+        load_config(tmp_path / "top.yaml", is_untrusted=True)
 
 
 def test_error_names_a_file_that_is_not_a_configuration(tmp_path):
