@@ -3,6 +3,7 @@
 python tools/train.py -c configs/demo/emoji.yaml -o Training.steps=100
 python tools/train.py -c configs/demo/emoji.yaml --resume
 python tools/train.py -c configs/demo/emoji.yaml --dry-run
+python tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml --dry-run --ranks 112 --device a100-80g
 fleetrun tools/train.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml
 """
 
@@ -22,9 +23,11 @@ from ernie_vil2.cli.arguments import (
     make_table_overrides,
 )
 from ernie_vil2.device.launch import launched_rank, start_ranks
+from ernie_vil2.planning.plan import DEVICES
 
 if TYPE_CHECKING:
     from ernie_vil2.config import Config
+    from ernie_vil2.planning.plan import DataSheet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true",
                         help="train nothing: read one batch of every source, and write a page with its views, the plan "
                         "and the schedule to <run folder>/dry_run")  # fmt: skip
+    parser.add_argument("--ranks", type=count,
+                        help="with --dry-run: number of devices that the run will have, one rank on each (default: "
+                        "those of this command)")  # fmt: skip
+    parser.add_argument("--device", choices=DEVICES,
+                        help="with --dry-run: kind of these devices (default: that of this machine)")  # fmt: skip
     parser.add_argument("--tune-rate", action="store_true",
                         help="first try a few learning rates and batch sizes on the data for a short time each; train "
                         "with the best if it beats the configuration's by more than the interval of the difference "
@@ -55,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.extend and not args.resume:
         raise ValueError("--extend goes with --resume")
+    if (args.ranks or args.device) and not args.dry_run:
+        raise ValueError("--ranks and --device go with --dry-run; a training has the ranks that are started")
     if args.tune_rate and max(args.processes, launched_rank()[1]) > 1:
         raise ValueError(
             "--tune-rate works in one process: run it without --processes and fleetrun, then train in several with the "
@@ -66,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
         file_config = None
         if args.config:
             file_config = str(args.config), load_config(args.config)
-        return write_dry_run(config, args.processes, file_config)
+        device = DEVICES[args.device] if args.device else None
+        return write_dry_run(config, args.ranks, args.processes, file_config, device)
     batch = config.Training.global_batch
     if batch % args.processes:
         # Checked here and not in the ranks, each of which would import Paddle first.
@@ -105,24 +116,33 @@ def run(args: argparse.Namespace) -> int:
     return 0 if is_finished else trainer.signals.exit_code
 
 
-def write_dry_run(config: Config, processes: int, file_config: tuple[str, Config] | None) -> int:
+def write_dry_run(
+    config: Config,
+    ranks: int | None,
+    processes: int,
+    file_config: tuple[str, Config] | None,
+    device: DataSheet | None,
+) -> int:
     """Write the page of a dry run, and return the exit code: 1 if a training would stop.
 
     Args:
         config: configuration of the run.
+        ranks: value of --ranks.
         processes: value of --processes.
         file_config: name and content of the configuration file, without the overrides.
+        device: kind of devices that --device names.
     """
-    rank, ranks = launched_rank()
+    rank, launched_ranks = launched_rank()
     if rank != 0:
         return 0  # the first rank does it for all
     os.environ.setdefault("GLOG_minloglevel", "2")  # hides Paddle's log lines about traced graphs
 
     from ernie_vil2.training.dry_run import dry_run
 
-    if ranks == 1:
-        ranks = processes  # not started by a launcher: --processes would start them
-    result = dry_run(config, ranks, file_config)
+    if ranks is None:
+        # Without a launcher, --processes would start the ranks.
+        ranks = launched_ranks if launched_ranks > 1 else processes
+    result = dry_run(config, ranks, file_config, device)
     print(result.text)
     print(f"nothing was trained; look at {result.folder / 'dry_run.html'}")
     return 1 if result.would_stop else 0

@@ -439,7 +439,7 @@ def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | No
 
 def headline(plan: Plan) -> str:
     """Return on one line whether the plan fits."""
-    return f"plan: {_verdict(plan)}, {_format_bytes(plan.peak_memory)} of {_format_bytes(plan.usable_memory)} at most"
+    return f"plan: {_verdict(plan)}, {describe_bytes(plan.peak_memory)} of {describe_bytes(plan.usable_memory)} at most"
 
 
 def describe(plan: Plan) -> Iterator[str]:
@@ -454,18 +454,18 @@ def describe(plan: Plan) -> Iterator[str]:
 
     yield from ("", "memory of a rank")
     for name, size in plan.permanent_memory.items():
-        yield _format_line(name, _format_bytes(size))
+        yield _format_line(name, describe_bytes(size))
     for phase, sizes in plan.phase_memory.items():
-        contents = ", ".join(f"{name} {_format_bytes(size)}" for name, size in sizes.items())
-        yield _format_line(f"in the {phase}", _format_bytes(sum(sizes.values())), contents)
-    usable = f"of {_format_bytes(plan.usable_memory)} usable on {plan.device.name}: {_verdict(plan)}"
-    yield _format_line("most at one time", _format_bytes(plan.peak_memory), usable)
+        contents = ", ".join(f"{name} {describe_bytes(size)}" for name, size in sizes.items())
+        yield _format_line(f"in the {phase}", describe_bytes(sum(sizes.values())), contents)
+    usable = f"of {describe_bytes(plan.usable_memory)} usable on {plan.device.name}: {_verdict(plan)}"
+    yield _format_line("most at one time", describe_bytes(plan.peak_memory), usable)
 
     yield from ("", "sent by a rank in a step")
     for transfer in plan.transfers:
         calls = f"{transfer.num_calls} x " if transfer.num_calls > 1 else ""
         overlap = ", while the step computes" if transfer.is_overlapped else ""
-        yield _format_line(transfer.name, _format_bytes(transfer.sent), f"{calls}{transfer.collective}{overlap}")
+        yield _format_line(transfer.name, describe_bytes(transfer.sent), f"{calls}{transfer.collective}{overlap}")
     if not plan.transfers:
         yield _format_line("nothing", "")
 
@@ -491,10 +491,10 @@ def describe(plan: Plan) -> Iterator[str]:
     read_rate = rate * plan.sample_bytes
     yield from ("", "loader")
     yield _format_line("samples a second", f"{rate:,.0f}", f"{rate / plan.ranks:,.1f} per rank")
-    per_rank = f"{_format_bytes(read_rate / plan.ranks)} per rank, {plan.sample_bytes / 1000:g} kB a sample"
-    yield _format_line("read a second", _format_bytes(read_rate), per_rank)
+    per_rank = f"{describe_bytes(read_rate / plan.ranks)} per rank, {plan.sample_bytes / 1000:g} kB a sample"
+    yield _format_line("read a second", describe_bytes(read_rate), per_rank)
     yield _format_line(
-        "to the device a second", _format_bytes(rate * plan.sample_bytes_on_device / plan.ranks), "per rank"
+        "to the device a second", describe_bytes(rate * plan.sample_bytes_on_device / plan.ranks), "per rank"
     )
 
 
@@ -511,7 +511,7 @@ def _describe_advice(plan: Plan, advice: Advice | None) -> Iterator[str]:
         overrides, changed_plan = advice
         purpose = "to make it faster" if plan.fits else "to make it fit"
         yield f"{purpose}: {' '.join(f'-o {override}' for override in overrides)}"
-        yield f"  then {_format_bytes(changed_plan.peak_memory)} of {_format_bytes(plan.usable_memory)} at most"
+        yield f"  then {describe_bytes(changed_plan.peak_memory)} of {describe_bytes(plan.usable_memory)} at most"
     elif not plan.fits:
         yield "no change of the configuration that keeps the objective makes it fit: plan for more ranks"
 
@@ -534,7 +534,8 @@ def _format_line(name: str, value: str, note: str = "") -> str:
     return f"  {name:<34}{value:>14}  {note}".rstrip()
 
 
-def _format_bytes(number: float) -> str:
+def describe_bytes(number: float) -> str:
+    """Return a number of bytes with a unit."""
     return _format_with_unit(number, 1024, ("B", "KiB", "MiB", "GiB"))
 
 

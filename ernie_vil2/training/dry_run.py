@@ -31,7 +31,16 @@ from ernie_vil2.io.run_folder import CONFIG, DRY_RUN, check_run_folder, list_che
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.models.weights.initial import resolve_model_like
 from ernie_vil2.pages import Axis, Chart, Series, make_line_chart, write_page
-from ernie_vil2.planning.plan import DEVICES, duration, headline, plan_run, recognise_device
+from ernie_vil2.planning.machine import find_device, measure_machine
+from ernie_vil2.planning.plan import (
+    DataSheet,
+    Plan,
+    check_run,
+    describe_bytes,
+    duration,
+    headline,
+    plan_run,
+)
 from ernie_vil2.registry import import_user_modules
 from ernie_vil2.tasks import build_task
 from ernie_vil2.training.optimizer import check_sharding, compute_learning_rate, resolve_steps
@@ -47,6 +56,9 @@ SCHEDULE_POINTS = 200  # of the chart
 MAX_CHANGES = 20  # listed settings that differ from the configuration file
 # A step is timed on at most 16 samples, so that it fits into memory, and three times: the first warms up.
 MAX_TIMED_ROWS, TIMED_STEPS = 16, 3
+# Seconds that these steps and the initial weights may take if the machine does nothing but products. ViT-B/16 and ERNIE
+# base took 1.1 times as long on a CPU, towers of two million parameters five times, which is still a second.
+MAX_TIMING_SECONDS = 15
 NO_PLAN = "no plan: what a step of this task needs is not known before it is run"
 
 
@@ -72,16 +84,19 @@ class SourcePreview:
     stored_bytes: list[int]  # sizes of these samples
 
 
-def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = None) -> DryRun:
+def dry_run(
+    config: Config, ranks: int = 1, base: tuple[str, Config] | None = None, device: DataSheet | None = None
+) -> DryRun:
     """Read one batch of a rank from every source, plan the run, and write the results to `<run>/dry_run/`.
 
-    A few steps are timed in a temporary folder, with random weights unless the task needs a model's weights. Nothing
-    else is trained, and everything else in the run folder stays unchanged.
+    A few steps are timed in a temporary folder, with random weights unless the task needs a model's weights, if they
+    take seconds. Nothing else is trained, and everything else in the run folder stays unchanged.
 
     Args:
         config: configuration of the run.
         ranks: number of ranks that the run will have.
         base: name and configuration of a file with which the run is compared.
+        device: kind of the devices that the run will have; None: that of this machine.
 
     Raises:
         ConfigError: the ranks do not divide the batch, or the run folder holds something else.
@@ -97,7 +112,13 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     check_run_folder(run)
     if training.global_batch % ranks:
         raise ConfigError(f"Training.global_batch ({training.global_batch}) must be divisible by the {ranks} ranks")
-    runtime.set_device(training.device)
+    try:
+        runtime.set_device(training.device)
+    except ValueError:
+        if device is None:
+            raise
+        # The machine of the run has the device that the configuration names; this one need not have it.
+        runtime.set_device("auto")
     task = build_task(config)
     rows = task.open_rows()
     stream = rows.stream
@@ -117,14 +138,17 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CONFIG, dump_config(config))
     bad_samples.write(folder)
-    obstacles = _find_obstacles(config, ranks, bad_samples)
+    obstacles = _find_obstacles(config, ranks, device, bad_samples)
+    plan: Plan | None = None
+    plan_text, plan_line, weights = NO_PLAN, NO_PLAN, config.Model.weights
     if task.has_plan:
-        plan, plan_line = _make_plan(config, ranks, previews)
-        timing = time_step(config, ranks)
+        plan_text, plan_line, plan = _make_plan(config, ranks, device, previews)
+        weights = None
+    if device and not _is_present(device):
+        timing = f"no step was timed: this machine is no {device.name}"
     else:
-        plan, plan_line = NO_PLAN, NO_PLAN
-        timing = time_step(config, ranks, config.Model.weights)
-    plan = f"{plan}\n\n{timing}"
+        timing = time_step(config, ranks, weights, plan)
+    plan_text = f"{plan_text}\n\n{timing}"
     source_lines = _describe_sources(stream, config, previews)
 
     sizes = []
@@ -148,11 +172,11 @@ def dry_run(config: Config, ranks: int = 1, base: tuple[str, Config] | None = No
         summary=summary,
         facts=facts,
         sources=sources,
-        plan=plan,
+        plan=plan_text,
         schedule=_draw_schedule(config),
         bad_samples=bad_samples,
     )
-    write_text(folder / "plan.txt", f"{plan}\n")
+    write_text(folder / "plan.txt", f"{plan_text}\n")
 
     lines = [f"{name}: {line}" for name, line in zip(stream.names, source_lines, strict=True)]
     if base and changes:
@@ -172,52 +196,31 @@ def _list_changes(base: Config, config: Config) -> str:
     return f"{text}; ..." if len(changes) > MAX_CHANGES else text
 
 
-def time_step(config: Config, ranks: int, weights: str | None = None) -> str:
+def time_step(config: Config, ranks: int, weights: str | None = None, plan: Plan | None = None) -> str:
     """Return a sentence about the time of a step on this machine, and how much of it is waiting for data.
 
-    Some steps are run on at most `MAX_TIMED_ROWS` samples. If that fails, the sentence says why.
+    Some steps are run on at most `MAX_TIMED_ROWS` samples. If they would take minutes or more memory than there is, or
+    if they fail, the sentence says so.
 
     Args:
         config: configuration of the run.
         ranks: number of ranks that the run will have.
         weights: weights of the model if the task needs them; None: random ones, which take as long.
+        plan: plan of the run; None: the steps are run whatever they need.
     """
     training = config.Training
     num_rows = min(training.global_batch // ranks, training.micro_batch or MAX_TIMED_ROWS, MAX_TIMED_ROWS)
     if launched_rank()[1] > 1:
         return "no step was timed: ranks take one together"
-    # The trainer's output is hidden, because it is about its own short run.
-    with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        model = config.Model
-        model_changes: dict[str, Any] = {"weights": weights, "like": None}
-        for tower in ("image", "text"):
-            model_changes[tower] = getattr(model, tower).model_copy(update={"weights": None})
-        training_changes = {
-            "output": f"{folder}/run",
-            "steps": TIMED_STEPS,
-            "global_batch": num_rows,
-            "log_every": 1,
-            "micro_batch": None,
-            "checkpoint_every": 10**9,  # never
-            "sharding": "none",
-        }
-        changes = {
-            "Model": model.model_copy(update=model_changes),
-            "Training": training.model_copy(update=training_changes),
-            "Tuning": config.Tuning.model_copy(update={"base_batch": None}),
-        }
-        timed_config = config.model_copy(update=changes)
+    with TemporaryDirectory() as folder:
+        timed_config = _shorten_run(config, num_rows, weights, f"{folder}/run")
+        obstacle = None
+        if plan:
+            obstacle = _find_timing_obstacle(Plan(timed_config, plan.towers, 1, plan.device))
+        if obstacle:
+            return f"no step was timed: {obstacle}"
         try:
-            trainer = Trainer(timed_config, make_evaluators=lambda *_: {}, should_compare=False)
-            step_seconds, wait_seconds = [], []
-            with trainer.folder_lock, closing(load_batches(trainer.rows, timed_config)) as batches:
-                for step in range(TIMED_STEPS):
-                    start = time.monotonic()
-                    batch = next(batches)
-                    wait_seconds.append(time.monotonic() - start)
-                    trainer.update(batch, step, 0.0)
-                    trainer.update.finish_pending()
-                    step_seconds.append(time.monotonic() - start)
+            step_seconds, wait_seconds = _run_steps(timed_config)
         except Exception as error:  # whatever a step of this model, on so little data, runs into
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             return f"no step was timed: {reason}"
@@ -225,25 +228,87 @@ def time_step(config: Config, ranks: int, weights: str | None = None) -> str:
     # The first step includes the start of the loader.
     seconds, wait = fmean(step_seconds[1:]), fmean(wait_seconds[1:])
     rows_of_rank = training.global_batch // ranks
-    unit, count = duration(seconds * rows_of_rank / num_rows * training.steps)
+    length = _describe_duration(seconds * rows_of_rank / num_rows * training.steps)
     return (
         f"a step of {pluralize(num_rows, 'sample')} takes {seconds:.2g} s on this machine, {wait:.2g} s of it waiting "
-        f"for data to be read and decoded; {training.steps:,} steps of {rows_of_rank:,} take about "
-        f"{pluralize(round(count), unit[:-1])}, without evaluations"
+        f"for data to be read and decoded; {training.steps:,} steps of {rows_of_rank:,} take about {length}, without "
+        "evaluations"
     )
 
 
-def _find_obstacles(config: Config, ranks: int, bad_samples: BadSampleReport) -> list[str]:
-    """Return the reasons why training would end with an error, on this device and with such data."""
+def _shorten_run(config: Config, num_rows: int, weights: str | None, output: str) -> Config:
+    """Return the configuration of a run of `TIMED_STEPS` steps in one process."""
+    model = config.Model
+    model_changes: dict[str, Any] = {"weights": weights, "like": None}
+    for tower in ("image", "text"):
+        model_changes[tower] = getattr(model, tower).model_copy(update={"weights": None})
+    training_changes = {
+        "output": output,
+        "steps": TIMED_STEPS,
+        "global_batch": num_rows,
+        "log_every": 1,
+        "micro_batch": None,
+        "checkpoint_every": 10**9,  # never
+        "sharding": "none",
+    }
+    changes = {
+        "Model": model.model_copy(update=model_changes),
+        "Training": config.Training.model_copy(update=training_changes),
+        "Tuning": config.Tuning.model_copy(update={"base_batch": None}),
+    }
+    return config.model_copy(update=changes)
+
+
+def _find_timing_obstacle(timed_plan: Plan) -> str | None:
+    """Return why the steps of a short run are not run on this machine; None if they take seconds and fit."""
+    machine = measure_machine()
+    rows = pluralize(timed_plan.global_batch, "sample")
+    if timed_plan.peak_memory > machine.memory:
+        needed, free = describe_bytes(timed_plan.peak_memory), describe_bytes(machine.memory)
+        return f"a step of {rows} needs {needed}, and this machine has {free} left"
+    seconds = machine.least_seconds(TIMED_STEPS * timed_plan.flops, timed_plan.parameters["all"])
+    if seconds > MAX_TIMING_SECONDS:
+        return f"{TIMED_STEPS} steps of {rows} take at least {_describe_duration(seconds)} on this machine"
+    return None
+
+
+def _run_steps(config: Config) -> tuple[list[float], list[float]]:
+    """Run the steps of a short run, and return the seconds of each, and those of them that it waits for data."""
+    step_seconds, wait_seconds = [], []
+    # The trainer's output is hidden, because it is about its own short run.
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        trainer = Trainer(config, make_evaluators=lambda *_: {}, should_compare=False)
+        with trainer.folder_lock, closing(load_batches(trainer.rows, config)) as batches:
+            for step in range(TIMED_STEPS):
+                start = time.monotonic()
+                batch = next(batches)
+                wait_seconds.append(time.monotonic() - start)
+                trainer.update(batch, step, 0.0)
+                trainer.update.finish_pending()
+                step_seconds.append(time.monotonic() - start)
+    return step_seconds, wait_seconds
+
+
+def _describe_duration(seconds: float) -> str:
+    unit, count = duration(seconds)
+    return pluralize(round(count), unit[:-1])
+
+
+def _find_obstacles(config: Config, ranks: int, device: DataSheet | None, bad_samples: BadSampleReport) -> list[str]:
+    """Return the reasons why training would end with an error, on such devices and with such data."""
     obstacles = []
     if bad_samples.counts.total() > config.Data.max_bad_share * bad_samples.num_read:
         obstacles.append(f"more samples cannot be used than Data.max_bad_share = {config.Data.max_bad_share} allows")
     try:
-        runtime.check_precision(config.Training.precision)
+        if device:
+            check_run(config, ranks, device)
+        else:
+            runtime.check_precision(config.Training.precision)
     except ValueError as error:
         obstacles.append(str(error))
+    is_cpu = paddle.get_device() == "cpu" if device is None else device.name == "cpu"
     try:
-        check_sharding(config.Training.sharding, ranks)
+        check_sharding(config.Training.sharding, ranks, is_cpu)
     except ValueError as error:
         obstacles.append(str(error))
     return obstacles
@@ -256,22 +321,34 @@ def _describe_run_folder(run: Path) -> str:
     return f"{run}, holds {checkpoints[-1].name}: continue with --resume, or choose another Training.output"
 
 
-def _make_plan(config: Config, ranks: int, previews: Sequence[SourcePreview]) -> tuple[str, str]:
-    """Return the plan for the device at hand and its headline; twice the reason if there is none."""
+def _make_plan(
+    config: Config, ranks: int, device: DataSheet | None, previews: Sequence[SourcePreview]
+) -> tuple[str, str, Plan | None]:
+    """Return the plan as text, its headline, and the plan; twice the reason and None if there is none.
+
+    Args:
+        config: configuration of the run.
+        ranks: number of ranks that the run will have.
+        device: kind of the devices; None: that of this machine.
+        previews: what was read of the sources, whose samples give the stored size of one.
+    """
     options = {}
     stored_bytes = [size for preview in previews for size in preview.stored_bytes]
     if stored_bytes:
         options["sample_bytes"] = round(fmean(stored_bytes))
     try:
-        device = DEVICES["cpu"]
-        if paddle.get_device() != "cpu":
-            properties = paddle.device.cuda.get_device_properties(paddle.get_device())
-            device = recognise_device(properties.name, properties.total_memory)
-        text, plan, _ = plan_run(config, ranks, device, **options)
-        return text, f"{headline(plan)} (plan.txt)"
+        text, plan, _ = plan_run(config, ranks, device or find_device(), **options)
     except (ConfigError, ValueError) as error:
-        reason = f"no plan: {error}; the command plan plans for any device"
-        return reason, reason
+        reason = f"no plan: {error}; --device names another device"
+        return reason, reason, None
+    return text, f"{headline(plan)} (plan.txt)", plan
+
+
+def _is_present(device: DataSheet) -> bool:
+    try:
+        return find_device() is device
+    except ValueError:  # a device without a data sheet
+        return False
 
 
 def _describe_sources(stream: SampleStream, config: Config, previews: Sequence[SourcePreview]) -> list[str]:

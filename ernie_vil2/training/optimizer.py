@@ -182,9 +182,9 @@ class WeightAverage:
             value.set_value(average)
 
 
-def check_sharding(sharding: str, ranks: int) -> None:
+def check_sharding(sharding: str, ranks: int, is_cpu: bool) -> None:
     """Raise ConfigError if `Training.sharding` has nothing to divide among the ranks, or the device cannot do it."""
-    if sharding == "stage2" and paddle.get_device() == "cpu":
+    if sharding == "stage2" and is_cpu:
         raise ConfigError("Training.sharding=stage2 needs GPUs, Paddle has none of it on CPU; use stage1 or none")
     if sharding != "none" and ranks == 1:
         raise ConfigError(

@@ -462,7 +462,7 @@ def _check_ranks_and_device(config: Config, ranks: int) -> None:
     if training.global_batch % ranks:
         raise ConfigError(f"Training.global_batch ({training.global_batch}) must be divisible by the {ranks} ranks")
     runtime.check_precision(training.precision)
-    check_sharding(training.sharding, ranks)
+    check_sharding(training.sharding, ranks, is_cpu=paddle.get_device() == "cpu")
 
 
 def _claim_run_folder(config: Config, resume: bool, rank: int, folder_lock: ExitStack) -> Path | None:

@@ -24,6 +24,12 @@ def test_demo_is_planned(tmp_path, capsys):
     assert "measure a step: ernie-vil2 train -o" in capsys.readouterr().out
 
 
+def test_training_refuses_the_ranks_of_a_plan():
+    for option in (["--ranks", 2], ["--device", "cpu"]):
+        result = call("train", "-c", DEMO, *option)
+        assert result.returncode == 2 and "--dry-run" in result.stderr
+
+
 def test_errors_name_the_next_step():
     unknown = plan("--ranks", 1, "--device", "a100")
     assert unknown.returncode == 2 and "'a100-40g'" in unknown.stderr

@@ -12,6 +12,9 @@ from ernie_vil2.config import ConfigError, apply_overrides, load_config
 from ernie_vil2.data.loader import load_batches, read_batch
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import PAD_ID, WordPieceTokenizer
+from ernie_vil2.planning.machine import Machine
+from ernie_vil2.planning.plan import DEVICES, Plan
+from ernie_vil2.planning.towers import Towers
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from ernie_vil2.training.dry_run import MAX_PREVIEWS, dry_run, preview_source
 from ernie_vil2.training.optimizer import compute_learning_rate
@@ -88,6 +91,63 @@ def test_plan_is_made_for_the_available_device(config, monkeypatch, name, plan):
         assert plan in (result.folder / name).read_text(encoding="utf-8")
     with pytest.raises(ConfigError, match="3 ranks"):
         dry_run(config(), ranks=3)
+
+
+@pytest.fixture
+def trainers(monkeypatch):
+    """Return the configurations of the trainers that a dry run builds; building one fails."""
+    configs = []
+
+    def record(config, **_):
+        configs.append(config)
+        raise RuntimeError("built a trainer")
+
+    monkeypatch.setattr("ernie_vil2.training.dry_run.Trainer", record)
+    return configs
+
+
+def set_machine(monkeypatch, **changes):
+    """Let the dry run measure a machine that is fast and large, but for these changes."""
+    machine = Machine(memory=2.0**60, flops=1e18, draws=1e18)._replace(**changes)
+    monkeypatch.setattr("ernie_vil2.training.dry_run.measure_machine", lambda: machine)
+
+
+def test_step_of_seconds_is_run(config, monkeypatch, trainers):
+    set_machine(monkeypatch)
+    assert "built a trainer" in dry_run(config("Training.micro_batch=4")).text
+    (timed,) = trainers
+    assert timed.Training.global_batch == 4 and timed.Training.steps == 3
+
+
+def test_step_of_minutes_is_not_run(config, monkeypatch, trainers):
+    # Three direct steps of 16 rows: as many as the run has.
+    flops = 3 * Plan(config(), Towers(config()), 1, DEVICES["cpu"]).flops
+    set_machine(monkeypatch, flops=flops / 240)
+    assert "no step was timed: 3 steps of 16 samples take at least 4 minutes" in dry_run(config()).text
+    set_machine(monkeypatch, draws=1.0)
+    assert "no step was timed: 3 steps" in dry_run(config()).text
+    assert trainers == []
+    set_machine(monkeypatch, flops=flops / 5)
+    assert "built a trainer" in dry_run(config()).text
+
+
+def test_step_without_memory_is_not_run(config, monkeypatch, trainers):
+    set_machine(monkeypatch, memory=2.0**20)
+    text = dry_run(config()).text
+    assert "no step was timed: a step of 16 samples needs " in text and "1.0 MiB" in text
+    assert trainers == []
+
+
+def test_run_on_other_devices_is_planned(config, trainers):
+    settings = config("Training.precision=bfloat16", "Training.sharding=stage2", "Training.device=gpu")
+    result = dry_run(settings, ranks=4, device=DEVICES["a100-80g"])
+    assert not result.would_stop and "no step was timed: this machine is no a100-80g" in result.text
+    plan = (result.folder / "plan.txt").read_text()
+    assert "4 x a100-80g, bfloat16" in plan and "4 ranks of 4 rows" in plan
+    assert trainers == []
+
+    refused = dry_run(settings, ranks=4, device=DEVICES["v100-32g"])
+    assert refused.would_stop and "v100-32g does not compute in bfloat16" in refused.text
 
 
 @pytest.mark.parametrize("task", ["entailment", "nlvr2"])
