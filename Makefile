@@ -20,7 +20,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 PEERS_VENV := .venv-peers
 
-.PHONY: help setup demo demo-steps search test test-fast test-hostile test-slow test-gpu peers lint doctor docs
+.PHONY: help setup demo demo-steps search test test-fast test-hostile test-slow test-gpu gpu-day peers lint doctor docs
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -91,6 +91,9 @@ test-gpu: $(STAMP) ## run the tests that need GPUs, and leave gpu_report/ with w
 	@{ $(PYTHON) tools/doctor.py; nvidia-smi; } >gpu_report/machine.txt 2>&1 || true
 	@$(PYTHON) -m pytest tests/gpu -rs --junitxml=gpu_report/tests.xml
 	@echo 'gpu_report/ holds the results'
+
+gpu-day: $(STAMP) ## check and measure everything on GPUs for an hour, and pack gpu_report.tar.gz to send back
+	@$(PYTHON) tools/gpu_day.py --output gpu_report
 
 # PyTorch and Paddle are kept apart: each brings libraries that the other one may find first.
 peers: ## make the expected embeddings of OpenCLIP's configurations again, by its own code in an environment of its own
