@@ -48,7 +48,7 @@ from ernie_vil2.io.run_folder import (
     list_checkpoints,
     resolve_vocabulary,
 )
-from ernie_vil2.models import load_weights, save_weights
+from ernie_vil2.models import load_weights
 from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.training.optimizer import RAW_WEIGHTS, WARMUP_DIVISOR, WeightAverage
 
@@ -71,7 +71,7 @@ class Checkpoint:
 
     Attributes:
         state: steps, position and counters.
-        model: the model, whose parameters and buffers are saved.
+        weights: parameters and buffers by their names in the model.
         optimizer_state: arrays that `gather_optimizer_state` returned.
         config: configuration of the run.
         tokenizer: tokenizer of the model.
@@ -79,7 +79,7 @@ class Checkpoint:
     """
 
     state: State
-    model: paddle.nn.Layer
+    weights: Mapping[str, np.ndarray]
     optimizer_state: Mapping[str, np.ndarray]
     config: Config
     tokenizer: TextTokenizer
@@ -97,14 +97,14 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
     Raises:
         FullDisk: there is no room; existing checkpoints are unchanged.
     """
-    state, model, config = checkpoint.state, checkpoint.model, checkpoint.config
+    state, config = checkpoint.state, checkpoint.config
     folder, best = checkpoint_folder(run, state["step"]), state["best"]
-    model_bytes = sum(value.size * value.element_size() for value in model.state_dict().values())
-    optimizer_bytes = sum(array.nbytes for array in checkpoint.optimizer_state.values())
-    with _check_disk_space([model_bytes, optimizer_bytes], folder.parent):
+    arrays_by_file = {MODEL: checkpoint.weights, OPTIMIZER: checkpoint.optimizer_state}
+    sizes = [sum(array.nbytes for array in arrays.values()) for arrays in arrays_by_file.values()]
+    with _check_disk_space(sizes, folder.parent):
         with atomic_folder(folder) as partial_folder:
-            save_weights(model, partial_folder / MODEL)
-            save_arrays(partial_folder / OPTIMIZER, checkpoint.optimizer_state)
+            for name, arrays in arrays_by_file.items():
+                save_arrays(partial_folder / name, arrays)
             write_json(partial_folder / STATE, {"version": VERSION, **state})
             (partial_folder / CONFIG).write_text(dump_config(config), encoding="utf-8")
             for name, text in checkpoint.tokenizer.files().items():

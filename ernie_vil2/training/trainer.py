@@ -14,6 +14,7 @@ from ernie_vil2.data.loader import Batch, SampleRows, load_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
 from ernie_vil2.data.stream import SampleStream, watch_for_leaks
 from ernie_vil2.device import runtime
+from ernie_vil2.device.transfers import copy_to_host
 from ernie_vil2.io.run_folder import CONFIG, Best, State, checkpoint_folder, list_checkpoints, lock_run_folder
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.models.weights.initial import resolve_model_like
@@ -32,9 +33,9 @@ from ernie_vil2.training.checkpoint import (
     recover_checkpoint,
     remove_old_checkpoints,
     restore_towers,
-    save_checkpoint,
     save_evaluation,
 )
+from ernie_vil2.training.checkpoint_writer import CheckpointWriter
 from ernie_vil2.training.optimizer import (
     WeightAverage,
     build_optimizer,
@@ -82,6 +83,7 @@ class Trainer:
         folder_lock: keeps the run folder from other processes until it is closed.
         optimizer: the optimiser, wrapped for several ranks.
         scaler: float16's loss scaler, wrapped for several ranks.
+        checkpoint_writer: writes the checkpoints of rank 0 while training goes on; idle on other ranks.
         signals: requests to stop; knows which signal has stopped the run.
         step: optimiser steps done.
         position: position in `stream` of the first sample of the next step.
@@ -134,6 +136,7 @@ class Trainer:
 
         self.best_effort, self.bad_samples = BestEffort(), BadSampleReport(config.Data.max_bad_share)
         self.progress = Progress(self.config, self.rank, self.bad_samples, self.best_effort)
+        self.checkpoint_writer = CheckpointWriter(self.run)
         self.evaluations, self.comparison = self._open_scored_data(make_evaluators, should_compare, is_resumed)
         if self.ranks > 1:
             check_agreement(_collect_facts(self.config, self.stream, self.evaluations.evaluators, checkpoint))
@@ -253,7 +256,8 @@ class Trainer:
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
-        with self.folder_lock, self.signals, watch_ranks(), runtime.flush_denormals():
+        # The writer is left after `watch_ranks`: if all ranks end by an error, the others are gone while rank 0 writes.
+        with self.folder_lock, self.signals, self.checkpoint_writer, watch_ranks(), runtime.flush_denormals():
             first_step = self.step
             # Rank 0 scores alone; the other ranks wait for it in their first collective.
             comparison = self.comparison if self.rank == 0 else None
@@ -290,6 +294,7 @@ class Trainer:
                     losses = self.update.losses
                 self.progress.finish_step(self.step, losses, rate, self._get_log_state)
                 self._save_and_evaluate()
+            self._finish_saving()
         reason = None
         if self.evaluations.is_out_of_patience:
             reason = f"no better evaluation since step {self.evaluations.best_step}: ended by Tuning.patience"
@@ -316,14 +321,15 @@ class Trainer:
 
     def _next_batch(self, batches: Iterator[Batch]) -> Batch | None:
         """Return the next batch, and count its bad samples; None if a rank has too few usable ones. A collective."""
-        # An error is passed to the gate, which raises it on all ranks.
-        batch, error = None, None
-        try:
-            with self.progress.meter.measure_wait():
-                batch = next(batches)
-            self.bad_samples.add(num_read=batch["rows"], bad=batch["bad"], remarks=batch["remarks"])
-        except Exception as raised:
-            error = raised
+        # An error is passed to the gate, which raises it on all ranks; so is one of the last checkpoint.
+        batch, error = None, self.checkpoint_writer.get_error()
+        if error is None:
+            try:
+                with self.progress.meter.measure_wait():
+                    batch = next(batches)
+                self.bad_samples.add(num_read=batch["rows"], bad=batch["bad"], remarks=batch["remarks"])
+            except Exception as raised:
+                error = raised
         num_samples = len(batch["names"]) if batch else 0
         try:
             is_admitted = self.batch_gate.admit_batch(num_samples, self.task.min_rows, error)
@@ -364,12 +370,14 @@ class Trainer:
         self.step += 1
 
     def _save(self) -> None:
-        """Save a checkpoint of the current step. A collective."""
+        """Copy the state after the current step, and start to write it as a checkpoint. A collective."""
         self.update.finish_pending()
         bad_samples = self.progress.gather_bad_samples()
         # Until now each rank has the running statistics (of batch norms) of its own rows alone.
         average_statistics(self.model)
         check_weights(self.model, self.step)
+        # Two copies of the state would take twice the memory, so the checkpoint before has to be written first.
+        self._finish_saving()
         optimizer_state = gather_optimizer_state(self.optimizer, self.model)
         # The averages are saved as the model's weights, and the weights themselves with the optimiser's state.
         if self.average and self.rank == 0:
@@ -388,8 +396,14 @@ class Trainer:
         with self._use_averages(), errors_on_all_ranks():
             if self.rank == 0:
                 golden = self._compute_golden()
-                checkpoint = Checkpoint(state, self.model, optimizer_state, self.config, self.task.tokenizer, golden)
-                save_checkpoint(self.run, checkpoint)
+                weights = {name: copy_to_host(value) for name, value in self.model.state_dict().items()}
+                checkpoint = Checkpoint(state, weights, optimizer_state, self.config, self.task.tokenizer, golden)
+                self.checkpoint_writer.start(checkpoint)
+
+    def _finish_saving(self) -> None:
+        """Wait until the last checkpoint is on the disk; raise its error on all ranks. A collective."""
+        with errors_on_all_ranks():
+            self.checkpoint_writer.wait()
 
     def _compute_golden(self) -> dict[str, Any] | None:
         """Return the model's float32 embeddings of a few inputs; no collective.
@@ -418,6 +432,7 @@ class Trainer:
         Args:
             is_saved: whether this step already has a checkpoint.
         """
+        self._finish_saving()  # an evaluation may end the process, for example if memory runs out
         self.update.finish_pending()
         average_statistics(self.model)
         with self._use_averages():

@@ -11,7 +11,7 @@ from ernie_vil2.config import load_config
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.tasks import multi_view
-from ernie_vil2.training import trainer as training
+from ernie_vil2.training import checkpoint_writer
 from ernie_vil2.training.checkpoint import FullDisk
 from ernie_vil2.training.trainer import Trainer
 
@@ -47,7 +47,7 @@ def run(fault, overrides):
     if fault == "bad samples" and dist.get_rank() == 1:
         trainer.bad_samples.MIN_READ, trainer.bad_samples.max_share = 0, -1.0
     if fault == "disk" and dist.get_rank() == 0:
-        training.save_checkpoint = raise_full_disk
+        checkpoint_writer.save_checkpoint = raise_full_disk
     if fault == "evaluation" and dist.get_rank() == 1:
         ErnieViL2.encode_texts = raise_full_disk  # rank 0 encodes the images
     if fault == "late" and dist.get_rank() == 1:

@@ -36,10 +36,9 @@ class SmallRun:
     def save(self, step, keep=2, best=None):
         state = {"step": step, "seed": 0, "best": best and {"step": best}}
         arrays = gather_optimizer_state(self.optimizer, self.model)
+        weights = {name: value.numpy() for name, value in self.model.state_dict().items()}
         config = apply_overrides(self.config, [f"Training.keep_checkpoints={keep}"])
-        return save_checkpoint(
-            self.folder, Checkpoint(state, self.model, arrays, config, WordPieceTokenizer(VOCABULARY))
-        )
+        return save_checkpoint(self.folder, Checkpoint(state, weights, arrays, config, WordPieceTokenizer(VOCABULARY)))
 
     def arrays(self):
         state = {**self.model.state_dict(), **self.optimizer.state_dict()}

@@ -66,30 +66,33 @@ def test_killed_run_ends_like_the_uninterrupted_run(overrides, tmp_path):
                 "Model.text.dropout=0.1"]  # fmt: skip
     context = make_fork_context()
 
-    def start_training(killed_in=None, output="run", pause=0.0):
+    def start_training(output="run", **options):
         # The uninterrupted run gets a process as well: earlier tests may have set another number of threads in this
         # one, which would then sum in another order.
         arguments = [*overrides, *settings, f"Training.output={tmp_path / output}"]
-        process = context.Process(target=train, args=(arguments, killed_in, pause))
+        process = context.Process(target=train, args=[arguments], kwargs=options)
         process.start()
         return process
 
     folder, whole_folder = tmp_path / "run", tmp_path / "whole"
-    process, uninterrupted = start_training(killed_in="save_arrays"), start_training(output="whole")
+    # A checkpoint has two files of arrays. That of step 6 has one when the process is killed, two steps later.
+    process = start_training(killed_in="save_arrays", killing_call=4, killed_after=8)
+    uninterrupted = start_training(output="whole")
     for started in (process, uninterrupted):
         started.join(PATIENCE)
     expected = read_records(whole_folder)
-    assert (process.exitcode, uninterrupted.exitcode) == (-signal.SIGKILL, 0) and check_interrupted_run(
-        folder, expected
-    ) == 3
-    assert [path.name for path in (folder / "checkpoints").iterdir()] == [".step_00000003.partial"]
+    assert (process.exitcode, uninterrupted.exitcode) == (-signal.SIGKILL, 0)
+    assert check_interrupted_run(folder, expected) in (8, 9)  # the save of step 9 waits for that of step 6
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names == [".step_00000006.partial", "step_00000003"]
+    assert [path.name for path in (folder / "checkpoints" / names[0]).iterdir()] == ["model.safetensors"]
 
-    process = start_training(pause=0.2)
-    wait_until(lambda: len(read_records(folder)) > 8)
+    process = start_training(pause=0.2)  # from step 3
+    wait_until(lambda: len(read_records(folder)) > 10)
     time.sleep(random.uniform(0, 0.5))  # noqa: S311  -- no secret; the moment of the kill should differ each time
     process.kill()
     process.join()
-    assert process.exitcode == -signal.SIGKILL and 8 < check_interrupted_run(folder, expected) < 20
+    assert process.exitcode == -signal.SIGKILL and 10 <= check_interrupted_run(folder, expected) < 20
 
     process = start_training(
         killed_in="remove_folder"

@@ -9,10 +9,11 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError
 from ernie_vil2.evaluation.protocol import PROTOCOLS, find_protocol
 from ernie_vil2.evaluation.scorers import cxc
-from ernie_vil2.training import scoring
-from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.training import checkpoint_writer, scoring
+from ernie_vil2.training.checkpoint import list_checkpoints, save_checkpoint
 from ernie_vil2.training.trainer import Trainer
 from tests.support.cxc_ratings import rated_folder, write_images  # noqa: F401  -- a fixture
+from tests.support.limits import wait_until
 from tests.support.trainings import crash_after, fit, read_evaluation_records
 
 FAST_PROTOCOLS = ("muge-val", "cxc-correlation")
@@ -96,11 +97,24 @@ def test_due_checkpoint_is_written_before_the_evaluation(config, monkeypatch):
     # An evaluation may end the process, for example if it needs too much memory; then the checkpoint must exist.
     settings = config("Evaluation.every=2", "Training.checkpoint_every=2", "Training.steps=4")
 
+    first, waits = Trainer(settings), []
+    wait = first.checkpoint_writer.wait
+
     def interrupt(*arguments):
+        assert [path.name for path in list_checkpoints(first.run)] == ["step_00000002"]
         raise KeyboardInterrupt
 
-    first = Trainer(settings)
+    def count_and_wait():
+        waits.append(first.step)
+        wait()
+
+    def save_when_waited_for(run, checkpoint):
+        wait_until(lambda: waits == [2, 2])  # before the copies, and before the evaluation
+        return save_checkpoint(run, checkpoint)
+
+    first.checkpoint_writer.wait = count_and_wait
     with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_writer, "save_checkpoint", save_when_waited_for)
         patch.setattr(scoring, "run_evaluator", interrupt)
         with pytest.raises(KeyboardInterrupt):
             first.fit()
