@@ -99,7 +99,7 @@ def test_nonfinite_values_of_one_rank_are_skipped_or_stop_both(
 ])  # fmt: skip
 def test_error_of_one_rank_ends_both_with_its_cause(overrides, tmp_path, monkeypatch, capfd, fault, rank, cause):
     with lock_run_folder(tmp_path / "run") if fault == "folder in use" else contextlib.nullcontext():
-        assert run_two_ranks(monkeypatch, fault, overrides) == 2
+        assert run_two_ranks(monkeypatch, fault, [*overrides, "Training.checkpoint_every=2"]) == 2
     printed = capfd.readouterr().out
     assert f"rank {rank} ends with {cause}" in printed
     assert f"rank {1 - rank} ends with FailedRank: rank {rank}: {cause.partition(': ')[2]}" in printed
