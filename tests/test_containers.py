@@ -62,13 +62,3 @@ def test_training_container_has_the_folder_and_name_of_the_jobs():
         job = path.read_text(encoding="utf-8")
         assert yaml.safe_load(job)["kind"] == "PaddleJob"
         assert re.findall(r"workingDir: (\S+)", job) == [folder] and re.findall(r"image: (\S+):", job) == [name]
-
-
-def test_images_leave_out_what_git_ignores():
-    def list_patterns(name):
-        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-        return {line.strip("/").removeprefix("**/") for line in lines if line and not line.startswith("#")}
-
-    # One pattern stands for the caches of all tools.
-    ignored = {re.sub(r"^\.\w+_cache$", ".*_cache", pattern) for pattern in list_patterns(".gitignore")}
-    assert ignored <= list_patterns(".dockerignore")
