@@ -12,6 +12,7 @@ import yaml
 
 from ernie_vil2.cli import make_parser
 from ernie_vil2.config import load_config
+from tests.support.page_commands import list_commands
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
 
@@ -74,6 +75,14 @@ def test_lines_for_infiniband_are_valid_when_they_are_used(path):
     assert container["securityContext"]["capabilities"]["add"] == ["IPC_LOCK"]
     limits = container["resources"]["limits"]
     assert limits.pop("nvidia.com/gpu") == 8 and list(limits.values()) == [1]
+
+
+def test_launch_page_trains_in_bfloat16():
+    commands = [words for words in list_commands("launch.md") if "tools/train.py" in words]
+    assert commands
+    for words in commands:
+        options = make_parser("train", "train").parse_args(words[words.index("tools/train.py") + 1 :])
+        assert load_config(options.config, options.override).Training.precision == "bfloat16"
 
 
 @pytest.mark.parametrize("script", ["docs/launch/train.slurm", ".ci/run", ".ci/run_python3.13"])
