@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import paddle
 from paddle import Tensor, nn
@@ -37,12 +37,20 @@ def speed_up(model: nn.Layer) -> None:
     runtime.record_switch("layers", state)
 
 
-# Rows of the tokens in the flattened batch of texts, `[T]`; None: padding is computed like tokens.
-_token_rows: ContextVar[Tensor | None] = ContextVar("token_rows", default=None)
+class TokenLayout(NamedTuple):
+    """Places of the tokens in a batch of texts `[B, L]`, row by row."""
+
+    rows: Tensor  # int64 [T], in the flattened batch
+    num_texts: int  # B
+    length: int  # L
+
+
+# Tokens of the texts of which padding is skipped; None: padding is computed like tokens.
+_layout: ContextVar[TokenLayout | None] = ContextVar("layout", default=None)
 
 
 def skip_padding(ids: Tensor, padding: int) -> AbstractContextManager[None]:
-    """Skip padding in the `CpuLinear` layers that train in the block; their outputs are 0 there.
+    """Skip padding in the block, which encodes texts: where `pack` is called, and in the `CpuLinear` layers that train.
 
     Attention and pooling mask padding, so features and gradients are equal to rounding. All texts of a batch have the
     length of the longest: if captions and tags are mixed, more than half of a batch is padding.
@@ -51,18 +59,40 @@ def skip_padding(ids: Tensor, padding: int) -> AbstractContextManager[None]:
         ids: `[B, L]`, token ids of the texts; inputs of layers in the block with three axes must be `[B, L, D]`.
         padding: id of the padding.
     """
-    is_applicable = paddle.in_dynamic_mode() and ids.place.is_cpu_place()
+    is_applicable = paddle.in_dynamic_mode() and ids.place.is_cpu_place() and runtime.is_enabled("layers")
     return _skip_padding(ids, padding) if is_applicable else nullcontext()
 
 
 @contextmanager
 def _skip_padding(ids: Tensor, padding: int) -> Iterator[None]:
     rows = paddle.nonzero((ids != padding).reshape([-1])).squeeze(1)
-    reset_token = _token_rows.set(rows)
+    layout = None
+    if 0 < rows.shape[0] < ids.size:
+        layout = TokenLayout(rows, *ids.shape)
+    reset_token = _layout.set(layout)
     try:
         yield
     finally:
-        _token_rows.reset(reset_token)
+        _layout.reset(reset_token)
+
+
+def get_layout(shape: Sequence[int]) -> TokenLayout | None:
+    """Return the places of tokens if `[T, D]` is a shape of packed tokens in a block that skips padding, else None."""
+    layout = _layout.get()
+    is_packed = layout is not None and len(shape) == 2 and shape[0] == layout.rows.shape[0]
+    return layout if is_packed else None
+
+
+def pack(x: Tensor) -> Tensor:
+    """Return the tokens `[T, ...]` of `[B, L, ...]` in a block that skips padding; `x` itself elsewhere."""
+    layout = _layout.get()
+    return x if layout is None else _Pack.apply(x, layout)
+
+
+def unpack(tokens: Tensor) -> Tensor:
+    """Put the tokens `[T, D]` of `pack` back to `[B, L, D]`, with zeros as padding."""
+    layout = _layout.get()
+    return tokens if layout is None else _Unpack.apply(tokens, layout)
 
 
 class CpuLinear(nn.Linear):
@@ -80,9 +110,9 @@ class CpuLinear(nn.Linear):
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if not _needs_gradients(x, weight, bias):
         return F.linear(x, weight, bias)
-    token_rows = _token_rows.get()
-    if token_rows is not None and x.ndim == 3:
-        return _LinearOfTokens.apply(x, weight, bias, token_rows)
+    layout = _layout.get()
+    if layout is not None and x.ndim == 3:
+        return _LinearOfTokens.apply(x, weight, bias, layout.rows)
     return _Linear.apply(x, weight, bias)
 
 
@@ -200,6 +230,28 @@ class _LinearOfTokens(PyLayer):
 def _affine(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return `rows @ weight + bias`; the product begins from the bias, which spares a pass over the result."""
     return paddle.addmm(bias, rows, weight)
+
+
+class _Pack(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layout: TokenLayout) -> Tensor:
+        ctx.layout = layout
+        return paddle.gather(x.flatten(0, 1), layout.rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _scatter(gradient, ctx.layout.rows, ctx.layout[1:])
+
+
+class _Unpack(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, layout: TokenLayout) -> Tensor:
+        ctx.layout = layout
+        return _scatter(tokens, layout.rows, layout[1:])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return paddle.gather(gradient.flatten(0, 1), ctx.layout.rows)
 
 
 def _scatter(tokens: Tensor, token_rows: Tensor, shape: Sequence[int]) -> Tensor:

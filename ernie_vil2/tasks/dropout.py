@@ -20,7 +20,7 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
 from ernie_vil2.config.sections import TOWER_VIEWS, VIEWS
-from ernie_vil2.device.cpu_kernels import expand_on_cpu, save_for_backward
+from ernie_vil2.device.cpu_kernels import expand_on_cpu, get_layout, save_for_backward
 
 # Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64, as uint64.
 _MURMUR_1, _MURMUR_2 = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32
@@ -153,23 +153,39 @@ class CounterBasedDropout:
         return uniform.astype(dtype or paddle.get_default_dtype())
 
     def _draw(self, shape: Sequence[int]) -> paddle.Tensor:
-        """Return int32 of `shape`, all values equally probable; the rows of the tower lie along the first axis."""
+        """Return int32 of `shape`, all values equally probable; the rows of the tower lie along the first axis.
+
+        A draw for packed tokens `[T, D]` has the bits that they would get in the padded texts `[B, L, D]`.
+        """
+        layout = get_layout(shape)
         keys, draw = self._state
         num_rows = keys.num_rows if keys else 0
-        first_size, *other_sizes = shape
+        first_size, *other_sizes = shape if layout is None else [layout.num_texts, layout.length, shape[1]]
         if keys is None or not num_rows or first_size % num_rows:
             raise ValueError(
                 f"a random draw of shape {list(shape)} in a tower that sees {num_rows} rows: "
                 "only draws with the rows, or equal parts of them, along the first axis can be assigned"
             )
         self._state = DropoutState(keys, draw + 1)
-        coordinates = _COORDINATES.get(first_size // num_rows, *other_sizes).reshape([1, -1])
-        size = [num_rows, coordinates.size]
-        low, high = (expand_on_cpu(half.unsqueeze(1), size) for half in keys.get_halves(draw))
-        # The finaliser of MurmurHash3, with the two halves of the key mixed in.
-        bits = (expand_on_cpu(coordinates, size) ^ low) * _MURMUR_1
-        bits = ((bits ^ _shift(bits, 15)) + high) * _MURMUR_2
-        return bits.reshape(list(shape))
+        coordinates = _COORDINATES.get(first_size // num_rows, *other_sizes)
+        low, high = keys.get_halves(draw)
+        if layout is None:
+            size = [num_rows, coordinates.size]
+            coordinates = expand_on_cpu(coordinates.reshape([1, -1]), size)
+        else:
+            size = list(shape)
+            tokens_per_row = first_size // num_rows * layout.length
+            coordinates = coordinates.reshape([-1, shape[1]]).gather(layout.rows % tokens_per_row)
+            rows = layout.rows // tokens_per_row
+            low, high = low.gather(rows), high.gather(rows)
+
+        # The finaliser of MurmurHash3, with the two halves of the key mixed in. Its first operation makes a new tensor,
+        # since the coordinates are kept; the others need no further ones.
+        bits = coordinates ^ expand_on_cpu(low.unsqueeze(1), size)
+        bits.scale_(_MURMUR_1)
+        bits.bitwise_xor_(_shift(bits, 15))
+        bits.add_(expand_on_cpu(high.unsqueeze(1), size)).scale_(_MURMUR_2)
+        return bits.reshape(shape)
 
 
 class NativeDropout:
@@ -249,9 +265,15 @@ class _ApplyMask(PyLayer):
 
 
 def _multiply_by_mask(x: paddle.Tensor, mask: paddle.Tensor, scale: float) -> paddle.Tensor:
-    # In bfloat16 the scale itself would be off by up to 0.2 %, and all values with it.
-    dtype = paddle.float64 if x.dtype == paddle.float64 else paddle.float32
-    return (x.astype(dtype) * (mask.astype(dtype) * scale)).astype(x.dtype)
+    dtype = x.dtype
+    if x.place.is_cpu_place():
+        # Casting bools to floats takes ten times as long as casting bytes to floats.
+        mask = mask.astype("uint8")
+        # Paddle's CPU kernel (3.3.1) rounds the scale to the type of `x`: in bfloat16 it, and all values with it, would
+        # be off by up to 0.2 %. The kernel for GPUs multiplies in float32, as read in its source.
+        if dtype in (paddle.bfloat16, paddle.float16):
+            x = x.astype("float32")
+    return (x * mask.astype(x.dtype)).scale_(scale).astype(dtype)
 
 
 def _hash_rows(seed: int, step: int, view: int, positions: np.ndarray) -> np.ndarray:
@@ -320,4 +342,5 @@ def _make_constant(device: str, value: int | np.uint64, dtype: str) -> paddle.Te
 def _shift(bits: paddle.Tensor, distance: int) -> paddle.Tensor:
     """Shift bits to the right, filling with zeros."""
     dtype = "int64" if bits.dtype == paddle.int64 else "int32"
-    return paddle.bitwise_right_shift(bits, _make_constant(paddle.get_device(), distance, dtype), is_arithmetic=False)
+    distances = expand_on_cpu(_make_constant(paddle.get_device(), distance, dtype), bits.shape)
+    return paddle.bitwise_right_shift(bits, distances, is_arithmetic=False)

@@ -14,10 +14,12 @@ from ernie_vil2.device.cpu_kernels import (
     CpuLinear,
     CpuPatchConv2D,
     fuse_linears,
+    pack,
     save_for_backward,
     skip_padding,
     speed_up,
     sum_channels,
+    unpack,
 )
 from tests.support.freezing import Case, build_case
 from tests.support.limits import limit_examples
@@ -100,6 +102,32 @@ def test_linear_layer_skips_the_padding_of_texts(lengths, seed):
         np.testing.assert_allclose(fast_gradient, plain_gradient, rtol=1e-9, atol=1e-11)
     # Outside of the block nothing is skipped.
     np.testing.assert_allclose(layer(paddle.to_tensor(x)), plain[0], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("lengths", [(2, 4, 1), (1, 1, 1), (3, 3)])
+def test_packed_tokens_are_those_of_the_texts(lengths):
+    random = np.random.default_rng(0)
+    is_token = np.arange(max(lengths)) < np.array(lengths)[:, None]  # [B, L]
+    x = paddle.to_tensor(random.standard_normal((*is_token.shape, 3)), stop_gradient=False)
+    weights = random.standard_normal(x.shape)
+    ids = paddle.to_tensor(np.where(is_token, 7, 0))
+    with skip_padding(ids, 0):
+        tokens, token_ids = pack(x), pack(ids)
+        restored = unpack(tokens)
+    # A batch without padding stays as it is.
+    has_padding = not is_token.all()
+    np.testing.assert_array_equal(tokens, x.numpy()[is_token] if has_padding else x)
+    np.testing.assert_array_equal(token_ids, ids.numpy()[is_token] if has_padding else ids)
+    np.testing.assert_array_equal(restored, x.numpy() * is_token[:, :, None])
+    (gradient,) = paddle.grad((restored * paddle.to_tensor(weights)).sum(), [x])
+    np.testing.assert_array_equal(gradient, weights * is_token[:, :, None])
+
+
+def test_padding_is_not_skipped_without_the_switch(monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_RUNTIME", "-layers")
+    ids = paddle.to_tensor([[1, 2], [1, 0]])
+    with skip_padding(ids, 0):
+        assert pack(ids) is ids and unpack(ids) is ids
 
 
 def test_layers_without_a_faster_kind_are_not_replaced():

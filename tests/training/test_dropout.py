@@ -11,6 +11,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.device.cpu_kernels import pack, skip_padding
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import dropout as dropout_module
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
@@ -93,6 +94,23 @@ def test_masks_do_not_depend_on_division_order_or_padding(order, cuts, lengths):
         actual = compute_masks(texts, views=("text_1", "text_2"), positions=chunk, layers=2)
         rows = np.concatenate([chunk, chunk + 8])
         np.testing.assert_array_equal(actual, expected[:, rows, :, :length, :length])
+
+
+def test_packed_tokens_get_the_masks_of_padded_texts():
+    # Two views of three texts, of one to four tokens.
+    is_token = np.arange(4) < np.array([2, 4, 1, 3, 4, 1])[:, None]
+    ids, x = paddle.to_tensor(is_token.astype("int64")), paddle.ones([6, 4, 50])
+    towers = Towers(nn.Identity())
+    dropout = CounterBasedDropout(towers, 0)
+    views, outputs = ("text_1", "text_2"), []
+    for skips_padding in (False, True):
+        with draw_for(dropout, 3, views, np.arange(3)), skip_padding(ids, 0 if skips_padding else -1):
+            towers.text(ids)
+            weights = F.dropout(paddle.ones([6, 2, 4, 4]), 0.5)  # of attention: they are not packed
+            outputs.append((F.dropout(pack(x), 0.5).numpy(), weights.numpy()))
+    (padded_output, padded_weights), (packed_output, packed_weights) = outputs
+    np.testing.assert_array_equal(packed_output, padded_output[is_token])
+    np.testing.assert_array_equal(packed_weights, padded_weights)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

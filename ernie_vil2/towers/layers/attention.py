@@ -4,7 +4,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.device.cpu_kernels import fuse_linears
+from ernie_vil2.device.cpu_kernels import fuse_linears, pack, unpack
 from ernie_vil2.towers.layers.rotary import turn
 
 MASKED = -1e4  # added to the score of a hidden token: its softmax is 0, and float16 can hold it
@@ -24,13 +24,17 @@ class Attention(nn.Layer):
         self.fused: bool | None = None
 
     def split_heads(self, x: paddle.Tensor, num_projections: int = 1) -> list[paddle.Tensor]:
-        """Split concatenated projections `[B, L, num_projections * width]` by head: `[B, heads, L, d]` of each."""
+        """Split concatenated projections `[B, L, num_projections * width]` by head: `[B, heads, L, d]` of each.
+
+        They may be packed, see `pack`: then the heads get zeros as padding.
+        """
+        x = unpack(x)
         head_width = x.shape[2] // (num_projections * self.heads)
         x = x.reshape([0, 0, num_projections, self.heads, head_width])
         return x.transpose([2, 0, 3, 1, 4]).unbind(0)
 
     def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
-        """Attend with queries `[B, heads, L, d]` to keys and values `[B, heads, M, d]`; return `[B, L, width]`.
+        """Attend with queries `[B, heads, L, d]` to keys and values `[B, heads, M, d]`; return `[B, L, width]`, packed.
 
         Args:
             q: queries.
@@ -51,14 +55,14 @@ class Attention(nn.Layer):
             # Paddle's kernel takes [B, L, heads, d].
             q, k, v = q.transpose([0, 2, 1, 3]), k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=self.training)
-            return mixed.flatten(2)
+            return pack(mixed.flatten(2))
         scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [B, heads, L, M]
         if mask is not None:
             scores = scores + mask.astype(scores.dtype)
         weights = F.softmax(scores)
         if dropout:
             weights = F.dropout(weights, dropout)
-        return paddle.matmul(weights, v).transpose([0, 2, 1, 3]).flatten(2)
+        return pack(paddle.matmul(weights, v).transpose([0, 2, 1, 3]).flatten(2))
 
 
 class PackedAttention(Attention):

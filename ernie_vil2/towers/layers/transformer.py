@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.device.cpu_kernels import skip_padding
+from ernie_vil2.device.cpu_kernels import pack, skip_padding, unpack
 from ernie_vil2.towers.base import ImageVariant, TextTowerConfig, TextVariant
 from ernie_vil2.towers.layers.attention import MASKED, Attention
 from ernie_vil2.towers.layers.blocks import (
@@ -310,14 +310,15 @@ class TextTransformer(Transformer):
     @paddle.jit.not_to_static
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         check_length(ids.shape[1], self.longest)
-        # Where padding is masked, nothing depends on it, and CPU kernels may skip it.
-        with skip_padding(ids, self.padding) if self.mask == "padding" else nullcontext():
+        # Where padding is masked and not pooled, nothing depends on it, and it may be skipped.
+        needs_padding = self.mask != "padding" or self.pooling == "last"
+        with nullcontext() if needs_padding else skip_padding(ids, self.padding):
             states, mask = self._embed(ids), self._build_mask(ids)
             for block in self.blocks:
                 states = block(states, mask)
             if "norm" in self.network:
                 states = self.network["norm"](states)
-            features = self._pool(states, ids)
+            features = self._pool(unpack(states), ids)
         if self.head_norm is not None:
             features = self.head_norm(features)
         if self.head is not None:
@@ -325,8 +326,9 @@ class TextTransformer(Transformer):
         return features if self.head_activation is None else self.head_activation(features)
 
     def _embed(self, ids: paddle.Tensor) -> paddle.Tensor:
+        """Return the states before the first block, `[B, L, width of the states]`, or those of the packed tokens."""
         embeddings = self.network["embeddings"]
-        states = embeddings["word_embeddings"](ids)
+        states = embeddings["word_embeddings"](pack(ids))
         if self.word_scale is not None:
             states = self.word_scale * states
         positions = _positions(ids)
@@ -335,6 +337,7 @@ class TextTransformer(Transformer):
             # spell out a padding token, which then takes no position.
             is_token = (ids != self.padding).astype(ids.dtype)
             positions = paddle.cumsum(is_token, axis=1) - 1 + self.first_position
+        positions = pack(positions)
         if self.sinusoids is None:
             states = states + embeddings["position_embeddings"](positions)
         else:
