@@ -20,7 +20,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 PEERS_VENV := .venv-peers
 
-.PHONY: help setup demo demo-steps search test test-fast test-hostile test-slow test-gpu gpu-day peers lint doctor docs
+.PHONY: help setup demo demo-steps search test test-fast test-hostile test-like-gpu test-slow test-gpu gpu-day peers lint \
+    doctor docs
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -82,6 +83,9 @@ test-fast: $(STAMP) ## run the tests of the core's parts, in one process each, f
 
 test-hostile: $(STAMP) ## run the tests of bad, damaged and hostile input, of full disks and of every bad argument
 	@$(PYTHON) -m pytest -n 2 --dist worksteal tests/hostile
+
+test-like-gpu: $(STAMP) ## run exports, plans, steps and towers on the Python paths of a GPU build, without a GPU
+	@$(PYTHON) -m pytest -n 2 --dist worksteal -m "slow or not slow" tests/like_gpu_build
 
 test-slow: $(STAMP) ## run the tests that take minutes: other ranks, kills, pages
 	@$(PYTHON) -m pytest -m slow
