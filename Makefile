@@ -93,7 +93,7 @@ test-slow: $(STAMP) ## run the tests that take minutes: other ranks, kills, page
 test-gpu: $(STAMP) ## run the tests that need GPUs, and leave gpu_report/ with what they found
 	@mkdir -p gpu_report
 	@{ $(PYTHON) tools/doctor.py; nvidia-smi; } >gpu_report/machine.txt 2>&1 || true
-	@$(PYTHON) -m pytest tests/gpu -rs --junitxml=gpu_report/tests.xml
+	@NVIDIA_TF32_OVERRIDE=0 $(PYTHON) -m pytest tests/gpu -rs --junitxml=gpu_report/tests.xml
 	@echo 'gpu_report/ holds the results'
 
 gpu-day: $(STAMP) ## check and measure everything on GPUs for an hour, and pack gpu_report.tar.gz to send back

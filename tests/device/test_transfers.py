@@ -48,7 +48,7 @@ class LateDevice:
         assert threading.current_thread() in self.threads
         self.allocating_threads.add(threading.current_thread())
         self.num_allocations += 1
-        return paddle.to_tensor(array)
+        return paddle.to_tensor(array, place=paddle.CPUPlace())  # these tests also run on GPUs
 
     def start_upload(self, pinned):
         assert threading.current_thread() is threading.main_thread()
@@ -177,7 +177,7 @@ def test_sent_arrays_are_not_overwritten(device):
 
 
 def test_view_is_copied_without_the_rest_of_its_memory():
-    values = np.arange(6000, dtype="float32").reshape([20, 300])
+    values = np.arange(6400, dtype="float32").reshape([20, 320])  # rows of 5 blocks of memory on a GPU
     whole = paddle.to_tensor(values)
     row = whole._slice(7, 8)  # a view whatever FLAGS_use_stride_kernel is
     row.stop_gradient = False  # as a parameter
