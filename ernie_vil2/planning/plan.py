@@ -211,12 +211,16 @@ class Plan:
         num_owned = num_parameters
         if self.sharding != "none":
             num_owned = self.towers.largest_share(self.ranks)
-        return {
+        permanent = {
             "weights": 4 * (num_parameters + 2 * sum(self.towers.norm_channels)),  # with means and variances of norms
             "gradients": 4 * (num_owned if self.sharding == "stage2" else num_parameters),
             "optimiser state": 8 * num_owned,  # two moments
             "images of the batches": self.num_batches * self.rows_per_rank * self._image_bytes,
         }
+        # A checkpoint is written from a copy on the host. Rank 0 gathers the state of all ranks.
+        if self.device.name == "cpu":
+            permanent["copy for a checkpoint"] = permanent["weights"] + 8 * num_parameters
+        return permanent
 
     @cached_property
     def phase_memory(self) -> dict[str, dict[str, float]]:

@@ -81,6 +81,7 @@ def test_unused_views_cost_nothing(towers):
     assert texts.permanent_memory["images of the batches"] == 0
     on_cpu = make_plan(towers, device=replace(DEVICE, name="cpu"))
     assert on_cpu.permanent_memory["images of the batches"] == 2 * 16 * 2 * 3 * 32 * 32
+    assert on_cpu.permanent_memory["copy for a checkpoint"] == 12 * sum(towers.parameter_sizes)
     assert texts.flops < single.flops < make_plan(towers).flops
 
 
