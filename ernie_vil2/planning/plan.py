@@ -237,12 +237,11 @@ class Plan:
         num_copies = 1 + self.ranks if self.ranks > 1 else 1
         embeddings = 2 * self._embedding_bytes * num_copies
 
-        loss_config = self.config.Loss
         if not self._is_loss_tiled:
             num_matrices = SAVED_LOGIT_MATRICES * self.num_pairs + WORKING_LOGIT_MATRICES
             logits = num_matrices * self.rows_per_rank * self.global_batch * 4
         else:
-            tile = loss_config.tile or self.global_batch
+            tile = self._tile or self.global_batch
             logits = WORKING_TILES * min(tile, self.rows_per_rank) * min(tile, self.global_batch) * 4
 
         loss: dict[str, float] = {"embeddings": embeddings, "logits": logits}
@@ -258,9 +257,18 @@ class Plan:
         return phases
 
     @property
+    def _tile(self) -> int | None:
+        """Rows and columns of a tile of the loss; None: all logits at once, as on GPUs if they are few."""
+        from ernie_vil2.losses.tiles import MAX_UNTILED_BYTES
+
+        if self.device.name != "cpu" and 4 * self.rows_per_rank * self.global_batch <= MAX_UNTILED_BYTES:
+            return None
+        return self.config.Loss.tile
+
+    @property
     def _is_loss_tiled(self) -> bool:
         """Whether the loss is computed in tiles, as it always is for several widths of the embeddings."""
-        return self.config.Loss.tile is not None or bool(self.config.Loss.widths)
+        return self._tile is not None or bool(self.config.Loss.widths)
 
     @property
     def peak_memory(self) -> float:

@@ -173,11 +173,11 @@ def test_untiled_losses_on_gpus_equal_tiled_losses(monkeypatch, views, kind):
         assert (max(num_rows) == 5) == is_untiled
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
 
-    # Up to 2,048 x 8,192 logits are computed at once, on GPUs only.
+    # Up to 8,192 x 8,192 logits are computed at once, on GPUs only.
     cpu, gpu = (SimpleNamespace(is_gpu_place=lambda is_gpu=is_gpu: is_gpu) for is_gpu in (False, True))
     columns = SimpleNamespace(shape=[8192, 8], place=gpu)
-    assert should_compute_untiled(SimpleNamespace(shape=[2048, 8], place=gpu), columns)
-    assert not should_compute_untiled(SimpleNamespace(shape=[2049, 8], place=gpu), columns)
+    assert should_compute_untiled(SimpleNamespace(shape=[8192, 8], place=gpu), columns)
+    assert not should_compute_untiled(SimpleNamespace(shape=[8193, 8], place=gpu), columns)
     cpu_row = SimpleNamespace(shape=[1, 8], place=cpu)
     assert not should_compute_untiled(cpu_row, cpu_row)
 

@@ -60,8 +60,9 @@ def test_memory_equals_that_by_hand(towers):
     }
     activations = 16 * 2 * (image.saved + text.saved)
     assert plan.phase_memory["backward"]["activations"] == activations
-    # Twelve float32 tiles of 16 by 64; twice the four views of 16 local and 64 gathered rows of width 32.
-    assert plan.phase_memory["loss"]["logits"] == 12 * 16 * 64 * 4
+    # On a GPU logits this few are computed without tiles, see below. Twice the four views of 16 local and 64 gathered
+    # rows of width 32.
+    assert plan.phase_memory["loss"]["logits"] == (3 * 4 + 3) * 16 * 64 * 4
     assert plan.phase_memory["loss"]["embeddings"] == 2 * (16 + 64) * 4 * 32 * 4
     assert plan.peak_memory == sum(plan.permanent_memory.values()) + sum(plan.phase_memory["backward"].values())
     assert plan.usable_memory == 0.92 * 2**30 and plan.fits
@@ -70,10 +71,10 @@ def test_memory_equals_that_by_hand(towers):
 def test_unused_views_cost_nothing(towers):
     single = make_plan(towers, "Loss.weights.image_image=0", "Loss.weights.text_text=0")
     assert single.num_views == {"image": 1, "text": 1}
-    # Forward and backward of every view, and the products of four pairs of views of a whole batch.
+    # Forward and backward of every view, and three products for each of four pairs of views of a whole batch.
     encoding = sum(towers.row_cost(kind, "float32").flops for kind in ("image", "text"))
     plan = make_plan(towers)
-    assert plan.flops == 3 * 64 * 2 * encoding + 4 * 4 * 2 * 64**2 * 32
+    assert plan.flops == 3 * 64 * 2 * encoding + 4 * 3 * 2 * 64**2 * 32
     sent = sum(transfer.sent for transfer in plan.transfers if not transfer.is_overlapped)
     assert plan.cost == (plan.flops / 1e12, sent)
     texts = make_plan(towers, "Loss.weights={image_image: 0, image_text: 0, text_image: 0}")
@@ -86,7 +87,9 @@ def test_unused_views_cost_nothing(towers):
 
 
 def test_widths_cost_products_but_no_memory_or_traffic(towers):
-    plain, widths = make_plan(towers), make_plan(towers, "Loss.widths=[8, 16, 32]")
+    # On a CPU, where the loss of one width is computed in tiles too.
+    on_cpu = replace(DEVICE, name="cpu")
+    plain, widths = (make_plan(towers, *options, device=on_cpu) for options in ([], ["Loss.widths=[8, 16, 32]"]))
     assert widths.flops - plain.flops == 4 * 4 * 2 * 64**2 * (8 + 16)
     assert (widths.phase_memory, widths.transfers) == (plain.phase_memory, plain.transfers)
 
@@ -131,12 +134,19 @@ def test_days_follow_from_a_measured_step(towers):
 
 
 def test_untiled_logits_need_more_memory(towers):
-    tiled = make_plan(towers, "Loss.tile=512", "Training.global_batch=4096", ranks=1)
-    untiled = make_plan(towers, "Loss.tile=null", "Training.global_batch=4096", ranks=1)
+    tiled = make_plan(towers, "Loss.tile=512", "Training.global_batch=4096", ranks=1, device=DEVICES["cpu"])
+    untiled = make_plan(towers, "Loss.tile=null", "Training.global_batch=4096", ranks=1, device=DEVICES["cpu"])
     # Float32 matrices: three saved for each of four pairs and three at work; and twelve tiles.
     assert untiled.phase_memory["loss"]["logits"] == (3 * 4 + 3) * 4096**2 * 4
     assert tiled.phase_memory["loss"]["logits"] == 12 * 512**2 * 4
     assert untiled.flops < tiled.flops
+
+
+@pytest.mark.parametrize(("batch", "ranks", "is_tiled"), [(8192, 1, False), (16384, 4, False), (8448, 1, True)])
+def test_gpus_compute_256_mib_of_logits_without_tiles(towers, batch, ranks, is_tiled):
+    plan = make_plan(towers, "Loss.tile=512", f"Training.global_batch={batch}", ranks=ranks)
+    expected = 12 * 512**2 if is_tiled else (3 * 4 + 3) * batch * batch // ranks
+    assert plan.phase_memory["loss"]["logits"] == 4 * expected
 
 
 def test_micro_batches_save_memory_and_encode_twice(towers):
@@ -146,7 +156,7 @@ def test_micro_batches_save_memory_and_encode_twice(towers):
     assert split.phase_memory["backward"]["activations"] == pytest.approx(expected, 0.01)
     assert "activations" not in split.phase_memory["loss"]
     # A backward pass costs two forward passes: 3 without micro batches, and 4 where the forward pass runs twice.
-    scoring = 4 * 4 * 2 * 64**2 * 32
+    scoring = 4 * 3 * 2 * 64**2 * 32
     assert 3 * (split.flops - scoring) == 4 * (plain.flops - scoring)
 
 
