@@ -142,6 +142,19 @@ def test_narrow_types_round_the_draws_of_float32(dtype):
     assert set(x.grad.astype("float64").numpy().ravel()) == {0, float(paddle.to_tensor(1 / 0.9, dtype))}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_dropout_rounds_the_product_of_float32_once(dtype):
+    towers = Towers(nn.Identity())
+    x = paddle.to_tensor(np.random.default_rng(0).normal(size=[4, 5000]).astype("float32")).astype(dtype)
+    with draw_for(CounterBasedDropout(towers, 0), 0, ["text_1"], np.arange(4)):
+        towers.text(x)
+        y = F.dropout(x, 0.3).astype("float32").numpy()
+    product = paddle.to_tensor(x.astype("float32").numpy() * np.float32(1 / 0.7))
+    is_kept = y != 0
+    assert is_kept.mean() == pytest.approx(0.7, abs=0.02)
+    np.testing.assert_array_equal(y[is_kept], product.astype(dtype).astype("float32").numpy()[is_kept])
+
+
 def test_memory_of_the_coordinates_is_bounded(monkeypatch):
     # Texts of 10 lengths; the coordinates of 8 x 8 weights of 2 heads take 512 bytes.
     lengths = [*range(8, 18), 8]
