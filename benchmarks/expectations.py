@@ -33,21 +33,37 @@ def read_expectations() -> dict[str, Any]:
     return yaml.safe_load(FILE.read_text(encoding="utf-8"))
 
 
+def list_expected_steps(device: str) -> list[ExpectedStep]:
+    """Return what is expected on a device of the code before and after each change; empty if nothing is known of it.
+
+    Args:
+        device: name of a data sheet of `planning.plan`, such as "a100-80g".
+    """
+    steps = []
+    for row in read_expectations()["steps"]:
+        figures = row.get(_model_of(device))
+        if figures:
+            steps.append(ExpectedStep(row["change"], **figures))
+    return steps
+
+
 def expect_step(device: str) -> ExpectedStep | None:
     """Return what is expected of the code as it is now on a device; None if nothing is known of it.
 
     Args:
-        device: name of a data sheet of `planning.plan`, such as "a100-80g".
+        device: as for `list_expected_steps`.
 
     Raises:
         ValueError: no row of the file has the name of the present one.
     """
     expectations = read_expectations()
-    for row in expectations["steps"]:
-        if row["change"] == expectations["present"]:
-            figures = row.get(_model_of(device))
-            return ExpectedStep(row["change"], **figures) if figures else None
-    raise ValueError(f"{FILE}: no step is named {expectations['present']!r}")
+    present = expectations["present"]
+    if present not in [row["change"] for row in expectations["steps"]]:
+        raise ValueError(f"{FILE}: no step is named {present!r}")
+    for step in list_expected_steps(device):
+        if step.change == present:
+            return step
+    return None
 
 
 def assume_speeds(device: str) -> dict[str, Any]:

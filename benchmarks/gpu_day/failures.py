@@ -82,25 +82,27 @@ def pause(run: "TrainingRun", rank: int, pause_seconds: float, results: Results)
     paused_rank = run.find_rank(rank)
     start = time.monotonic()
     os.kill(paused_rank, signal.SIGSTOP)
-    time.sleep(pause_seconds)
-    step = run.last_step
-    os.kill(paused_rank, signal.SIGCONT)
-    run.wait_for(lambda: run.last_step > step or run.has_ended, END_PATIENCE, may_end=True)
-    # A step that was begun before the pause may still be logged by a run that is about to end.
-    time.sleep(min(pause_seconds, 5.0))
+    run.wait_for(lambda: run.has_ended or time.monotonic() - start > pause_seconds, 2 * pause_seconds, may_end=True)
+    if not run.has_ended:
+        step = run.last_step
+        os.kill(paused_rank, signal.SIGCONT)
+        # A run that is about to end may still log a step that was begun before the pause; another one needs all ranks.
+        run.wait_for(lambda: run.has_ended or run.last_step > step + 1, END_PATIENCE, may_end=True)
     results.add(pause_seconds=pause_seconds, goes_on=not run.has_ended)
     if run.has_ended:
-        code, _ = run.wait_for_end(END_PATIENCE)
-        results.add(pause_code=code, seconds_until_end=time.monotonic() - start)
-        return
-    stop(run, results)
+        results.add(pause_code=run.process.returncode, seconds_until_end=time.monotonic() - start)
+    else:
+        stop(run, results)
 
 
 def stop(run: "TrainingRun", results: Results) -> None:
     """Ask a run to stop, as a batch system does."""
+    start = time.monotonic()
     run.process.send_signal(signal.SIGTERM)
-    code, seconds = run.wait_for_end(END_PATIENCE)
-    results.add(stop_code=code, stop_seconds=seconds)
+    code, _ = run.wait_for_end(END_PATIENCE)
+    # A launcher may end before the ranks have saved.
+    run.wait_for(lambda: not run.find_ranks(0), END_PATIENCE, may_end=True)
+    results.add(stop_code=code, stop_seconds=time.monotonic() - start)
 
 
 class TrainingRun:
@@ -164,9 +166,12 @@ class TrainingRun:
         """Return the process id of a rank."""
         if self.num_ranks == 1:
             return self.process.pid
-        variables = {MARK: os.environ[MARK], "PADDLE_TRAINER_ID": str(rank)}
         # The oldest one: processes of the loader have the same environment.
-        return find_processes(variables)[0]
+        return self.find_ranks(rank)[0]
+
+    def find_ranks(self, rank: int) -> list[int]:
+        """Return the process ids of a rank and its loader, if a launcher has started them."""
+        return find_processes({MARK: os.environ[MARK], "PADDLE_TRAINER_ID": str(rank)})
 
 
 def read_last_step(log: Path) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.expectations import list_expected_steps
 from benchmarks.gpu_day.comparison import TOLERANCE, Row, compare
 
 # Step -> title, and the figures that its table has as columns; without columns, each figure is a row.
@@ -54,6 +55,9 @@ def describe(report: Mapping[str, Any], rows: Sequence[Row], is_finished: bool) 
         records = [record for record in report["measurements"] if record["step"] == step]
         if records:
             lines += ["", f"## {title}", "", *describe_records(records, columns)]
+    expectations = describe_expectations(report["measurements"])
+    if expectations:
+        lines += ["", "## Calculated for faster code", "", *expectations]
     lines += ["", "## What failed or was left out", "", *describe_problems(report["measurements"])]
     lines += ["", "## Expected and measured", "", *describe_rows(rows)]
     lines += ["", f"## What differs by more than {TOLERANCE:.0%}", "", *describe_differences(rows)]
@@ -75,6 +79,20 @@ def describe_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str
         cells.append([record["name"], "result", f"{record['status']}, {record['seconds']} s"])
         cells += [["", name, format_figure(value)] for name, value in record["figures"].items()]
     return make_table(["measurement", "figure", "value"], cells)
+
+
+def describe_expectations(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the table of what is expected of the step of 1,024 rows, on this device, by change of the code."""
+    sheet = ""
+    for record in records:
+        sheet = record["figures"].get("data_sheet") or sheet
+    cells = []
+    for step in list_expected_steps(sheet):
+        figures = (step.seconds, step.samples_per_second, step.share_of_peak)
+        cells.append([step.change, *map(format_figure, figures)])
+    if not cells:
+        return []
+    return make_table(["with the changes up to", "step, s", "samples a second", "share of peak"], cells)
 
 
 def describe_problems(records: Iterable[Mapping[str, Any]]) -> list[str]:
