@@ -225,14 +225,15 @@ class TowerConfig(Section):
         if missing:
             raise ValueError(f"{name!r} leaves its size open: set {', '.join(missing)}")
 
-        # Null and zero mean "not set": a file may list the fields of all kinds, as configs/default.yaml does.
+        # Null, zero and defaults mean "not set": a file may list the fields of all kinds, as configs/default.yaml does.
         foreign = settings.keys() - kind.model_fields.keys()
+        defaults: dict[str, list[Any]] = {}
         if foreign:  # listing the fields of all kinds imports their modules
-            fields_of_kinds: set[str] = set()
             for registered in cls.kinds():
-                fields_of_kinds.update(registered.model_fields)
-            foreign &= fields_of_kinds
-        wrong = [key for key in settings if key in foreign and settings[key]]
+                for field_name, field in registered.model_fields.items():
+                    defaults.setdefault(field_name, []).append(field.default)
+            foreign &= defaults.keys()
+        wrong = [key for key in settings if key in foreign and settings[key] and settings[key] not in defaults[key]]
         if wrong:
             # Any name may be a backbone of PaddleClas; but with sizes, it is more likely a misspelt tower.
             names = cls._registered_names()

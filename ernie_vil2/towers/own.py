@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from ernie_vil2.section import Depth, Probability, Size
+from ernie_vil2.section import Depth, Fraction, Probability, Size
 from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ class OwnImageTower(ImageTowerConfig):
     layers: list[Depth] | None = Field(None, min_length=4, max_length=4, description="passed to your tower")
     projection: Size | None = Field(None, description="passed to your tower")
     drop_path: Probability = Field(0.0, description="passed to your tower")
+    keep_tokens: Fraction = Field(1.0, description="passed to your tower")
 
     def build(self) -> nn.Layer:
         return _build_layer(self)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ernie_vil2.section import Depth, Probability, Size
+from ernie_vil2.section import Depth, Fraction, Probability, Size
 from ernie_vil2.towers.base import (
     ImageTowerConfig,
     ImageVariant,
@@ -30,6 +30,9 @@ class _AnyVit(ImageTowerConfig):
     """Base class of all vision transformers."""
 
     drop_path: Probability = Field(0.0, description="stochastic depth of the last block")
+    keep_tokens: Fraction = Field(
+        1.0, description="share of the patches that go through the blocks in training, drawn by row and view"
+    )
 
     def fewest_parameters(self) -> int:
         sizes = self.sizes
@@ -57,10 +60,14 @@ class _AnyVit(ImageTowerConfig):
         self._check_sizes()
         if ":" in self.find_installed().name:
             suite.import_paddleclas(f"the image tower {self.name}")
-            return suite.SuiteVit(self.image_size, **self.sizes, drop_path=self.drop_path)
+            return suite.SuiteVit(self.image_size, **self.sizes, **self._training_options)
         return transformer.VisionTransformer(
-            self.image_size, **self.sizes, drop_path=self.drop_path, variant=get_image_variant(self)
+            self.image_size, **self.sizes, **self._training_options, variant=get_image_variant(self)
         )
+
+    @property
+    def _training_options(self) -> dict[str, Any]:
+        return {"drop_path": self.drop_path, "keep_tokens": self.keep_tokens}
 
 
 class PublishedVit(_AnyVit):
@@ -114,7 +121,7 @@ class NaFlex(_SizedVit):
         from ernie_vil2.towers.layers.transformer import NaFlexTransformer
 
         self._check_sizes()
-        return NaFlexTransformer(self.image_size, **self.sizes, drop_path=self.drop_path, variant=self.variant)
+        return NaFlexTransformer(self.image_size, **self.sizes, **self._training_options, variant=self.variant)
 
 
 def get_image_variant(tower: ImageTowerConfig) -> ImageVariant | None:

@@ -35,7 +35,7 @@ _TEXTS = ["一只猫在看书。", "A photo of two dogs & a red car, 1999!", "�
 
 TRAINING_FIELDS: dict[str, Any] = {
     **dict.fromkeys(("like", "weights", "dialect", "allow"), True),
-    "image": {"weights", "drop_path"},
+    "image": {"weights", "drop_path", "keep_tokens"},
     "text": {"weights", "vocabulary", "dropout", "attention_dropout"},
 }
 """Fields of `Model` that do not change embeddings: where a model comes from, and what it does in training alone."""

@@ -41,7 +41,12 @@ def compute_turns(side: int, head_width: int, rotary: Rotary, has_class_token: b
 
 
 def turn(x: paddle.Tensor, turns: paddle.Tensor) -> paddle.Tensor:
-    """Turn the pairs of queries or keys `[B, heads, T, d]` by the result of `compute_turns`."""
+    """Turn the pairs of queries or keys `[B, heads, T, d]`.
+
+    Args:
+        x: queries or keys.
+        turns: result of `compute_turns`, the same for all rows, or that of `kept_tokens.gather_turns`.
+    """
     pairs = x.reshape([0, 0, 0, -1, 2])
     right_angled = paddle.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).flatten(3)
     # Under mixed precision the product with float32 is float32; attention needs the type of the values.

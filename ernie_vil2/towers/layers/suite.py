@@ -18,6 +18,7 @@ from paddle.utils import unique_name
 from ernie_vil2.device.cpu_kernels import skip_padding
 from ernie_vil2.device.extras import is_installed, missing_package_error
 from ernie_vil2.towers.base import TextTowerConfig
+from ernie_vil2.towers.layers.kept_tokens import draw_kept_tokens, gather_tokens
 from ernie_vil2.towers.layers.transformer import PAD_ID, check_length, check_size, cut_to_patches
 
 # Output width by which the classifier of a backbone is recognised: no backbone has another layer of this width.
@@ -177,7 +178,16 @@ class SuiteVit(nn.Layer):
     PaddleClas's own forward is not used, because it reads module globals that the last constructed model has set.
     """
 
-    def __init__(self, image_size: int, patch_size: int, width: int, depth: int, heads: int, drop_path: float = 0.0):
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        width: int,
+        depth: int,
+        heads: int,
+        drop_path: float = 0.0,
+        keep_tokens: float = 1.0,
+    ):
         from paddleclas.ppcls.arch.backbone.model_zoo import foundation_vit
 
         super().__init__()
@@ -194,6 +204,7 @@ class SuiteVit(nn.Layer):
             head_init_scale=1,
         )
         self.width, self.image_size, self.patch_size = width, image_size, patch_size
+        self.keep_tokens = keep_tokens
         self.patch_embed = network.patch_embed
         self.cls_token = network.cls_token  # [1, 1, width]
         self.pos_embed = network.pos_embed  # [1, 1 + patches, width]
@@ -217,7 +228,10 @@ class SuiteVit(nn.Layer):
         # PaddleClas would pad the rest of an image to another patch, which has no position.
         patches, _ = self.patch_embed(cut_to_patches(images, self.image_size, self.patch_size))  # [B, P, width]
         tokens = paddle.concat([self.cls_token.expand([images.shape[0], -1, -1]), patches], axis=1)
-        tokens = self.ln_pre(tokens + self.pos_embed)
+        tokens = tokens + self.pos_embed
+        if self.training and self.keep_tokens < 1:
+            tokens = gather_tokens(tokens, draw_kept_tokens(tokens, self.keep_tokens, num_fixed=1))
+        tokens = self.ln_pre(tokens)
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens[:, 0])

@@ -25,6 +25,7 @@ from ernie_vil2.towers.layers.blocks import (
     PreNormBlock,
     repeat_for_batch,
 )
+from ernie_vil2.towers.layers.kept_tokens import draw_kept_tokens, gather_tokens, gather_turns
 from ernie_vil2.towers.layers.rotary import compute_turns
 from ernie_vil2.towers.layers.sinusoids import compute_sinusoids
 
@@ -79,10 +80,12 @@ class VisionTransformer(Transformer):
         depth: number of blocks.
         heads: number of attention heads.
         drop_path: stochastic depth of the last block; it grows linearly from 0 at the first.
+        keep_tokens: share of the patches that go through the blocks in training, see `draw_kept_tokens`; 1: all.
         variant: how other families differ from the ViT of the released models; None: not at all.
 
     Attributes:
         blocks: blocks, first to last.
+        keep_tokens: as the argument; it may change between two steps.
         turns: cosines and sines of rotary positions, see `compute_turns`; None: there are no such positions.
     """
 
@@ -96,11 +99,12 @@ class VisionTransformer(Transformer):
         depth: int,
         heads: int,
         drop_path: float = 0.0,
+        keep_tokens: float = 1.0,
         variant: ImageVariant | None = None,
     ):
         super().__init__()
         variant = variant or ImageVariant()
-        self.image_size, self.patch_size = image_size, patch_size
+        self.image_size, self.patch_size, self.keep_tokens = image_size, patch_size, keep_tokens
         self.width, self.pooling = variant.head or width, variant.pooling
         self.norm_after_mean = variant.pooling == "mean" and variant.norm_after_mean
         epsilon = variant.epsilon
@@ -182,11 +186,16 @@ class VisionTransformer(Transformer):
 
         Args:
             tokens: `[B, T, width]`.
-            mask: `MASKED` for padding and 0 for patches, `[B, 1, 1, T]`; None: there is no padding.
+            mask: `MASKED` for padding and 0 for patches, `[B, 1, 1, T]`; None: there is no padding, as in training.
         """
+        turns = self.turns
+        if self.training and self.keep_tokens < 1:
+            positions = draw_kept_tokens(tokens, self.keep_tokens, num_fixed=0 if self.cls_token is None else 1)
+            tokens = gather_tokens(tokens, positions)
+            turns = None if turns is None else gather_turns(turns, positions)
         tokens = self.ln_pre(tokens)
         for block in self.blocks:
-            tokens = block(tokens, mask, self.turns)
+            tokens = block(tokens, mask, turns)
         return self.head(self.pool(tokens, mask))
 
     def pool(self, tokens: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
