@@ -169,7 +169,8 @@ def ours(backend, folder, threads):
     import ernie_vil2
 
     model = ernie_vil2.load_model(folder / FOLDERS.get(backend, "model"), device="cpu")
-    return model.backend.encode_pixels, model.backend.encode_ids
+    backend = model.backend
+    return lambda pixels: backend.start_pixels(pixels)(), lambda ids: backend.start_ids(ids)()
 
 
 def pytorch(backend, folder, threads):

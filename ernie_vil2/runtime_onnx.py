@@ -17,7 +17,13 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.data.decoding import check_image_size
-from ernie_vil2.data.preprocessing import Preprocessing, encode_batches, encode_by_shape
+from ernie_vil2.data.preprocessing import (
+    PendingEmbeddings,
+    Preprocessing,
+    encode_batches,
+    start_at_once,
+    start_by_shape,
+)
 from ernie_vil2.data.tokenizer import TextTokenizer, open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
@@ -165,8 +171,8 @@ class OnnxModel:
         with utf8_path(folder) as utf8_folder:
             image_graph = OnnxGraph(utf8_folder, "image", about["precision"], device, threads)
             text_graph = OnnxGraph(utf8_folder, "text", about["precision"], device, threads)
-        self._encode_pixels = check_outputs(image_graph, f"{folder}: the image", self.embed_dim)
-        self._encode_ids = check_outputs(text_graph, f"{folder}: the text", self.embed_dim)
+        self._start_pixels = start_at_once(check_outputs(image_graph, f"{folder}: the image", self.embed_dim))
+        self._start_ids = start_at_once(check_outputs(text_graph, f"{folder}: the text", self.embed_dim))
 
         rules, max_length = about["tokenizer"]["rules"], about["tokenizer"]["max_length"]
         self.tokenizer = open_tokenizer(folder / vocabulary_file(rules), max_length, rules)
@@ -183,16 +189,16 @@ class OnnxModel:
             ValueError: an image cannot be used, see `data.decoding.EncodedImage`.
             OSError: a file cannot be read.
         """
-        encode = partial(encode_by_shape, self._encode_pixels)
-        return encode_batches(encode, map(self.preprocess, images), self.batch_size, self.embed_dim)
+        start = partial(start_by_shape, self._start_pixels)
+        return encode_batches(start, map(self.preprocess, images), self.batch_size, self.embed_dim)
 
     def encode_texts(self, texts: Iterable[str]) -> np.ndarray:
         """Return the embeddings of N texts, `[N, D]` float32 of length 1."""
 
-        def encode(batch: list[str]) -> np.ndarray:
-            return self._encode_ids(self.tokenizer(batch))
+        def start(batch: list[str]) -> PendingEmbeddings:
+            return self._start_ids(self.tokenizer(batch))
 
-        return encode_batches(encode, texts, self.batch_size, self.embed_dim)
+        return encode_batches(start, texts, self.batch_size, self.embed_dim)
 
     def preprocess(self, image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
         """Return the input of the image graph for an image, `[H, W, 3]` uint8 RGB; errors: see `encode_images`."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import cv2
 import numpy as np
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import paddle
 
     from ernie_vil2.towers.base import ImageTowerConfig
+
+T = TypeVar("T")
 
 
 def make_evaluation_view(image: np.ndarray, size: int) -> np.ndarray:
@@ -392,28 +394,79 @@ def preprocess_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def encode_batches(encode: Callable[[list[Any]], np.ndarray], rows: Iterable[Any], size: int, width: int) -> np.ndarray:
-    """Encode rows in batches of `size`; return their embeddings `[N, width]`."""
-    embeddings = [np.empty([0, width], np.float32)]
+# Embeddings that are being computed: a call waits for them and returns them.
+PendingEmbeddings = Callable[[], np.ndarray]
+
+
+def start_at_once(encode: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], PendingEmbeddings]:
+    """Return a function that encodes rows when it is called; its result only returns their embeddings."""
+
+    def start(rows: np.ndarray) -> PendingEmbeddings:
+        embeddings = encode(rows)
+        return lambda: embeddings
+
+    return start
+
+
+def wait_in_turn(pending: Iterable[Callable[[], T]]) -> Iterator[T]:
+    """Wait for results in order, for each after the next one has been requested, that is, started.
+
+    A device then always has work, and does not wait until Python has prepared the next batch. If the next one cannot be
+    started, the result before it is still waited for.
+    """
+    running = None
+    try:
+        for wait in pending:
+            previous, running = running, wait
+            if previous:
+                yield previous()
+        if running:
+            last, running = running, None
+            yield last()
+    finally:
+        if running:
+            running()
+
+
+def encode_batches(
+    start: Callable[[list[Any]], PendingEmbeddings], rows: Iterable[Any], size: int, width: int
+) -> np.ndarray:
+    """Encode rows in batches of `size`; return their embeddings `[N, width]`.
+
+    Args:
+        start: starts to encode a batch.
+        rows: the rows.
+        size: number of rows in a batch.
+        width: width of the embeddings.
+    """
+    batches = split_into_batches(rows, size)
+    return np.concatenate([np.empty([0, width], np.float32), *wait_in_turn(map(start, batches))])
+
+
+def split_into_batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the rows in lists of `size`; the last one may be shorter."""
     remaining = iter(rows)
     while batch := list(islice(remaining, size)):
-        embeddings.append(encode(batch))
-    return np.concatenate(embeddings)
+        yield batch
 
 
-def encode_by_shape(encode: Callable[[np.ndarray], np.ndarray], images: Sequence[np.ndarray]) -> np.ndarray:
-    """Encode images `[H, W, 3]` of several shapes, one shape at a time; return embeddings in the images' order.
+def start_by_shape(start: Callable[[np.ndarray], PendingEmbeddings], images: Sequence[np.ndarray]) -> PendingEmbeddings:
+    """Start to encode images `[H, W, 3]` of several shapes, one shape at a time; embeddings are in the images' order.
 
     There must be at least one image.
     """
     rows_by_shape: dict[tuple[int, ...], list[int]] = {}
     for row, image in enumerate(images):
         rows_by_shape.setdefault(image.shape, []).append(row)
-    embeddings, encoded_rows = [], list[int]()
+    pending, encoded_rows = [], list[int]()
     for rows in rows_by_shape.values():
-        embeddings.append(encode(np.stack([images[row] for row in rows])))
+        pending.append(start(np.stack([images[row] for row in rows])))
         encoded_rows += rows
-    return np.concatenate(embeddings)[np.argsort(encoded_rows)]
+
+    def wait() -> np.ndarray:
+        return np.concatenate([wait_for_shape() for wait_for_shape in pending])[np.argsort(encoded_rows)]
+
+    return wait
 
 
 def normalize_images(images: paddle.Tensor, mean: Sequence[float], std: Sequence[float]) -> paddle.Tensor:

@@ -38,7 +38,7 @@ _POLL_INTERVAL = 0.1
 
 
 class Gpu:
-    """Paddle's current GPU with a stream for copies; two threads must not start copies at the same time.
+    """Paddle's current GPU with a stream for copies.
 
     Copies are represented by Paddle's objects: `copy.cuda_wait()` makes everything that is queued on the device later
     wait for the copy, `copy.cpu_wait()` makes the calling thread wait.
@@ -47,6 +47,8 @@ class Gpu:
     def __init__(self) -> None:
         self._device_id = int(paddle.get_device().removeprefix("gpu:"))
         self._stream = manipulation.create_async_load()
+        # Paddle's object has no lock, and releases the interpreter's. A server encodes in another thread than the main.
+        self._lock = threading.Lock()
         # Paddle (3.3.1) initialises the stream with the device of the first tensor, which must go to the host.
         self.start_download(paddle.zeros([1]))
 
@@ -61,16 +63,21 @@ class Gpu:
         paddle.base.core.set_cuda_current_device_id(self._device_id)  # type: ignore[attr-defined]
 
     def allocate_pinned(self, array: np.ndarray) -> paddle.Tensor:
-        """Return host memory with the content of an array, which the device can read by itself."""
+        """Return host memory with the content of an array, which the device can read by itself.
+
+        The thread must have called `use_in_this_thread`.
+        """
         return paddle.to_tensor(array, place=paddle.CUDAPinnedPlace())
 
     def start_upload(self, pinned: paddle.Tensor) -> tuple[paddle.Tensor, Any]:
         """Start to copy pinned memory to the device, after everything that is queued on the device now."""
-        return manipulation.async_reload(pinned, self._stream)
+        with self._lock:
+            return manipulation.async_reload(pinned, self._stream)
 
     def start_download(self, tensor: paddle.Tensor) -> tuple[paddle.Tensor, Any]:
         """Start to copy a tensor to pinned memory, after everything that is queued on the device now."""
-        return manipulation.async_offload(tensor, self._stream)
+        with self._lock:
+            return manipulation.async_offload(tensor, self._stream)
 
 
 # The arguments are the key of the cache: there is one stream for each device and purpose.
@@ -120,20 +127,28 @@ def copy_to_host(tensor: paddle.Tensor) -> np.ndarray:
 
 
 class Sender:
-    """Sends small arrays to the device, one for each step; neither the host nor computations in progress wait."""
+    """Sends arrays of one type to the device, one after the other; neither the host nor computations in progress wait.
+
+    The array of a step is small. A larger one is copied after the computations that are queued before.
+    """
 
     def __init__(self, device: Gpu | None = None):
         device = device or _current_gpu("values")
         self._slots = itertools.cycle([_Slot(device) for _ in range(NUM_SLOTS)]) if device else None
+        self._lock = threading.Lock()
 
     def __call__(self, array: np.ndarray) -> paddle.Tensor:
         """Return an array on the device, for computations that are queued from now on."""
         if self._slots is None:
-            return paddle.to_tensor(array)
-        slot = next(self._slots)
-        slot.fill({"array": array})
-        slot.start_upload()
-        return slot.take_tensors()["array"]
+            # Paddle 3.3.1 leaks a list for each tensor that paddle.to_tensor makes of an array: 11 MB in 100,000 calls.
+            tensor = paddle.empty(array.shape, array.dtype.type)
+            tensor.get_tensor().set(np.ascontiguousarray(array), paddle.CPUPlace())
+            return tensor
+        with self._lock:
+            slot = next(self._slots)
+            slot.fill({"array": array})
+            slot.start_upload()
+            return slot.take_tensors()["array"]
 
 
 def upload_batches(
@@ -185,7 +200,7 @@ class _SlotFiller(threading.Thread):
 
     def __init__(self, batches: Iterator[tuple[Arrays, Any]], close: Callable[[], None], device: Gpu):
         super().__init__(daemon=True)
-        self._batches, self._close, self._device = batches, close, device
+        self._batches, self._close = batches, close
         self._slots = itertools.cycle([_Slot(device) for _ in range(NUM_SLOTS)])
         self._items: queue.Queue = queue.Queue(NUM_READY)
         self._should_stop = threading.Event()
@@ -194,7 +209,6 @@ class _SlotFiller(threading.Thread):
         # Signals are handled by the main thread, whose system calls they have to interrupt.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            self._device.use_in_this_thread()  # before it allocates pinned memory
             for slot, (arrays, content) in zip(self._slots, self._batches, strict=False):
                 slot.fill(arrays)
                 if not self._put((slot, content)):
@@ -250,6 +264,7 @@ class _Slot:
         self._names = list(arrays)
         for name, array in arrays.items():
             if name not in self._memory or self._memory[name].num_bytes < array.nbytes:
+                self._device.use_in_this_thread()
                 self._memory[name] = _PinnedMemory(self._device.allocate_pinned(array))
             self._memory[name].write(array)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.config import Config, load_config
-from ernie_vil2.data.preprocessing import Geometry, Preprocessing
+from ernie_vil2.data.preprocessing import Geometry, Preprocessing, start_at_once
 from ernie_vil2.device import runtime
 from ernie_vil2.io.export_folder import CONFIG, EXPORT_AGAIN, EXPORT_INFO, BadExport, read_export, utf8_path
 from ernie_vil2.io.terminal import suppress_output
@@ -88,8 +88,8 @@ class ExportedBackend:
         with utf8_path(folder) as ascii_folder:
             image = open_graph(ascii_folder, "image", self.precision, device, runtime.num_threads())
             text = open_graph(ascii_folder, "text", self.precision, device, runtime.num_threads())
-        self.encode_pixels = check_outputs(image, f"{folder}: the image", self.embed_dim)
-        self.encode_ids = check_outputs(text, f"{folder}: the text", self.embed_dim)
+        self.start_pixels = start_at_once(check_outputs(image, f"{folder}: the image", self.embed_dim))
+        self.start_ids = start_at_once(check_outputs(text, f"{folder}: the text", self.embed_dim))
 
     def __str__(self) -> str:
         return f"{self.name}, {self.precision} on {self.device}"

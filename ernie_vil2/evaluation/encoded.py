@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
+from ernie_vil2.data.preprocessing import wait_in_turn
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.device import runtime
 from ernie_vil2.device.launch import launched_rank
@@ -66,8 +67,8 @@ def encode_benchmark(
     """Encode every image and every distinct text of a benchmark.
 
     While the model encodes a chunk of rows, threads read and preprocess the next one, so that no more than two chunks
-    of pixels are in memory. Images that are missing or broken are counted in `bad_samples` and left out; their texts
-    stay in the gallery.
+    of pixels are in memory. A GPU gets the next chunk before the embeddings of the last one are read. Images that are
+    missing or broken are counted in `bad_samples` and left out; their texts stay in the gallery.
 
     With `cache`, an interrupted run continues after its last finished chunk, and a second run encodes nothing. A chunk
     is looked up by the model's fingerprint, the benchmark's name and the ids, and used only if the digest of the
@@ -79,7 +80,7 @@ def encode_benchmark(
     Paddle's process group initialised.
 
     Args:
-        model: model whose `fingerprint`, `preprocess`, `encode_pixels` and `encode_texts` are used.
+        model: model whose `fingerprint`, `preprocess`, `start_pixels` and `start_texts` are used.
         benchmark: rows to encode.
         cache: folder of finished chunks, created if missing; None: no cache.
         progress: called with the number of finished rows; on rank 0, which reports the other ranks' rows as well, the
@@ -199,11 +200,12 @@ def _encode_images(
         reading = pool.map(read_only if cached else read_and_preprocess, images)
         return _PendingChunk(names, images, cached, reading)
 
-    def encode(pending: _PendingChunk) -> _EncodedChunk:
+    def start_encoding(pending: _PendingChunk) -> Callable[[], _EncodedChunk]:
         read_images = list(pending.reading)
-        if pending.cached and cache:
-            if pending.cached.content == cache.digest_rows([image.digest for image in read_images]):
-                return pending.cached.chunk
+        cached = pending.cached
+        if cached and cache:
+            if cached.content == cache.digest_rows([image.digest for image in read_images]):
+                return lambda: cached.chunk
             # An image has been replaced since; so far the images were read for their digests only.
             read_images = list(pool.map(read_and_preprocess, pending.images))
 
@@ -213,21 +215,29 @@ def _encode_images(
                 pixels.append(image.pixels)
             elif image.reason is not None:
                 bad_rows.append((row, image.reason))
-        embeddings = model.encode_pixels(np.stack(pixels)) if pixels else _NO_EMBEDDINGS
-        encoded = _EncodedChunk(embeddings, bad_rows)
-        if cache:
-            cache.write("images", pending.names, [image.digest for image in read_images], encoded)
-        return encoded
+        wait = model.start_pixels(np.stack(pixels)) if pixels else (lambda: _NO_EMBEDDINGS)
+        digests = [image.digest for image in read_images]  # `finish` must not keep the pixels
 
-    try:
+        def finish() -> _EncodedChunk:
+            encoded = _EncodedChunk(wait(), bad_rows)
+            if cache:
+                cache.write("images", pending.names, digests, encoded)
+            return encoded
+
+        return finish
+
+    def start_all() -> Iterator[Callable[[], _EncodedChunk]]:
         pending = None
         for chunk in chunks:
             # Threads read this chunk while the model encodes the previous one.
             previous, pending = pending, start_reading(chunk)
             if previous:
-                yield encode(previous)
+                yield start_encoding(previous)
         if pending:
-            yield encode(pending)
+            yield start_encoding(pending)
+
+    try:
+        yield from wait_in_turn(start_all())
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -254,15 +264,21 @@ def _read_image(preprocess: Callable[[bytes], np.ndarray] | None, image: Benchma
 def _encode_texts(
     model: ErnieViL2, chunks: Sequence[Sequence[str]], cache: _ChunkCache | None
 ) -> Iterator[_EncodedChunk]:
-    for texts in chunks:
+    def start_encoding(texts: Sequence[str]) -> Callable[[], _EncodedChunk]:
         cached = cache.read("texts", texts, len(texts)) if cache else None
         if cached and cache and cached.content == cache.digest_rows(texts):
-            yield cached.chunk
-            continue
-        encoded = _EncodedChunk(model.encode_texts(texts), [])
-        if cache:
-            cache.write("texts", texts, texts, encoded)
-        yield encoded
+            return lambda: cached.chunk
+        wait = model.start_texts(texts)
+
+        def finish() -> _EncodedChunk:
+            encoded = _EncodedChunk(wait(), [])
+            if cache:
+                cache.write("texts", texts, texts, encoded)
+            return encoded
+
+        return finish
+
+    return wait_in_turn(map(start_encoding, chunks))
 
 
 class _ChunkCache:

@@ -26,7 +26,7 @@ def test_towers_compute_in_the_precision(name, inputs, tmp_path, monkeypatch):
     # A CPU shows only that every batch is encoded by a backend of this precision.
     monkeypatch.setattr(runtime, "check_precision", lambda *_: None)
     precisions = []
-    for method in ("encode_pixels", "encode_ids"):
+    for method in ("start_pixels", "start_ids"):
         original = getattr(PaddleBackend, method)
 
         def record_precision(backend, rows, original=original):

@@ -5,6 +5,7 @@ tests/models/test_released_fixtures.py compares their embeddings with those of t
 
 import shutil
 import threading
+from functools import partial
 
 import numpy as np
 import paddle
@@ -14,12 +15,13 @@ from PIL import Image
 from ernie_vil2.config import load_config
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.tokenizer import WordPieceTokenizer
-from ernie_vil2.device import runtime
-from ernie_vil2.encoder import load_model
+from ernie_vil2.device import runtime, transfers
+from ernie_vil2.encoder import ErnieViL2, PaddleBackend, load_model
 from ernie_vil2.io import hub
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
+from tests.support.late_device import LateDevice
 from tests.support.paths import FIXTURES
 from tests.support.shapes import draw, encode_png
 
@@ -177,6 +179,27 @@ def test_images_are_decoded_on_threads_and_not_far_ahead(model, images, monkeypa
     # The batches so far, two more, and the image that the next one begins with.
     for batch, count in enumerate(num_yielded_by_batch[:20]):
         assert count <= 3 * (batch + 1) + 2 * 3 + 1
+
+
+def test_gpu_gets_a_batch_before_the_last_is_awaited(model, images, monkeypatch):
+    device = LateDevice()
+    monkeypatch.setattr(transfers, "_current_gpu", lambda purpose: device)
+    towers, num_waits = model.backend.model, {"image": [], "text": []}
+
+    def count_waits(kind, rows, encode):
+        num_waits[kind].append(len(device.waits))
+        return encode(rows)
+
+    for kind in ("image", "text"):
+        method = f"encode_{kind}"
+        monkeypatch.setattr(towers, method, partial(count_waits, kind, encode=getattr(towers, method)))
+    encoder = ErnieViL2(PaddleBackend(towers, model.preprocessing), model.tokenizer, model.config, batch_size=1)
+    image_embeddings, texts = encoder.encode_images(images), TEXTS[:4]
+    text_embeddings = encoder.encode_texts(texts)
+    assert num_waits == {"image": [0, 0, 1, 2], "text": [4, 4, 5, 6]}
+    monkeypatch.undo()
+    np.testing.assert_allclose(image_embeddings, model.encode_images(images), atol=1e-6)
+    np.testing.assert_allclose(text_embeddings, model.encode_texts(texts), atol=1e-6)
 
 
 def test_missing_device_or_precision_is_named(folder, monkeypatch):

@@ -104,6 +104,31 @@ def test_at_most_two_chunks_are_prepared_ahead():
     assert model.max_waiting <= 8  # two chunks
 
 
+def test_next_chunk_is_started_before_the_last_is_awaited():
+    events = []
+
+    class LoggingModel(ProjectionEncoder):
+        def start_pixels(self, pixels):
+            return log_wait("image", super().start_pixels(pixels))
+
+        def start_texts(self, texts):
+            return log_wait("text", super().start_texts(texts))
+
+    def log_wait(kind, wait):
+        events.append(f"start {kind}")
+
+        def log_and_wait():
+            events.append(f"wait for {kind}")
+            return wait()
+
+        return log_and_wait
+
+    encode_benchmark(LoggingModel(), make_benchmark(IMAGES, ["a", "b", "c", "d", "e"]), chunk_rows=3)
+    for kind, count in (("image", 3), ("text", 2)):
+        start, wait = f"start {kind}", f"wait for {kind}"
+        assert [event for event in events if kind in event] == [start, *[start, wait] * (count - 1), wait]
+
+
 def test_interrupted_run_continues_after_its_last_chunk(rows, tmp_path):
     class Interrupted(ProjectionEncoder):
         def encode_pixels(self, pixels):

@@ -35,12 +35,12 @@ class ColourModel:
     def preprocess(self, image):
         return Preprocessing("ernie_vil2", 8, mean=(0, 0, 0), std=(1, 1, 1))(image, "image")
 
-    def encode_pixels(self, images):
-        return -normalise_rows(255 - images.reshape(len(images), -1, 3).mean(axis=1)).astype(np.float32)
+    def start_pixels(self, images):
+        return lambda: -normalise_rows(255 - images.reshape(len(images), -1, 3).mean(axis=1)).astype(np.float32)
 
-    def encode_texts(self, texts):
+    def start_texts(self, texts):
         colours = np.array([self.COLOURS[text.split()[-1]] for text in texts], float)
-        return normalise_rows(colours - 1.0).astype(np.float32)
+        return lambda: normalise_rows(colours - 1.0).astype(np.float32)
 
 
 def draw_square(colour):

@@ -39,6 +39,14 @@ class ProjectionEncoder:
         counts = [np.bincount(np.frombuffer(text.encode(), np.uint8), minlength=256) for text in texts]
         return normalise_rows(np.array(counts, np.float32) @ self.text_weights)
 
+    def start_pixels(self, pixels):
+        embeddings = self.encode_pixels(pixels)
+        return lambda: embeddings
+
+    def start_texts(self, texts):
+        embeddings = self.encode_texts(texts)
+        return lambda: embeddings
+
 
 def normalise_rows(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)

@@ -84,7 +84,7 @@ def test_int8_exports_encode_single_queries(onnx_index, monkeypatch):
     backend = onnx_index.model.backend
     calls = Mock()
     monkeypatch.setattr(type(onnx_index.model), "precision", "int8")
-    for name in ("encode_ids", "encode_pixels"):
+    for name in ("start_ids", "start_pixels"):
         monkeypatch.setattr(backend, name, Mock(wraps=getattr(backend, name)))
         calls.attach_mock(getattr(backend, name), name)
 
