@@ -271,11 +271,13 @@ def _multiply_by_mask(x: paddle.Tensor, mask: paddle.Tensor, scale: float) -> pa
         return _multiply_by_mask(x.astype("float32"), mask, scale).astype(x.dtype)
     if mask.shape != x.shape:
         mask = mask.expand(x.shape).contiguous()
+    # The same bytes under another name; on CPUs `runtime` switches off the views that this takes.
+    mask = mask.astype("uint8") if x.place.is_cpu_place() else mask.view("uint8")
 
     # Private (3.3.1): the gradient of dropout multiplies by a mask of bytes in one kernel. A product of tensors needs a
     # second one, which casts the mask. In this mode, as read in the sources of the kernels for both devices, it does
     # not scale: each of them would round its own 1 / (1 - p), in another way.
-    product = paddle._C_ops.dropout_grad(mask.view("uint8"), x, 0.0, False, "downscale_in_infer")
+    product = paddle._C_ops.dropout_grad(mask, x, 0.0, False, "downscale_in_infer")
     return product.scale_(scale)
 
 
