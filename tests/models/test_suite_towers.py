@@ -19,6 +19,7 @@ SMALL_VIT = {"image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads"
 SMALL_TEXT = {"width": 24, "depth": 2, "heads": 3, "max_positions": 8, "dropout": 0.3, "attention_dropout": 0.3}
 FIELDS_BY_TOWER = {
     "ViT": {**SMALL_VIT, "drop_path": 0.4},
+    "ViT, kept tokens": {**SMALL_VIT, "drop_path": 0.4, "keep_tokens": 0.5},
     "RepVGG": {"image_size": 32, "width": 8, "depth": 2},
     "ernie": SMALL_TEXT,
     "ernie, mean": {**SMALL_TEXT, "pooling": "mean"},

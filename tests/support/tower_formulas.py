@@ -117,6 +117,7 @@ def compute_vit_features(
     places=None,
     pooling_heads=None,
     norm_after_mean=False,
+    kept=None,
 ):
     """Return the features of a ViT (Dosovitskiy et al. 2021, equations 1 to 4), `[N, D]`.
 
@@ -125,10 +126,11 @@ def compute_vit_features(
 
     Args:
         norm_after_mean: whether the patches, without the class token, are averaged before the last norm.
+        kept: the tokens of each image that go through the blocks; None: all.
     """
     tower = Formulas(weights, epsilon, activation)
     kernel, features = tower.weights["patch_embed.proj.weight"], []
-    for image in images.astype("float64"):
+    for row, image in enumerate(images.astype("float64")):
         patches = cut_patches(image, patch)
         if kernel.ndim == 4:  # a convolution
             z = np.stack([np.einsum("chw,dchw->d", pixels, kernel) for pixels in patches])
@@ -138,11 +140,14 @@ def compute_vit_features(
         if tower.has("cls_token"):
             z = np.concatenate([tower.weights["cls_token"][0], z])
         z = z + tower.weights["pos_embed"][0]
+        visible = slice(None) if kept is None else kept[row]
+        z = z[visible]
         if tower.has("ln_pre"):
             z = tower.norm(z, "ln_pre")
 
+        places_of_row = None if places is None else places[visible]
         for number in range(tower.count_blocks("blocks")):
-            z = tower.apply_pre_norm_block(z, f"blocks.{number}", heads, places=places)
+            z = tower.apply_pre_norm_block(z, f"blocks.{number}", heads, places=places_of_row)
         if norm_after_mean:
             z = z[int(tower.has("cls_token")) :].mean(axis=0, keepdims=True)
         z = tower.norm(z, "norm")

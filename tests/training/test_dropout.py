@@ -17,10 +17,16 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import dropout as dropout_module
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.tasks.multi_view import check_text_pair
+from tests.support.dropout_bits import compute_bits
 from tests.support.limits import limit_examples
 from tests.support.steps import make_keys_on_device
 
-MASK = 2**64 - 1
+
+@pytest.fixture(autouse=True)
+def set_device_as_in_training():
+    """Set the device as a run does, with its switches."""
+    if paddle.get_device() == "cpu":
+        runtime.set_device("cpu")
 
 
 class Towers(nn.Layer):
@@ -48,26 +54,6 @@ def compute_masks(texts, step=0, views=("text_1",), positions=None, p=0.5, layer
     with draw_for(CounterBasedDropout(towers, seed), step, views, positions):
         towers.text(texts)
     return np.stack(outputs)
-
-
-def mix_bits(x):
-    """Apply the finaliser of SplitMix64."""
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & MASK
-    x = (x ^ x >> 27) * 0x94D049BB133111EB & MASK
-    return x ^ x >> 31
-
-
-def compute_bits(seed, step, view, position, draw, *coordinates):
-    """Return the 32 bits of one element, computed with Python's integers."""
-    weyl = 0x9E3779B97F4A7C15
-    key = 0
-    for number in (seed, step, view, position, draw):
-        key = mix_bits(key + weyl * (number + 1) & MASK)
-    element = 0
-    for coordinate in coordinates:
-        element = mix_bits(element + weyl * (coordinate + 1) & MASK)
-    bits = ((element >> 32) ^ (key & 0xFFFFFFFF)) * 0x85EBCA6B & 0xFFFFFFFF
-    return ((bits ^ bits >> 15) + (key >> 32)) * 0xC2B2AE35 & 0xFFFFFFFF
 
 
 def test_masks_match_their_formula():
