@@ -33,6 +33,7 @@ _DRAWS_PER_BLOCK = 64
 # take 14 MB. 64 MiB hold all shapes of a forward, and are too few to matter on a GPU, as no plan counts them.
 _COORDINATE_BYTES = 64 << 20
 _INT32_BYTES = 4
+_LAZY_VIEWS = "FLAGS_use_stride_kernel"
 
 
 class DropoutState(NamedTuple):
@@ -145,7 +146,7 @@ class CounterBasedDropout:
         bits = self._draw([size if dimension in axes else 1 for dimension, size in enumerate(x.shape)])
         # As signed numbers the bits are uniform from -2^31 on.
         mask = bits >= round(p * 2**32) - 2**31
-        return _ApplyMask.apply(x, mask, 1 / (1 - p) if should_upscale else 1.0)
+        return _ApplyMask.apply(x, _to_bytes(mask), 1 / (1 - p) if should_upscale else 1.0)
 
     def _rand(self, shape: Sequence[int], dtype: Any = None, name: str | None = None) -> paddle.Tensor:
         # float32 holds 24 bits without rounding up to 1. A narrower type rounds the number, not its bits.
@@ -271,14 +272,19 @@ def _multiply_by_mask(x: paddle.Tensor, mask: paddle.Tensor, scale: float) -> pa
         return _multiply_by_mask(x.astype("float32"), mask, scale).astype(x.dtype)
     if mask.shape != x.shape:
         mask = mask.expand(x.shape).contiguous()
-    # The same bytes under another name; on CPUs `runtime` switches off the views that this takes.
-    mask = mask.astype("uint8") if x.place.is_cpu_place() else mask.view("uint8")
 
     # Private (3.3.1): the gradient of dropout multiplies by a mask of bytes in one kernel. A product of tensors needs a
     # second one, which casts the mask. In this mode, as read in the sources of the kernels for both devices, it does
     # not scale: each of them would round its own 1 / (1 - p), in another way.
     product = paddle._C_ops.dropout_grad(mask, x, 0.0, False, "downscale_in_infer")
     return product.scale_(scale)
+
+
+def _to_bytes(mask: paddle.Tensor) -> paddle.Tensor:
+    """Return a mask of bools as one of uint8."""
+    # A view takes no pass over the mask, but is among Paddle's lazy views, which are off on CPUs (device/runtime.py).
+    has_views = paddle.get_flags(_LAZY_VIEWS)[_LAZY_VIEWS]
+    return mask.view("uint8") if has_views else mask.astype("uint8")
 
 
 def _hash_rows(seed: int, step: int, view: int, positions: np.ndarray) -> np.ndarray:
