@@ -5,6 +5,7 @@ import paddle
 import pytest
 from paddle.nn.functional import sdpa
 
+from ernie_vil2.towers.layers import attention as attention_module
 from ernie_vil2.towers.layers.attention import MASKED, Attention
 
 BATCH, HEADS, WIDTH = 3, 2, 64
@@ -68,6 +69,29 @@ def test_fused_attention_has_the_gradients_of_the_formula(kernels, report, dtype
     ]
     report(dtype=dtype, mask=mask, length=length, kernel=kernels[-1], errors=errors)
     assert max(errors) < TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("length", [40, 197])
+def test_packed_attention_has_the_bits_of_separate_tensors(monkeypatch, dtype, length):
+    rng = np.random.default_rng(0)
+    qkv_array, weights_array = rng.normal(size=[BATCH, length, 3 * HEADS * WIDTH]), rng.normal(size=[BATCH, length, 1])
+    weights = paddle.to_tensor(weights_array.astype(np.float32)).astype(dtype)
+    attention = Attention(HEADS)
+    attention.fused = True
+    results = []
+    for is_packed in (True, False):
+        if not is_packed:
+            monkeypatch.setattr(attention_module, "has_packed_kernel", lambda qkv: False)
+        qkv = paddle.to_tensor(qkv_array.astype(np.float32)).astype(dtype)
+        qkv.stop_gradient = False
+        output = attention.attend_to_itself(qkv, None, None)
+        (output * weights).sum().backward()
+        results.append([tensor.astype("float32").numpy() for tensor in (output, qkv.grad)])
+    (packed_output, packed_gradient), (output, gradient) = results
+    np.testing.assert_array_equal(packed_output, output)
+    # The gradient of the queries is added up by several blocks of threads, in any order.
+    assert np.linalg.norm(packed_gradient - gradient) < TOLERANCES[dtype] * np.linalg.norm(gradient)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """Fused attention has the losses and gradients of the layers' own attention, and is used where it should be."""
 
+import numpy as np
 import paddle
 import pytest
 
 from ernie_vil2.config import ConfigError, TrainingConfig
 from ernie_vil2.tasks.contrastive_step import DirectStep
 from ernie_vil2.tasks.task import prepare_attention
+from ernie_vil2.towers.layers import attention as attention_module
+from ernie_vil2.towers.layers.attention import MASKED, PackedAttention, SplitAttention
 from tests.support.steps import (
     TOLERANCES,
     VIT,
@@ -55,6 +58,36 @@ def test_losses_and_gradients_match_unfused_attention(calls, dtype, tolerance, d
         model.eval()
         model.encode_text(make_batch()[0]["text_1"])
         assert calls[4:] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("has_mask", [False, True])
+@pytest.mark.parametrize("layer_class", [PackedAttention, lambda *sizes: SplitAttention(*sizes, 0.0)])
+def test_packed_projections_have_the_results_of_the_formula(calls, monkeypatch, layer_class, has_mask):
+    # As on a GPU with flash attention; on a CPU Paddle computes it by its plain formula.
+    packed_calls = []
+    packed = paddle.nn.functional.flash_attn_qkvpacked
+
+    def record_packed(qkv, *arguments, **options):
+        packed_calls.append(qkv.shape)
+        return packed(qkv, *arguments, **options)
+
+    monkeypatch.setattr(paddle.nn.functional, "flash_attn_qkvpacked", record_packed)
+    monkeypatch.setattr(attention_module, "has_packed_kernel", lambda qkv: True)
+    paddle.seed(0)
+    layer = layer_class(24, 3)
+    mask = (paddle.arange(5) >= 3).astype("float32").reshape([1, 1, 1, 5]) * MASKED if has_mask else None
+    results = []
+    for fused in (False, True):
+        layer.fused = fused
+        x = paddle.to_tensor(np.random.default_rng(0).normal(size=[2, 5, 24]).astype("float32"), stop_gradient=False)
+        output = layer(x, mask)
+        (output * output).sum().backward()
+        results.append([output.numpy(), x.grad.numpy()] + [parameter.grad.numpy() for parameter in layer.parameters()])
+        layer.clear_gradients()
+    # A mask has no place in the packed kernel.
+    assert (packed_calls, len(calls)) == (([], 1) if has_mask else ([[2, 5, 3, 3, 8]], 0))
+    for expected, actual in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def make_training_config(setting, dropout="counter"):

@@ -1,5 +1,7 @@
 """Attention of transformers: heads, the sums that a fused kernel may compute, and layers with their projections."""
 
+from functools import cache
+
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
@@ -45,17 +47,10 @@ class Attention(nn.Layer):
         # Under mixed precision a query may be float32. Paddle chooses the fused kernel by the types that it is given,
         # before it converts them: for float32, or for two types, it chooses a slower one.
         q, k = q.astype(v.dtype), k.astype(v.dtype)
-        dropout = self.dropout if self.training else 0.0
-        fused = self.fused
-        if fused is None:
-            fused = paddle.in_dynamic_mode() and q.place.is_gpu_place() and not dropout
-        if fused:
-            if mask is not None:
-                mask = mask.astype(q.dtype).expand([q.shape[0], 1, q.shape[2], k.shape[2]])
-            # Paddle's kernel takes [B, L, heads, d].
-            q, k, v = q.transpose([0, 2, 1, 3]), k.transpose([0, 2, 1, 3]), v.transpose([0, 2, 1, 3])
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=self.training)
-            return pack(mixed.flatten(2))
+        if self._should_fuse(q):
+            q, k, v = (tensor.transpose([0, 2, 1, 3]) for tensor in (q, k, v))
+            return self._attend_fused(q, k, v, mask)
+        dropout = self._current_dropout
         scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [B, heads, L, M]
         if mask is not None:
             scores = scores + mask.astype(scores.dtype)
@@ -63,6 +58,63 @@ class Attention(nn.Layer):
         if dropout:
             weights = F.dropout(weights, dropout)
         return pack(paddle.matmul(weights, v).transpose([0, 2, 1, 3]).flatten(2))
+
+    def attend_to_itself(
+        self, qkv: paddle.Tensor, mask: paddle.Tensor | None, turns: paddle.Tensor | None
+    ) -> paddle.Tensor:
+        """Attend with concatenated queries, keys and values `[B, L, 3 * width]`, which may be packed, as in `attend`.
+
+        Args:
+            qkv: queries, keys and values.
+            mask: see `attend`.
+            turns: what turns queries and keys; None: nothing.
+        """
+        if turns is None and self._should_fuse(qkv):
+            # In this order no tensor needs to be copied for the kernel, nor its gradient: split by head and transposed
+            # back, queries, keys and values were copied once each before the kernel, and twice after its gradient.
+            qkv = unpack(qkv).reshape([0, 0, 3, self.heads, -1])
+            if mask is None and has_packed_kernel(qkv):
+                mixed, _ = F.flash_attn_qkvpacked(qkv, self._current_dropout, training=self.training)
+                return pack(mixed.flatten(2))
+            q, k, v = qkv.unbind(2)
+            return self._attend_fused(q, k, v, mask)
+        q, k, v = self.split_heads(qkv, num_projections=3)
+        if turns is not None:
+            q, k = turn(q, turns), turn(k, turns)
+        return self.attend(q, k, v, mask)
+
+    @property
+    def _current_dropout(self) -> float:
+        return self.dropout if self.training else 0.0
+
+    def _should_fuse(self, x: paddle.Tensor) -> bool:
+        if self.fused is None:
+            return paddle.in_dynamic_mode() and x.place.is_gpu_place() and not self._current_dropout
+        return self.fused
+
+    def _attend_fused(
+        self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None
+    ) -> paddle.Tensor:
+        """Compute `attend` of queries `[B, L, heads, d]` and keys and values `[B, M, heads, d]` by Paddle's kernel."""
+        if mask is not None:
+            mask = mask.astype(q.dtype).expand([q.shape[0], 1, q.shape[1], k.shape[1]])
+        dropout = self._current_dropout
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=self.training)
+        return pack(mixed.flatten(2))
+
+
+def has_packed_kernel(qkv: paddle.Tensor) -> bool:
+    """Return whether flash attention computes these `[B, L, 3, heads, d]` queries, keys and values as they are."""
+    if not qkv.place.is_gpu_place() or qkv.dtype not in (paddle.float16, paddle.bfloat16):
+        return False
+    head_width = qkv.shape[-1]
+    # The devices and heads for which Paddle chooses flash attention (nn/functional/sdpa.py, 3.3.1): Ampere and later.
+    return head_width % 8 == 0 and head_width <= 256 and (8, 0) <= _get_capability(qkv.place.gpu_device_id()) <= (12, 1)
+
+
+@cache
+def _get_capability(device_id: int) -> tuple[int, int]:
+    return paddle.device.cuda.get_device_capability(device_id)
 
 
 class PackedAttention(Attention):
@@ -76,10 +128,7 @@ class PackedAttention(Attention):
     def forward(
         self, x: paddle.Tensor, mask: paddle.Tensor | None = None, turns: paddle.Tensor | None = None
     ) -> paddle.Tensor:
-        q, k, v = self.split_heads(self.qkv(x), num_projections=3)
-        if turns is not None:
-            q, k = turn(q, turns), turn(k, turns)
-        return self.proj(self.attend(q, k, v, mask))
+        return self.proj(self.attend_to_itself(self.qkv(x), mask, turns))
 
 
 class SplitAttention(Attention):
@@ -115,11 +164,10 @@ class SplitAttention(Attention):
         # fused, for example because one of them is frozen.
         packed = fuse_linears((self.q_proj, self.k_proj, self.v_proj)) if self.training else None
         if packed is not None:
-            q, k, v = self.split_heads(packed(x), num_projections=3)
-        else:
-            (q,) = self.split_heads(self.q_proj(x))
-            (k,) = self.split_heads(self.k_proj(x))
-            (v,) = self.split_heads(self.v_proj(x))
+            return self.out_proj(self.norm(self.attend_to_itself(packed(x), mask, turns)))
+        (q,) = self.split_heads(self.q_proj(x))
+        (k,) = self.split_heads(self.k_proj(x))
+        (v,) = self.split_heads(self.v_proj(x))
         if turns is not None:
             q, k = turn(q, turns), turn(k, turns)
         return self.out_proj(self.norm(self.attend(q, k, v, mask)))
