@@ -71,9 +71,10 @@ def name_variant(settings):
 
 IMAGE_TOWERS, TEXT_TOWERS = list_towers(ImageTowerConfig), list_towers(TextTowerConfig)
 VIT, TRANSFORMER = IMAGE_TOWERS["ViT"], TEXT_TOWERS["transformer"]
-VITS = [VIT | {"drop_path": 0.5}]
+VITS = [VIT | {"drop_path": 0.5}, VIT | {"keep_tokens": 0.5}]
 for variant in (*list_variants(ImageVariant), {"head": 24}, {"rotary": {"first_half": "rows"}}):
     VITS.append(VIT | {"variant": variant})
+VITS.append(VIT | {"keep_tokens": 0.5, "variant": {"rotary": {"first_half": "rows"}}})
 TRANSFORMERS = []
 for variant in (*list_variants(TextVariant), {"head_activation": "gelu"}, {"norm": "after", "token_types": 2}):
     TRANSFORMERS.append(TRANSFORMER | {"variant": {"head": 24, **variant}})

@@ -22,6 +22,8 @@ TEXT = ["Model.text.name=ernie", "Model.text.width=32", "Model.text.depth=4", "M
 
 IMAGES = {
     "ViT": "{image_size: 32, name: ViT, patch_size: 8, width: 64, depth: 5, heads: 4}",
+    "kept tokens": "{image_size: 32, name: ViT, patch_size: 8, width: 64, depth: 5, heads: 4, keep_tokens: 0.3}",
+    "small image": "{image_size: 16, name: ViT, patch_size: 8, width: 64, depth: 5, heads: 4}",
     "EVA-02": "{image_size: 32, name: ViT, patch_size: 8, width: 64, depth: 5, heads: 4, variant: {mlp: swiglu, "
     "hidden: 170, activation: silu, rotary: {first_half: rows, grid: 16}, key_bias: false, attention_norm: true}}",
     "ResNet18": "{image_size: 64, name: ResNet18}",
@@ -62,7 +64,9 @@ def measure_saved_bytes(encode, batch):
     return (saved + batch.size * batch.element_size()) / len(batch)
 
 
-@pytest.mark.parametrize("name", ["ViT", *(pytest.param(name, marks=pytest.mark.slow) for name in list(IMAGES)[1:])])
+@pytest.mark.parametrize(
+    "name", ["ViT", "kept tokens", *(pytest.param(name, marks=pytest.mark.slow) for name in list(IMAGES)[3:])]
+)
 def test_saved_bytes_equal_those_of_the_whole_model(name):
     config = make_config(name)
     towers, model = Towers(config), build_model(config)
@@ -92,12 +96,28 @@ def test_recomputed_bytes_equal_those_of_the_whole_model(name):
     assert Towers(config).row_cost("image", recompute=True).saved == pytest.approx(saved, rel=0.05)
 
 
-def test_operations_of_a_vit_equal_those_by_hand():
-    tokens, patches, width, mlp, depth = 17, 16, 64, 256, 5
+# Of sixteen patches 0.3 are 4.8; four go on, with the class token.
+@pytest.mark.parametrize(("name", "tokens"), [("ViT", 17), ("kept tokens", 5)])
+def test_operations_of_a_vit_equal_those_by_hand(name, tokens):
+    patches, width, mlp, depth = 16, 64, 256, 5
     block = tokens * width * (4 * width + 2 * mlp) + 2 * tokens**2 * width
     projection = width * 32  # to the text tower's width
     products = patches * 3 * 8 * 8 * width + depth * block + projection
-    assert Towers(make_config()).row_cost("image").flops == 2 * products
+    assert Towers(make_config(name)).row_cost("image").flops == 2 * products
+
+
+def test_kept_tokens_need_the_memory_of_a_smaller_image():
+    # Four patches of sixteen, and all four of an image of a quarter of the pixels, are as many in the blocks.
+    block_bytes, embedding_bytes = {}, {}
+    for name in ("kept tokens", "small image"):
+        towers = Towers(make_config(name))
+        plain, recomputed = (towers.row_cost("image", recompute=recompute).saved for recompute in (False, True))
+        # Recomputed blocks keep a result of five tokens each.
+        block_bytes[name] = plain - recomputed
+        embedding_bytes[name] = plain - block_bytes[name] - 5 * (4 * 5 * 64)
+    assert block_bytes["kept tokens"] == pytest.approx(block_bytes["small image"], rel=0.02)
+    # Before the blocks are all pixels, and the sixteen patches of which tokens are gathered.
+    assert embedding_bytes["kept tokens"] > embedding_bytes["small image"] + 4 * 3 * (32**2 - 16**2)
 
 
 class TwoTensorBlock(nn.Layer):

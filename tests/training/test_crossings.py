@@ -14,11 +14,13 @@ from tests.support.trainings import REPVGG
 MAX_CROSSINGS = 6
 SETTINGS = ["Model.text.dropout=0.1", "Model.text.attention_dropout=0.1", "Training.steps=4", "Training.log_every=100"]
 EFFICIENTNET = "Model.image={name: EfficientNetB0, image_size: 32}"
-DROP_PATH = "Model.image={name: ViT, image_size: 32, patch_size: 8, width: 64, depth: 2, heads: 2, drop_path: 0.3}"
+VIT = "Model.image={name: ViT, image_size: 32, patch_size: 8, width: 64, depth: 2, heads: 2, DRAWS}"
+DROP_PATH, KEPT_TOKENS = VIT.replace("DRAWS", "drop_path: 0.3"), VIT.replace("DRAWS", "keep_tokens: 0.5")
 KINDS = {
     "direct": [DROP_PATH],
     "cached": [DROP_PATH, "Training.micro_batch=4"],
     "recomputed": [DROP_PATH, "Training.recompute=true"],
+    "kept tokens": [KEPT_TOKENS],
     "sigmoid of norms": ["Loss.kind=sigmoid", REPVGG],
     "EfficientNet": pytest.param([EFFICIENTNET], marks=pytest.mark.slow),
     "cached EfficientNet": pytest.param([EFFICIENTNET, "Training.micro_batch=8"], marks=pytest.mark.slow),

@@ -107,7 +107,7 @@ def test_all_tokens_need_no_draw_and_are_bit_equal(monkeypatch):
 
 
 @pytest.mark.parametrize("image", [VIT, EVA_02], ids=["ViT", "EVA-02"])
-@pytest.mark.parametrize("change", ["micro_batch=3", "recompute=true", "fused_attention=on"])
+@pytest.mark.parametrize("change", ["micro_batch=3", "recompute=true"])
 def test_parts_of_a_batch_see_the_tokens_of_the_whole(change, image):
     errors = {}
     with use_default_dtype("float64"):
@@ -118,10 +118,9 @@ def test_parts_of_a_batch_see_the_tokens_of_the_whole(change, image):
             expected = compute_step(build_step(model, loss, whole), make_batch("float64"))
             step = build_step(model, loss, divided)
             assert type(step) is (CachedStep if "micro_batch" in change else DirectStep)
-            if "fused" in change:
-                model.image.fuse_attention()
             errors[share] = max(measure_errors(compute_step(step, make_batch("float64")), expected))
-    assert errors[0.5] < 1e-10 and errors[0.5] <= 4 * errors[1], errors
+    # No further than with all tokens, but for rounding in another order.
+    assert errors[0.5] < 1e-10 and errors[0.5] <= 2 * errors[1], errors
 
 
 def test_native_draws_are_those_of_the_step():
