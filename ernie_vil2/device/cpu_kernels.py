@@ -122,17 +122,31 @@ def fuse_linears(layers: Sequence[nn.Layer]) -> Callable[[Tensor], Tensor] | Non
     It works on any device. None if a layer is not a plain linear one with a bias, is frozen, or has hooks: then each
     layer must be called by itself.
     """
+    compute = _find_formula(layers)
+    if compute is None or any(layer.weight.stop_gradient or layer.bias.stop_gradient for layer in layers):
+        return None
+    weight = paddle.concat([layer.weight for layer in layers], axis=-1)
+    bias = paddle.concat([layer.bias for layer in layers], axis=-1)
+    return partial(compute, weight=weight, bias=bias)
+
+
+def scale_linear(layer: nn.Layer, weight_scale: float, bias_scale: float) -> Callable[[Tensor], Tensor] | None:
+    """Return a function that computes a linear layer with its weight and bias multiplied by these numbers.
+
+    It works on any device. None if the layer is not a plain linear one with a bias, or has hooks.
+    """
+    compute = _find_formula([layer])
+    return compute and partial(compute, weight=layer.weight * weight_scale, bias=layer.bias * bias_scale)
+
+
+def _find_formula(layers: Sequence[nn.Layer]) -> Callable[..., Tensor] | None:
+    """Return the function of input, weight and bias that all these layers compute; None if there is none, or hooks."""
     types = {type(layer) for layer in layers}
     if types not in ({nn.Linear}, {CpuLinear}):
         return None
-    for layer in layers:
-        if layer.bias is None or layer.weight.stop_gradient or layer.bias.stop_gradient:
-            return None
-        if layer._forward_pre_hooks or layer._forward_post_hooks:
-            return None
-    weight = paddle.concat([layer.weight for layer in layers], axis=-1)
-    bias = paddle.concat([layer.bias for layer in layers], axis=-1)
-    return partial(_linear if types == {CpuLinear} else F.linear, weight=weight, bias=bias)
+    if any(layer.bias is None or layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers):
+        return None
+    return _linear if types == {CpuLinear} else F.linear
 
 
 class CpuLayerNorm(nn.LayerNorm):

@@ -33,6 +33,8 @@ LISTED_NAMES = {
 NORMS = {"batch_norm", "layer_norm", "sync_batch_norm"}
 # Operations that set a type themselves, or belong to backward, in which nothing is converted.
 UNCONVERTED = {"cast", "full_like", "assign"}
+# Gradients that this package calls itself; the others are called by Paddle.
+CALLED_GRADIENTS = {"silu_grad"}
 OPERATORS = (
     "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__matmul__",
     "__rmatmul__", "__pow__", "__rpow__", "__gt__", "__ge__", "__lt__", "__le__", "__eq__", "__ne__",
@@ -128,7 +130,8 @@ def _find_operations() -> list[tuple[Any, str, str]]:
     names = {}
     for name in dir(core.eager.ops):
         # A trailing underscore marks operations in place, which O1 leaves alone.
-        if not name.endswith(("_", "_grad")) and name not in UNCONVERTED:
+        is_gradient = name.endswith("_grad") and name not in CALLED_GRADIENTS
+        if not name.endswith("_") and not is_gradient and name not in UNCONVERTED:
             names[getattr(paddle._C_ops, name)] = name
     places = [(Tensor, name, name) for name in OPERATORS]
     # Paddle's older batch norms call their activation by the older interface.

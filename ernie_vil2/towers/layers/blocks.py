@@ -1,35 +1,10 @@
-"""Parts of transformers around attention: activations, MLPs, blocks and pooling by attention."""
-
-import math
-from collections.abc import Callable
+"""Parts of transformers around attention: MLPs, blocks and pooling by attention."""
 
 import paddle
 from paddle import nn
-from paddle.nn import functional as F
 
+from ernie_vil2.towers.layers.activations import ACTIVATIONS, compute_mlp
 from ernie_vil2.towers.layers.attention import Attention, PackedAttention, SplitAttention
-
-
-def gelu_tanh(x: paddle.Tensor) -> paddle.Tensor:
-    """Return the tanh approximation of GELU."""
-    if paddle.in_dynamic_mode():
-        return F.gelu(x, approximate=True)
-    # Written out in traced graphs, because paddle2onnx exports every GELU as the exact one.
-    return 0.5 * x * (1 + paddle.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-
-
-def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
-    """Return `x * sigmoid(1.702 x)`, the activation of OpenAI's CLIP and of the released models."""
-    return x * F.sigmoid(1.702 * x)
-
-
-ACTIVATIONS: dict[str, Callable[[paddle.Tensor], paddle.Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": gelu_tanh,
-    "quick_gelu": quick_gelu,
-    "silu": F.silu,
-    "relu": F.relu,
-}
 
 
 class Mlp(nn.Layer):
@@ -41,7 +16,7 @@ class Mlp(nn.Layer):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
+        return compute_mlp(x, self.fc1, self.activation, self.fc2)
 
 
 class SwiGlu(nn.Layer):
@@ -153,7 +128,7 @@ class PostNormBlock(nn.Layer):
 
     def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
         x = self.norm1(x + self.dropout(self.self_attn(x, mask)))
-        return self.norm2(x + self.dropout(self.linear2(self.activation(self.linear1(x)))))
+        return self.norm2(x + self.dropout(compute_mlp(x, self.linear1, self.activation, self.linear2)))
 
 
 def repeat_for_batch(token: paddle.Tensor, tokens: paddle.Tensor) -> paddle.Tensor:

@@ -17,9 +17,9 @@ from paddle.nn import functional as F
 
 from ernie_vil2.device.cpu_kernels import pack, skip_padding, unpack
 from ernie_vil2.towers.base import ImageVariant, TextTowerConfig, TextVariant
+from ernie_vil2.towers.layers.activations import ACTIVATIONS
 from ernie_vil2.towers.layers.attention import MASKED, Attention
 from ernie_vil2.towers.layers.blocks import (
-    ACTIVATIONS,
     AttentionPool,
     PostNormBlock,
     PreNormBlock,
