@@ -108,6 +108,17 @@ def test_gradients_of_a_tensor_used_twice_are_added(counter):
     assert cost.views["add_grad"] == 2, "gradients of sums are views of one"
 
 
+def test_fused_attention_is_one_kernel_that_holds_no_weights(counter):
+    qkv, gradient = paddle.randn([2, 8, 3, 2, 8]), paddle.ones([2, 8, 2, 8])  # [B, L, 3, heads, d]
+    qkv.stop_gradient = False
+    with counter.count() as cost:
+        mixed, _ = F.flash_attn_qkvpacked(qkv)
+        mixed.backward(gradient)
+    inputs, result = 4 * 768, 4 * 256
+    assert vars(cost.kinds["attention"]) == {"launches": 2, "num_bytes": 3 * inputs + 3 * result}
+    assert cost.launches == 2 and cost.held == inputs + result
+
+
 def test_package_is_told_that_its_tensors_lie_on_a_gpu(counter):
     x = paddle.ones([1])
     assert x.place.is_cpu_place()
