@@ -20,13 +20,13 @@ PRECISIONS = {
     "bfloat16": ("bfloat16", {}),
     "float16": ("float16", {}),
 }
-DRY_PRECISIONS = ("float32",)  # a CPU has no other
+DRY_PRECISIONS: tuple[str, ...] = ("float32",)  # a CPU has no other
 
 
 def list_measurements(options: Options) -> list[Measurement]:
     measurements = []
     for num_ranks in range(1, min(2, options.num_gpus) + 1):
-        for name in DRY_PRECISIONS if options.is_dry else PRECISIONS:
+        for name in options.choose(tuple(PRECISIONS), DRY_PRECISIONS):
             _, variables = PRECISIONS[name]
             # The training brings its own ranks.
             measurement = make_measurement("accuracy", f"{name}_{num_ranks}", options, 120, **variables)
@@ -38,7 +38,7 @@ def measure(name: str, options: Options, results: Results) -> None:
     from ernie_vil2.training.run_log import read_log
 
     precision, _, num_ranks = name.rpartition("_")
-    num_steps = DRY_STEPS if options.is_dry else NUM_STEPS
+    num_steps = options.choose(NUM_STEPS, DRY_STEPS)
     folder = options.work_folder / "runs" / f"accuracy_{name}"
     overrides = [
         f"Training.precision={PRECISIONS[precision][0]}",

@@ -19,6 +19,7 @@ PRODUCTS = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, 
 ATTENTIONS = ((IMAGE_TOKENS, False), (TEXT_TOKENS, False), (TEXT_TOKENS, True), (TEXT_TOKENS - 1, True))
 COPY_BYTES = 2**30  # above every cache
 UPLOAD_BYTES = 1024 * 2 * 3 * 224**2  # the images of a step of 1,024 rows, in uint8
+DRY_SCALE = 256  # by which a dry run divides these bytes
 GATHER_BYTES, REDUCE_BYTES = 84 * 10**6, 8 * 10**8  # embeddings of all ranks, and gradients of 202 million parameters
 
 
@@ -40,13 +41,13 @@ def measure(name: str, options: Options, results: Results) -> None:
         return
     runtime.set_device(options.device)
     # float32 on a GPU means TF32, unless the environment says otherwise.
-    dtypes = ["float32"] if options.is_dry else ["bfloat16", "float32"]
-    rows = 2 if options.is_dry else ROWS
+    dtypes = options.choose(["bfloat16", "float32"], ["float32"])
+    rows, scale = options.choose((ROWS, 1), (2, DRY_SCALE))
     with paddle.no_grad():
         for dtype in dtypes:
             results.attempt(f"gemm_{dtype}", lambda dtype=dtype: measure_products(dtype, rows))
-        results.attempt("copy", lambda: measure_copy(COPY_BYTES // (256 if options.is_dry else 1)))
-        results.attempt("upload", lambda: measure_upload(UPLOAD_BYTES // (256 if options.is_dry else 1)))
+        results.attempt("copy", lambda: measure_copy(COPY_BYTES // scale))
+        results.attempt("upload", lambda: measure_upload(UPLOAD_BYTES // scale))
     for dtype, (tokens, has_mask) in itertools.product(dtypes, ATTENTIONS):
         results.attempt(
             name_attention(dtype, tokens, has_mask),
@@ -66,10 +67,10 @@ def measure_products(dtype: str, rows: int) -> dict[str, Any]:
         for inputs, outputs in PRODUCTS:
             left = paddle.randn([rows * tokens, inputs]).astype(dtype)
             right = paddle.randn([inputs, outputs]).astype(dtype)
-            taken = time_calls(lambda left=left, right=right: paddle.matmul(left, right))
+            product_seconds = time_calls(lambda left=left, right=right: paddle.matmul(left, right))
             product_flops = 2.0 * rows * tokens * inputs * outputs
-            figures[f"{rows * tokens}x{inputs}x{outputs}"] = product_flops / taken / 1e12
-            flops, seconds = flops + product_flops, seconds + taken
+            figures[f"{rows * tokens}x{inputs}x{outputs}"] = product_flops / product_seconds / 1e12
+            flops, seconds = flops + product_flops, seconds + product_seconds
     return {f"gemm_{dtype}_tflops": flops / seconds / 1e12, f"gemm_{dtype}_shapes": figures}
 
 
@@ -158,7 +159,7 @@ def measure_collectives(options: Options, results: Results) -> None:
         raise LeftOut("needs two GPUs")
     runtime.set_device(options.device)
     _, ranks = join_ranks()
-    scale = 256 if options.is_dry else 1
+    scale = options.choose(1, DRY_SCALE)
     results.add(ranks=ranks)
 
     gathered = paddle.ones([GATHER_BYTES // scale // 4 // ranks])

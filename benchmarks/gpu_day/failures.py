@@ -52,7 +52,7 @@ def measure(name: str, options: Options, results: Results) -> None:
     if name == "pause_first_rank" and run.num_ranks == 1:
         raise LeftOut("needs two GPUs")
     rank = 0 if name == "pause_first_rank" else run.num_ranks - 1
-    pause(run, rank, DRY_PAUSE_SECONDS if options.is_dry else PAUSE_SECONDS, results)
+    pause(run, rank, options.choose(PAUSE_SECONDS, DRY_PAUSE_SECONDS), results)
 
 
 def kill_and_resume(run: "TrainingRun", results: Results) -> None:
@@ -114,7 +114,7 @@ class TrainingRun:
         self._name, self._options = name, options
         self.num_ranks = min(2, options.num_gpus)
         self.folder = options.work_folder / "runs" / f"failures_{name}"
-        self.checkpoint_every = 5 if options.is_dry else 50
+        self.checkpoint_every = options.choose(50, 5)
 
     def start(self, *flags: str) -> None:
         overrides = [

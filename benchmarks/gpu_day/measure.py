@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.gpu_day.day import STEP_MINUTES
 from benchmarks.gpu_day.measuring import RESULTS_VARIABLE, LeftOut, Options, Results, list_launcher_arguments
+from benchmarks.gpu_day.processes import MARK
 from ernie_vil2.device import runtime
 from ernie_vil2.device.launch import launched_rank, run_ranks
 
@@ -37,6 +38,7 @@ def main() -> int:
         command = [*list_launcher_arguments(args.ranks, log_folder), *sys.argv]
         os.execv(command[0], command)  # noqa: S606  -- this program again, once for each GPU
 
+    os.environ.setdefault(MARK, str(os.getpid()))  # of a measurement that is started by hand
     rank, _ = launched_rank()
     path = os.environ.get(RESULTS_VARIABLE)
     results = Results(Path(path) if path and rank == 0 else None)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.gpu_day.processes import ROOT
 from ernie_vil2.io.files import write_json
+
+T = TypeVar("T")
 
 # Environment variables of a measurement's process: the file of its figures, and the seconds it may take.
 RESULTS_VARIABLE = "ERNIE_VIL2_GPU_DAY_RESULTS"
@@ -41,7 +43,11 @@ class Options:
     @property
     def device(self) -> str:
         """Device as `Training.device` names it."""
-        return "cpu" if self.is_dry else "gpu"
+        return self.choose("gpu", "cpu")
+
+    def choose(self, on_gpus: T, in_dry_run: T) -> T:
+        """Return the first value on GPUs, the second one in a dry run."""
+        return in_dry_run if self.is_dry else on_gpus
 
     @property
     def work_folder(self) -> Path:

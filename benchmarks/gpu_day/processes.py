@@ -50,12 +50,12 @@ def run_limited(
         except subprocess.TimeoutExpired:
             pass
         finally:
-            taken = time.monotonic() - start
+            elapsed = time.monotonic() - start
             end_processes({MARK: mark})
             if process.poll() is None:  # a system without /proc: at least the process itself ends
                 process.kill()
             process.wait()
-    return code, taken
+    return code, elapsed
 
 
 def find_processes(variables: Mapping[str, str]) -> list[int]:

@@ -82,7 +82,7 @@ def write_photographs(options: Options, results: Results) -> None:
 
     folder = shards_folder(options)
     folder.mkdir(parents=True, exist_ok=True)
-    files = jpeg_files(DRY_PHOTOGRAPHS if options.is_dry else NUM_PHOTOGRAPHS, quality=75)
+    files = jpeg_files(options.choose(NUM_PHOTOGRAPHS, DRY_PHOTOGRAPHS), quality=75)
     for start in range(0, len(files), PHOTOGRAPHS_PER_SHARD):
         with tarfile.open(folder / f"{start:06}.tar", "w") as shard:
             for number, file in enumerate(files[start : start + PHOTOGRAPHS_PER_SHARD], start):

@@ -77,10 +77,10 @@ class Case:
 
     def list_overrides(self, options: Options, num_ranks: int) -> list[str]:
         """Return the settings of the configuration."""
-        rows, settings = (DRY_WAYS if options.is_dry else WAYS)[self.way]
+        rows, settings = options.choose(WAYS, DRY_WAYS)[self.way]
         data = f"{shards_folder(options)}/*.tar" if self.data == "shards" else f"{ROOT}/demo_data/emoji-train.tar"
         return [
-            *(DRY_TOWERS if options.is_dry else TOWERS),
+            *options.choose(TOWERS, DRY_TOWERS),
             *settings,
             f"Data.train=['{data}']",
             f"Training.global_batch={rows * num_ranks}",
@@ -220,7 +220,7 @@ class StepClock:
             ends.append(time.perf_counter())
         self.finish()
         total = time.perf_counter() - start
-        seconds = [after - before for before, after in itertools.pairwise(ends)]
+        seconds = [step_end - step_start for step_start, step_end in itertools.pairwise(ends)]
         return seconds, total, self._waited
 
     def profile(self) -> dict[str, Any]:
@@ -238,16 +238,15 @@ def time_case(
     from ernie_vil2.device.launch import launched_rank
     from ernie_vil2.parallel.collectives import all_gather_object
 
-    num_dropped, num_measured = (DRY_DROPPED, DRY_MEASURED) if options.is_dry else (NUM_DROPPED, NUM_MEASURED)
+    num_dropped, num_measured = options.choose((NUM_DROPPED, NUM_MEASURED), (DRY_DROPPED, DRY_MEASURED))
     # The first step chooses kernels. The next two tell how many fit; rank 0 decides for all.
     clock.measure(1)
     probe_seconds = clock.measure(2)[1] / 2
     seconds_left = TIMED_SHARE * read_time_limit() - (time.monotonic() - begin)
     num_possible = all_gather_object(int(seconds_left / probe_seconds))[0]
     if num_possible < num_dropped + num_measured:
-        num_dropped, num_measured = min(num_dropped, num_possible // 4), max(3, num_possible * 3 // 4)
-    if num_dropped:
-        clock.measure(num_dropped)
+        num_dropped, num_measured = max(1, num_possible // 4), max(3, num_possible * 3 // 4)
+    clock.measure(num_dropped)
 
     on_gpu = paddle.get_device() != "cpu"
     if on_gpu:
@@ -256,7 +255,7 @@ def time_case(
     seconds, total, waited = clock.measure(num_measured + 1)
     step_seconds = median(seconds[1:])
     _, num_ranks = launched_rank()
-    rows = (DRY_WAYS if options.is_dry else WAYS)[case.way][0]
+    rows = options.choose(WAYS, DRY_WAYS)[case.way][0]
     results.add(
         rows=rows,
         ranks=num_ranks,
