@@ -37,8 +37,9 @@ PRODUCTS = {"matmul", "linear_v2", "bmm", "addmm", "conv1d", "conv2d", "depthwis
 # An operation that says nothing of its work belongs to the innermost function with one of these words in the names of
 # its file or its own: dropout of attention weights is dropout.
 WORDS = (
-    ("gelu", "activations"), ("dropout", "dropout"), ("attention", "attention"), ("losses", "loss"), ("gather", "loss"),
-    ("optimizer", "optimiser"), ("training/update", "optimiser"), ("/clip", "optimiser"),
+    ("gelu", "activations"), ("layers/activations", "activations"), ("dropout", "dropout"), ("attention", "attention"),
+    ("losses", "loss"), ("parallel/gather", "loss"), ("optimizer", "optimiser"), ("training/update", "optimiser"),
+    ("/clip", "optimiser"),
 )  # fmt: skip
 
 # Operations whose result is a view, if the order of the elements allows it. Their gradients are views, too, unless they
