@@ -539,6 +539,11 @@ class TrainingConfig(Section):
     precision: Precision = Field(
         "float32", description="precision of the towers; the loss is float32. An error if the device lacks it"
     )
+    residual: Literal["float32", "reduced"] = Field(
+        "float32",
+        description="type of a transformer's residual stream and LayerNorms: float32, or reduced to that of its "
+        "products (docs/memory.md)",
+    )
     nonfinite: Literal["stop", "skip"] = Field(
         "stop",
         description="a step whose loss or gradient is not finite ends the run (stop) or is skipped (docs/runs.md)",
@@ -561,6 +566,8 @@ class TrainingConfig(Section):
         if self.sharding == "stage2" and self.micro_batch:
             # stage2 sends gradients away during backward, and the cached step has one backward for every micro batch.
             raise ValueError("sharding: stage2 does not go with micro_batch; use stage1, or micro_batch: null")
+        if self.residual == "reduced" and self.precision == "float32":
+            raise ValueError("residual: reduced is for precision: bfloat16 or float16; use residual: float32")
         return self
 
     def uses_micro_batches(self, ranks: int) -> bool:

@@ -186,7 +186,7 @@ class Plan:
         self.parameters = {**towers.tower_parameters, "all": sum(towers.parameter_sizes)}
         self.sharding = training.sharding if ranks > 1 else "none"
         self._row_costs = {
-            kind: towers.row_cost(kind, training.precision, training.recompute)
+            kind: towers.row_cost(kind, training.precision, training.recompute, training.residual)
             for kind, number in self.num_views.items()
             if number
         }

@@ -37,6 +37,7 @@ from ernie_vil2.models import DualEncoder
 from ernie_vil2.parallel import gather_ids, gather_views
 from ernie_vil2.parallel.norms import preserve_statistics
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
+from ernie_vil2.towers.layers.transformer import Transformer
 
 Views = Mapping[str, paddle.Tensor]
 Tensors = dict[str, paddle.Tensor]
@@ -127,6 +128,13 @@ class DirectStep:
             recompute_blocks(model, self.dropout)
         self.duplicate_policy = config.Loss.duplicates
         self.precision = config.Training.precision
+        # O1 would convert the inputs of LayerNorms to float32. For inputs of 16 bits they compute statistics in float32
+        # too, and weight and bias stay in float32: read in the sources of `LayerNormKernel` for GPUs and of O1.
+        self._white_list = {"layer_norm"} if config.Training.residual == "reduced" else None
+        if self._white_list:
+            for tower in (model.image, model.text):
+                if isinstance(tower, Transformer):
+                    tower.reduces_residual = True
         dtype = paddle.get_default_dtype() if self.precision == "float32" else self.precision
         self.normalize = ImageNormalization(config.Model.image.mean, config.Model.image.std, dtype)
         self.scaler = scaler
@@ -191,7 +199,7 @@ class DirectStep:
         with (
             self.dropout.use_keys(keys),
             # A type must be named even where autocast is off.
-            paddle.amp.auto_cast(enable=is_mixed, dtype=self.precision if is_mixed else "float16"),
+            paddle.amp.auto_cast(is_mixed, self._white_list, dtype=self.precision if is_mixed else "float16"),
         ):
             return model(views, self.normalize if has_raw_pixels else None)
 

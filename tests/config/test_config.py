@@ -358,3 +358,10 @@ def test_override_of_one_field_keeps_the_rest_of_a_tower():
     tower = load_config("configs/demo/emoji.yaml").Model.image
     changed_tower = load_config("configs/demo/emoji.yaml", ["Model.image.width=24"]).Model.image
     assert changed_tower == tower.model_copy(update={"width": 24})
+
+
+def test_reduced_residual_is_refused_in_float32():
+    with pytest.raises(ConfigError, match="residual.*precision"):
+        load_config(None, ["Training.residual=reduced"])
+    config = load_config(None, ["Training.residual=reduced", "Training.precision=bfloat16"])
+    assert config.Training.residual == "reduced"

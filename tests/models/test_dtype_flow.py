@@ -19,6 +19,7 @@ from ernie_vil2.towers import ImageTowerConfig, TextTowerConfig
 from ernie_vil2.towers.base import BACKBONE, OWN, ImageVariant, TextVariant
 from ernie_vil2.towers.layers import attention as attention_module
 from ernie_vil2.towers.layers.attention import Attention
+from ernie_vil2.towers.layers.blocks import PostNormBlock, PreNormBlock
 from tests.support.mixed_precision import emulate_mixed_precision
 from tests.support.steps import build_model_and_loss, make_config
 from tests.support.towers import Cropping
@@ -32,6 +33,7 @@ TINY = {
 EXAMPLES = {BACKBONE: "paddleclas:EfficientNetB0", OWN: f"{Cropping.__module__}:{Cropping.__name__}"}
 VARIANTS = {"NaFlex": {"class_token": False, "pooling": "attention"}}  # it has no class token
 LAYERS = nn.Linear | nn.Conv1D | nn.Conv2D | nn.BatchNorm | nn.BatchNorm1D | nn.BatchNorm2D
+STATES = nn.LayerNorm | PreNormBlock | PostNormBlock
 ROWS = 3
 
 
@@ -95,12 +97,13 @@ class Flow:
 
     Attributes:
         layers: names of linear layers, convolutions and batch norms, with the type of the output of every call.
+        states: names of LayerNorms and of towers' blocks, with the type of the output of every call.
         attention: types of queries, keys, values and mask in every call of attention, where the product or the fused
             kernel takes them.
     """
 
     def __init__(self, monkeypatch):
-        self.layers, self.attention, self._names = [], [], {}
+        self.layers, self.states, self.attention, self._names = [], [], [], {}
         call_layer, fused, attend = nn.Layer.__call__, F.scaled_dot_product_attention, Attention.attend
         packed = F.flash_attn_qkvpacked
 
@@ -108,6 +111,8 @@ class Flow:
             output = call_layer(layer, *inputs, **options)
             if isinstance(layer, LAYERS) and id(layer) in self._names:
                 self.layers.append((self._names[id(layer)], output.dtype))
+            if isinstance(layer, STATES) and id(layer) in self._names:
+                self.states.append((self._names[id(layer)], output.dtype))
             return output
 
         def record_fused(q, k, v, attn_mask=None, **options):
@@ -146,7 +151,7 @@ class Flow:
         config = make_config(
             f"Model.image={image}", f"Model.text={dropout | text}", "Model.embed_dim=20", "Loss.duplicates=ignored",
             "Training.precision=bfloat16", f"Training.dropout={'native' if mode == 'native' else 'counter'}",
-            f"Training.global_batch={ROWS}",
+            f"Training.global_batch={ROWS}", f"Training.residual={'reduced' if mode == 'reduced' else 'float32'}",
         )  # fmt: skip
         model, loss = build_model_and_loss(config)
         if mode == "LoRA":
@@ -171,31 +176,36 @@ def check_flow(flow, image, text, mode="plain"):
     assert all(set(types) == {paddle.bfloat16} for types in flow.attention)
     # Attention of towers that PaddleNLP builds is not recorded, that of the ViT is.
     assert image is not VIT or flow.attention
+    # A norm after a mean gets float32 by default; an option of 16 bits holds for every block and norm.
+    expected = {paddle.bfloat16} if mode == "reduced" else {paddle.float32}
+    assert {dtype for _, dtype in flow.states} <= expected and (flow.states or image is not VIT)
 
 
-@pytest.mark.parametrize("mode", ["plain", "LoRA", "native"])
+@pytest.mark.parametrize("mode", ["plain", "LoRA", "native", "reduced"])
 @pytest.mark.parametrize("image", IMAGE_TOWERS.values(), ids=IMAGE_TOWERS)
 def test_image_towers_compute_in_16_bits(flow, image, mode):
     check_flow(flow, image, TRANSFORMER, mode)
 
 
-@pytest.mark.parametrize("mode", ["plain", "LoRA", "native"])
+@pytest.mark.parametrize("mode", ["plain", "LoRA", "native", "reduced"])
 @pytest.mark.parametrize("text", TEXT_TOWERS.values(), ids=TEXT_TOWERS)
 def test_text_towers_compute_in_16_bits(flow, text, mode):
     check_flow(flow, VIT, text, mode)
 
 
 @pytest.mark.parametrize("image", VITS, ids=name_variant)
-def test_variants_of_the_vit_compute_in_16_bits(flow, image):
-    check_flow(flow, image, TRANSFORMER)
+@pytest.mark.parametrize("mode", ["plain", "reduced"])
+def test_variants_of_the_vit_compute_in_16_bits(flow, image, mode):
+    check_flow(flow, image, TRANSFORMER, mode)
 
 
 @pytest.mark.parametrize("text", TRANSFORMERS, ids=name_variant)
-def test_variants_of_the_transformer_compute_in_16_bits(flow, text):
-    check_flow(flow, VIT, text)
+@pytest.mark.parametrize("mode", ["plain", "reduced"])
+def test_variants_of_the_transformer_compute_in_16_bits(flow, text, mode):
+    check_flow(flow, VIT, text, mode)
 
 
-WHITE_LIST = {"depthwise_conv2d"}
+WHITE_LISTS = [None, {"depthwise_conv2d"}, {"layer_norm"}]
 OPERATIONS = {
     "matmul": lambda x, maps: x @ x,
     "convolution": lambda x, maps: F.conv2d(maps, maps),
@@ -220,7 +230,7 @@ OPERATIONS = {
 }
 
 
-@pytest.mark.parametrize("white_list", [None, WHITE_LIST])
+@pytest.mark.parametrize("white_list", WHITE_LISTS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_emulation_has_the_types_of_paddles_graphs(dtype, white_list):
     # In a graph Paddle converts tensors without asking for the device.

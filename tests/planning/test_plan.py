@@ -160,6 +160,18 @@ def test_micro_batches_save_memory_and_encode_twice(towers):
     assert 3 * (split.flops - scoring) == 4 * (plain.flops - scoring)
 
 
+def test_reduced_residual_saves_memory_of_tokens_only(towers):
+    precision = "Training.precision=bfloat16"
+    plain, reduced = (make_plan(towers, precision, f"Training.residual={kind}") for kind in ("float32", "reduced"))
+    weights = 2 * sum(towers.parameter_sizes)
+    before, after = (plan.phase_memory["backward"]["activations"] - weights for plan in (plain, reduced))
+    # 0.04 of 0.71 of the bytes in float32.
+    assert after / before == pytest.approx(1 - 0.04 / 0.71)
+    convolutional = Towers(load_config(None, REPVGG))
+    costs = [convolutional.row_cost("image", "bfloat16", residual=kind) for kind in ("float32", "reduced")]
+    assert costs[0] == costs[1]
+
+
 def test_micro_batches_as_large_as_a_rank_change_nothing(towers):
     # Each of four ranks has 16 of 64 rows.
     plain, whole = make_plan(towers), make_plan(towers, "Training.micro_batch=16")

@@ -95,7 +95,9 @@ class MixedPrecision:
             if not is_narrow and not any(tensor_type in NARROW_TYPES for tensor_type in types):
                 return function(*arguments, **options)
 
-            converted = {id(tensor): tensor.astype(dtype).astype("float32") for tensor in tensors}
+            converted = {id(tensor): tensor.astype("float32") for tensor in tensors}
+            for tensor in tensors[:1] if name in NORMS else tensors:
+                converted[id(tensor)] = tensor.astype(dtype).astype("float32")
             names, values = list(options), _replace(list(options.values()), converted)
             results = function(*_replace(arguments, converted), **dict(zip(names, values, strict=True)))
             if not is_narrow:

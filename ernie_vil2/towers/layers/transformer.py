@@ -33,7 +33,20 @@ PAD_ID = 0
 
 
 class Transformer(nn.Layer):
-    """Base class of both transformer towers."""
+    """Base class of both transformer towers.
+
+    Attributes:
+        reduces_residual: whether mixed precision computes the residual stream in 16 bits, as it does products.
+            LayerNorms must then be on its white list.
+    """
+
+    reduces_residual = False
+
+    def cast_residual(self, tokens: paddle.Tensor) -> paddle.Tensor:
+        """Return tokens with their positions in the type of the residual stream, which all later sums keep."""
+        if self.reduces_residual and paddle.amp.is_autocast_enabled():
+            return tokens.astype(paddle.amp.get_autocast_dtype())
+        return tokens
 
     def fuse_attention(self, fused: bool = True) -> None:
         """Compute attention by Paddle's fused kernel; with `fused=False` no longer.
@@ -188,7 +201,7 @@ class VisionTransformer(Transformer):
             tokens: `[B, T, width]`.
             mask: `MASKED` for padding and 0 for patches, `[B, 1, 1, T]`; None: there is no padding, as in training.
         """
-        turns = self.turns
+        tokens, turns = self.cast_residual(tokens), self.turns
         if self.training and self.keep_tokens < 1:
             positions = draw_kept_tokens(tokens, self.keep_tokens, num_fixed=0 if self.cls_token is None else 1)
             tokens = gather_tokens(tokens, positions)
@@ -353,6 +366,7 @@ class TextTransformer(Transformer):
             states = states + F.embedding(positions, self.sinusoids)
         if "token_type_embeddings" in embeddings:
             states = states + embeddings["token_type_embeddings"].weight[0]
+        states = self.cast_residual(states)
         if "layer_norm" in embeddings:
             states = embeddings["layer_norm"](states)
         return self.dropout(states)
