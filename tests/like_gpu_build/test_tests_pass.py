@@ -20,7 +20,9 @@ TESTS = {
     "graphs": ["-m", "not browser", "tests/export", "tests/planning"],
     "steps": ["-m", "not browser", "tests/training/test_step.py", "tests/training/test_nonfinite.py"],
     "towers": ["tests/models", "tests/encoder/test_pretrained.py"],
-    "training": [f"tests/training/test_{name}.py" for name in ("dropout", "freezing", "trainer", "tuning")],
+    "training": [
+        f"tests/training/test_{name}.py" for name in ("dropout", "freezing", "kept_tokens", "trainer", "tuning")
+    ],
 }
 
 
