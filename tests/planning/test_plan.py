@@ -167,7 +167,7 @@ def test_reduced_residual_saves_memory_of_tokens_only(towers):
     before, after = (plan.phase_memory["backward"]["activations"] - weights for plan in (plain, reduced))
     # 0.04 of 0.71 of the bytes in float32.
     assert after / before == pytest.approx(1 - 0.04 / 0.71)
-    convolutional = Towers(load_config(None, REPVGG))
+    convolutional = Towers(load_config(None, [REPVGG]))
     costs = [convolutional.row_cost("image", "bfloat16", residual=kind) for kind in ("float32", "reduced")]
     assert costs[0] == costs[1]
 
