@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true",
                         help="resume from the newest complete checkpoint; without one, start anew")  # fmt: skip
     parser.add_argument("--extend", action="store_true",
-                        help="with --resume: continue to more Training.steps than the run had; from there on the "
-                        "learning rates are those of a run of the new length")  # fmt: skip
+                        help="with --resume: continue to more Training.steps than the run had, from before a cooldown; "
+                        "from there on the learning rates are those of a run of the new length")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true",
                         help="train nothing: read one batch of every source, and write a page with its views, the plan "
                         "and the schedule to <run folder>/dry_run")  # fmt: skip

@@ -492,12 +492,28 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Learning rate over the steps: linear warm-up, then half a cosine."""
+    """Learning rate over the steps: linear warm-up, then half a cosine, or the peak and a cooldown."""
+
+    kind: Literal["cosine", "constant"] = Field(
+        "cosine",
+        description="after the warm-up: half a cosine down to the floor (paper), or the peak (constant), which a "
+        "longer run continues (docs/runs.md)",
+    )
 
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
         2000, description="steps of linear warm-up (paper: 2,000); a tenth of the steps of a run that is not longer"
     )
-    floor: Strength = Field(1e-6, description="learning rate at the end of the cosine (paper: 1e-6)")
+    cooldown: Probability = Field(
+        0.0,
+        description="kind: constant: share of the steps, at the end, over which the rate goes linearly to the floor",
+    )
+    floor: Strength = Field(1e-6, description="learning rate at the end of cosine or cooldown (paper: 1e-6)")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.cooldown and self.kind == "cosine":
+            raise ValueError("cooldown goes with kind: constant; a cosine goes down over all steps after the warm-up")
+        return self
 
 
 class TrainingConfig(Section):
@@ -555,7 +571,7 @@ class TrainingConfig(Section):
     log_every: Count = Field(10, description="steps between two records of the log")
     checkpoint_every: Count = Field(1000, description="steps between two checkpoints")
     keep_checkpoints: Count = Field(
-        2, description="number of newest checkpoints to keep, besides the best evaluated one"
+        2, description="number of newest checkpoints to keep, besides the best and the one before a cooldown"
     )
 
     @model_validator(mode="after")

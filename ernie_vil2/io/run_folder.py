@@ -17,6 +17,7 @@
     integrity.json              size and SHA-256 of the other files, and reference embeddings of the model, see
                                 models/weights/integrity.py
     evaluation.json             the best evaluation up to this step, if this step was evaluated after it was saved
+<run>/checkpoints/step_00000500_of_500/   a checkpoint of a cooldown, after the run of 500 steps was extended
 <run>/checkpoints/best          link to the checkpoint with the best evaluation, if there has been an evaluation
 """
 

@@ -45,12 +45,13 @@ from ernie_vil2.io.run_folder import (
     Best,
     State,
     checkpoint_folder,
+    checkpoint_step,
     list_checkpoints,
     resolve_vocabulary,
 )
 from ernie_vil2.models import load_weights
 from ernie_vil2.models.weights.integrity import write_model_integrity
-from ernie_vil2.training.optimizer import RAW_WEIGHTS, WARMUP_DIVISOR, WeightAverage
+from ernie_vil2.training.optimizer import RAW_WEIGHTS, WARMUP_DIVISOR, WeightAverage, compute_cooldown_start
 
 VERSION = 1  # of `state.json`
 # Inodes that a checkpoint needs for its files, folder and link.
@@ -87,7 +88,7 @@ class Checkpoint:
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint into a run folder; remove all but the newest `Training.keep_checkpoints` and the best.
+    """Write a checkpoint into a run folder, and remove old ones, see `remove_old_checkpoints`.
 
     The folder gets its name only when it is complete and on the disk; only then are older ones removed.
 
@@ -112,15 +113,19 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
             # The integrity file is written last, because it holds the checksums of the other files.
             names = resolve_vocabulary(partial_folder, CHECKPOINT_FILES)
             write_model_integrity(partial_folder, config, names, checkpoint.golden)
-        remove_old_checkpoints(run, config.Training.keep_checkpoints, best and best["step"])
+        remove_old_checkpoints(run, config, best and best["step"])
     return folder
 
 
-def remove_old_checkpoints(run: Path, num_newest: int, best_step: int | None) -> None:
-    """Remove all checkpoints but the newest and the best one, to which `checkpoints/best` then links."""
+def remove_old_checkpoints(run: Path, config: Config, best_step: int | None) -> None:
+    """Remove old checkpoints, and let `checkpoints/best` link to the best one.
+
+    It keeps the newest `Training.keep_checkpoints`, the best, and the one before the cooldown, from which `--extend`
+    continues.
+    """
     link_best(run, best_step)
-    for folder in list_checkpoints(run)[:-num_newest]:
-        if best_step is None or folder != checkpoint_folder(run, best_step):
+    for folder in list_checkpoints(run)[: -config.Training.keep_checkpoints]:
+        if checkpoint_step(folder) not in (best_step, compute_cooldown_start(config)):
             remove_folder(folder)
 
 
@@ -149,11 +154,15 @@ def check_checkpoint(folder: Path) -> None:
     read_integrity(folder).check_files(folder, resolve_vocabulary(folder, CHECKPOINT_FILES))
 
 
-def recover_checkpoint(run: Path) -> Path | None:
+def recover_checkpoint(run: Path, last_step: int | None = None) -> Path | None:
     """Return the newest complete checkpoint, or None; remove partial folders that a crash has left.
 
     The caller owns the run folder. A damaged checkpoint newer than the returned one is reported on standard error and
     renamed to `damaged_step_...`, so that it no longer counts as a checkpoint.
+
+    Args:
+        run: the run folder.
+        last_step: checkpoints of later steps are not looked at; None: all are.
 
     Raises:
         DamagedCheckpoint: there are checkpoints, but all are damaged; they are left unchanged.
@@ -161,6 +170,8 @@ def recover_checkpoint(run: Path) -> Path | None:
     remove_partial(run / CHECKPOINTS, f"{STEP.pattern}|{BEST}")
     errors: dict[Path, str] = {}  # of damaged checkpoints
     for folder in reversed(list_checkpoints(run)):
+        if last_step is not None and checkpoint_step(folder) > last_step:
+            continue
         try:
             check_checkpoint(folder)
         except DamagedFile as error:
@@ -331,14 +342,67 @@ def restore_towers(config: Config, checkpoint: Path) -> Config:
     return config.model_copy(update={"Model": model.model_copy(update={"implementation": None})})
 
 
+def choose_checkpoint(run: Path, newest: Path, config: Config, can_extend: bool) -> Path:
+    """Return the checkpoint from which a run resumes.
+
+    It is the newest one, unless a run is extended that has a cooldown: then it is the newest one before the cooldowns
+    of both lengths, so that all its steps are also those of the longer run.
+
+    Args:
+        run: the run folder, which the caller owns.
+        newest: its newest complete checkpoint.
+        config: configuration of the resumed run.
+        can_extend: see `check_changes`.
+
+    Raises:
+        ConfigError: the configuration differs from the run's, or there is no checkpoint before the cooldown.
+        DamagedCheckpoint: all checkpoints before the cooldown are damaged.
+    """
+    check_changes(newest, config, can_extend)
+    saved_config = load_config(newest / CONFIG, is_untrusted=True)
+    if config.Training.steps == saved_config.Training.steps:
+        return newest
+    start = min(compute_cooldown_start(saved_config), compute_cooldown_start(config))
+    if checkpoint_step(newest) <= start:
+        return newest
+    checkpoint = recover_checkpoint(run, start)
+    if checkpoint is None:
+        raise ConfigError(
+            f"--extend continues from a checkpoint before the cooldown, and {run / CHECKPOINTS} has none up to step "
+            f"{start:,}: put {checkpoint_folder(run, start).name} back from a copy, or start a new run, -o "
+            "Training.output=... (a run with Schedule.cooldown keeps that checkpoint; do not remove it)"
+        )
+    return checkpoint
+
+
+def set_aside_cooled(run: Path, step: int) -> list[str]:
+    """Rename the checkpoints after a step from `step_N` to `step_N_of_STEPS`; return a line about each.
+
+    They are from the cooldown of a run that is extended. Under their new names they are models, but no longer
+    checkpoints from which the run resumes.
+    """
+    cooled_folders = [folder for folder in list_checkpoints(run) if checkpoint_step(folder) > step]
+    if not cooled_folders:
+        return []
+    steps = load_config(cooled_folders[-1] / CONFIG, is_untrusted=True).Training.steps
+    lines = []
+    for folder in cooled_folders:
+        new_folder = folder.with_name(f"{folder.name}_of_{steps}")
+        # A folder of this name holds the same steps, from an extension that was given up.
+        shutil.rmtree(new_folder, ignore_errors=True)
+        folder.rename(new_folder)
+        lines.append(f"extended from step {step:,}, before the cooldown: {folder} is now {new_folder.name}")
+    return lines
+
+
 def check_changes(checkpoint: Path, config: Config, can_extend: bool) -> None:
     """Raise ConfigError if a run may not resume from a checkpoint with this configuration.
 
     Args:
         checkpoint: the checkpoint.
         config: configuration of the resumed run.
-        can_extend: whether the resumed run may have more steps. From the next step on, its learning rates follow the
-            cosine of the new length, as if the run had had it from the beginning.
+        can_extend: whether the resumed run may have more steps, and then another cooldown. From the next step on, its
+            learning rates are those of the new length, as if the run had had it from the beginning.
 
     Raises:
         ConfigError: the message names the settings that differ, and what to do.
@@ -347,12 +411,20 @@ def check_changes(checkpoint: Path, config: Config, can_extend: bool) -> None:
     changed_names = find_changed_settings(saved_config, config)
     saved_steps, steps = saved_config.Training.steps, config.Training.steps
     if steps > saved_steps:
-        # A warm-up that was cut to a tenth of the shorter run is now cut to a tenth of the longer one.
-        if saved_config.Schedule.warmup_steps == saved_steps // WARMUP_DIVISOR:
-            changed_names = [name for name in changed_names if name != "Schedule.warmup_steps"]
-        if can_extend:
-            changed_names.remove("Training.steps")
-        elif changed_names == ["Training.steps"]:
+        names_of_length = {"Training.steps", "Schedule.cooldown"} if can_extend else set()
+        # A warm-up that was cut to a tenth of the shorter run is now cut to a tenth of the longer one, unless the rate
+        # is constant: that would change steps that were made.
+        warmup = saved_config.Schedule.warmup_steps
+        if warmup == saved_steps // WARMUP_DIVISOR:
+            if config.Schedule.kind == "cosine":
+                names_of_length.add("Schedule.warmup_steps")
+            elif "Schedule.warmup_steps" in changed_names:
+                raise ConfigError(
+                    f"{checkpoint} was trained with a warm-up of {warmup:,} steps, a tenth of its run; a longer run "
+                    f"with Schedule.kind=constant keeps it: -o Schedule.warmup_steps={warmup}"
+                )
+        changed_names = [name for name in changed_names if name not in names_of_length]
+        if changed_names == ["Training.steps"]:
             raise ConfigError(
                 f"{checkpoint} is of a run of {saved_steps:,} Training.steps: --resume --extend makes them {steps:,}, "
                 f"with the learning rates of a run of {steps:,} (docs/runs.md)"

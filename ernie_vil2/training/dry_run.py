@@ -43,7 +43,7 @@ from ernie_vil2.planning.plan import (
 )
 from ernie_vil2.registry import import_user_modules
 from ernie_vil2.tasks import build_task
-from ernie_vil2.training.optimizer import check_sharding, compute_learning_rate, resolve_steps
+from ernie_vil2.training.optimizer import check_sharding, compute_cooldown_start, compute_learning_rate, resolve_steps
 from ernie_vil2.training.run_log import describe_config
 from ernie_vil2.training.scoring import build_evaluators
 from ernie_vil2.training.trainer import Trainer
@@ -368,11 +368,19 @@ def _describe_sources(stream: SampleStream, config: Config, previews: Sequence[S
 
 
 def _draw_schedule(config: Config) -> Chart:
+    schedule, cooldown_start = config.Schedule, compute_cooldown_start(config)
     steps = set(np.linspace(0, config.Training.steps - 1, SCHEDULE_POINTS, dtype=int).tolist())
-    steps.add(max(0, config.Schedule.warmup_steps - 1))  # the peak
+    # The corners of the curve.
+    steps.update((max(0, schedule.warmup_steps - 1), max(0, cooldown_start - 1)))
     points = [(step + 1, compute_learning_rate(step, config)) for step in sorted(steps)]
-    note = (f"{config.Schedule.warmup_steps:,} steps up to {config.Optimizer.learning_rate:g}, "
-            f"then a cosine down to {config.Schedule.floor:g}.")  # fmt: skip
+    note = f"{schedule.warmup_steps:,} steps up to {config.Optimizer.learning_rate:g}, then "
+    num_cooldown_steps = config.Training.steps - cooldown_start
+    if schedule.kind == "cosine":
+        note += f"a cosine down to {schedule.floor:g}."
+    elif num_cooldown_steps:
+        note += f"constant, and in the last {pluralize(num_cooldown_steps, 'step')} down to {schedule.floor:g}."
+    else:
+        note += "constant."
     return make_line_chart("Learning rate", note, [Series("learning rate", points, 1)], Axis("learning rate"))
 
 

@@ -53,16 +53,28 @@ def resolve_steps(config: Config, samples_per_epoch: int) -> Config:
 def compute_learning_rate(step: int, config: Config) -> float:
     """Return the learning rate of an optimiser step (0 is the first).
 
-    Linear from 0 over the warm-up, reaching the peak at its last step; then half a cosine down to the
-    floor, reached at the last step (paper, section 4.1). `Tuning.base_batch` scales both.
+    Linear from 0 over the warm-up, reaching the peak at its last step. Then half a cosine down to the floor (paper,
+    section 4.1), or the peak up to the cooldown and a line down to the floor. Both reach the floor at the last step.
+    `Tuning.base_batch` scales peak and floor.
     """
     scale = config.Training.global_batch / (config.Tuning.base_batch or config.Training.global_batch)
     peak, floor = config.Optimizer.learning_rate * scale, config.Schedule.floor * scale
     warmup, steps = config.Schedule.warmup_steps, config.Training.steps
     if step < warmup:
         return peak * (step + 1) / warmup
+    if config.Schedule.kind == "constant":
+        start = compute_cooldown_start(config)
+        if step < start:
+            return peak
+        return peak + (floor - peak) * (step + 1 - start) / (steps - start)
     progress = (step + 1 - warmup) / (steps - warmup)
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def compute_cooldown_start(config: Config) -> int:
+    """Return the number of steps before the cooldown: all steps without one. It never begins within the warm-up."""
+    steps = config.Training.steps
+    return max(config.Schedule.warmup_steps, steps - round(config.Schedule.cooldown * steps))
 
 
 @paddle.no_grad()

@@ -27,19 +27,21 @@ from ernie_vil2.registry import import_user_modules
 from ernie_vil2.tasks import Task, build_task
 from ernie_vil2.training.checkpoint import (
     Checkpoint,
-    check_changes,
+    choose_checkpoint,
     link_best,
     load_checkpoint,
     recover_checkpoint,
     remove_old_checkpoints,
     restore_towers,
     save_evaluation,
+    set_aside_cooled,
 )
 from ernie_vil2.training.checkpoint_writer import CheckpointWriter
 from ernie_vil2.training.optimizer import (
     WeightAverage,
     build_optimizer,
     check_sharding,
+    compute_cooldown_start,
     compute_learning_rate,
     distribute,
     gather_optimizer_state,
@@ -71,7 +73,7 @@ class Trainer:
     Args:
         config: the whole configuration.
         resume: continue from the newest complete checkpoint of the run folder, or start if there is none.
-        can_extend: with `resume`, whether `Training.steps` may be more than the run's, see `check_changes`.
+        can_extend: with `resume`, whether `Training.steps` may be more than the run's, see `choose_checkpoint`.
         make_task: makes what is trained; by default the task that the configuration names.
         make_evaluators: makes what scores it, by name; by default the scorers that the configuration names.
         should_compare: whether `Data.test` is scored before and after training.
@@ -133,6 +135,9 @@ class Trainer:
         is_resumed = checkpoint is not None
         self.config, self.task, self.rows = _open_training_data(config, checkpoint, make_task)
         self.stream, self.run = self.rows.stream, Path(config.Training.output)
+        if checkpoint:
+            # Only now are the steps of a run known that is given in epochs.
+            checkpoint = _choose_checkpoint(self.run, checkpoint, self.config, can_extend, self.rank)
 
         self.best_effort, self.bad_samples = BestEffort(), BadSampleReport(config.Data.max_bad_share)
         self.progress = Progress(self.config, self.rank, self.bad_samples, self.best_effort)
@@ -147,7 +152,7 @@ class Trainer:
         self.step, self.position = 0, 0
         if checkpoint:
             with errors_on_all_ranks():
-                self._resume_from(checkpoint, can_extend)
+                self._resume_from(checkpoint)
         self.progress.print_lines(config.Data.unscored_warnings)
 
         # These come last, because `prepare_norms` replaces layers and `task.prepare` keeps references to layers.
@@ -214,9 +219,8 @@ class Trainer:
         )
         return parallel
 
-    def _resume_from(self, checkpoint: Path, can_extend: bool) -> None:
+    def _resume_from(self, checkpoint: Path) -> None:
         """Restore the state of the run from a checkpoint."""
-        check_changes(checkpoint, self.config, can_extend)
         # A sharded optimiser loads only the state of the parameters that this rank owns.
         trained = [parameter for parameter in self.model.parameters() if not parameter.stop_gradient]
         local_parameters = get_local_parameters(self.optimizer, trained, self.config.Training.sharding)
@@ -234,6 +238,7 @@ class Trainer:
         self.nonfinite_steps.resume(*state["skipped_steps"])
         if self.rank == 0:
             self.bad_samples.merge(state["bad_samples"])
+            self.progress.print_lines(set_aside_cooled(self.run, self.step))
             link_best(self.run, self.evaluations.best_step)
 
     @property
@@ -352,7 +357,9 @@ class Trainer:
             self.batch_gate.agree_to_stop()
         is_stopped = self.signals.stop_signal is not None
         # Save before evaluating, because an evaluation may crash the process.
-        should_save = self.step == training.steps or is_stopped or self.step % training.checkpoint_every == 0
+        # The checkpoint before the cooldown is the one from which the run can be extended.
+        is_landmark = self.step in (training.steps, compute_cooldown_start(self.config))
+        should_save = is_landmark or is_stopped or self.step % training.checkpoint_every == 0
         if should_save:
             self._save()
         should_evaluate = is_evaluation_due and not is_stopped
@@ -452,8 +459,7 @@ class Trainer:
             # A failed evaluation is not recorded, so that a resumed run repeats it.
             with self.best_effort.attempt("note of the evaluation"):
                 save_evaluation(self.run, self.step, self.best)
-                best_step = self.evaluations.best_step
-                remove_old_checkpoints(self.run, self.config.Training.keep_checkpoints, best_step)
+                remove_old_checkpoints(self.run, self.config, self.evaluations.best_step)
 
 
 def _join_ranks(config: Config) -> tuple[int, int]:
@@ -495,6 +501,15 @@ def _claim_run_folder(config: Config, resume: bool, rank: int, folder_lock: Exit
                     f"{run} already holds a run; continue with --resume or choose another -o Training.output=..."
                 )
             checkpoint = recover_checkpoint(run)
+    return collectives.all_gather_object(checkpoint)[0]
+
+
+def _choose_checkpoint(run: Path, newest: Path, config: Config, can_extend: bool, rank: int) -> Path:
+    """Return the checkpoint of rank 0 from which the run resumes. A collective."""
+    checkpoint = newest
+    with errors_on_all_ranks():
+        if rank == 0:
+            checkpoint = choose_checkpoint(run, newest, config, can_extend)
     return collectives.all_gather_object(checkpoint)[0]
 
 

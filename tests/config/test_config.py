@@ -37,6 +37,7 @@ from tests.support.paths import ROOT
         ("Loss.temperature", "write Section.key=value"),
         ("Loss.temperature.x=1", "Loss.temperature"),
         ("Training.mixup=0.99", "unknown key Training.mixup; known here: Training.task, "),
+        ("Schedule.cooldown=0.2", "Schedule: cooldown goes with kind: constant"),
     ],
 )
 def test_error_names_the_key_and_the_remedy(override, message):

@@ -53,6 +53,17 @@ def test_page_shows_views_plan_and_schedule(mixture):
     assert len(line) == 8 and np.corrcoef(heights, rates)[0, 1] < -0.9999  # y points down
 
 
+def test_schedule_of_a_dry_run_shows_where_it_cools_down(config):
+    schedule = "Schedule={kind: constant, warmup_steps: 10, cooldown: 0.25, floor: 0.0}"
+    result = dry_run(config("Training.steps=1001", schedule))
+    (line,) = read_chart_lines((result.folder / "dry_run.html").read_text(encoding="utf-8"), "Learning rate")
+    # Steps 1 to 1,001 as shares of the width. Step 10 is the first at the peak, and step 751 the last one.
+    (left, _), (right, _) = line[0], line[-1]
+    top = min(y for _, y in line)
+    shares = [(x - left) / (right - left) for x, y in line if y == top]
+    assert (shares[0], shares[-1]) == pytest.approx((0.009, 0.75), abs=5e-4)
+
+
 def test_bad_samples_are_counted_before_a_run(mixture, config, tmp_path):
     result = dry_run(mixture)
     report = json.loads((result.folder / "bad_samples.json").read_text())

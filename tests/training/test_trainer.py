@@ -10,10 +10,12 @@ import paddle
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device.runtime import SWITCHES, check_precision
+from ernie_vil2.encoder import load_model
 from ernie_vil2.losses import NoNegatives
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import decay_groups
@@ -150,6 +152,70 @@ def test_finished_run_is_extended_past_its_warm_up(config, tmp_path):
     resumed = Trainer(long, resume=True)
     assert resumed.step == 6 and resumed.fit() and read_losses(resumed) == read_losses(extended)
     assert_same_arrays(read_last_weights(resumed), read_last_weights(extended))
+
+
+CONSTANT = ["Schedule.kind=constant", "Training.checkpoint_every=4", "Training.keep_checkpoints=1"]
+
+
+@pytest.mark.parametrize(("short_cooldown", "last_step"), [(0.5, 3), (0.0, 6)])
+def test_extended_constant_run_equals_a_longer_run(config, tmp_path, short_cooldown, last_step):
+    # Three steps of warm-up and peak and three of cooldown, or six without one. The longer run has seven and seven.
+    long_settings = [*CONSTANT, "Training.steps=14", "Schedule.cooldown=0.5"]
+    longer = fit(config(*long_settings, f"Training.output={tmp_path / 'longer'}"))
+    first = fit(config(*CONSTANT, "Training.steps=6", f"Schedule.cooldown={short_cooldown}"))
+    first_weights = read_last_weights(first)
+    with pytest.raises(ConfigError, match="Training.steps"):
+        Trainer(config(*long_settings), resume=True)
+
+    crashed = Trainer(config(*long_settings), resume=True, can_extend=True)
+    assert crashed.step == last_step
+    crash_after(crashed, 9)
+    extended = Trainer(config(*long_settings), resume=True)
+    assert extended.step == 8 and extended.fit()
+    assert read_losses(extended) == read_losses(longer)
+    assert_same_arrays(read_last_weights(extended), read_last_weights(longer))
+    assert [path.name for path in list_checkpoints(extended.run)] == ["step_00000007", "step_00000014"]
+    # Extended once more to the same length, the finished run stays as it is.
+    assert Trainer(config(*long_settings), resume=True, can_extend=True).step == 14
+
+    if short_cooldown:
+        cooled = extended.run / "checkpoints" / "step_00000006_of_6"
+        assert_same_arrays(load_file(cooled / "model.safetensors"), first_weights)
+        assert load_model(cooled).encode_texts(["a disc"]).shape == (1, 64)
+
+
+def test_extension_that_would_change_steps_is_refused(config):
+    first = fit(config(*CONSTANT, "Schedule.warmup_steps=40", "Training.steps=20", "Schedule.cooldown=0.5"))
+
+    def extend(*changes):
+        return Trainer(config(*CONSTANT, "Training.steps=30", *changes), resume=True, can_extend=True)
+
+    # The warm-up was cut to 2 steps, and would be 3 now.
+    with pytest.raises(ConfigError, match="-o Schedule.warmup_steps=2$"):
+        extend("Schedule.warmup_steps=40", "Schedule.cooldown=0.5")
+    # The longer cooldown would begin after step 6.
+    with pytest.raises(ConfigError, match="step_00000006"):
+        extend("Schedule.cooldown=0.8")
+    checkpoint = first.run / "checkpoints" / "step_00000010"
+    checkpoint.rename(first.run / "moved")
+    with pytest.raises(ConfigError, match=checkpoint.name):
+        extend("Schedule.cooldown=0.5")
+    (first.run / "moved").rename(checkpoint)
+    assert extend("Schedule.cooldown=0.5").step == 10
+
+
+@pytest.mark.parametrize(
+    ("steps", "cooldown", "expected"),
+    [
+        (10, 0.4, [0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2]),
+        (5, 0, [0.5, 1, 1, 1, 1]),
+        (6, 1, [0.5, 1, 0.8, 0.6, 0.4, 0.2]),  # a cooldown begins after the warm-up
+    ],
+)
+def test_constant_rate_matches_its_formula(steps, cooldown, expected):
+    schedule = f"Schedule={{kind: constant, warmup_steps: 2, cooldown: {cooldown}, floor: 0.2}}"
+    config = load_config(None, ["Optimizer.learning_rate=1.0", f"Training.steps={steps}", schedule])
+    assert [compute_learning_rate(step, config) for step in range(steps)] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("changes", "factor"), [([], 1), (["Tuning.base_batch=256"], 4)])
