@@ -7,6 +7,7 @@ from paddle.nn.functional import sdpa
 
 from ernie_vil2.towers.layers import attention as attention_module
 from ernie_vil2.towers.layers.attention import MASKED, Attention
+from tests.support.towers import make_text_config
 
 BATCH, HEADS, WIDTH = 3, 2, 64
 # float32: a kernel may round its operands to the 11 bits of TF32. The others: 5 to 10 times the error of the plain
@@ -108,3 +109,11 @@ def test_packed_attention_has_the_bits_of_separate_tensors(monkeypatch, dtype, l
 def test_kernel_of_attention_depends_on_type_and_mask(kernels, dtype, mask, length, kernel):
     compute_gradients(dtype, True, length, make_mask(mask, length))
     assert kernels == [kernel]
+
+
+def test_texts_of_any_length_get_a_fused_kernel(kernels):
+    # A text tower pads them; in float32 Paddle would compute 37 tokens by the plain formula.
+    sizes = {"width": 128, "depth": 1, "heads": 2, "max_positions": 37}
+    tower = make_text_config(name="ernie", dropout=0.0, attention_dropout=0.0, **sizes).build(vocab_size=11)
+    tower(paddle.to_tensor(np.random.default_rng(0).integers(1, 11, [3, 37])))
+    assert kernels == ["mem_efficient"]

@@ -5,6 +5,8 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
+from ernie_vil2.towers.layers import transformer
+from ernie_vil2.towers.layers.attention import Attention
 from tests.support import tower_formulas as formulas
 from tests.support.towers import encode, make_text_config
 
@@ -100,6 +102,46 @@ def test_towers_of_other_families_equal_the_formula(name):
     features = tower(paddle.to_tensor(ids))
     (features * paddle.randn(features.shape)).sum().backward()
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
+
+
+POOLINGS = {"cls": "padding", "mean": "padding", "first": "padding", "end": "causal", "largest": "causal"}
+
+
+@pytest.mark.parametrize(
+    ("pooling", "variant", "is_padded"),
+    [
+        *((pooling, {"mask": mask, "end": 2}, True) for pooling, mask in POOLINGS.items()),
+        ("mean", {"mask": "padding", "positions": "sinusoids"}, True),
+        ("end", {"mask": "causal", "end": 2, "norm": "before"}, True),
+        ("cls", {"mask": "none"}, False),
+        ("last", {"mask": "causal"}, False),
+    ],
+)
+def test_texts_of_eight_tokens_have_the_features_of_shorter(monkeypatch, pooling, variant, is_padded):
+    # The tower has positions for seven tokens, as CLIP's has 77.
+    variant = {"norm": "after", **variant}
+    options = {"dropout": 0.0, "attention_dropout": 0.0, "max_positions": 7}
+    tower = build("transformer", pooling=pooling, epsilon=1e-5, variant=variant, **options)
+    randomise(tower, np.random.default_rng(0))
+    lengths, results = [], []
+    attend = Attention.attend
+
+    def record_length(attention, q, *arguments):
+        lengths.append(q.shape[2])
+        return attend(attention, q, *arguments)
+
+    monkeypatch.setattr(Attention, "attend", record_length)
+    for pads in (False, True):
+        if pads:  # as on a GPU
+            monkeypatch.setattr(transformer, "align_length", transformer.pad_to_multiple)
+        features = tower(paddle.to_tensor(IDS))
+        (features * features).sum().backward()
+        gradients = [parameter.grad.numpy() for parameter in tower.parameters() if parameter.grad is not None]
+        results.append([features.numpy(), *gradients])
+        tower.clear_gradients()
+    assert lengths == [5] * 2 + [8 if is_padded else 5] * 2
+    for expected, actual in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, expected, atol=1e-5 * max(1, abs(expected).max()))
 
 
 def test_dropout_of_pre_norm_tower_is_drawn_in_order(monkeypatch):

@@ -19,7 +19,7 @@ from ernie_vil2.device.cpu_kernels import skip_padding
 from ernie_vil2.device.extras import is_installed, missing_package_error
 from ernie_vil2.towers.base import TextTowerConfig
 from ernie_vil2.towers.layers.kept_tokens import draw_kept_tokens, gather_tokens
-from ernie_vil2.towers.layers.transformer import PAD_ID, check_length, check_size, cut_to_patches
+from ernie_vil2.towers.layers.transformer import PAD_ID, align_length, check_length, check_size, cut_to_patches
 
 # Output width by which the classifier of a backbone is recognised: no backbone has another layer of this width.
 CLASSES = 1237
@@ -264,7 +264,11 @@ class SuiteText(nn.Layer):
             block.self_attn.__class__ = _FusedAttention if fused else nn.MultiHeadAttention
 
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
-        check_length(ids.shape[1], self.network.config.max_position_embeddings)
+        longest = self.network.config.max_position_embeddings
+        check_length(ids.shape[1], longest)
+        aligned = align_length(ids, PAD_ID)
+        if aligned.shape[1] <= longest:
+            ids = aligned
         is_token = (ids != PAD_ID).astype("float32")  # [B, L]
         with skip_padding(ids, PAD_ID):
             states, pooled = self.network(ids, attention_mask=is_token)

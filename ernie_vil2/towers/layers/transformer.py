@@ -30,6 +30,10 @@ from ernie_vil2.towers.layers.rotary import compute_turns
 from ernie_vil2.towers.layers.sinusoids import compute_sinusoids
 
 PAD_ID = 0
+# GPUs compute texts of a multiple of 8 tokens. Batched products in 16 bits need rows of whole 16 bytes to be fast, and
+# Paddle's fused attention in float32 takes masks of such a width only (`check_attn_mask_alignment` in
+# nn/functional/sdpa.py, 3.3.1). For other widths it computes the plain formula, which stores the attention weights.
+TOKEN_MULTIPLE = 8
 
 
 class Transformer(nn.Layer):
@@ -332,6 +336,8 @@ class TextTransformer(Transformer):
     @paddle.jit.not_to_static
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         check_length(ids.shape[1], self.longest)
+        if self.mask != "none" and self.pooling != "last":
+            ids = align_length(ids, self.padding)
         # Where padding is masked and not pooled, nothing depends on it, and it may be skipped.
         needs_padding = self.mask != "padding" or self.pooling == "last"
         with nullcontext() if needs_padding else skip_padding(ids, self.padding):
@@ -354,6 +360,10 @@ class TextTransformer(Transformer):
         if self.word_scale is not None:
             states = self.word_scale * states
         positions = _positions(ids)
+        if paddle.in_dynamic_mode() and ids.shape[1] > self.longest:
+            # Only padding of `align_length` lies beyond the last position. It may have any, since nothing depends on
+            # it.
+            positions = positions.clip(max=self.longest - 1)
         if self.first_position:
             # RoBERTa does not use the first rows of its position embedding, and counts real tokens only: a text may
             # spell out a padding token, which then takes no position.
@@ -402,6 +412,22 @@ class TextTransformer(Transformer):
             # argmax finds the first of several maxima.
             weights = (_positions(ids) == scores.argmax(axis=1, keepdim=True)).astype(states.dtype)
         return weights.unsqueeze(1).matmul(states).squeeze(1)
+
+
+def align_length(ids: paddle.Tensor, padding: int) -> paddle.Tensor:
+    """Pad texts `[B, L]` on a GPU to a multiple of `TOKEN_MULTIPLE` tokens; elsewhere, return them as they are."""
+    if not paddle.in_dynamic_mode() or not ids.place.is_gpu_place():
+        return ids
+    return pad_to_multiple(ids, padding)
+
+
+def pad_to_multiple(ids: paddle.Tensor, padding: int) -> paddle.Tensor:
+    """Pad texts `[B, L]` on the right to the next multiple of `TOKEN_MULTIPLE` tokens."""
+    num_texts, length = ids.shape
+    num_missing = -length % TOKEN_MULTIPLE
+    if not num_missing:
+        return ids
+    return paddle.concat([ids, paddle.full([num_texts, num_missing], padding, ids.dtype)], axis=1)
 
 
 def _positions(ids: paddle.Tensor) -> paddle.Tensor:
