@@ -393,10 +393,14 @@ def read_overlay(path: str | Path, is_untrusted: bool = False) -> Tree:
 
     Args:
         path: the overlay.
-        is_untrusted: as in `load_config`; such a file may not name a base, which would be any file of this machine.
+        is_untrusted: as in `load_config`; such a file may not name a base, which could be any file of this machine.
+
+    Returns:
+        Settings by section, as written; they are not validated.
 
     Raises:
-        ConfigError: a file cannot be read, is of another version, has no sections, or is below itself.
+        ConfigError: a file cannot be read, is of another version, has no sections, or is its own base, directly or
+            through others.
     """
     overlays: list[Tree] = []
     paths: list[Path] = []
@@ -410,7 +414,9 @@ def read_overlay(path: str | Path, is_untrusted: bool = False) -> Tree:
         pop_version(tree, next_path)
         overlays.append(tree)
         paths.append(next_path.resolve())
-        base = None if is_untrusted else tree.pop("base", None)
+        if is_untrusted:
+            break  # the validation refuses a key base as unknown
+        base = tree.pop("base", None)
         if base is None:
             break
         if not isinstance(base, str):
@@ -426,7 +432,7 @@ def read_overlay(path: str | Path, is_untrusted: bool = False) -> Tree:
 
 
 def merge_trees(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Tree:
-    """Return two trees as one; `upper` wins where both have a value, and mappings of both are merged key by key."""
+    """Merge two trees key by key into a new one; where both have a value that is no mapping, `upper` wins."""
     merged = dict(lower)
     for key, value in upper.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):

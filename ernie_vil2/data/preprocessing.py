@@ -394,12 +394,19 @@ def preprocess_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-# Embeddings that are being computed: a call waits for them and returns them.
+# Function that waits for embeddings that are being computed, and returns them, `[N, D]` float32.
 PendingEmbeddings = Callable[[], np.ndarray]
 
 
 def start_at_once(encode: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], PendingEmbeddings]:
-    """Return a function that encodes rows when it is called; its result only returns their embeddings."""
+    """Adapt an encoder without a queue, such as ONNX Runtime, to callers that start a batch and wait for it later.
+
+    Args:
+        encode: computes the embeddings of rows.
+
+    Returns:
+        Function that computes the embeddings of rows at once; there is nothing to wait for later.
+    """
 
     def start(rows: np.ndarray) -> PendingEmbeddings:
         embeddings = encode(rows)
@@ -409,23 +416,30 @@ def start_at_once(encode: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.nd
 
 
 def wait_in_turn(pending: Iterable[Callable[[], T]]) -> Iterator[T]:
-    """Wait for results in order, for each after the next one has been requested, that is, started.
+    """Wait for results in order, for each after the next one has been started.
 
     A device then always has work, and does not wait until Python has prepared the next batch. If the next one cannot be
     started, the result before it is still waited for.
+
+    Args:
+        pending: functions that wait for a result; requesting one from the iterable starts its computation.
+
+    Yields:
+        The results, in order.
     """
-    running = None
+    newest = None
     try:
         for wait in pending:
-            previous, running = running, wait
+            previous, newest = newest, wait
             if previous:
                 yield previous()
-        if running:
-            last, running = running, None
+        if newest:
+            last, newest = newest, None
             yield last()
     finally:
-        if running:
-            running()
+        # Also after an error, here or in the caller: what waiting does besides, such as filling a cache, is not lost.
+        if newest:
+            newest()
 
 
 def encode_batches(
@@ -434,8 +448,8 @@ def encode_batches(
     """Encode rows in batches of `size`; return their embeddings `[N, width]`.
 
     Args:
-        start: starts to encode a batch.
-        rows: the rows.
+        start: starts to encode a batch; the next one is started before the result of a batch is waited for.
+        rows: what to encode, such as images or texts.
         size: number of rows in a batch.
         width: width of the embeddings.
     """
@@ -451,9 +465,14 @@ def split_into_batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def start_by_shape(start: Callable[[np.ndarray], PendingEmbeddings], images: Sequence[np.ndarray]) -> PendingEmbeddings:
-    """Start to encode images `[H, W, 3]` of several shapes, one shape at a time; embeddings are in the images' order.
+    """Start to encode images of several shapes, one shape at a time.
 
-    There must be at least one image.
+    Args:
+        start: starts to encode images `[N, H, W, 3]` of one shape.
+        images: at least one image `[H, W, 3]`.
+
+    Returns:
+        Function that waits for the embeddings, in the order of the images.
     """
     rows_by_shape: dict[tuple[int, ...], list[int]] = {}
     for row, image in enumerate(images):

@@ -1,4 +1,4 @@
-"""Corrections of what Paddle's mixed precision (O1) leaves in float32."""
+"""Corrections of Paddle's mixed precision (O1), which leaves some results in float32."""
 
 from typing import Any
 
@@ -7,10 +7,11 @@ from paddle import Tensor, nn
 
 
 def keep_maps_narrow(model: nn.Layer) -> None:
-    """Make the convolutions of a model return 16 bits under mixed precision, in place, as linear layers do.
+    """Make the convolutions of a model return feature maps of 16 bits under mixed precision, as linear layers do.
 
-    Paddle (3.3.1) adds the bias of a convolution in float32 under O1, and computes a depthwise one in float32 as a
-    whole. Norms and activations up to the next convolution would then be computed in float32, and kept so for backward.
+    Hooks are added to its layers. Paddle (3.3.1) adds the bias of a convolution in float32 under O1, and computes all
+    of a depthwise one in float32. Norms and activations up to the next convolution would then be computed in float32,
+    and kept so for backward.
     Batch norms need no correction: they compute in the type of their input, with statistics in float32
     (`GetPromoteType` in Paddle's amp_utils.h; `sync_batch_norm_` is not converted at all).
 
@@ -25,4 +26,6 @@ def keep_maps_narrow(model: nn.Layer) -> None:
 
 
 def _convert_output(layer: nn.Layer, inputs: Any, output: Tensor) -> Tensor:
-    return output.astype(paddle.amp.get_autocast_dtype()) if paddle.amp.is_autocast_enabled() else output
+    if not paddle.amp.is_autocast_enabled():
+        return output
+    return output.astype(paddle.amp.get_autocast_dtype())

@@ -61,9 +61,9 @@ PACKAGES = (
     "simplejpeg",
 )
 
-# Oldest Paddle on GPUs. Before it, `scaled_dot_product_attention` gave what flash attention does not take (float32, and
-# everything on GPUs before Ampere) to an operation for inference, which has no dropout and no gradient. This was read
-# in Paddle's sources, pull request 70166.
+# Oldest version of Paddle that may use GPUs. Earlier ones compute attention that flash attention does not take, that in
+# float32 and all on GPUs before Ampere, by an operation for inference, without dropout and gradient. This was read in
+# Paddle's sources, pull request 70166.
 OLDEST_GPU_PADDLE = (3, 3)
 GPU_PADDLE_ADVICE = "Install the GPU build of Paddle 3.3.1 (docs/installation.md says how)"
 
@@ -156,7 +156,7 @@ def set_device(name: str | None, task: str = "this command") -> str:
 def find_objection_to_gpus(version: str) -> str | None:
     """Return why a version of Paddle must not be used on GPUs, or None if it may."""
     match = re.match(r"(\d+)\.(\d+)", version)
-    is_development_build = version.startswith("0.0.0")
+    is_development_build = version.startswith("0.0.0")  # what Paddle calls its nightly builds
     if match is None or is_development_build or (int(match[1]), int(match[2])) >= OLDEST_GPU_PADDLE:
         return None
     return f"Paddle {version} computes no gradients of attention in float32, nor of any on GPUs before Ampere"

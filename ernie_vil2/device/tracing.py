@@ -27,9 +27,9 @@ def tracing() -> Iterator[None]:
     the process ends with SIGSEGV or SIGFPE (measured with Paddle 3.3.1). Paddle also keeps the Python stack of every
     operation for ever, 50,000 frames for a model of base size, unless stacks are limited to no frame.
 
-    On any build and device a graph gets the operations that it has on a CPU: linear layers and fused attention become
-    matrix products. Exports need this, because neither paddle2onnx 2.1.0 nor Paddle's inference on CPUs has the
-    operations of a GPU build, and so does counting the operations of a graph.
+    In a GPU build, too, a graph gets the operations of a CPU build: linear layers and fused attention become matrix
+    products. Exports need them, because neither paddle2onnx 2.1.0 nor Paddle's inference on CPUs has those of a GPU
+    build; a plan counts them.
     """
     with _TRACING_LOCK, sdpa_kernel(SDPBackend.MATH):
         previous_limit = vars(sys).get("tracebacklimit")

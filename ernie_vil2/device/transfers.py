@@ -47,7 +47,8 @@ class Gpu:
     def __init__(self) -> None:
         self._device_id = int(paddle.get_device().removeprefix("gpu:"))
         self._stream = manipulation.create_async_load()
-        # Paddle's object has no lock, and releases the interpreter's. A server encodes in another thread than the main.
+        # Two threads may copy at once: a server encodes in another thread than the main one. Paddle's object has no
+        # lock, and releases the interpreter's.
         self._lock = threading.Lock()
         # Paddle (3.3.1) initialises the stream with the device of the first tensor, which must go to the host.
         self.start_download(paddle.zeros([1]))
@@ -115,21 +116,22 @@ def start_host_copy(tensor: paddle.Tensor, device: Gpu | None = None) -> Callabl
 
 
 def copy_to_host(tensor: paddle.Tensor) -> np.ndarray:
-    """Return the values of a tensor; if it is a view, only its own part is copied.
+    """Return the values of a tensor; of the memory that a view shares, only the part of the view is copied.
 
     `Tensor.numpy()` copies all the memory that a view shares (Paddle 3.3.1): a whole batch for one of its rows, and a
     buffer of many parameters for each of them with `Training.sharding=stage2`.
     """
-    # Private in Paddle 3.3.1, which says nowhere else how much memory a view shares.
+    # Private (Paddle 3.3.1): the bytes of the memory that a tensor shares. Nothing public tells them.
     if tensor._holder_size() >= tensor.size * tensor.element_size() + _GPU_BLOCK:
         tensor = tensor.detach().clone()
     return tensor.numpy()
 
 
 class Sender:
-    """Sends arrays of one type to the device, one after the other; neither the host nor computations in progress wait.
+    """Sender of arrays of one type to the device, one after the other.
 
-    The array of a step is small. A larger one is copied after the computations that are queued before.
+    Neither the host nor computations in progress wait. An array is copied after the computations that are queued
+    before; this delays a large array, but hardly the small ones of a training step.
     """
 
     def __init__(self, device: Gpu | None = None):

@@ -277,19 +277,23 @@ class ErnieViL2:
         return encode_batches(start, pixels, batch_size or self.batch_size, model.embed_dim)
 
     def start_pixels(self, pixels: Sequence[np.ndarray]) -> PendingEmbeddings:
-        """Start to encode pixels as `encode_pixels`; a GPU computes until the result is called, which waits for it."""
+        """Start to encode pixels as in `encode_pixels`.
+
+        Returns:
+            Function that waits for the embeddings. A GPU computes meanwhile; other devices have computed already.
+        """
         start = partial(start_by_shape, self.backend.start_pixels)
-        return self._start_all([start(batch) for batch in split_into_batches(pixels, self.batch_size)])
+        return self._concatenate([start(batch) for batch in split_into_batches(pixels, self.batch_size)])
 
     def start_texts(self, texts: Sequence[str]) -> PendingEmbeddings:
-        """Start to encode texts as `encode_texts`; see `start_pixels`."""
-        return self._start_all([self._start_texts(batch) for batch in split_into_batches(texts, self.batch_size)])
+        """Start to encode texts as in `encode_texts`; see `start_pixels`."""
+        return self._concatenate([self._start_texts(batch) for batch in split_into_batches(texts, self.batch_size)])
 
     def _start_texts(self, texts: list[str]) -> PendingEmbeddings:
         return self.backend.start_ids(self.tokenizer(texts))
 
-    def _start_all(self, pending: Sequence[PendingEmbeddings]) -> PendingEmbeddings:
-        empty = np.empty([0, self.embed_dim], np.float32)
+    def _concatenate(self, pending: Sequence[PendingEmbeddings]) -> PendingEmbeddings:
+        empty = np.empty([0, self.embed_dim], np.float32)  # the result if there is no batch
         return lambda: np.concatenate([empty, *(wait() for wait in pending)])
 
     def preprocess(self, image: ImageLike, name: str = "image") -> np.ndarray:
@@ -414,7 +418,7 @@ class PaddleBackend:
     def _place(self) -> Any:
         return self.model.log_logit_scale.place
 
-    # Made when they are first used: they take the device that Paddle has then, and pinned memory.
+    # Made at their first use, because they take Paddle's current device and, on a GPU, pinned memory.
     @cached_property
     def _send_pixels(self) -> Sender:
         from ernie_vil2.device.transfers import Sender

@@ -226,7 +226,7 @@ def _encode_images(
 
         return finish
 
-    def start_all() -> Iterator[Callable[[], _EncodedChunk]]:
+    def start_chunks() -> Iterator[Callable[[], _EncodedChunk]]:
         pending = None
         for chunk in chunks:
             # Threads read this chunk while the model encodes the previous one.
@@ -237,7 +237,7 @@ def _encode_images(
             yield start_encoding(pending)
 
     try:
-        yield from wait_in_turn(start_all())
+        yield from wait_in_turn(start_chunks())
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -4,8 +4,8 @@ A layer with LoRA has two factors A and B, `lora_a` and `lora_b`, and the consta
 computes with W + A (scale * B) without storing the product. B starts at zero, and so does the change. Weights are
 merged when a checkpoint is read: the rest of the package never sees LoRA.
 
-The scale multiplies B, which is float32 like itself, and not the output. An output has 16 bits under mixed precision;
-its product with a tensor of float32 would be float32, and so would all of a block's attention.
+The scale multiplies B and not the output. Under mixed precision B is float32, like the scale, but an output has 16
+bits: its product with the scale would be float32, and so would all of a block's attention.
 """
 
 import math

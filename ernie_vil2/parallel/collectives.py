@@ -77,10 +77,10 @@ def reduce_scatter(tensor: paddle.Tensor) -> paddle.Tensor:
 def average_on_owners(tensors: Mapping[int, Sequence[paddle.Tensor]]) -> None:
     """Replace each tensor by its mean over the ranks, in place, on the rank that owns it. A collective.
 
-    On other ranks the tensor then holds anything. The tensors of an owner are sent in buckets, not one by one.
+    On other ranks its values are undefined afterwards. The tensors of an owner are sent in buckets, not one by one.
 
     Args:
-        tensors: tensors by the rank that owns them, of the same shapes on every rank, and of one type.
+        tensors: tensors by the rank that owns them. All have one type, and the same shapes and order on every rank.
     """
     for owner, bucket in _split_by_owner(tensors):
         buffer = _concatenate(bucket)
@@ -91,9 +91,10 @@ def average_on_owners(tensors: Mapping[int, Sequence[paddle.Tensor]]) -> None:
 
 
 def broadcast_from_owners(tensors: Mapping[int, Sequence[paddle.Tensor]]) -> None:
-    """Replace each tensor by that of the rank that owns it, in place; arguments as in `average_on_owners`.
+    """Replace each tensor by that of the rank that owns it, in place. A collective.
 
-    A collective.
+    Args:
+        tensors: see `average_on_owners`.
     """
     for owner, bucket in _split_by_owner(tensors):
         buffer = _concatenate(bucket)
@@ -113,7 +114,15 @@ def broadcast(tensor: paddle.Tensor, rank: int) -> None:
 
 
 def split_into_buckets(sizes: Sequence[int], max_size: int) -> list[slice]:
-    """Split entries in order so that each bucket adds up to at most `max_size`, unless it has one entry only."""
+    """Divide entries, in order, into buckets of at most `max_size`; a larger entry has a bucket to itself.
+
+    Args:
+        sizes: sizes of the entries.
+        max_size: largest sum of the sizes in a bucket.
+
+    Returns:
+        The entries of each bucket.
+    """
     buckets, start, total = [], 0, 0
     for index, size in enumerate(sizes):
         if index > start and total + size > max_size:
@@ -135,7 +144,7 @@ def _split_by_owner(
 
 
 def _concatenate(bucket: Sequence[paddle.Tensor]) -> paddle.Tensor:
-    """Return the tensors one after the other in a new one; a single tensor, which may be large, is returned itself."""
+    """Return the tensors one after the other in a new one; a single tensor, which may be large, is not copied."""
     if len(bucket) == 1:
         return bucket[0]
     return paddle.concat([tensor.flatten() for tensor in bucket])
@@ -143,7 +152,7 @@ def _concatenate(bucket: Sequence[paddle.Tensor]) -> paddle.Tensor:
 
 def _copy_back(buffer: paddle.Tensor, bucket: Sequence[paddle.Tensor]) -> None:
     if len(bucket) == 1:
-        return
+        return  # the buffer is the tensor itself
     chunks = paddle.split(buffer, [tensor.size for tensor in bucket])
     for tensor, chunk in zip(bucket, chunks, strict=True):
         tensor.set_value(chunk.reshape(tensor.shape))

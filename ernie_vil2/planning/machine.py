@@ -1,4 +1,4 @@
-"""What the machine at hand can do, measured in a second: whether a step of a plan takes it seconds or minutes."""
+"""Speed and memory of this machine, measured in a second, to tell whether a step of a plan takes seconds or minutes."""
 
 import math
 import time
@@ -12,9 +12,9 @@ from ernie_vil2.planning.plan import DEVICES, USABLE_SHARE, DataSheet, recognise
 
 # A product of two matrices of this side takes milliseconds, and is large enough to use all threads of a CPU.
 PRODUCT_SIDE = 1024
-# Random numbers drawn at once: a draw that takes milliseconds.
+# Random numbers of a measured draw, which takes milliseconds.
 DRAWN_NUMBERS = 2**20
-# The best of a few measurements, as the first includes the start of threads or of a GPU, and others may be disturbed.
+# The best of a few measurements counts: the first includes the start of threads or of a GPU, others may be disturbed.
 REPETITIONS = 4
 
 
@@ -24,7 +24,7 @@ class Machine(NamedTuple):
     Attributes:
         memory: bytes that tensors can still use.
         flops: operations per second of a float32 matrix product.
-        draws: random numbers per second, by which weights are initialised.
+        draws: random numbers per second; initial weights are drawn.
     """
 
     memory: float
@@ -32,9 +32,11 @@ class Machine(NamedTuple):
     draws: float
 
     def least_seconds(self, flops: float, num_parameters: float) -> float:
-        """Return the seconds in which this machine computes these products and draws weights, if it does nothing else.
+        """Return a lower bound of the seconds of a training, which also does more than matrix products and draws.
 
-        Training takes longer, because it also does what is no matrix product.
+        Args:
+            flops: operations of all its matrix products.
+            num_parameters: number of weights that are drawn first.
         """
         return flops / self.flops + num_parameters / self.draws
 
@@ -43,7 +45,7 @@ def find_device() -> DataSheet:
     """Return the data sheet of Paddle's device.
 
     Raises:
-        ValueError: there is none for this GPU.
+        ValueError: no data sheet describes this GPU.
     """
     if paddle.get_device() == "cpu":
         return DEVICES["cpu"]
@@ -66,12 +68,12 @@ def measure_machine() -> Machine:
 
 
 def find_free_memory(system: str | Path = "/") -> float:
-    """Return the bytes of the machine's memory that no process uses, limited by a container's.
+    """Return the bytes of host memory that can still be used; in a container, within its limit.
 
     Args:
-        system: folder of `proc` and `sys`.
+        system: folder that holds Linux's `proc` and `sys`. If they are missing, memory is assumed, see `DEVICES`.
     """
-    free = float(DEVICES["cpu"].memory)  # without the files of Linux
+    free = float(DEVICES["cpu"].memory)
     try:
         for line in Path(system, "proc/meminfo").read_text().splitlines():
             name, _, size = line.partition(":")
@@ -80,8 +82,8 @@ def find_free_memory(system: str | Path = "/") -> float:
     except OSError:
         return free
 
-    # In a container with a limit; "max" without one. The memory of files is given back when it is needed, so that only
-    # the anonymous one counts as used.
+    # The limit of a container, or "max". Linux gives cached files up when memory is needed, so that only anonymous
+    # memory counts as used.
     group = Path(system, "sys/fs/cgroup")
     try:
         limit = (group / "memory.max").read_text().strip()

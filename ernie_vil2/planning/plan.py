@@ -306,8 +306,8 @@ class Plan:
                 "gradients of the parameters", "all_reduce", parameter_bytes, num_buckets, is_overlapped=True
             )
         else:
-            # Stage 2, fleet's own, sends gradients during backward, at most one by one, and the parameters of a rank in
-            # one piece (Paddle 3.3.1). Stage 1 sends both in buckets, after backward.
+            # Stage 2 is fleet's own (Paddle 3.3.1): it sends gradients during backward, in the worst case one by one,
+            # and the parameters of a rank in one piece. Stage 1 sends both in buckets, after backward.
             is_overlapped = self.sharding == "stage2"
             num_reduces, num_broadcasts = len(self.towers.parameter_sizes), self.ranks
             if self.sharding == "stage1":
@@ -547,7 +547,7 @@ def _format_line(name: str, value: str, note: str = "") -> str:
 
 
 def describe_bytes(number: float) -> str:
-    """Return a number of bytes with a unit."""
+    """Return a number of bytes as text, with a unit from B to GiB."""
     return _format_with_unit(number, 1024, ("B", "KiB", "MiB", "GiB"))
 
 

@@ -79,7 +79,7 @@ class Towers:
         self._row_costs: dict[str, tuple[RowCost, RowCost]] = {}
 
     def divide_parameters(self, ranks: int) -> list[list[int]]:
-        """Return the elements of the parameters that each of `ranks` owns when whole parameters are shared out.
+        """Return the sizes, in elements, of the parameters that each of `ranks` owns; no parameter is split.
 
         Fleet's sharding takes the largest parameter first and gives each to the rank with the fewest elements.
         """
@@ -92,7 +92,7 @@ class Towers:
         return shares
 
     def largest_share(self, ranks: int) -> int:
-        """Return the elements of the parameters that the busiest of `ranks` owns, see `divide_parameters`."""
+        """Return how many elements of parameters the busiest of `ranks` owns, see `divide_parameters`."""
         return max(map(sum, self.divide_parameters(ranks)))
 
     def row_flops(self, kind: str) -> float:

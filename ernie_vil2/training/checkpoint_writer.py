@@ -13,10 +13,10 @@ from ernie_vil2.training.checkpoint import Checkpoint, save_checkpoint
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run in a thread, one at a time; a context that ends when the last one is written.
+    """Writer of a run's checkpoints, one at a time, in a thread; as a context it waits at its end for the last one.
 
-    The thread uses no device and no collective: it reads copies in host memory, and its errors are raised by the main
-    thread, where the ranks agree on them.
+    The thread uses no device and no collective: it reads copies in host memory. The main thread raises its errors, so
+    that the ranks can agree on them.
 
     Args:
         run: the run folder.
@@ -28,19 +28,28 @@ class CheckpointWriter:
         self._write: Future[Path] | None = None
 
     def start(self, checkpoint: Checkpoint) -> None:
-        """Start to write a checkpoint, whose arrays nobody changes any more; the one before has been waited for."""
-        # The first call starts the thread. Signals are handled by the main thread, whose system calls they interrupt.
+        """Start to write a checkpoint; `wait` must have been called for the one before.
+
+        Args:
+            checkpoint: what to write; nobody may change its arrays any more.
+        """
+        # The first call starts the thread. It blocks signals, so that they interrupt the system calls of the main
+        # thread, which handles them.
         with block_signals():
             self._write = self._executor.submit(save_checkpoint, self._run, checkpoint)
 
     def get_error(self) -> Exception | None:
-        """Return the error of the newest write, without waiting; None if it goes on or has succeeded."""
+        """Return the error of the newest write without waiting for it; None if it has not failed so far."""
         if self._write is None or not self._write.done():
             return None
         return cast(Exception | None, self._write.exception())
 
     def wait(self) -> None:
-        """Wait until the newest checkpoint is on the disk, or raise the error of its write."""
+        """Wait until the newest checkpoint is on the disk.
+
+        Raises:
+            FullDisk: there is no room for it; other errors of `save_checkpoint` likewise.
+        """
         if self._write is not None:
             self._write.result()
 
@@ -48,8 +57,9 @@ class CheckpointWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        # A run that ends by an error or like a crash still leaves the checkpoint that it has begun to write.
+        # A run that ends with an error still leaves the checkpoint that it has begun to write.
         self._executor.shutdown()
         write_error = self.get_error()
+        # A run that ends well has called `wait`, which raised an error of the write.
         if write_error is not None and error is not None and write_error is not error:
             tqdm.write(f"warning: {write_error}", sys.stderr)

@@ -89,8 +89,8 @@ def dry_run(
 ) -> DryRun:
     """Read one batch of a rank from every source, plan the run, and write the results to `<run>/dry_run/`.
 
-    A few steps are timed in a temporary folder, with random weights unless the task needs a model's weights, if they
-    take seconds. Nothing else is trained, and everything else in the run folder stays unchanged.
+    If they take seconds only, a few steps are timed in a temporary folder, with random weights unless the task needs a
+    model's weights. Nothing else is trained, and everything else in the run folder stays unchanged.
 
     Args:
         config: configuration of the run.
@@ -273,7 +273,7 @@ def _find_timing_obstacle(timed_plan: Plan) -> str | None:
 
 
 def _run_steps(config: Config) -> tuple[list[float], list[float]]:
-    """Run the steps of a short run, and return the seconds of each, and those of them that it waits for data."""
+    """Run the steps of a short run; return the seconds of each, and how many of them it waits for data."""
     step_seconds, wait_seconds = [], []
     # The trainer's output is hidden, because it is about its own short run.
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -306,9 +306,9 @@ def _find_obstacles(config: Config, ranks: int, device: DataSheet | None, bad_sa
             runtime.check_precision(config.Training.precision)
     except ValueError as error:
         obstacles.append(str(error))
-    is_cpu = paddle.get_device() == "cpu" if device is None else device.name == "cpu"
+    device_name = device.name if device else paddle.get_device()
     try:
-        check_sharding(config.Training.sharding, ranks, is_cpu)
+        check_sharding(config.Training.sharding, ranks, is_cpu=device_name == "cpu")
     except ValueError as error:
         obstacles.append(str(error))
     return obstacles
@@ -324,13 +324,13 @@ def _describe_run_folder(run: Path) -> str:
 def _make_plan(
     config: Config, ranks: int, device: DataSheet | None, previews: Sequence[SourcePreview]
 ) -> tuple[str, str, Plan | None]:
-    """Return the plan as text, its headline, and the plan; twice the reason and None if there is none.
+    """Return the plan as text, its headline, and the plan; without a plan, twice the reason, and None.
 
     Args:
         config: configuration of the run.
         ranks: number of ranks that the run will have.
         device: kind of the devices; None: that of this machine.
-        previews: what was read of the sources, whose samples give the stored size of one.
+        previews: what was read of the sources; the plan assumes the mean stored size of these samples.
     """
     options = {}
     stored_bytes = [size for preview in previews for size in preview.stored_bytes]
@@ -345,6 +345,7 @@ def _make_plan(
 
 
 def _is_present(device: DataSheet) -> bool:
+    """Return whether this machine has such a device."""
     try:
         return find_device() is device
     except ValueError:  # a device without a data sheet

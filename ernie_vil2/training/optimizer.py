@@ -227,7 +227,8 @@ def distribute(
             optimizer, scaler = fleet.distributed_optimizer(optimizer), fleet.distributed_scaler(scaler)
         # `compute_squared_gradient_norms` has averaged the gradients; the step must not do it again (Paddle 3.3.1).
         optimizer._sharding_enable = False
-        # The step calls this private method of Paddle 3.3.1 at its end. Paddle's own sends each parameter by itself.
+        # Private (Paddle 3.3.1), as is what it reads: the step calls this method at its end. Paddle's own sends each
+        # parameter by itself.
         sharded_optimizer = optimizer._inner_opt
         sharded_optimizer._sharding_sync_parameters = lambda: collectives.broadcast_from_owners(
             sharded_optimizer._rank2params
@@ -279,12 +280,13 @@ def compute_squared_gradient_norms(
 def _average_gradients_on_owners(optimizer: Any) -> None:
     """Average the gradients of a stage 1 optimiser over the ranks, each on the rank that owns its parameter.
 
-    This replaces fleet's `reduce_gradients` (Paddle 3.3.1), which sends each gradient by itself. A collective.
+    This replaces fleet's `reduce_gradients` (Paddle 3.3.1), which sends each gradient by itself; `_rank2params` is
+    fleet's, and private. A collective.
     """
     gradients = {}
     for owner, parameters in optimizer._rank2params.items():
         for parameter in parameters:
-            if parameter.grad is None:
+            if parameter.grad is None:  # all ranks must send the same tensors
                 parameter.grad = paddle.zeros_like(parameter)
         gradients[owner] = [parameter.grad for parameter in parameters]
     collectives.average_on_owners(gradients)

@@ -261,7 +261,8 @@ class Trainer:
             LostRank: another rank has died or is stuck.
             FullDisk: there is no room for a checkpoint.
         """
-        # The writer is left after `watch_ranks`: if all ranks end by an error, the others are gone while rank 0 writes.
+        # The writer is left after `watch_ranks`: if all ranks end with an error, rank 0 may still write when the others
+        # are gone, and must not take them for lost.
         with self.folder_lock, self.signals, self.checkpoint_writer, watch_ranks(), runtime.flush_denormals():
             first_step = self.step
             # Rank 0 scores alone; the other ranks wait for it in their first collective.
@@ -326,7 +327,8 @@ class Trainer:
 
     def _next_batch(self, batches: Iterator[Batch]) -> Batch | None:
         """Return the next batch, and count its bad samples; None if a rank has too few usable ones. A collective."""
-        # An error is passed to the gate, which raises it on all ranks; so is one of the last checkpoint.
+        # An error of the loader, or of the checkpoint that is being written, is passed to the gate, which raises it on
+        # all ranks.
         batch, error = None, self.checkpoint_writer.get_error()
         if error is None:
             try:
@@ -383,7 +385,7 @@ class Trainer:
         # Until now each rank has the running statistics (of batch norms) of its own rows alone.
         average_statistics(self.model)
         check_weights(self.model, self.step)
-        # Two copies of the state would take twice the memory, so the checkpoint before has to be written first.
+        # A second copy of the state would take as much memory again, so the checkpoint before must be written first.
         self._finish_saving()
         optimizer_state = gather_optimizer_state(self.optimizer, self.model)
         # The averages are saved as the model's weights, and the weights themselves with the optimiser's state.

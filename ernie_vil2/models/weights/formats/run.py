@@ -58,7 +58,7 @@ class RunFormat:
 
         # The configuration may come from somebody else: load_config bounds what it reads.
         config = load_config(weights.with_name(CONFIG), is_untrusted=True)
-        # Tokens were left out in that run alone: whoever begins with its model asks for that again.
+        # Only that run left out tokens: a run that starts from its model must ask for that itself.
         image = config.Model.image
         if getattr(image, "keep_tokens", 1.0) != 1.0:
             model = config.Model.model_copy(update={"image": image.model_copy(update={"keep_tokens": 1.0})})
