@@ -587,7 +587,7 @@ class TrainingConfig(Section):
         return self
 
     def uses_micro_batches(self, ranks: int) -> bool:
-        """Return whether each rank has more rows than `micro_batch`; if not, it encodes all of them in a direct step."""
+        """Return whether each rank has more rows than `micro_batch`; if not, it encodes them in a direct step."""
         return self.micro_batch is not None and self.micro_batch < self.global_batch // ranks
 
 
