@@ -423,11 +423,8 @@ def align_length(ids: paddle.Tensor, padding: int) -> paddle.Tensor:
 
 def pad_to_multiple(ids: paddle.Tensor, padding: int) -> paddle.Tensor:
     """Pad texts `[B, L]` on the right to the next multiple of `TOKEN_MULTIPLE` tokens."""
-    num_texts, length = ids.shape
-    num_missing = -length % TOKEN_MULTIPLE
-    if not num_missing:
-        return ids
-    return paddle.concat([ids, paddle.full([num_texts, num_missing], padding, ids.dtype)], axis=1)
+    num_missing = -ids.shape[1] % TOKEN_MULTIPLE
+    return F.pad(ids, [0, num_missing], value=padding) if num_missing else ids
 
 
 def _positions(ids: paddle.Tensor) -> paddle.Tensor:
