@@ -7,6 +7,7 @@ sums are used: there, a matrix product of float32 may be computed with fewer bit
 Paddle's layers (as of 3.3.1) keep their settings in private attributes such as `_epsilon` and `_stride` only.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -59,8 +60,7 @@ def skip_padding(ids: Tensor, padding: int) -> AbstractContextManager[None]:
         ids: `[B, L]`, token ids of the texts; inputs of layers in the block with three axes must be `[B, L, D]`.
         padding: id of the padding.
     """
-    is_applicable = paddle.in_dynamic_mode() and ids.place.is_cpu_place() and runtime.is_enabled("layers")
-    return _skip_padding(ids, padding) if is_applicable else nullcontext()
+    return _skip_padding(ids, padding) if _is_enabled(ids) else nullcontext()
 
 
 @contextmanager
@@ -341,11 +341,75 @@ def add_pairwise(rows: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
 
 
 def expand_on_cpu(x: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:
-    """Expand a tensor on a CPU to a shape that it broadcasts to; on other devices return it unchanged.
+    """Expand a tensor on a CPU to a shape that it broadcasts to; elsewhere and in a traced graph return it unchanged.
 
-    Paddle takes ten times as long on CPU to broadcast integers within an operation.
+    Paddle takes ten times as long on CPU to broadcast within an operation.
     """
-    return x.expand(shape) if x.place.is_cpu_place() else x
+    return x.expand(shape) if paddle.in_dynamic_mode() and x.place.is_cpu_place() else x
+
+
+def add_to_rows(x: Tensor, row: Tensor) -> Tensor:
+    """Add a parameter `[D]` or `[1, P, D]` to each row of `[B, P, D]`; on a CPU its gradient is a matrix product."""
+    return _AddToRows.apply(x, row) if _is_enabled(x) else x + row
+
+
+class _AddToRows(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, row: Tensor) -> Tensor:
+        ctx.row_shape = None if row.stop_gradient else row.shape
+        ctx.needs_input_gradient = not x.stop_gradient
+        return x + row.expand(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        row_gradient = None
+        if ctx.row_shape is not None:
+            rows = gradient.reshape([-1, math.prod(ctx.row_shape)])
+            row_gradient = sum_axis(rows, 0).reshape(ctx.row_shape)
+        return gradient if ctx.needs_input_gradient else None, row_gradient
+
+
+def embed_patches(images: Tensor, layer: nn.Conv2D) -> Tensor:
+    """Convolve images `[B, C, H, W]` of whole patches that do not overlap: the tokens row by row, `[B, P, D]`.
+
+    On a CPU this is a matrix product over all images. Paddle's kernel multiplies image by image, and its result would
+    have to be transposed.
+    """
+    if not _is_enabled(images) or layer._forward_pre_hooks or layer._forward_post_hooks:
+        return layer(images).flatten(2).transpose([0, 2, 1])
+    num_images, channels, height, width = images.shape
+    out_channels, _, patch_height, patch_width = layer.weight.shape
+    rows, columns = height // patch_height, width // patch_width
+    patches = images.reshape([num_images, channels, rows, patch_height, columns, patch_width])
+    patches = patches.transpose([0, 2, 4, 1, 3, 5]).reshape([num_images, rows * columns, -1])  # [B, P, C * h * w]
+    weight = layer.weight.reshape([out_channels, -1])
+    if layer.bias is None:
+        return paddle.matmul(patches, weight, transpose_y=True)
+    return _linear(patches, weight.t(), layer.bias)
+
+
+def unbind(x: Tensor) -> list[Tensor]:
+    """Return `x[0]`, `x[1]`, ...; on a CPU they share the memory of `x`."""
+    # Paddle's lazy views share it, too, but are off on CPUs, see the switch `strides` of `device/runtime.py`.
+    if _is_enabled(x) and x.is_contiguous():
+        return list(_Unbind.apply(x))
+    return x.unbind(0)
+
+
+class _Unbind(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
+        # A private method (3.3.1): rows from the first number to the second.
+        return tuple(x._slice(index, index + 1).squeeze(0) for index in range(x.shape[0]))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return paddle.stack(gradients)
+
+
+def _is_enabled(x: Tensor) -> bool:
+    """Return whether a tensor lies on a CPU, and its functions here are not switched off; False in a traced graph."""
+    return paddle.in_dynamic_mode() and x.place.is_cpu_place() and runtime.is_enabled("layers")
 
 
 def save_for_backward(ctx: PyLayerContext, *tensors: paddle.Tensor) -> None:

@@ -13,12 +13,15 @@ from ernie_vil2.device.cpu_kernels import (
     CpuLayerNorm,
     CpuLinear,
     CpuPatchConv2D,
+    add_to_rows,
+    embed_patches,
     fuse_linears,
     pack,
     save_for_backward,
     skip_padding,
     speed_up,
     sum_channels,
+    unbind,
     unpack,
 )
 from tests.support.freezing import Case, build_case
@@ -229,6 +232,61 @@ def test_sums_of_channels_equal_numpys(shape, seed):
     axes = tuple(axis for axis in range(len(shape)) if axis != 1)
     expected = values.sum(axis=axes)
     np.testing.assert_allclose(sum_channels(paddle.to_tensor(values)).numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("row_shape", [[1, 3, 4], [4]])
+@pytest.mark.parametrize("frozen", ["input", "row", None])
+def test_rows_get_the_sum_and_the_parameter_its_gradient(row_shape, frozen):
+    random = np.random.default_rng(0)
+    x = paddle.to_tensor(random.normal(size=[5, 3, 4]), stop_gradient=frozen == "input")
+    row = paddle.to_tensor(random.normal(size=row_shape), stop_gradient=frozen == "row")
+    weights = random.normal(size=x.shape)
+    y = add_to_rows(x, row)
+    (y * paddle.to_tensor(weights)).sum().backward()
+    np.testing.assert_array_equal(y, x.numpy() + row.numpy())
+    if frozen != "input":
+        np.testing.assert_array_equal(x.grad, weights)
+    if frozen != "row":
+        summed_axes = (0,) if len(row_shape) == 3 else (0, 1)
+        np.testing.assert_allclose(row.grad, weights.sum(summed_axes).reshape(row_shape), rtol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [None, False])
+@pytest.mark.parametrize("switch", ["", "-layers"])
+def test_patches_are_embedded_as_by_a_convolution(bias, switch, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_RUNTIME", switch)
+    paddle.set_default_dtype("float64")
+    layer = nn.Conv2D(3, 5, (2, 3), stride=(2, 3), bias_attr=bias)
+    for parameter in layer.parameters():
+        parameter.set_value(paddle.randn(parameter.shape))
+    images = paddle.randn([2, 3, 4, 9])
+    tokens = embed_patches(images, layer)
+    maps = layer(images)  # [2, 5, 2, 3]
+    np.testing.assert_allclose(tokens, maps.numpy().reshape([2, 5, 6]).transpose([0, 2, 1]), rtol=1e-10, atol=1e-12)
+    for actual, expected in zip(
+        paddle.grad((tokens**2).sum(), layer.parameters()),
+        paddle.grad((maps**2).sum(), layer.parameters()),
+        strict=True,
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("is_recomputed", [False, True])
+def test_unbound_tensors_share_memory_and_have_their_gradients(is_recomputed):
+    x = paddle.randn([3, 4, 5])
+    x.stop_gradient = False
+    addresses = [part.data_ptr() - x.data_ptr() for part in unbind(x)]
+    assert addresses == [0, 80, 160]  # 4 * 5 * 4 bytes each
+
+    def multiply(x):
+        first, second, third = unbind(2.0 * x)
+        return first * second + third * third
+
+    y = recompute(multiply, x, use_reentrant=False) if is_recomputed else multiply(x)
+    (gradient,) = paddle.grad(y.sum(), [x])
+    values = x.numpy()
+    np.testing.assert_allclose(y, 4 * values[0] * values[1] + 4 * values[2] ** 2, rtol=1e-5)
+    np.testing.assert_allclose(gradient, np.stack([4 * values[1], 4 * values[0], 8 * values[2]]), rtol=1e-5)
 
 
 class Square(PyLayer):

@@ -6,7 +6,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.device.cpu_kernels import fuse_linears, pack, unpack
+from ernie_vil2.device.cpu_kernels import expand_on_cpu, fuse_linears, pack, unbind, unpack
 from ernie_vil2.towers.layers.rotary import turn
 
 MASKED = -1e4  # added to the score of a hidden token: its softmax is 0, and float16 can hold it
@@ -33,7 +33,7 @@ class Attention(nn.Layer):
         x = unpack(x)
         head_width = x.shape[2] // (num_projections * self.heads)
         x = x.reshape([0, 0, num_projections, self.heads, head_width])
-        return x.transpose([2, 0, 3, 1, 4]).unbind(0)
+        return unbind(x.transpose([2, 0, 3, 1, 4]))
 
     def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
         """Attend with queries `[B, heads, L, d]` to keys and values `[B, heads, M, d]`; return `[B, L, width]`, packed.
@@ -53,7 +53,7 @@ class Attention(nn.Layer):
         dropout = self._current_dropout
         scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [B, heads, L, M]
         if mask is not None:
-            scores = scores + mask.astype(scores.dtype)
+            scores = scores + expand_on_cpu(mask.astype(scores.dtype), scores.shape)
         weights = F.softmax(scores)
         if dropout:
             weights = F.dropout(weights, dropout)

@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.device.cpu_kernels import pack, skip_padding, unpack
+from ernie_vil2.device.cpu_kernels import add_to_rows, embed_patches, pack, skip_padding, unpack
 from ernie_vil2.towers.base import ImageVariant, TextTowerConfig, TextVariant
 from ernie_vil2.towers.layers.activations import ACTIVATIONS
 from ernie_vil2.towers.layers.attention import MASKED, Attention
@@ -180,13 +180,13 @@ class VisionTransformer(Transformer):
         tokens = self.embed(cut_to_patches(images, self.image_size, self.patch_size))
         if self.cls_token is not None:
             tokens = paddle.concat([repeat_for_batch(self.cls_token, tokens), tokens], axis=1)
-        return self.encode(tokens + self.pos_embed)
+        return self.encode(add_to_rows(tokens, self.pos_embed))
 
     def embed(self, images: paddle.Tensor) -> paddle.Tensor:
         """Embed images `[B, 3, H, W]` of whole patches: P patches row by row, `[B, P, width]`."""
         embed, size = self.patch_embed["proj"], self.patch_size
         if isinstance(embed, nn.Conv2D):
-            return embed(images).flatten(2).transpose([0, 2, 1])
+            return embed_patches(images, embed)
         rows, columns = self.grid(images)
         patches = images.reshape([-1, 3, rows, size, columns, size]).transpose([0, 2, 4, 3, 5, 1])
         return embed(patches.reshape([-1, rows * columns, 3 * size**2]))
@@ -242,7 +242,7 @@ class NaFlexTransformer(VisionTransformer):
     @paddle.jit.not_to_static
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         check_patches(images.shape[2], images.shape[3], self.patch_size)
-        return self.encode(self.embed(images) + self.positions(*self.grid(images)))
+        return self.encode(add_to_rows(self.embed(images), self.positions(*self.grid(images))))
 
     def positions(self, rows: int | paddle.Tensor, columns: int | paddle.Tensor) -> paddle.Tensor:
         """Return the position embedding for a grid of patches, `[1, rows * columns, width]`.
@@ -375,7 +375,7 @@ class TextTransformer(Transformer):
         else:
             states = states + F.embedding(positions, self.sinusoids)
         if "token_type_embeddings" in embeddings:
-            states = states + embeddings["token_type_embeddings"].weight[0]
+            states = add_to_rows(states, embeddings["token_type_embeddings"].weight[0])
         states = self.cast_residual(states)
         if "layer_norm" in embeddings:
             states = embeddings["layer_norm"](states)
