@@ -46,12 +46,14 @@ class TokenLayout(NamedTuple):
     length: int  # L
 
 
-# Tokens of the texts of which padding is skipped; None: padding is computed like tokens.
+# Layout of the texts whose padding is skipped; None: padding is computed like tokens.
 _layout: ContextVar[TokenLayout | None] = ContextVar("layout", default=None)
 
 
 def skip_padding(ids: Tensor, padding: int) -> AbstractContextManager[None]:
-    """Skip padding in the block, which encodes texts: where `pack` is called, and in the `CpuLinear` layers that train.
+    """Skip padding in the block, which encodes texts: in what runs on the result of `pack`, and in linear layers.
+
+    It works on CPUs only, and in linear layers, which are `CpuLinear`, only where gradients are needed.
 
     Attention and pooling mask padding, so features and gradients are equal to rounding. All texts of a batch have the
     length of the longest: if captions and tags are mixed, more than half of a batch is padding.
@@ -67,6 +69,7 @@ def skip_padding(ids: Tensor, padding: int) -> AbstractContextManager[None]:
 def _skip_padding(ids: Tensor, padding: int) -> Iterator[None]:
     rows = paddle.nonzero((ids != padding).reshape([-1])).squeeze(1)
     layout = None
+    # Without padding there is nothing to skip, and layers cannot compute texts without tokens.
     if 0 < rows.shape[0] < ids.size:
         layout = TokenLayout(rows, *ids.shape)
     reset_token = _layout.set(layout)
@@ -77,7 +80,7 @@ def _skip_padding(ids: Tensor, padding: int) -> Iterator[None]:
 
 
 def get_layout(shape: Sequence[int]) -> TokenLayout | None:
-    """Return the places of tokens if `[T, D]` is a shape of packed tokens in a block that skips padding, else None."""
+    """Return the layout of the block that skips padding if `shape` is `[T, D]`, that of packed tokens; else None."""
     layout = _layout.get()
     is_packed = layout is not None and len(shape) == 2 and shape[0] == layout.rows.shape[0]
     return layout if is_packed else None
@@ -122,7 +125,7 @@ def fuse_linears(layers: Sequence[nn.Layer]) -> Callable[[Tensor], Tensor] | Non
     It works on any device. None if a layer is not a plain linear one with a bias, is frozen, or has hooks: then each
     layer must be called by itself.
     """
-    compute = _find_formula(layers)
+    compute = _find_linear_function(layers)
     if compute is None or any(layer.weight.stop_gradient or layer.bias.stop_gradient for layer in layers):
         return None
     weight = paddle.concat([layer.weight for layer in layers], axis=-1)
@@ -134,13 +137,23 @@ def scale_linear(layer: nn.Layer, weight_scale: float, bias_scale: float) -> Cal
     """Return a function that computes a linear layer with its weight and bias multiplied by these numbers.
 
     It works on any device. None if the layer is not a plain linear one with a bias, or has hooks.
+
+    Args:
+        layer: the layer, which is not changed; gradients reach its weight and bias.
+        weight_scale: factor of the weight.
+        bias_scale: factor of the bias.
     """
-    compute = _find_formula([layer])
-    return compute and partial(compute, weight=layer.weight * weight_scale, bias=layer.bias * bias_scale)
+    compute = _find_linear_function([layer])
+    if compute is None:
+        return None
+    return partial(compute, weight=layer.weight * weight_scale, bias=layer.bias * bias_scale)
 
 
-def _find_formula(layers: Sequence[nn.Layer]) -> Callable[..., Tensor] | None:
-    """Return the function of input, weight and bias that all these layers compute; None if there is none, or hooks."""
+def _find_linear_function(layers: Sequence[nn.Layer]) -> Callable[..., Tensor] | None:
+    """Return the function of input, weight and bias that all these linear layers compute.
+
+    None if a layer is of another class, lacks a bias, or has hooks, whose lists are private (Paddle 3.3.1).
+    """
     types = {type(layer) for layer in layers}
     if types not in ({nn.Linear}, {CpuLinear}):
         return None
@@ -289,10 +302,14 @@ class _LayerNorm(PyLayer):
         num_rows = x.shape[0]
         ones = paddle.ones([num_rows], x.dtype)
 
-        # Paddle's kernels of batch norms take a quarter of the time of its kernel for gradients of LayerNorm: each row
-        # of `x` is a channel of one image here. The kernels and the order of their arguments are private (3.3.1).
+        # Paddle's kernels of batch norms take a quarter of the time of its kernel for gradients of LayerNorm. Each row
+        # of `x` is a channel of one image here, so that the norm of a channel is the LayerNorm of a row.
+        #
+        # The kernels and the order of their arguments are private (3.3.1). After the tensors come is_test, momentum,
+        # epsilon, layout, use_global_stats and trainable_statistics; in backward is_test comes after the layout.
         image = x.unsqueeze(0)  # [1, N, D]
-        running_mean, running_variance, zeros = (paddle.zeros([num_rows], x.dtype) for _ in range(3))
+        zeros = paddle.zeros([num_rows], x.dtype)
+        running_mean, running_variance = zeros.clone(), zeros.clone()  # required, and not used
         normed, _, _, means, scales, _ = paddle._C_ops.batch_norm(
             image, running_mean, running_variance, ones, zeros, False, 1.0, ctx.epsilon, "NCHW", False, False
         )

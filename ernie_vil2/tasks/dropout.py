@@ -33,7 +33,7 @@ _DRAWS_PER_BLOCK = 64
 # take 14 MB. 64 MiB hold all shapes of a forward, and are too few to matter on a GPU, as no plan counts them.
 _COORDINATE_BYTES = 64 << 20
 _INT32_BYTES = 4
-_LAZY_VIEWS = "FLAGS_use_stride_kernel"
+_LAZY_VIEWS = "FLAGS_use_stride_kernel"  # Paddle's switch for views that share memory
 
 
 class DropoutState(NamedTuple):
@@ -156,7 +156,7 @@ class CounterBasedDropout:
     def _draw(self, shape: Sequence[int]) -> paddle.Tensor:
         """Return int32 of `shape`, all values equally probable; the rows of the tower lie along the first axis.
 
-        A draw for packed tokens `[T, D]` has the bits that they would get in the padded texts `[B, L, D]`.
+        Packed tokens `[T, D]` get the same bits as in the padded texts `[B, L, D]`.
         """
         layout = get_layout(shape)
         keys, draw = self._state
@@ -174,6 +174,7 @@ class CounterBasedDropout:
             size = [num_rows, coordinates.size]
             coordinates = expand_on_cpu(coordinates.reshape([1, -1]), size)
         else:
+            # Only for the tokens: coordinates by their place in the row, keys by their row.
             size = list(shape)
             tokens_per_row = first_size // num_rows * layout.length
             coordinates = coordinates.reshape([-1, shape[1]]).gather(layout.rows % tokens_per_row)
@@ -273,18 +274,19 @@ def _multiply_by_mask(x: paddle.Tensor, mask: paddle.Tensor, scale: float) -> pa
     if mask.shape != x.shape:
         mask = mask.expand(x.shape).contiguous()
 
-    # Private (3.3.1): the gradient of dropout multiplies by a mask of bytes in one kernel. A product of tensors needs a
-    # second one, which casts the mask. In this mode, as read in the sources of the kernels for both devices, it does
-    # not scale: each of them would round its own 1 / (1 - p), in another way.
+    # Private (3.3.1): the gradient of dropout multiplies by a mask of bytes in one kernel; a product of tensors needs
+    # another one, which casts the mask. With downscale_in_infer the kernel does not scale, as read in its sources for
+    # both devices. Otherwise each would compute 1 / (1 - p) itself, and round it in its own way.
     product = paddle._C_ops.dropout_grad(mask, x, 0.0, False, "downscale_in_infer")
     return product.scale_(scale)
 
 
 def _to_bytes(mask: paddle.Tensor) -> paddle.Tensor:
     """Return a mask of bools as one of uint8."""
-    # A view takes no pass over the mask, but is among Paddle's lazy views, which are off on CPUs (device/runtime.py).
-    has_views = paddle.get_flags(_LAZY_VIEWS)[_LAZY_VIEWS]
-    return mask.view("uint8") if has_views else mask.astype("uint8")
+    # A view takes no pass over the mask, but needs Paddle's lazy views, which are off on CPUs (device/runtime.py).
+    if paddle.get_flags(_LAZY_VIEWS)[_LAZY_VIEWS]:
+        return mask.view("uint8")
+    return mask.astype("uint8")
 
 
 def _hash_rows(seed: int, step: int, view: int, positions: np.ndarray) -> np.ndarray:
@@ -313,14 +315,14 @@ def _fold_on_device(key: paddle.Tensor, number: paddle.Tensor) -> paddle.Tensor:
 
 
 class _CoordinateCache:
-    """Hashed coordinates of the last shapes, of as many as fit into `max_bytes`, but always those of the last one."""
+    """Hashed coordinates by shape and device: the last used ones, up to `max_bytes`, but at least one shape."""
 
     def __init__(self, max_bytes: int):
         self.max_bytes, self.num_bytes = max_bytes, 0
-        self._hashes: dict[tuple[str, tuple[int, ...]], paddle.Tensor] = {}  # the last used one is the last
+        self._hashes: dict[tuple[str, tuple[int, ...]], paddle.Tensor] = {}  # in the order of their last use
 
     def get(self, *shape: int) -> paddle.Tensor:
-        """Return `_hash_coordinates(*shape)` on Paddle's current device."""
+        """Return `_hash_coordinates(*shape)`, on Paddle's current device, from the cache if it is there."""
         key = paddle.get_device(), shape
         hashes = self._hashes.pop(key, None)
         if hashes is None:
@@ -344,9 +346,9 @@ def _hash_coordinates(*shape: int) -> paddle.Tensor:
     return _shift(key, 32).astype("int32")
 
 
-@lru_cache(maxsize=64)  # by Paddle's current device, too, on which a constant lies
+@lru_cache(maxsize=64)
 def _make_constant(device: str, value: int | np.uint64, dtype: str) -> paddle.Tensor:
-    """Return a 0-D integer tensor of the lowest bits of a number."""
+    """Return a 0-D integer tensor of the lowest bits of a number, on a device."""
     return paddle.to_tensor(np.array(value).astype(dtype), place=device)
 
 

@@ -12,7 +12,8 @@ from paddle.nn import functional as F
 from ernie_vil2.device.cpu_kernels import CpuLinear, save_for_backward, scale_linear
 
 Activation = Callable[[paddle.Tensor], paddle.Tensor]
-QUICK = 1.702  # of quick_gelu: x * sigmoid(1.702 x) is close to GELU
+# Factor in `x * sigmoid(factor * x)` for which it is close to GELU (Hendrycks and Gimpel 2016).
+QUICK_GELU_FACTOR = 1.702
 
 
 def gelu_tanh(x: paddle.Tensor) -> paddle.Tensor:
@@ -26,13 +27,15 @@ def gelu_tanh(x: paddle.Tensor) -> paddle.Tensor:
 def quick_gelu(x: paddle.Tensor) -> paddle.Tensor:
     """Return `x * sigmoid(1.702 x)`, the activation of OpenAI's CLIP and of the released models."""
     if paddle.in_dynamic_mode():
-        return _ScaledSilu.apply(x, QUICK)
-    return x * F.sigmoid(QUICK * x)
+        return _ScaledSilu.apply(x, QUICK_GELU_FACTOR)
+    return x * F.sigmoid(QUICK_GELU_FACTOR * x)
 
 
 def silu(x: paddle.Tensor) -> paddle.Tensor:
     """Return `x * sigmoid(x)`."""
-    return _ScaledSilu.apply(x, 1.0) if paddle.in_dynamic_mode() else F.silu(x)
+    if paddle.in_dynamic_mode():
+        return _ScaledSilu.apply(x, 1.0)  # F.silu would also keep its output for backward
+    return F.silu(x)
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -45,13 +48,15 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 class _ScaledSilu(PyLayer):
-    """`silu(scale * x) / scale`, which keeps its input alone for backward."""
+    """`silu(scale * x) / scale`, which keeps only its input for backward."""
 
     @staticmethod
     def forward(ctx: Any, x: paddle.Tensor, scale: float) -> paddle.Tensor:
         save_for_backward(ctx, x)
         ctx.scale = scale
-        return F.silu(x) if scale == 1 else F.silu(scale * x).scale_(1 / scale)
+        if scale == 1:
+            return F.silu(x)
+        return F.silu(scale * x).scale_(1 / scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
@@ -81,27 +86,43 @@ class _ErfProduct(PyLayer):
 
 
 class _ScaledForm(NamedTuple):
-    """An activation as `output_scale * function(input_scale * x)`."""
+    """An activation as `output_scale * function(input_scale * x)`.
+
+    Attributes:
+        function: the activation without its constant factors.
+        input_scale: factor of the input, which can move to the linear layer before it.
+        output_scale: factor of the output, which can move to the linear layer after it.
+        is_for_cpus: whether it is used on CPUs only, because GPUs have one kernel for the whole activation.
+    """
 
     function: Activation
     input_scale: float
     output_scale: float
-    is_for_cpus: bool  # GPUs have a kernel for the whole activation
+    is_for_cpus: bool
 
 
 _SCALED_FORMS: dict[Activation, _ScaledForm] = {
-    quick_gelu: _ScaledForm(silu, QUICK, 1 / QUICK, is_for_cpus=False),
+    quick_gelu: _ScaledForm(silu, QUICK_GELU_FACTOR, 1 / QUICK_GELU_FACTOR, is_for_cpus=False),
     F.gelu: _ScaledForm(_ErfProduct.apply, math.sqrt(0.5), math.sqrt(0.5), is_for_cpus=True),
 }
 
 
 def compute_mlp(x: paddle.Tensor, first: nn.Layer, activation: Activation, last: nn.Layer) -> paddle.Tensor:
-    """Return `last(activation(first(x)))` for two linear layers, with fewer passes over the hidden values in training.
+    """Return `last(activation(first(x)))`, with fewer passes over the hidden values in training.
 
-    In training, constant factors of the activation go to the weights, which are smaller than the hidden values of many
-    tokens: for quick_gelu and its gradient, 5 passes of 20 are left, counted by the tensors that kernels read or write.
+    In training, constant factors of the activation are multiplied into the weights, which are smaller than the hidden
+    values of many tokens. The kernels of quick_gelu and its gradient then read or write 5 tensors of hidden values, not
+    20.
+
+    Args:
+        x: input of the first layer.
+        first: linear layer before the activation.
+        activation: one of `ACTIVATIONS`.
+        last: linear layer after the activation.
     """
-    form = _SCALED_FORMS.get(activation) if last.training and paddle.in_dynamic_mode() else None
+    form = None
+    if last.training and paddle.in_dynamic_mode():
+        form = _SCALED_FORMS.get(activation)
     if form is not None and (isinstance(first, CpuLinear) or not form.is_for_cpus):
         scaled_first = scale_linear(first, form.input_scale, form.input_scale)
         scaled_last = scale_linear(last, form.output_scale, 1.0)

@@ -1,4 +1,4 @@
-"""Attention of transformers: heads, the sums that a fused kernel may compute, and layers with their projections."""
+"""Attention of transformers, by the plain formula or Paddle's fused kernel, and layers with its projections."""
 
 from functools import cache
 
@@ -26,9 +26,14 @@ class Attention(nn.Layer):
         self.fused: bool | None = None
 
     def split_heads(self, x: paddle.Tensor, num_projections: int = 1) -> list[paddle.Tensor]:
-        """Split concatenated projections `[B, L, num_projections * width]` by head: `[B, heads, L, d]` of each.
+        """Split concatenated projections by head.
 
-        They may be packed, see `pack`: then the heads get zeros as padding.
+        Args:
+            x: `[B, L, num_projections * width]`, or the tokens of `pack`, to whose heads zeros are added as padding.
+            num_projections: number of projections of the same width.
+
+        Returns:
+            `[B, heads, L, d]` for each projection.
         """
         x = unpack(x)
         head_width = x.shape[2] // (num_projections * self.heads)
@@ -36,13 +41,16 @@ class Attention(nn.Layer):
         return unbind(x.transpose([2, 0, 3, 1, 4]))
 
     def attend(self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
-        """Attend with queries `[B, heads, L, d]` to keys and values `[B, heads, M, d]`; return `[B, L, width]`, packed.
+        """Attend with queries to keys and values.
 
         Args:
-            q: queries.
-            k: keys.
-            v: values.
+            q: queries, `[B, heads, L, d]`.
+            k: keys, `[B, heads, M, d]`.
+            v: values, `[B, heads, M, d]`.
             mask: added to the scores, `[B or 1, 1, L or 1, M]`; None: all tokens are visible.
+
+        Returns:
+            `[B, L, width]`; in a block that skips padding, only the tokens, see `pack`.
         """
         # Under mixed precision a query may be float32. Paddle chooses the fused kernel by the types that it is given,
         # before it converts them: for float32, or for two types, it chooses a slower one.
@@ -62,16 +70,16 @@ class Attention(nn.Layer):
     def attend_to_itself(
         self, qkv: paddle.Tensor, mask: paddle.Tensor | None, turns: paddle.Tensor | None
     ) -> paddle.Tensor:
-        """Attend with concatenated queries, keys and values `[B, L, 3 * width]`, which may be packed, as in `attend`.
+        """Attend as in `attend`, with concatenated queries, keys and values.
 
         Args:
-            qkv: queries, keys and values.
+            qkv: queries, keys and values, `[B, L, 3 * width]`, or the tokens of `pack`.
             mask: see `attend`.
-            turns: what turns queries and keys; None: nothing.
+            turns: rotary turns of queries and keys, see `turn`; None: there are no rotary positions.
         """
         if turns is None and self._should_fuse(qkv):
-            # In this order no tensor needs to be copied for the kernel, nor its gradient: split by head and transposed
-            # back, queries, keys and values were copied once each before the kernel, and twice after its gradient.
+            # The kernel takes `[B, L, heads, d]`, which needs no copies here. Splitting by head and transposing back
+            # would copy queries, keys and values once each before the kernel, and their gradients twice after it.
             qkv = unpack(qkv).reshape([0, 0, 3, self.heads, -1])
             if mask is None and has_packed_kernel(qkv):
                 mixed, _ = F.flash_attn_qkvpacked(qkv, self._current_dropout, training=self.training)
@@ -104,11 +112,12 @@ class Attention(nn.Layer):
 
 
 def has_packed_kernel(qkv: paddle.Tensor) -> bool:
-    """Return whether flash attention computes these `[B, L, 3, heads, d]` queries, keys and values as they are."""
+    """Return whether flash attention takes queries, keys and values as one tensor `[B, L, 3, heads, d]`."""
     if not qkv.place.is_gpu_place() or qkv.dtype not in (paddle.float16, paddle.bfloat16):
         return False
     head_width = qkv.shape[-1]
-    # The devices and heads for which Paddle chooses flash attention (nn/functional/sdpa.py, 3.3.1): Ampere and later.
+    # The heads and compute capabilities, Ampere and later, for which Paddle chooses flash attention
+    # (nn/functional/sdpa.py, 3.3.1).
     return head_width % 8 == 0 and head_width <= 256 and (8, 0) <= _get_capability(qkv.place.gpu_device_id()) <= (12, 1)
 
 
@@ -162,9 +171,11 @@ class SplitAttention(Attention):
     ) -> paddle.Tensor:
         # In training, one matrix product computes all three projections. `fuse_linears` returns None if they cannot be
         # fused, for example because one of them is frozen.
-        packed = fuse_linears((self.q_proj, self.k_proj, self.v_proj)) if self.training else None
-        if packed is not None:
-            return self.out_proj(self.norm(self.attend_to_itself(packed(x), mask, turns)))
+        project = None
+        if self.training:
+            project = fuse_linears((self.q_proj, self.k_proj, self.v_proj))
+        if project is not None:
+            return self.out_proj(self.norm(self.attend_to_itself(project(x), mask, turns)))
         (q,) = self.split_heads(self.q_proj(x))
         (k,) = self.split_heads(self.k_proj(x))
         (v,) = self.split_heads(self.v_proj(x))

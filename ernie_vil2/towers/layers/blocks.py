@@ -43,7 +43,8 @@ class DropPath(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not self.training:
             return x
-        # Random numbers and scale would be rounded in a type of 16 bits: bfloat16 kept 0.2 points too many branches.
+        # Drawn in float32, also for inputs of 16 bits: random numbers that were rounded to bfloat16 kept 0.2 points too
+        # many branches.
         keep_mask = paddle.rand([x.shape[0]] + [1] * (x.ndim - 1)) >= self.rate
         return x * keep_mask.astype(x.dtype) / (1 - self.rate)
 
