@@ -1,9 +1,11 @@
 """Counts the kernels that Paddle would run on a GPU in a block of code, on a CPU; see `benchmarks/launches.py`.
 
-Every operation that Python calls in Paddle is replaced by one that also records its tensors. Paddle runs the gradient
-of an operation by itself; it is recorded when the gradient of the result is there, by what the operation has saved. The
-package is told that its tensors lie on a GPU, linear layers compute as in a GPU build, and mixed precision is emulated.
-What is private to Paddle, and what GPUs do, is that of Paddle 3.3.1's wheel and sources.
+Every operation that Python calls in Paddle is replaced by one that also records its tensors. The kernel of a gradient,
+which Paddle calls itself, is recorded when backward has computed the gradient of the operation's result. Its bytes
+follow from what the operation has saved. The package is told that its tensors lie on a GPU, linear layers compute as in
+a GPU build, and mixed precision is emulated.
+
+Private interfaces of Paddle are those of the wheel of 3.3.1; what GPUs do was read in its sources.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ KINDS = (
     "loss", "optimiser", "other",
 )  # fmt: skip
 PRODUCTS = {"matmul", "linear_v2", "bmm", "addmm", "conv1d", "conv2d", "depthwise_conv2d"}
-# An operation that says nothing of its work belongs to the innermost function with one of these words in the names of
-# its file or its own: dropout of attention weights is dropout.
+# The name of most operations does not tell what they work for. Their kind is that of the innermost calling function
+# with one of these words in the name of its file or in its own: dropout of attention weights is dropout.
 WORDS = (
     ("gelu", "activations"), ("layers/activations", "activations"), ("dropout", "dropout"), ("attention", "attention"),
     ("losses", "loss"), ("parallel/gather", "loss"), ("optimizer", "optimiser"), ("training/update", "optimiser"),
@@ -56,7 +58,7 @@ VIEW_READERS = {
 ACTIVATIONS = {"gelu", "silu", "swish", "relu", "hardswish", "sigmoid"}
 # Operations that read only as many elements of their tensor as they write.
 GATHERS = {"embedding", "gather", "gather_nd", "index_select", "take_along_axis"}
-# Operations that no type is converted for: they set one themselves.
+# Operations whose tensors mixed precision does not convert, because they set a type themselves.
 UNCONVERTED = {"cast", "full_like", "assign", "contiguous"}
 ARITHMETIC = {"add", "subtract", "multiply", "divide"}
 FUSED_ATTENTION = "flash_attn"
@@ -82,23 +84,23 @@ class Cost:
 
 @dataclass
 class StepCost:
-    """What a block of code launches.
+    """Kernels that a block of code launches, and the bytes that it holds.
 
     Attributes:
         kinds: cost by kind of work.
-        micro_batches: the part of it within the micro batches of a cached step.
+        micro_batch_total: the cost of all micro batches of a cached step, which is part of `kinds`.
         num_micro_batches: micro batches that were encoded, each of them twice.
         kernels: launches by name of the kernel; names of gradients end in `_grad`.
-        views: operations that launch nothing, by name.
-        held: bytes saved when backward begins; the most of several backwards.
+        views: calls of operations that launch nothing, by name.
+        held_bytes: bytes saved when backward begins; of several backwards, the most.
     """
 
     kinds: dict[str, Cost] = field(default_factory=lambda: {kind: Cost() for kind in KINDS})
-    micro_batches: dict[str, Cost] = field(default_factory=lambda: {kind: Cost() for kind in KINDS})
+    micro_batch_total: dict[str, Cost] = field(default_factory=lambda: {kind: Cost() for kind in KINDS})
     num_micro_batches: int = 0
     kernels: Counter[str] = field(default_factory=Counter)
     views: Counter[str] = field(default_factory=Counter)
-    held: int = 0
+    held_bytes: int = 0
 
     @property
     def launches(self) -> int:
@@ -106,10 +108,10 @@ class StepCost:
         return sum(cost.launches for cost in self.kinds.values())
 
     @property
-    def micro_batch(self) -> dict[str, Cost]:
-        """The cost of a micro batch, encoded twice, by kind of work: the mean."""
+    def mean_micro_batch(self) -> dict[str, Cost]:
+        """Mean cost of a micro batch, which is encoded twice, by kind of work."""
         means = {}
-        for kind, cost in self.micro_batches.items():
+        for kind, cost in self.micro_batch_total.items():
             number = max(1, self.num_micro_batches)
             means[kind] = Cost(cost.launches // number, cost.num_bytes // number)
         return means
@@ -123,14 +125,14 @@ class Buffer(NamedTuple):
     is_contiguous: bool
 
 
-class Saved:
-    """A tensor that is saved for backward as long as this object lives, which Paddle stores in its place.
+class SavedTensor:
+    """A tensor that is saved for backward. Paddle stores this object in its place, so it lives as long.
 
     Attributes:
-        packed: the tensor; within a recomputed block what Paddle's recomputation stores.
-        buffer: its memory.
-        is_parameter: whether it is a parameter, which exists in any case.
-        original: the tensor of 16 bits for which it stands in the emulation, kept so that no other gets its address.
+        packed: the tensor; within a recomputed block, what Paddle's recomputation stores.
+        buffer: memory of the tensor that a GPU would save, which may have 16 bits.
+        is_parameter: whether it is a parameter, which takes memory in any case.
+        original: that tensor of 16 bits, kept so that no other tensor gets its address.
     """
 
     def __init__(self, packed: Any, buffer: Buffer, is_parameter: bool = False):
@@ -139,22 +141,23 @@ class Saved:
 
 
 class KernelCounter:
-    """Paddle as on a GPU, within `patch`, and counted, within `count`."""
+    """Counter of kernels. Paddle runs as on a GPU within `patch`, and is counted within `count`."""
 
     def __init__(self) -> None:
         self._cost: StepCost | None = None  # None: nothing is counted
         self._emulation = MixedPrecision()
-        self._is_inside = False  # an operation, whose calls are part of it
-        self._is_converting = False  # a tensor for mixed precision
-        self._is_emulating = False  # by what a GPU does not do
+        self._is_in_operation = False  # an operation runs; what it calls is part of it
+        self._is_converting = False  # a tensor is converted for mixed precision, which is a cast of its own
+        self._is_emulating = False  # something runs that a GPU does not; what it saves does not count
         self._in_micro_batch = False
-        # Tensors are numbered, so that a recomputed block can tell its inputs from what it has computed.
+        # Tensors are numbered in the order of their computation: those with numbers up to `_block_start` are inputs of
+        # the recomputed block that is running, which Paddle keeps, the others are dropped.
         self._num_tensors = 0
         self._tensor_numbers: dict[int, int] = {}  # by address
-        self._block_start: int | None = None  # number of the first tensor of the block that is running
-        self._num_gradients: Counter[str] = Counter()  # by name of a tensor, those that backward has added up
-        self._held: weakref.WeakSet[Saved] = weakref.WeakSet()
-        self._saved_by_operation: list[Saved] = []
+        self._block_start: int | None = None  # None: no recomputed block is running
+        self._num_gradients: Counter[str] = Counter()  # by name of a tensor: gradients so far
+        self._held: weakref.WeakSet[SavedTensor] = weakref.WeakSet()
+        self._saved_by_operation: list[SavedTensor] = []
 
     @contextmanager
     def patch(self) -> Iterator[None]:
@@ -170,8 +173,8 @@ class KernelCounter:
             (F.flash_attention, "flash_attn_qkvpacked", self._wrap(FUSED_ATTENTION, _attend_packed)),
             (paddle.device.cuda, "get_device_capability", lambda *_: (9, 0)),  # of an H100
             (Tensor, "place", property(partial(_find_place, Tensor.place))),
-            (Tensor, "backward", self._measure_held(Tensor.backward)),
-            (Tensor, "clear_gradient", self._count_zeros(Tensor.clear_gradient)),
+            (Tensor, "backward", self._wrap_backward(Tensor.backward)),
+            (Tensor, "clear_gradient", self._wrap_clear_gradient(Tensor.clear_gradient)),
             (PyLayer, "apply", classmethod(self._watch_layer(vars(core.eager.PyLayer)["apply"]))),
             (saved_tensors_hooks, "__enter__", lambda hooks: self._enter_hooks(hooks)),
             (saved_tensors_hooks, "__exit__", lambda hooks, *_: self._exit_hooks()),
@@ -179,7 +182,11 @@ class KernelCounter:
             (paddle.amp, "is_autocast_enabled", lambda: emulation.dtype is not None),
             (paddle.amp, "get_autocast_dtype", lambda: emulation.dtype),
             (contrastive_step, "recompute", self._keep_types(contrastive_step.recompute)),
-            (contrastive_step.CachedStep, "_split_rows", self._mark(contrastive_step.CachedStep._split_rows)),
+            (
+                contrastive_step.CachedStep,
+                "_split_rows",
+                self._mark_micro_batches(contrastive_step.CachedStep._split_rows),
+            ),
             (task, "prepare_attention", _prepare_attention(task.prepare_attention)),
         ]
         flags = paddle.get_flags(flag)
@@ -205,38 +212,46 @@ class KernelCounter:
             self._cost = None
 
     def _wrap(self, name: str, function: Callable) -> Callable:
-        """Return an operation that converts its tensors as on a GPU, and is counted."""
+        """Return an operation that computes in the types that it has on a GPU, and is counted."""
 
         def run(*arguments: Any, **options: Any) -> Any:
-            if self._is_inside:
+            if self._is_in_operation:
                 return function(*arguments, **options)
             dtype, arguments, options = self._convert(name, arguments, options)
+
+            # CPUs mostly lack kernels for 16 bits: such an operation computes with stand-ins in float32.
             inputs = list(_list_tensors([*arguments, *options.values()]))
             is_emulated = dtype in NARROW_TYPES and name not in VIEWS
             stand_ins = {}
             if is_emulated:
                 stand_ins = {id(x): self._emulate_cast(x, "float32") for x in inputs if x.dtype in NARROW_TYPES}
             self._saved_by_operation = saved = []
-            self._is_inside, self._is_emulating = True, name == FUSED_ATTENTION
+            self._is_in_operation, self._is_emulating = True, name == FUSED_ATTENTION
             try:
                 results = function(*_replace(arguments, stand_ins), **_replace(options, stand_ins))
             finally:
-                self._is_inside = self._is_emulating = False
+                self._is_in_operation = self._is_emulating = False
                 self._saved_by_operation = []
+
+            # What the operation has saved of the stand-ins, a GPU saves in 16 bits.
             originals = [(stand_ins[id(x)], x) for x in inputs if id(x) in stand_ins]
             if is_emulated:
                 results = self._round(name, results, dtype, originals)
             if self._cost is not None:
                 outputs = list(_list_tensors([results]))
-                self._number(outputs)
-                self._resolve(saved, originals)
+                self._number_tensors(outputs)
+                self._register_saved(saved, originals)
                 self._record(name, inputs, outputs, saved)
             return results
 
         return run
 
     def _convert(self, name: str, arguments: Any, options: Any) -> tuple[Any, Any, Any]:
-        """Convert tensors as O1 does; return their type, None if nothing has 16 bits, and the new arguments."""
+        """Convert tensors as O1 does.
+
+        Returns:
+            Type of the operation, None if nothing is converted; arguments and options with the converted tensors.
+        """
         tensors = [x for x in _list_tensors([*arguments, *options.values()]) if _is_real(x)]
         if not tensors or name in UNCONVERTED or name.endswith("_"):
             return None, arguments, options
@@ -256,14 +271,14 @@ class KernelCounter:
 
     def _emulate_cast(self, x: Tensor, dtype: Any) -> Tensor:
         """Convert a tensor as only the emulation does, uncounted."""
-        self._is_inside = self._is_emulating = True
+        self._is_in_operation = self._is_emulating = True
         try:
             return x.astype(dtype)
         finally:
-            self._is_inside = self._is_emulating = False
+            self._is_in_operation = self._is_emulating = False
 
     def _round(self, name: str, results: Any, dtype: Any, originals: list[tuple[Tensor, Tensor]]) -> Any:
-        """Convert the results of an emulated operation to 16 bits, and note for which results they stand."""
+        """Convert the results of an emulated operation to 16 bits, and add pairs of both to `originals`."""
         wide = list(_list_tensors([results]))
         if LISTED_NAMES.get(name, name) in NORMS:
             wide = wide[:1]
@@ -275,8 +290,8 @@ class KernelCounter:
                 originals.append((result, narrow[id(result)]))
         return _replace([results], narrow)[0]
 
-    def _record(self, name: str, inputs: list[Tensor], outputs: list[Tensor], saved: list[Saved]) -> None:
-        """Count an operation, and have its gradient counted when backward comes to it."""
+    def _record(self, name: str, inputs: list[Tensor], outputs: list[Tensor], saved: list[SavedTensor]) -> None:
+        """Count an operation now, and its gradient when backward comes to it."""
         if name in ARITHMETIC and len(inputs) == 1:
             name = "scale"  # with a number
         kind = self._find_kind(name)
@@ -292,14 +307,16 @@ class KernelCounter:
                 read = sum(min(buffer.num_bytes, written) for buffer in buffers)
             self._count(name, kind, read + written)
 
+        # The gradient's kernel reads what is saved and the gradients of the results, and writes those of the inputs.
         results = [x for x in outputs if not x.stop_gradient]
         if not results or name.endswith("_"):
             return
         sources = [x for x in inputs if not x.stop_gradient]
         saved_buffers = [x.buffer for x in saved]
         if name == FUSED_ATTENTION:
-            kept = [self._hold(x) for x in (*_unique(inputs), *outputs)]
-            saved_buffers = [x.buffer for x in kept]
+            # It is emulated by the plain formula, which saves other tensors.
+            held_tensors = [self._hold(x) for x in (*_unique(inputs), *outputs)]
+            saved_buffers = [x.buffer for x in held_tensors]
         sizes = {x.size for x in sources}
         has_equal_sizes = len(results) == 1 and sizes == {results[0].size}
         # The gradient of a sum of equal shapes is the gradient of the result.
@@ -317,14 +334,20 @@ class KernelCounter:
             if not is_free:
                 self._count_copies(gradient, [buffer])
             if name == FUSED_ATTENTION:
-                kept.clear()
+                held_tensors.clear()
 
-        self._watch(sources, results, record_gradient)
+        self._watch_gradients(sources, results, record_gradient)
 
-    def _watch(
+    def _watch_gradients(
         self, sources: list[Tensor], results: list[Tensor], record: Callable[[bool, Buffer], None] | None = None
     ) -> None:
-        """Call a function with each gradient of the results, and count the sums of gradients of the sources."""
+        """Count the sums of gradients of an operation's inputs.
+
+        Args:
+            sources: inputs that have gradients.
+            results: results of the operation.
+            record: called for the gradient of each result: whether it is the first one, and its memory.
+        """
         leaves = [x for x in sources if x.is_leaf]
         others = [(x.name, _make_buffer(x).num_bytes) for x in sources if not x.is_leaf]
         is_first = True
@@ -356,9 +379,9 @@ class KernelCounter:
 
         def run(layer: type, *arguments: Any, **options: Any) -> Any:
             results = apply.__get__(None, layer)(*arguments, **options)
-            if self._cost is not None and not self._is_inside:
+            if self._cost is not None and not self._is_in_operation:
                 sources = [x for x in _list_tensors([*arguments, *options.values()]) if not x.stop_gradient]
-                self._watch(sources, [x for x in _list_tensors([results]) if not x.stop_gradient])
+                self._watch_gradients(sources, [x for x in _list_tensors([results]) if not x.stop_gradient])
             return results
 
         return run
@@ -368,7 +391,7 @@ class KernelCounter:
             return
         costs = [self._cost.kinds[kind]]
         if self._in_micro_batch:
-            costs.append(self._cost.micro_batches[kind])
+            costs.append(self._cost.micro_batch_total[kind])
         for cost in costs:
             cost.launches += 1
             cost.num_bytes += num_bytes
@@ -396,7 +419,7 @@ class KernelCounter:
             return "casts"
         if name == FUSED_ATTENTION:
             return "attention"
-        frame = sys._getframe(2)
+        frame = sys._getframe(2)  # the caller of `_record`
         while frame:
             code = frame.f_code
             path = "/".join(code.co_filename.split("/")[-3:])
@@ -413,6 +436,7 @@ class KernelCounter:
         return "casts" if name == "cast" else "other"
 
     def _register_hooks(self) -> None:
+        """Let Paddle call `_pack` for each tensor that it saves for backward."""
         core.eager.register_saved_tensors_hooks(partial(self._pack, None), partial(self._unpack, None))
 
     def _enter_hooks(self, hooks: saved_tensors_hooks) -> None:
@@ -429,60 +453,65 @@ class KernelCounter:
         if self._cost is not None:
             self._register_hooks()
 
-    def _pack(self, pack: Callable | None, x: Tensor) -> Saved:
-        saved = Saved(pack(x) if pack else x, _make_buffer(x), x.persistable)
+    def _pack(self, pack: Callable | None, x: Tensor) -> SavedTensor:
+        saved = SavedTensor(pack(x) if pack else x, _make_buffer(x), x.persistable)
         if self._cost is None or self._is_emulating or not x._is_initialized():
             return saved
-        if self._is_inside:
-            self._saved_by_operation.append(saved)  # and resolved when the operation's results are known
+        if self._is_in_operation:
+            self._saved_by_operation.append(saved)  # registered when the operation's results are known
         else:
-            self._resolve([saved], [])
+            self._register_saved([saved], [])
         return saved
 
-    def _unpack(self, unpack: Callable | None, saved: Saved) -> Tensor:
+    def _unpack(self, unpack: Callable | None, saved: SavedTensor) -> Tensor:
         self._held.discard(saved)  # backward has come to it
         return unpack(saved.packed) if unpack else saved.packed
 
-    def _hold(self, x: Tensor) -> Saved:
-        """Return a tensor saved, as by Paddle."""
-        saved = Saved(None, _make_buffer(x))
+    def _hold(self, x: Tensor) -> SavedTensor:
+        """Return a tensor as one that Paddle has saved."""
+        saved = SavedTensor(None, _make_buffer(x))
         saved.original = x
-        self._resolve([saved], [])
+        self._register_saved([saved], [])
         return saved
 
-    def _number(self, tensors: list[Tensor]) -> None:
+    def _number_tensors(self, tensors: list[Tensor]) -> None:
         for x in tensors:
             self._num_tensors += 1
             self._tensor_numbers[_make_buffer(x).address] = self._num_tensors
 
-    def _resolve(self, saved: list[Saved], originals: list[tuple[Tensor, Tensor]]) -> None:
-        """Find the tensors of 16 bits for which saved ones stand, and count those that are held."""
+    def _register_saved(self, saved: list[SavedTensor], originals: list[tuple[Tensor, Tensor]]) -> None:
+        """Find the tensors of 16 bits for which saved ones stand, and note those that are held until backward.
+
+        Args:
+            saved: tensors that Paddle has saved.
+            originals: tensors in float32 of the emulation, each with that of 16 bits for which it stands.
+        """
         addresses = {_make_buffer(stand_in).address: original for stand_in, original in originals}
         for entry in saved:
             original = addresses.get(entry.buffer.address)
             if original is not None:
                 entry.buffer = _make_buffer(original)
-            # A recomputed block holds what operations have computed before it. What is unknown is computed by an
-            # operation within it besides its result, such as the statistics of a norm.
+            # A recomputed block holds only its inputs. A tensor without a number is computed within the block, besides
+            # the result of an operation, such as the statistics of a norm.
             number = self._tensor_numbers.get(entry.buffer.address)
             is_dropped = self._block_start is not None and (number is None or number > self._block_start)
             if not (is_dropped or entry.is_parameter):
                 entry.original = entry.original if original is None else original
                 self._held.add(entry)
 
-    def _measure_held(self, backward: Callable) -> Callable:
+    def _wrap_backward(self, backward: Callable) -> Callable:
         def run(*arguments: Any, **options: Any) -> None:
             if self._cost is not None:
                 sizes: dict[int, int] = {}
                 for entry in self._held:
                     address, size = entry.buffer.address, entry.buffer.num_bytes
                     sizes[address] = max(size, sizes.get(address, 0))
-                self._cost.held = max(self._cost.held, sum(sizes.values()))
+                self._cost.held_bytes = max(self._cost.held_bytes, sum(sizes.values()))
             backward(*arguments, **options)
 
         return run
 
-    def _count_zeros(self, clear_gradient: Callable) -> Callable:
+    def _wrap_clear_gradient(self, clear_gradient: Callable) -> Callable:
         def run(x: Tensor, set_to_zero: bool = True) -> None:
             if self._cost is not None and set_to_zero and x.grad is not None:
                 self._count("full", "optimiser", _make_buffer(x).num_bytes)
@@ -509,13 +538,13 @@ class KernelCounter:
 
         return run
 
-    def _mark(self, split_rows: Callable) -> Callable:
-        """Return `CachedStep._split_rows` that marks the work between two of its results as that of a micro batch."""
+    def _mark_micro_batches(self, split_rows: Callable) -> Callable:
+        """Return `CachedStep._split_rows` that marks what runs between two of its results as part of a micro batch."""
 
         def run(step: contrastive_step.CachedStep) -> Iterator[Any]:
             for rows in split_rows(step):
                 self._in_micro_batch = True
-                # Each is encoded twice, and only the second time with gradients.
+                # Each is encoded twice, with gradients only the second time; it is counted once.
                 if self._cost is not None and paddle.is_grad_enabled():
                     self._cost.num_micro_batches += 1
                 yield rows
@@ -541,7 +570,7 @@ def _find_operations() -> list[tuple[Any, str, str]]:
 
 
 class _GpuPlace:
-    """A place that says that it is a GPU."""
+    """Stand-in for the place of a tensor, which claims to be a GPU."""
 
     def __init__(self, place: Any):
         self._place = place
@@ -560,13 +589,15 @@ class _GpuPlace:
 
 
 def _find_place(place: Any, x: Tensor) -> Any:
-    """Return the place of a tensor; this package is told that it is a GPU."""
+    """Return the place of a tensor; the package `ernie_vil2` is told that it is a GPU, Paddle the truth."""
     caller = sys._getframe(1).f_globals.get("__name__", "")
-    own = place.__get__(x)
-    return _GpuPlace(own) if caller.startswith("ernie_vil2.") else own
+    true_place = place.__get__(x)
+    return _GpuPlace(true_place) if caller.startswith("ernie_vil2.") else true_place
 
 
 def _prepare_attention(prepare: Callable) -> Callable:
+    """Return `prepare_attention` that chooses as on a GPU."""
+
     def run(*arguments: Any, **options: Any) -> Any:
         with mock.patch.object(paddle, "get_device", return_value="gpu:0"):
             return prepare(*arguments, **options)
@@ -592,6 +623,7 @@ def _attend_packed(qkv: Tensor, *_: Any, **options: Any) -> tuple[Tensor, None]:
 
 
 def _is_real(x: Tensor) -> bool:
+    """Return whether a tensor has values of a type that mixed precision may convert."""
     return x._is_initialized() and (x.dtype == paddle.float32 or x.dtype in NARROW_TYPES)
 
 
@@ -614,7 +646,7 @@ def _list_tensors(arguments: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def _replace(arguments: Any, replacements: dict[int, Tensor]) -> Any:
-    """Return arguments, or options by name, with some tensors replaced, by their identity."""
+    """Return arguments, or options by name, with some tensors replaced; `replacements` are by the id of the tensor."""
     if isinstance(arguments, dict):
         return {name: _replace([value], replacements)[0] for name, value in arguments.items()}
     replaced = []

@@ -5,21 +5,21 @@
     python benchmarks/launches.py --towers base --steps direct
     PYTHONPATH=../older python benchmarks/launches.py
 
-Nothing is timed. The second step of a run is counted on CPU, but on the Python paths of a GPU build, with emulated
-mixed precision (O1). The towers have the depth of ViT-B/16 and ERNIE base, so that launches are theirs, and a small
-width; `--towers base` are these two, on two rows, for bytes. With PYTHONPATH this file counts the steps
-of another checkout.
+Nothing is timed. The second step of a run is counted on a CPU, but on the Python paths of a GPU build, with emulated
+mixed precision (O1). The towers have the depth of ViT-B/16 and ERNIE base, so that they launch as many kernels, and a
+small width. `--towers base` takes these two themselves, on two rows, to compare bytes. With PYTHONPATH this file counts
+the steps of another checkout.
 
 - Launches are calls of Paddle's kernels, as its profiler counts them. On a GPU some of these launch two or three CUDA
   kernels, such as the gradients of a linear layer. Lazy views launch none; a kernel that cannot read them launches a
-  copy. The profiler does not show the sums of gradients where a tensor is used twice, and the zeros in gradients, but
-  they count. Fused attention is one kernel.
+  copy. Also counted, though the profiler does not show them, are the sums of gradients of a tensor that is used twice,
+  and zeros that are written into gradients. Fused attention is one kernel.
 - MB are the bytes of all tensors that these kernels read and write, by shape and type. The kernel of a gradient reads
   what its operation has saved and the gradients of the results, and writes those of the inputs. Casts and sums include
   those of weights and of their gradients, which do not grow with the rows.
-- Held are the bytes of the different tensors, parameters aside, that are saved when backward begins.
+- Held are the bytes of all tensors but parameters that are saved when backward begins, each counted once.
 
-What a kernel works for is recognised by its name, or by the function that calls it.
+The kind of work of a kernel is recognised by its name, or by the function that calls it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TOWERS = {
         "Training.global_batch=2",
     ],
 }
-MICRO_BATCH = {"small": 4, "base": 1}  # rows
+MICRO_BATCH = {"small": 4, "base": 1}  # rows of a micro batch
 OVERRIDES = [
     f"Data.train=[{ROOT / 'demo_data' / 'emoji-train.tar'}]",
     "Data.workers=0",
@@ -93,7 +93,7 @@ def main() -> int:
 
 
 def count_step(overrides: Sequence[str]) -> StepCost:
-    """Count the second step of a run, without what the optimiser does once."""
+    """Count the second step of a run: in the first one the optimiser also makes its moments."""
     from benchmarks.kernel_counter import KernelCounter
     from ernie_vil2.config import load_config
     from ernie_vil2.data.loader import load_batches
@@ -114,12 +114,16 @@ def count_step(overrides: Sequence[str]) -> StepCost:
 
 
 def render(costs: dict[str, StepCost]) -> Iterator[str]:
-    """Yield the lines of a table with launches and MB of each step by kind of work."""
+    """Yield the lines of a table with launches and MB by kind of work.
+
+    Args:
+        costs: cost of a step by the name of its column; a cached step has a second column, for a micro batch.
+    """
     columns: dict[str, dict[str, Cost]] = {}
     for name, cost in costs.items():
         columns[name] = cost.kinds
         if cost.num_micro_batches:
-            columns["a micro batch"] = cost.micro_batch
+            columns["a micro batch"] = cost.mean_micro_batch
     yield f"{'':<18}" + "".join(f"{name:>22}" for name in columns)
     yield f"{'':<18}" + f"{'launches':>12}{'MB':>10}" * len(columns)
     for kind in next(iter(columns.values())):
@@ -130,7 +134,7 @@ def render(costs: dict[str, StepCost]) -> Iterator[str]:
         launches = sum(cost.launches for cost in column.values())
         cells.append(f"{launches:>12,}{count_passes(column) / 1e6:>10,.2f}")
     yield f"{'all':<18}" + "".join(cells) + "  (MB without matrix products)"
-    held = [f"{costs[name].held / 1e6:>22,.2f}" if name in costs else f"{'':>22}" for name in columns]
+    held = [f"{costs[name].held_bytes / 1e6:>22,.2f}" if name in costs else f"{'':>22}" for name in columns]
     yield f"{'held, MB':<18}" + "".join(held)
 
 

@@ -66,7 +66,7 @@ def test_bytes_of_an_activation_equal_those_by_hand(counter):
         F.gelu(x).backward(paddle.ones([4, 8]))
     # Forward reads and writes 128 bytes; backward reads the input and a gradient, and writes one.
     assert vars(cost.kinds["activations"]) == {"launches": 2, "num_bytes": (2 + 3) * 128}
-    assert cost.held == 128
+    assert cost.held_bytes == 128
 
 
 def test_mixed_precision_adds_casts_of_weights(counter):
@@ -116,7 +116,7 @@ def test_fused_attention_is_one_kernel_that_holds_no_weights(counter):
         mixed.backward(gradient)
     inputs, result = 4 * 768, 4 * 256
     assert vars(cost.kinds["attention"]) == {"launches": 2, "num_bytes": 3 * inputs + 3 * result}
-    assert cost.launches == 2 and cost.held == inputs + result
+    assert cost.launches == 2 and cost.held_bytes == inputs + result
 
 
 def test_package_is_told_that_its_tensors_lie_on_a_gpu(counter):

@@ -30,7 +30,7 @@ def test_step_launches_few_kernels(overrides, gpu_paths, name):
     table = "\n".join(render({name: cost}))
     assert cost.launches <= MAX_LAUNCHES[name], table
     assert cost.launches > 500, "the counter misses most kernels"
-    micro_batch = sum(part.launches for part in cost.micro_batch.values())
+    micro_batch = sum(part.launches for part in cost.mean_micro_batch.values())
     assert micro_batch <= MAX_LAUNCHES_OF_MICRO_BATCH, table
     assert (micro_batch > 300) == (name == "cached")
 
@@ -61,4 +61,4 @@ def test_held_bytes_are_those_of_the_allocator(config, gpu_paths, monkeypatch, n
         with monkeypatch.context() as patches:
             patches.setattr(paddle.Tensor, "backward", measure_backward)
             run_step(2)
-    assert cost.held == pytest.approx(max(allocated) - allocated_before, rel=0.1)
+    assert cost.held_bytes == pytest.approx(max(allocated) - allocated_before, rel=0.1)
