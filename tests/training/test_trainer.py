@@ -184,6 +184,26 @@ def test_extended_constant_run_equals_a_longer_run(config, tmp_path, short_coold
         assert load_model(cooled).encode_texts(["a disc"]).shape == (1, 64)
 
 
+@pytest.mark.slow
+def test_two_ranks_extend_a_constant_rate_exactly(overrides, tmp_path):
+    def train(folder, steps, *options):
+        settings = [*overrides, *CONSTANT, "Schedule.cooldown=0.5", f"Training.steps={steps}"]
+        arguments = to_arguments([*settings, f"Training.output={tmp_path / folder}"])
+        process = run_tool("tools/train.py", *arguments, "--processes", 2, *options)
+        assert process.returncode == 0, process.stdout + process.stderr
+
+    train("run", 6)
+    train("run", 10, "--resume", "--extend")
+    train("longer", 10)
+    records, expected = read_train_records(tmp_path / "run"), read_train_records(tmp_path / "longer")
+    assert len(records) == 10
+    assert [record["loss"] for record in records] == [record["loss"] for record in expected]
+    assert (tmp_path / "run" / "checkpoints" / "step_00000006_of_6").is_dir()
+    extended, longer = (list_checkpoints(tmp_path / folder)[-1] for folder in ("run", "longer"))
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert_same_arrays(load_file(extended / name), load_file(longer / name))
+
+
 def test_extension_that_would_change_steps_is_refused(config):
     first = fit(config(*CONSTANT, "Schedule.warmup_steps=40", "Training.steps=20", "Schedule.cooldown=0.5"))
 
