@@ -39,6 +39,8 @@ from tests.support.trainings import REPVGG
 @pytest.mark.parametrize("micro_batch", [3, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (1, 5, 9))])
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_cached_gradients_match_the_direct_step(dtype, tolerance, micro_batch, settings):
+    if settings == WIDTHS and dtype == "float32":
+        tolerance = 3e-6  # prefixes are normalised again: each of the two steps differs from float64 by up to 2.6e-6
     with use_default_dtype(dtype):
         config = make_config(VIT, f"Training.micro_batch={micro_batch}", *settings)
         model, loss = build_model_and_loss(config)
