@@ -12,10 +12,10 @@ FILE = Path(__file__).with_suffix(".yaml")
 
 @dataclass(frozen=True)
 class ExpectedStep:
-    """What is expected of a training step on one device.
+    """Expected speed of a training step on one device.
 
     Attributes:
-        change: the row of the file: the last of the changes that the code has.
+        change: name of the row in the file: the last of the changes that the code has.
         seconds: time of a step of 1,024 rows.
         samples_per_second: samples of one GPU.
         share_of_peak: useful work over the time and the device's peak in bfloat16.
@@ -34,21 +34,21 @@ def read_expectations() -> dict[str, Any]:
 
 
 def list_expected_steps(device: str) -> list[ExpectedStep]:
-    """Return what is expected on a device of the code before and after each change; empty if nothing is known of it.
+    """Return the expected speeds on a device, before and after each change of the code; empty for an unknown device.
 
     Args:
         device: name of a data sheet of `planning.plan`, such as "a100-80g".
     """
     steps = []
     for row in read_expectations()["steps"]:
-        figures = row.get(_model_of(device))
+        figures = row.get(_find_model(device))
         if figures:
             steps.append(ExpectedStep(row["change"], **figures))
     return steps
 
 
 def expect_step(device: str) -> ExpectedStep | None:
-    """Return what is expected of the code as it is now on a device; None if nothing is known of it.
+    """Return the expected speed of the present code on a device; None for an unknown device.
 
     Args:
         device: as for `list_expected_steps`.
@@ -67,9 +67,13 @@ def expect_step(device: str) -> ExpectedStep | None:
 
 
 def assume_speeds(device: str) -> dict[str, Any]:
-    """Return the speeds of a device's parts that the calculation assumes; empty if nothing is known of it."""
-    return read_expectations()["assumed"].get(_model_of(device), {})
+    """Return the speeds of products, copies and collectives that the calculation assumes.
+
+    Args:
+        device: as for `list_expected_steps`; for an unknown one the result is empty.
+    """
+    return read_expectations()["assumed"].get(_find_model(device), {})
 
 
-def _model_of(device: str) -> str:
+def _find_model(device: str) -> str:
     return device.partition("-")[0]

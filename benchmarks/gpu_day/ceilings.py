@@ -18,8 +18,8 @@ PRODUCTS = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, 
 # width is a multiple of 8 (nn/functional/sdpa.py, Paddle 3.3.1), and 47 tokens show what the plain formula costs.
 ATTENTIONS = ((IMAGE_TOKENS, False), (TEXT_TOKENS, False), (TEXT_TOKENS, True), (TEXT_TOKENS - 1, True))
 COPY_BYTES = 2**30  # above every cache
-UPLOAD_BYTES = 1024 * 2 * 3 * 224**2  # the images of a step of 1,024 rows, in uint8
-DRY_SCALE = 256  # by which a dry run divides these bytes
+UPLOAD_BYTES = 1024 * 2 * 3 * 224**2  # two views of the images of a step of 1,024 rows, in uint8
+DRY_SCALE = 256  # a dry run divides all numbers of bytes by it
 GATHER_BYTES, REDUCE_BYTES = 84 * 10**6, 8 * 10**8  # embeddings of all ranks, and gradients of 202 million parameters
 
 
@@ -53,8 +53,8 @@ def measure(name: str, options: Options, results: Results) -> None:
             name_attention(dtype, tokens, has_mask),
             lambda dtype=dtype, tokens=tokens, has_mask=has_mask: measure_attention(dtype, rows, tokens, has_mask),
         )
-    # At the end, because what fails here may take the process with it: products with few rows, as of the last batch
-    # of an epoch, have crashed on H20 with Paddle's builds for CUDA 12.3 (its issue 66921).
+    # At the end, because it may crash the process: products with few rows, such as those of the last batch of an epoch,
+    # have done so on H20 with Paddle's builds for CUDA 12.3 (its issue 66921).
     results.attempt("thin_product", lambda: measure_thin_product(dtypes[0]))
 
 
@@ -101,7 +101,7 @@ def measure_attention(dtype: str, rows: int, tokens: int, has_mask: bool) -> dic
     with paddle.no_grad():
         forward_seconds = time_calls(forward)
     step_seconds = time_calls(forward_and_backward)
-    # Two products forward; flash attention computes five backward, of which one is the forward's again.
+    # Two products in forward, each with a multiplication and an addition.
     flops = 4.0 * rows * HEADS * tokens**2 * HEAD_WIDTH
     name = name_attention(dtype, tokens, has_mask)
     return {

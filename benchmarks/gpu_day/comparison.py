@@ -6,19 +6,20 @@ from typing import Any, Literal
 
 from benchmarks.expectations import assume_speeds, expect_step
 
-# A figure that differs by more is listed at the end of the report.
+# Share of the expected figure. One that differs by more is listed at the end of the report.
 TOLERANCE = 0.2
 Figures = Mapping[tuple[str, str], Mapping[str, Any]]  # by step and measurement
-# Seconds within which a run must end that has lost a rank (docs/ranks.md).
+# Seconds within which a run that has lost a rank must end (docs/ranks.md).
 END_SECONDS = 60.0
 # Exit codes of a run that is asked to stop: its own, and that of Paddle's launcher, which passes the signal on.
 STOP_CODE, LAUNCHER_STOP_CODE = 75, 15
 # Share of the time that a step may wait for the loader: its two processes deliver 1,740 rows a second (docs/loader.md),
 # more than any GPU here is expected to take.
 LOADER_WAIT = 0.05
-# Launches of a direct step with 350 parameters, counted on a CPU on the way that a GPU takes.
+# Launches of a direct step of towers with 350 parameters, counted on a CPU on the Python paths of a GPU.
 DIRECT_LAUNCHES = 3973
-# With 15 to 35 ms for gradients and 2 to 4 ms for embeddings, which nothing overlaps, in a step of 1.58 s.
+# Samples a second of a GPU among several over those of one alone. A step of 1.58 s becomes longer by 15 to 35 ms for
+# gradients and 2 to 4 ms for embeddings, which nothing overlaps.
 SCALING_EFFICIENCY = 0.97
 
 
@@ -27,11 +28,11 @@ class Row:
     """An expected figure and the measured one.
 
     Attributes:
-        name: what it is, with its unit.
+        name: name of the figure, with its unit.
         expected: the expected figure.
         measured: the measured one.
-        source: where the expectation comes from.
-        rule: how they should compare.
+        source: where the expected figure comes from.
+        rule: "about": within `TOLERANCE`; "at most": not above it, within `TOLERANCE`; "equal": exactly.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        """Whether it differs by more than `TOLERANCE`; exactly, if both should be equal."""
+        """Whether the measured figure breaks the rule."""
         if self.rule == "equal":
             return self.measured != self.expected
         if self.rule == "at most":
@@ -56,7 +57,7 @@ class Row:
 
 
 def compare(report: Mapping[str, Any]) -> list[Row]:
-    """Return the rows for everything that was measured and of which something is expected."""
+    """Return a row for each measured figure of a report for which another one is expected."""
     figures = {(record["step"], record["name"]): record["figures"] for record in report["measurements"]}
     sheet = figures.get(("machine", "paddle"), {}).get("data_sheet") or ""
     rows = [*_compare_tests(figures), *_compare_failures(figures, report["is_dry"]), *_compare_accuracy(figures)]
@@ -85,7 +86,7 @@ def _compare_ceilings(figures: Figures, sheet: str) -> Iterator[Row]:
             yield Row(name, assumed[key], kernels[figure], "assumed")
     for key, name in (("gather_ms", "all_gather of 84 MB, ms"), ("reduce_ms", "all_reduce of 0.8 GB, ms")):
         if key in assumed and key in collectives:
-            # Of a range, the slower end is the one that must not be exceeded.
+            # Of the range that is assumed, the slow end must not be exceeded.
             yield Row(name, max(assumed[key]), collectives[key], "assumed, with NVLink", "at most")
 
 

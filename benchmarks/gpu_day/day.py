@@ -11,7 +11,8 @@ from benchmarks.gpu_day.measuring import RESULTS_VARIABLE, SECONDS_VARIABLE, Mea
 from benchmarks.gpu_day.processes import run_limited
 from ernie_vil2.io.files import write_json
 
-# Step, which is a module of this package -> its minutes of 60. What a step does not need is left to the later ones.
+# Minutes of each step in a day of 60; a step is a module of this package. One that ends early leaves its time to the
+# next.
 STEP_MINUTES = {
     "machine": 3,
     "correctness": 10,
@@ -31,7 +32,7 @@ Status = str  # "ok", "failed", "timed out" or "left out"
 
 @dataclass(frozen=True)
 class Record:
-    """What came of a measurement.
+    """Outcome of a measurement.
 
     Attributes:
         step: its step.
@@ -40,7 +41,7 @@ class Record:
         code: exit code; None if it was ended or not begun.
         seconds: time that it took.
         limit_seconds: time that it was given.
-        figures: what it has measured, if it has failed until then.
+        figures: figures that it has measured; if it has failed, those before.
         reason: why it is not "ok".
     """
 
@@ -105,7 +106,7 @@ class Day:
         return {**self._header, "minutes": self._minutes, "measurements": [asdict(record) for record in self.records]}
 
     def run(self, steps: Sequence[Step]) -> None:
-        """Run the steps; each has to end when the time of all steps up to it is over."""
+        """Run the steps; each must end within the sum of the minutes up to its own."""
         seconds_per_minute = 60 * self._minutes / sum(step.minutes for step in steps)
         deadline = time.monotonic()
         for step in steps:
@@ -129,7 +130,7 @@ class Day:
         }
         try:
             code, seconds = run_limited(measurement.command, variables, log, limit)
-        except OSError as error:  # such as a program that is not there
+        except OSError as error:  # for example, the program does not exist
             return Record(step, name, "failed", limit_seconds=limit, reason=str(error))
 
         figures = read_json(results)

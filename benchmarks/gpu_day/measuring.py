@@ -1,4 +1,4 @@
-"""What a measurement gets, and where it writes its figures."""
+"""Options and results of a measurement, and functions to time calls and to start trainings."""
 
 import json
 import os
@@ -23,7 +23,7 @@ MAX_LINE = 300  # letters of a printed figure; the file has all of it
 
 
 class LeftOut(Exception):  # noqa: N818  -- named by what happens to the measurement
-    """A measurement that makes no sense here; the message says why."""
+    """Raised by a measurement that makes no sense on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Options:
     Attributes:
         output: folder of the report.
         num_gpus: GPUs that are used; in a dry run, ranks on the CPU.
-        is_dry: whether tiny towers are measured on the CPU.
+        is_dry: whether the day is a dry run, which measures tiny towers on the CPU.
     """
 
     output: Path
@@ -175,7 +175,7 @@ def time_calls(call: Callable[[], object], seconds: float = 0.5) -> float:
 
 
 def list_gpu_labels(num_gpus: int) -> list[str]:
-    """Return the first GPUs as Paddle's launcher names them: by their place in CUDA_VISIBLE_DEVICES, if that is set."""
+    """Return the first GPUs as Paddle's launcher names them: by the entries of CUDA_VISIBLE_DEVICES, if it is set."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     labels = visible.split(",") if visible else [str(number) for number in range(num_gpus)]
     return labels[:num_gpus]
@@ -198,7 +198,7 @@ def list_training_command(options: Options, num_ranks: int, log_folder: Path, ar
 
 
 def to_arguments(overrides: Sequence[str]) -> list[str]:
-    """Return overrides of a configuration as arguments."""
+    """Return overrides of a configuration as arguments of a command line: `-o` before each."""
     arguments = []
     for override in overrides:
         arguments += ["-o", override]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # Environment variable that marks a process and everything it starts. Paddle's launcher gives each rank a session of its
-# own (Paddle 3.3.1, distributed/launch/utils/process_context.py), so a process group does not reach the ranks; what is
-# left of them would keep the GPU's memory from all later measurements.
+# own (Paddle 3.3.1, distributed/launch/utils/process_context.py), so a signal to a process group does not reach the
+# ranks. A rank that is left over would keep its GPU memory from all later measurements.
 MARK = "ERNIE_VIL2_GPU_DAY_PROCESS"
 # Seconds between SIGTERM and SIGKILL: time for Paddle's launcher to end its ranks.
 GRACE_SECONDS = 10.0
@@ -32,7 +32,7 @@ def run_limited(
         seconds: time limit.
 
     Returns:
-        The exit code, None if the time was up; and the seconds that it took.
+        Exit code, None if the time was over; seconds that the command took.
     """
     mark = f"{os.getpid()}-{next(_numbers)}"
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

@@ -15,7 +15,7 @@ from benchmarks.gpu_day.training import WAYS, Case, measure_case, plan_case, sha
 EXPECTED_CASE = Case("bfloat16", "micro128")
 DRY_CASE = Case("float32", "micro4")
 CASE_SECONDS = 150
-# Photographs in the shards: more than two steps of 1,024 rows take, so that no step has a photograph twice.
+# Photographs in the shards: more than two steps of 1,024 rows read, so that no step has a photograph twice.
 NUM_PHOTOGRAPHS, DRY_PHOTOGRAPHS = 2500, 40
 PHOTOGRAPHS_PER_SHARD = 500
 

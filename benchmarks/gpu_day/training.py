@@ -1,4 +1,4 @@
-"""Steps of the trainer, timed: on batches that lie on the device already, or from shards through the loader."""
+"""Timing of the trainer's steps, on a batch that lies on the device or on batches that the loader reads from shards."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ DRY_TOWERS = [
     "Views.resize=32",
     "Data.workers=0",
 ]
-# Steps that are dropped, and steps that are measured, if the time suffices.
+# Steps that are dropped before the measured ones, if the time suffices; with less time both numbers shrink.
 NUM_DROPPED, NUM_MEASURED = 10, 30
 DRY_DROPPED, DRY_MEASURED = 1, 3
 NUM_PROFILED = 3
-# Share of the time limit in which the steps have to be over; the profile of three more comes after them.
+# Share of the time limit for these steps; the rest is for profiling `NUM_PROFILED` more.
 TIMED_SHARE = 0.7
 
 
@@ -188,8 +188,8 @@ def make_batch(trainer: Trainer, config: Config) -> dict[str, Any]:
 class StepClock:
     """Takes steps of a trainer and measures their times.
 
-    A step ends for the host when the device has checked the step before, so that the host is at most a step ahead: in
-    the steady state the host's times are those of the device, and nothing has to wait for them.
+    The trainer waits in each step until the device has checked the step before, so the host is at most a step ahead.
+    After the first steps the times on the host are therefore those of the device, without waiting for it after each.
     """
 
     def __init__(self, trainer: Trainer, batches: Iterator[dict[str, Any]]):
@@ -232,14 +232,23 @@ class StepClock:
 def time_case(
     clock: StepClock, case: Case, plan: dict[str, Any], options: Options, results: Results, begin: float
 ) -> None:
-    """Add the figures of timed steps; fewer steps are taken than planned if the time does not suffice for all."""
+    """Add the figures of timed steps; fewer are timed if the time does not suffice.
+
+    Args:
+        clock: takes the steps.
+        case: the way to train.
+        plan: plan of the case, see `plan_case`; empty if there is none.
+        options: options of the day.
+        results: the figures are added here.
+        begin: time at which the measurement began, of `time.monotonic`.
+    """
     import paddle
 
     from ernie_vil2.device.launch import launched_rank
     from ernie_vil2.parallel.collectives import all_gather_object
 
     num_dropped, num_measured = options.choose((NUM_DROPPED, NUM_MEASURED), (DRY_DROPPED, DRY_MEASURED))
-    # The first step chooses kernels. The next two tell how many fit; rank 0 decides for all.
+    # The first step chooses kernels. The next two tell how many steps fit into the time; rank 0 decides for all.
     clock.measure(1)
     probe_seconds = clock.measure(2)[1] / 2
     seconds_left = TIMED_SHARE * read_time_limit() - (time.monotonic() - begin)
@@ -259,7 +268,7 @@ def time_case(
     results.add(
         rows=rows,
         ranks=num_ranks,
-        num_dropped=3 + num_dropped,
+        num_dropped=3 + num_dropped,  # the first three steps above, too
         num_steps=num_measured,
         step_seconds=step_seconds,
         step_seconds_p90=quantiles(seconds[1:], n=10)[-1],
@@ -287,7 +296,7 @@ def time_case(
 
 
 def count_processes_of_gpus() -> dict[str, Any]:
-    """Return how many processes have memory on each GPU: one, unless ranks open contexts on GPUs of others."""
+    """Return the number of processes with memory on each GPU: 1, unless ranks open contexts on GPUs of other ranks."""
     import subprocess
     from collections import Counter
 
@@ -308,7 +317,7 @@ def plan_case(
     overrides = case.list_overrides(options, num_ranks)
     sheet = find_data_sheet(options)
     plan = make_plan(load_config(None, overrides), towers, num_ranks, sheet)
-    # Useful is what a step needs that encodes every row once.
+    # Useful operations are those of a step that encodes every row once.
     once = load_config(None, [*overrides, "Training.micro_batch=null", "Training.recompute=false"])
     return {
         "flops": plan.flops,
