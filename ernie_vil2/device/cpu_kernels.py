@@ -44,16 +44,18 @@ class TokenLayout(NamedTuple):
     rows: Tensor  # int64 [T], in the flattened batch
     num_texts: int  # B
     length: int  # L
+    boundaries: Tensor | None  # int32 [B + 1], for attention by text: text i begins at boundaries[i] of the tokens
 
 
 # Layout of the texts whose padding is skipped; None: padding is computed like tokens.
 _layout: ContextVar[TokenLayout | None] = ContextVar("layout", default=None)
 
 
-def skip_padding(ids: Tensor, padding: int) -> AbstractContextManager[None]:
+def skip_padding(ids: Tensor, padding: int, by_text: bool = False) -> AbstractContextManager[None]:
     """Skip padding in the block, which encodes texts: in what runs on the result of `pack`, and in linear layers.
 
-    It works on CPUs only, and in linear layers, which are `CpuLinear`, only where gradients are needed.
+    It works on CPUs, and in linear layers, which are `CpuLinear`, only where gradients are needed. With `by_text`, for
+    which a GPU has a kernel, attention gets packed tokens too. There the host waits for the number of tokens.
 
     Attention and pooling mask padding, so features and gradients are equal to rounding. All texts of a batch have the
     length of the longest: if captions and tags are mixed, more than half of a batch is padding.
@@ -61,17 +63,22 @@ def skip_padding(ids: Tensor, padding: int) -> AbstractContextManager[None]:
     Args:
         ids: `[B, L]`, token ids of the texts; inputs of layers in the block with three axes must be `[B, L, D]`.
         padding: id of the padding.
+        by_text: whether attention in the block computes packed tokens by the boundaries of the texts.
     """
-    return _skip_padding(ids, padding) if _is_enabled(ids) else nullcontext()
+    return _skip_padding(ids, padding, by_text) if by_text or _is_enabled(ids) else nullcontext()
 
 
 @contextmanager
-def _skip_padding(ids: Tensor, padding: int) -> Iterator[None]:
-    rows = paddle.nonzero((ids != padding).reshape([-1])).squeeze(1)
-    layout = None
+def _skip_padding(ids: Tensor, padding: int, by_text: bool) -> Iterator[None]:
+    is_token = ids != padding
+    rows = paddle.nonzero(is_token.reshape([-1])).squeeze(1)
+    layout = boundaries = None
+    if by_text:
+        ends = is_token.astype("int32").sum(axis=1).cumsum()
+        boundaries = F.pad(ends, [1, 0]).astype("int32")
     # Without padding there is nothing to skip, and layers cannot compute texts without tokens.
     if 0 < rows.shape[0] < ids.size:
-        layout = TokenLayout(rows, *ids.shape)
+        layout = TokenLayout(rows, ids.shape[0], ids.shape[1], boundaries)
     reset_token = _layout.set(layout)
     try:
         yield
@@ -84,6 +91,14 @@ def get_layout(shape: Sequence[int]) -> TokenLayout | None:
     layout = _layout.get()
     is_packed = layout is not None and len(shape) == 2 and shape[0] == layout.rows.shape[0]
     return layout if is_packed else None
+
+
+def get_text_boundaries() -> tuple[Tensor, int] | None:
+    """Return the boundaries of the packed texts, int32 `[B + 1]`, and L, for attention by text; elsewhere None."""
+    layout = _layout.get()
+    if layout is None or layout.boundaries is None:
+        return None
+    return layout.boundaries, layout.length
 
 
 def pack(x: Tensor) -> Tensor:
@@ -267,14 +282,14 @@ class _Pack(PyLayer):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _scatter(gradient, ctx.layout.rows, ctx.layout[1:])
+        return _scatter(gradient, ctx.layout.rows, [ctx.layout.num_texts, ctx.layout.length])
 
 
 class _Unpack(PyLayer):
     @staticmethod
     def forward(ctx: Any, tokens: Tensor, layout: TokenLayout) -> Tensor:
         ctx.layout = layout
-        return _scatter(tokens, layout.rows, layout[1:])
+        return _scatter(tokens, layout.rows, [layout.num_texts, layout.length])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import pytest
 from paddle.nn.functional import sdpa
 
 from ernie_vil2.towers.layers import attention as attention_module
+from ernie_vil2.towers.layers import transformer
 from ernie_vil2.towers.layers.attention import MASKED, Attention
 from tests.support.towers import make_text_config
 
@@ -117,3 +118,29 @@ def test_texts_of_any_length_get_a_fused_kernel(kernels):
     tower = make_text_config(name="ernie", dropout=0.0, attention_dropout=0.0, **sizes).build(vocab_size=11)
     tower(paddle.to_tensor(np.random.default_rng(0).integers(1, 11, [3, 37])))
     assert kernels == ["mem_efficient"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_texts_without_padding_equal_padded_texts(monkeypatch, report, dtype):
+    sizes = {"width": 128, "depth": 2, "heads": 2, "max_positions": 40}
+    tower = make_text_config(name="ernie", **sizes).build(vocab_size=11)
+    tower.eval()
+    ids = np.random.default_rng(0).integers(1, 11, [3, 37])
+    ids[np.arange(37) >= np.array([37, 18, 1])[:, None]] = 0
+    num_calls, attend = [], attention_module.flash_attn_unpadded
+
+    def record_call(*arguments, **options):
+        num_calls.append(1)
+        return attend(*arguments, **options)
+
+    monkeypatch.setattr(attention_module, "flash_attn_unpadded", record_call)
+    features = []
+    for has_kernel in (True, False):
+        if not has_kernel:
+            monkeypatch.setattr(transformer, "has_flash_attention", lambda x, head_width: False)
+        with paddle.no_grad(), paddle.amp.auto_cast(dtype=dtype):
+            features.append(tower(paddle.to_tensor(ids)).astype("float32").numpy())
+    assert len(num_calls) == 2
+    error = np.linalg.norm(features[0] - features[1]) / np.linalg.norm(features[1])
+    report(dtype=dtype, error=error)
+    assert error < TOLERANCES[dtype]

@@ -1,13 +1,17 @@
 """The native text towers, compared with NumPy ones that are written from the formula."""
 
+from itertools import pairwise
+
 import numpy as np
 import paddle
 import pytest
 from paddle.nn import functional as F
 
+from ernie_vil2.towers.layers import attention as attention_module
 from ernie_vil2.towers.layers import transformer
 from ernie_vil2.towers.layers.attention import Attention
 from tests.support import tower_formulas as formulas
+from tests.support.mixed_precision import emulate_mixed_precision
 from tests.support.towers import encode, make_text_config
 
 IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])
@@ -142,6 +146,57 @@ def test_texts_of_eight_tokens_have_the_features_of_shorter(monkeypatch, pooling
     assert lengths == [5] * 2 + [8 if is_padded else 5] * 2
     for expected, actual in zip(*results, strict=True):
         np.testing.assert_allclose(actual, expected, atol=1e-5 * max(1, abs(expected).max()))
+
+
+def attend_text_by_text(q, k, v, starts, key_starts, max_length, max_key_length, scale, training):
+    """Stand in for Paddle's kernel: attend with queries `[T, heads, d]` of each text to its own keys and values."""
+    starts = starts.tolist()
+    assert starts == key_starts.tolist() and max(np.diff(starts)) <= max_length == max_key_length and not training
+    outputs = []
+    for start, end in pairwise(starts):
+        q_text, k_text, v_text = (tensor[start:end].transpose([1, 0, 2]) for tensor in (q, k, v))
+        weights = F.softmax(scale * q_text @ k_text.transpose([0, 2, 1]))
+        outputs.append((weights @ v_text).transpose([1, 0, 2]))
+    return paddle.concat(outputs), None
+
+
+@pytest.mark.parametrize("variant", [{}, {"norm": "before"}], ids=["SplitAttention", "PackedAttention"])
+@pytest.mark.parametrize("pooling", ["cls", "mean", "first"])
+def test_texts_without_padding_equal_padded_texts(monkeypatch, pooling, variant):
+    tower = build_transformer(pooling, **variant)
+    randomise(tower, np.random.default_rng(0))
+    expected = encode(tower, IDS)
+    numbers = []
+
+    def record_tokens(q, *arguments, **options):
+        numbers.append(q.shape[0])
+        return attend_text_by_text(q, *arguments, **options)
+
+    monkeypatch.setattr(attention_module, "flash_attn_unpadded", record_tokens)
+    monkeypatch.setattr(type(tower), "_attends_by_text", lambda tower, ids: True)
+    np.testing.assert_allclose(encode(tower, IDS), expected, atol=1e-5)
+    assert numbers == [np.count_nonzero(IDS)] * 2
+    # Nothing is packed where no text is padded.
+    encode(tower, IDS[:1])
+    assert len(numbers) == 2
+
+
+def test_padding_is_left_out_by_kernels_of_gpus_only(monkeypatch):
+    tower, ids = build_transformer("cls"), paddle.to_tensor(IDS)
+    tower.eval()
+    monkeypatch.setattr(transformer, "has_flash_attention", lambda x, head_width: head_width == 8)
+    with emulate_mixed_precision():
+        assert not tower._attends_by_text(ids)  # in float32
+        with paddle.amp.auto_cast(dtype="bfloat16"):
+            assert tower._attends_by_text(ids)
+            tower.fuse_attention(False)
+            assert not tower._attends_by_text(ids)
+            tower.fuse_attention()
+            tower.train()
+            assert not tower._attends_by_text(ids)
+            tower.eval()
+            monkeypatch.undo()
+            assert not tower._attends_by_text(ids)  # on a CPU
 
 
 def test_dropout_of_pre_norm_tower_is_drawn_in_order(monkeypatch):

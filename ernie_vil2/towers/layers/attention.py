@@ -5,8 +5,16 @@ from functools import cache
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
+from paddle.nn.functional.flash_attention import flash_attn_unpadded
 
-from ernie_vil2.device.cpu_kernels import expand_on_cpu, fuse_linears, pack, unbind, unpack
+from ernie_vil2.device.cpu_kernels import (
+    expand_on_cpu,
+    fuse_linears,
+    get_text_boundaries,
+    pack,
+    unbind,
+    unpack,
+)
 from ernie_vil2.towers.layers.rotary import turn
 
 MASKED = -1e4  # added to the score of a hidden token: its softmax is 0, and float16 can hold it
@@ -77,6 +85,10 @@ class Attention(nn.Layer):
             mask: see `attend`.
             turns: rotary turns of queries and keys, see `turn`; None: there are no rotary positions.
         """
+        boundaries = get_text_boundaries()
+        if boundaries is not None:
+            q, k, v = qkv.reshape([0, 3, self.heads, -1]).unbind(1)
+            return self._attend_by_text(q, k, v, *boundaries)
         if turns is None and self._should_fuse(qkv):
             # The kernel takes `[B, L, heads, d]`, which needs no copies here. Splitting by head and transposing back
             # would copy queries, keys and values once each before the kernel, and their gradients twice after it.
@@ -90,6 +102,15 @@ class Attention(nn.Layer):
         if turns is not None:
             q, k = turn(q, turns), turn(k, turns)
         return self.attend(q, k, v, mask)
+
+    def _attend_by_text(
+        self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, boundaries: paddle.Tensor, length: int
+    ) -> paddle.Tensor:
+        """Attend with packed queries `[T, heads, d]` to the keys and values of the same text; return `[T, width]`."""
+        # `length` bounds the lengths of the texts: the kernel needs no more, and the host does not know the longest.
+        scale = q.shape[2] ** -0.5
+        mixed, _ = flash_attn_unpadded(q, k, v, boundaries, boundaries, length, length, scale, training=False)
+        return mixed.flatten(1)
 
     @property
     def _current_dropout(self) -> float:
@@ -113,12 +134,16 @@ class Attention(nn.Layer):
 
 def has_packed_kernel(qkv: paddle.Tensor) -> bool:
     """Return whether flash attention takes queries, keys and values as one tensor `[B, L, 3, heads, d]`."""
-    if not qkv.place.is_gpu_place() or qkv.dtype not in (paddle.float16, paddle.bfloat16):
+    return qkv.dtype in (paddle.float16, paddle.bfloat16) and has_flash_attention(qkv, qkv.shape[-1])
+
+
+def has_flash_attention(x: paddle.Tensor, head_width: int) -> bool:
+    """Return whether the device of a tensor has flash attention, in 16 bits and for heads of this width."""
+    if not x.place.is_gpu_place() or head_width % 8 or head_width > 256:
         return False
-    head_width = qkv.shape[-1]
     # The heads and compute capabilities, Ampere and later, for which Paddle chooses flash attention
     # (nn/functional/sdpa.py, 3.3.1).
-    return head_width % 8 == 0 and head_width <= 256 and (8, 0) <= _get_capability(qkv.place.gpu_device_id()) <= (12, 1)
+    return (8, 0) <= _get_capability(x.place.gpu_device_id()) <= (12, 1)
 
 
 @cache
@@ -176,6 +201,10 @@ class SplitAttention(Attention):
             project = fuse_linears((self.q_proj, self.k_proj, self.v_proj))
         if project is not None:
             return self.out_proj(self.norm(self.attend_to_itself(project(x), mask, turns)))
+        boundaries = get_text_boundaries()
+        if boundaries is not None:
+            q, k, v = (layer(x).reshape([0, self.heads, -1]) for layer in (self.q_proj, self.k_proj, self.v_proj))
+            return self.out_proj(self.norm(self._attend_by_text(q, k, v, *boundaries)))
         (q,) = self.split_heads(self.q_proj(x))
         (k,) = self.split_heads(self.k_proj(x))
         (v,) = self.split_heads(self.v_proj(x))

@@ -18,7 +18,7 @@ from paddle.nn import functional as F
 from ernie_vil2.device.cpu_kernels import add_to_rows, embed_patches, pack, skip_padding, unpack
 from ernie_vil2.towers.base import ImageVariant, TextTowerConfig, TextVariant
 from ernie_vil2.towers.layers.activations import ACTIVATIONS
-from ernie_vil2.towers.layers.attention import MASKED, Attention
+from ernie_vil2.towers.layers.attention import MASKED, Attention, has_flash_attention
 from ernie_vil2.towers.layers.blocks import (
     AttentionPool,
     PostNormBlock,
@@ -340,7 +340,7 @@ class TextTransformer(Transformer):
             ids = align_length(ids, self.padding)
         # Where padding is masked and not pooled, nothing depends on it, and it may be skipped.
         needs_padding = self.mask != "padding" or self.pooling == "last"
-        with nullcontext() if needs_padding else skip_padding(ids, self.padding):
+        with nullcontext() if needs_padding else skip_padding(ids, self.padding, self._attends_by_text(ids)):
             states, mask = self._embed(ids), self._build_mask(ids)
             for block in self.blocks:
                 states = block(states, mask)
@@ -352,6 +352,15 @@ class TextTransformer(Transformer):
         if self.head is not None:
             features = self.head(features)
         return features if self.head_activation is None else self.head_activation(features)
+
+    def _attends_by_text(self, ids: paddle.Tensor) -> bool:
+        """Return whether flash attention computes texts without their padding: in 16 bits on a GPU, not in training."""
+        # In training the host would wait for the number of tokens in every micro batch, while the device has no work.
+        if self.training or not paddle.in_dynamic_mode() or not paddle.amp.is_autocast_enabled():
+            return False
+        attention = next(layer for layer in self.sublayers() if isinstance(layer, Attention))
+        head_width = self.network["embeddings"]["word_embeddings"].weight.shape[1] // attention.heads
+        return attention.fused is not False and has_flash_attention(ids, head_width)
 
     def _embed(self, ids: paddle.Tensor) -> paddle.Tensor:
         """Return the states before the first block, `[B, L, width of the states]`, or those of the packed tokens."""
