@@ -29,7 +29,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.tasks import contrastive_step, task
 from tests.like_gpu_build.sitecustomize import make_gpu_linear
-from tests.support.mixed_precision import LISTED_NAMES, NARROW_TYPES, NORMS, MixedPrecision
+from tests.support.mixed_precision import LISTED_NAMES, NARROW_TYPES, NORMS, MixedPrecision, is_real, list_tensors
 
 KINDS = (
     "matrix products", "norms", "activations", "dropout", "attention", "casts", "sums of gradients", "copies of views",
@@ -220,7 +220,7 @@ class KernelCounter:
             dtype, arguments, options = self._convert(name, arguments, options)
 
             # CPUs mostly lack kernels for 16 bits: such an operation computes with stand-ins in float32.
-            inputs = list(_list_tensors([*arguments, *options.values()]))
+            inputs = list(list_tensors([*arguments, *options.values()]))
             is_emulated = dtype in NARROW_TYPES and name not in VIEWS
             stand_ins = {}
             if is_emulated:
@@ -238,7 +238,7 @@ class KernelCounter:
             if is_emulated:
                 results = self._round(name, results, dtype, originals)
             if self._cost is not None:
-                outputs = list(_list_tensors([results]))
+                outputs = list(list_tensors([results]))
                 self._number_tensors(outputs)
                 self._register_saved(saved, originals)
                 self._record(name, inputs, outputs, saved)
@@ -252,7 +252,7 @@ class KernelCounter:
         Returns:
             Type of the operation, None if nothing is converted; arguments and options with the converted tensors.
         """
-        tensors = [x for x in _list_tensors([*arguments, *options.values()]) if _is_real(x)]
+        tensors = [x for x in list_tensors([*arguments, *options.values()]) if is_real(x)]
         if not tensors or name in UNCONVERTED or name.endswith("_"):
             return None, arguments, options
         listed_name = LISTED_NAMES.get(name, name)
@@ -279,13 +279,13 @@ class KernelCounter:
 
     def _round(self, name: str, results: Any, dtype: Any, originals: list[tuple[Tensor, Tensor]]) -> Any:
         """Convert the results of an emulated operation to 16 bits, and add pairs of both to `originals`."""
-        wide = list(_list_tensors([results]))
+        wide = list(list_tensors([results]))
         if LISTED_NAMES.get(name, name) in NORMS:
             wide = wide[:1]
         narrow = {}
         for result in wide:
             # What an operation keeps for backward may have no values.
-            if _is_real(result) and result.dtype == paddle.float32:
+            if is_real(result) and result.dtype == paddle.float32:
                 narrow[id(result)] = self._emulate_cast(result, dtype)
                 originals.append((result, narrow[id(result)]))
         return _replace([results], narrow)[0]
@@ -380,8 +380,8 @@ class KernelCounter:
         def run(layer: type, *arguments: Any, **options: Any) -> Any:
             results = apply.__get__(None, layer)(*arguments, **options)
             if self._cost is not None and not self._is_in_operation:
-                sources = [x for x in _list_tensors([*arguments, *options.values()]) if not x.stop_gradient]
-                self._watch_gradients(sources, [x for x in _list_tensors([results]) if not x.stop_gradient])
+                sources = [x for x in list_tensors([*arguments, *options.values()]) if not x.stop_gradient]
+                self._watch_gradients(sources, [x for x in list_tensors([results]) if not x.stop_gradient])
             return results
 
         return run
@@ -622,11 +622,6 @@ def _attend_packed(qkv: Tensor, *_: Any, **options: Any) -> tuple[Tensor, None]:
     return _attend(q, k, v), None
 
 
-def _is_real(x: Tensor) -> bool:
-    """Return whether a tensor has values of a type that mixed precision may convert."""
-    return x._is_initialized() and (x.dtype == paddle.float32 or x.dtype in NARROW_TYPES)
-
-
 def _make_buffer(x: Tensor) -> Buffer:
     if not x._is_initialized():
         return Buffer(0, 0, True)
@@ -635,14 +630,6 @@ def _make_buffer(x: Tensor) -> Buffer:
 
 def _unique(tensors: Iterable[Tensor]) -> list[Tensor]:
     return list({id(x): x for x in tensors}.values())
-
-
-def _list_tensors(arguments: Iterable[Any]) -> Iterator[Tensor]:
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            yield argument
-        elif isinstance(argument, list | tuple):
-            yield from _list_tensors(argument)
 
 
 def _replace(arguments: Any, replacements: dict[int, Tensor]) -> Any:

@@ -271,8 +271,8 @@ def test_report_names_failures_and_differences():
     )  # fmt: skip
     report["measurements"][-1] |= {"status": "timed out", "reason": "still waiting"}
     text = "\n".join(describe(report, compare(report), is_finished=True))
-    for part in ("test_a", "no kernel", "not supported", "timed out", "still waiting", "310 instead of 620"):
-        assert part in text
+    for words in ("test_a", "no kernel", "not supported", "timed out", "still waiting", "310 instead of 620"):
+        assert words in text
 
 
 def test_outcomes_of_tests_are_written_one_by_one(tmp_path):

@@ -52,9 +52,9 @@ def test_launches_are_those_of_paddles_profiler(counter):
 
     # The profiler also shows views, and the operations of our linear layers under the same names, but no sums.
     sums = cost.kinds["sums of gradients"].launches
-    found = cost.kernels + cost.views - Counter(add=sums, contiguous=cost.kernels["contiguous"])
-    found["scale"] += found.pop("scale_grad")  # one kernel for both
-    assert found == +expected
+    launches = cost.kernels + cost.views - Counter(add=sums, contiguous=cost.kernels["contiguous"])
+    launches["scale"] += launches.pop("scale_grad")  # one kernel for both
+    assert launches == +expected
     # x and the weights are used twice, and x and all parameters have a gradient of the first run.
     assert sums == 2 + 1 + len(net.parameters()) + len(embedding.parameters())
 

@@ -52,16 +52,18 @@ def test_tower_sees_the_drawn_patches_at_their_places(tower, share, num_kept):
     rng = np.random.default_rng(0)
     images = np.tile(rng.normal(size=(3, 3, 12, 12)).astype("float32"), [2, 1, 1, 1])  # both views are equal
 
-    kept = []
+    token_positions = []
     for view, position in product((0, 1), positions.tolist()):
         patches = choose_tokens(seed, step, view, position, num_patches=9, num_kept=num_kept)
-        kept.append([0, *(1 + patch for patch in patches)] if has_class_token else patches)
+        token_positions.append([0, *(1 + patch for patch in patches)] if has_class_token else patches)
     if num_kept > 1:
-        assert kept[:3] != kept[3:], "both views keep the same tokens"
+        assert token_positions[:3] != token_positions[3:], "both views keep the same tokens"
     if places is not None:
         places = np.array(places, float)
     options = {key: variant[key] for key in ("activation", "norm_after_mean") if key in variant}
-    expected = compute_vit_features(tower.state_dict(), images, 4, 3, places=places, kept=kept, **options)
+    expected = compute_vit_features(
+        tower.state_dict(), images, 4, 3, places=places, visible_tokens=token_positions, **options
+    )
 
     model = nn.LayerDict({"image": tower, "text": nn.Identity()})
     dropout = CounterBasedDropout(model, seed)

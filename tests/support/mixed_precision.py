@@ -86,7 +86,7 @@ class MixedPrecision:
         """Return a function that converts its tensors as O1 does, and then calls this one."""
 
         def run(*arguments: Any, **options: Any) -> Any:
-            tensors = [tensor for tensor in _list_tensors([*arguments, *options.values()]) if _is_real(tensor)]
+            tensors = [tensor for tensor in list_tensors([*arguments, *options.values()]) if is_real(tensor)]
             if not tensors:
                 return function(*arguments, **options)
             types = tuple(tensor.dtype for tensor in tensors)
@@ -147,15 +147,17 @@ def _find_operations() -> list[tuple[Any, str, str]]:
     return places
 
 
-def _list_tensors(arguments: Any) -> Iterator[Tensor]:
+def list_tensors(arguments: Any) -> Iterator[Tensor]:
+    """Yield the tensors of arguments, also those in lists and tuples."""
     for argument in arguments:
         if isinstance(argument, Tensor):
             yield argument
         elif isinstance(argument, list | tuple):
-            yield from _list_tensors(argument)
+            yield from list_tensors(argument)
 
 
-def _is_real(tensor: Tensor) -> bool:
+def is_real(tensor: Tensor) -> bool:
+    """Return whether a tensor has values of a type that mixed precision may convert."""
     return tensor._is_initialized() and (tensor.dtype == paddle.float32 or tensor.dtype in NARROW_TYPES)
 
 

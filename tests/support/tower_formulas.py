@@ -117,7 +117,7 @@ def compute_vit_features(
     places=None,
     pooling_heads=None,
     norm_after_mean=False,
-    kept=None,
+    visible_tokens=None,
 ):
     """Return the features of a ViT (Dosovitskiy et al. 2021, equations 1 to 4), `[N, D]`.
 
@@ -126,7 +126,7 @@ def compute_vit_features(
 
     Args:
         norm_after_mean: whether the patches, without the class token, are averaged before the last norm.
-        kept: the tokens of each image that go through the blocks; None: all.
+        visible_tokens: positions of each image's tokens that go through the blocks; None: all tokens.
     """
     tower = Formulas(weights, epsilon, activation)
     kernel, features = tower.weights["patch_embed.proj.weight"], []
@@ -140,7 +140,7 @@ def compute_vit_features(
         if tower.has("cls_token"):
             z = np.concatenate([tower.weights["cls_token"][0], z])
         z = z + tower.weights["pos_embed"][0]
-        visible = slice(None) if kept is None else kept[row]
+        visible = slice(None) if visible_tokens is None else visible_tokens[row]
         z = z[visible]
         if tower.has("ln_pre"):
             z = tower.norm(z, "ln_pre")

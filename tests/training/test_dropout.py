@@ -154,8 +154,8 @@ def test_memory_of_the_coordinates_is_bounded(monkeypatch):
     )
     for length, masks in zip(lengths, expected, strict=True):
         np.testing.assert_array_equal(compute_masks(paddle.ones([2, 2, length, length]), layers=2)[0], masks[0])
-        kept = sum(4 * math.prod(shape) for _, shape in cache._hashes)
-        assert 0 < cache.num_bytes == kept <= 3000
+        cached_bytes = sum(4 * math.prod(shape) for _, shape in cache._hashes)
+        assert 0 < cache.num_bytes == cached_bytes <= 3000
     # The shape of a forward's second draw is that of its first one, and 8 x 8 had to make room.
     assert shapes == [(1, 2, length, length) for length in lengths]
 
