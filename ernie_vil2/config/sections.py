@@ -492,7 +492,7 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Learning rate over the steps: linear warm-up, then half a cosine, or the peak and a cooldown."""
+    """Learning rate over the steps: linear warm-up, then half a cosine, or a constant rate and a cooldown."""
 
     kind: Literal["cosine", "constant"] = Field(
         "cosine",
@@ -505,7 +505,7 @@ class ScheduleConfig(Section):
     )
     cooldown: Probability = Field(
         0.0,
-        description="kind: constant: share of the steps, at the end, over which the rate goes linearly to the floor",
+        description="share of the steps, at the end, over which a constant rate goes linearly down to the floor",
     )
     floor: Strength = Field(1e-6, description="learning rate at the end of cosine or cooldown (paper: 1e-6)")
 
@@ -557,8 +557,8 @@ class TrainingConfig(Section):
     )
     residual: Literal["float32", "reduced"] = Field(
         "float32",
-        description="type of a transformer's residual stream and LayerNorms: float32, or reduced to that of its "
-        "products (docs/memory.md)",
+        description="type of a transformer's residual stream and of its LayerNorms' results: float32, or reduced to "
+        "the precision (docs/memory.md)",
     )
     nonfinite: Literal["stop", "skip"] = Field(
         "stop",

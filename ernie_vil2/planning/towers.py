@@ -29,9 +29,9 @@ from ernie_vil2.towers.layers.suite import import_suite
 MEASURED_BYTES = 2**27
 MAX_MEASURED_ROWS = 16
 # Share of the activations' bytes that remain in 16 bits, where softmax and norms stay in float32: the largest share of
-# the four models in docs/plan.md, counted in their graphs by Paddle's rules for mixed precision. With a reduced
-# residual stream ViT-B/16 and ERNIE base save fewer bytes by 0.04 of those in float32: counted on the tensors that a
-# step of two rows saves under emulated mixed precision.
+# the four models in docs/plan.md, counted in their graphs by Paddle's rules for mixed precision. A reduced residual
+# stream lowers the share of ViT-B/16 and ERNIE base by 0.04, counted on the tensors that a step of two rows saves under
+# emulated mixed precision.
 HALF_PRECISION_SHARES = {"feature maps": 0.77, "tokens": 0.71, "reduced tokens": 0.67}
 
 

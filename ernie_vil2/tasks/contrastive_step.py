@@ -128,10 +128,12 @@ class DirectStep:
             recompute_blocks(model, self.dropout)
         self.duplicate_policy = config.Loss.duplicates
         self.precision = config.Training.precision
-        # O1 would convert the inputs of LayerNorms to float32. For inputs of 16 bits they compute statistics in float32
-        # too, and weight and bias stay in float32: read in the sources of `LayerNormKernel` for GPUs and of O1.
-        self._white_list = {"layer_norm"} if config.Training.residual == "reduced" else None
-        if self._white_list:
+        self._white_list: set[str] | None = None
+        if config.Training.residual == "reduced":
+            # Otherwise O1 converts the inputs of LayerNorms to float32. Their statistics are computed in float32 for
+            # inputs of 16 bits too, and weight and bias stay in float32: read in the sources of O1 and of
+            # `LayerNormKernel` for GPUs.
+            self._white_list = {"layer_norm"}
             for tower in (model.image, model.text):
                 if isinstance(tower, Transformer):
                     tower.reduces_residual = True

@@ -101,7 +101,9 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
     state, config = checkpoint.state, checkpoint.config
     folder, best = checkpoint_folder(run, state["step"]), state["best"]
     arrays_by_file = {MODEL: checkpoint.weights, OPTIMIZER: checkpoint.optimizer_state}
-    sizes = [sum(array.nbytes for array in arrays.values()) for arrays in arrays_by_file.values()]
+    sizes = []
+    for arrays in arrays_by_file.values():
+        sizes.append(sum(array.nbytes for array in arrays.values()))
     with _check_disk_space(sizes, folder.parent):
         with atomic_folder(folder) as partial_folder:
             for name, arrays in arrays_by_file.items():
@@ -162,7 +164,7 @@ def recover_checkpoint(run: Path, last_step: int | None = None) -> Path | None:
 
     Args:
         run: the run folder.
-        last_step: checkpoints of later steps are not looked at; None: all are.
+        last_step: checkpoints of later steps are ignored; None: none is.
 
     Raises:
         DamagedCheckpoint: there are checkpoints, but all are damaged; they are left unchanged.
@@ -345,8 +347,8 @@ def restore_towers(config: Config, checkpoint: Path) -> Config:
 def choose_checkpoint(run: Path, newest: Path, config: Config, can_extend: bool) -> Path:
     """Return the checkpoint from which a run resumes.
 
-    It is the newest one, unless a run is extended that has a cooldown: then it is the newest one before the cooldowns
-    of both lengths, so that all its steps are also those of the longer run.
+    It is the newest one, unless a run with a cooldown is extended: then it is the newest one before the cooldowns of
+    both lengths, so that the steps up to it are the same in the longer run.
 
     Args:
         run: the run folder, which the caller owns.
@@ -378,8 +380,12 @@ def choose_checkpoint(run: Path, newest: Path, config: Config, can_extend: bool)
 def set_aside_cooled(run: Path, step: int) -> list[str]:
     """Rename the checkpoints after a step from `step_N` to `step_N_of_STEPS`; return a line about each.
 
-    They are from the cooldown of a run that is extended. Under their new names they are models, but no longer
-    checkpoints from which the run resumes.
+    They are from the cooldown of a run that is extended. Under their new names they are still models, but the run no
+    longer resumes from them.
+
+    Args:
+        run: the run folder, which the caller owns.
+        step: step from which the extended run continues.
     """
     cooled_folders = [folder for folder in list_checkpoints(run) if checkpoint_step(folder) > step]
     if not cooled_folders:
@@ -411,7 +417,10 @@ def check_changes(checkpoint: Path, config: Config, can_extend: bool) -> None:
     changed_names = find_changed_settings(saved_config, config)
     saved_steps, steps = saved_config.Training.steps, config.Training.steps
     if steps > saved_steps:
-        names_of_length = {"Training.steps", "Schedule.cooldown"} if can_extend else set()
+        # Settings that may differ because the run becomes longer.
+        names_of_length = set()
+        if can_extend:
+            names_of_length = {"Training.steps", "Schedule.cooldown"}
         # A warm-up that was cut to a tenth of the shorter run is now cut to a tenth of the longer one, unless the rate
         # is constant: that would change steps that were made.
         warmup = saved_config.Schedule.warmup_steps

@@ -72,7 +72,7 @@ def compute_learning_rate(step: int, config: Config) -> float:
 
 
 def compute_cooldown_start(config: Config) -> int:
-    """Return the number of steps before the cooldown: all steps without one. It never begins within the warm-up."""
+    """Return the number of steps before the cooldown, which never begins within the warm-up; all steps without one."""
     steps = config.Training.steps
     return max(config.Schedule.warmup_steps, steps - round(config.Schedule.cooldown * steps))
 

@@ -136,7 +136,7 @@ class Trainer:
         self.config, self.task, self.rows = _open_training_data(config, checkpoint, make_task)
         self.stream, self.run = self.rows.stream, Path(config.Training.output)
         if checkpoint:
-            # Only now are the steps of a run known that is given in epochs.
+            # Not before, because the steps of a run in epochs follow from its data.
             checkpoint = _choose_checkpoint(self.run, checkpoint, self.config, can_extend, self.rank)
 
         self.best_effort, self.bad_samples = BestEffort(), BadSampleReport(config.Data.max_bad_share)
@@ -358,10 +358,10 @@ class Trainer:
         if is_evaluation_due and not self.signals.stop_signal:
             self.batch_gate.agree_to_stop()
         is_stopped = self.signals.stop_signal is not None
-        # Save before evaluating, because an evaluation may crash the process.
-        # The checkpoint before the cooldown is the one from which the run can be extended.
+        # A run can be extended from the checkpoint before its cooldown.
         is_landmark = self.step in (training.steps, compute_cooldown_start(self.config))
         should_save = is_landmark or is_stopped or self.step % training.checkpoint_every == 0
+        # Save before evaluating, because an evaluation may crash the process.
         if should_save:
             self._save()
         should_evaluate = is_evaluation_due and not is_stopped
