@@ -20,6 +20,7 @@ from paddle.autograd import PyLayer, PyLayerContext
 from paddle.nn import functional as F
 
 from ernie_vil2.device import runtime
+from ernie_vil2.device.mixed_precision import convert_output
 
 
 def speed_up(model: nn.Layer) -> None:
@@ -407,7 +408,9 @@ def embed_patches(images: Tensor, layer: nn.Conv2D) -> Tensor:
     On a CPU this is a matrix product over all images. Paddle's kernel multiplies image by image, and its result would
     have to be transposed.
     """
-    if not _is_enabled(images) or layer._forward_pre_hooks or layer._forward_post_hooks:
+    # The correction of mixed precision, which CPUs do not have, is no reason to call the layer.
+    hooks = {*layer._forward_pre_hooks.values(), *layer._forward_post_hooks.values()} - {convert_output}
+    if hooks or not _is_enabled(images):
         return layer(images).flatten(2).transpose([0, 2, 1])
     num_images, channels, height, width = images.shape
     out_channels, _, patch_height, patch_width = layer.weight.shape

@@ -22,10 +22,11 @@ def keep_maps_narrow(model: nn.Layer) -> None:
     """
     for layer in model.sublayers(include_self=True):
         if isinstance(layer, nn.Conv1D | nn.Conv2D):
-            layer.register_forward_post_hook(_convert_output)
+            layer.register_forward_post_hook(convert_output)
 
 
-def _convert_output(layer: nn.Layer, inputs: Any, output: Tensor) -> Tensor:
+def convert_output(layer: nn.Layer, inputs: Any, output: Tensor) -> Tensor:
+    """Return the output of a layer in the type of mixed precision, as a hook of the layer; elsewhere as it is."""
     if not paddle.amp.is_autocast_enabled():
         return output
     return output.astype(paddle.amp.get_autocast_dtype())

@@ -24,6 +24,7 @@ from ernie_vil2.device.cpu_kernels import (
     unbind,
     unpack,
 )
+from ernie_vil2.device.mixed_precision import keep_maps_narrow
 from tests.support.freezing import Case, build_case
 from tests.support.limits import limit_examples
 
@@ -257,6 +258,7 @@ def test_patches_are_embedded_as_by_a_convolution(bias, switch, monkeypatch):
     monkeypatch.setenv("ERNIE_VIL2_RUNTIME", switch)
     paddle.set_default_dtype("float64")
     layer = nn.Conv2D(3, 5, (2, 3), stride=(2, 3), bias_attr=bias)
+    keep_maps_narrow(layer)  # as in a model: a hook that has no effect here
     for parameter in layer.parameters():
         parameter.set_value(paddle.randn(parameter.shape))
     images = paddle.randn([2, 3, 4, 9])
@@ -287,6 +289,18 @@ def test_unbound_tensors_share_memory_and_have_their_gradients(is_recomputed):
     values = x.numpy()
     np.testing.assert_allclose(y, 4 * values[0] * values[1] + 4 * values[2] ** 2, rtol=1e-5)
     np.testing.assert_allclose(gradient, np.stack([4 * values[1], 4 * values[0], 8 * values[2]]), rtol=1e-5)
+
+
+def test_hooks_of_a_patch_embedding_are_called():
+    layer, images = nn.Conv2D(3, 5, 2, stride=2), paddle.randn([2, 3, 4, 4])
+    calls = []
+    monitor = layer.register_forward_post_hook(lambda *_: calls.append(layer))
+    embed_patches(images, layer)
+    monitor.remove()
+    keep_maps_narrow(layer)
+    layer.forward = None  # what a model has by itself is no reason to call it
+    embed_patches(images, layer)
+    assert calls == [layer]
 
 
 class Square(PyLayer):
