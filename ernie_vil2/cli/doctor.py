@@ -279,10 +279,13 @@ def check_runtime() -> Result:
 
 
 def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 << 30) -> Result:  # noqa: S108  -- a name alone, nothing is written there
-    """Check that there is room for NCCL, by which the GPUs of a machine exchange data; `need` in bytes.
+    """Check that there is shared memory for NCCL, by which the GPUs of a machine exchange data.
 
-    Containers have 64 MB by default; NCCL's documentation gives them 1 GB. Nothing else needs it: the workers of the
-    loader use anonymous memory.
+    Nothing else needs it: the workers of the loader use anonymous memory.
+
+    Args:
+        folder: file system of the shared memory.
+        need: bytes that should be free. Containers have 64 MB by default; NCCL's documentation recommends 1 GB.
     """
     name = "shared memory"
     if runtime.is_surely_cpu(None):

@@ -432,7 +432,15 @@ def read_overlay(path: str | Path, is_untrusted: bool = False) -> Tree:
 
 
 def merge_trees(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> Tree:
-    """Merge two trees key by key into a new one; where both have a value that is no mapping, `upper` wins."""
+    """Merge two trees of settings key by key.
+
+    Args:
+        lower: settings below, such as those of a base.
+        upper: settings above, which win where both trees have a value that is no mapping.
+
+    Returns:
+        A new tree; the arguments are unchanged.
+    """
     merged = dict(lower)
     for key, value in upper.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):

@@ -104,12 +104,12 @@ def broadcast_from_owners(tensors: Mapping[int, Sequence[paddle.Tensor]]) -> Non
 
 
 def reduce(tensor: paddle.Tensor, rank: int) -> None:
-    """Replace a contiguous tensor by its sum over the ranks, in place, on one of them. A collective."""
+    """Replace a contiguous tensor by its sum over the ranks, in place, on the rank of this number. A collective."""
     dist.reduce(tensor, rank)
 
 
 def broadcast(tensor: paddle.Tensor, rank: int) -> None:
-    """Replace a contiguous tensor by that of a rank, in place. A collective."""
+    """Replace a contiguous tensor by that of the rank of this number, in place. A collective."""
     dist.broadcast(tensor, rank)
 
 

@@ -92,6 +92,10 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> Path:
 
     The folder gets its name only when it is complete and on the disk; only then are older ones removed.
 
+    Args:
+        run: the run folder, which the caller owns.
+        checkpoint: what to write.
+
     Returns:
         The checkpoint's folder.
 
@@ -124,6 +128,11 @@ def remove_old_checkpoints(run: Path, config: Config, best_step: int | None) -> 
 
     It keeps the newest `Training.keep_checkpoints`, the best, and the one before the cooldown, from which `--extend`
     continues.
+
+    Args:
+        run: the run folder, which the caller owns.
+        config: configuration of the run.
+        best_step: step of the best checkpoint; None: there is none yet.
     """
     link_best(run, best_step)
     for folder in list_checkpoints(run)[: -config.Training.keep_checkpoints]:

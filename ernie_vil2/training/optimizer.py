@@ -195,7 +195,16 @@ class WeightAverage:
 
 
 def check_sharding(sharding: str, ranks: int, is_cpu: bool) -> None:
-    """Raise ConfigError if `Training.sharding` has nothing to divide among the ranks, or the device cannot do it."""
+    """Check `Training.sharding`.
+
+    Args:
+        sharding: the setting.
+        ranks: number of ranks of the run.
+        is_cpu: whether the run is on CPUs.
+
+    Raises:
+        ConfigError: there is nothing to divide among the ranks, or the device cannot do it.
+    """
     if sharding == "stage2" and is_cpu:
         raise ConfigError("Training.sharding=stage2 needs GPUs, Paddle has none of it on CPU; use stage1 or none")
     if sharding != "none" and ranks == 1:
