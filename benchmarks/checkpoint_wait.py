@@ -4,11 +4,11 @@
     python benchmarks/checkpoint_wait.py --folder /data --rounds 5
 
 ViT-B/16 with ERNIE base, random weights and moments of AdamW, on the CPU; the two ways take turns. Both first compute
-the golden embeddings of the checkpoint and copy its state. The files of both are compared byte by byte, and must be
-equal. While the thread writes, the main thread calls small operations of Paddle. How often it waits for something else
-than a core in a thousand of these calls, with and without a write, shows how often hashing and writing hold Python's
-interpreter lock; unlike seconds, this does not depend on how busy the machine is. Needs 7 GB of memory, and in --folder
-5 GB of disk.
+the golden embeddings of the checkpoint and copy its state. Their files must be equal, byte by byte.
+
+While the thread writes, the main thread calls small operations of Paddle, and counts how often it has to wait for a
+lock. Compared with the count without a write, this shows how often hashing and writing hold Python's interpreter lock.
+Unlike seconds, it does not depend on how busy the machine is. Needs 7 GB of memory, and 5 GB of disk in --folder.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ernie_vil2.device import runtime
 
-CALLS = 2_000  # calls of an operation between two looks whether the thread still writes: a few milliseconds
+NUM_CALLS = 2_000  # of an operation before the main thread looks whether the other still writes: a few milliseconds
 
 
 def main() -> int:
@@ -126,21 +126,23 @@ def build_state():
 
 
 def count_waits() -> float:
-    """Return how often this thread waits, in a thousand small operations of Paddle, for a lock and not for a core."""
+    """Return how often this thread waits for a lock in a thousand small operations of Paddle."""
     import paddle
 
     value = paddle.zeros([16])
+    # Voluntary context switches: the thread waits for something, such as a lock. When another one takes its core, that
+    # is an involuntary switch.
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-    for _ in range(CALLS):
+    for _ in range(NUM_CALLS):
         value = value + 1.0
-    return 1000 * (resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before) / CALLS
+    return 1000 * (resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before) / NUM_CALLS
 
 
 def compare_folders(left: Path, right: Path) -> None:
     """Exit with an error unless two runs have the same checkpoints, byte by byte."""
     names = sorted(str(path.relative_to(left)) for path in left.rglob("*") if path.is_file())
     _, different, missing = filecmp.cmpfiles(left, right, names, shallow=False)
-    if different or missing or len(names) < 6:
+    if different or missing or len(names) < 6:  # at least the files of one checkpoint
         sys.exit(f"error: the files differ: {different}, {missing}")
 
 

@@ -3,9 +3,9 @@
     python benchmarks/run_lengths.py
 
 Calculated, not measured: a step takes the operations that `tools/plan.py` counts for encoding every row once, at the
-share of the device's peak in bfloat16 that is expected of the code as it is (benchmarks/expectations.yaml). The share
-was calculated in micro batches, so it contains that rows are encoded twice. It takes four minutes, most of them for
-building the towers.
+share of the device's peak in bfloat16 that is expected of the present code (benchmarks/expectations.yaml). The share
+was calculated for micro batches, so it includes the second encoding of every row. The script takes four minutes, mostly
+to build the towers.
 """
 
 import os
@@ -55,7 +55,7 @@ def show_run(name: str, ranks: int, speed: float) -> None:
     from ernie_vil2.planning.plan import DEVICES, Plan
     from ernie_vil2.planning.towers import Towers
 
-    # Every row is encoded once: what encoding it again costs is in the expected share.
+    # Every row is encoded once here: the cost of the second encoding is in the expected share.
     encode_once = ["Training.micro_batch=null", "Training.recompute=false"]
     config = load_config(ROOT / "configs" / "pretrain" / f"{name}.yaml", encode_once)
     plan = Plan(config, Towers(config), ranks, DEVICES[DEVICE])
