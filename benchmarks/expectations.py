@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -47,17 +47,18 @@ def list_expected_steps(device: str) -> list[ExpectedStep]:
     return steps
 
 
-def expect_step(device: str) -> ExpectedStep | None:
+def expect_step(device: str, code: Literal["present", "suite"] = "present") -> ExpectedStep | None:
     """Return the expected speed of the present code on a device; None for an unknown device.
 
     Args:
         device: as for `list_expected_steps`.
+        code: whose towers: those of this package (present), or of PaddleClas and PaddleNLP (suite).
 
     Raises:
         ValueError: no row of the file has the name of the present one.
     """
     expectations = read_expectations()
-    present = expectations["present"]
+    present = expectations[code]
     if present not in [row["change"] for row in expectations["steps"]]:
         raise ValueError(f"{FILE}: no step is named {present!r}")
     for step in list_expected_steps(device):

@@ -75,7 +75,7 @@ def peak_and_share() -> tuple[float, float]:
     from benchmarks.expectations import expect_step
     from ernie_vil2.planning.plan import DEVICES
 
-    expected = expect_step(DEVICE)
+    expected = expect_step(DEVICE, "suite")
     if expected is None:
         raise SystemExit(f"error: nothing is expected of {DEVICE}")
     return DEVICES[DEVICE].flops["bfloat16"], expected.share_of_peak

@@ -45,7 +45,8 @@ def test_expected_step_is_the_present_row(monkeypatch, device):
         monkeypatch.setattr(expectations, "read_expectations", lambda changed=changed: changed)
         assert expectations.expect_step(device).share_of_peak == step["share_of_peak"]
         monkeypatch.undo()
-    assert expectations.expect_step(device) is not None
+    present, suite = (expectations.expect_step(device, code) for code in ("present", "suite"))
+    assert present.seconds < suite.seconds
 
 
 def test_nothing_is_expected_of_an_unknown_device():
