@@ -40,12 +40,20 @@ def speed_up(model: nn.Layer) -> None:
 
 
 class TokenLayout(NamedTuple):
-    """Places of the tokens in a batch of texts `[B, L]`, row by row."""
+    """Places of the T tokens in a batch of texts `[B, L]`, row by row.
 
-    rows: Tensor  # int64 [T], in the flattened batch
-    num_texts: int  # B
-    length: int  # L
-    boundaries: Tensor | None  # int32 [B + 1], for attention by text: text i begins at boundaries[i] of the tokens
+    Attributes:
+        rows: int64 `[T]`, rows of the tokens in the flattened batch.
+        num_texts: B.
+        length: L.
+        boundaries: int32 `[B + 1]`, for attention by text: the tokens of text i are those from `boundaries[i]` up to
+            `boundaries[i + 1]`; None: attention takes padded texts.
+    """
+
+    rows: Tensor
+    num_texts: int
+    length: int
+    boundaries: Tensor | None
 
 
 # Layout of the texts whose padding is skipped; None: padding is computed like tokens.
@@ -55,8 +63,8 @@ _layout: ContextVar[TokenLayout | None] = ContextVar("layout", default=None)
 def skip_padding(ids: Tensor, padding: int, by_text: bool = False) -> AbstractContextManager[None]:
     """Skip padding in the block, which encodes texts: in what runs on the result of `pack`, and in linear layers.
 
-    It works on CPUs, and in linear layers, which are `CpuLinear`, only where gradients are needed. With `by_text`, for
-    which a GPU has a kernel, attention gets packed tokens too. There the host waits for the number of tokens.
+    On CPUs, attention takes padded texts, and linear layers (`CpuLinear`) skip padding only where gradients are needed.
+    On GPUs padding is skipped only with `by_text`, which makes the host wait for the number of tokens.
 
     Attention and pooling mask padding, so features and gradients are equal to rounding. All texts of a batch have the
     length of the longest: if captions and tags are mixed, more than half of a batch is padding.
@@ -64,19 +72,23 @@ def skip_padding(ids: Tensor, padding: int, by_text: bool = False) -> AbstractCo
     Args:
         ids: `[B, L]`, token ids of the texts; inputs of layers in the block with three axes must be `[B, L, D]`.
         padding: id of the padding.
-        by_text: whether attention in the block computes packed tokens by the boundaries of the texts.
+        by_text: whether attention, too, takes packed tokens and the boundaries of the texts. Only GPUs have a kernel
+            for that.
     """
-    return _skip_padding(ids, padding, by_text) if by_text or _is_enabled(ids) else nullcontext()
+    if by_text or _is_enabled(ids):
+        return _skip_padding(ids, padding, by_text)
+    return nullcontext()
 
 
 @contextmanager
 def _skip_padding(ids: Tensor, padding: int, by_text: bool) -> Iterator[None]:
     is_token = ids != padding
     rows = paddle.nonzero(is_token.reshape([-1])).squeeze(1)
-    layout = boundaries = None
+    boundaries = None
     if by_text:
         ends = is_token.astype("int32").sum(axis=1).cumsum()
         boundaries = F.pad(ends, [1, 0]).astype("int32")
+    layout = None
     # Without padding there is nothing to skip, and layers cannot compute texts without tokens.
     if 0 < rows.shape[0] < ids.size:
         layout = TokenLayout(rows, ids.shape[0], ids.shape[1], boundaries)
@@ -95,7 +107,7 @@ def get_layout(shape: Sequence[int]) -> TokenLayout | None:
 
 
 def get_text_boundaries() -> tuple[Tensor, int] | None:
-    """Return the boundaries of the packed texts, int32 `[B + 1]`, and L, for attention by text; elsewhere None."""
+    """Return the boundaries and L of `TokenLayout` in a block in which attention takes packed tokens; else None."""
     layout = _layout.get()
     if layout is None or layout.boundaries is None:
         return None
@@ -382,8 +394,15 @@ def expand_on_cpu(x: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:
 
 
 def add_to_rows(x: Tensor, row: Tensor) -> Tensor:
-    """Add a parameter `[D]` or `[1, P, D]` to each row of `[B, P, D]`; on a CPU its gradient is a matrix product."""
-    return _AddToRows.apply(x, row) if _is_enabled(x) else x + row
+    """Add a parameter to each row of a batch; on a CPU its gradient is a matrix product.
+
+    Args:
+        x: `[B, P, D]`.
+        row: the parameter, `[D]` or `[1, P, D]`.
+    """
+    if not _is_enabled(x):
+        return x + row
+    return _AddToRows.apply(x, row)
 
 
 class _AddToRows(PyLayer):
@@ -403,12 +422,19 @@ class _AddToRows(PyLayer):
 
 
 def embed_patches(images: Tensor, layer: nn.Conv2D) -> Tensor:
-    """Convolve images `[B, C, H, W]` of whole patches that do not overlap: the tokens row by row, `[B, P, D]`.
+    """Convolve images of whole patches that do not overlap.
 
     On a CPU this is a matrix product over all images. Paddle's kernel multiplies image by image, and its result would
     have to be transposed.
+
+    Args:
+        images: `[B, C, H, W]`.
+        layer: convolution whose stride is the size of its kernel.
+
+    Returns:
+        The patches row by row, `[B, P, D]`.
     """
-    # The correction of mixed precision, which CPUs do not have, is no reason to call the layer.
+    # With hooks the layer must be called. That of mixed precision does nothing on CPUs, which have none.
     hooks = {*layer._forward_pre_hooks.values(), *layer._forward_post_hooks.values()} - {convert_output}
     if hooks or not _is_enabled(images):
         return layer(images).flatten(2).transpose([0, 2, 1])
@@ -434,7 +460,7 @@ def unbind(x: Tensor) -> list[Tensor]:
 class _Unbind(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
-        # A private method (3.3.1): rows from the first number to the second.
+        # A private method (3.3.1): the rows from the first number up to the second, without a copy.
         return tuple(x._slice(index, index + 1).squeeze(0) for index in range(x.shape[0]))
 
     @staticmethod
@@ -443,7 +469,7 @@ class _Unbind(PyLayer):
 
 
 def _is_enabled(x: Tensor) -> bool:
-    """Return whether a tensor lies on a CPU, and its functions here are not switched off; False in a traced graph."""
+    """Return whether a tensor lies on a CPU whose own functions are not switched off; False in a traced graph."""
     return paddle.in_dynamic_mode() and x.place.is_cpu_place() and runtime.is_enabled("layers")
 
 

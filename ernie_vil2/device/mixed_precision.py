@@ -26,7 +26,7 @@ def keep_maps_narrow(model: nn.Layer) -> None:
 
 
 def convert_output(layer: nn.Layer, inputs: Any, output: Tensor) -> Tensor:
-    """Return the output of a layer in the type of mixed precision, as a hook of the layer; elsewhere as it is."""
+    """Convert the output of a layer to the type of mixed precision, if it is on; a hook of the layer."""
     if not paddle.amp.is_autocast_enabled():
         return output
     return output.astype(paddle.amp.get_autocast_dtype())

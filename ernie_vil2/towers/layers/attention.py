@@ -107,7 +107,7 @@ class Attention(nn.Layer):
         self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, boundaries: paddle.Tensor, length: int
     ) -> paddle.Tensor:
         """Attend with packed queries `[T, heads, d]` to the keys and values of the same text; return `[T, width]`."""
-        # `length` bounds the lengths of the texts: the kernel needs no more, and the host does not know the longest.
+        # The kernel needs an upper bound of the lengths, and the host does not know the longest text without padding.
         scale = q.shape[2] ** -0.5
         mixed, _ = flash_attn_unpadded(q, k, v, boundaries, boundaries, length, length, scale, training=False)
         return mixed.flatten(1)
@@ -138,7 +138,7 @@ def has_packed_kernel(qkv: paddle.Tensor) -> bool:
 
 
 def has_flash_attention(x: paddle.Tensor, head_width: int) -> bool:
-    """Return whether the device of a tensor has flash attention, in 16 bits and for heads of this width."""
+    """Return whether the device of a tensor has flash attention, which takes 16 bits only, for heads of this width."""
     if not x.place.is_gpu_place() or head_width % 8 or head_width > 256:
         return False
     # The heads and compute capabilities, Ampere and later, for which Paddle chooses flash attention
@@ -194,8 +194,7 @@ class SplitAttention(Attention):
     def forward(
         self, x: paddle.Tensor, mask: paddle.Tensor | None = None, turns: paddle.Tensor | None = None
     ) -> paddle.Tensor:
-        # In training, one matrix product computes all three projections. `fuse_linears` returns None if they cannot be
-        # fused, for example because one of them is frozen.
+        # In training, one matrix product computes all three projections, unless one of them is frozen, for example.
         project = None
         if self.training:
             project = fuse_linears((self.q_proj, self.k_proj, self.v_proj))
@@ -203,7 +202,9 @@ class SplitAttention(Attention):
             return self.out_proj(self.norm(self.attend_to_itself(project(x), mask, turns)))
         boundaries = get_text_boundaries()
         if boundaries is not None:
-            q, k, v = (layer(x).reshape([0, self.heads, -1]) for layer in (self.q_proj, self.k_proj, self.v_proj))
+            q = self.q_proj(x).reshape([0, self.heads, -1])  # [T, heads, d]
+            k = self.k_proj(x).reshape([0, self.heads, -1])
+            v = self.v_proj(x).reshape([0, self.heads, -1])
             return self.out_proj(self.norm(self._attend_by_text(q, k, v, *boundaries)))
         (q,) = self.split_heads(self.q_proj(x))
         (k,) = self.split_heads(self.k_proj(x))

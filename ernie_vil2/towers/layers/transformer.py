@@ -30,9 +30,9 @@ from ernie_vil2.towers.layers.rotary import compute_turns
 from ernie_vil2.towers.layers.sinusoids import compute_sinusoids
 
 PAD_ID = 0
-# GPUs compute texts of a multiple of 8 tokens. Batched products in 16 bits need rows of whole 16 bytes to be fast, and
-# Paddle's fused attention in float32 takes masks of such a width only (`check_attn_mask_alignment` in
-# nn/functional/sdpa.py, 3.3.1). For other widths it computes the plain formula, which stores the attention weights.
+# On GPUs, texts are padded to a multiple of 8 tokens. Batched products in 16 bits are fast only with rows of a multiple
+# of 16 bytes. Paddle's fused attention in float32 takes only masks of such a width (`check_attn_mask_alignment` in
+# nn/functional/sdpa.py, 3.3.1); for others it computes the plain formula, which stores the attention weights.
 TOKEN_MULTIPLE = 8
 
 
@@ -205,11 +205,13 @@ class VisionTransformer(Transformer):
             tokens: `[B, T, width]`.
             mask: `MASKED` for padding and 0 for patches, `[B, 1, 1, T]`; None: there is no padding, as in training.
         """
-        tokens, turns = self.cast_residual(tokens), self.turns
+        tokens = self.cast_residual(tokens)
+        turns = self.turns
         if self.training and self.keep_tokens < 1:
             positions = draw_kept_tokens(tokens, self.keep_tokens, num_fixed=0 if self.cls_token is None else 1)
             tokens = gather_tokens(tokens, positions)
-            turns = None if turns is None else gather_turns(turns, positions)
+            if turns is not None:
+                turns = gather_turns(turns, positions)
         tokens = self.ln_pre(tokens)
         for block in self.blocks:
             tokens = block(tokens, mask, turns)
@@ -336,6 +338,7 @@ class TextTransformer(Transformer):
     @paddle.jit.not_to_static
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
         check_length(ids.shape[1], self.longest)
+        # Under either mask no token attends to padding on the right; only pooling of the last position would see it.
         if self.mask != "none" and self.pooling != "last":
             ids = align_length(ids, self.padding)
         # Where padding is masked and not pooled, nothing depends on it, and it may be skipped.
@@ -370,8 +373,8 @@ class TextTransformer(Transformer):
             states = self.word_scale * states
         positions = _positions(ids)
         if paddle.in_dynamic_mode() and ids.shape[1] > self.longest:
-            # Only padding of `align_length` lies beyond the last position. It may have any, since nothing depends on
-            # it.
+            # Only padding that `align_length` has added lies beyond the last position. It gets the last one: nothing
+            # depends on it.
             positions = positions.clip(max=self.longest - 1)
         if self.first_position:
             # RoBERTa does not use the first rows of its position embedding, and counts real tokens only: a text may
@@ -424,7 +427,7 @@ class TextTransformer(Transformer):
 
 
 def align_length(ids: paddle.Tensor, padding: int) -> paddle.Tensor:
-    """Pad texts `[B, L]` on a GPU to a multiple of `TOKEN_MULTIPLE` tokens; elsewhere, return them as they are."""
+    """Pad texts `[B, L]` on a GPU to a multiple of `TOKEN_MULTIPLE` tokens; return them as they are elsewhere."""
     if not paddle.in_dynamic_mode() or not ids.place.is_gpu_place():
         return ids
     return pad_to_multiple(ids, padding)
@@ -433,7 +436,9 @@ def align_length(ids: paddle.Tensor, padding: int) -> paddle.Tensor:
 def pad_to_multiple(ids: paddle.Tensor, padding: int) -> paddle.Tensor:
     """Pad texts `[B, L]` on the right to the next multiple of `TOKEN_MULTIPLE` tokens."""
     num_missing = -ids.shape[1] % TOKEN_MULTIPLE
-    return F.pad(ids, [0, num_missing], value=padding) if num_missing else ids
+    if not num_missing:
+        return ids
+    return F.pad(ids, [0, num_missing], value=padding)
 
 
 def _positions(ids: paddle.Tensor) -> paddle.Tensor:
