@@ -52,17 +52,17 @@ def expect_step(device: str, code: Literal["present", "suite"] = "present") -> E
 
     Args:
         device: as for `list_expected_steps`.
-        code: whose towers: those of this package (present), or of PaddleClas and PaddleNLP (suite).
+        code: "present": with the towers of this package; "suite": with those of PaddleClas and PaddleNLP.
 
     Raises:
-        ValueError: no row of the file has the name of the present one.
+        ValueError: no row of the file has the name that the file gives for this code.
     """
     expectations = read_expectations()
-    present = expectations[code]
-    if present not in [row["change"] for row in expectations["steps"]]:
-        raise ValueError(f"{FILE}: no step is named {present!r}")
+    change = expectations[code]
+    if change not in [row["change"] for row in expectations["steps"]]:
+        raise ValueError(f"{FILE}: no step is named {change!r}")
     for step in list_expected_steps(device):
-        if step.change == present:
+        if step.change == change:
             return step
     return None
 

@@ -18,8 +18,8 @@ STOP_CODE, LAUNCHER_STOP_CODE = 75, 15
 LOADER_WAIT = 0.05
 # Launches of a direct step of towers with 350 parameters, counted on a CPU on the Python paths of a GPU.
 DIRECT_LAUNCHES = 3973
-# Samples a second of a GPU among several over those of one alone. A step of 1.58 s becomes longer by 15 to 35 ms for
-# gradients and 2 to 4 ms for embeddings, which nothing overlaps.
+# Samples a second of a GPU among several over those of one alone. A step of 1.25 s (H100) becomes longer by 15 to 35 ms
+# for gradients and 2 to 4 ms for embeddings, which nothing overlaps.
 SCALING_EFFICIENCY = 0.97
 
 
