@@ -64,8 +64,8 @@ class Attention(nn.Layer):
         # before it converts them: for float32, or for two types, it chooses a slower one.
         q, k = q.astype(v.dtype), k.astype(v.dtype)
         if self._should_fuse(q):
-            q, k, v = (tensor.transpose([0, 2, 1, 3]) for tensor in (q, k, v))
-            return self._attend_fused(q, k, v, mask)
+            by_token = [0, 2, 1, 3]  # [B, L, heads, d]
+            return self._attend_fused(q.transpose(by_token), k.transpose(by_token), v.transpose(by_token), mask)
         dropout = self._current_dropout
         scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [B, heads, L, M]
         if mask is not None:
