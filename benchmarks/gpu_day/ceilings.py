@@ -14,9 +14,8 @@ WIDTH, HEADS, HEAD_WIDTH = 768, 12, 64
 # (inputs, outputs) of the products of a block of ViT-B and ERNIE base: q, k and v, the projection of attention, and
 # the two layers of the MLP.
 PRODUCTS = ((WIDTH, 3 * WIDTH), (WIDTH, WIDTH), (WIDTH, 4 * WIDTH), (4 * WIDTH, WIDTH))
-# (tokens, has a mask): of images, and of texts. In float32, Paddle's memory-efficient kernel takes a mask only if its
-# width is a multiple of 8 (nn/functional/sdpa.py, Paddle 3.3.1), and 47 tokens show what the plain formula costs.
-ATTENTIONS = ((IMAGE_TOKENS, False), (TEXT_TOKENS, False), (TEXT_TOKENS, True), (TEXT_TOKENS - 1, True))
+# (tokens, has a mask): of images, and of texts.
+ATTENTIONS = ((IMAGE_TOKENS, False), (TEXT_TOKENS, False), (TEXT_TOKENS, True))
 COPY_BYTES = 2**30  # above every cache
 UPLOAD_BYTES = 1024 * 2 * 3 * 224**2  # two views of the images of a step of 1,024 rows, in uint8
 DRY_SCALE = 256  # a dry run divides all numbers of bytes by it

@@ -292,7 +292,7 @@ def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 <<
         return Result("ok", name, "not needed without GPUs")
     reason = "NCCL needs it for several GPUs"
     if not Path(folder).is_dir():
-        return Result("warn", name, f"{folder} is missing; {reason}", f"mount -t tmpfs -o size=8G tmpfs {folder}")
+        return Result("warn", name, f"{folder} is missing; {reason}", f"mount -t tmpfs -o size=16G tmpfs {folder}")
     try:
         with tempfile.TemporaryFile(dir=str(folder)) as file:
             file.write(bytes(1 << 20))
@@ -302,7 +302,7 @@ def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 <<
     num_free = shutil.disk_usage(folder).free
     fact = f"{folder} has {num_free / 2**30:.1f} GiB free"
     if num_free < need:
-        fix = f"mount -o remount,size=8G {folder} (Docker: --shm-size=8g; Kubernetes: an emptyDir in memory)"
+        fix = f"mount -o remount,size=16G {folder} (Docker: --shm-size=16g; Kubernetes: an emptyDir in memory)"
         return Result("warn", name, f"{fact}; {reason}", fix)
     return Result("ok", name, fact)
 

@@ -128,15 +128,16 @@ class DirectStep:
             recompute_blocks(model, self.dropout)
         self.duplicate_policy = config.Loss.duplicates
         self.precision = config.Training.precision
+        reduces_residual = config.Training.residual == "reduced"
+        for tower in (model.image, model.text):
+            if isinstance(tower, Transformer):
+                tower.reduces_residual = reduces_residual
         self._white_list: set[str] | None = None
-        if config.Training.residual == "reduced":
+        if reduces_residual:
             # Otherwise O1 converts the inputs of LayerNorms to float32. Their statistics are computed in float32 for
             # inputs of 16 bits too, and weight and bias stay in float32: read in the sources of O1 and of
             # `LayerNormKernel` for GPUs.
             self._white_list = {"layer_norm"}
-            for tower in (model.image, model.text):
-                if isinstance(tower, Transformer):
-                    tower.reduces_residual = True
         dtype = paddle.get_default_dtype() if self.precision == "float32" else self.precision
         self.normalize = ImageNormalization(config.Model.image.mean, config.Model.image.std, dtype)
         self.scaler = scaler
