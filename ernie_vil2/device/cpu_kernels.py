@@ -451,6 +451,8 @@ def embed_patches(images: Tensor, layer: nn.Conv2D) -> Tensor:
 
 def unbind(x: Tensor) -> list[Tensor]:
     """Return `x[0]`, `x[1]`, ...; on a CPU they share the memory of `x`."""
+    if x.shape[0] == 1:
+        return [x.squeeze(0)]
     # Paddle's lazy views share it, too, but are off on CPUs, see the switch `strides` of `device/runtime.py`.
     if _is_enabled(x) and x.is_contiguous():
         return list(_Unbind.apply(x))
