@@ -199,7 +199,7 @@ def test_head_computes_in_float32_in_mixed_precision(monkeypatch, head):
     active_dtypes = []
 
     @contextmanager
-    def record_dtype(enable=True, dtype="float16", **options):
+    def record_dtype(enable=True, custom_white_list=None, dtype="float16", **options):
         active_dtypes.append(dtype if enable else "float32")
         yield
         active_dtypes.pop()
