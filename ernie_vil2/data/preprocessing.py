@@ -464,7 +464,9 @@ def split_into_batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def start_by_shape(start: Callable[[np.ndarray], PendingEmbeddings], images: Sequence[np.ndarray]) -> PendingEmbeddings:
+def start_by_shape(
+    start: Callable[[np.ndarray], PendingEmbeddings], images: Sequence[np.ndarray] | np.ndarray
+) -> PendingEmbeddings:
     """Start to encode images of several shapes, one shape at a time.
 
     Args:

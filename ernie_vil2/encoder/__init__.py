@@ -276,7 +276,7 @@ class ErnieViL2:
         start = partial(start_by_shape, model.backend.start_pixels)
         return encode_batches(start, pixels, batch_size or self.batch_size, model.embed_dim)
 
-    def start_pixels(self, pixels: Sequence[np.ndarray]) -> PendingEmbeddings:
+    def start_pixels(self, pixels: Sequence[np.ndarray] | np.ndarray) -> PendingEmbeddings:
         """Start to encode pixels as in `encode_pixels`.
 
         Returns:
