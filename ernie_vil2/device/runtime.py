@@ -14,7 +14,7 @@ Paddle is imported. `set_device` sets `strides`, `cpu_kernels.speed_up` a model'
   has set `MALLOC_TOP_PAD_` or a similar variable, or a `glibc.malloc` tunable.
 - `denormals`: training treats numbers below 1.2e-38 as 0, see `flush_denormals`.
 - `strides`: transposed tensors are copied at once. Not set if the user has set `FLAGS_use_stride_kernel`.
-- `layers`: matrix products compute the gradients of biases and norms, and small convolutions; padding is left out, see
+- `layers`: texts are computed without their padding, and layers and gradients by kernels that are faster on CPUs, see
   `cpu_kernels`.
 
 `ERNIE_VIL2_RUNTIME=-malloc,-layers` switches these two off, `ERNIE_VIL2_RUNTIME=0` all. The first two reach child
