@@ -8,7 +8,8 @@
 
 INPUT is anything that Data.train takes (docs/data.md). The output holds 00000.tar, ..., index.json (counts, sizes and
 checksums) and report.txt (samples that could not be used). After an interruption the same command continues. --check
-reads and decodes everything and writes nothing; its exit status is 1 if a sample cannot be used.
+shows which columns are read as images and texts, reads and decodes everything, and writes nothing; its exit status is 1
+if a sample cannot be used.
 """
 
 import argparse
@@ -87,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.readers.splits import Division, select_rows
     from ernie_vil2.data.selection import SelectedSamples
+    from ernie_vil2.data.source_description import describe_source
     from ernie_vil2.data.tags import TagsFile
     from ernie_vil2.device.runtime import num_usable_cores
 
@@ -113,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
     samples = SelectedSamples(args.select, source) if args.select else source
     if args.check:
+        print(describe_source(source))
         index = check(samples, settings, tags, processes)
         print(index)
         return 1 if index.bad_samples.counts else 0

@@ -98,6 +98,39 @@ def apply_names(headers: Sequence[str], new_names: Mapping[str, str]) -> list[st
     return [new_names.get(header, header) for header in headers]
 
 
+def find_alternatives(headers: Sequence[str], new_names: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return, by the name of a column, the other columns that could have been meant and are read as fields.
+
+    Args:
+        headers: headers of the table.
+        new_names: result of `rename_columns`.
+    """
+    names = apply_names(headers, new_names)
+    roles = {"image": next((name for name in IMAGE_KEYS if name in names), None)}
+    for name in names:
+        if name in TEXT_KEYS or name.startswith("caption_"):
+            roles[name] = name
+
+    alternatives: dict[str, list[str]] = {}
+    for name, role in roles.items():
+        if role is None:
+            continue
+        likely_names = {name, *SYNONYMS.get(name, ())}
+        if name == "image":
+            likely_names |= set(IMAGE_KEYS)
+        else:
+            # A text in an unnamed language, as "title", could be this one.
+            likely_names |= {*TEXT_KEYS, *SYNONYMS["caption"]}
+        unused = [
+            header
+            for header, header_name in zip(headers, names, strict=True)
+            if header_name not in roles.values() and simplify_name(header) in likely_names
+        ]
+        if unused:
+            alternatives[role] = unused
+    return alternatives
+
+
 def describe_missing(headers: Sequence[str], new_names: Mapping[str, str]) -> str | None:
     """Return which column, of images or of texts, a table lacks and what to do; None if it has both."""
     columns = apply_names(headers, new_names)

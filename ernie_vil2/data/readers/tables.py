@@ -22,6 +22,8 @@ from ernie_vil2.data.readers.columns import (
     apply_names,
     describe_addresses,
     describe_missing,
+    find_alternatives,
+    has_texts,
     quote_argument,
     rename_columns,
     simplify_name,
@@ -231,6 +233,38 @@ class TableSource:
     def column_names(self) -> Sequence[str]:
         """Headers of the table, as they are written in it."""
         return self._table.column_names
+
+    def describe_columns(self) -> list[tuple[str, str]]:
+        """Return what the columns are read as, in order: a name, and the headers of its columns."""
+        image = next((name for name in IMAGE_KEYS if name in apply_names(self.column_names, self._names)), None)
+        rows: list[tuple[str, str]] = []
+        fields: list[str] = []
+        for header in self.column_names:
+            name = self._names.get(header, header)
+            if name == image:
+                rows.append(("image", header))
+            elif has_texts([name]):
+                language = name.partition("_")[2] or "not named"
+                rows.append(("caption", f"{header} (language: {language})"))
+            elif name.partition("_")[0] == "tags":
+                rows.append(("tags", header))
+            else:
+                fields.append(header)
+        if fields:
+            rows.append(("fields", ", ".join(fields)))
+        return rows
+
+    def describe_choices(self) -> list[str]:
+        """Return a sentence for each column that could have been another one, with the option that takes that one."""
+        headers = {self._names.get(header, header): header for header in self.column_names}
+        sentences: list[str] = []
+        for name, alternatives in find_alternatives(self.column_names, self._names).items():
+            option = quote_argument(f"{name}={alternatives[0]}")
+            sentences.append(
+                f"{name} is read from the column {headers[name]} and could be {' or '.join(alternatives)}: "
+                f"--columns {option} (Data.columns)"
+            )
+        return sentences
 
     def field_name(self, column: str) -> str:
         """Return the field of samples that holds a column, whose header may be written in another case or spacing.
