@@ -6,7 +6,6 @@ All three take the same steps: read the options, choose a scorer, open and encod
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -383,13 +382,13 @@ def write_results(
 
 def check_data(scorer: Scorer, data: DataSpec) -> int:
     """Print what the data contain; return 0 if all of it can be used and is as expected, otherwise 1."""
-    from tqdm import tqdm
+    from ernie_vil2.io.progress import progress_bar
 
     @contextmanager
-    def progress_bar(num_images: int) -> Iterator[Callable[[int], object]]:
-        with tqdm(total=num_images, unit="image", desc="reading", file=sys.stdout) as bar:
+    def reading_bar(num_images: int) -> Iterator[Callable[[int], object]]:
+        with progress_bar(description="reading", unit="image", total=num_images) as bar:
             yield bar.update
 
-    inspection = scorer.inspect(data, progress_bar)
+    inspection = scorer.inspect(data, reading_bar)
     print(inspection.text)
     return 0 if inspection.is_good else 1

@@ -241,15 +241,13 @@ def score_mixtures(
         For each mixture its name, its `results` by side and language, its mean recall on each side, and the `mean`
         over the sides.
     """
-    import sys
     from statistics import fmean
-
-    from tqdm import tqdm
 
     from ernie_vil2.encoder import build_encoder
     from ernie_vil2.evaluation.protocol import find_protocol
     from ernie_vil2.evaluation.scorer import run_scorer
     from ernie_vil2.evaluation.scorers.retrieval import MEAN_RECALL, Retrieval
+    from ernie_vil2.io.progress import progress_bar
     from ernie_vil2.models import set_weights
 
     config = models[0].config
@@ -265,7 +263,7 @@ def score_mixtures(
     network, _ = models[0].build()
     encoder = build_encoder(network, models[0], config, args.precision, args.batch_size)
     rows = []
-    for name, shares in tqdm(mixtures.items(), unit="mixture", file=sys.stdout):
+    for name, shares in progress_bar(mixtures.items(), unit="mixture"):
         set_weights(network, mix_weights(models, shares))
         row: dict = {"mixture": name, "results": {}, **dict.fromkeys(SIDES)}
         for side, (scorer, scorer_input) in inputs.items():

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -11,9 +10,9 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 import cv2
-from tqdm import tqdm
 
 from ernie_vil2.device.launch import exit_when_parent_dies
+from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.terminal import RunError
 
 T = TypeVar("T")
@@ -73,7 +72,7 @@ def map_shards(
         initializer=_initialize_process,
         initargs=(os.getpid(), lambda shard: task(shard, count)),
     )
-    bar = tqdm(desc=description, total=num_samples, unit="sample", dynamic_ncols=True, file=sys.stdout)
+    bar = progress_bar(description=description, unit="sample", total=num_samples)
     results, remaining, running = dict[int, T](), iter(shards), dict[Future, int]()
     with bar:
         try:

@@ -1,17 +1,16 @@
 """Object tags by id, from a file."""
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ernie_vil2.data.readers.source import Index, TextLines, load_or_scan_index
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR, CsvTable
 from ernie_vil2.data.readers.tables import JsonTable
 from ernie_vil2.data.readers.webdataset import parse_texts
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, decode_utf8, hash_id
+from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.terminal import should_show_progress
 
 ID = "id"
@@ -55,8 +54,8 @@ class TagsFile:
     def _scan(self, bad_rows: BadSampleReport | None = None) -> Index:
         num_rows = len(self._rows)
         id_hashes, is_usable = np.zeros(num_rows, np.int64), np.ones(num_rows, bool)
-        is_quiet = not should_show_progress()
-        for row in tqdm(range(num_rows), "ids", unit="row", delay=2, leave=False, file=sys.stdout, disable=is_quiet):
+        is_shown = should_show_progress()
+        for row in progress_bar(range(num_rows), "ids", unit="row", delay=2, leave=False, is_shown=is_shown):
             try:
                 id_hashes[row] = hash_id(self.id_at(row))
             except BadSample as error:

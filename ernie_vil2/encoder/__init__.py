@@ -36,6 +36,7 @@ from ernie_vil2.encoder.exports import open_export
 from ernie_vil2.io.calibration import CALIBRATION, Calibration, read_calibration
 from ernie_vil2.io.export_folder import EXPORT_INFO, PARITY, BadExport, vocabulary_file
 from ernie_vil2.io.files import load_json
+from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.runtime_onnx import check_vocabulary
 from ernie_vil2.section import Precision
 
@@ -253,7 +254,7 @@ class ErnieViL2:
 
         total = len(images) if isinstance(images, Sized) else None
         start = partial(start_by_shape, model.backend.start_pixels)
-        with tqdm(total=total, unit="image", disable=not progress) as bar:
+        with progress_bar(unit="image", total=total, is_shown=progress, stream=sys.stderr) as bar:
             embeddings = encode_batches(start, decode_usable(bar), size, model.embed_dim)
         if on_error == "raise":
             return embeddings
@@ -265,7 +266,7 @@ class ErnieViL2:
         """Encode N texts to `[N, D]` float32, L2-normalised; arguments as in `encode_images`."""
         model = self.with_width(width)
         _refuse_single_value(texts, "encode_texts", "text")
-        with tqdm(texts, unit="text", disable=not progress) as rows:
+        with progress_bar(texts, unit="text", is_shown=progress, stream=sys.stderr) as rows:
             return encode_batches(model._start_texts, rows, batch_size or self.batch_size, model.embed_dim)
 
     def encode_pixels(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from tqdm import tqdm
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.preprocessing import wait_in_turn
@@ -26,6 +24,7 @@ from ernie_vil2.device import runtime
 from ernie_vil2.device.launch import launched_rank
 from ernie_vil2.encoder import ErnieViL2
 from ernie_vil2.io.files import atomic_write, parse_json, save_arrays
+from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.terminal import pluralize
 
 
@@ -392,7 +391,7 @@ def encode_on_all_ranks(
         _join_ranks()
     num_rows = len(benchmark.images) + len(benchmark.texts)
     title = f"encoding {name}".strip()
-    with tqdm(total=num_rows, unit="row", desc=title, disable=rank != 0, file=sys.stdout) as bar:
+    with progress_bar(description=title, unit="row", total=num_rows, is_shown=rank == 0) as bar:
         return encode_benchmark(model, benchmark, cache, bar.update, rank=rank, ranks=ranks)
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import re
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
@@ -11,10 +10,9 @@ from http.client import HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 
-from tqdm import tqdm
-
 from ernie_vil2.io.files import cache_folder
 from ernie_vil2.io.locks import lock_exclusive
+from ernie_vil2.io.progress import progress_bar
 
 _PADDLENLP = "https://paddlenlp.bj.bcebos.com/models/community/PaddlePaddle/ernie_vil-2.0-base-zh"
 
@@ -250,8 +248,8 @@ def _append_remaining(url: str, file: BinaryIO, size: int, name: str) -> None:
             file.truncate(0)
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise ValueError(f"{url}: the server sends another part of the file than the one asked for")
-        with tqdm(
-            total=size, initial=file.tell(), desc=name, unit="B", unit_scale=True, unit_divisor=1024, file=sys.stdout
+        with progress_bar(
+            description=name, unit="B", total=size, initial=file.tell(), unit_scale=True, unit_divisor=1024
         ) as bar:
             while file.tell() < size and (block := response.read(_BLOCK_SIZE)):
                 file.write(block)

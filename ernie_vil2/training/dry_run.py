@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing, redirect_stderr, redirect_stdout
@@ -17,7 +16,6 @@ from typing import Any
 import cv2
 import numpy as np
 import paddle
-from tqdm import tqdm
 
 from ernie_vil2.config import Config, ConfigError, differences, dump_config
 from ernie_vil2.data.decoding import EncodedImage
@@ -27,6 +25,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.device import runtime
 from ernie_vil2.device.launch import launched_rank
 from ernie_vil2.io.files import write_text
+from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.run_folder import CONFIG, DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.models.weights.initial import resolve_model_like
@@ -129,7 +128,7 @@ def dry_run(
     # Read a batch of every source.
     num_rows = min(training.global_batch // ranks, MAX_ROWS)
     previews, bad_samples = [], BadSampleReport()
-    for source in tqdm(range(len(stream.names)), "reading", unit="source", delay=2, file=sys.stdout):
+    for source in progress_bar(range(len(stream.names)), "reading", unit="source", delay=2):
         source_preview = preview_source(rows, config, source, num_rows)
         previews.append(source_preview)
         bad_samples.add(source_preview.num_read, source_preview.bad, source_preview.remarks)

@@ -30,6 +30,7 @@ from ernie_vil2.io.files import (
     write_json,
     write_text,
 )
+from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.run_folder import CONFIG, CURVES, ENVIRONMENT, LOG
 from ernie_vil2.pages import make_speed_charts, make_training_charts, write_page
 from ernie_vil2.parallel import collectives
@@ -368,10 +369,9 @@ class Progress:
         """
         with errors_on_all_ranks():
             self._log = RunLog(self._run, self._config, step, evaluated_step) if self._rank == 0 else None
-        self._bar = tqdm(
-            total=self._config.Training.steps, initial=step, unit="step", disable=self._rank != 0, file=sys.stdout,
-            dynamic_ncols=True, mininterval=1.0,
-        )  # fmt: skip
+        self._bar = progress_bar(
+            unit="step", total=self._config.Training.steps, initial=step, is_shown=self._rank == 0, mininterval=1.0
+        )
         self.meter = Meter()
         with self._bar:
             yield

@@ -1,7 +1,6 @@
 """A whole curation: measure the shards in processes, join the measures, and write the table and its page."""
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 from pyarrow import compute, parquet
-from tqdm import tqdm
 
 from ernie_vil2.apps.curation.joins import Joins, check_memory, explain_lack_of_memory
 from ernie_vil2.apps.curation.measures import (
@@ -30,6 +28,7 @@ from ernie_vil2.data.shard_processes import map_shards
 from ernie_vil2.io.export_folder import utf8_path
 from ernie_vil2.io.files import atomic_files, atomic_folder, remove_partial, write_json
 from ernie_vil2.io.locks import claim_output
+from ernie_vil2.io.progress import progress_bar
 
 STATE = ".curate"  # folder in the output with the measures of the shards, from which a run continues
 FIRST_COLUMNS = ("sample", "row", "key", "id", "is_kept", "weight", "step", "reason", "nearest", "nearest_key")
@@ -103,7 +102,7 @@ def curate(
             missing_shards = [
                 shard for shard in local_shards if not embedder.locate_embeddings(job, shard).path.exists()
             ]
-            for shard in tqdm(missing_shards, "embedding", unit="shard", file=sys.stdout):
+            for shard in progress_bar(missing_shards, "embedding", unit="shard"):
                 embedder.embed_shard(job, shard)
         if share is not None:
             return None

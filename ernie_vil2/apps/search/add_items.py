@@ -3,7 +3,6 @@
 import collections.abc
 import math
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, check_te
 from ernie_vil2.data.source_files import decode_path, list_image_files, read_file
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.io.files import read_text
+from ernie_vil2.io.progress import progress_bar
 
 # Items that are added or removed in one commit. A process that is killed has to encode at most so many again; larger
 # chunks need more memory, since the decoded images of a chunk are held together.
@@ -497,4 +497,4 @@ def _remove_in_chunks(collection: EditableItems, ids: Sequence[str]) -> int:
 
 
 def _progress_bar(description: str, total: int, unit: str) -> tqdm:
-    return tqdm(total=total, desc=description, unit=unit, file=sys.stdout, dynamic_ncols=True, mininterval=1.0)
+    return progress_bar(description=description, unit=unit, total=total, mininterval=1.0)

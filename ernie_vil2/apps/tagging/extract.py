@@ -6,7 +6,6 @@ The results of each batch are a line of a journal, from which a stopped run cont
 from __future__ import annotations
 
 import json
-import sys
 from abc import ABC, abstractmethod
 from array import array
 from collections import deque
@@ -20,13 +19,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, format_names, hash_id
 from ernie_vil2.data.tags import Tags, find_tags_id
 from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, parse_json, write_json
 from ernie_vil2.io.locks import Locked, OtherJob, check_job, lock_exclusive
+from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.terminal import RunError, pluralize
 
 # Format of journals and reports; those of another version are refused.
@@ -338,7 +337,7 @@ class _SourceReader:
 
     def skip_rows(self, end: int) -> str:
         """Read the rows before `end` again, and return their digest."""
-        rows = tqdm(range(end), "reading what was tagged", unit="sample", delay=2, leave=False, file=sys.stdout)
+        rows = progress_bar(range(end), "reading what was tagged", unit="sample", delay=2, leave=False)
         deque(self.read_rows(rows), maxlen=0)  # exhausts the iterator
         return self.digest
 
@@ -364,7 +363,7 @@ def _tag_remaining_rows(journal: Journal, reader: _SourceReader, tagger: Tagger,
         raise OtherJob(f"{journal.path} was begun with other images; delete it, or choose another output")
 
     with (
-        tqdm(total=end, initial=start, desc="tagging", unit="sample", dynamic_ncols=True, file=sys.stdout) as bar,
+        progress_bar(description="tagging", unit="sample", total=end, initial=start) as bar,
         ThreadPoolExecutor(threads) as pool,
     ):
 

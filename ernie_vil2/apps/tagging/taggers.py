@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
 from ernie_vil2.apps.tagging.extract import Tagger
 from ernie_vil2.data.samples import BadSampleReport, Sample, format_names
@@ -18,6 +16,7 @@ from ernie_vil2.data.tags import Tags, TagsFile
 from ernie_vil2.evaluation.classification import compute_class_embeddings
 from ernie_vil2.evaluation.ranking import Blocks, top_matches
 from ernie_vil2.io.files import read_text, sha256
+from ernie_vil2.io.progress import progress_bar
 
 if TYPE_CHECKING:
     from ernie_vil2.encoder import ErnieViL2
@@ -198,8 +197,8 @@ class LexiconTagger(Tagger):
         """Return the embeddings of a language's words, `[words, D]`; they are computed at the first call."""
         if language not in self._word_embeddings:
             words, templates, blocks = self._words[language], self._templates[language], []
-            with tqdm(total=len(words), desc=f"words {language}".strip(), unit="word", delay=2, leave=False,
-                      file=sys.stdout) as bar:  # fmt: skip
+            title = f"words {language}".strip()
+            with progress_bar(description=title, unit="word", total=len(words), delay=2, leave=False) as bar:
                 for start in range(0, len(words), WORDS_PER_BLOCK):
                     block_words = words[start : start + WORDS_PER_BLOCK]
                     texts = []

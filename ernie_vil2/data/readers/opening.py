@@ -6,7 +6,6 @@ pairs of a benchmark are samples, and samples make a benchmark. docs/data.md and
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,8 +13,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkSource, make_benchmarks
 from ernie_vil2.data.readers.chinese_clip import IMAGES_SUFFIX
@@ -27,6 +24,7 @@ from ernie_vil2.data.readers.tables import TABLE, describe_missing_columns, find
 from ernie_vil2.data.readers.webdataset import TAR
 from ernie_vil2.data.source_files import list_image_files
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
+from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.terminal import print_once, should_show_progress
 from ernie_vil2.registry import Registry
 
@@ -215,8 +213,8 @@ def _open_all(all_files: Sequence[DataFiles]) -> ShardedSource:
             arguments.append((files.layout, location, files.data))
 
     opened_shards: list[Shard] = []
-    bar = tqdm(
-        desc="shards", total=len(arguments), unit="shard", delay=2, file=sys.stdout, disable=not should_show_progress()
+    bar = progress_bar(
+        description="shards", unit="shard", total=len(arguments), delay=2, is_shown=should_show_progress()
     )
     with ThreadPoolExecutor(NUM_THREADS) as threads, bar:
         for start in range(0, len(arguments), MAX_QUEUED_SHARDS):

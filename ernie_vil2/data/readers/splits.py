@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from ernie_vil2.config import HoldoutConfig
 from ernie_vil2.data.readers.columns import IMAGE_KEYS
 from ernie_vil2.data.readers.source import Shard, ShardedSource
 from ernie_vil2.data.samples import BadSample, Sample, hash_id, is_blank, text_key
+from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.terminal import make_printable, pluralize, should_show_progress
 
 MAX_CAPTION_SHARE = 0.05
@@ -128,9 +128,7 @@ class Division:
         scan = _Scan()
         field_names: dict[int, tuple[str | None, str | None]] = {}  # of group_by and stratify_by in each shard
         fields: dict[str, None] = {}
-        progress = tqdm(
-            range(len(source)), "dividing", unit="sample", delay=2, file=sys.stdout, disable=not should_show_progress()
-        )
+        progress = progress_bar(range(len(source)), "dividing", unit="sample", delay=2, is_shown=should_show_progress())
         for row in progress:
             try:
                 sample = source[row]
