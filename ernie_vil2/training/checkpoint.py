@@ -76,7 +76,7 @@ class Checkpoint:
         optimizer_state: arrays that `gather_optimizer_state` returned.
         config: configuration of the run.
         tokenizer: tokenizer of the model.
-        golden: outputs of the model for a few inputs, see `integrity.compute_golden`.
+        golden: outputs of the model for a few inputs, see `integrity.compute_golden`; None between evaluations.
     """
 
     state: State

@@ -363,14 +363,15 @@ class Trainer:
         should_save = is_landmark or is_stopped or self.step % training.checkpoint_every == 0
         # Save before evaluating, because an evaluation may crash the process.
         if should_save:
-            self._save()
+            is_pause = is_evaluation_due or is_stopped or self.step == training.steps
+            self._save(with_golden=is_pause)
         should_evaluate = is_evaluation_due and not is_stopped
         if should_evaluate:
             with self.progress.meter.pause():
                 self._evaluate(is_saved=should_save)
         # The run ends here, so its last step needs a checkpoint.
         if self.evaluations.is_out_of_patience and not should_save:
-            self._save()
+            self._save(with_golden=True)
         if should_save or should_evaluate:
             self.progress.write_reports()
 
@@ -378,8 +379,13 @@ class Trainer:
         self.update(batch, self.step, rate)
         self.step += 1
 
-    def _save(self) -> None:
-        """Copy the state after the current step, and start to write it as a checkpoint. A collective."""
+    def _save(self, with_golden: bool) -> None:
+        """Copy the state after the current step, and start to write it as a checkpoint. A collective.
+
+        Args:
+            with_golden: whether the checkpoint gets golden embeddings. The model computes them here, so they are for
+                steps after which training pauses anyway: it evaluates, or it ends.
+        """
         self.update.finish_pending()
         bad_samples = self.progress.gather_bad_samples()
         # Until now each rank has the running statistics (of batch norms) of its own rows alone.
@@ -404,7 +410,7 @@ class Trainer:
         }
         with self._use_averages(), errors_on_all_ranks():
             if self.rank == 0:
-                golden = self._compute_golden()
+                golden = self._compute_golden() if with_golden else None
                 weights = {name: copy_to_host(value) for name, value in self.model.state_dict().items()}
                 checkpoint = Checkpoint(state, weights, optimizer_state, self.config, self.task.tokenizer, golden)
                 self.checkpoint_writer.start(checkpoint)
@@ -456,7 +462,7 @@ class Trainer:
 
         if self.evaluations.update_best(metrics) and not is_saved:
             # The new checkpoint records the evaluation, and saving it removes old checkpoints.
-            self._save()
+            self._save(with_golden=True)
         elif is_saved and not failures and self.rank == 0:
             # A failed evaluation is not recorded, so that a resumed run repeats it.
             with self.best_effort.attempt("note of the evaluation"):

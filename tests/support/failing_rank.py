@@ -53,8 +53,8 @@ def run(fault, overrides):
     if fault == "late" and dist.get_rank() == 1:
         save = trainer._save
 
-        def slow_save():
-            save()
+        def slow_save(with_golden):
+            save(with_golden)
             time.sleep(40)  # as long as a large checkpoint on a slow disk would occupy rank 0
 
         trainer._save = slow_save

@@ -1,19 +1,23 @@
-"""Checkpoints contain golden embeddings of their weights, and computing these does not change the run."""
+"""Checkpoints of evaluated steps and of a run's end have golden embeddings, and computing them changes nothing else."""
 
 import contextlib
 import json
+import os
+import signal
 from itertools import pairwise
 
 import pytest
 
 from ernie_vil2 import load_model
 from ernie_vil2.cli import run as call
+from ernie_vil2.io.run_folder import checkpoint_folder, checkpoint_step, list_checkpoints
 from ernie_vil2.models.weights.integrity import IntegrityError, MissingGoldenError, check_golden
 from ernie_vil2.training import trainer as module
-from ernie_vil2.training.checkpoint import list_checkpoints
+from ernie_vil2.training.trainer import Trainer
 from tests.support.trainings import REPVGG, fit, read_losses
 
-SETTINGS = ["Training.steps=4", "Training.checkpoint_every=3", "Training.keep_checkpoints=9"]
+KEEP_ALL = ["Training.keep_checkpoints=9"]
+SETTINGS = ["Training.steps=4", "Training.checkpoint_every=3", *KEEP_ALL]
 RUNS = {
     "average": ["Tuning.ema=0.9", "Model.text.dropout=0.3", REPVGG],
     "lora": ["Tuning.lora={rank: 4}", "Tuning.ema=0.5"],
@@ -25,16 +29,20 @@ def read_card(folder):
     return json.loads((folder / "integrity.json").read_text())
 
 
-def check_checkpoints(run_folder):
-    """Check that each checkpoint of a run has golden embeddings, and that they are those of its weights."""
-    folders = list_checkpoints(run_folder)
-    assert folders
+def list_golden_steps(run_folder):
+    """Return the steps whose checkpoints have golden embeddings."""
+    return [checkpoint_step(folder) for folder in list_checkpoints(run_folder) if read_card(folder)["golden"]]
+
+
+def check_checkpoints(run_folder, steps):
+    """Check that the checkpoints of these steps have golden embeddings, and that they are those of their weights."""
+    assert list_golden_steps(run_folder) == steps
+    folders = [checkpoint_folder(run_folder, step) for step in steps]
     for folder in folders:
         assert check_golden(folder, load_model(folder, verify=True)) < 2e-6, folder
     for previous, folder in pairwise(folders):
         with pytest.raises(IntegrityError, match="golden text embeddings are up to"):
             check_golden(folder, load_model(previous))
-    return folders
 
 
 @pytest.mark.parametrize("name", ["average", pytest.param("lora", marks=pytest.mark.slow), "widths"])
@@ -42,7 +50,7 @@ def test_golden_embeddings_match_their_checkpoint(config, tmp_path, monkeypatch,
     # A run without them is the same byte by byte, so computing them changes no random state, statistic or mode.
     changes = [*RUNS[name], *SETTINGS]
     trainer = fit(config(*changes, "Evaluation.every=2", f"Training.output={tmp_path / 'with'}"))
-    assert len(check_checkpoints(trainer.run)) >= 2
+    check_checkpoints(trainer.run, [2, 4])
     assert call("doctor", [str(trainer.run)]) == 0 and "ok   golden" in capsys.readouterr().out
     if name == "widths":
         return
@@ -54,6 +62,39 @@ def test_golden_embeddings_match_their_checkpoint(config, tmp_path, monkeypatch,
         assert read_card(folder)["golden"] is None
         for file in ("model.safetensors", "optimizer.safetensors"):
             assert (folder / file).read_bytes() == (trainer.run / "checkpoints" / folder.name / file).read_bytes()
+
+
+def test_steps_do_not_wait_for_golden_embeddings(config, monkeypatch):
+    # Saving runs a tower only where training pauses: steps 3 and 6 are evaluated, step 8 is the last.
+    trainer = Trainer(config("Training.steps=8", "Training.checkpoint_every=2", "Evaluation.every=3", *KEEP_ALL))
+    runs_of_tower, steps_that_waited = [], set()
+    trainer.model.image.register_forward_pre_hook(lambda *_: runs_of_tower.append(trainer.step))
+    save = trainer._save
+
+    def save_and_compare(**options):
+        num_runs = len(runs_of_tower)
+        save(**options)
+        if len(runs_of_tower) > num_runs:
+            steps_that_waited.add(trainer.step)
+
+    monkeypatch.setattr(trainer, "_save", save_and_compare)
+    assert trainer.fit()
+    assert list_golden_steps(trainer.run) == [3, 6, 8] and steps_that_waited == {3, 6, 8}
+    assert [checkpoint_step(folder) for folder in list_checkpoints(trainer.run)] == [2, 3, 4, 6, 8]
+
+
+def test_stopped_run_ends_with_golden_embeddings(config):
+    trainer = Trainer(config("Training.steps=8", *KEEP_ALL))
+    train_step = trainer._train_step
+
+    def train_step_and_stop(batch, rate):
+        train_step(batch, rate)
+        if trainer.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    trainer._train_step = train_step_and_stop
+    assert not trainer.fit()
+    check_checkpoints(trainer.run, [trainer.step])
 
 
 def test_golden_embeddings_of_a_gpu_have_wider_tolerance(config):

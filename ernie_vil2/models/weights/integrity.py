@@ -174,7 +174,8 @@ def check_golden(folder: Path, encoder: Any) -> float:
     golden = _read_integrity(folder).golden if has_integrity(folder) else None
     if golden is None:
         raise MissingGoldenError(
-            f"{folder} has no golden embeddings; ernie-vil2 convert writes an {INTEGRITY} with them"
+            f"{folder} has no golden embeddings: a run computes them only where it evaluates and where it ends "
+            f"(RUN@best, the last step); ernie-vil2 convert writes an {INTEGRITY} with them"
         )
 
     try:
