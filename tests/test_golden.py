@@ -108,7 +108,9 @@ def test_evaluation_output_is_golden(name, published, tmp_path, capsys):
     code = run(command, [*arguments, "--output", str(tmp_path), "--name", name, "--no-cache"], command)
     printed = capsys.readouterr()
     assert code == 0, printed.err
-    table = printed.out[max(0, printed.out.find("\n\n")) :]
+    # The table follows an empty line, which may be the first one.
+    output = f"\n{printed.out}"
+    table = output[output.index("\n\n") :]
     assert_golden(f"{name}/printed.txt", mask(table, tmp_path, published))
     for path in sorted(path for path in tmp_path.rglob("*") if path.suffix in (".json", ".csv", ".txt")):
         assert_golden(f"{name}/{path.name}", mask(path.read_text(encoding="utf-8"), tmp_path, published))

@@ -12,9 +12,11 @@ import inspect
 import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -167,6 +169,18 @@ def rewrite_commands(text: str, prog: str | None) -> str:
         return re.sub(scripts, lambda match: f"ernie-vil2 {_console_name(match[1])}", text)
     names = "ernie-vil2 (" + "|".join(map(_console_name, COMMANDS)) + r")(?![\w-])"
     return re.sub(names, lambda match: f"tools/{match[1].replace('-', '_')}.py", text)
+
+
+def print_next_command(args: argparse.Namespace, command: str, *words: str | Path) -> None:
+    """Print the command that people usually run after this one.
+
+    Args:
+        args: values of the options, which know how the user has called this command.
+        command: name in `COMMANDS`.
+        words: its arguments; a word in capitals stands for what the user has to name.
+    """
+    line = shlex.join(["python", f"tools/{command}.py", *map(str, words)])
+    print(f"next: {rewrite_commands(line, args.prog)}")
 
 
 def _console_name(command: str) -> str:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_vil2.cli import arguments
+from ernie_vil2.cli import arguments, print_next_command
 from ernie_vil2.cli.arguments import (
     add_field_option,
     count,
@@ -343,7 +343,13 @@ def score_model(
         model_name = f"{args.checkpoint}, {width} numbers"
         suffixes.append(f"width-{width}")
     record = describe_run(model_name, list(map(str, args.data)), report.settings, files)
-    return write_results(args, report, record, output, suffixes, json_file)
+    code = write_results(args, report, record, output, suffixes, json_file)
+    if run_folder:
+        print_next_command(args, "report", "--run", run_folder, "--data", *args.data)
+    elif not scorer.needs_classifier:
+        model_words = ["--checkpoint", str(args.checkpoint)]
+        print_next_command(args, "search", "build", "--index", "indexes/mine", *model_words, "--data", "IMAGES")
+    return code
 
 
 def write_results(

@@ -14,6 +14,7 @@ import math
 import os
 from typing import TYPE_CHECKING
 
+from ernie_vil2.cli import print_next_command
 from ernie_vil2.cli.arguments import (
     add_allow_pipes_option,
     add_config_options,
@@ -111,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
             if trainer.best:
                 print("best: step {step}, {metric} {value:.4g}, ".format(**trainer.best)
                       + f"in {trainer.run / 'checkpoints' / 'best'}")  # fmt: skip
+            command = "eval_retrieval" if config.Training.task == "multi_view" else "eval"
+            print_next_command(args, command, "--checkpoint", trainer.run, "--data", "DATA")
         else:
             print(f"stopped after step {trainer.step}; continue with the same command and --resume")
     return 0 if is_finished else trainer.signals.exit_code

@@ -4,6 +4,7 @@ import argparse
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +72,7 @@ def test_interrupt_prints_a_line_and_exits_with_130(monkeypatch, capsys):
 
 SCRIPT = """
 import sys
+from pathlib import Path
 from ernie_vil2 import cli as commands
 from ernie_vil2.cli import doctor
 doctor.all_checks = lambda seconds: print("\\udcff 图") or []
@@ -120,3 +122,13 @@ def test_errors_help_and_doctor_name_commands_likewise(tmp_path, capsys):
         assert run("doctor", [str(model)], doctor) == 0
         assert f"{convert} writes one" in capsys.readouterr().out
     assert "python tools/search.py query" in make_parser("search", "search.py").format_help()
+
+
+@pytest.mark.parametrize(("prog", "line"), [
+    ("tools/train.py", "next: python tools/eval_retrieval.py --checkpoint 'my run' --data DATA"),
+    ("ernie-vil2 train", "next: ernie-vil2 eval-retrieval --checkpoint 'my run' --data DATA"),
+])  # fmt: skip
+def test_next_command_is_written_as_this_one_was_called(prog, line, capsys):
+    args = argparse.Namespace(prog=prog)
+    commands.print_next_command(args, "eval_retrieval", "--checkpoint", Path("my run"), "--data", "DATA")
+    assert capsys.readouterr().out == f"{line}\n"

@@ -26,6 +26,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_vil2.cli import print_next_command
 from ernie_vil2.cli.arguments import (
     CALIBRATED,
     add_allow_pipes_option,
@@ -300,6 +301,8 @@ def _build(args: argparse.Namespace) -> int:
                 optimize_collection(index, kind, args.index_type, args.recall)
                 collection = index.collection(kind)
                 print(f"{kind}: {len(collection):,}, {json.dumps(collection.index_type)}")
+    if num_used:
+        print_next_command(args, "search", "serve", "--index", args.index)
     return _exit_code(num_used, args)
 
 
