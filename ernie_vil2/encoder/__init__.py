@@ -41,7 +41,10 @@ from ernie_vil2.runtime_onnx import check_vocabulary
 from ernie_vil2.section import Precision
 
 if TYPE_CHECKING:  # an export runs without Paddle
+    import paddle
+
     from ernie_vil2.device.transfers import Sender
+    from ernie_vil2.encoder.pretrained import SavedFormat
     from ernie_vil2.models import DualEncoder
     from ernie_vil2.models.weights.format import StoredModel
 
@@ -144,6 +147,48 @@ class ErnieViL2:
             f"<ErnieViL2: images of {image.image_size} pixels by {image.name}, texts of {self.tokenizer.max_length} "
             f"tokens by {text.name}, embeddings of {widths} numbers; {self.backend}>"
         )
+
+    @classmethod
+    def from_pretrained(cls, source: Source, **options: Any) -> ErnieViL2:
+        """Load a model, as `load_model` does; it takes the same options."""
+        return load_model(source, **options)
+
+    def save_pretrained(self, folder: str | os.PathLike, format: SavedFormat = "ernie_vil2") -> list[str]:
+        """Write the model into a new folder, with its tokenizer and preprocessing.
+
+        Args:
+            folder: folder to make.
+            format: "ernie_vil2", which `load_model` and every command read; or "paddlenlp", which `from_pretrained` of
+                PaddleNLP's ErnieViLModel and ErnieViLProcessor read as well.
+
+        Returns:
+            Notes, a line each, on what differs in the format of PaddleNLP.
+
+        Raises:
+            FileExistsError: the folder holds files already.
+            ValueError: PaddleNLP's class has no such towers, or the model is an export.
+        """
+        from ernie_vil2.encoder.pretrained import save_encoder
+
+        return save_encoder(self, Path(folder), format)
+
+    def get_image_features(self, pixel_values: paddle.Tensor) -> paddle.Tensor:
+        """Return embeddings `[B, D]` of normalised pixels `[B, 3, H, W]`, not L2-normalised, as PaddleNLP's class does.
+
+        Gradients flow to the weights; `encode_images` decodes, normalises and works in batches.
+
+        Raises:
+            ValueError: the model is an export.
+        """
+        from ernie_vil2.encoder.pretrained import compute_image_features
+
+        return compute_image_features(self, pixel_values)
+
+    def get_text_features(self, input_ids: paddle.Tensor) -> paddle.Tensor:
+        """Return embeddings `[B, D]` of token ids `[B, L]` int64, padded with 0; otherwise as `get_image_features`."""
+        from ernie_vil2.encoder.pretrained import compute_text_features
+
+        return compute_text_features(self, input_ids)
 
     @property
     def embed_dim(self) -> int:
