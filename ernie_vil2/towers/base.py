@@ -113,6 +113,12 @@ class ImageVariant(Section):
         None, description="width of a linear layer with a bias after the pooling; null: no such layer"
     )
 
+    @model_validator(mode="after")
+    def _check_pooling(self) -> Self:
+        if self.pooling in ("class", "tanh") and not self.class_token:
+            raise ValueError(f"pooling: {self.pooling} needs class_token: true; without one, use mean or attention")
+        return self
+
 
 class TextVariant(Section):
     """Differences of the text transformers of other families; the defaults are CLIP's."""

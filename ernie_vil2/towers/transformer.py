@@ -112,9 +112,12 @@ class NaFlex(_SizedVit):
     name: Literal["NaFlex"] = Field(description="ViT for images of any shape, in whole patches")
 
     @model_validator(mode="after")
-    def _check_positions(self) -> Self:
-        if self.variant is not None and self.variant.rotary is not None:
+    def _check_variant(self) -> Self:
+        variant = self.variant or ImageVariant()
+        if variant.rotary is not None:
             raise ValueError("NaFlex has no rotary positions, whose angles belong to one image size; 'ViT' has")
+        if variant.class_token:
+            raise ValueError("NaFlex has no class token: set variant: {class_token: false, pooling: mean} or attention")
         return self
 
     def build(self) -> nn.Layer:

@@ -10,7 +10,8 @@ import pytest
 from tests.support import tower_formulas as formulas
 from tests.support.towers import encode, make_image_config
 
-SMALL_VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}
+SMALL_SIZES = {"image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}
+SMALL_VIT = {"name": "ViT", **SMALL_SIZES}
 
 
 def build(name="ViT", **fields):
@@ -102,6 +103,18 @@ def test_vit_with_rotary_positions_equals_the_formula(name):
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
+@pytest.mark.parametrize(("name", "variant", "culprit"), [
+    ("NaFlex", None, "NaFlex has no class token"),
+    ("NaFlex", {"pooling": "attention"}, "NaFlex has no class token"),
+    ("NaFlex", {"class_token": False}, "pooling: class"),
+    ("ViT", {"class_token": False, "pooling": "tanh"}, "pooling: tanh"),
+])  # fmt: skip
+def test_pooling_by_a_missing_class_token_is_refused(name, variant, culprit):
+    # The configuration is refused when it is read, before a tower is built from it.
+    with pytest.raises(ValueError, match=culprit):
+        make_image_config(name=name, **SMALL_SIZES, variant=variant)
+
+
 def test_tower_refuses_sizes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"patch_size \(4\) .* image_size \(3\)"):
         build(image_size=3)
@@ -113,7 +126,7 @@ def test_tower_refuses_sizes_that_do_not_fit():
     with pytest.raises(ValueError, match=r"width \(24\) .*pooling_heads \(5\)"):
         build(variant={"pooling": "attention", "pooling_heads": 5})
     with pytest.raises(ValueError, match="NaFlex has no rotary positions"):
-        build("NaFlex", **{key: size for key, size in SMALL_VIT.items() if key != "name"}, variant=rotary)
+        build("NaFlex", **SMALL_SIZES, variant=rotary)
     with pytest.raises(ValueError, match="16 x 12 pixels"):
         build()(paddle.zeros([1, 3, 16, 12]))
     with pytest.raises(ValueError, match=r"width \(4\) .* heads \(3\)"):
