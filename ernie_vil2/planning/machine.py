@@ -58,7 +58,7 @@ def measure_machine() -> Machine:
     if paddle.get_device() == "cpu":
         memory = find_free_memory()
     else:
-        memory = paddle.device.cuda.get_device_properties(paddle.get_device()).total_memory
+        memory, _ = paddle.cuda.mem_get_info(paddle.get_device())  # other processes may use the rest
     matrix = paddle.ones([PRODUCT_SIDE, PRODUCT_SIDE])
     return Machine(
         memory=USABLE_SHARE * memory,

@@ -1,5 +1,6 @@
 """Speed and free memory of a machine, without its clock."""
 
+import paddle
 import pytest
 
 from ernie_vil2.planning import machine
@@ -39,6 +40,12 @@ def test_speed_is_that_of_the_best_measurement(monkeypatch):
     speed = measure_machine()
     assert speed.flops == 2 * 1024**3 and speed.draws == 2**20 / 5
     assert 0 < speed.memory < 2**50
+
+
+def test_memory_that_others_use_on_a_gpu_is_not_free(monkeypatch):
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:1")
+    monkeypatch.setattr(paddle.cuda, "mem_get_info", {"gpu:1": (3 * GIB, 80 * GIB)}.__getitem__)
+    assert 2.5 * GIB < measure_machine().memory <= 3 * GIB
 
 
 def test_products_and_draws_take_their_time():

@@ -97,6 +97,7 @@ def test_plan_is_made_for_the_available_device(config, monkeypatch, name, plan):
     device = SimpleNamespace(name=name, total_memory=79 * 2**30)
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
     monkeypatch.setattr(paddle.device.cuda, "get_device_properties", lambda name: device)
+    monkeypatch.setattr(paddle.cuda, "mem_get_info", lambda name: (device.total_memory, device.total_memory))
     result = dry_run(config(), ranks=2)
     for name in ("dry_run.html", "plan.txt"):
         assert plan in (result.folder / name).read_text(encoding="utf-8")
