@@ -304,7 +304,10 @@ def _find_obstacles(config: Config, ranks: int, device: DataSheet | None, bad_sa
         else:
             runtime.check_precision(config.Training.precision)
     except ValueError as error:
-        obstacles.append(str(error))
+        obstacle = str(error)
+        if device is None:
+            obstacle += ", or name the devices of the run: --ranks N --device KIND"
+        obstacles.append(obstacle)
     device_name = device.name if device else paddle.get_device()
     try:
         check_sharding(config.Training.sharding, ranks, is_cpu=device_name == "cpu")

@@ -158,6 +158,10 @@ def test_run_on_other_devices_is_planned(config, trainers):
     assert "4 x a100-80g, bfloat16" in plan and "4 ranks of 4 rows" in plan
     assert trainers == []
 
+    # Without the name of such a device the run is taken to be here.
+    local = dry_run(apply_overrides(settings, ["Training.sharding=none", "Training.device=cpu"]))
+    assert local.would_stop and "bfloat16: on cpu" in local.text and "--device" in local.text
+
     refused = dry_run(settings, ranks=4, device=DEVICES["v100-32g"])
     assert refused.would_stop and "v100-32g does not compute in bfloat16" in refused.text
 
