@@ -376,6 +376,11 @@ def choose_checkpoint(run: Path, newest: Path, config: Config, can_extend: bool)
     start = min(compute_cooldown_start(saved_config), compute_cooldown_start(config))
     if checkpoint_step(newest) <= start:
         return newest
+    if start == 0:
+        raise ConfigError(
+            "--extend continues from a step before the cooldown, and this cooldown begins with the first step: set a "
+            "smaller Schedule.cooldown, or, if the run itself began so, start a new one, -o Training.output=..."
+        )
     checkpoint = recover_checkpoint(run, start)
     if checkpoint is None:
         raise ConfigError(

@@ -224,6 +224,14 @@ def test_extension_that_would_change_steps_is_refused(config):
     assert extend("Schedule.cooldown=0.5").step == 10
 
 
+def test_extension_of_a_run_that_only_cools_is_refused(config):
+    settings = [*CONSTANT, "Schedule.warmup_steps=0", "Schedule.cooldown=1.0"]
+    fit(config(*settings, "Training.steps=2"))
+    with pytest.raises(ConfigError, match="Schedule.cooldown") as caught:
+        Trainer(config(*settings, "Training.steps=4"), resume=True, can_extend=True)
+    assert "step_0" not in str(caught.value)  # there never was a checkpoint to put back
+
+
 @pytest.mark.parametrize(
     ("steps", "cooldown", "expected"),
     [
