@@ -1,0 +1,92 @@
+"""The scripts of demo_data/crawls write crawls whose truth speaks of the rows that are there."""
+
+import csv
+import json
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from tests.support.paths import DEMO_DATA
+
+SCRIPTS = [path for path in sorted((DEMO_DATA / "crawls").glob("*.py")) if "__main__" in path.read_text("utf-8")]
+
+
+def make_crawl(script, folder):
+    command = [sys.executable, str(script), "--output", str(folder), "--rows", "300"]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+
+
+def read_members(path):
+    with tarfile.open(path) as shard:
+        return {member.name: shard.extractfile(member).read() for member in shard}
+
+
+@pytest.fixture(scope="module", params=SCRIPTS, ids=lambda path: path.stem)
+def script(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def crawl(script, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(script.stem)
+    make_crawl(script, folder)
+    return folder
+
+
+@pytest.fixture
+def truth(crawl):
+    with (crawl / "truth.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_equal_arguments_give_equal_bytes(script, crawl, tmp_path):
+    make_crawl(script, tmp_path)
+    names = [path.relative_to(crawl) for path in sorted(crawl.rglob("*")) if path.is_file()]
+    assert names == [path.relative_to(tmp_path) for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    assert all((crawl / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
+
+
+def test_truth_has_the_keys_of_the_shards(crawl, truth):
+    records = []
+    for path in sorted(crawl.glob("*.tar")):
+        members = read_members(path)
+        stems = [name.split(".")[0] for name in members]
+        assert sorted(stems) == sorted(2 * list(dict.fromkeys(stems)))  # an image and a JSON each
+        records += [json.loads(content) for name, content in members.items() if name.endswith(".json")]
+    assert [record["key"] for record in records] == [row["key"] for row in truth]
+    assert all(record["caption"] for record in records)
+
+
+def test_truth_refers_to_existing_rows(crawl, truth):
+    keys = {row["key"] for row in truth}
+    test_keys = {name.split(".")[0] for name in read_members(crawl / "benchmark" / "test.tar")}
+    assert not keys & test_keys
+    for row in truth:
+        targets = test_keys if row["group"] == "leak" else keys
+        if row["group"] in ("copy", "leak", "local"):
+            assert row["of"] in targets
+        assert row["of"] in {"", *targets}
+        assert row["like"] in {"", *keys, *test_keys}
+        assert row["keep"] in {"", *keys}
+
+
+def test_half_of_a_crawl_is_good(truth):
+    groups = [row["group"] for row in truth]
+    assert set(groups) <= {"good", "copy", "text", "image", "mismatch", "leak", "local"}
+    assert groups.count("good") * 2 >= len(groups) * 0.95  # rounding at so few rows
+
+
+def test_captions_to_trim_hold_the_clean_caption(crawl, truth):
+    captions = {}
+    for path in crawl.glob("*.tar"):
+        for name, content in read_members(path).items():
+            if name.endswith(".json"):
+                captions[name.split(".")[0]] = json.loads(content)["caption"]
+    trimmed = [row for row in truth if row["clean"]]
+    assert trimmed
+    for row in trimmed:
+        assert row["kind"].startswith("good_with_")
+        assert row["clean"] in captions[row["key"]]
+        assert row["clean"] != captions[row["key"]]
