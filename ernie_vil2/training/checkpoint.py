@@ -50,6 +50,7 @@ from ernie_vil2.io.run_folder import (
     resolve_vocabulary,
 )
 from ernie_vil2.models import load_weights
+from ernie_vil2.models.dual_encoder import get_training_state
 from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.training.optimizer import RAW_WEIGHTS, WARMUP_DIVISOR, WeightAverage, compute_cooldown_start
 
@@ -223,7 +224,7 @@ def load_checkpoint(
     load_weights(model, folder / MODEL)
     if average:
         average.restart()  # before raw weights replace the averages in the model
-    weights, optimizer_state = model.state_dict(), {}
+    weights, optimizer_state = {**model.state_dict(), **get_training_state(model)}, {}
     for key, array in load_file(folder / OPTIMIZER).items():
         name, _, kind = key.rpartition("/")
         parameter = weights[name]

@@ -60,8 +60,9 @@ def check_same_checkpoints(run, expected_run):
             np.testing.assert_allclose(actual[key], value, rtol=1e-4, atol=1e-4 * scale, err_msg=f"{name}, {key}")
 
 
-def test_two_ranks_share_the_state_and_train_as_one(overrides, tmp_path):
-    overrides = [*overrides, *SMOOTH]
+@pytest.mark.parametrize("changes", [[], ["Loss.weights.words=2"]], ids=["pairs", "words"])
+def test_two_ranks_share_the_state_and_train_as_one(overrides, tmp_path, changes):
+    overrides = [*overrides, *SMOOTH, *changes]
     trainer = train_alone(overrides, tmp_path / "alone")
     states = train_sharded(tmp_path, overrides)
     check_same_checkpoints(tmp_path / "run", tmp_path / "alone")
