@@ -122,7 +122,7 @@ class Shop:
         if setting == "worn":
             person = rng.choice(self.people)
             making.paste_drawing(canvas, person.image, int(height * 0.72), (int(width * 0.4), int(height * 0.6)))
-            where_zh, where_en = "模特展示", f"shown with a {person.name_en}"
+            where_zh, where_en = "模特展示", f"next to a {person.name_en}"
             side, center = int(side * 0.55), (int(width * 0.72), int(height * 0.66))
         if setting == "set":
             where_zh, where_en = "三件装", "as a set of three"
@@ -173,7 +173,7 @@ class Shop:
         features_en = self.rng.sample(category.features_en, 2)
         return self._draw_words() | {
             "noun_zh": item.noun_zh,
-            "noun_en": item.name,
+            "noun_en": name_in_english(item),
             "feature_zh": features_zh[0],
             "feature2_zh": features_zh[1],
             "feature_en": features_en[0],
@@ -195,7 +195,7 @@ class Shop:
             "brand_en": rng.choice(texts.BRANDS_EN),
             "year": rng.choice(("2023", "2024春夏", "2024秋冬", "2025")),
             "model": rng.choice("ABDKMQTX") + str(rng.randint(10, 9999)),
-            "number": str(rng.randint(10**7, 10**11)),
+            "number": str(rng.randint(10**7, 10**10)),
             "host": rng.choice(HOSTS),
             "code": "".join(rng.choices("abcdefghjkmnpqrstuvwxyzABCDEFGH23456789", k=8)),
             "digits9": str(rng.randint(10**8, 10**9 - 1)),
@@ -203,7 +203,7 @@ class Shop:
             "wechat": rng.choice(("hm", "wx_", "xiaolu", "vip", "mall")) + str(rng.randint(1000, 99999999)),
             "shop_zh": rng.choice(texts.SHOPS_ZH),
             "shop_en": rng.choice(texts.SHOPS_EN),
-            "n": str(rng.choice((2, 50, 99, 199, 299, 399))),
+            "n": str(rng.choice((49, 59, 99, 199, 299, 399))),
             "m": str(rng.choice((10, 15, 20, 30, 50, 80))),
             "h": str(rng.randint(1, 24)),
         }
@@ -230,10 +230,10 @@ class Shop:
             slug = f"{words.get('scene', words.get('feature'))} {words['noun']} {words['model']}".lower()
             words["slug"] = "-".join(slug.replace(".", " ").split())
             words["A"] = "An" if words["noun"][0] in "aeiou" else "A"
-            for name in ("noun", "feature", "color", "scene", "size", "brand"):
-                words[name.capitalize()] = words.get(name, "").title() if name != "brand" else words["brand"]
-                words[name.upper()] = words.get(name, "").upper()
-            words["SPEC"] = words.get("spec", "").upper()
+            for name in ("noun", "feature", "color", "scene", "size", "spec", "brand"):
+                word = words.get(name, "")
+                words[name.upper()] = word.upper()
+                words[name.capitalize()] = word if name in ("size", "spec", "brand") else word.title()
         return template.format(**words)
 
     def make_fields(self, caption: str) -> dict[str, str]:
@@ -395,7 +395,7 @@ class Shop:
                     (30, 30, 370, 370), fill=(252, 252, 252), outline=(170, 170, 170), width=4
                 )
                 making.paste_drawing(canvas, self.rng.choice(item.drawings).image, 220, (200, 200), shadow=0.2)
-                caption = template.format(**(shared | {"noun_zh": item.noun_zh, "noun_en": item.name}))
+                caption = template.format(**(shared | {"noun_zh": item.noun_zh, "noun_en": name_in_english(item)}))
                 row = self.add(canvas, caption, group="good", kind="template_caption", like=first)
                 first = first or row
 
@@ -911,6 +911,12 @@ def collect_items(drawings: list[Drawing]) -> list[Item]:
             if solid:
                 items.append(Item(name, noun_zh, category_name, tuple(solid)))
     return items
+
+
+def name_in_english(item: Item) -> str:
+    """Return what an English shop calls an item; drawings of a sport show what it is played with."""
+    name = texts.NOUNS_EN.get(item.name, item.name)
+    return f"{name} plush toy" if item.category == "plush" else name
 
 
 def name_scene(photo: Photo) -> str:

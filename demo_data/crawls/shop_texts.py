@@ -208,19 +208,22 @@ SHOPS_EN = (
 GOOD_ZH = (
     "{brand}{feature}{noun} {use}{feature2} {spec}", "{year}新款{feature}{noun}{use}用{spec}", "{feature}{noun}，{where}，适合{use}",
     "一件{feature}的{noun}，{where}。", "{brand}{noun} {spec} {feature} {feature2} {use}", "{noun}（{feature}，{spec}）", "{where}的{noun}",
-    "{noun}", "收到啦～{noun}比图片上还好看😍 {feature}，{use}刚刚好", "给家里买的{noun}，{feature}，规格是{spec}，用了一周很满意",
+    "{noun}", "孩子很喜欢这个{noun}，{where}，{feature}的手感不错👍", "{where}的{feature}{noun}，{color}，规格{spec}，照片没有修过，看中的朋友可以放心",
+    "{noun}是{color}的，{feature}{feature2}，平时{use}用", "收到啦～{noun}比图片上还好看😍 {feature}，{use}刚刚好", "给家里买的{noun}，{feature}，规格是{spec}，用了一周很满意",
     "{brand} {noun} 型号{model} {feature} {use}", "这款{noun}采用{feature}工艺，{where}拍摄，规格{spec}，{use}都合适。",
     "【{brand}】{feature}{noun} {use} {spec}", "{noun}实拍：{where}，{feature2}款", "{color}{noun} {feature} {use}{spec}",
 )  # fmt: skip
 GOOD_EN = (
     "{Brand} {Feature} {Noun} for {use}, {spec}", "{A} {noun} {where}", "{Noun} - {feature}, {feature2}, {spec}", "{Feature} {noun} for {use}",
-    "{Brand} {model} {Noun}, {Feature}", "A {feature} {noun} photographed {where}.", "{NOUN} {FEATURE} {SPEC}", "{noun}", "{slug}",
+    "{Brand} {model} {Noun}, {Feature}", "A {feature} {noun} photographed {where}.", "{NOUN} {FEATURE} {SPEC}", "{noun}", "{slug}", "Got this {color} {noun} last week, {feature} and exactly {spec} as listed",
+    "The {noun} in {color}, seen {where}. {Feature} and {feature2}; we use it for {use} and it has held up well so far.",
+    "{Color} {Noun} | {Brand} | {Spec}",
     "My new {noun} from {Brand} 😊 {feature} and just right for {use}", "{Noun} by {Brand}: {feature}, ideal for {use}. Size: {spec}.",
     "Close view of a {noun} {where}, {feature} version", "{Color} {noun}, {feature}, {spec}", "Shop the {Brand} {Noun} in {color} ({spec})",
 )  # fmt: skip
 PRINT_ZH = (
     "{scene}{noun} {use} {size}", "{brand} {scene}风景{noun}，{use}，尺寸{size}", "{scene}主题{noun}，整体偏{color}，{use}适用", "高清{scene}{noun}{use}{size}可定制",
-    "{noun}：{scene}", "{scene}图案{noun} {size} {brand}", "挂在{use}的{scene}{noun}，{color}调，很有氛围感✨", "摄影作品《{scene}》{noun} 编号{model}",
+    "{noun}：{scene}", "{scene}图案{noun} {size} {brand}", "{scene}{noun}，{color}调，很有氛围感✨", "老公挑的{scene}{noun}，{size}，颜色以{color}为主，贴近看细节也清楚", "摄影作品《{scene}》{noun} 编号{model}",
 )  # fmt: skip
 PRINT_EN = (
     "{Noun} of {scene}, {size}, for {use}", "{scene} {noun}", "{Brand} {Noun} - {Scene} - {size}", "A {noun} with a photo of {scene}, mostly {color}",
@@ -235,6 +238,16 @@ GOOD_JA = (
 NOUNS_JA = {
     "teapot": "急須", "kimono": "着物", "umbrella": "傘", "bento box": "弁当箱", "chopsticks": "お箸", "handbag": "ハンドバッグ", "socks": "靴下", "camera": "カメラ",
     "teddy bear": "テディベア", "sushi": "寿司", "scissors": "はさみ", "pencil": "鉛筆", "backpack": "リュックサック", "glasses": "メガネ", "wind chime": "風鈴", "penguin": "ペンギンのぬいぐるみ",
+}  # fmt: skip
+
+# Names of drawings that say less than a shop would.
+NOUNS_EN = {
+    "badminton": "badminton racket", "tennis": "tennis ball", "bowling": "bowling ball and pins", "ping pong": "table tennis bat", "video game": "game controller",
+    "hourglass done": "hourglass", "locked": "padlock", "headphone": "headphones", "magnet": "horseshoe magnet", "billed cap": "baseball cap", "purse": "coin purse",
+    "thong sandal": "flip-flop", "running shirt": "running vest", "fork and knife with plate": "plate with fork and knife", "couch and lamp": "sofa and floor lamp",
+    "cup with straw": "tumbler with straw", "kitchen knife": "chef's knife", "red apple": "red apple", "satellite antenna": "satellite dish", "game die": "dice",
+    "T-Rex": "T-Rex figure", "sauropod": "sauropod figure", "bus": "toy bus", "taxi": "toy taxi", "tractor": "toy tractor", "fire engine": "toy fire engine", "rocket": "model rocket",
+    "airplane": "model airplane", "helicopter": "model helicopter", "locomotive": "model steam train", "sailboat": "model sailboat", "racing car": "model racing car",
 }  # fmt: skip
 
 # Heads and tails that an editor cuts off a good caption: kind, head, tail.
