@@ -27,6 +27,7 @@ from ernie_vil2.device.transfers import copy_to_host
 from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, parse_json, save_arrays, stat_regular_file
 from ernie_vil2.io.restricted_pickle import ArrayPlaceholder, NotPlainData, load_plain_data
 from ernie_vil2.io.terminal import join_names, make_printable
+from ernie_vil2.models.weights.positions import fit_positions
 from ernie_vil2.models.weights.torch_files import BFLOAT16, OLD_FORMAT, read_torch, write_torch
 
 # Layouts of ERNIE-ViL 2.0, see `formats`, and the first word of an array's name that gives one away.
@@ -391,13 +392,20 @@ def save_weights(model: paddle.nn.Layer, path: str | Path) -> None:
     write_weights(path, {name: copy_to_host(value) for name, value in model.state_dict().items()})
 
 
-def load_weights(model: paddle.nn.Layer, path: str | Path) -> None:
+def load_weights(model: paddle.nn.Layer, path: str | Path, resizes_positions: bool = False) -> None:
     """Set parameters and buffers from a file that `save_weights` wrote.
+
+    Args:
+        model: the model.
+        path: the file.
+        resizes_positions: whether positions of images may be of another image size, and are then resized.
 
     Raises:
         ValueError: the file is damaged, or its names or shapes are not the model's.
     """
     arrays = read_weights(path)
+    if resizes_positions:
+        arrays = fit_positions(arrays, {name: value.shape for name, value in model.state_dict().items()})
     try:
         set_weights(model, arrays)
     except WeightMismatch as error:

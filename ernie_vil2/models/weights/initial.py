@@ -14,7 +14,6 @@ shape; before they are compared, they are adapted, and the report has a note of 
 `{activation: gelu}` (docs/models.md).
 """
 
-import math
 import sys
 from collections.abc import Mapping
 from copy import deepcopy
@@ -24,9 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paddle
 from paddle import nn
-from paddle.nn import functional as F
 
 from ernie_vil2.config import Config, ConfigError, ModelConfig, validate_config
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, open_tokenizer, read_tokens
@@ -46,6 +43,7 @@ from ernie_vil2.models.weights.format import (
 )
 from ernie_vil2.models.weights.formats.official import find_arrays, to_ours
 from ernie_vil2.models.weights.integrity import check_model_files
+from ernie_vil2.models.weights.positions import IMAGE_POSITIONS, find_grids, resize_positions
 from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig, strip_suite_prefix
 from ernie_vil2.towers.layers.suite import SuiteVit, import_paddleclas, import_suite
 from ernie_vil2.towers.layers.transformer import VisionTransformer
@@ -401,8 +399,14 @@ def _adapt_embeddings(source: _Source, target: nn.Layer, tokens: list[str], firs
         if name.endswith(_WORDS) and source.tokens is not None:
             if source.tokens != tokens or len(array) != rows:
                 source.arrays[name] = _match_words(source, array, initial, tokens)
-        elif name.endswith("pos_embed") and array.shape != initial.shape:
-            source.arrays[name] = _resize_positions(source, array, initial.shape[1])
+        elif name.endswith(IMAGE_POSITIONS) and array.shape != initial.shape:
+            source.arrays[name] = resize_positions(array, initial.shape[1])
+            grids = find_grids(array.shape[1], initial.shape[1])
+            if grids:
+                _, old_side, new_side = grids
+                source.notes.append(
+                    f"position embeddings: from a grid of {old_side} x {old_side} to {new_side} x {new_side}, bicubic"
+                )
         elif name.endswith(_POSITIONS) and len(array) > rows:
             source.arrays[name] = array[:rows]
             source.notes.append(f"{name}: the first {rows} of {len(array)} positions")
@@ -467,24 +471,3 @@ def stretch_positions(array: np.ndarray, rows: int, first_position: int = 0) -> 
 
 def _count_fixed_rows(num_rows: int, first_position: int) -> int:
     return first_position + min(NUM_FIXED_POSITIONS, (num_rows - first_position) // 2)
-
-
-def _resize_positions(source: _Source, array: np.ndarray, length: int) -> np.ndarray:
-    """Resize a square grid of position embeddings, `[1, tokens, width]`, to `length` tokens.
-
-    Rows of class tokens stay. An array that is no square grid is returned as it is.
-    """
-    for num_class_tokens in (1, 0, 2):  # 2: DeiT's class and distillation token
-        old_side, new_side = math.isqrt(array.shape[1] - num_class_tokens), math.isqrt(length - num_class_tokens)
-        if old_side**2 + num_class_tokens != array.shape[1] or new_side**2 + num_class_tokens != length:
-            continue
-        grid = array[:, num_class_tokens:].reshape(1, old_side, old_side, -1).transpose(0, 3, 1, 2)  # [1, width, h, w]
-        resized = F.interpolate(
-            paddle.to_tensor(grid), size=[new_side, new_side], mode="bicubic", align_corners=False
-        ).numpy()
-        source.notes.append(
-            f"position embeddings: from a grid of {old_side} x {old_side} to {new_side} x {new_side}, bicubic"
-        )
-        patches = resized.transpose(0, 2, 3, 1).reshape(1, new_side * new_side, -1)
-        return np.concatenate([array[:, :num_class_tokens], patches], axis=1)
-    return array
