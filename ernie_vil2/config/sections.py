@@ -522,6 +522,22 @@ class ScheduleConfig(Section):
         return self
 
 
+class StageConfig(Section):
+    """Part of a run with its own sizes; a field that is null keeps the value of the configuration."""
+
+    until: Fraction = Field(description="share of the steps at which the stage ends; 1 in the last one")
+    image_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="side of the images in pixels; null: Model.image.image_size"
+    )
+    keep_tokens: Fraction | None = Field(None, description="share of the patches; null: Model.image.keep_tokens")
+    max_length: Annotated[int, Field(ge=3)] | None = Field(
+        None, description="largest number of tokens of a text; null: Data.max_length"
+    )
+    learning_rate: Positive | None = Field(
+        None, description="peak of the schedule in this stage; null: Optimizer.learning_rate"
+    )
+
+
 class TrainingConfig(Section):
     """Length, batch, memory and files of the run."""
 
@@ -534,6 +550,10 @@ class TrainingConfig(Section):
     steps: Count = Field(100_000, description="number of optimiser steps")
     epochs: Positive | None = Field(
         None, description="number of passes over the data, in place of steps; null: steps counts"
+    )
+    stages: list[StageConfig] = Field(
+        default=[],
+        description="parts of the run with other image sizes, kept tokens, text lengths and rates (docs/runs.md)",
     )
     global_batch: Annotated[int, Field(ge=2)] = Field(
         7168, description="pairs of a step over all ranks; divisible by their number (paper: 7,168 to 23,200)"
@@ -591,6 +611,14 @@ class TrainingConfig(Section):
         if self.residual == "reduced" and self.precision == "float32":
             raise ValueError("residual: reduced is for precision: bfloat16 or float16; use residual: float32")
         return self
+
+    @field_validator("stages")
+    @classmethod
+    def _end_with_the_run(cls, stages: list[StageConfig]) -> list[StageConfig]:
+        ends = [stage.until for stage in stages]
+        if ends and (ends[-1] != 1 or any(end >= next_end for end, next_end in pairwise(ends))):
+            raise ValueError(f"the values of until are {ends}; they must ascend, and the last one must be 1")
+        return stages
 
     def uses_micro_batches(self, ranks: int) -> bool:
         """Return whether each rank has more rows than `micro_batch`; if not, it encodes them in a direct step."""
@@ -773,7 +801,21 @@ class Config(Section):
             )
         if self.Tuning.patience and not self.Evaluation.every:
             raise ValueError("Tuning.patience counts evaluations, and Evaluation.every is 0: there are none")
+        if len(self.Training.stages) > 1:
+            self._check_tuning_of_stages()
         return self
+
+    def _check_tuning_of_stages(self) -> None:
+        if self.Tuning.patience:
+            raise ValueError(
+                "Tuning.patience does not go with Training.stages: a stage that stops improving would end the run "
+                "before its last stage; set one of them"
+            )
+        if self.Tuning.initial_share:
+            raise ValueError(
+                "Tuning.initial_share does not go with Training.stages: initial weights have one image size; set one "
+                "of them"
+            )
 
     def _check_model(self) -> None:
         if self.Views.crop_area is None and self.Views.resize < self.Model.image.image_size:

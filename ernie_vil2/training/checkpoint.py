@@ -12,7 +12,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import paddle
@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 
 from ernie_vil2.config import Config, ConfigError, differences, dump_config, load_config
 from ernie_vil2.config.sections import with_native_towers
+from ernie_vil2.config.stages import find_stage, list_begun_stages
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.io.files import (
     DamagedFile,
@@ -52,6 +53,7 @@ from ernie_vil2.io.run_folder import (
 from ernie_vil2.models import load_weights
 from ernie_vil2.models.dual_encoder import get_training_state
 from ernie_vil2.models.weights.integrity import write_model_integrity
+from ernie_vil2.models.weights.positions import fit_positions
 from ernie_vil2.training.optimizer import RAW_WEIGHTS, WARMUP_DIVISOR, WeightAverage, compute_cooldown_start
 
 VERSION = 1  # of `state.json`
@@ -210,6 +212,9 @@ def load_checkpoint(
 ) -> dict[str, Any]:
     """Restore model, optimiser and average of the weights, in place.
 
+    Positions of images are resized if the model has another image size than that of the checkpoint, as the model of the
+    next stage has.
+
     Args:
         folder: the checkpoint.
         model: the model.
@@ -221,13 +226,17 @@ def load_checkpoint(
     Returns:
         Content of `state.json`, with the evaluation of the step if it is recorded.
     """
-    load_weights(model, folder / MODEL)
+    weights, optimizer_state = {**model.state_dict(), **get_training_state(model)}, {}
+    shapes = {name: value.shape for name, value in weights.items()}
+    load_weights(model, folder / MODEL, resizes_positions=True)
     if average:
         average.restart()  # before raw weights replace the averages in the model
-    weights, optimizer_state = {**model.state_dict(), **get_training_state(model)}, {}
     for key, array in load_file(folder / OPTIMIZER).items():
         name, _, kind = key.rpartition("/")
         parameter = weights[name]
+        # Between second moments, which are never negative, a bicubic curve could fall below zero, and its root is NaN.
+        mode: Literal["bicubic", "bilinear"] = "bicubic" if kind == RAW_WEIGHTS else "bilinear"
+        array = fit_positions({name: array}, shapes, mode)[name]
         if kind == RAW_WEIGHTS:
             parameter.set_value(array)
         elif local_names is None or parameter.name in local_names:
@@ -354,6 +363,12 @@ def restore_towers(config: Config, checkpoint: Path) -> Config:
     return config.model_copy(update={"Model": model.model_copy(update={"implementation": None})})
 
 
+def find_stage_of_checkpoint(checkpoint: Path) -> int:
+    """Return the number of the stage, from 0, whose step was the last one before a checkpoint."""
+    config = load_config(checkpoint / CONFIG, is_untrusted=True)
+    return find_stage(config, checkpoint_step(checkpoint) - 1)
+
+
 def choose_checkpoint(run: Path, newest: Path, config: Config, can_extend: bool) -> Path:
     """Return the checkpoint from which a run resumes.
 
@@ -436,6 +451,8 @@ def check_changes(checkpoint: Path, config: Config, can_extend: bool) -> None:
         names_of_length = set()
         if can_extend:
             names_of_length = {"Training.steps", "Schedule.cooldown"}
+            _check_begun_stages(saved_config, config, checkpoint_step(checkpoint))
+            names_of_length.add("Training.stages")
         # A warm-up that was cut to a tenth of the shorter run is now cut to a tenth of the longer one, unless the rate
         # is constant: that would change steps that were made.
         warmup = saved_config.Schedule.warmup_steps
@@ -458,6 +475,20 @@ def check_changes(checkpoint: Path, config: Config, can_extend: bool) -> None:
             f"{checkpoint} was trained with other values of {', '.join(changed_names)}; "
             "resume with the run's own or choose another -o Training.output=..."
         )
+
+
+def _check_begun_stages(saved_config: Config, config: Config, step: int) -> None:
+    """Raise ConfigError if a longer run would have made the steps up to a step in other stages."""
+    begun_stages = list_begun_stages(saved_config, step)
+    if begun_stages == list_begun_stages(config, step):
+        return
+    borders = [start for start, _ in begun_stages[1:]]
+    shares = [f"{border:,} (until: {border / config.Training.steps:.6g})" for border in borders]
+    raise ConfigError(
+        f"Training.stages: a run of {config.Training.steps:,} steps with these stages would have made the steps up to "
+        f"{step:,} differently; keep the settings of the stages so far, and their borders: "
+        f"{', '.join(shares) or 'none before this step'}"
+    )
 
 
 def find_changed_settings(saved_config: Config, config: Config) -> list[str]:

@@ -137,6 +137,11 @@ def tune_rate(config: Config) -> Config:
     """
     if config.Data.val_config is None:
         raise ConfigError("--tune-rate chooses by Data.val: name it, or hold a part out (Data.holdout)")
+    if any(stage.learning_rate for stage in config.Training.stages):
+        raise ConfigError(
+            "--tune-rate chooses Optimizer.learning_rate, which stages with a learning_rate of their own do not use: "
+            "remove it from Training.stages"
+        )
     path = Path(config.Training.output) / RESULTS_FILE
     if path.is_file():
         record = load_json(path)

@@ -1,5 +1,6 @@
 """The training run: how its components are built, each from the ones before it, and the training loop."""
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import paddle
 
 from ernie_vil2.config import Config, ConfigError
 from ernie_vil2.config.sections import with_installed_towers
+from ernie_vil2.config.stages import describe_stage, enter_stage, find_borders, resolve_stages
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.loader import Batch, SampleRows, load_batches
 from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples
@@ -28,6 +30,7 @@ from ernie_vil2.tasks import Task, build_task
 from ernie_vil2.training.checkpoint import (
     Checkpoint,
     choose_checkpoint,
+    find_stage_of_checkpoint,
     link_best,
     load_checkpoint,
     recover_checkpoint,
@@ -58,6 +61,7 @@ from ernie_vil2.training.scoring import (
     build_run_encoder,
     format_metrics,
 )
+from ernie_vil2.training.stages import check_folder, check_towers
 from ernie_vil2.training.update import BatchGate, NonFiniteSteps, StopSignals, Update, check_weights
 
 T = TypeVar("T")
@@ -70,6 +74,9 @@ class Trainer:
 
     It is a new run, or one that resumes from its newest complete checkpoint. Creating it is a collective.
 
+    With `Training.stages`, a stage ends with a checkpoint, and everything that depends on the sizes of a stage is built
+    anew and continues from there. So it makes no difference whether a run is stopped at a border.
+
     Args:
         config: the whole configuration.
         resume: continue from the newest complete checkpoint of the run folder, or start if there is none.
@@ -79,7 +86,7 @@ class Trainer:
         should_compare: whether `Data.test` is scored before and after training.
 
     Attributes:
-        config: the configuration with `Model.like` and `Training.epochs` resolved.
+        config: the configuration of the current stage, with `Model.like` and `Training.epochs` resolved.
         rows: makes the rows of a batch, one from each sample.
         run: the run folder.
         folder_lock: keeps the run folder from other processes until it is closed.
@@ -127,24 +134,57 @@ class Trainer:
             folder_lock: receives the lock of the run folder.
         """
         self.rank, self.ranks = _join_ranks(config)
-        config = _resolve_names(config)
+        config = resolve_stages(_resolve_names(config))
         _check_ranks_and_device(config, self.ranks)
+        self._run_config, self._make_task, self._make_evaluators = config, make_task, make_evaluators
+        self._should_compare, self.run = should_compare, Path(config.Training.output)
 
         # The folder is locked before anything in it is read or repaired.
         checkpoint = _claim_run_folder(config, resume, self.rank, folder_lock)
-        is_resumed = checkpoint is not None
-        self.config, self.task, self.rows = _open_training_data(config, checkpoint, make_task)
-        self.stream, self.run = self.rows.stream, Path(config.Training.output)
+        self.best_effort, self.checkpoint_writer = BestEffort(), CheckpointWriter(self.run)
+        if len(config.Training.stages) > 1:
+            with errors_on_all_ranks():
+                check_towers(config)
+                check_folder(self.run, self.rank)
+        self.signals = StopSignals()
+        # The gate counts in the store of the ranks, where the counts of a second gate would be confused with its own.
+        self.batch_gate = BatchGate(self.ranks, self.signals)
+
+        self._open_stage(_find_stage(checkpoint, self.rank), checkpoint)
         if checkpoint:
             # Not before, because the steps of a run in epochs follow from its data.
-            checkpoint = _choose_checkpoint(self.run, checkpoint, self.config, can_extend, self.rank)
+            newest = checkpoint
+            checkpoint = _choose_checkpoint(self.run, newest, self.config, can_extend, self.rank)
+            if checkpoint != newest:
+                self._open_stage(_find_stage(checkpoint, self.rank), checkpoint)
+        self._assemble_stage(checkpoint)
 
-        self.best_effort, self.bad_samples = BestEffort(), BadSampleReport(config.Data.max_bad_share)
-        self.progress = Progress(self.config, self.rank, self.bad_samples, self.best_effort)
-        self.checkpoint_writer = CheckpointWriter(self.run)
-        self.evaluations, self.comparison = self._open_scored_data(make_evaluators, should_compare, is_resumed)
+    def _open_stage(self, number: int, checkpoint: Path | None) -> None:
+        """Open the training data of a stage. A collective.
+
+        Args:
+            number: number of the stage, from 0.
+            checkpoint: checkpoint from which the stage continues; None: the run begins.
+        """
+        # A resumed run may have other stages than the checkpoint, which `choose_checkpoint` refuses by name.
+        stages = self._run_config.Training.stages
+        self.stage = min(number, max(0, len(stages) - 1))
+        stage_config = enter_stage(self._run_config, self.stage)
+        self.config, self.task, self.rows = _open_training_data(stage_config, checkpoint, self._make_task)
+        self.stream, self.last_step = self.rows.stream, find_borders(self.config)[self.stage]
+
+    def _assemble_stage(self, checkpoint: Path | None) -> None:
+        """Build the components of the stage that is open, each from the ones before it. A collective.
+
+        Args:
+            checkpoint: checkpoint from which the stage continues; None: the run begins.
+        """
+        config, is_resumed = self.config, checkpoint is not None
+        self.bad_samples = BadSampleReport(config.Data.max_bad_share)
+        self.progress = Progress(config, self.rank, self.bad_samples, self.best_effort)
+        self.evaluations, self.comparison = self._open_scored_data(is_resumed)
         if self.ranks > 1:
-            check_agreement(_collect_facts(self.config, self.stream, self.evaluations.evaluators, checkpoint))
+            check_agreement(_collect_facts(config, self.stream, self.evaluations.evaluators, checkpoint))
         self._find_leaked_images()
 
         self.model = self._build_model(is_resumed)
@@ -154,22 +194,33 @@ class Trainer:
             with errors_on_all_ranks():
                 self._resume_from(checkpoint)
         self.progress.print_lines(config.Data.unscored_warnings)
+        if config.Training.stages:
+            self.progress.print_lines([describe_stage(config, self.stage)])
 
         # These come last, because `prepare_norms` replaces layers and `task.prepare` keeps references to layers.
         self.progress.print_lines(prepare_norms(self.model, self.ranks, config.Training))
         self.task.prepare(parallel, self.scaler)
 
-    def _open_scored_data(
-        self, make_evaluators: MakeEvaluators, should_compare: bool, is_resumed: bool
-    ) -> tuple[Evaluations, BeforeAfterComparison | None]:
+    def _enter_next_stage(self) -> None:
+        """Build the next stage, which continues from the checkpoint of the last step. A collective."""
+        checkpoint = checkpoint_folder(self.run, self.step)
+        # The devices hold one model at a time.
+        del self.task, self.rows, self.stream, self.model, self.optimizer, self.scaler, self.average, self.update
+        del self.evaluations, self.comparison
+        gc.collect()
+        self._open_stage(self.stage + 1, checkpoint)
+        self._assemble_stage(checkpoint)
+
+    def _open_scored_data(self, is_resumed: bool) -> tuple[Evaluations, BeforeAfterComparison | None]:
         """Open the data of the evaluators, and `Data.test`. A collective.
 
         A resumed run continues without these data if they can no longer be read.
         """
         failure_report = self.best_effort if is_resumed else None
+        make_evaluators = self._make_evaluators
         evaluators = _open_on_all_ranks(lambda: make_evaluators(self.config, self.task), failure_report, self.rank)
         comparison = None
-        if should_compare and self.config.Data.test_config:
+        if self._should_compare and self.config.Data.test_config:
             comparison = _open_on_all_ranks(
                 lambda: BeforeAfterComparison(self.config, self.task), failure_report, self.rank
             )
@@ -211,8 +262,6 @@ class Trainer:
         self.average: WeightAverage | None = None
         if tuning.ema is not None or tuning.initial_share:
             self.average = WeightAverage(self.model, tuning.ema or 0.0, tuning.initial_share)
-        self.signals = StopSignals()
-        self.batch_gate = BatchGate(self.ranks, self.signals)
         self.nonfinite_steps = NonFiniteSteps(self.run, training.nonfinite == "skip", training.max_skipped_share)
         self.update = Update(
             self.task, parallel, adamw, self.optimizer, self.scaler, self.average, self.nonfinite_steps, self.config
@@ -229,6 +278,9 @@ class Trainer:
 
         self.stream.check_state(state["data"])
         self.position, self.step, best = state["data"]["position"], state["step"], state["best"]
+        # Scores of models of another image size do not choose the best model of this stage.
+        if find_stage_of_checkpoint(checkpoint) != self.stage:
+            best = None
         # The checkpoint of the best step may have been removed by hand.
         if best and not checkpoint_folder(self.run, best["step"]).is_dir():
             best = None
@@ -271,13 +323,19 @@ class Trainer:
                 with self.best_effort.attempt("Data.test, before"):
                     print(comparison.score_before(self.model))
             is_finished = self._train()
+            while is_finished and self.last_step < self.config.Training.steps:
+                if self.signals.stop_signal:  # in the last step of the stage
+                    return False
+                self._enter_next_stage()
+                is_finished = self._train()
+            comparison = self.comparison if self.rank == 0 else None
             if comparison and is_finished and (self.step > first_step or comparison.lacks_result_after):
                 with self.best_effort.attempt("Data.test, after"):
                     print(comparison.score_after(self.evaluations.best_step or self.step))
             return is_finished
 
     def _train(self) -> bool:
-        """Run the training loop; return whether the run is finished. A collective."""
+        """Run the steps of the stage; return whether it is finished, and with the last one the run. A collective."""
         if self._is_finished():
             self.nonfinite_steps.check_share(self.step)
             return True
@@ -301,24 +359,26 @@ class Trainer:
                 self.progress.finish_step(self.step, losses, rate, self._get_log_state)
                 self._save_and_evaluate()
             self._finish_saving()
+        is_finished = self._is_finished()
+        if is_finished and self.last_step < self.config.Training.steps:
+            return True  # the summary follows the last stage
         reason = None
         if self.evaluations.is_out_of_patience:
             reason = f"no better evaluation since step {self.evaluations.best_step}: ended by Tuning.patience"
         self.progress.print_summary(reason, self.nonfinite_steps.num_skipped)
-        is_finished = self._is_finished()
         if is_finished:
             self.nonfinite_steps.check_share(self.step)
         return is_finished
 
     def _is_finished(self) -> bool:
-        has_ended = self.step >= self.config.Training.steps or self.evaluations.is_out_of_patience
+        has_ended = self.step >= self.last_step or self.evaluations.is_out_of_patience
         return has_ended and not self.evaluations.is_due(self.step)
 
     def _batches(self) -> Iterator[Batch]:
-        """Yield the batches of the steps, up to the last one or until the run is stopped."""
+        """Yield the batches of the steps, up to the last one of the stage or until the run is stopped."""
         training = self.config.Training
         batches = load_batches(self.rows, self.config, self.position, self.rank, self.ranks)
-        while self.step < training.steps and not self.signals.stop_signal and not self.evaluations.is_out_of_patience:
+        while self.step < self.last_step and not self.signals.stop_signal and not self.evaluations.is_out_of_patience:
             batch = self._next_batch(batches)
             # A skipped batch counts as well, so that the next one has other samples.
             self.position += training.global_batch
@@ -349,7 +409,10 @@ class Trainer:
     def _get_log_state(self) -> dict[str, Any]:
         """Return the state of model, steps and data for the log."""
         epochs = dict(zip(self.stream.names, self.stream.epochs(self.position), strict=True))
-        return {**self.task.get_log_values(), "skipped_steps": self.nonfinite_steps.num_skipped, "epochs": epochs}
+        state = {**self.task.get_log_values(), "skipped_steps": self.nonfinite_steps.num_skipped, "epochs": epochs}
+        if self.config.Training.stages:
+            state["stage"] = self.stage + 1
+        return state
 
     def _save_and_evaluate(self) -> None:
         """Save and evaluate after a step if they are due."""
@@ -358,8 +421,8 @@ class Trainer:
         if is_evaluation_due and not self.signals.stop_signal:
             self.batch_gate.agree_to_stop()
         is_stopped = self.signals.stop_signal is not None
-        # A run can be extended from the checkpoint before its cooldown.
-        is_landmark = self.step in (training.steps, compute_cooldown_start(self.config))
+        # The next stage continues from the last checkpoint, and a run is extended from the one before its cooldown.
+        is_landmark = self.step in (self.last_step, compute_cooldown_start(self.config))
         should_save = is_landmark or is_stopped or self.step % training.checkpoint_every == 0
         # Save before evaluating, because an evaluation may crash the process.
         if should_save:
@@ -510,6 +573,15 @@ def _claim_run_folder(config: Config, resume: bool, rank: int, folder_lock: Exit
                 )
             checkpoint = recover_checkpoint(run)
     return collectives.all_gather_object(checkpoint)[0]
+
+
+def _find_stage(checkpoint: Path | None, rank: int) -> int:
+    """Return the stage of the checkpoint on rank 0; 0 if the run begins. A collective."""
+    stage = 0
+    with errors_on_all_ranks():
+        if rank == 0 and checkpoint:
+            stage = find_stage_of_checkpoint(checkpoint)
+    return collectives.all_gather_object(stage)[0]
 
 
 def _choose_checkpoint(run: Path, newest: Path, config: Config, can_extend: bool, rank: int) -> Path:
