@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -27,7 +28,7 @@ VIEW_PAIRS = {
 DIRECTIONS = {"image_to_text": "image → text", "text_to_image": "text → image"}
 # Fields of a training record that every task logs; the others get charts of their own.
 _COMMON_FIELDS = ("step", "seconds", "loss", "learning_rate", "gradient_norm", "samples_per_second", "loader_wait",
-                  "cpu_seconds", "bad_samples", "skipped_steps")  # fmt: skip
+                  "cpu_seconds", "bad_samples", "skipped_steps", "stage")  # fmt: skip
 _FIELD_NOTES = {"logit_scale": "1 / temperature."}
 
 Point = tuple[float, float]
@@ -59,6 +60,7 @@ class Chart:
     """A chart under its title; without `lines` there was nothing to draw.
 
     Ticks are (position along the axis in user units, label), and so is `best`, the step of the best checkpoint.
+    `borders` are the positions of the steps at which a stage of the run ended.
     """
 
     title: str
@@ -70,6 +72,7 @@ class Chart:
     y_ticks: Sequence[tuple[float, str]] = ()
     lines: Sequence[Line] = ()
     best: tuple[float, str] | None = None
+    borders: Sequence[float] = ()
     width: int = WIDTH
     left: int = LEFT_MARGIN
     right: int = WIDTH - RIGHT_MARGIN
@@ -90,6 +93,7 @@ class Axis:
         is_logarithmic: whether its scale is logarithmic; values that are not positive leave a gap.
         has_zero: whether it begins at zero or below; otherwise it begins at the smallest value.
         has_outliers: whether it reaches to a few values far above all others; otherwise they are drawn at its top.
+        borders: values of a horizontal axis that are marked by a line across the chart.
     """
 
     label: str
@@ -97,6 +101,7 @@ class Axis:
     is_logarithmic: bool = False
     has_zero: bool = True
     has_outliers: bool = True
+    borders: Sequence[float] = ()
 
 
 STEPS = Axis("step")
@@ -192,6 +197,7 @@ def make_line_chart(
         y_ticks=[(round(place_y(tick), 1), _format_number(tick)) for tick in y_ticks],
         lines=lines,
         best=best_mark,
+        borders=[round(place_x(border), 1) for border in x.borders if first_x < border < last_x],
     )
 
 
@@ -288,6 +294,7 @@ def make_training_charts(records: Sequence[Mapping]) -> list[Chart]:
         records: records of a run's `log.jsonl` of kind "train" and "evaluation"; other kinds are skipped.
     """
     train = _records_of_kind("train", records)
+    steps = replace(STEPS, borders=list_borders(records))
 
     # The loss of each view pair, if the task logs them.
     losses = []
@@ -304,10 +311,12 @@ def make_training_charts(records: Sequence[Mapping]) -> list[Chart]:
         note = f"Every point is the mean of {group_size} log records."
     # A logarithmic axis shows factors: halving a loss looks the same early and late. Spikes must not flatten it.
     loss_axis = Axis("loss", is_logarithmic=True, has_outliers=False)
-    charts = [make_line_chart(title, note, losses, loss_axis)]
+    if steps.borders:
+        note += " A vertical line is the end of a stage."
+    charts = [make_line_chart(title, note, losses, loss_axis, x=steps)]
 
-    charts += _evaluation_charts(records)
-    charts.append(_field_chart(train, "learning_rate"))
+    charts += _evaluation_charts(records, steps)
+    charts.append(_field_chart(train, "learning_rate", steps))
 
     # Numbers that only this task logs, in order of their first appearance.
     task_fields = dict[str, None]()
@@ -315,17 +324,27 @@ def make_training_charts(records: Sequence[Mapping]) -> list[Chart]:
         for name, value in record.items():
             if isinstance(value, int | float) and name not in VIEW_PAIRS and name not in _COMMON_FIELDS:
                 task_fields[name] = None
-    charts += [_field_chart(train, name, _FIELD_NOTES.get(name, "")) for name in task_fields]
+    charts += [_field_chart(train, name, steps, _FIELD_NOTES.get(name, "")) for name in task_fields]
 
     norms = _single_series(train, "gradient_norm")
     norm_axis = Axis("norm", is_logarithmic=True)
-    charts.append(make_line_chart("Gradient norm", "Before clipping.", norms, norm_axis, height=170))
+    charts.append(make_line_chart("Gradient norm", "Before clipping.", norms, norm_axis, x=steps, height=170))
     return charts
+
+
+def list_borders(records: Sequence[Mapping]) -> list[int]:
+    """Return the steps at which a stage of `Training.stages` ended; the last step of a stage always has a record."""
+    borders = []
+    for record, next_record in pairwise(_records_of_kind("train", records)):
+        if record.get("stage") != next_record.get("stage"):
+            borders.append(record["step"])
+    return borders
 
 
 def make_speed_charts(records: Sequence[Mapping]) -> list[Chart]:
     """Return the charts of throughput and of the time spent waiting for data; `records`: see `make_training_charts`."""
     train = _records_of_kind("train", records)
+    steps = replace(STEPS, borders=list_borders(records))
     waits = _average([(step, 100 * share) for step, share in _points(train, "loader_wait")])
     wait_series = [Series("loader wait", waits, 2)] if waits else []
     return [
@@ -334,6 +353,7 @@ def make_speed_charts(records: Sequence[Mapping]) -> list[Chart]:
             "Samples of all ranks, evaluation left out.",
             _single_series(train, "samples_per_second"),
             Axis("samples a second"),
+            x=steps,
             height=170,
         ),
         make_line_chart(
@@ -341,6 +361,7 @@ def make_speed_charts(records: Sequence[Mapping]) -> list[Chart]:
             "Share of the time in which rank 0 waited for its batch.",
             wait_series,
             Axis("% of the time"),
+            x=steps,
             height=170,
         ),
     ]
@@ -376,12 +397,12 @@ def _single_series(train: Sequence[Mapping], key: str) -> list[Series]:
     return [Series(key.replace("_", " "), points, 1)] if points else []
 
 
-def _field_chart(train: Sequence[Mapping], key: str, note: str = "") -> Chart:
+def _field_chart(train: Sequence[Mapping], key: str, steps: Axis, note: str = "") -> Chart:
     name = key.replace("_", " ")
-    return make_line_chart(name.capitalize(), note, _single_series(train, key), Axis(name), height=170)
+    return make_line_chart(name.capitalize(), note, _single_series(train, key), Axis(name), x=steps, height=170)
 
 
-def _evaluation_charts(records: Sequence[Mapping]) -> list[Chart]:
+def _evaluation_charts(records: Sequence[Mapping], steps: Axis) -> list[Chart]:
     """Return one chart for each evaluator."""
     evaluations = _records_of_kind("evaluation", records)
     charts = []
@@ -390,7 +411,9 @@ def _evaluation_charts(records: Sequence[Mapping]) -> list[Chart]:
         series = _metric_series(evaluator_records)
         title = _capitalize(f"{name.replace('_', ' ')} over time")
         axis = Axis("score", end=_score_end(series))
-        charts.append(make_line_chart(title, "", series, axis, best=_best_step(evaluator_records)))
+        # Models of earlier stages, which have other sizes, are not chosen.
+        last_records = [record for record in evaluator_records if record["step"] > max(steps.borders, default=-1)]
+        charts.append(make_line_chart(title, "", series, axis, x=steps, best=_best_step(last_records)))
     return charts
 
 

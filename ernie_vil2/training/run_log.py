@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ernie_vil2.config import Config, dump_config
+from ernie_vil2.config.stages import describe_stage, find_borders
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.device.extras import EXTRAS, install_command, is_installed
 from ernie_vil2.device.runtime import describe_environment
@@ -32,7 +33,7 @@ from ernie_vil2.io.files import (
 )
 from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.run_folder import CONFIG, CURVES, ENVIRONMENT, LOG
-from ernie_vil2.pages import make_speed_charts, make_training_charts, write_page
+from ernie_vil2.pages import list_borders, make_speed_charts, make_training_charts, write_page
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.collectives import errors_on_all_ranks
 
@@ -202,10 +203,11 @@ def summarize_run(records: Sequence[Mapping[str, Any]], steps: int) -> str:
     if trained:
         sentences.append(f"step {trained[-1]['step']:,} of {steps:,} with a loss of {trained[-1]['loss']:.3f}")
     best_by = next((str(record["best_by"]) for record in records if record.get("best_by")), "")
-    values = []  # of this metric, with their steps
+    values = []  # of this metric in the current stage, with their steps
+    last_border = max(list_borders(records), default=-1)
     for record in records:
         metrics = record.get("metrics") or {}
-        if record.get("best_by") == best_by and metrics.get(best_by) is not None:
+        if record["step"] > last_border and record.get("best_by") == best_by and metrics.get(best_by) is not None:
             values.append((metrics[best_by], record["step"]))
     if values:
         value, step = max(values, key=lambda pair: pair[0])
@@ -245,13 +247,17 @@ def write_run_page(run: Path, config: Config, bad_samples: BadSampleReport) -> N
 
 def describe_config(config: Config) -> dict[str, str]:
     """Return facts about what a run trains, for the head of a page."""
-    return {
+    facts = {
         "Task": config.Training.task.replace("_", " "),
         "Towers": f"{config.Model.image.name} ({config.Model.image.image_size} px), {config.Model.text.name}",
         "Training data": ", ".join(source.name for source in config.Data.sources),
         "Languages": ", ".join(config.Views.languages),
         "Global batch": f"{config.Training.global_batch:,} samples",
     }
+    if config.Training.stages:
+        stages = [describe_stage(config, number) for number in range(len(config.Training.stages))]
+        facts["Stages"] = "; ".join(stages)
+    return facts
 
 
 def describe_progress(config: Config, records: Sequence[Mapping]) -> dict[str, str]:
@@ -351,6 +357,7 @@ class Progress:
 
     def __init__(self, config: Config, rank: int, bad_samples: BadSampleReport, best_effort: BestEffort):
         self._run, self._config = Path(config.Training.output), config
+        self._borders = find_borders(config)
         self._rank, self._bad_samples, self._best_effort = rank, bad_samples, best_effort
 
     def print_lines(self, lines: Iterable[str]) -> None:
@@ -380,8 +387,7 @@ class Progress:
 
     def is_record_due(self, step: int) -> bool:
         """Return whether a step is to be logged."""
-        training = self._config.Training
-        return step == training.steps or step % training.log_every == 0
+        return step in self._borders or step % self._config.Training.log_every == 0
 
     def finish_step(
         self, step: int, losses: Mapping[str, float], rate: float, get_state: Callable[[], dict[str, Any]]

@@ -126,6 +126,21 @@ def test_texts_of_users_are_no_markup(name):
     assert page.find_all("svg", role="img") or name == "evaluation"
 
 
+def test_ends_of_stages_are_marked_across_the_charts():
+    records = [make_training_record(step, stage=1 + (step > 4)) for step in (2, 4, 6, 8)]
+    for step in (4, 8):
+        records.append(make_evaluation_record(step))
+        records[-1]["metrics"]["mean_recall"] = 90.0 - step
+    charts = make_training_charts(records)
+    expected = (charts[0].left + charts[0].right) / 2  # step 4 of 8
+    assert all(chart.borders == [expected] for chart in charts if chart.lines)
+    # Only a model of the last stage is the best.
+    assert [chart.best[1] for chart in charts if chart.best] == ["best: 8"]
+    assert "stage" not in {chart.title.lower() for chart in charts}
+    page = Page(render_run(records))
+    assert len(page.find_all("line", **{"class": "border"})) == sum(bool(chart.lines) for chart in charts)
+
+
 def test_chinese_is_marked_everywhere():
     html = render_report(
         title="题",
