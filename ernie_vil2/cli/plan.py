@@ -57,18 +57,31 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.models.weights.initial import resolve_model_like
     from ernie_vil2.training.optimizer import resolve_steps
 
-    step_seconds = args.step_seconds
+    num_stages, batch = max(1, len(config.Training.stages)), config.Training.global_batch
+    step_seconds: list[float] = []
     if args.measured:
-        step_seconds = read_step_seconds(args.measured, config.Training.global_batch)
+        for number in range(num_stages):
+            stage = number + 1 if num_stages > 1 else None
+            step_seconds.append(read_step_seconds(args.measured, batch, stage))
+    elif args.step_seconds:
+        if num_stages > 1:
+            raise ValueError(
+                f"--step-seconds is one time, and the {num_stages} stages have steps of different times: measure a "
+                "run with these stages, and name it with --measured"
+            )
+        step_seconds = [args.step_seconds]
     with warnings.catch_warnings(action="ignore"):  # Paddle's warnings about traces and missing packages
         run_config = resolve_steps(resolve_model_like(config), args.samples)
-        text, plan, advice = plan_run(run_config, args.ranks, device, round(args.sample_kb * 1000), step_seconds)
+        text, plan, advice, stages = plan_run(
+            run_config, args.ranks, device, round(args.sample_kb * 1000), step_seconds
+        )
 
     print(rewrite_commands(text, args.prog))
     if epochs := config.Training.epochs:
         print(f"The number of steps assumes {epochs:g} epochs of {args.samples:,} samples; change it with --samples")
     if args.json:
         figures = plan.as_dict()
+        figures["stages"] = [stage.as_dict() for stage in stages]
         figures["advice"] = None
         if advice:
             overrides, changed_plan = advice
@@ -77,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def read_step_seconds(run: str, global_batch: int) -> float:
+def read_step_seconds(run: str, global_batch: int, stage: int | None = None) -> float:
     """Return the seconds of a step: the median over the log of a run.
 
     The first of several records is left out, as it includes the start of the run.
@@ -85,9 +98,10 @@ def read_step_seconds(run: str, global_batch: int) -> float:
     Args:
         run: run folder.
         global_batch: batch of the planned run.
+        stage: number of the stage, from 1; None: the planned run has a single one.
 
     Raises:
-        ValueError: the log has no step yet, or the run has another batch.
+        ValueError: the log has no step, or none of this stage, or the run has another batch.
     """
     from statistics import median
 
@@ -96,8 +110,12 @@ def read_step_seconds(run: str, global_batch: int) -> float:
     from ernie_vil2.training.run_log import read_log
 
     log = Path(run, LOG)
-    rates = [record["samples_per_second"] for record in read_log(log) if record["kind"] == "train"]
-    rates = [rate for rate in rates if rate > 0]
+    records = [record for record in read_log(log) if record["kind"] == "train"]
+    if stage is not None:
+        records = [record for record in records if record.get("stage") == stage]
+    rates = [record["samples_per_second"] for record in records if record["samples_per_second"] > 0]
+    if not rates and stage is not None:
+        raise ValueError(f"{log} has no step of stage {stage}: train some steps of all of these stages")
     if not rates:
         raise ValueError(f"{log} has no step yet; train for some steps: {MEASUREMENT_OPTIONS}")
     batch = load_config(Path(run, CONFIG), is_untrusted=True).Training.global_batch

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ernie_vil2.config import Config, ConfigError, LossConfig, apply_overrides
+from ernie_vil2.config.stages import enter_stage, find_borders, resolve_stages
 from ernie_vil2.io.terminal import pluralize
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class Plan:
         device: kind of the devices.
         sample_bytes: stored bytes of a sample.
         step_seconds: measured time of a step; None: not measured, the plan gives no times.
+        steps: number of steps, fewer than the run's in a plan of one stage; None: `Training.steps`.
 
     Attributes:
         rows_per_rank: rows of the batch on each rank.
@@ -162,6 +164,7 @@ class Plan:
         device: DataSheet,
         sample_bytes: int = 50_000,
         step_seconds: float | None = None,
+        steps: int | None = None,
     ):
         from ernie_vil2.losses import build_loss
         from ernie_vil2.losses.words import WORKING_MATRICES, count_rows_at_once
@@ -171,7 +174,7 @@ class Plan:
         self.sample_bytes, self.step_seconds = sample_bytes, step_seconds
         loss, training = build_loss(config.Loss), config.Training
 
-        self.global_batch, self.steps = training.global_batch, training.steps
+        self.global_batch, self.steps = training.global_batch, steps or training.steps
         self.rows_per_rank = self.global_batch // ranks
         self.num_pairs = len(loss.weights)
         # The loss names only the views that it needs; others are not made.
@@ -370,7 +373,7 @@ class Plan:
 
     @property
     def days(self) -> float | None:
-        """Days of the whole schedule, or None if no step was measured."""
+        """Days of all steps, or None if no step was measured."""
         return None if self.step_seconds is None else self.steps * self.step_seconds / 86400
 
     @property
@@ -392,14 +395,37 @@ class Plan:
 Advice = tuple[tuple[str, ...], Plan]  # `Section.key=value` overrides, and the plan with them
 
 
+class RunPlan(NamedTuple):
+    """Plan of a run.
+
+    Attributes:
+        text: the plan, the stages and the advice, for people.
+        plan: the plan; of several stages, that of the one which needs the most memory.
+        advice: changes to `plan`; None: there is nothing to advise.
+        stages: plans of the stages, if there are several.
+    """
+
+    text: str
+    plan: Plan
+    advice: Advice | None
+    stages: Sequence[Plan]
+
+
 def plan_run(
-    config: Config, ranks: int, device: DataSheet, sample_bytes: int = 50_000, step_seconds: float | None = None
-) -> tuple[str, Plan, Advice | None]:
+    config: Config,
+    ranks: int,
+    device: DataSheet,
+    sample_bytes: int = 50_000,
+    step_seconds: Sequence[float | None] = (),
+) -> RunPlan:
     """Plan a run and look for changes that make it fit or faster; arguments are those of `Plan`.
 
-    Returns:
-        A tuple of three: the plan and the advice as text, the plan, and the advice. The advice is None if there is
-        nothing to advise.
+    Args:
+        config: configuration of the run, with `Model.like` resolved.
+        ranks: as for `Plan`.
+        device: as for `Plan`.
+        sample_bytes: as for `Plan`.
+        step_seconds: measured time of a step in each stage; (): not measured.
 
     Raises:
         ConfigError: the devices cannot run this configuration, or its model cannot be built.
@@ -407,19 +433,36 @@ def plan_run(
     from ernie_vil2.planning.towers import Towers
 
     check_run(config, ranks, device)
-    towers = Towers(config)
-    plan = Plan(config, towers, ranks, device, sample_bytes, step_seconds)
+    config = resolve_stages(config)
+    borders = find_borders(config)
+    plans: list[Plan] = []
+    for number, (start, end) in enumerate(itertools.pairwise([0, *borders])):
+        stage_config = enter_stage(config, number)
+        # Measuring a row takes seconds, and a stage may have another learning rate only.
+        if plans and (plans[-1].config.Model, plans[-1].config.Data) == (stage_config.Model, stage_config.Data):
+            towers = plans[-1].towers
+        else:
+            towers = Towers(stage_config)
+        seconds = step_seconds[number] if step_seconds else None
+        plans.append(Plan(stage_config, towers, ranks, device, sample_bytes, seconds, end - start))
+    plan = max(plans, key=lambda plan: plan.peak_memory)
 
     def replan(overrides: tuple[str, ...]) -> Plan:
         # The step was measured without the overrides, so its time does not hold for this plan.
-        return Plan(apply_overrides(config, overrides), towers, ranks, device, sample_bytes)
+        changed_config = apply_overrides(plan.config, overrides)
+        return Plan(changed_config, plan.towers, ranks, device, sample_bytes, steps=plan.steps)
 
     advice = advise(plan, replan)
     model = config.Model
-    title = f"{model.image.name} and {model.text.name}, {ranks} x {device.name}, {config.Training.precision}"
-    lines = [title, *describe(plan), "", *_describe_advice(plan, advice)]
-    lines += advise_on_word_embedding(towers.num_word_embedding_parameters, plan.parameters["all"])
-    return "\n".join(lines).rstrip(), plan, advice
+    lines = [f"{model.image.name} and {model.text.name}, {ranks} x {device.name}, {config.Training.precision}"]
+    if len(plans) > 1:
+        lines.append(f"stage {plans.index(plan) + 1} of {len(plans)}, which needs the most memory:")
+    lines += describe(plan)
+    if len(plans) > 1:
+        lines += ["", *_describe_stages(plans)]
+    lines += ["", *_describe_advice(plan, advice)]
+    lines += advise_on_word_embedding(plan.towers.num_word_embedding_parameters, plan.parameters["all"])
+    return RunPlan("\n".join(lines).rstrip(), plan, advice, plans if len(plans) > 1 else [])
 
 
 def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | None:
@@ -525,6 +568,39 @@ def describe(plan: Plan) -> Iterator[str]:
     yield _format_line(
         "to the device a second", describe_bytes(rate * plan.sample_bytes_on_device / plan.ranks), "per rank"
     )
+
+
+def _describe_stages(plans: Sequence[Plan]) -> Iterator[str]:
+    """Yield a line for each stage, and one for their sum."""
+    yield "stages"
+    total_seconds: float | None = 0.0
+    for number, plan in enumerate(plans, start=1):
+        sizes = f"{plan.config.Model.image.image_size} px"
+        keep_tokens = getattr(plan.config.Model.image, "keep_tokens", 1)
+        if keep_tokens < 1:
+            sizes += f", {keep_tokens:g} of patches"
+        facts = [
+            f"{pluralize(plan.steps, 'step')} of {_format_flops(plan.flops)}",
+            f"together {_format_flops(plan.steps * plan.flops)}",
+        ]
+        if plan.days is None:
+            total_seconds = None
+        else:
+            facts.append(_format_duration(86400 * plan.days))
+            total_seconds = None if total_seconds is None else total_seconds + 86400 * plan.days
+        name = f"{number}: {sizes}, {plan.config.Data.max_length} tokens"
+        yield _format_line(name, describe_bytes(plan.peak_memory), ", ".join(facts))
+    facts = [f"together {_format_flops(sum(plan.steps * plan.flops for plan in plans))}"]
+    if total_seconds is not None:
+        facts.append(_format_duration(total_seconds))
+    peak = describe_bytes(max(plan.peak_memory for plan in plans))
+    steps = pluralize(sum(plan.steps for plan in plans), "step")
+    yield _format_line("all", peak, ", ".join([steps, *facts]))
+
+
+def _format_duration(seconds: float) -> str:
+    unit, length = duration(seconds)
+    return f"{length:,.1f} {unit}"
 
 
 def duration(seconds: float, units: Sequence[tuple[str, float]] = DURATION_UNITS) -> tuple[str, float]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ import numpy as np
 import paddle
 
 from ernie_vil2.config import Config, ConfigError, differences, dump_config
+from ernie_vil2.config.stages import enter_stage, find_borders, resolve_stages
 from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.loader import RowPreview, SampleRows, load_batches, read_batch
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample
@@ -45,6 +47,7 @@ from ernie_vil2.tasks import build_task
 from ernie_vil2.training.optimizer import check_sharding, compute_cooldown_start, compute_learning_rate, resolve_steps
 from ernie_vil2.training.run_log import describe_config
 from ernie_vil2.training.scoring import build_evaluators
+from ernie_vil2.training.stages import check_towers
 from ernie_vil2.training.trainer import Trainer
 
 # Samples read of a source, if the batch of a rank is larger: enough to judge the data in seconds.
@@ -105,7 +108,7 @@ def dry_run(
     """
     import_user_modules(config.component_names)
     changes = _list_changes(base[1], config) if base else ""
-    config = resolve_model_like(config)
+    config = resolve_stages(resolve_model_like(config))
     training = config.Training
     run = Path(training.output)
     check_run_folder(run)
@@ -118,18 +121,21 @@ def dry_run(
             raise
         # The machine of the run has the device that the configuration names; this one need not have it.
         runtime.set_device("auto")
-    task = build_task(config)
+    check_towers(config)
+    # The rows of the first stage are shown.
+    first_stage = enter_stage(config, 0)
+    task = build_task(first_stage)
     rows = task.open_rows()
     stream = rows.stream
     config = resolve_steps(config, stream.num_samples)
     training = config.Training
-    evaluators = build_evaluators(config, task)
+    evaluators = build_evaluators(first_stage, task)
 
     # Read a batch of every source.
     num_rows = min(training.global_batch // ranks, MAX_ROWS)
     previews, bad_samples = [], BadSampleReport()
     for source in progress_bar(range(len(stream.names)), "reading", unit="source", delay=2):
-        source_preview = preview_source(rows, config, source, num_rows)
+        source_preview = preview_source(rows, first_stage, source, num_rows)
         previews.append(source_preview)
         bad_samples.add(source_preview.num_read, source_preview.bad, source_preview.remarks)
 
@@ -138,15 +144,15 @@ def dry_run(
     write_text(folder / CONFIG, dump_config(config))
     bad_samples.write(folder)
     obstacles = _find_obstacles(config, ranks, device, bad_samples)
-    plan: Plan | None = None
+    plans: Sequence[Plan] = ()
     plan_text, plan_line, weights = NO_PLAN, NO_PLAN, config.Model.weights
     if task.has_plan:
-        plan_text, plan_line, plan = _make_plan(config, ranks, device, previews)
+        plan_text, plan_line, plans = _make_plan(config, ranks, device, previews)
         weights = None
     if device and not _is_present(device):
         timing = f"no step was timed: this machine is no {device.name}"
     else:
-        timing = time_step(config, ranks, weights, plan)
+        timing = _time_stages(config, ranks, weights, plans)
     plan_text = f"{plan_text}\n\n{timing}"
     source_lines = _describe_sources(stream, config, previews)
 
@@ -195,7 +201,19 @@ def _list_changes(base: Config, config: Config) -> str:
     return f"{text}; ..." if len(changes) > MAX_CHANGES else text
 
 
-def time_step(config: Config, ranks: int, weights: str | None = None, plan: Plan | None = None) -> str:
+def _time_stages(config: Config, ranks: int, weights: str | None, plans: Sequence[Plan]) -> str:
+    """Return a sentence about the time of a step for each stage; arguments are those of `time_step`."""
+    sentences = []
+    for number, (start, end) in enumerate(pairwise([0, *find_borders(config)])):
+        plan = plans[number] if plans else None
+        sentence = time_step(enter_stage(config, number), ranks, weights, plan, end - start)
+        sentences.append(f"stage {number + 1}: {sentence}" if len(config.Training.stages) > 1 else sentence)
+    return "\n".join(sentences)
+
+
+def time_step(
+    config: Config, ranks: int, weights: str | None = None, plan: Plan | None = None, steps: int | None = None
+) -> str:
     """Return a sentence about the time of a step on this machine, and how much of it is waiting for data.
 
     Some steps are run on at most `MAX_TIMED_ROWS` samples. If they would take minutes or more memory than there is, or
@@ -206,8 +224,9 @@ def time_step(config: Config, ranks: int, weights: str | None = None, plan: Plan
         ranks: number of ranks that the run will have.
         weights: weights of the model if the task needs them; None: random ones, which take as long.
         plan: plan of the run; None: the steps are run whatever they need.
+        steps: number of steps of the run; None: `Training.steps`.
     """
-    training = config.Training
+    training, steps = config.Training, steps or config.Training.steps
     num_rows = min(training.global_batch // ranks, training.micro_batch or MAX_TIMED_ROWS, MAX_TIMED_ROWS)
     if launched_rank()[1] > 1:
         return "no step was timed: ranks take one together"
@@ -227,10 +246,10 @@ def time_step(config: Config, ranks: int, weights: str | None = None, plan: Plan
     # The first step includes the start of the loader.
     seconds, wait = fmean(step_seconds[1:]), fmean(wait_seconds[1:])
     rows_of_rank = training.global_batch // ranks
-    length = _describe_duration(seconds * rows_of_rank / num_rows * training.steps)
+    length = _describe_duration(seconds * rows_of_rank / num_rows * steps)
     return (
         f"a step of {pluralize(num_rows, 'sample')} takes {seconds:.2g} s on this machine, {wait:.2g} s of it waiting "
-        f"for data to be read and decoded; {training.steps:,} steps of {rows_of_rank:,} take about {length}, without "
+        f"for data to be read and decoded; {steps:,} steps of {rows_of_rank:,} take about {length}, without "
         "evaluations"
     )
 
@@ -244,6 +263,7 @@ def _shorten_run(config: Config, num_rows: int, weights: str | None, output: str
     training_changes = {
         "output": output,
         "steps": TIMED_STEPS,
+        "stages": [],
         "global_batch": num_rows,
         "log_every": 1,
         "micro_batch": None,
@@ -325,8 +345,8 @@ def _describe_run_folder(run: Path) -> str:
 
 def _make_plan(
     config: Config, ranks: int, device: DataSheet | None, previews: Sequence[SourcePreview]
-) -> tuple[str, str, Plan | None]:
-    """Return the plan as text, its headline, and the plan; without a plan, twice the reason, and None.
+) -> tuple[str, str, Sequence[Plan]]:
+    """Return the plan as text, its headline, and the plan of each stage; without a plan, twice the reason, and none.
 
     Args:
         config: configuration of the run.
@@ -334,16 +354,16 @@ def _make_plan(
         device: kind of the devices; None: that of this machine.
         previews: what was read of the sources; the plan assumes the mean stored size of these samples.
     """
-    options = {}
+    options: dict[str, Any] = {}
     stored_bytes = [size for preview in previews for size in preview.stored_bytes]
     if stored_bytes:
         options["sample_bytes"] = round(fmean(stored_bytes))
     try:
-        text, plan, _ = plan_run(config, ranks, device or find_device(), **options)
+        text, plan, _, stages = plan_run(config, ranks, device or find_device(), **options)
     except (ConfigError, ValueError) as error:
         reason = f"no plan: {error}; --device names another device"
-        return reason, reason, None
-    return text, f"{headline(plan)} (plan.txt)", plan
+        return reason, reason, ()
+    return text, f"{headline(plan)} (plan.txt)", stages or [plan]
 
 
 def _is_present(device: DataSheet) -> bool:
@@ -371,12 +391,24 @@ def _describe_sources(stream: SampleStream, config: Config, previews: Sequence[S
 
 
 def _draw_schedule(config: Config) -> Chart:
-    schedule, cooldown_start = config.Schedule, compute_cooldown_start(config)
+    schedule, cooldown_start, borders = config.Schedule, compute_cooldown_start(config), find_borders(config)
     steps = set(np.linspace(0, config.Training.steps - 1, SCHEDULE_POINTS, dtype=int).tolist())
     # The corners of the curve.
     steps.update((max(0, schedule.warmup_steps - 1), max(0, cooldown_start - 1)))
-    points = [(step + 1, compute_learning_rate(step, config)) for step in sorted(steps)]
-    note = f"{schedule.warmup_steps:,} steps up to {config.Optimizer.learning_rate:g}, then "
+    for border in borders[:-1]:
+        steps.update((border - 1, border))
+    points = []
+    for number, (start, end) in enumerate(pairwise([0, *borders])):
+        stage_config = enter_stage(config, number)
+        for step in sorted(step for step in steps if start <= step < end):
+            points.append((step + 1, compute_learning_rate(step, stage_config)))
+    peaks = [config.Optimizer.learning_rate]
+    if config.Training.stages:
+        peaks = [stage.learning_rate or 0.0 for stage in config.Training.stages]
+    peak = ", ".join(f"{rate:g}" for rate in peaks)
+    note = f"{schedule.warmup_steps:,} steps up to {peak}, then "
+    if len(peaks) > 1:
+        note = f"Peaks of the stages: {peak}; a warm-up of {schedule.warmup_steps:,} steps, then "
     num_cooldown_steps = config.Training.steps - cooldown_start
     if schedule.kind == "cosine":
         note += f"a cosine down to {schedule.floor:g}."
@@ -384,7 +416,8 @@ def _draw_schedule(config: Config) -> Chart:
         note += f"constant, and in the last {pluralize(num_cooldown_steps, 'step')} down to {schedule.floor:g}."
     else:
         note += "constant."
-    return make_line_chart("Learning rate", note, [Series("learning rate", points, 1)], Axis("learning rate"))
+    series = [Series("learning rate", points, 1)]
+    return make_line_chart("Learning rate", note, series, Axis("learning rate"), x=Axis("step", borders=borders[:-1]))
 
 
 def _encode_views(row: RowPreview) -> dict[str, dict]:

@@ -19,6 +19,7 @@ from ernie_vil2.planning.plan import (
     advise,
     check_run,
     describe,
+    plan_run,
     recognise_device,
 )
 from ernie_vil2.planning.towers import Towers
@@ -244,6 +245,20 @@ def test_impossible_plans_are_refused(towers):
         make_plan(towers, "Training.precision=bfloat16", device=DEVICES["v100-32g"])
 
 
+def test_stages_are_planned_as_runs_of_their_own():
+    stages = "Training.stages=[{until: 0.75, image_size: 16, max_length: 24}, {until: 1}]"
+    run = plan_run(load_config(None, [*SMALL, stages]), 4, DEVICE, step_seconds=[0.5, 2.0])
+    first, last = run.stages
+    for plan, changes in ((first, ["Model.image.image_size=16", "Data.max_length=24"]), (last, [])):
+        expected = plan_run(load_config(None, [*SMALL, *changes]), 4, DEVICE)
+        assert not expected.stages
+        assert (plan.peak_memory, plan.flops) == (expected.plan.peak_memory, expected.plan.flops)
+    assert run.plan is last
+    assert (first.steps, last.steps) == (750, 250) and first.days + last.days == pytest.approx(875 / 86400)
+    (total,) = (line for line in run.text.splitlines() if line.startswith("  all "))
+    assert "1,000 steps" in total and total.endswith("14.6 minutes")  # 750 * 0.5 + 250 * 2 seconds
+
+
 def test_step_seconds_are_read_from_the_log_of_a_run(tmp_path):
     def write_log(*rates):
         record = {"kind": "train", "seconds": 1.0, "loss": 1.0, "loader_wait": 0.0}
@@ -257,6 +272,8 @@ def test_step_seconds_are_read_from_the_log_of_a_run(tmp_path):
     assert read_step_seconds(str(tmp_path), 64) == 4.0
     # The first step includes the start, the last was stopped; of the three between, the median counts.
     write_log(1.0, 32.0, 64.0, 16.0, 0.0)
+    with pytest.raises(ValueError, match="stage 2"):
+        read_step_seconds(str(tmp_path), 64, stage=2)
     assert read_step_seconds(str(tmp_path), 64) == 2.0
     with pytest.raises(ValueError, match="64 samples.* 128"):
         read_step_seconds(str(tmp_path), 128)

@@ -64,6 +64,21 @@ def test_schedule_of_a_dry_run_shows_where_it_cools_down(config):
     assert (shares[0], shares[-1]) == pytest.approx((0.009, 0.75), abs=5e-4)
 
 
+def test_dry_run_shows_every_stage(config):
+    stages = "Training.stages=[{until: 0.5, image_size: 16, learning_rate: 2e-3}, {until: 1}]"
+    result = dry_run(config(stages, "Schedule={kind: constant, warmup_steps: 2}"))
+    page = (result.folder / "dry_run.html").read_text(encoding="utf-8")
+    # Steps 3 and 4 have twice the rate of steps 5 to 8; both lie above 0, the bottom of the axis.
+    (line,) = read_chart_lines(page, "Learning rate")
+    heights = [y for _, y in line]
+    assert heights[2] == heights[3] < heights[4] and len(set(heights[4:])) == 1
+    for number in (1, 2):
+        assert f"stage {number}: a step of 16 samples takes " in result.text
+    assert result.text.count("4 steps of 16 take about") == 2
+    with pytest.raises(ConfigError, match="stage 2"):
+        dry_run(config(stages.replace("{until: 1}", "{until: 1, image_size: 4}")))
+
+
 def test_bad_samples_are_counted_before_a_run(mixture, config, tmp_path):
     result = dry_run(mixture)
     report = json.loads((result.folder / "bad_samples.json").read_text())
