@@ -40,7 +40,13 @@ LEAST = 0.9  # cosine of near vectors
 COPIES = 20  # one vector in so many has a near copy
 PLAIN = 20_000  # vectors up to which all products are computed
 PART = 100_000  # rows of a made part
-FAULTS = ("URL", "markup", "file name", "phone number", "placeholder")
+FAULTS = ("see http://a.com/b for more", "<b>red</b> hat", "IMG_0001.JPG", "call 13812345678", "no image available")
+CAPTIONS = (
+    "A red fox in fresh snow",
+    "两个小女孩在公园里放风筝",
+    "Vintage Ford Mustang in candy apple red",
+    "杭州西湖断桥残雪",
+)
 
 
 def main() -> int:
@@ -184,14 +190,19 @@ def made_part(folder: Path, number: int, size: int, rows: int) -> Path:
     import pyarrow as pa
     from pyarrow import parquet
 
+    from ernie_vil2.apps.curation.caption_measures import MEASURES
+
     rng = np.random.default_rng(number)
     fault = rng.integers(0, 40, size)
     copied = np.where(
         rng.random(size) < 0.1, rng.integers(0, max(1, rows // 10), size), rng.integers(2**40, 2**62, size)
     )
     frequent = rng.random(size) < 0.05
+    texts = [*FAULTS, *CAPTIONS * 40][:40]
+    measures = {name: pa.array(np.zeros(size), pa.float32()) for name in MEASURES}
     table = pa.table(
-        {
+        measures
+        | {
             "row": pa.array(np.arange(size), pa.int32()),
             "key": pa.array([f"{number:05}{row:06}" for row in range(size)]),
             "id": pa.array(rng.integers(0, 2**62, size), pa.uint64()),
@@ -201,7 +212,7 @@ def made_part(folder: Path, number: int, size: int, rows: int) -> Path:
             "words": pa.array(rng.integers(1, 40, size), pa.int32()),
             "letters": pa.array(rng.integers(1, 150, size), pa.int32()),
             "han": pa.array(rng.integers(0, 40, size), pa.int32()),
-            "text_fault": pa.array([FAULTS[one] if one < len(FAULTS) else None for one in fault.tolist()]),
+            "simple_captions": pa.array([texts[one] for one in fault.tolist()]),
             "text_key": pa.array(
                 np.where(frequent, rng.integers(0, 50, size), rng.integers(2**40, 2**62, size)), pa.uint64()
             ),

@@ -1,15 +1,20 @@
 """Captions that would make patterns slow, folders that look like columns, and damaged measures of a curation."""
 
 import signal
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from ernie_vil2.apps.curation import curate
+from ernie_vil2.apps.curation.caption_rules import load_rules
+from ernie_vil2.apps.curation.languages import detect_language
 from ernie_vil2.apps.curation.measures import COLUMNS
 from ernie_vil2.apps.curation.step import STEPS
-from ernie_vil2.apps.curation.steps import text_rules
+from ernie_vil2.apps.curation.steps.near_texts import compute_sketch
 from ernie_vil2.apps.curation.steps.score import Embedder
 from ernie_vil2.data.readers import open_sources
 from tests.support.checkpoints import write_untrained_checkpoint
@@ -21,6 +26,7 @@ from tests.support.crawled_pairs import (  # noqa: F401
     write_pair_shard,
 )
 from tests.support.image_formats import encode_image
+from tests.support.paths import ROOT
 
 # Prefix, repeated piece and suffix of texts that nearly match a rule, so that a pattern has to try them in many ways.
 NEAR_MATCHES = [
@@ -34,29 +40,53 @@ NEAR_MATCHES = [
 ]  # fmt: skip
 
 
-@pytest.fixture
+PIECES = [
+    *'a1 -_.,#@([<{&"%?\\/:=包图第Ã锟，免|°\n\u3000',
+    *("www.", "http://", "a.com", "photo by A ", "1/2 ", "f/2 ", "加微信", "iso 1 ", "第1张", "a:b;", "a=b&", "1.123 "),
+]
+
+
+@pytest.fixture(scope="module")
+def caption_rules():
+    return load_rules([ROOT / "configs" / "curate" / "rules" / "text.yaml"])
+
+
+@contextmanager
 def bounded_computation():
-    """Fail the test after ten seconds of the processor, a thousand times what a pattern of linear time needs."""
+    """Fail after a minute of the processor, ten times what rules of linear time need for a million characters."""
 
     def stop(*_):
-        pytest.fail("the pattern is slow")
+        pytest.fail("the rules are slow")
 
     previous_handler = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, 10)
-    yield
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    signal.signal(signal.SIGVTALRM, previous_handler)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 60)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, previous_handler)
+
+
+def judge(caption_rules, caption):
+    with bounded_computation():
+        cut_captions = caption_rules.cut([caption])
+        caption_rules.find_faults(cut_captions)
+        detect_language(cut_captions[0])
+        compute_sketch(cut_captions[0])
 
 
 @pytest.mark.parametrize(
     ("prefix", "piece", "suffix"), NEAR_MATCHES, ids=[str(number) for number in range(len(NEAR_MATCHES))]
 )
-def test_time_of_rules_is_linear_in_the_length(bounded_computation, prefix, piece, suffix):
-    # Of 100,000 characters: a pattern of quadratic time would look at ten thousand million.
-    text = prefix + piece * (100_000 // len(piece)) + suffix
-    for functions in text_rules.FAULTS.values():
-        for function in functions:
-            function(text)
+def test_time_of_rules_is_linear_in_the_length(caption_rules, prefix, piece, suffix):
+    judge(caption_rules, prefix + piece * (1_000_000 // len(piece)) + suffix)
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=4), st.lists(st.sampled_from(PIECES), max_size=2))
+@settings(max_examples=30, deadline=None)
+def test_no_mixture_of_pieces_makes_the_rules_slow(caption_rules, pieces, end):
+    piece = "".join(pieces)
+    judge(caption_rules, piece * (1_000_000 // len(piece)) + "".join(end))
 
 
 def overwrite_values(path):

@@ -43,6 +43,13 @@ LOANWORDS = frozenset(
     "café cafés crêpe crêpes déjà décor entrée façade jalapeño jalapeños naïve piña piñata résumé sauté sautéed".split()  # noqa: SIM905  -- words are read as a text
 )
 """English words with accents."""
+_PLACES = re.compile(
+    r"\b(?:big sur|el (?:paso|capitan|salvador)|la (?:paz|jolla|la land)|las (?:vegas|palmas)|"
+    r"le mans|los (?:angeles|cabos)|mar del plata|punta del este|rio de janeiro|leonardo da vinci|tour de france|"
+    r"eau de (?:parfum|toilette))\b",
+    re.IGNORECASE,
+)
+"""Names and phrases with a foreign word that English captions have."""
 # In a caption of up to this many words a single foreign word decides, unless there is an English function word. In a
 # longer one it may be a name or a dish.
 MAX_SHORT_WORDS = 3
@@ -52,9 +59,10 @@ def detect_language(text: str) -> Language:
     """Return the language of a text: zh, en or other.
 
     A text is `other` if at least a tenth of its letters are kana, hangul or of a script that neither Chinese nor
-    English uses. Otherwise a Chinese character weighs as much as three Latin letters. Latin text is English unless it
-    has at least two different foreign words, that is words of other languages or with accents, and more of them than
-    English function words.
+    English uses. Otherwise a Chinese character weighs as much as three Latin letters, and Chinese characters that no
+    standard of Chinese has in full are `other`, too. Latin text is English unless it has at least two different foreign
+    words, that is words of other languages or with accents, and more of them than English function words. A capital
+    with accents begins a name, unless half of the words have accents.
     """
     if text.isascii():  # a shortcut: most captions are ASCII, and the patterns below need not look at them
         return _detect_latin_language(text)
@@ -65,8 +73,25 @@ def detect_language(text: str) -> Language:
         return "other"
     # Product names are often Latin in Chinese captions, and a Chinese word has fewer characters than an English one.
     if 3 * num_han >= num_latin:
-        return "zh" if num_han else "other"
+        return "zh" if num_han and not _is_japanese("".join(HAN.findall(text))) else "other"
     return _detect_latin_language(unicodedata.normalize("NFC", text))
+
+
+def _is_japanese(characters: str) -> bool:
+    """Return whether Chinese characters are Japanese, because both standards of Chinese lack one that Japanese has.
+
+    Chinese is written in the simplified characters of GB 2312, or in the traditional ones of Big5. Japanese has some of
+    both, and some of its own, such as 駅 or 桜. Text without any of those cannot be told apart in this way.
+    """
+    return not (_fits(characters, "gb2312") or _fits(characters, "big5")) and _fits(characters, "shift_jis")
+
+
+def _fits(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def detect_languages(texts: Iterable[str]) -> str:
@@ -75,17 +100,24 @@ def detect_languages(texts: Iterable[str]) -> str:
 
 
 def _detect_latin_language(text: str) -> Language:
-    words = [word.casefold() for word in _WORD.findall(text)]
+    words = _WORD.findall(_PLACES.sub("", text))
     if not words:
-        return "other"
-    num_english = sum(word in ENGLISH_WORDS for word in words)
-    foreign_words = {word for word in words if _is_foreign(word)}
+        return "en" if _WORD.search(text) else "other"
+    num_english = 0
+    foreign_words: set[str] = set()
+    accented_names: set[str] = set()
+    for word in words:
+        folded = word.casefold()
+        num_english += folded in ENGLISH_WORDS
+        if folded in FOREIGN_WORDS:
+            foreign_words.add(folded)
+        elif not (folded.isascii() or folded in LOANWORDS):
+            (accented_names if word[0].isupper() else foreign_words).add(folded)
+    if 2 * len(accented_names) >= len(words):
+        foreign_words |= accented_names
+
     if len(foreign_words) >= 2 and len(foreign_words) > num_english:
         return "other"
     if foreign_words and not num_english and len(words) <= MAX_SHORT_WORDS:
         return "other"
     return "en"
-
-
-def _is_foreign(word: str) -> bool:
-    return word in FOREIGN_WORDS or not (word.isascii() or word in LOANWORDS)

@@ -32,6 +32,9 @@ VERSION = 1
 # Pairs measured between two writes, after which the bar moves. It bounds the rows in memory, and is a row group of the
 # file: small groups compress worse.
 BATCH = 1000
+# Pairs in memory at a time, with their encoded images. Their captions are edited together, because every call compiles
+# its patterns.
+CHUNK = 100
 COLUMNS = {"row": "int32", "key": "string", "id": "uint64", "error": "string"}
 """Columns that no step measures: row of the pair in its shard, name of its image, number from which its random draws
 follow, and the reason why it could not be read."""
@@ -112,30 +115,43 @@ def measure_shard(job: MeasuringJob, shard: int, count_samples: CountSamples = l
         for start in range(0, size, BATCH):
             rows = range(start, min(start + BATCH, size))
             measures = []
-            for row in rows:
-                measures.append({"row": row} | _measure_sample(job, file_of_shard.first_sample + row))
+            for first in range(0, len(rows), CHUNK):
+                measures += _measure_rows(job, file_of_shard.first_sample, rows[first : first + CHUNK])
             writer.write_table(pa.Table.from_pylist(measures, schema))
             count_samples(len(rows))
     return file_of_shard.path
 
 
-def _measure_sample(job: MeasuringJob, number: int) -> dict[str, Any]:
-    try:
-        sample = job.source[number]
-    except BadSample as bad:
-        return {"key": bad.name, "error": str(bad.reason)}
-    values: dict[str, Any] = {
-        "key": sample.image_name,
-        "id": hash_id(sample.image_name + "\n" + sample.text_name, sample.image),
-    }
-    # A broken image ends the measures of its pair, and the values of the steps before it stay in the row.
-    try:
-        pair = Pair(sample)
-        for step in job.steps:
-            values |= step.measure(pair)
-    except BadSample as bad:
-        values["error"] = str(bad.reason)
-    return values
+def _measure_rows(job: MeasuringJob, first_sample: int, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the measures of rows of the shard whose first sample has this number."""
+    measures: list[dict[str, Any]] = []
+    pairs: list[tuple[Pair, dict[str, Any]]] = []
+    for row in rows:
+        values: dict[str, Any] = {"row": row}
+        measures.append(values)
+        try:
+            sample = job.source[first_sample + row]
+        except BadSample as bad:
+            values |= {"key": bad.name, "error": str(bad.reason)}
+            continue
+        values["key"] = sample.image_name
+        values["id"] = hash_id(sample.image_name + "\n" + sample.text_name, sample.image)
+        try:
+            pairs.append((Pair(sample), values))
+        except BadSample as bad:
+            values["error"] = str(bad.reason)
+
+    for step in job.steps:
+        step.edit([pair for pair, _ in pairs])
+    while pairs:  # a pair that is measured is forgotten with its pixels
+        pair, values = pairs.pop()
+        # A broken image ends the measures of its pair, and the values of the steps before it stay in the row.
+        try:
+            for step in job.steps:
+                values |= step.measure(pair)
+        except BadSample as bad:
+            values["error"] = str(bad.reason)
+    return measures
 
 
 def check_files(files: Iterable[ExpectedFile]) -> None:

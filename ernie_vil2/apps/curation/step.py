@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,10 @@ SettingsT = TypeVar("SettingsT", bound=Section)
 
 class Pair:
     """An image with its captions. Steps share its pixels, which are decoded when they are first needed.
+
+    Attributes:
+        sample: the sample as its source has it.
+        captions: its captions by language, which a step may have edited.
 
     Raises:
         BadSample: it has no caption.
@@ -114,6 +118,9 @@ class Step(Generic[SettingsT]):
     def measure_dependencies(self) -> Any:
         """Return what the measures depend on besides the pair, as a value for JSON."""
         return None
+
+    def edit(self, pairs: Sequence[Pair]) -> None:
+        """Change the captions of pairs, before any step measures these."""
 
     def measure(self, pair: Pair) -> Mapping[str, Any]:
         """Return the values of the step's columns for a pair; BadSample if the image is broken."""

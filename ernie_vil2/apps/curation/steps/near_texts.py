@@ -1,5 +1,6 @@
 """Remove captions that are nearly the same, for example made from a template, except some of each group."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from zlib import crc32
@@ -9,6 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ernie_vil2.apps.curation.joins import Joins
+from ernie_vil2.apps.curation.languages import HAN
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.text_rules import plain
 from ernie_vil2.section import Count, Fraction, Section
@@ -19,6 +21,10 @@ from ernie_vil2.section import Count, Fraction, Section
 NUM_HASHES, NUM_BANDS = 32, 8
 PIECE_LENGTH = 3  # characters of a piece of text; a changed character changes so many pieces
 MIN_PIECES = 6  # captions with fewer pieces are alike by chance
+# Captions are compared exactly if their sketches agree nearly as much as they should: of 32 hashes, the share that
+# agrees differs by 0.07 (one standard deviation) from the share of common pieces.
+SKETCH_ERROR = 0.15
+_UNIT = re.compile(f"{HAN.pattern}|(?:(?!{HAN.pattern})\\w)+")
 
 # Hash functions are the upper half of factor * piece + term modulo 2^64. The factors are odd and above 2^63, so that
 # the product, even of a small piece, wraps around. A fixed seed makes sketches comparable between runs.
@@ -31,7 +37,9 @@ class Settings(Section):
     """Settings of the step `near_texts`."""
 
     likeness: Fraction = Field(
-        0.8, description="least share of pieces of three characters that two captions have in common"
+        0.8,
+        description="least share of pieces of three characters, and of words or pairs of Chinese characters, that two "
+        "captions have in common",
     )
     most: Count = Field(20, description="number of pairs of a group that stay, the best ones")
 
@@ -42,11 +50,12 @@ class NearTexts(Step[Settings]):
     name = "near_texts"
     cost = 6
     Settings = Settings
-    columns: ClassVar[Mapping[str, str]] = {"sketch": "binary"}
+    columns: ClassVar[Mapping[str, str]] = {"caption": "string", "sketch": "binary"}
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Return the sketch of the captions, or null if they are short."""
-        return {"sketch": compute_sketch("\n".join(pair.captions.values()))}
+        """Return the captions, and their sketch, or null if they are short."""
+        caption = "\n".join(pair.captions.values())
+        return {"caption": caption, "sketch": compute_sketch(caption)}
 
     def decide(self, joins: Joins) -> None:
         database = joins.database
@@ -62,19 +71,20 @@ class NearTexts(Step[Settings]):
         query = (
             "with firsts as (select band, min(sample) as first from bands group by band having count(*) > 1), "
             "near as (select distinct sample, first from bands join firsts using (band) where sample != first) "
-            "select near.sample, near.first, a.sketch, b.sketch as first_sketch from near "
+            "select near.sample, near.first, a.sketch, b.sketch as first_sketch, a.caption, b.caption as first_caption "
+            "from near "
             "join alive a on a.sample = near.sample join alive b on b.sample = near.first order by 1, 2"
         )
         groups: dict[int, int] = {}  # sample to the first sample of its group
         for batch in joins.read_batches(query):
             hashes = read_hashes(batch["sketch"].to_pylist())
             first_hashes = read_hashes(batch["first_sketch"].to_pylist())
-            is_alike = (hashes == first_hashes).mean(axis=1) >= self.settings.likeness
-            samples = batch["sample"].to_numpy()[is_alike].tolist()
-            firsts = batch["first"].to_numpy()[is_alike].tolist()
+            is_candidate = (hashes == first_hashes).mean(axis=1) >= self.settings.likeness - SKETCH_ERROR
+            candidates = batch.filter(pa.array(is_candidate)).to_pylist()
             # Rows come in ascending order of their samples, so the group of `first` is already known if it has one.
-            for sample, first in zip(samples, firsts, strict=True):
-                groups.setdefault(sample, groups.get(first, first))
+            for row in candidates:
+                if compute_likeness(row["caption"], row["first_caption"]) >= self.settings.likeness:
+                    groups.setdefault(row["sample"], groups.get(row["first"], row["first"]))
         database.execute("drop table bands")
 
         # The first sample of a group is a member, too.
@@ -89,6 +99,32 @@ class NearTexts(Step[Settings]):
             )
 
 
+def compute_likeness(left: str, right: str) -> float:
+    """Return the share of the pieces of two captions, or of their words if it is smaller, that both have.
+
+    A short caption from a template has most pieces in common with the others, but not its words.
+    """
+    left, right = plain(left), plain(right)
+    shares = []
+    for find in (_find_pieces, _find_words):
+        left_items, right_items = find(left), find(right)
+        shares.append(len(left_items & right_items) / max(1, len(left_items | right_items)))
+    return min(shares)
+
+
+def _find_pieces(text: str) -> set[str]:
+    return {text[start : start + PIECE_LENGTH] for start in range(len(text) - PIECE_LENGTH + 1)}
+
+
+def _find_words(text: str) -> set[str]:
+    """Return the words of a plain text; a Chinese character counts with the next one."""
+    units = _UNIT.findall(text)
+    words = set()
+    for unit, following in zip(units, [*units[1:], ""], strict=True):
+        words.add(unit + following if HAN.match(unit) and HAN.match(following) else unit)
+    return words
+
+
 def compute_sketch(text: str) -> bytes | None:
     """Return the smallest hash of a text's pieces under each of 32 hash functions, or None for a short text.
 
@@ -96,7 +132,7 @@ def compute_sketch(text: str) -> bytes | None:
     pieces of both (Jaccard index).
     """
     text = plain(text)
-    pieces = {crc32(text[start : start + PIECE_LENGTH].encode()) for start in range(len(text) - PIECE_LENGTH + 1)}
+    pieces = {crc32(piece.encode()) for piece in _find_pieces(text)}
     if len(pieces) < MIN_PIECES:
         return None
     numbers = np.fromiter(pieces, np.uint64, len(pieces))

@@ -91,6 +91,7 @@ class Embedder:
         rules = "".join(f" and not coalesce({condition}, false)" for condition in _rule_conditions(job))
         with name_damaged_files([job.describe_file(shard)]):
             columns = f"row, id % {len(self.models)} as fold"
+            columns += ", cut_captions" if "cut_captions" in job.schema.names else ", null"
             rows_and_folds = read_rows(measures.path, columns, f"error is null{rules}", "row")
         with (
             atomic_write(self.locate_embeddings(job, shard).path) as aside,
@@ -101,10 +102,13 @@ class Embedder:
                 batch = rows_and_folds[start : start + BATCH]
                 table_rows: list[dict[str, Any]] = []
                 folds: list[list[tuple[Pair, dict[str, Any]]]] = [[] for _ in self.models]
-                for row, fold in batch:
+                for row, fold, cut_captions in batch:
                     table_row = {"row": row, "fold": fold}
                     table_rows.append(table_row)
-                    folds[fold].append((Pair(job.source[measures.first_sample + row]), table_row))
+                    pair = Pair(job.source[measures.first_sample + row])
+                    if cut_captions:
+                        pair.captions = dict(zip(pair.captions, cut_captions, strict=True))
+                    folds[fold].append((pair, table_row))
                 for model, members in zip(self.models, folds, strict=True):
                     self._embed(model, members)
                 writer.write_table(pa.Table.from_pylist(table_rows, self.schema))

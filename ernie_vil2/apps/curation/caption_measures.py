@@ -1,0 +1,272 @@
+"""Measures of a caption that no pattern can express; the rules of captions have bounds for them.
+
+Every measure takes time in proportion to the length of the caption. All see its simple form (`simplify`).
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+from ftfy.badness import badness
+
+from ernie_vil2.apps.curation.languages import ENGLISH_WORDS, HAN
+
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
+_UNIT = re.compile(f"{HAN.pattern}|(?:(?!{HAN.pattern})[^\\W_])+")  # a Chinese character, or a word
+_LATIN_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+_TAG = re.compile(r"(?:#|(?<!\w)@)[^\s#@]*[^\W\d_][^\s#@]*#?")
+
+# Particles, pronouns, prepositions and measure words of Chinese, which a list of keywords lacks.
+_HAN_FUNCTION = re.compile(
+    "[的了着在是和与及或把被让从给也都就很这那吗呢吧]|一[个只条张件双座位辆]|[上下里前后]面|旁边|中间"
+)
+
+# Rows of a keyboard, in which idle fingers run.
+_KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+_KEY_RUN = 4  # neighbouring keys in a row; "were" and "pool" have three
+
+
+def simplify(text: str) -> str:
+    """Return a caption as patterns and measures see it.
+
+    Full-width letters and marks become ASCII (NFKC), invisible characters are left out, and runs of spaces and line
+    breaks become a space.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+    return " ".join(text.split())
+
+
+def measure_repetition(text: str) -> float:
+    """Return the share of the words, or Chinese characters, that repeat the ones before them.
+
+    A word has to come four times, two or more words three times. In a caption that consists of nothing else, a word has
+    to come three times, and three or more words twice.
+    """
+    units = [unit.casefold() for unit in _UNIT.findall(text)]
+    best = 0
+    for period in range(1, min(MAX_PERIOD, len(units) // 2) + 1):
+        longest = run = 0
+        for unit, previous in zip(units[period:], units, strict=False):
+            run = run + 1 if unit == previous else 0
+            longest = max(longest, run)
+        num_times = 4 if period == 1 else 3
+        if longest + period == len(units) and period != 2:
+            num_times = 3 if period == 1 else 2
+        if longest >= period * (num_times - 1):
+            best = max(best, longest + period)
+    return best / max(1, len(units))
+
+
+MAX_PERIOD = 12  # words or Chinese characters of what is repeated; a longer text is rarely repeated three times
+
+
+def measure_commonest(text: str) -> float:
+    """Return the share of the commonest word, or pair of Chinese characters, if it comes at least four times."""
+    units = [unit.casefold() for unit in _UNIT.findall(text)]
+    if len(units) < 4:
+        return 0.0
+    counts: Counter[str] = Counter()
+    for unit, following in zip(units, [*units[1:], ""], strict=True):
+        if HAN.match(unit):
+            if HAN.match(following):
+                counts[unit + following] += 2  # characters
+        elif len(unit) > 1 and unit not in ENGLISH_WORDS and not unit.isdecimal():
+            counts[unit.removesuffix("s")] += 1  # a plural is the same word
+    if not counts:
+        return 0.0
+    commonest, count = counts.most_common(1)[0]
+    num_times = count // 2 if HAN.match(commonest) else count
+    return count / len(units) if num_times >= 4 else 0.0
+
+
+def measure_keywords(text: str) -> float:
+    """Return the number of entries if the caption is a list of keywords, which has no words that join others, else 0.
+
+    Entries between commas, bars or similar marks count as they are; words between spaces count less, see the comments.
+    """
+    entries = [entry.strip() for entry in _SEPARATOR.split(text) if entry.strip(" .")]
+    num_entries = len(entries)
+    if num_entries < 4:
+        # Without marks, only words in lower case or groups of Chinese characters between spaces look like a list, and
+        # titles of goods look like that too, so that it takes more of them.
+        entries = _GAP.split(text)
+        is_chinese = sum(map(_is_han_word, entries)) >= 0.7 * len(entries)
+        if not is_chinese and (text != text.lower() or text.endswith(".")):
+            return 0.0
+        num_entries = len(entries) - 2 if is_chinese else (len(entries) + 2) // 2
+    num_plain = sum(map(_is_keyword, entries))
+    if num_plain < 0.85 * len(entries):
+        return 0.0
+
+    # Entries with a word in common ("red dress, summer dress") are a list already where there are few of them.
+    counts = Counter[str]()
+    for entry in entries:
+        counts.update(set(_UNIT.findall(entry.casefold())))
+    commonest = max(counts.values(), default=0)
+    is_repetitive = num_entries >= 4 and commonest >= max(3, 0.6 * len(entries))
+    return float(num_entries + 3 if is_repetitive else num_entries)
+
+
+_GAP = re.compile(r"[\s\-_]+")
+_SEPARATOR = re.compile(r"[,;|/、·•>~\n]|\s[-–—]\s")
+
+
+def _is_han_word(entry: str) -> bool:
+    num_han = len(HAN.findall(entry))
+    return 2 <= num_han <= 5
+
+
+def _is_keyword(entry: str) -> bool:
+    """Return whether an entry has at most four words or seven Chinese characters, and none that join others."""
+    num_han = len(HAN.findall(entry))
+    words = [word.casefold() for word in _LATIN_WORD.findall(entry)]
+    if num_han > 7 or len(words) > 4 or not (num_han or words):
+        return False
+    return not (_HAN_FUNCTION.search(entry) or ENGLISH_WORDS.intersection(words) or "a" in words)
+
+
+def measure_tags(text: str) -> float:
+    """Return the share of the characters that are in #tags and @handles."""
+    num_characters = sum(map(len, text.split()))
+    return sum(map(len, _TAG.findall(text))) / max(1, num_characters)
+
+
+def measure_marks(text: str) -> float:
+    """Return the share of the characters that are neither letters nor digits."""
+    num_characters = sum(map(len, text.split()))
+    return 1 - len(_LETTER_OR_DIGIT.findall(text)) / max(1, num_characters)
+
+
+def measure_codes(text: str) -> float:
+    """Return the share of the characters in words with a digit, 0 for captions with two words or Chinese characters."""
+    text, num_words = HAN.subn(" ", text)
+    num_characters = num_code_characters = 0
+    for token in text.split():
+        num_characters += len(token)
+        has_digit = any(letter.isdecimal() for letter in token)
+        num_code_characters += len(token) if has_digit else 0
+        # A slug may have a number, and codes have no long words: "leather-boots-2021".
+        least = 4 if has_digit else 3
+        num_words += sum(
+            len(word) >= least and not (has_digit and word.isupper()) for word in _LATIN_WORD.findall(token)
+        )
+    return num_code_characters / max(1, num_characters) if num_words < 2 else 0.0
+
+
+def measure_random_letters(text: str) -> float:
+    """Return by how much the pairs of letters are rarer than in words, in bits a pair; random letters reach 1.4.
+
+    Captions with fewer than six pairs, or fewer Latin letters than Chinese characters, have 0.
+    """
+    total = num_pairs = num_single = 0
+    words = [word.casefold() for word in _LATIN_WORD.findall(text)]
+    for word in words:
+        num_single += len(word) == 1
+        if not word.isascii() or len(word) < 2:
+            continue
+        letters = [ord(letter) - ord("a") for letter in word if letter != "'"]
+        for first, second in pairwise(letters):
+            total += _PAIR_BITS[26 * first + second]
+        num_pairs += len(letters) - 1
+        total -= 2 * _count_key_runs(word)
+    if len(words) >= 5 and num_single >= 0.6 * len(words):
+        return 2.0  # letters one by one
+    if num_pairs < 6 or num_pairs < len(HAN.findall(text)):
+        return 0.0
+    return -total / num_pairs
+
+
+def _count_key_runs(word: str) -> int:
+    """Return the number of pairs of letters in runs along a row of the keyboard, in either direction."""
+    num_pairs = 0
+    for row in _KEY_ROWS:
+        for keys in (row, row[::-1]):
+            run = 1
+            for first, second in pairwise(word):
+                run = run + 1 if first + second in keys else 1
+                num_pairs += _KEY_RUN - 1 if run == _KEY_RUN else run > _KEY_RUN
+    return num_pairs
+
+
+# Binary logarithm of how much more frequent a pair of letters is, after its first letter, than if all letters were
+# equally frequent: digit minus 5, a row for each first letter from a to z. Counted over the 15,901 different words of
+# ERNIE 3.0's vocabulary, the GNU licences, Perl's and this package's documentation, and names of time zones.
+_PAIR_DIGITS = """
+25652352514757351767443242 75437322632732731654621041 72536217605532731546520030 63358433721443630563533140
+53575442402657342775243531 63447632701620730645601140 73337356611545631753601131 73337223713434721545612141
+54655450103558641566250304 74337332754233732243732030 73338334724435640464623040 72347321703732630255530060
+75337221711353660253521131 62666472624324520267431131 44553343414668550755655331 71337125601631660755511130
+43321132613531326444934233 73458241704454630565531040 62537216604443651267623140 61427216701432630665522151
+65555451523667350766320222 73438320800232620231231221 71347226713445731553124021 53646424720443473347522550
+64446241623556662565534334 70058326702444623333533356
+""".split()  # noqa: SIM905  -- a table is read as a text
+_PAIR_BITS = [int(digit) - 5 for row in _PAIR_DIGITS for digit in row]
+
+
+def measure_wrong_decoding(text: str) -> float:
+    """Return the number of characters that only a text decoded by the wrong encoding has.
+
+    ftfy knows the traces of UTF-8 and GBK that were read as Latin-1 or one of its relatives. UTF-8 that was read as
+    GBK, and random Chinese characters, are known by their bytes.
+    """
+    if text.isascii():
+        return 0.0
+    return float(badness(text) + _count_gbk_traces(text) + _count_rare_han(text))
+
+
+def _count_gbk_traces(text: str) -> int:
+    """Return the number of Chinese characters that the bytes of a text in GBK are in UTF-8, unless they are few.
+
+    In Chinese text such bytes come about by chance only now and then: of the bytes in 12,000 captions 2 % at most.
+    """
+    content = text.encode("gbk", "ignore")
+    num_wide = sum(byte >= 0x80 for byte in content)
+    traces = _UTF8_HAN.findall(content)
+    return len(traces) if len(traces) >= 2 and 3 * len(traces) >= 0.5 * num_wide else 0
+
+
+_UTF8_HAN = re.compile(rb"[\xe4-\xe9][\x80-\xbf]{2}|\xef\xbc[\x80-\xbf]|\xe3\x80[\x80-\xbf]")
+
+
+def _count_rare_han(text: str) -> int:
+    """Return the number of Chinese characters in no national standard, unless they are less than 40 %."""
+    characters = HAN.findall(text)
+    num_rare = sum(not _is_in_standard(character) for character in characters)
+    return num_rare if num_rare >= 2 and num_rare >= 0.4 * len(characters) else 0
+
+
+def _is_in_standard(character: str) -> bool:
+    """Return whether a character is one of the 6,763 of GB 2312, the 13,051 of Big5 or the 6,355 of JIS X 0208."""
+    for encoding in ("gb2312", "big5", "euc_jp"):
+        content = character.encode(encoding, "ignore")
+        if content and len(content) == 2:  # in EUC-JP three bytes are of the supplement JIS X 0212
+            return True
+    return False
+
+
+MEASURES: Mapping[str, Callable[[str], float]] = {
+    "repetition": measure_repetition,
+    "commonest": measure_commonest,
+    "keywords": measure_keywords,
+    "tags": measure_tags,
+    "marks": measure_marks,
+    "codes": measure_codes,
+    "random_letters": measure_random_letters,
+    "wrong_decoding": measure_wrong_decoding,
+}
+"""Measures by the names that rules use for their bounds."""
+
+
+def measure_captions(captions: Sequence[str]) -> dict[str, float]:
+    """Return each measure of the worst of several captions."""
+    simple_captions = [simplify(caption) for caption in captions]
+    values = {}
+    for name, measure in MEASURES.items():
+        # The simple form no longer has the characters that give a wrong decoding away.
+        texts = captions if measure is measure_wrong_decoding else simple_captions
+        values[name] = max(measure(text) for text in texts)
+    return values

@@ -1,0 +1,203 @@
+"""Rules of captions, which are data: a YAML file names each, says why, and has examples that are tried at every start.
+
+Patterns are those of RE2 (https://github.com/google/re2/wiki/Syntax), which DuckDB and Arrow bring: the time of any
+pattern is proportional to the length of a caption, so that neither a stranger's caption nor a user's pattern can stop a
+curation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+from pyarrow import compute
+from pydantic import Field, ValidationError, model_validator
+
+from ernie_vil2.apps.curation.caption_measures import MEASURES, measure_captions, simplify
+from ernie_vil2.apps.curation.languages import HAN
+from ernie_vil2.config.load import describe_problems, read_yaml
+from ernie_vil2.io.terminal import ConfigError
+from ernie_vil2.section import Name, Section
+
+TEXT_COLUMN = "simple_captions"
+"""Column of the measures with the simple form of a pair's captions, each on a line."""
+# A pattern starts with these flags: ^ and $ are the ends of a caption, and case does not matter. `(?-i:...)` minds it.
+FLAGS = "(?mi)"
+MARKS = r"[^\pL\pN\n]*"  # around a pattern that has to be the whole caption
+# Marks that may be left where something was cut off. Dots, question marks and quotation marks end a sentence.
+_LOOSE_ENDS = " \t\r\n\u3000|-–—,，、;；:：/\\~>»•·([（【"
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_MAX_CUTS = 4  # times that all rules cut a caption, which may end in a credit, an address, and tags
+
+
+class Examples(Section):
+    """Captions that a rule removes and does not remove, and captions before and after it cuts."""
+
+    removed: list[Name] = Field(default=[], description="captions that the rule removes")
+    kept: list[Name] = Field(default=[], description="captions that the rule neither removes nor changes")
+    cut: dict[str, str] = Field(default={}, description="captions before the cut and after it")
+
+
+class Rule(Section):
+    """A fault of captions, and what is done about it."""
+
+    why: Name = Field(description="why such a caption is no good, for people")
+    action: Literal["remove", "cut"] = Field("remove", description="remove the pair, or cut off what the pattern finds")
+    pattern: list[Name] = Field(
+        default=[], description="patterns of RE2, one of which has to be found; case does not matter"
+    )
+    whole: list[Name] = Field(
+        default=[], description="patterns, one of which has to be the whole caption, except marks at its ends"
+    )
+    above: dict[str, float] = Field(
+        default={}, description="measures of a caption, one of which has to be greater than its bound"
+    )
+    examples: Examples = Field(default=Examples(), description="captions on which the rule is tried")
+
+    @model_validator(mode="after")
+    def _check(self) -> Rule:
+        if not (self.pattern or self.whole or self.above):
+            raise ValueError("a rule needs pattern, whole, or above with a bound of a measure")
+        if self.action == "cut" and (self.whole or self.above):
+            raise ValueError("only pattern can say what to cut off")
+        unknown = [name for name in self.above if name not in MEASURES]
+        if unknown:
+            raise ValueError(f"above: no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
+        return self
+
+    @property
+    def full_pattern(self) -> str:
+        """All patterns as one, with the flags."""
+        patterns = [f"(?:{pattern})" for pattern in self.pattern]
+        if self.whole:
+            whole = "|".join(f"(?:{pattern})" for pattern in self.whole)
+            patterns.append(f"^{MARKS}(?:{whole}){MARKS}$")
+        return FLAGS + "|".join(patterns)
+
+    @property
+    def condition(self) -> str:
+        """SQL condition on the measures of a pair, true if its captions have the fault."""
+        conditions = []
+        if self.pattern or self.whole:
+            quoted_pattern = self.full_pattern.replace("'", "''")
+            conditions.append(f"regexp_matches({TEXT_COLUMN}, '{quoted_pattern}')")
+        for measure, bound in self.above.items():
+            conditions.append(f"{measure} > {bound!r}")
+        return " or ".join(conditions)
+
+
+class _RuleFile(Section):
+    rules: dict[str, Rule]
+
+
+class CaptionRules:
+    """Rules by name, in the order in which they are tried.
+
+    Args:
+        rules: the rules.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule]):
+        self.removing = {name: rule for name, rule in rules.items() if rule.action == "remove"}
+        self.cutting = {name: rule for name, rule in rules.items() if rule.action == "cut"}
+
+    def cut(self, captions: Sequence[str]) -> list[str]:
+        """Return captions without what the rules cut off.
+
+        A caption of which no two words or Chinese characters would be left stays as it is.
+        """
+        results = list(captions)
+        changing = list(range(len(results)))
+        for _ in range(_MAX_CUTS):
+            before = [results[number] for number in changing]
+            array = pa.array(before, pa.string())
+            for rule in self.cutting.values():
+                array = compute.replace_substring_regex(array, pattern=rule.full_pattern, replacement="")
+            after = array.to_pylist()
+            still_changing = []
+            for number, text, shorter in zip(changing, before, after, strict=True):
+                if shorter != text and _is_enough(shorter):
+                    results[number] = shorter.rstrip(_LOOSE_ENDS).lstrip(" \t\r\n\u3000|-–—,，、;；:：/\\~>»•·")
+                    still_changing.append(number)
+            changing = still_changing
+        return results
+
+    def find_faults(self, captions: Sequence[str]) -> list[str | None]:
+        """Return for each caption the name of the first rule that removes it, or None."""
+        if not captions:
+            return []
+        rows = []
+        for number, caption in enumerate(captions):
+            simple = simplify(caption)
+            rows.append({"number": number, TEXT_COLUMN: simple} | measure_captions([caption]))
+        cases = []
+        for name, rule in self.removing.items():
+            quoted_name = name.replace("'", "''")
+            cases.append(f"when {rule.condition} then '{quoted_name}'")
+        case = f"case {' '.join(cases)} end" if cases else "null"
+        with duckdb.cursor() as database:
+            database.register("captions", pa.Table.from_pylist(rows))
+            found = database.execute(f"select {case} from captions order by number").fetchall()  # noqa: S608  -- rules are of the user
+        return [fault for (fault,) in found]
+
+
+def _is_enough(text: str) -> bool:
+    return len(HAN.findall(text)) >= 2 or len(_WORD.findall(text)) >= 2
+
+
+def load_rules(paths: Iterable[str | Path], without: Iterable[str] = ()) -> CaptionRules:
+    """Read files of rules.
+
+    Args:
+        paths: YAML files; a later rule replaces one of the same name in an earlier file.
+        without: names of rules that are left out.
+
+    Raises:
+        ConfigError: a file is no YAML or has an unknown key, or a name in `without` is unknown.
+    """
+    rules: dict[str, Rule] = {}
+    for path in paths:
+        tree: Any = read_yaml(path, keep_switch_words=True) or {}
+        try:
+            rules |= _RuleFile.model_validate({"rules": tree}).rules
+        except ValidationError as error:
+            raise describe_problems(error, str(path), _RuleFile) from None
+    for name in without:
+        if rules.pop(name, None) is None:
+            raise ConfigError(f"text_rules.without: no rule {name!r}; there are {', '.join(rules)}")
+    return CaptionRules(rules)
+
+
+def check_examples(rules: CaptionRules) -> None:
+    """Try every rule alone on its examples.
+
+    Raises:
+        ConfigError: a pattern is wrong, or a rule does not do what one of its examples says.
+    """
+    for name, rule in (rules.cutting | rules.removing).items():
+        try:
+            _check_examples_of_rule(CaptionRules({name: rule}), rule.examples)
+        except (duckdb.Error, pa.ArrowInvalid) as error:
+            first_line = str(error).partition("\n")[0]
+            raise ConfigError(f"rule {name!r} of captions: pattern: {first_line}") from error
+        except ValueError as error:
+            raise ConfigError(f"rule {name!r} of captions {error}") from None
+
+
+def _check_examples_of_rule(rule: CaptionRules, examples: Examples) -> None:
+    """Raise ValueError with the end of a sentence about the rule if it contradicts an example."""
+    for caption, fault in zip(examples.removed, rule.find_faults(examples.removed), strict=True):
+        if fault is None:
+            raise ValueError(f"does not remove {caption!r}, an example of what is removed")
+    kept = examples.kept or ["-"]  # a pattern is compiled, and so checked, when it looks at a caption
+    for caption, fault in zip(kept, rule.find_faults(kept), strict=True):
+        if fault is not None and examples.kept:
+            raise ValueError(f"removes {caption!r}, an example of what is kept")
+    expected = {caption: caption for caption in kept} | examples.cut
+    for (caption, shorter), result in zip(expected.items(), rule.cut(list(expected)), strict=True):
+        if result != shorter:
+            raise ValueError(f"makes {result!r} of {caption!r}, and its example says {shorter!r}")

@@ -1,0 +1,136 @@
+"""Rules of captions: those that are shipped, those of users, and that no caption makes them slow."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ernie_vil2.apps.curation.caption_measures import MEASURES, measure_captions, simplify
+from ernie_vil2.apps.curation.caption_rules import CaptionRules, Rule, check_examples, load_rules
+from ernie_vil2.apps.curation.languages import detect_language
+from ernie_vil2.apps.curation.steps.near_texts import compute_likeness
+from ernie_vil2.io.terminal import ConfigError
+from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
+from tests.support.image_formats import encode_image
+from tests.support.paths import ROOT
+
+SHIPPED = ROOT / "configs" / "curate" / "rules" / "text.yaml"
+GOOD_CAPTIONS = (ROOT / "tests" / "fixtures" / "good_captions.txt").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_rules([SHIPPED])
+
+
+def test_shipped_rules_do_what_their_examples_say(shipped):
+    check_examples(shipped)
+
+
+def test_what_one_rule_keeps_no_other_rule_removes(shipped):
+    captions = []
+    for rule in (shipped.removing | shipped.cutting).values():
+        captions += rule.examples.kept
+    faults = dict(zip(captions, shipped.find_faults(captions), strict=True))
+    assert {caption: fault for caption, fault in faults.items() if fault} == {}
+
+
+def test_good_captions_are_neither_cut_nor_removed(shipped):
+    assert shipped.cut(GOOD_CAPTIONS) == GOOD_CAPTIONS
+    faults = dict(zip(GOOD_CAPTIONS, shipped.find_faults(GOOD_CAPTIONS), strict=True))
+    assert {caption: fault for caption, fault in faults.items() if fault} == {}
+
+
+def test_most_japanese_captions_without_kana_are_told_from_chinese():
+    captions = (ROOT / "tests" / "fixtures" / "japanese_captions.txt").read_text(encoding="utf-8").splitlines()
+    assert sum(detect_language(caption) == "other" for caption in captions) >= 0.7 * len(captions)
+    assert not any(detect_language(caption) == "other" for caption in GOOD_CAPTIONS)
+
+
+def test_several_ends_are_cut_one_after_another(shipped):
+    captions = ["Sunset over Bergen (AP Photo/Jane Doe) #norway #sea https://example.com/1", "https://example.com #sea"]
+    assert shipped.cut(captions) == ["Sunset over Bergen", "https://example.com #sea"]
+
+
+USER_RULES = """
+our shop:
+  why: our own name is in every caption
+  action: cut
+  pattern: ['\\s*-\\s*Example Shop$']
+  examples: {cut: {'A red dress - Example Shop': A red dress}}
+samples:
+  why: the shop's swatches
+  whole: ['swatch \\w+']
+  above: {codes: 0.9}
+  examples: {removed: [Swatch B12, XY12], kept: [A swatch of cloth]}
+address: {why: never, whole: [nothing], examples: {}}
+"""
+
+
+def test_users_add_and_replace_rules_and_leave_some_out(tmp_path, curated):
+    (tmp_path / "rules.yaml").write_text(USER_RULES, encoding="utf-8")
+    captions = ["Two red shoes on a table - Example Shop", "swatch lilac", "See https://a.com/b for the cat",
+                "Call 13812345678 for this lamp", "XY12"]  # fmt: skip
+    rows = [(encode_image(make_distinct_image(number)), caption) for number, caption in enumerate(captions)]
+    files = f"[configs/curate/rules/text.yaml, {tmp_path}/rules.yaml]"
+    text = f"text_rules: {{rules: {files}, without: [contact, codes]}}"
+    table = list(curated([write_pair_shard(tmp_path / "crawl.tar", rows)], text).values())
+    assert [row["reason"] for row in table] == [None, "samples", None, None, "samples"]
+    assert table[0]["caption"] == "Two red shoes on a table" and table[0]["cut_captions"] == [table[0]["caption"]]
+    assert table[2]["caption"] == captions[2] and table[2]["cut_captions"] is None
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("a: {why: b}", "above"), ("a: {why: b, above: {shouting: 1}}", "shouting"), ("a: {pattern: [b]}", "why"),
+    ("a: {why: b, action: cut, whole: [b]}", "cut off"), ("a: {why: b, pattern: ['(?=b)']}", "'a' of captions"),
+    ("a: {why: b, pattern: [c], examples: {removed: [bbb]}}", "bbb"), ("[a]", "rules"),
+    ("a: {why: b, pattern: [c], examples: {kept: [ccc]}}", "ccc"),
+    ("a: {why: b, action: cut, pattern: [c$], examples: {cut: {red hat c: blue hat}}}", "red hat"),
+])  # fmt: skip
+def test_wrong_rules_are_refused_by_their_names(tmp_path, text, message):
+    (tmp_path / "rules.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        check_examples(load_rules([tmp_path / "rules.yaml"]))
+
+
+def test_unknown_rule_to_leave_out_is_refused():
+    with pytest.raises(ConfigError, match="adress"):
+        load_rules([SHIPPED], ["adress"])
+
+
+@pytest.mark.parametrize(("name", "caption", "expected"), [
+    ("repetition", "red red red red hat", 4 / 5), ("repetition", "a b a b a b", 1),
+    ("repetition", "red hat red hat", 0), ("repetition", "红帽红帽红帽子", 6 / 7), ("commonest", "a hat", 0),
+    ("commonest", "hat red hat big hats hat", 4 / 6),
+    ("tags", "#a1 bcd", 1 / 2), ("marks", "ab!!", 1 / 2), ("codes", "AB12 of", 4 / 6), ("codes", "AB12 red hat", 0),
+    ("keywords", "x, y, z, w, e, f", 6), ("keywords", "x, y, z, w, e, and f", 0),
+    ("wrong_decoding", "红帽子", 0), ("wrong_decoding", "red hat", 0),
+])  # fmt: skip
+def test_measures_of_captions_by_hand(name, caption, expected):
+    assert measure_captions([caption])[name] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("written", "read"), [("utf-8", "gbk"), ("utf-8", "latin-1"), ("gbk", "latin-1"),
+                                               ("utf-8", "cp1252")])  # fmt: skip
+def test_text_read_by_the_wrong_encoding_is_found(written, read):
+    captions = [caption for caption in GOOD_CAPTIONS if sum(letter > "\u4e00" for letter in caption) > 6]
+    values = [MEASURES["wrong_decoding"](text.encode(written, "ignore").decode(read, "ignore")) for text in captions]
+    assert sum(value > 0 for value in values) >= 0.98 * len(captions)
+    assert not any(MEASURES["wrong_decoding"](caption) for caption in GOOD_CAPTIONS)
+
+
+@given(st.text())
+def test_simple_form_is_a_line_and_stays_as_it_is(text):
+    simple = simplify(text)
+    assert simplify(simple) == simple and len(simple.splitlines()) <= 1
+
+
+def test_condition_of_a_rule_is_sql_whatever_its_text(shipped):
+    rule = Rule(why="quotes", pattern=['it\'s|"b"'], above={"marks": 2})
+    assert CaptionRules({"it's": rule}).find_faults(["so it's", "its"]) == ["it's", None]
+
+
+def test_captions_of_a_template_are_alike_only_if_their_words_are():
+    template = "Portrait of a {} on a plain white background"
+    assert compute_likeness(template.format("dog"), template.format("cat")) < 0.8
+    assert compute_likeness(template.format("dog"), template.format("dog") + "!") == 1
+    assert compute_likeness("白色背景上的绿色苹果和刀", "白色背景上的红色苹果和刀") < 0.8
