@@ -7,6 +7,7 @@ import weakref
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 from safetensors.numpy import load_file
 
@@ -15,6 +16,7 @@ from ernie_vil2.config.stages import enter_stage, find_borders, resolve_stages
 from ernie_vil2.encoder import load_model
 from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.optimizer import compute_learning_rate
+from ernie_vil2.training.stages import check_folder
 from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import run_ranks
 from tests.support.trainings import (
@@ -261,6 +263,29 @@ NAFLEX = (
 def test_stage_that_could_not_begin_is_refused_before_the_first(config, changes, culprit):
     with pytest.raises(ConfigError, match=culprit):
         Trainer(config(*changes))
+
+
+class FlatTower(paddle.nn.Layer):
+    """An image tower with a weight for every pixel."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.width, self.layer = 8, paddle.nn.Linear(3 * config.image_size**2, 8)
+
+    def forward(self, images):
+        return self.layer(images.flatten(1))
+
+
+def test_tower_whose_weights_depend_on_the_size_is_refused(config):
+    tower = f"Model.image={{name: '{__name__}:FlatTower', image_size: 32}}"
+    with pytest.raises(ConfigError, match=r"layer\.weight.*FlatTower.*stage 2"):
+        Trainer(config(tower, "Training.stages=[{until: 0.5, image_size: 16}, {until: 1}]"))
+
+
+def test_rank_without_the_run_folder_is_named(tmp_path):
+    check_folder(tmp_path, rank=1)
+    with pytest.raises(ConfigError, match="rank 1"):
+        check_folder(tmp_path / "elsewhere", rank=1)
 
 
 def test_windows_scale_with_the_images_of_a_stage(config):
