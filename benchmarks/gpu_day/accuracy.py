@@ -2,14 +2,7 @@
 
 import subprocess
 
-from benchmarks.gpu_day.measuring import (
-    Measurement,
-    Options,
-    Results,
-    list_training_command,
-    make_measurement,
-    to_arguments,
-)
+from benchmarks.gpu_day.measuring import Measurement, Options, Results, list_demo_command, make_measurement
 from benchmarks.gpu_day.processes import ROOT
 
 NUM_STEPS, DRY_STEPS = 300, 3
@@ -39,7 +32,7 @@ def measure(name: str, options: Options, results: Results) -> None:
 
     precision, _, num_ranks = name.rpartition("_")
     num_steps = options.choose(NUM_STEPS, DRY_STEPS)
-    folder = options.work_folder / "runs" / f"accuracy_{name}"
+    run_name = f"accuracy_{name}"
     overrides = [
         f"Training.precision={PRECISIONS[precision][0]}",
         f"Training.steps={num_steps}",
@@ -47,15 +40,11 @@ def measure(name: str, options: Options, results: Results) -> None:
         f"Schedule.warmup_steps={num_steps // 6}",
         f"Training.checkpoint_every={num_steps}",
         f"Evaluation.every={num_steps}",
-        f"Training.output={folder}",
-        f"Training.device={options.device}",
     ]
-    arguments = ["-c", str(ROOT / "configs" / "demo" / "emoji.yaml"), *to_arguments(overrides)]
-    log_folder = options.output / "logs" / f"accuracy_{name}_ranks"
-    command = list_training_command(options, int(num_ranks), log_folder, arguments)
+    command = list_demo_command(options, run_name, int(num_ranks), overrides)
     subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603  -- a command of this package
 
-    records = read_log(folder / "log.jsonl")
+    records = read_log(options.run_folder(run_name) / "log.jsonl")
     losses = {record["step"]: record["loss"] for record in records if record["kind"] == "train"}
     evaluations = [record for record in records if record["kind"] == "evaluation"]
     metrics = evaluations[-1]["metrics"]

@@ -7,19 +7,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_day.measuring import (
-    LeftOut,
-    Measurement,
-    Options,
-    Results,
-    list_training_command,
-    make_measurement,
-    to_arguments,
-)
+from benchmarks.gpu_day.measuring import LeftOut, Measurement, Options, Results, list_demo_command, make_measurement
 from benchmarks.gpu_day.processes import MARK, ROOT, find_processes
 
 SETTINGS = [
@@ -111,23 +103,15 @@ class TrainingRun:
     process: subprocess.Popen
 
     def __init__(self, name: str, options: Options):
-        self._name, self._options = name, options
+        self._name, self._options = f"failures_{name}", options
         self.num_ranks = min(2, options.num_gpus)
-        self.folder = options.work_folder / "runs" / f"failures_{name}"
+        self.folder = options.run_folder(self._name)
         self.checkpoint_every = options.choose(50, 5)
 
     def start(self, *flags: str) -> None:
-        overrides = [
-            *SETTINGS,
-            f"Training.checkpoint_every={self.checkpoint_every}",
-            f"Training.output={self.folder}",
-            f"Training.device={self._options.device}",
-        ]
-        config = ["-c", str(ROOT / "configs" / "demo" / "emoji.yaml")]
-        log_folder = self._options.output / "logs" / f"failures_{self._name}_ranks"
-        arguments: Sequence[str] = [*config, *to_arguments(overrides), *flags]
-        command = list_training_command(self._options, self.num_ranks, log_folder, arguments)
-        self.process = subprocess.Popen(command, cwd=ROOT)  # noqa: S603  -- a command of this package
+        overrides = [*SETTINGS, f"Training.checkpoint_every={self.checkpoint_every}"]
+        command = list_demo_command(self._options, self._name, self.num_ranks, overrides)
+        self.process = subprocess.Popen([*command, *flags], cwd=ROOT)  # noqa: S603  -- a command of this package
 
     @property
     def has_ended(self) -> bool:

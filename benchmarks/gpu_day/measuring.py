@@ -54,6 +54,10 @@ class Options:
         """Folder for runs and data, which are not sent back."""
         return self.output / "work"
 
+    def run_folder(self, name: str) -> Path:
+        """Return the folder of a run."""
+        return self.work_folder / "runs" / name
+
     def results_file(self, step: str, name: str) -> Path:
         """Return the file of a measurement's figures."""
         return self.output / "results" / step / f"{name}.json"
@@ -187,19 +191,21 @@ def list_launcher_arguments(num_ranks: int, log_folder: Path) -> list[str]:
     return [sys.executable, "-m", "paddle.distributed.launch", "--gpus", gpus, "--log_dir", str(log_folder)]
 
 
-def list_training_command(options: Options, num_ranks: int, log_folder: Path, arguments: Sequence[str]) -> list[str]:
-    """Return the command line of a training on several ranks."""
+def list_demo_command(options: Options, name: str, num_ranks: int, overrides: Sequence[str]) -> list[str]:
+    """Return the command line of a training of the demo.
+
+    Args:
+        options: options of the day.
+        name: name of the run's folder; that of the ranks' logs is derived from it.
+        num_ranks: number of ranks.
+        overrides: settings of the run besides its folder and device.
+    """
     script = str(ROOT / "tools" / "train.py")
+    arguments = ["-c", str(ROOT / "configs" / "demo" / "emoji.yaml")]
+    for override in (*overrides, f"Training.output={options.run_folder(name)}", f"Training.device={options.device}"):
+        arguments += ["-o", override]
     if num_ranks == 1:
         return [sys.executable, script, *arguments]
     if options.is_dry:
         return [sys.executable, script, "--processes", str(num_ranks), *arguments]
-    return [*list_launcher_arguments(num_ranks, log_folder), script, *arguments]
-
-
-def to_arguments(overrides: Sequence[str]) -> list[str]:
-    """Return overrides of a configuration as arguments of a command line: `-o` before each."""
-    arguments = []
-    for override in overrides:
-        arguments += ["-o", override]
-    return arguments
+    return [*list_launcher_arguments(num_ranks, options.output / "logs" / f"{name}_ranks"), script, *arguments]

@@ -131,7 +131,7 @@ def measure_case(case: Case, options: Options, results: Results) -> None:
     plan = options.read_figures("throughput", "plan").get("plans", {}).get(f"{case.name}_{num_ranks}", {})
     if plan and plan["peak_bytes"] > plan["device_bytes"]:
         raise LeftOut(f"the plan needs {plan['peak_bytes'] / 2**30:.0f} GiB of {plan['device_bytes'] / 2**30:.0f}")
-    run = options.work_folder / "runs" / f"{case.name}_{num_ranks}"
+    run = options.run_folder(f"{case.name}_{num_ranks}")
     config = load_config(None, [*case.list_overrides(options, num_ranks), f"Training.output={run}"])
     trainer = Trainer(config, make_evaluators=lambda *_: {}, should_compare=False)
     with trainer.folder_lock, closing(open_batches(case, trainer, config)) as batches:
