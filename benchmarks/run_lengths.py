@@ -73,8 +73,8 @@ def show_run(name: str, ranks: int, speed: float) -> None:
     checkpoint_bytes = 12 * plan.parameters["all"]
     write_seconds, interval = checkpoint_bytes / DISK_RATE, STEPS_BETWEEN_CHECKPOINTS * seconds
     read_seconds = ranks * checkpoint_bytes / DISK_RATE
-    print(f"  checkpoint              {checkpoint_bytes / 1e9:.1f} GB, {write_seconds:.1f} s every {interval:,.0f} s: "
-          f"{write_seconds / interval:.1%}; {read_seconds:,.0f} s until all ranks have read one")  # fmt: skip
+    print(f"  checkpoint              {checkpoint_bytes / 1e9:.1f} GB every {interval:,.0f} s, written in "
+          f"{write_seconds:.1f} s next to steps; {read_seconds:,.0f} s until all ranks have read one")  # fmt: skip
     cost = interval / 2 + NOTICE_SECONDS + read_seconds
     print(f"  failures                {hours / HOURS_BETWEEN_FAILURES:.2f}, each costs {cost / 60:.0f} minutes, "
           f"{interval / 120:.1f} of them steps that are repeated")  # fmt: skip
