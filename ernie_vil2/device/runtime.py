@@ -61,9 +61,9 @@ PACKAGES = (
     "simplejpeg",
 )
 
-# Oldest version of Paddle that may use GPUs. Earlier ones compute attention that flash attention does not take, that in
-# float32 and all on GPUs before Ampere, by an operation for inference, without dropout and gradient. This was read in
-# Paddle's sources, pull request 70166.
+# Oldest version of Paddle that may use GPUs. Where flash attention is not available, in float32 and on GPUs before
+# Ampere, earlier versions compute attention by an operation for inference, which has no dropout and no gradient. This
+# was read in Paddle's sources, pull request 70166.
 OLDEST_GPU_PADDLE = (3, 3)
 GPU_PADDLE_ADVICE = "Install the GPU build of Paddle 3.3.1 (docs/installation.md says how)"
 
