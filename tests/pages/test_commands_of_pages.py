@@ -26,6 +26,8 @@ NOT_RUN = {
     'load_model("OFA-Sys/': "fetches from a hub; tests/io/test_model_hubs.py loads such a name from a server here",
     'load_model("ernie-vil-2.0-base-zh")': "fetches 800 MB; docs/examples are run with MODEL",
     'from_pretrained("ernie-vil-2.0-base-zh")': "fetches 800 MB; tests/encoder calls these on a small model",
+    "--checkpoint ernie-vil-2.0-base-zh": "fetches 800 MB; benchmarks.md is run with MODEL",
+    "fleetrun tools/train.py -c configs/pretrain": "trains for days on GPUs; tests/config plans these configurations",
     "Model.weights=ernie-vil-2.0-base-zh": "fetches 800 MB; finetuning.md is run with MODEL",
     "Model.text.weights=ernie-3.0-base-zh": "fetches weights; tests/models/test_weight_files.py loads such files",
     "--index http://milvus": "needs a cluster; tests/apps/search runs the commands with milvus-lite",
