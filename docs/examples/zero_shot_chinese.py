@@ -7,6 +7,7 @@ threshold, which `ernie-vil2 calibrate` stores next to a model.
 """
 
 import argparse
+import sys
 
 import numpy as np
 
@@ -22,7 +23,10 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", required=True)
     options = parser.parse_args()
 
-    model = ernie_vil2.load_model(options.model)
+    try:
+        model = ernie_vil2.load_model(options.model)
+    except (OSError, ValueError) as error:  # no network, or no model: one line that says what to do
+        sys.exit(f"error: {error}")
     prompts = [template.format(name) for name in options.classes for template in TEMPLATES]
     classes = model.encode_texts(prompts).reshape(len(options.classes), len(TEMPLATES), -1).mean(axis=1)  # [C, D]
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)

@@ -56,6 +56,12 @@ def test_classes_are_named_in_chinese(folder, run):
     assert line.startswith((f"{image}: 红色", f"{image}: 蓝色"))  # a missing image is skipped
 
 
+def test_example_without_a_model_ends_in_one_line(folder, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["zero_shot_chinese.py", "no-model", "a.png", "--classes", "红色"])
+    with pytest.raises(SystemExit, match=r"^error: no-model: .*\Z"):
+        runpy.run_path(str(ROOT / "docs" / "examples" / "zero_shot_chinese.py"), run_name="__main__")
+
+
 def test_models_are_compared(folder, run):
     shutil.copytree("MODEL", "OTHER")
     lines = run("compare_models.py", "MODEL", "OTHER", "--data", "my-images", "--resamples", 50).splitlines()
