@@ -29,7 +29,15 @@ from paddle.nn import functional as F
 
 from ernie_vil2.tasks import contrastive_step, task
 from tests.like_gpu_build.sitecustomize import make_gpu_linear
-from tests.support.mixed_precision import LISTED_NAMES, NARROW_TYPES, NORMS, MixedPrecision, is_real, list_tensors
+from tests.support.mixed_precision import (
+    LISTED_NAMES,
+    NARROW_TYPES,
+    NORMS,
+    MixedPrecision,
+    is_real,
+    list_tensors,
+    replace_tensors,
+)
 
 KINDS = (
     "matrix products", "norms", "activations", "dropout", "attention", "casts", "sums of gradients", "copies of views",
@@ -228,7 +236,7 @@ class KernelCounter:
             self._saved_by_operation = saved = []
             self._is_in_operation, self._is_emulating = True, name == FUSED_ATTENTION
             try:
-                results = function(*_replace(arguments, stand_ins), **_replace(options, stand_ins))
+                results = function(*replace_tensors(arguments, stand_ins), **replace_tensors(options, stand_ins))
             finally:
                 self._is_in_operation = self._is_emulating = False
                 self._saved_by_operation = []
@@ -267,7 +275,7 @@ class KernelCounter:
             converted = {id(x): x.astype(dtype) for x in tensors if x.dtype != dtype}
         finally:
             self._is_converting = False
-        return dtype, _replace(arguments, converted), _replace(options, converted)
+        return dtype, replace_tensors(arguments, converted), replace_tensors(options, converted)
 
     def _emulate_cast(self, x: Tensor, dtype: Any) -> Tensor:
         """Convert a tensor as only the emulation does, uncounted."""
@@ -288,7 +296,7 @@ class KernelCounter:
             if is_real(result) and result.dtype == paddle.float32:
                 narrow[id(result)] = self._emulate_cast(result, dtype)
                 originals.append((result, narrow[id(result)]))
-        return _replace([results], narrow)[0]
+        return replace_tensors([results], narrow)[0]
 
     def _record(self, name: str, inputs: list[Tensor], outputs: list[Tensor], saved: list[SavedTensor]) -> None:
         """Count an operation now, and its gradient when backward comes to it."""
@@ -630,15 +638,3 @@ def _make_buffer(x: Tensor) -> Buffer:
 
 def _unique(tensors: Iterable[Tensor]) -> list[Tensor]:
     return list({id(x): x for x in tensors}.values())
-
-
-def _replace(arguments: Any, replacements: dict[int, Tensor]) -> Any:
-    """Return arguments, or options by name, with some tensors replaced; `replacements` are by the id of the tensor."""
-    if isinstance(arguments, dict):
-        return {name: _replace([value], replacements)[0] for name, value in arguments.items()}
-    replaced = []
-    for argument in arguments:
-        if isinstance(argument, list | tuple):
-            argument = type(argument)(_replace(argument, replacements))
-        replaced.append(replacements.get(id(argument), argument))
-    return replaced

@@ -98,8 +98,7 @@ class MixedPrecision:
             converted = {id(tensor): tensor.astype("float32") for tensor in tensors}
             for tensor in tensors[:1] if name in NORMS else tensors:
                 converted[id(tensor)] = tensor.astype(dtype).astype("float32")
-            names, values = list(options), _replace(list(options.values()), converted)
-            results = function(*_replace(arguments, converted), **dict(zip(names, values, strict=True)))
+            results = function(*replace_tensors(arguments, converted), **replace_tensors(options, converted))
             if not is_narrow:
                 return results
             if name in NORMS and not isinstance(results, Tensor):
@@ -161,11 +160,14 @@ def is_real(tensor: Tensor) -> bool:
     return tensor._is_initialized() and (tensor.dtype == paddle.float32 or tensor.dtype in NARROW_TYPES)
 
 
-def _replace(arguments: Any, replacements: dict[int, Tensor]) -> list[Any]:
+def replace_tensors(arguments: Any, replacements: dict[int, Tensor]) -> Any:
+    """Return arguments, or options by name, with some tensors replaced; `replacements` are by the id of the tensor."""
+    if isinstance(arguments, dict):
+        return {name: replace_tensors([value], replacements)[0] for name, value in arguments.items()}
     replaced = []
     for argument in arguments:
         if isinstance(argument, list | tuple):
-            argument = _replace(argument, replacements)
+            argument = type(argument)(replace_tensors(argument, replacements))
         replaced.append(replacements.get(id(argument), argument))
     return replaced
 
