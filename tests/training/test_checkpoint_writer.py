@@ -104,12 +104,10 @@ def test_two_ranks_write_the_same_next_to_steps(overrides, tmp_path, sharding):
 
 def test_second_checkpoint_waits_for_the_first(config):
     trainer, events, is_waited_for = Trainer(config("Training.steps=2", "Training.checkpoint_every=1")), [], []
-    started = threading.Event()
 
     def save_slowly(run, checkpoint):
         step = checkpoint.state["step"]
         events.append(f"write {step}")
-        started.set()
         # The first write goes on until the trainer wants to save the second checkpoint.
         wait_until(lambda: len(is_waited_for) > step)
         events.append(f"written {step}")
