@@ -32,6 +32,7 @@ TINY = {
 # What some of the registered names stand for; Cropping is a tower that only tests have.
 EXAMPLES = {BACKBONE: "paddleclas:EfficientNetB0", OWN: f"{Cropping.__module__}:{Cropping.__name__}"}
 VARIANTS = {"NaFlex": {"class_token": False, "pooling": "attention"}}  # it has no class token
+COMPANIONS = {"class_token": {"pooling": "mean"}}  # what else a choice other than the default needs
 LAYERS = nn.Linear | nn.Conv1D | nn.Conv2D | nn.BatchNorm | nn.BatchNorm1D | nn.BatchNorm2D
 STATES = nn.LayerNorm | PreNormBlock | PostNormBlock
 ROWS = 3
@@ -46,10 +47,9 @@ def list_towers(config_class):
         example = EXAMPLES.get(name, name)
         sizes = {size: TINY[size] for size in config_class.find_kind(example).required_fields()}
         # ViT-B/16 becomes a ViT of these sizes, and so is the same as "ViT".
-        config = config_class.read({"name": example, **sizes}).with_sizes()
-        settings = {size: value for size, value in TINY.items() if size in type(config).model_fields}
-        if name in VARIANTS:
-            settings["variant"] = VARIANTS[name]
+        variant = {"variant": VARIANTS[name]} if name in VARIANTS else {}
+        config = config_class.read({"name": example, **sizes, **variant}).with_sizes()
+        settings = variant | {size: value for size, value in TINY.items() if size in type(config).model_fields}
         for builder in ("native", "suite"):
             built_name = config.built_by(builder).name
             towers[built_name] = {"name": built_name, **settings}
@@ -63,7 +63,7 @@ def list_variants(variant_class):
         choices = [True, False] if field.annotation is bool else []
         if get_origin(field.annotation) is Literal:
             choices = get_args(field.annotation)
-        variants += [{name: choice} for choice in choices if choice != field.default]
+        variants += [{name: choice, **COMPANIONS.get(name, {})} for choice in choices if choice != field.default]
     return variants
 
 
