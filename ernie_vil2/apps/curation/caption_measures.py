@@ -149,11 +149,9 @@ def measure_codes(text: str) -> float:
         num_characters += len(token)
         has_digit = any(letter.isdecimal() for letter in token)
         num_code_characters += len(token) if has_digit else 0
-        # A slug may have a number, and codes have no long words: "leather-boots-2021".
-        least = 4 if has_digit else 3
-        num_words += sum(
-            len(word) >= least and not (has_digit and word.isupper()) for word in _LATIN_WORD.findall(token)
-        )
+        # A slug may have a number: "leather-boots-2021". The letters of codes are capitals, or few.
+        words = [word for word in _LATIN_WORD.findall(token) if len(word) >= 3]
+        num_words += sum(not (has_digit and word.isupper()) for word in words)
     return num_code_characters / max(1, num_characters) if num_words < 2 else 0.0
 
 

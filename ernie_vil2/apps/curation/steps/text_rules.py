@@ -29,7 +29,7 @@ class Settings(Section):
     languages: list[Literal["zh", "en", "other"]] = Field(
         default=["zh", "en"], description="of captions that stay, as their characters and words show them"
     )
-    words: Count = Field(3, description="least number in an English caption")
+    words: Count = Field(2, description="least number in an English caption")
     characters: Count = Field(6, description="least number in an English caption")
     han: Count = Field(2, description="least number of Chinese characters in a Chinese caption")
     longest: Count = Field(1000, description="characters of a caption at most")
