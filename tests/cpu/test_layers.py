@@ -13,6 +13,7 @@ from ernie_vil2.device.cpu_kernels import (
     CpuLayerNorm,
     CpuLinear,
     CpuPatchConv2D,
+    CpuSmallMapConv2D,
     add_to_rows,
     embed_patches,
     fuse_linears,
@@ -136,8 +137,8 @@ def test_padding_is_not_skipped_without_the_switch(monkeypatch):
 
 def test_layers_without_a_faster_kind_are_not_replaced():
     norms = [nn.LayerNorm([2, 4]), nn.LayerNorm(4, bias_attr=False)]
-    convolutions = [nn.Conv2D(4, 4, 3), nn.Conv2D(3, 4, 4, stride=4), nn.Conv2D(4, 4, 3, stride=3, padding=1),
-                    nn.Conv2D(4, 4, 1, stride=2), nn.Conv2D(4, 4, 1, groups=2)]  # fmt: skip
+    convolutions = [nn.Conv2D(4, 4, 3, dilation=2), nn.Conv2D(3, 4, 4, stride=4), nn.Conv2D(4, 4, 3, padding="same"),
+                    nn.Conv2D(4, 4, 3, padding_mode="circular"), nn.Conv2D(4, 4, 1, groups=2)]  # fmt: skip
     layers = [nn.Linear(4, 4, bias_attr=False), *norms, *convolutions]
     types = list(map(type, layers))
     speed_up(nn.LayerList(layers))
@@ -182,6 +183,25 @@ def test_patch_convolution_equals_paddles(kernel, size, bias):
     arrays_by_type = []
     assert CpuPatchConv2D.can_replace(layer)
     for kind in (nn.Conv2D, CpuPatchConv2D):
+        layer.__class__ = kind
+        output = layer(images)
+        gradients = paddle.grad(output.square().sum(), [images, *layer.parameters()])
+        arrays_by_type.append([value.numpy() for value in (output, *gradients)])
+    for plain, fast in zip(*arrays_by_type, strict=True):
+        assert np.allclose(plain, fast, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"), [(3, 2, 1, 4), (1, 2, 0, 3), (3, 1, 1, 2), (3, 2, 1, 8)]
+)
+@pytest.mark.parametrize("bias", [None, False])
+def test_small_map_convolution_equals_paddles(kernel, stride, padding, size, bias):
+    layer = nn.Conv2D(4, 5, kernel, stride=stride, padding=padding, bias_attr=bias)
+    images = paddle.randn([3, 4, size, size])
+    images.stop_gradient = False
+    arrays_by_type = []
+    assert CpuSmallMapConv2D.can_replace(layer)
+    for kind in (nn.Conv2D, CpuSmallMapConv2D):
         layer.__class__ = kind
         output = layer(images)
         gradients = paddle.grad(output.square().sum(), [images, *layer.parameters()])
