@@ -4,6 +4,7 @@
     python tools/study.py configs/ablation/study.yaml --processes 2     # two runs at a time
     python tools/study.py configs/ablation/study.yaml --small           # a tenth of it
     python tools/study.py configs/ablation/study.yaml --report          # trains nothing: what is there so far
+    python tools/study.py configs/cheaper/study.yaml --step-cost 20     # the steps that take equal CPU time
     python tools/study.py --results docs/ablation/results.json --output page
 
 Every run is an ordinary run folder, <output>/<group>/<model>-<seed>, with what it was measured by in
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--small", action="store_true", help="its small form, in <output>-small")
     add("--processes", type=count, default=1, help="runs at a time")
     add("--report", action="store_true", help="train and measure nothing")
+    add("--step-cost", type=count, metavar="STEPS", help="only measure the CPU time of so many steps of each model")
     add("--results", type=input_file, metavar="FILE", help="tables and page of a results.json, without the runs")
     add("--output", type=output_folder, metavar="FOLDER", help="of tables and page; default: the study's, or .")
     add("--run", type=str, metavar="GROUP/MODEL/SEED", help="make this run alone, in this process; trains nothing else")
@@ -35,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from experiments.ablation.collect import collect, read_results
     from experiments.ablation.definition import read_study
     from experiments.ablation.runs import make_all, make_run
+    from experiments.ablation.step_cost import format_step_costs, measure_step_costs
 
     if bool(args.study) == bool(args.results):
         raise ValueError("give a study, or --results with a results.json")
@@ -44,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
     study = read_study(args.study, args.small)
     if args.run is not None:
         make_run(study, study.run(args.run))
+        return 0
+    if args.step_cost:
+        print("\n".join(format_step_costs(study, measure_step_costs(study, args.step_cost))))
         return 0
     codes = {}
     if not args.report:

@@ -17,6 +17,7 @@ from experiments.ablation.collect import collect, curve_of
 from experiments.ablation.definition import read_study
 from experiments.ablation.measure import measure, open_tests
 from experiments.ablation.runs import make_run, newest_step, read_result
+from experiments.ablation.step_cost import format_step_costs, measure_step_costs
 from experiments.ablation.tables import _factors, all_tables
 from tests.support.limits import PATIENCE, wait_until
 from tests.support.paths import ROOT
@@ -91,6 +92,28 @@ def test_trained_runs_are_skipped_and_missing_ones_named(trained_study):
     for run in trained_runs:
         assert newest_step(run.folder) == 4
         assert [record[0] for record in curve_of(run.folder)[0]] == [2, 4]
+
+
+def test_tables_name_the_paper_only_with_its_figures(trained_study):
+    results = collect(trained_study[0])
+    assert "paper mR" in all_tables(results)[0].columns
+    for model in results["models"].values():
+        model["published"] = {}
+    table = all_tables(results)[0]
+    assert not any("paper" in column for column in table.columns)
+    assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_steps_of_equal_time_follow_from_step_costs(definition, write):
+    study = write(definition)
+    costs = measure_step_costs(study, 2)
+    assert {model: len(seconds) for model, seconds in costs.items()} == {"A": 2, "E": 2}
+    assert all(second > 0 for seconds in costs.values() for second in seconds)
+    assert not study.output.exists()
+
+    # A makes 4 steps; a step of E costs 0.8 of A's.
+    lines = list(format_step_costs(study, {"A": [1.0, 3.0], "E": [1.5, 1.7]}))
+    assert lines[0].endswith("1.000 of A, 4 steps") and lines[1].endswith("0.800 of A, 5 steps")
 
 
 def test_further_captions_are_scored_in_their_language(trained_study):
