@@ -5,14 +5,15 @@ are recognised by name, size and content, so that a selection also serves some o
 folder, but no other data.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,9 +23,14 @@ from ernie_vil2.data.samples import Sample
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import check_version, load_json
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 ABOUT = "curation.json"
 TABLE = "table"  # folder of the Parquet files
 VERSION = 1  # of the format
+CUT_CAPTIONS = "cut_captions"
+COLUMNS = ("row", "weight", "id", CUT_CAPTIONS)  # of the table; a curation without text rules has no captions
 CHUNK = 2**22  # rows whose draws are counted at a time, which bounds the memory
 T = TypeVar("T")
 
@@ -61,12 +67,16 @@ class Selection:
         shard_sizes: `[shards]` int64, number of pairs of each shard.
         weights: `[N]` float64 above 0, probability of being drawn in an epoch.
         ids: `[N]` uint64, numbers from which the draws of each pair follow.
+        cut_numbers: `[M]` int64, ascending: numbers of the pairs of whose captions something was cut off.
+        cut_captions: `[M]` lists of the captions of each of these, in the order of its fields.
     """
 
     numbers: np.ndarray
     shard_sizes: np.ndarray
     weights: np.ndarray
     ids: np.ndarray
+    cut_numbers: np.ndarray
+    cut_captions: "pa.ChunkedArray"
 
     @cached_property
     def digest(self) -> str:
@@ -74,7 +84,32 @@ class Selection:
         content = blake2b(digest_size=8)
         for array in (self.numbers, self.weights):
             content.update(np.ascontiguousarray(array).data)
+        for captions in self.cut_captions:
+            content.update(json.dumps(captions.as_py()).encode())
         return content.hexdigest()
+
+    def edit(self, number: int, sample: Sample) -> Sample:
+        """Return a sample, by its number in the source, with its captions as the curation has cut them.
+
+        Raises:
+            ValueError: the sample has another number of captions than when it was curated.
+        """
+        position = int(np.searchsorted(self.cut_numbers, number))
+        if position == len(self.cut_numbers) or self.cut_numbers[position] != number:
+            return sample
+        cut_captions = self.cut_captions[position].as_py()
+        languages = list(sample.readable_captions())
+        if len(languages) != len(cut_captions):
+            raise ValueError(
+                f"{sample.image_name}: Data.select was made with {len(cut_captions)} captions of this pair, and it has "
+                f"{len(languages)}; read the data with the same columns, or curate again"
+            )
+        captions = dict(sample.captions) | dict(zip(languages, cut_captions, strict=True))
+        # A text without an id is known by the captions.
+        text_name = sample.text_name
+        if text_name == "\n".join(sample.captions.values()):
+            text_name = "\n".join(captions.values())
+        return replace(sample, captions=captions, text_name=text_name)
 
     def filter_rows(self, shards: Iterable[Sequence[T]], sizes: Sequence[int]) -> Iterator[list[T]]:
         """Yield for each shard the values of its selected rows.
@@ -104,6 +139,8 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
         ValueError: the table is of other data, it is damaged, or no pair of the source was selected.
     """
     require("Data.select", "pyarrow")
+    import pyarrow as pa
+
     folder = Path(folder)
 
     # Find the tables of the shards by what the shards are.
@@ -118,6 +155,7 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
 
     # Read the tables in the order of the source's shards.
     numbers, weights, ids = [], [], []
+    cut_numbers, cut_captions = [], []
     first_row = 0
     for identity in identify_shards(source):
         files = files_of_shards.get(identity)
@@ -125,21 +163,32 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
             raise ValueError(_explain_unknown_shard(folder, identity, files_of_shards))
         # Identical shards can be told apart only by their order, so their files are used in order.
         file = files.pop(0) if len(files) > 1 else files[0]
-        rows, shard_weights, shard_ids = _read_table(folder / TABLE / file, identity.samples)
-        numbers.append(rows + first_row)
-        weights.append(shard_weights)
-        ids.append(shard_ids)
+        rows = _read_table(folder / TABLE / file, identity.samples)
+        numbers.append(rows["row"].to_numpy().astype(np.int64) + first_row)
+        weights.append(rows["weight"].to_numpy().astype(np.float64))
+        ids.append(rows["id"].fill_null(0).to_numpy().astype(np.uint64))
+        if CUT_CAPTIONS in rows.column_names:
+            cut_rows = rows.filter(rows[CUT_CAPTIONS].is_valid())
+            cut_numbers.append(cut_rows["row"].to_numpy().astype(np.int64) + first_row)
+            cut_captions += cut_rows[CUT_CAPTIONS].chunks
         first_row += identity.samples
 
     shard_sizes = np.array([len(rows) for rows in numbers], np.int64)
-    selection = Selection(np.concatenate(numbers), shard_sizes, np.concatenate(weights), np.concatenate(ids))
+    selection = Selection(
+        np.concatenate(numbers),
+        shard_sizes,
+        np.concatenate(weights),
+        np.concatenate(ids),
+        np.concatenate([np.zeros(0, np.int64), *cut_numbers]),
+        pa.chunked_array(cut_captions, pa.list_(pa.string())),
+    )
     if not len(selection.numbers):
         raise ValueError(f"{folder}: nothing of {source.shards[0].name} was kept; look at its page for the reasons")
     return selection
 
 
 class SelectedSamples:
-    """The selected pairs of a source as a sequence of samples, in the source's order; weights are ignored.
+    """The selected pairs of a source as samples with their captions as cut, in the source's order; weights are ignored.
 
     Args, Raises: as `read_selection`.
     """
@@ -151,7 +200,8 @@ class SelectedSamples:
         return len(self._selection.numbers)
 
     def __getitem__(self, index: int) -> Sample:
-        return self._source[int(self._selection.numbers[index])]
+        number = int(self._selection.numbers[index])
+        return self._selection.edit(number, self._source[number])
 
     @property
     def contents(self) -> list[str]:
@@ -172,20 +222,18 @@ def _explain_unknown_shard(folder: Path, shard: ShardIdentity, curated_shards: I
     return f"{folder} was not made of {shard.name}: {difference}. Curate these data, or leave out Data.select"
 
 
-def _read_table(path: Path, num_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return row, weight and id of the pairs of a shard whose weight is not zero."""
-    from pyarrow import ArrowException, parquet
+def _read_table(path: Path, num_samples: int) -> "pa.Table":
+    """Return the pairs of a shard whose weight is not zero: row, weight, id, and the captions that were cut."""
+    from pyarrow import ArrowException, compute, parquet
 
     try:
-        table = parquet.read_table(path, columns=["row", "weight", "id"])
+        names = set(parquet.read_schema(path).names)
+        table = parquet.read_table(path, columns=[name for name in COLUMNS if name in names])
     except (ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a part of a curation's table ({error}); curate again") from None
     if len(table) != num_samples:
         raise ValueError(f"{path}: {len(table):,} rows for {num_samples:,} samples; curate again")
-    weights = table["weight"].to_numpy()
-    selected = np.flatnonzero(weights > 0)
-    ids = table["id"].fill_null(0).to_numpy().astype(np.uint64)
-    return table["row"].to_numpy().astype(np.int64)[selected], weights[selected].astype(np.float64), ids[selected]
+    return table.filter(compute.greater(table["weight"], 0))
 
 
 class WeightedDraws:

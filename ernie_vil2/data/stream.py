@@ -146,10 +146,14 @@ class SampleStream:
     def __getitem__(self, position: int) -> tuple[int, Sample]:
         """Return the number of the source, and the sample; BadSample if it cannot be used."""
         source, number = self.find_sample(position)
-        sample = self.sources[source][number]
+        sample = self._read_sample(source, number)
         if self.scored_contents and hash_id("", sample.image) in self.scored_contents:
             warnings.warn(LEAK_REMARK, ImageRemark, stacklevel=1)
         return source, sample
+
+    def _read_sample(self, source: int, number: int) -> Sample:
+        sample, selection = self.sources[source][number], self._selections[source]
+        return sample if selection is None else selection.edit(number, sample)
 
     def fetch_ahead(self, position: int) -> None:
         """Start to fetch the remote shards of a position's window and of the next one.
@@ -202,7 +206,8 @@ class SampleStream:
         """
         texts: set[str] = set()
         num_read, is_complete = 0, True
-        for source, selection, views in zip(self.sources, self._selections, self.views, strict=True):
+        for source_number, source in enumerate(self.sources):
+            selection, views = self._selections[source_number], self.views[source_number]
             numbers = range(len(source)) if selection is None else selection.numbers
             for number in map(int, numbers):
                 if num_read == max_samples:
@@ -212,7 +217,7 @@ class SampleStream:
                     continue
                 num_read += 1
                 with suppress(BadSample):
-                    texts |= _find_captions(source[number], views)
+                    texts |= _find_captions(self._read_sample(source_number, number), views)
         return texts, is_complete
 
     def first_positions(self, source: int, count: int) -> list[int]:

@@ -14,6 +14,7 @@ from ernie_vil2.apps.curation.step import UNREADABLE, Histogram, Step
 from ernie_vil2.data.decoding import decode_image, encode_thumbnail
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.data.selection import CUT_CAPTIONS
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.pages import Axis, Chart, Series, Table, make_line_chart, write_page
 
@@ -23,6 +24,7 @@ NUM_EXAMPLES = 12  # pairs per reason
 NUM_GROUPS = 8  # largest groups of duplicates
 NUM_MEMBERS = 6  # removed pairs per group
 NUM_LEAKS = 24
+NUM_CUT = 24  # pairs with cut captions
 IMAGE_SIDE = 96  # pixels of the longer side
 MAX_CAPTION = 160  # characters
 NUM_BINS = 40  # of a histogram, about as many as its width can tell apart
@@ -128,14 +130,16 @@ class _CardMaker:
             sample = self._source[number]
         except BadSample as bad:
             return PairCard(bad.name)
-        caption = " | ".join(sample.captions.values())
-        if len(caption) > MAX_CAPTION:
-            caption = f"{caption[:MAX_CAPTION]}..."
+        caption = _shorten(" | ".join(sample.captions.values()))
         try:
             pixels = decode_image(sample.image, sample.image_name)
         except BadSample:
             return PairCard(caption)
         return PairCard(caption, encode_thumbnail(pixels, IMAGE_SIDE, ".jpg"))
+
+
+def _shorten(caption: str) -> str:
+    return caption if len(caption) <= MAX_CAPTION else f"{caption[:MAX_CAPTION]}..."
 
 
 def write_curation_page(
@@ -166,6 +170,8 @@ def write_curation_page(
         notes=joins.facts,
         charts=charts,
         sheets=_make_sheets(joins, cards, curation),
+        num_cut=_count_cut_pairs(joins),
+        cuts=_make_cut_cards(joins, cards),
         groups=_find_largest_groups(joins, cards),
         leaks=[(cards.make_card(leak["sample"]), leak) for leak in leaks],
         balance=joins.figures.get("balance"),
@@ -256,6 +262,27 @@ def _make_sheets(joins: Joins, cards: _CardMaker, curation: Curation) -> list[Sh
             pairs.append((cards.make_card(sample), twin))
         sheets.append(Sheet(removal.step, removal.reason, removal.num_pairs, pairs))
     return sheets
+
+
+def _count_cut_pairs(joins: Joins) -> int:
+    """Return the number of pairs that stay and of whose captions something was cut off."""
+    if not joins.has_column(CUT_CAPTIONS):
+        return 0
+    return joins.fetch_all(f"select count(*) from alive where {CUT_CAPTIONS} is not null")[0][0]  # noqa: S608  -- no text of the data is in it
+
+
+def _make_cut_cards(joins: Joins, cards: _CardMaker) -> list[PairCard]:
+    """Return examples of pairs with cut captions: the caption as it is now, and as a note what it was before."""
+    if not joins.has_column(CUT_CAPTIONS):
+        return []
+    rows = joins.fetch_all(
+        f"select sample, caption from alive where {CUT_CAPTIONS} is not null order by hash(sample) limit {NUM_CUT}"  # noqa: S608  -- no text of the data is in it
+    )
+    cut_cards = []
+    for sample, caption in sorted(rows):
+        card = cards.make_card(sample)
+        cut_cards.append(replace(card, caption=_shorten(caption.replace("\n", " | ")), note=f"was: {card.caption}"))
+    return cut_cards
 
 
 def _find_most_similar(joins: Joins, samples: Sequence[int]) -> dict[int, int]:

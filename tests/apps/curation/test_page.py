@@ -18,6 +18,7 @@ def test_page_shows_reasons_and_escapes_captions(tmp_path, curated):
         (encode_image(make_distinct_image(number, 64)), f"a picture of something, number {number} again")
         for number in range(3)
     ]
+    rows.append((encode_image(make_distinct_image(60)), "a picture of another number https://example.com/boat"))
     rows += [(encode_image(make_distinct_image(50)), HOSTILE), (b"broken", "<b>broken</b>")]
     test = write_pair_shard(
         tmp_path / "test.tar", [(encode_image(make_distinct_image(7, 96)), "a scored photograph, whatever it shows")]
@@ -32,7 +33,8 @@ def test_page_shows_reasons_and_escapes_captions(tmp_path, curated):
     headings = "".join(re.findall(r"<h2>(.*?)</h2>", text))
     for heading in ("markup: 1 by", "image of a benchmark: 1 by", "near-duplicate image: 3 by", "Words most cut"):
         assert heading in headings
-    assert "12 left" in text and "7 left" in text and "threshold 32" in text
+    assert "was: a picture of another number https://example.com/boat" in text
+    assert "13 left" in text and "8 left" in text and "threshold 32" in text
     assert text.count("nearest that stayed") == 2 and text.count("data:image/jpeg;base64,") > 10
     assert "&lt;script&gt;" in text
     assert "<script" not in text and "onerror=alert(1)>" not in text and "<b>broken" not in text

@@ -20,6 +20,7 @@ from tests.support.crawled_pairs import make_distinct_image, table_digests, writ
 from tests.support.image_formats import encode_image
 from tests.support.limits import PATIENCE
 from tests.support.processes import run_process, start_process
+from tests.support.streams import open_stream
 
 RULES = "text_rules: {}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nnear_duplicates: {likeness: 0.9}\n"
 
@@ -118,6 +119,43 @@ def test_prepare_writes_shards_of_the_kept_pairs(tmp_path, crawl, steps, capsys)
     uncurated = str(write_shard(tmp_path / "other.tar", [70, 71]))
     assert cli.run("prepare", [uncurated, *select, str(tmp_path / "no")]) == 2
     assert "other.tar" in capsys.readouterr().err
+
+
+def test_training_and_prepare_read_captions_as_they_were_cut(tmp_path, steps):
+    captions = [
+        {"zh": "公园里的两只猫", "en": "Two cats in a park https://example.com/cats"},
+        {"zh": "一只狗在雪地里", "en": "A dog in the snow"},
+        {"en": "https://example.com/nothing-else"},
+        {"en": "Fishing boats in the harbour (AP Photo/Jane Doe)"},
+    ]
+    rows = [(encode_image(make_distinct_image(number)), texts) for number, texts in enumerate(captions)]
+    path = str(write_pair_shard(tmp_path / "crawl.tar", rows))
+    curate(open_sources([path]), steps("text_rules: {}"), tmp_path / "curated")
+    expected = [
+        {"zh": "公园里的两只猫", "en": "Two cats in a park"},
+        {"zh": "一只狗在雪地里", "en": "A dog in the snow"},
+        {"en": "Fishing boats in the harbour"},
+    ]
+
+    options = [f"Data.select={tmp_path}/curated", "Data.shuffle_buffer=1"]
+    stream = open_stream(f"[{path}]", *options)
+    samples = [stream[position][1] for position in range(3)]
+    assert [dict(sample.captions) for sample in sorted(samples, key=lambda sample: sample.image_name)] == expected
+    assert {sample.text_name for sample in samples} == {"\n".join(texts.values()) for texts in expected}
+    english = open_stream(f"[{path}]", *options, "Views.languages={en: 1}")
+    texts, _ = english.training_texts(10)
+    assert {"two cats in a park", "fishing boats in the harbour"} <= texts
+
+    uncut = open_stream(f"[{path}]", *options)
+    curate(open_sources([path]), steps("text_rules: {without: [credit at the end]}"), tmp_path / "curated")
+    with pytest.raises(ValueError, match="selection of .*crawl"):
+        open_stream(f"[{path}]", *options).check_state(uncut.state(0))
+    curate(open_sources([path]), steps("text_rules: {}"), tmp_path / "curated")
+
+    selection = ["--select", str(tmp_path / "curated")]
+    assert cli.run("prepare", [path, *selection, "--output", str(tmp_path / "prepared")]) == 0
+    prepared = open_sources([str(tmp_path / "prepared")])
+    assert [dict(prepared[number].captions) for number in range(3)] == expected
 
 
 def test_folder_of_other_files_or_of_a_running_curation_is_refused(tmp_path, crawl, steps):

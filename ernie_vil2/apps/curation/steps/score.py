@@ -24,6 +24,7 @@ from ernie_vil2.apps.curation.mismatches import (
 from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.apps.curation.steps.text_rules import text_key
 from ernie_vil2.data.augment import format_tags
+from ernie_vil2.data.selection import CUT_CAPTIONS
 from ernie_vil2.encoder import ErnieViL2, load_model
 from ernie_vil2.io.files import atomic_write
 from ernie_vil2.section import Count, Fraction, Name, Precision, Section
@@ -91,7 +92,7 @@ class Embedder:
         rules = "".join(f" and not coalesce({condition}, false)" for condition in _rule_conditions(job))
         with name_damaged_files([job.describe_file(shard)]):
             columns = f"row, id % {len(self.models)} as fold"
-            columns += ", cut_captions" if "cut_captions" in job.schema.names else ", null"
+            columns += f", {CUT_CAPTIONS}" if CUT_CAPTIONS in job.schema.names else ", null"
             rows_and_folds = read_rows(measures.path, columns, f"error is null{rules}", "row")
         with (
             atomic_write(self.locate_embeddings(job, shard).path) as aside,

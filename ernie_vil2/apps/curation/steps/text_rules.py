@@ -16,6 +16,7 @@ from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.languages import HAN, detect_language
 from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.cli import arguments
+from ernie_vil2.data.selection import CUT_CAPTIONS
 from ernie_vil2.io.terminal import ConfigError
 from ernie_vil2.section import Count, Section
 
@@ -54,7 +55,7 @@ class TextRules(Step[Settings]):
     Settings = Settings
     columns: ClassVar[Mapping[str, str]] = {
         "caption": "string",
-        "cut_captions": "list<string>",
+        CUT_CAPTIONS: "list<string>",
         TEXT_COLUMN: "string",
         "languages": "string",
         "characters": "int32",
@@ -104,7 +105,7 @@ class TextRules(Step[Settings]):
         is_cut = pair.captions != pair.sample.readable_captions()
         return {
             "caption": "\n".join(captions),
-            "cut_captions": captions if is_cut else None,
+            CUT_CAPTIONS: captions if is_cut else None,
             TEXT_COLUMN: "\n".join(map(simplify, captions)),
             "languages": " ".join(sorted(language for language, texts in by_language.items() if texts)),
             "characters": max(map(len, captions)),
