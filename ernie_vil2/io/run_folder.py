@@ -14,8 +14,8 @@
     config.yaml                 the resolved configuration
     vocab.txt                   the tokens in the order of their ids, so that the folder can be used alone; other
                                 people's models have tokenizer.json instead, see data/tokenizer.py
-    integrity.json              size and SHA-256 of the other files, and reference embeddings of the model, see
-                                models/weights/integrity.py
+    integrity.json              size and SHA-256 of the other files; of evaluated steps and the last one also golden
+                                embeddings of the model, see models/weights/integrity.py
     evaluation.json             the best evaluation up to this step, if this step was evaluated after it was saved
 <run>/checkpoints/step_00000500_of_500/   a checkpoint of a cooldown, after the run of 500 steps was extended
 <run>/checkpoints/best          link to the checkpoint with the best evaluation, if there has been an evaluation
