@@ -426,7 +426,7 @@ class Trainer:
         should_save = is_landmark or is_stopped or self.step % training.checkpoint_every == 0
         # Save before evaluating, because an evaluation may crash the process.
         if should_save:
-            is_pause = is_evaluation_due or is_stopped or self.step == training.steps
+            is_pause = is_evaluation_due or is_stopped or self.step == self.last_step
             self._save(with_golden=is_pause)
         should_evaluate = is_evaluation_due and not is_stopped
         if should_evaluate:
@@ -447,7 +447,7 @@ class Trainer:
 
         Args:
             with_golden: whether the checkpoint gets golden embeddings. The model computes them here, so they are for
-                steps after which training pauses anyway: it evaluates, or it ends.
+                steps after which training pauses anyway: it evaluates, or a stage or the run ends.
         """
         self.update.finish_pending()
         bad_samples = self.progress.gather_bad_samples()

@@ -83,6 +83,13 @@ def test_steps_do_not_wait_for_golden_embeddings(config, monkeypatch):
     assert [checkpoint_step(folder) for folder in list_checkpoints(trainer.run)] == [2, 3, 4, 6, 8]
 
 
+def test_stage_ends_with_golden_embeddings_of_its_sizes(config):
+    stages = "Training.stages=[{until: 0.5, image_size: 16, max_length: 8}, {until: 1}]"
+    run = fit(config(stages, "Training.steps=6", "Training.checkpoint_every=2", *KEEP_ALL)).run
+    assert list_golden_steps(run) == [3, 6]
+    load_model(checkpoint_folder(run, 3), verify=True)
+
+
 def test_stopped_run_ends_with_golden_embeddings(config):
     trainer = Trainer(config("Training.steps=8", *KEEP_ALL))
     train_step = trainer._train_step
