@@ -1,0 +1,163 @@
+"""Measures of images that show no scene: gradients, QR codes, pages of text, collages, unfinished files."""
+
+import cv2
+import numpy as np
+
+# Images are looked at in this size at most, in pixels of the longer side: letters of a page on a telephone are still
+# four pixels high, and most images of the web are hardly larger.
+MAX_SIDE = 640
+_GRADIENT_SIDE = 32
+_COORDINATES = np.linspace(-1, 1, _GRADIENT_SIDE)
+_Y, _X = (grid.ravel() for grid in np.meshgrid(_COORDINATES, _COORDINATES, indexing="ij"))
+_BASIS, _ = np.linalg.qr(np.stack([np.ones_like(_X), _X, _Y, _X * _X, _X * _Y, _Y * _Y], axis=1))
+"""Orthonormal polynomials of two variables up to degree two, `[1024, 6]`."""
+
+
+def measure_relief(small_pixels: np.ndarray) -> float:
+    """Return how far an image is from a smooth gradient: standard deviation from the best surface of degree two.
+
+    Args:
+        small_pixels: `[H, W, 3]` uint8.
+
+    Returns:
+        The deviation in levels, of the channel where it is greatest.
+    """
+    size = (_GRADIENT_SIDE, _GRADIENT_SIDE)
+    coarse = cv2.resize(small_pixels, size, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float64)
+    residuals = coarse - _BASIS @ (_BASIS.T @ coarse)
+    return float(residuals.std(axis=0).max())
+
+
+def measure_unfinished(pixels: np.ndarray) -> float:
+    """Return the share of an image's rows, from the lowest up, that are the grey of a JPEG file that was cut off."""
+    rows = pixels[::-1, :: max(1, pixels.shape[1] // 64)]
+    if not _is_grey(rows[:1])[0]:
+        return 0.0
+    is_grey = _is_grey(rows)
+    return 1.0 if is_grey.all() else float(is_grey.argmin() / len(rows))
+
+
+def _is_grey(rows: np.ndarray) -> np.ndarray:
+    return ((rows >= 126) & (rows <= 130)).all(axis=(1, 2))
+
+
+def shrink_luminance(pixels: np.ndarray) -> np.ndarray:
+    """Return the luminance of an image of at most `MAX_SIDE`, `[H, W]` uint8."""
+    luminance = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    factor = MAX_SIDE / max(luminance.shape)
+    if factor >= 1:
+        return luminance
+    height, width = (max(1, round(side * factor)) for side in luminance.shape)
+    return cv2.resize(luminance, (width, height), interpolation=cv2.INTER_AREA)
+
+
+# A page has a ground of one level on more than half of it, and letters that are at most so high, as a share of the
+# height. Letters of titles are higher; posters have few others.
+_GROUND, _LETTER_HEIGHTS = 0.5, (0.008, 0.05)
+_CONTRAST = 48  # levels between letters and the ground; the shades of a table's rows are nearer
+
+
+def count_letters(luminance: np.ndarray) -> int:
+    """Return the number of small marks in rows on an even ground, 0 if anything large is on it.
+
+    Args:
+        luminance: from `shrink_luminance`.
+    """
+    histogram = cv2.calcHist([luminance], [0], None, [256], [0, 256]).ravel()
+    near_levels = np.convolve(histogram, np.ones(9), "same")
+    ground = int(near_levels.argmax())
+    if near_levels[ground] < _GROUND * luminance.size:
+        return 0
+    marks = cv2.bitwise_not(cv2.inRange(luminance, max(0, ground - _CONTRAST), min(255, ground + _CONTRAST)))
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(marks, connectivity=8)
+    boxes = boxes[1:]
+    widths, heights, areas = boxes[:, cv2.CC_STAT_WIDTH], boxes[:, cv2.CC_STAT_HEIGHT], boxes[:, cv2.CC_STAT_AREA]
+    # The lines of a table are long and thin, so that they cover little.
+    if (areas > 0.03 * luminance.size).any():
+        return 0
+
+    height = luminance.shape[0]
+    is_letter = (heights >= max(4, _LETTER_HEIGHTS[0] * height)) & (heights <= _LETTER_HEIGHTS[1] * height)
+    is_letter &= (widths <= 3 * heights) & (areas >= 0.15 * widths * heights)
+    letters = boxes[is_letter]
+    if not len(letters):
+        return 0
+    # Letters of a row stand on the same line, and the next one is not far.
+    bottoms = letters[:, cv2.CC_STAT_TOP] + letters[:, cv2.CC_STAT_HEIGHT]
+    lefts = letters[:, cv2.CC_STAT_LEFT]
+    order = np.lexsort((lefts, bottoms // 3))
+    letters, bottoms, lefts = letters[order], bottoms[order], lefts[order]
+    gaps = lefts[1:] - (lefts[:-1] + letters[:-1, cv2.CC_STAT_WIDTH])
+    is_next = (np.abs(bottoms[1:] - bottoms[:-1]) <= 2) & (np.abs(gaps) <= 2 * letters[:-1, cv2.CC_STAT_HEIGHT])
+    return int(is_next.sum())
+
+
+_SEAMS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4)  # of a side, where the pictures of a collage meet
+_STEP = 16  # levels between two pictures, or a picture and the line between them
+_SMALLEST_COLLAGE = 128  # pixels; the lines of smaller images are too few to tell
+
+
+def measure_seams(luminance: np.ndarray) -> float:
+    """Return how far straight seams cross an image both ways, as in a collage.
+
+    Args:
+        luminance: from `shrink_luminance`.
+
+    Returns:
+        Share of the image's width, or height if it is less, along which the levels change from one line to the next,
+        beyond the share of the lines around it: in a rough image levels change everywhere.
+    """
+    if min(luminance.shape) < _SMALLEST_COLLAGE:
+        return 0.0
+    shares = []
+    for image in (luminance, luminance.T):
+        side = len(image)
+        best = 0.0
+        for place in _SEAMS:
+            # Pictures are a few pixels apart at most, and seldom exactly where they should be.
+            middle, reach = round(place * side), max(6, side // 40)
+            band = np.ascontiguousarray(image[middle - reach : middle + reach])
+            steps = (cv2.absdiff(band[1:], band[:-1]) >= _STEP).mean(axis=1)
+            best = max(best, float(steps.max() - np.median(steps)))
+        shares.append(best)
+    return min(shares)
+
+
+def measure_qr_code(luminance: np.ndarray) -> float:
+    """Return the share of an image's area that a QR code covers, 0 without one.
+
+    Args:
+        luminance: from `shrink_luminance`.
+    """
+    # OpenCV's detector takes as long as decoding the image, so it looks only at images with both black and white in a
+    # part of them, close together.
+    if not _may_have_code(luminance):
+        return 0.0
+    is_found, corners = cv2.QRCodeDetector().detect(luminance)
+    if not is_found:
+        return 0.0
+    # It also finds signs with dark corners. A code has 21 modules a side or more, of which neighbours often differ.
+    corners = corners.reshape(-1, 2)
+    left, top, width, height = cv2.boundingRect(corners)
+    code = luminance[max(0, top) : top + height, max(0, left) : left + width] > 128
+    for changes in ((code[1:] != code[:-1]).sum(axis=0), (code[:, 1:] != code[:, :-1]).sum(axis=1)):
+        if not len(changes) or np.median(changes) < _MODULE_CHANGES:
+            return 0.0
+    return float(cv2.contourArea(corners) / luminance.size)
+
+
+_CELL = 32  # pixels
+_MODULE_CHANGES = 7  # along a line: a third of the modules of the smallest code
+
+
+def _may_have_code(luminance: np.ndarray) -> bool:
+    """Return whether squares of 32 pixels that are only black and white lie together."""
+    height, width = (side // _CELL for side in luminance.shape)
+    if not height or not width:
+        return False
+    luminance = luminance[: height * _CELL, : width * _CELL]
+    # The mean over a square of a mask of 0 and 255.
+    dark = cv2.resize(cv2.inRange(luminance, 0, 80), (width, height), interpolation=cv2.INTER_AREA) / 255
+    light = cv2.resize(cv2.inRange(luminance, 175, 255), (width, height), interpolation=cv2.INTER_AREA) / 255
+    is_code = (dark > 0.2) & (light > 0.2) & (dark + light > 0.75)
+    return bool((is_code[:-1, :-1] & is_code[1:, :-1] & is_code[:-1, 1:] & is_code[1:, 1:]).any())
