@@ -279,17 +279,23 @@ class PhotoSource:
         folder: JPEGs whose file names say what they show, words separated by hyphens; None makes all photographs.
         rng: draws the order.
         num_expected: how many will be taken, so that made ones are spread evenly if there are not enough crops.
+        least_scale: photographs are reduced to between this and 1 before they are cut: the smaller, the more of a
+            photograph does a crop show, and the fewer crops there are.
+        detail: least detail of a crop, in grey levels.
     """
 
     NUM_OPEN = 10  # photographs in memory at a time, so that crops of one are spread over the crawl
 
-    def __init__(self, folder: Path | None, rng: random.Random, num_expected: int) -> None:
-        self.rng = rng
+    def __init__(
+        self, folder: Path | None, rng: random.Random, num_expected: int, least_scale: float = 1, detail: float = 5
+    ) -> None:
+        self.rng, self.least_scale, self.detail = rng, least_scale, detail
         self.paths = sorted(folder.glob("*.jpg")) if folder else []
         rng.shuffle(self.paths)
         sizes = [Image.open(path).size for path in self.paths]
         # A crop has some 370 x 345 pixels, and two thirds of them show something.
-        num_crops = 0.67 * sum((width // 370) * (height // 345) for width, height in sizes)
+        area_share = ((1 + least_scale) / 2) ** 2
+        num_crops = 0.67 * area_share * sum((width // 370) * (height // 345) for width, height in sizes)
         self.share_of_crops = min(1, num_crops / num_expected)
         self.open_photos: list[tuple[str, list[Image.Image]]] = []
         self.num_crops = 0
@@ -301,41 +307,54 @@ class PhotoSource:
         Args:
             is_subject: the photograph is what matters, not what lies on it: made ones are landscapes only.
         """
+        self._open_more()
+        if not self.open_photos or self.rng.random() > self.share_of_crops:
+            self.num_made += 1
+            return make_photograph(self.rng, is_subject)
+        return self._take_crops(self.rng.randrange(len(self.open_photos)), 1)[0]
+
+    def take_series(self, count: int) -> list[Photo]:
+        """Return up to so many crops of one photograph that were not given before; none when there are no more."""
+        self._open_more()
+        indices = [index for index, (_, crops) in enumerate(self.open_photos) if len(crops) >= count]
+        return self._take_crops(self.rng.choice(indices), count) if indices else []
+
+    def _open_more(self) -> None:
         while self.paths and len(self.open_photos) < self.NUM_OPEN:
             path = self.paths.pop()
             crops = list(self._cut(Image.open(path).convert("RGB")))
             if crops:
                 self.open_photos.append((path.stem.replace("-", " "), crops))
-        if not self.open_photos or self.rng.random() > self.share_of_crops:
-            self.num_made += 1
-            return make_photograph(self.rng, is_subject)
-        index = self.rng.randrange(len(self.open_photos))
+
+    def _take_crops(self, index: int, count: int) -> list[Photo]:
         name, crops = self.open_photos[index]
-        crop = crops.pop()
+        photos = [Photo(crops.pop(), name) for _ in range(count)]
         if not crops:
             del self.open_photos[index]
-        self.num_crops += 1
-        return Photo(crop, name)
+        self.num_crops += count
+        return photos
 
     def _cut(self, image: Image.Image) -> Iterator[Image.Image]:
         """Cut a photograph into cells of a random size."""
         crops = []
+        if self.least_scale < 1:
+            image = resize_by(image, self.rng.uniform(self.least_scale, 1))
         width = min(self.rng.randint(300, 430), image.width)
         height = min(self.rng.randint(300, 390), image.height)
         for top in range(0, image.height - height + 1, height):
             for left in range(0, image.width - width + 1, width):
                 crop = image.crop((left, top, left + width, top + height))
-                if has_detail(crop):
+                if has_detail(crop, self.detail):
                     crops.append(crop)
         self.rng.shuffle(crops)
         yield from crops
 
 
-def has_detail(image: Image.Image) -> bool:
+def has_detail(image: Image.Image, least: float = 5) -> bool:
     """Return whether a picture shows more than sky, wall or blur."""
     grey = np.asarray(image.convert("L").resize((64, 64))).astype(np.float32)
     # 5 grey levels around the mean of the surroundings: set by looking at crops of wallpapers.
-    return float((grey - cv2.GaussianBlur(grey, (0, 0), 5)).std()) > 5
+    return float((grey - cv2.GaussianBlur(grey, (0, 0), 5)).std()) > least
 
 
 SKIES = {
