@@ -95,7 +95,10 @@ class TextTokenizer(ABC):
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Return the ids of a batch of texts, `[B, L]` int64, padded as `to_full_length` says."""
-        rows = [self.encode(text) for text in texts]
+        return self.pad([self.encode(text) for text in texts])
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return rows of `encode` as one array `[B, L]` int64, padded as `to_full_length` says."""
         length = self.max_length if self.to_full_length else max(map(len, rows))
         ids = np.full([len(rows), length], self.pad_id, dtype=np.int64)
         for row, text_ids in zip(ids, rows, strict=True):

@@ -322,6 +322,14 @@ class ErnieViL2:
         start = partial(start_by_shape, model.backend.start_pixels)
         return encode_batches(start, pixels, batch_size or self.batch_size, model.embed_dim)
 
+    def encode_tokens(self, rows: Sequence[Sequence[int]], batch_size: int | None = None) -> np.ndarray:
+        """Encode N outputs of `tokenizer.encode` to `[N, D]` float32, L2-normalised."""
+
+        def start(batch: Sequence[Sequence[int]]) -> PendingEmbeddings:
+            return self.backend.start_ids(self.tokenizer.pad(batch))
+
+        return encode_batches(start, rows, batch_size or self.batch_size, self.embed_dim)
+
     def start_pixels(self, pixels: Sequence[np.ndarray] | np.ndarray) -> PendingEmbeddings:
         """Start to encode pixels as in `encode_pixels`.
 
@@ -362,8 +370,12 @@ class ErnieViL2:
 
     def rank(self, images: Images, texts: Iterable[str]) -> Ranking:
         """Score every image against every text; see `Ranking`."""
+        return self.rank_embeddings(self.encode_images(images), self.encode_texts(texts))
+
+    def rank_embeddings(self, images: np.ndarray, texts: np.ndarray) -> Ranking:
+        """Score embeddings `[N, D]` of images against `[M, D]` of texts; see `Ranking`."""
         scalars, calibration = self.backend.scalars, self.calibration
-        cosines = self.encode_images(images) @ self.encode_texts(texts).T  # [N, M]
+        cosines = images @ texts.T  # [N, M]
         scores = cosines * scalars["logit_scale"]
         if "logit_bias" in scalars:
             scores += scalars["logit_bias"]
