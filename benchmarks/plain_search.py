@@ -35,11 +35,11 @@ def main() -> None:
         scores, rows = flat.search(vector, count)
         return {"hits": [items[row] | {"score": float(score)} for score, row in zip(scores[0], rows[0], strict=True)]}
 
-    @app.get("/api/v1/search")
+    @app.get("/v1/search")
     def by_text(q: str, count: int = 40) -> dict:
         return closest(model.encode_texts([q]), count)
 
-    @app.post("/api/v1/search/image")
+    @app.post("/v1/search/image")
     async def by_image(request: Request, count: int = 40) -> dict:
         return closest(model.encode_images([await request.body()]), count)
 

@@ -41,7 +41,7 @@ local queries, number = {}, 0
 for line in io.lines("%s") do queries[#queries + 1] = line end
 request = function()
   number = number %% #queries + 1
-  return wrk.format("GET", "/api/v1/search?q=" .. queries[number])
+  return wrk.format("GET", "/v1/search?q=" .. queries[number])
 end
 """
 SEND = """
@@ -53,7 +53,7 @@ for name = 1, %d do
 end
 request = function()
   number = number %% #files + 1
-  return wrk.format("POST", "/api/v1/search/image", nil, files[number])
+  return wrk.format("POST", "/v1/search/image", nil, files[number])
 end
 """
 
@@ -127,7 +127,7 @@ class Server:
         self.process, self.address = process, f"http://127.0.0.1:{port}"
         while True:
             try:
-                urllib.request.urlopen(f"{self.address}/api/v1/search?q=red", timeout=60).read()  # noqa: S310  -- our own server
+                urllib.request.urlopen(f"{self.address}/v1/search?q=red", timeout=60).read()  # noqa: S310  -- our own server
                 break
             except OSError:
                 if process.poll() is not None or time.monotonic() - began > 300:

@@ -21,7 +21,7 @@ def main() -> None:
 
     def ask(path: str, body: bytes) -> dict:
         headers = {"Authorization": f"Bearer {options.token}"}
-        request = urllib.request.Request(f"{options.address}/api/v1/{path}", body, headers)  # noqa: S310  -- an address that the user or the script has named
+        request = urllib.request.Request(f"{options.address}/v1/{path}", body, headers)  # noqa: S310  -- an address that the user or the script has named
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310  -- an address that the user or the script has named
             return json.load(answer)
 

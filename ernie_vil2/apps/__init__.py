@@ -1,1 +1,1 @@
-"""Applications of the core: search, curation and tagging, each with its commands. The core imports none of them."""
+"""Applications of the core: serving, search, curation and tagging. The core imports none of them."""

@@ -37,6 +37,7 @@ COMMANDS = {
     "compare": "ernie_vil2.cli.compare",
     "embed": "ernie_vil2.cli.embed",
     "search": "ernie_vil2.apps.search.command",
+    "serve": "ernie_vil2.apps.serving.command",
     "report": "ernie_vil2.cli.report",
     "plan": "ernie_vil2.cli.plan",
     "curate": "ernie_vil2.apps.curation.command",

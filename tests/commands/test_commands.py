@@ -21,6 +21,8 @@ from tests.support.processes import run_process
     (["eval/retrieval", "--help"], "train, eval-retrieval"),
     (["plan"], "--ranks, --device"),
     (["search", "serve", "--index=i", "--port=99999"], "--port: 99999"),
+    (["serve", "/", "--host=0.0.0.0"], "--token-file"),
+    (["serve", "a=/", "a=/"], "a: give them names"),
     (["tag", "file"], "INPUT"),
     (["train", "--extend"], "--extend goes with --resume"),
     (["train", "--processes=0"], "--processes: 0"),

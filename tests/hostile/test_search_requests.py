@@ -56,21 +56,18 @@ def client(tmp_path_factory, model, shapes):
 
 
 def check_explanation(response):
-    """Check that a response has a short reason, as text or as a few errors of the validation."""
+    """Check that a response has a short reason."""
     assert response.status_code == 422 and len(response.content) < 4096
-    detail = response.json()["detail"]
-    assert detail and "Traceback" not in response.text
-    if not isinstance(detail, str):
-        assert len(detail) <= 10 and all(set(error) == {"type", "loc", "msg"} for error in detail)
+    assert response.json()["error"]["message"] and "Traceback" not in response.text
 
 
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
 def test_bad_body_is_explained_and_changes_nothing(client, body):
     path = PATHS[next(iter(body))] if isinstance(body, dict) else "embeddings"
-    check_explanation(client.post(f"/api/v1/{path}", content=json.dumps(body)))
+    check_explanation(client.post(f"/v1/{path}", content=json.dumps(body)))
     assert client.get("/health").json()["texts"] == len(TEXTS)
 
 
 @pytest.mark.parametrize("params", QUERIES, ids=range(len(QUERIES)))
 def test_bad_query_is_explained(client, params):
-    check_explanation(client.get("/api/v1/search", params=params))
+    check_explanation(client.get("/v1/search", params=params))

@@ -49,6 +49,7 @@ OTHER_TESTS = {
     "classification.md": "pages/test_small_pages.py",
     "extending.md": "pages/test_extending.py",
     "serving.md": "apps/search/test_api.py",
+    "model_server.md": "apps/serving/test_page.py",
 }
 """Pages that another file tests."""
 EXIT_CODES = {"coco-cn-test --check": 1, "data/nlvr2 --check": 1, "Loss.tempreture": 2}

@@ -1,5 +1,6 @@
 """An image in every format that the package reads, and patches that keep OpenCV or simplejpeg from decoding."""
 
+import base64
 import io
 
 import cv2
@@ -39,6 +40,11 @@ FILES = {
     "TIFF, LZW": encode_image(COLOUR, "TIFF", compression="tiff_lzw"),
     "WEBP, lossless": encode_image(COLOUR, "WEBP", lossless=True),
 }
+
+
+def encode_data_url(file, media_type="image/png"):
+    """Return the data: URL of an image file."""
+    return f"data:{media_type};base64,{base64.b64encode(file).decode()}"
 
 
 def disable_simplejpeg(monkeypatch):

@@ -59,14 +59,14 @@ class BlockedEncoder:
 
     def __init__(self, index, monkeypatch):
         self.waiting, self.resume = threading.Semaphore(0), threading.Event()
-        encode = index.encode_texts
+        encode = index.model.encode_tokens
 
-        def wait_and_encode(texts, size=None):
+        def wait_and_encode(rows, size=None):
             self.waiting.release()
             self.resume.wait(PATIENCE)
-            return encode(texts, size)
+            return encode(rows, size)
 
-        monkeypatch.setattr(index, "encode_texts", wait_and_encode)
+        monkeypatch.setattr(index.model, "encode_tokens", wait_and_encode)
 
 
 class NumberEncoder:

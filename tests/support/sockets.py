@@ -11,7 +11,7 @@ import threading
 from contextlib import contextmanager, suppress
 from subprocess import STDOUT, TimeoutExpired
 
-from ernie_vil2.apps.search import server
+from ernie_vil2.apps.serving import server
 from tests.support.limits import PATIENCE, wait_until
 from tests.support.paths import ROOT
 from tests.support.processes import start_process
@@ -63,10 +63,18 @@ class RunningServer:
 @contextmanager
 def serve_command(folder, checkpoint, log, *options):
     """Run `tools/search.py serve` in a process, and yield the process and its port."""
-    command = [sys.executable, "tools/search.py", "serve", "--index", folder, "--checkpoint", checkpoint, "--port", "0"]
+    arguments = ["serve", "--index", folder, "--checkpoint", checkpoint, *options]
+    with run_server("search", log, *arguments) as server:
+        yield server
+
+
+@contextmanager
+def run_server(tool, log, *arguments):
+    """Run a command that serves in a process, and yield the process and its port."""
+    command = [sys.executable, f"tools/{tool}.py", *arguments, "--port", "0"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with log.open("wb") as file:
-        process = start_process([*command, *options], cwd=ROOT, env=environment, stdout=file, stderr=STDOUT)
+        process = start_process(command, cwd=ROOT, env=environment, stdout=file, stderr=STDOUT)
     try:
         wait_until(lambda: process.poll() is not None or "Ctrl-C ends it" in log.read_text())
         assert process.poll() is None, log.read_text()

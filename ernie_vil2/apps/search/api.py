@@ -1,54 +1,51 @@
-"""The routes of `/api/v1`: searches, embeddings in OpenAI's form, and changes of items.
+"""The routes of an index: searches, and changes of items.
 
-`middleware` bounds the bytes of a request, and this module its lists and texts. Bodies are parsed on a thread: a parser
-with 20 MiB to read would block the event loop, and with it all other requests.
+`serving.bodies` bounds the bytes, texts and pixels of a request, and this module its lists.
 """
 
 import asyncio
-import base64
-import binascii
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat
 
 from ernie_vil2.apps.search.add_items import THUMBNAIL_SIDE, make_thumbnail
-from ernie_vil2.apps.search.batching import Batcher, Options, encode_json
+from ernie_vil2.apps.search.batching import Options, SearchBatcher
 from ernie_vil2.apps.search.collection import KINDS, MAX_FIELDS, Item
-from ernie_vil2.apps.search.index import Index, check_query_lengths
+from ernie_vil2.apps.search.index import Index
 from ernie_vil2.apps.search.items import dump_json
 from ernie_vil2.apps.search.locations import compute_digest
-from ernie_vil2.apps.search.middleware import Uploads
 from ernie_vil2.apps.search.store import BusyIndex
+from ernie_vil2.apps.serving.bodies import (
+    IMAGE_DESCRIPTION,
+    RequestReader,
+    check_total_length,
+    decode_base64,
+    describe_body,
+    parse_body,
+)
+from ernie_vil2.apps.serving.errors import RequestError
+from ernie_vil2.apps.serving.text_length import check_text_lengths
 from ernie_vil2.data.decoding import to_rgb_array
 from ernie_vil2.data.samples import check_text
-from ernie_vil2.encoder import truncate_embeddings
 from ernie_vil2.io.files import parse_json
 
 # Bounds of one request.
 MAX_HITS, MAX_OFFSET = 200, 2000
-MAX_BATCH_QUERIES, MAX_INPUTS, MAX_ITEMS = 64, 256, 64
-# All texts together: 512 characters for each of 256 inputs. Tokenizing them takes about half a second of a core: other
-# clients do not wait longer than for a large image.
-MAX_CHARACTERS = 2**17
+MAX_BATCH_QUERIES, MAX_ITEMS = 64, 64
 MAX_TAGS = 1000  # texts in a field that is a list
-# Commas and opening brackets of a body: at least as many as the values that a parser makes of it, some 100 bytes each.
-# Not smaller than the bound of all texts, because a text may consist of commas.
-MAX_VALUES = 2 * MAX_CHARACTERS
 MAX_ID_LENGTH = 1024  # characters
 MAX_WHERE_LENGTH = 2**16  # characters of a filter in a body; in a URL it is bounded by the size of headers
 
 NUM_EXAMPLES = 24  # items that the page shows before there is a query, and a third as many queries to try
 WRITE_TIMEOUT = 10  # seconds that a change waits for another process that writes
 WRITE_RETRY_DELAY = 0.05  # seconds between two attempts
-IMAGE_DESCRIPTION = "an image in base64, or a data: URL"
 
 Kind = Literal["images", "texts"]
 Count = Annotated[int, Query(ge=1, le=MAX_HITS, description="number of hits")]
@@ -112,25 +109,6 @@ class BatchRequest(BaseModel):
     where: dict[str, Any] = Field({}, max_length=MAX_FIELDS, description='such as {"license": "MIT"}')
 
 
-class EmbeddingInput(BaseModel):
-    """A text or an image to embed."""
-
-    text: str | None = None
-    image: str | None = Field(None, description=IMAGE_DESCRIPTION)
-
-
-EmbeddingInputs = Annotated[list[str | EmbeddingInput], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
-
-
-class EmbeddingsRequest(BaseModel):
-    """A request in OpenAI's form; `model` is ignored, since a server has one model."""
-
-    input: str | EmbeddingInputs = Field(description="texts; images as data: URLs, or as objects with image")
-    model: str = ""
-    encoding_format: Literal["float", "base64"] = "float"
-    dimensions: int | None = None
-
-
 def _check_field_count(fields: Any) -> Any:
     """Raise ValueError for too many fields; pydantic would validate, and report, all of them before it counts."""
     if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
@@ -167,7 +145,7 @@ _SEARCH_RESPONSES: dict[int | str, dict[str, Any]] = {200: {"model": SearchAnswe
 _IMAGE_BODY = {"requestBody": {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
 
 
-def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: float | None) -> APIRouter:
+def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, threshold: float | None) -> APIRouter:
     """Return the routes that search; `threshold` is the smallest cosine of a tag."""
     router = APIRouter()
 
@@ -180,7 +158,7 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
         start = time.perf_counter()
         terms = _make_terms(q, without)
         if not terms:
-            raise HTTPException(422, "the query is empty: give it a sentence")
+            raise RequestError("the query is empty: give it a sentence")
         return _respond(await batcher.answer(terms, options), start)
 
     @router.post(
@@ -193,21 +171,21 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
         start = time.perf_counter()
         terms = _make_terms(q, without)
         # The upload is released before the query waits for the encoder: only its pixels are needed then.
-        async with uploads.receive(request) as content:
-            pixels = await batcher.decode_pixels(content)
+        async with reader.receive(request) as content:
+            pixels = await reader.decode_pixels(content, index.model.preprocessing)
         return _respond(await batcher.answer([(1.0, pixels), *terms], options), start)
 
     @router.post(
         "/search/batch",
         summary="Several queries at once",
         responses={200: {"model": BatchAnswer}},
-        openapi_extra=_describe_body(BatchRequest),
+        openapi_extra=describe_body(BatchRequest),
     )
     async def search_batch(request: Request) -> Response:
         start = time.perf_counter()
-        async with uploads.receive(request) as content:
-            parameters, text_terms, images = await batcher.run_in_thread(_read_batch, content)
-            all_pixels = await batcher.decode_all_pixels(images)
+        async with reader.receive(request) as content:
+            parameters, text_terms, images = await reader.run_in_thread(_read_batch, content)
+            all_pixels = await reader.decode_all_pixels(images, index.model.preprocessing)
         queries = []
         for terms, pixels in zip(text_terms, all_pixels, strict=True):
             queries.append(terms if pixels is None else [(1.0, pixels), *terms])
@@ -242,10 +220,10 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
     )
     async def tag_image(request: Request, count: Count = 5) -> Response:
         start = time.perf_counter()
-        async with uploads.receive(request) as content:
+        async with reader.receive(request) as content:
             if not index.has("texts"):
                 return _respond(b"[]", start)
-            pixels = await batcher.decode_pixels(content)
+            pixels = await reader.decode_pixels(content, index.model.preprocessing)
         return _respond(await batcher.answer([(1.0, pixels)], Options(count, "texts", threshold)), start)
 
     @router.get("/facets", summary="Fields to filter by: their values with the number of items")
@@ -255,8 +233,8 @@ def search_routes(index: Index, batcher: Batcher, uploads: Uploads, threshold: f
     return router
 
 
-def model_routes(index: Index, batcher: Batcher, uploads: Uploads, card_fields: Sequence[str]) -> APIRouter:
-    """Return the routes about the model and for its embeddings; `card_fields` are shown by the page on a card."""
+def index_routes(index: Index, card_fields: Sequence[str]) -> APIRouter:
+    """Return the routes that describe the index; `card_fields` are shown by the page on a card."""
     router = APIRouter()
 
     @router.get("/info", summary="The model, the number of items, the calibrated thresholds, and fields of a card")
@@ -282,29 +260,6 @@ def model_routes(index: Index, batcher: Batcher, uploads: Uploads, card_fields: 
             items.append({"id": item.id, "fields": item.fields, "version": item.digest.hex()})
         return {"items": items, "texts": images.sample_captions(NUM_EXAMPLES // 3)}
 
-    @router.get("/models", summary="The model, in OpenAI's form")
-    async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": index.title, "object": "model", "owned_by": "ernie_vil2"}]}
-
-    @router.post(
-        "/embeddings",
-        summary="Embeddings of texts and images, in OpenAI's form",
-        openapi_extra=_describe_body(EmbeddingsRequest),
-    )
-    async def compute_embeddings(request: Request) -> Response:
-        async with uploads.receive(request) as content:
-            parameters, texts, images = await batcher.run_in_thread(_read_embedding_inputs, content)
-            if parameters.dimensions not in (None, *index.model.widths):
-                widths = " or ".join(map(str, index.model.widths))
-                raise HTTPException(422, f"this model's embeddings have {widths} dimensions")
-            all_pixels = await batcher.decode_all_pixels(images)
-        contents = []
-        for text, pixels in zip(texts, all_pixels, strict=True):
-            contents.append(text or "" if pixels is None else pixels)
-        embeddings = await batcher.encode(contents)
-        body = await batcher.run_in_thread(_write_embeddings, index, parameters, texts, embeddings)
-        return Response(body, media_type="application/json")
-
     return router
 
 
@@ -316,19 +271,19 @@ class _PreparedItem(NamedTuple):
     content: str | np.ndarray  # a text, or pixels
 
 
-def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
+def item_routes(index: Index, batcher: SearchBatcher, reader: RequestReader) -> APIRouter:
     """Return the routes that change the index."""
     router = APIRouter()
 
     @router.post(
         "/items",
         summary="Add images and texts; an item with the same id is replaced",
-        openapi_extra=_describe_body(AddRequest),
+        openapi_extra=describe_body(AddRequest),
     )
     async def add_items(request: Request) -> dict[str, Any]:
-        async with uploads.receive(request) as content:
-            new_items, images = await batcher.run_in_thread(_read_items, content)
-            finished_images = await batcher.decode_all(images, partial(_finish_image, index))
+        async with reader.receive(request) as content:
+            new_items, images = await reader.run_in_thread(_read_items, content)
+            finished_images = await reader.decode_all(images, index.model.preprocessing, partial(_finish_image, index))
         # Images and texts are encoded together, then written to their collections.
         prepared_items: list[_PreparedItem] = []
         for new_item, image, finished_image in zip(new_items, images, finished_images, strict=True):
@@ -336,15 +291,14 @@ def item_routes(index: Index, batcher: Batcher, uploads: Uploads) -> APIRouter:
                 prepared_items.append(_prepare_text(new_item))
             else:
                 prepared_items.append(_prepare_image(new_item, image, *finished_image))
-        embeddings = await batcher.encode([prepared.content for prepared in prepared_items])
+        embeddings = (await batcher.encode([prepared.content for prepared in prepared_items])).rows
 
         added_ids = {}
         for kind in get_args(Kind):
             numbers = [number for number, prepared in enumerate(prepared_items) if prepared.kind == kind]
             if numbers:
                 items = [prepared_items[number].item for number in numbers]
-                rows = np.stack([embeddings[number] for number in numbers])
-                await asyncio.to_thread(_add_to_collection, index, kind, items, rows)
+                await asyncio.to_thread(_add_to_collection, index, kind, items, embeddings[numbers])
                 added_ids[kind] = [item.id for item in items]
         return {"added": added_ids}
 
@@ -406,7 +360,7 @@ def _respond(hits: bytes, start: float, key: bytes = b"hits") -> Response:
 def _make_terms(text: str, without: str) -> list[tuple[float, Any]]:
     """Return the terms of a query, a positive and a negative one; blank texts have none."""
     terms = [(sign, sentence.strip()) for sign, sentence in ((1.0, text), (-1.0, without)) if sentence.strip()]
-    check_query_lengths(sentence for _, sentence in terms)
+    check_text_lengths(sentence for _, sentence in terms)
     return terms
 
 
@@ -419,102 +373,36 @@ def _normalize_filter(text: str) -> str:
         if not isinstance(where, dict):
             raise ValueError("it is another value")
     except ValueError as error:
-        raise HTTPException(422, f'where is a JSON object of values, as {{"license": "MIT"}}: {error}') from None
+        raise RequestError(f'where is a JSON object of values, as {{"license": "MIT"}}: {error}') from None
     return dump_json(where)
-
-
-Body = TypeVar("Body", bound=BaseModel)
-
-
-def _parse_body(model: type[Body], content: bytes) -> Body:
-    """Return the body of a request; RequestValidationError if it is malformed, as FastAPI raises it."""
-    # Counting takes a millisecond, and bounds the memory that parsing takes.
-    num_values = content.count(b",") + content.count(b"[") + content.count(b"{")
-    if num_values > MAX_VALUES:
-        raise HTTPException(422, f"the body has {num_values:,} values; at most {MAX_VALUES:,} are allowed")
-    try:
-        return model.model_validate_json(content)
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_context=False, include_input=False)
-    # Outside of the handler: otherwise this error would keep alive that of pydantic, and with it the body.
-    raise RequestValidationError(details)
-
-
-def _check_total_length(texts: Iterable[str]) -> None:
-    num_characters = sum(map(len, texts))
-    if num_characters > MAX_CHARACTERS:
-        raise HTTPException(
-            422, f"the texts have {num_characters:,} characters together; a request may have {MAX_CHARACTERS:,}"
-        )
 
 
 def _read_batch(content: bytes) -> tuple[BatchRequest, list[list[tuple[float, Any]]], list[bytes | None]]:
     """Return the request, and for each query its terms that are texts, and its image."""
-    batch = _parse_body(BatchRequest, content)
-    _check_total_length(query.text + query.without for query in batch.queries)
+    batch = parse_body(BatchRequest, content)
+    check_total_length(query.text + query.without for query in batch.queries)
     if len(dump_json(batch.where)) > MAX_WHERE_LENGTH:
-        raise HTTPException(422, f"the filter has more than {MAX_WHERE_LENGTH:,} characters")
+        raise RequestError(f"the filter has more than {MAX_WHERE_LENGTH:,} characters")
     # Images are decoded later, on other threads; here only their base64 is checked.
     text_terms, images = [], []
     for query in batch.queries:
         terms = _make_terms(query.text, query.without)
-        image = None if query.image is None else _decode_base64(query.image)
+        image = None if query.image is None else decode_base64(query.image)
         if image is None and not terms:
-            raise HTTPException(422, "a query is empty: give it text, without or image")
+            raise RequestError("a query is empty: give it text, without or image")
         text_terms.append(terms)
         images.append(image)
     return batch, text_terms, images
 
 
-def _read_embedding_inputs(content: bytes) -> tuple[EmbeddingsRequest, list[str | None], list[bytes | None]]:
-    """Return the request, and for each input its text or its image."""
-    parameters = _parse_body(EmbeddingsRequest, content)
-    inputs = [parameters.input] if isinstance(parameters.input, str) else parameters.input
-    texts: list[str | None] = []
-    images: list[bytes | None] = []
-    for value in inputs:
-        text, image = _split_input(value)
-        texts.append(text)
-        images.append(None if image is None else _decode_base64(image))
-    present_texts = [text for text in texts if text is not None]
-    _check_total_length(present_texts)
-    check_query_lengths(present_texts)
-    return parameters, texts, images
-
-
-def _split_input(value: str | EmbeddingInput) -> tuple[str | None, str | None]:
-    """Return the text and the image of an input; one of them is None."""
-    if isinstance(value, str):
-        return (None, value) if value.startswith("data:image/") else (value, None)
-    if (value.text is None) == (value.image is None):
-        raise HTTPException(422, "an input is a text or an image")
-    return value.text, value.image
-
-
-def _write_embeddings(
-    index: Index, parameters: EmbeddingsRequest, texts: Sequence[str | None], embeddings: Sequence[np.ndarray]
-) -> bytes:
-    """Return the answer in OpenAI's form."""
-    if parameters.dimensions not in (None, index.model.embed_dim):
-        embeddings = list(truncate_embeddings(np.stack(embeddings), parameters.dimensions))
-    data = []
-    for number, embedding in enumerate(embeddings):
-        row = np.ascontiguousarray(embedding, "<f4")  # little-endian, as OpenAI's clients read base64
-        value = row.tolist() if parameters.encoding_format == "float" else base64.b64encode(row.tobytes()).decode()
-        data.append({"object": "embedding", "index": number, "embedding": value})
-    num_tokens = sum(len(index.model.tokenizer.encode(text)) for text in texts if text is not None)
-    usage = {"prompt_tokens": num_tokens, "total_tokens": num_tokens}
-    return encode_json({"object": "list", "data": data, "model": index.title, "usage": usage})
-
-
 def _read_items(content: bytes) -> tuple[list[NewItem], list[bytes | None]]:
     """Return the items of a request, and the image of each."""
-    items = _parse_body(AddRequest, content).items
+    items = parse_body(AddRequest, content).items
     texts: list[str] = []  # also the names of fields: all are written into the database
     for item in items:
         has_one_content = (item.image is None) != (item.text is None)
         if not has_one_content or (item.text is not None and not item.text.strip()):
-            raise HTTPException(422, "an item has either an image or a text")
+            raise RequestError("an item has either an image or a text")
         if item.text is not None:
             check_text(item.text)
             texts.append(item.text)
@@ -524,33 +412,5 @@ def _read_items(content: bytes) -> tuple[list[NewItem], list[bytes | None]]:
                 texts.append(value)
             elif isinstance(value, list):
                 texts += value
-    _check_total_length(texts)
-    return items, [None if item.image is None else _decode_base64(item.image) for item in items]
-
-
-def _decode_base64(text: str) -> bytes:
-    """Return the bytes of an image in base64, or in a data: URL."""
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise HTTPException(422, "an image is given in base64, or as data:image/...;base64,...") from None
-
-
-def _describe_body(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the description of a body for OpenAPI, with the definitions that it refers to in their places."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-
-    def inline(value: Any) -> Any:
-        if isinstance(value, list):
-            return [inline(element) for element in value]
-        if not isinstance(value, dict):
-            return value
-        name = value.get("$ref", "").rpartition("/")[2]
-        if name in definitions:
-            return inline(definitions[name])
-        return {key: inline(element) for key, element in value.items()}
-
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": inline(schema)}}}}
+    check_total_length(texts)
+    return items, [None if item.image is None else decode_base64(item.image) for item in items]

@@ -21,11 +21,11 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from functools import partial
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_vil2.apps.serving.options import add_server_options, serve_application
 from ernie_vil2.cli import print_next_command
 from ernie_vil2.cli.arguments import (
     CALIBRATED,
@@ -43,7 +43,6 @@ from ernie_vil2.cli.arguments import (
     model,
     natural,
     number,
-    port,
     threshold,
 )
 from ernie_vil2.device.extras import require
@@ -54,6 +53,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ernie_vil2.apps.search.index import Index
+    from ernie_vil2.apps.serving.metrics import Metrics
+    from ernie_vil2.apps.serving.middleware import Access
+    from ernie_vil2.apps.serving.server import Application
 
 # Not imported from `search.collection`: NumPy would make every call of the command line slower.
 KINDS = ("images", "texts")
@@ -178,8 +180,7 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_serve_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1, this machine")
-    parser.add_argument("--port", type=port, default=8000, help="default: 8000; 0: any free port")
+    add_server_options(parser, max_queue=256)
     parser.add_argument(
         "--root",
         nargs="+",
@@ -192,73 +193,13 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
         "--threshold", type=number, help="smallest cosine similarity of a tag; default: from the model's calibration"
     )
     parser.add_argument(
-        "--workers", type=count, default=1, help="number of processes that share port and index; default: 1"
-    )
-    parser.add_argument(
-        "--queue",
-        type=count,
-        default=256,
-        help="number of queries that may wait in a process; further ones get status 503; default: 256",
-    )
-    parser.add_argument(
         "--cache",
         type=natural,
         default=2048,
         help="number of answers that a process keeps until the index changes; 0: none; default: 2048",
     )
-    parser.add_argument(
-        "--token-file",
-        type=input_file,
-        metavar="FILE",
-        help="file with a token, which every request except /healthz and /readyz must have",
-    )
-    parser.add_argument(
-        "--trusted-proxy",
-        nargs="+",
-        action="extend",
-        default=[],
-        type=network,
-        metavar="ADDRESS",
-        help="addresses or networks (10.0.0.0/8) of proxies to trust: the limit on slow connections does not apply to "
-        "them, and their X-Forwarded-For is logged",
-    )
-    parser.add_argument("--public", action="store_true", help="let other machines ask without a token")
-    parser.add_argument(
-        "--allowed-host",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="names by which requests may address the server, as a proxy passes them on; default: 127.0.0.1 and "
-        "localhost, or any name if --host lets other machines ask",
-    )
-    parser.add_argument(
-        "--root-path",
-        type=root_path,
-        default="",
-        metavar="/PATH",
-        help="path under which a proxy shows the server: https://example.com/PATH/",
-    )
     parser.add_argument("--show", nargs="+", default=[], metavar="FIELD", help="fields on the cards of the page")
     parser.add_argument("--writable", action="store_true", help="let the API add and remove items; needs a token")
-    parser.add_argument("--access-log", action="store_true", help="log a line for each request, without the query")
-    parser.add_argument("--log-queries", action="store_true", help="log a line for each request, with the query")
-
-
-def network(text: str) -> IPv4Network | IPv6Network:
-    """Return the network, or the single address, that is the value of an option."""
-    try:
-        return ip_network(text, strict=False)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text} is not an address such as 10.0.0.1, nor a network such as 10.0.0.0/8"
-        ) from None
-
-
-def root_path(text: str) -> str:
-    """Return the path of a URL, such as `/images`, that is the value of an option."""
-    if not re.fullmatch(r"(/[\w.~-]+)*/?", text, re.ASCII):
-        raise argparse.ArgumentTypeError(f"{text} is not a path such as /images")
-    return text.rstrip("/")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -402,68 +343,35 @@ def _encode_queries(index: Index, texts: list[str], images: list[str]) -> Iterat
 def _serve(args: argparse.Namespace) -> int:
     require("the page of a search", "fastapi", "uvicorn", "orjson")
     from ernie_vil2.apps.search.locations import OriginalImages
-    from ernie_vil2.apps.search.middleware import LOOPBACK_HOSTS, Access, read_token
-    from ernie_vil2.apps.search.server import Settings, serve
     from ernie_vil2.apps.search.store import open_store
 
     # Wrong folders are reported now, and not when the model has been loaded.
     OriginalImages(args.root)
     open_store(args.index, writable=False).close()
-
-    token = read_token(args.token_file) if args.token_file else None
-    is_local = args.host in LOOPBACK_HOSTS
-    if not is_local and not (token or args.public):
-        raise ValueError(f"--host {args.host} lets other machines ask: name a --token-file, or --public if anybody may")
-    if args.writable and not token:
+    if args.writable and not args.token_file:
         raise ValueError("--writable lets clients change the index: name a --token-file as well")
-    # A foreign web page may let its own host name point to a local server and so read answers (DNS rebinding). Requests
-    # must therefore name one of the hosts: the local names and those of --allowed-host. A server for other machines
-    # without --allowed-host accepts any name, because its names are not known here.
-    default_hosts = LOOPBACK_HOSTS if is_local or args.allowed_host else ("*",)
-    access = Access(
-        hosts=(*default_hosts, *map(str.lower, args.allowed_host)),
-        token=token,
-        root_path=args.root_path,
-        log_requests=args.access_log or args.log_queries,
-        log_queries=args.log_queries,
-    )
-    settings = Settings(
-        host=args.host,
-        port=args.port,
-        workers=args.workers,
-        access=access,
-        trusted_proxies=args.trusted_proxy,
-        threshold=args.threshold,
-        roots=args.root,
-        max_queue=args.queue,
-        cache_size=args.cache,
-        card_fields=args.show,
-        writable=args.writable,
-    )
-    open_index = _open_index_in_worker if args.workers > 1 else _open_index_to_serve
-    return serve(partial(open_index, args), settings)
+    return serve_application(open_search, args)
 
 
-def _open_index_to_serve(args: argparse.Namespace) -> Index:
-    index = _open_index(args)
-    if args.threshold is None and index.model.calibration and index.has("texts"):
-        print(f"tags: {index.model.calibration.describe('image_to_text')}")
-    return index
+@contextmanager
+def open_search(args: argparse.Namespace, metrics: Metrics, access: Access) -> Iterator[Application]:
+    """Open the index and yield the application that searches it."""
+    from ernie_vil2.apps.search.batching import SearchBatcher
+    from ernie_vil2.apps.search.service import build_app, describe_content
+    from ernie_vil2.apps.serving.server import Application
 
-
-def _open_index_in_worker(args: argparse.Namespace) -> Index:
-    """Open the index in a worker process.
-
-    The worker has not run the command line, so it imports the user's modules and reports errors itself.
-    """
-    from ernie_vil2.cli import EXPECTED_ERRORS, format_error, import_modules, rewrite_commands
-
-    try:
-        import_modules(args)
-        return _open_index_to_serve(args)
-    except EXPECTED_ERRORS as error:
-        print_error(rewrite_commands(format_error(error), args.prog))
-        sys.exit(2)
+    with _open_index(args) as index:
+        lines = []
+        if args.threshold is None and index.model.calibration and index.has("texts"):
+            lines.append(f"tags: {index.model.calibration.describe('image_to_text')}")
+        if args.root:
+            lines.append(f"images in full: {', '.join(map(str, args.root))}")
+        else:
+            lines.append("thumbnails alone; --root names folders whose images are served in full")
+        lines.append(describe_content(index))
+        batcher = SearchBatcher(index, args.queue, args.cache, metrics)
+        app = build_app(index, args.threshold, access, args.root, batcher, args.show, args.writable)
+        yield Application(app, "\n".join(lines))
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from pathlib import Path
@@ -34,6 +34,7 @@ from ernie_vil2.apps.search.collection import (
 )
 from ernie_vil2.apps.search.locations import INDEX_FOLDER_PREFIX, is_address
 from ernie_vil2.apps.search.store import Store, open_store
+from ernie_vil2.apps.serving.text_length import check_text_lengths
 from ernie_vil2.config.sections import with_native_towers
 from ernie_vil2.device import runtime
 from ernie_vil2.encoder import ErnieViL2, ImageLike, find_export, load_model
@@ -41,8 +42,6 @@ from ernie_vil2.io.export_folder import EXPORT_INFO
 from ernie_vil2.io.run_folder import checkpoint_step, find_run_folder
 from ernie_vil2.section import Precision
 
-# Characters of a query. Tokenizing takes time in proportion, and only what fits into the model's text length counts.
-MAX_QUERY_LENGTH = 10_000
 SHORT_FINGERPRINT = 12  # digits of a fingerprint in a message
 MIN_NORM = 1e-12  # a query of zeros stays zero, and all of its scores are 0
 
@@ -258,8 +257,8 @@ class Index:
         return close_hits
 
     def encode_texts(self, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:
-        """Return embeddings `[N, D]` of texts; ValueError for one of more than `MAX_QUERY_LENGTH` characters."""
-        check_query_lengths(texts)
+        """Return embeddings `[N, D]` of texts; ValueError for one of more than `MAX_TEXT_LENGTH` characters."""
+        check_text_lengths(texts)
         return self.model.encode_texts(texts, batch_size)
 
     @contextmanager
@@ -425,13 +424,6 @@ def _load_model(
         if find_run_folder(folder):
             source = folder
     return load_model(source, device=device, precision=precision, backend="fastest"), source
-
-
-def check_query_lengths(texts: Iterable[str]) -> None:
-    """Raise ValueError for a text that is too long to be a query."""
-    for text in texts:
-        if len(text) > MAX_QUERY_LENGTH:
-            raise ValueError(f"a query has {len(text):,} characters; at most {MAX_QUERY_LENGTH:,} are allowed")
 
 
 def _check_model(store: Store, fingerprint: str, name: str, width: int) -> None:

@@ -10,25 +10,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from starlette.requests import ClientDisconnect
+from fastapi.responses import JSONResponse, Response
 
 from ernie_vil2.apps.search import api
-from ernie_vil2.apps.search.batching import Batcher, Overloaded
+from ernie_vil2.apps.search.batching import SearchBatcher
 from ernie_vil2.apps.search.collection import KINDS, DamagedIndex
-from ernie_vil2.apps.search.image_decoding import DecodingOverload
 from ernie_vil2.apps.search.index import Index, OtherModel
 from ernie_vil2.apps.search.locations import OriginalImages, compute_digest
-from ernie_vil2.apps.search.middleware import CLIENT_CLOSED_REQUEST, RETRY_SECONDS, Access, Middleware, Uploads
-from ernie_vil2.data.samples import BadSample
-from ernie_vil2.io.terminal import make_printable, print_error
+from ernie_vil2.apps.serving.application import PREFIX, probe_routes
+from ernie_vil2.apps.serving.bodies import RequestReader
+from ernie_vil2.apps.serving.errors import add_error_handlers, make_error_response
+from ernie_vil2.apps.serving.middleware import Access, Middleware
+from ernie_vil2.apps.serving.models import ServedModel, ServedModels, default_name
+from ernie_vil2.apps.serving.routes import model_routes
+from ernie_vil2.io.terminal import print_error
 
-# Bounds of an error report, which repeats words of the request: a body of 20 MiB can have a million errors, and a key
-# of any length.
-MAX_ERRORS = 10
-MAX_MESSAGE_LENGTH = 1000  # characters
-MAX_WORD_LENGTH = 200  # characters
 CACHE_FOREVER = "max-age=31536000, immutable"  # a year, the longest that browsers take
 
 _PAGE_FOLDER = Path(__file__).with_name("page")
@@ -42,7 +38,7 @@ def build_app(
     threshold: float | None = None,
     access: Access | None = None,
     roots: Sequence[str | Path] = (),
-    batcher: Batcher | None = None,
+    batcher: SearchBatcher | None = None,
     card_fields: Sequence[str] = (),
     writable: bool = False,
 ) -> FastAPI:
@@ -54,7 +50,7 @@ def build_app(
         access: who may ask; None: anybody.
         roots: folders whose images are served in full, besides the folder of the index; other images are served as
             thumbnails.
-        batcher: answers the queries; None: one with the defaults of `search.batching`.
+        batcher: answers the queries; None: one with the defaults of `SearchBatcher`.
         card_fields: fields that the page shows on the card of an item.
         writable: whether clients may add and remove items.
     """
@@ -62,17 +58,19 @@ def build_app(
     originals = OriginalImages([*roots, *own_folder])
     if threshold is None:
         threshold = index.threshold("image_to_text")
-    batcher = batcher or Batcher(index)
-    uploads = Uploads()
+    batcher = batcher or SearchBatcher(index)
+    reader = RequestReader()
     app = FastAPI(title="ERNIE-ViL 2.0 search", docs_url=None, redoc_url=None, description=describe_content(index))
     app.add_middleware(Middleware, access=access or Access(), metrics=batcher.metrics)
-    _add_error_handlers(app)
+    add_error_handlers(app)
+    _add_index_error_handlers(app)
 
-    search_routes = api.search_routes(index, batcher, uploads, threshold)
-    app.include_router(search_routes, prefix="/api/v1", tags=["search"])
-    app.include_router(api.model_routes(index, batcher, uploads, card_fields), prefix="/api/v1", tags=["model"])
+    models = ServedModels([ServedModel(default_name(index.name), index.model, batcher)])
+    app.include_router(api.search_routes(index, batcher, reader, threshold), prefix=PREFIX, tags=["search"])
+    app.include_router(api.index_routes(index, card_fields), prefix=PREFIX, tags=["index"])
+    app.include_router(model_routes(models, reader), prefix=PREFIX, tags=["models"])
     if writable:
-        app.include_router(api.item_routes(index, batcher, uploads), prefix="/api/v1", tags=["items"])
+        app.include_router(api.item_routes(index, batcher, reader), prefix=PREFIX, tags=["items"])
 
     @app.get("/thumbnail", response_class=Response, summary="A small image by its id")
     def thumbnail(
@@ -107,16 +105,11 @@ def build_app(
         counts = {kind: len(index.collection(kind)) for kind in KINDS if index.has(kind)}
         return {"status": "ok", "model": index.title, **counts}
 
-    @app.get("/healthz", summary="Whether the process answers at all")
-    async def is_alive() -> dict[str, str]:
-        return {"status": "ok"}
-
     @app.get("/readyz", summary="Whether the index can be searched now; 503 if it cannot")
     def is_ready() -> dict[str, str]:
         return {"status": "ok" if any(map(index.has, KINDS)) else "empty"}
 
-    @app.get("/metrics", response_class=PlainTextResponse, summary="Counters of all workers, for Prometheus")
-    def metrics() -> str:
+    def format_metrics() -> str:
         gauges: dict[str, dict[str, float]] = {
             "items": {},
             "uncovered_share": {},
@@ -132,6 +125,8 @@ def build_app(
                 gauges["generation"][kind] = getattr(collection.version, "generation", 0)
         return batcher.metrics.format(gauges)
 
+    app.include_router(probe_routes(format_metrics))
+
     # The files of the page are read once, when the server starts.
     for path, name in {"/": "index.html", "/docs": "docs.html", "/favicon.ico": "icon.svg"}.items():
         app.add_api_route(path, _page_file_route(name), include_in_schema=False)
@@ -140,50 +135,14 @@ def build_app(
     return app
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    """Turn the errors of the library into answers."""
-
-    @app.exception_handler(BadSample)
-    @app.exception_handler(ValueError)
-    async def handle_bad_request(request: Request, error: ValueError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)[:MAX_MESSAGE_LENGTH]}, 422)
-
-    @app.exception_handler(RequestValidationError)
-    async def handle_malformed_request(request: Request, error: RequestValidationError) -> JSONResponse:
-        return JSONResponse({"detail": _summarize_errors(error)}, 422)
-
-    @app.exception_handler(Overloaded)
-    async def handle_overload(request: Request, error: Overloaded) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(error.retry_seconds)})
-
-    @app.exception_handler(DecodingOverload)
-    async def handle_decoding_overload(request: Request, error: DecodingOverload) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(RETRY_SECONDS)})
-
+def _add_index_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(DamagedIndex)
     @app.exception_handler(OtherModel)
     @app.exception_handler(OSError)
     async def handle_unusable_index(request: Request, error: ValueError | OSError) -> JSONResponse:
         # The message names paths of the server, which clients must not learn.
         print_error(str(error))
-        return JSONResponse({"detail": "the index cannot be used now; the server's log says why"}, 503)
-
-    @app.exception_handler(ClientDisconnect)
-    async def handle_disconnect(request: Request, error: ClientDisconnect) -> Response:
-        # Nobody reads this answer; without it there would be a traceback in the log.
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
-def _summarize_errors(error: RequestValidationError) -> list[dict[str, Any]]:
-    """Return type, location and message of the first errors, without the input, which the client has."""
-    reports = []
-    for detail in error.errors()[:MAX_ERRORS]:
-        location = []
-        for step in detail["loc"]:
-            location.append(make_printable(step, max_length=MAX_WORD_LENGTH) if isinstance(step, str) else step)
-        message = make_printable(detail["msg"], max_length=MAX_WORD_LENGTH)
-        reports.append({"type": detail["type"], "loc": location, "msg": message})
-    return reports
+        return make_error_response(503, "the index cannot be used now; the server's log says why")
 
 
 def _cacheable_response(

@@ -1,21 +1,9 @@
-"""Fixtures of the tests of search: a tiny untrained model and an index of 16 shapes."""
+"""Fixture of the tests of search: an index of 16 shapes."""
 
 import pytest
 
-from ernie_vil2 import load_model
 from ernie_vil2.apps.search import open_index
-from tests.support.checkpoints import write_untrained_checkpoint
-from tests.support.small_index import TEXTS, TOKENS, fill_index
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory):
-    return write_untrained_checkpoint(tmp_path_factory.mktemp("checkpoint"), TOKENS)
-
-
-@pytest.fixture(scope="session")
-def model(checkpoint):
-    return load_model(checkpoint)
+from tests.support.small_index import TEXTS, fill_index
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""/api/v1: pages of hits, batches, embeddings in the form of OpenAI's interface, and changes of items."""
+"""/v1 of an index: pages of hits, batches, and changes of items."""
 
 import base64
 import re
@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from ernie_vil2.apps.search import api, image_decoding, open_index
+from ernie_vil2.apps.search import api, open_index
 from ernie_vil2.apps.search.service import build_app
+from ernie_vil2.apps.serving import bodies, image_decoding
+from ernie_vil2.apps.serving.routes import EmbeddingsRequest
 from ernie_vil2.io import locks
 from tests.support.paths import ROOT
 from tests.support.small_index import IMAGE
@@ -34,7 +36,7 @@ def writable(tmp_path, model, shapes_index):
 
 def test_offset_continues_after_the_former_page(client):
     def search(path, **params):
-        return client.get(f"/api/v1/{path}", params=params).json()["hits"]
+        return client.get(f"/v1/{path}", params=params).json()["hits"]
 
     hits = search("search", q="red", count=16)
     ids = []
@@ -49,7 +51,7 @@ def test_offset_continues_after_the_former_page(client):
 
 def test_batch_is_answered_as_single_queries_are(client, index):
     queries = [{"text": "red", "without": "disc"}, {"image": IN_BASE64}, {"image": DATA_URL, "text": "a"}]
-    body = client.post("/api/v1/search/batch", json={"queries": queries, "count": 3, "where": {"kind": "disc"}}).json()
+    body = client.post("/v1/search/batch", json={"queries": queries, "count": 3, "where": {"kind": "disc"}}).json()
     weighted_queries = [[(1, "red"), (-1, "disc")], [(1, IMAGE)], [(1, IMAGE), (1, "a")]]
     for hits, weighted_query in zip(body["results"], weighted_queries, strict=True):
         expected = index.combined(weighted_query, count=3, where={"kind": "disc"})
@@ -66,19 +68,19 @@ def test_batch_is_answered_as_single_queries_are(client, index):
 ])  # fmt: skip
 def test_total_length_of_the_texts_is_bounded(writable, monkeypatch, path, make_body):
     _, client = writable
-    monkeypatch.setattr(api, "MAX_CHARACTERS", 20 * 150)
+    monkeypatch.setattr(bodies, "MAX_CHARACTERS", 20 * 150)
     for length, code in ((100, 200), (151, 422)):
-        assert client.post(f"/api/v1/{path}", json=make_body("a" * length)).status_code == code
+        assert client.post(f"/v1/{path}", json=make_body("a" * length)).status_code == code
 
 
 def test_values_are_counted_before_a_body_is_parsed(client, monkeypatch):
     def fail(*_, **__):
         raise AssertionError("this body was parsed")
 
-    monkeypatch.setattr(api.EmbeddingsRequest, "model_validate_json", fail)
+    monkeypatch.setattr(EmbeddingsRequest, "model_validate_json", fail)
     for content in (b"[" * 300_000, b'{"input":[' + b"1," * 300_000 + b"1]}", b"{" * 300_000):
-        response = client.post("/api/v1/embeddings", content=content)
-        assert response.status_code == 422 and "values" in response.json()["detail"]
+        response = client.post("/v1/embeddings", content=content)
+        assert response.status_code == 422 and "values" in response.json()["error"]["message"]
 
 
 def test_total_pixels_of_a_request_are_bounded(writable, monkeypatch):
@@ -88,42 +90,31 @@ def test_total_pixels_of_a_request_are_bounded(writable, monkeypatch):
         images = [{"image": IN_BASE64}] * count
         for path, body in (("embeddings", {"input": images}), ("search/batch", {"queries": images}),
                            ("items", {"items": images})):  # fmt: skip
-            assert client.post(f"/api/v1/{path}", json=body).status_code == code
+            assert client.post(f"/v1/{path}", json=body).status_code == code
 
 
-def test_embeddings_have_the_form_of_openai(client, model):
-    texts = ["red disc", "红色的圆"]
-    expected = [*model.encode_texts(texts), model.encode_images([IMAGE])[0]]
-
-    def embed(**body):
-        return client.post("/api/v1/embeddings", json=body).json()
-
-    body = embed(input=texts, model="any", user="somebody")
-    assert body["object"] == "list" and [row["index"] for row in body["data"]] == [0, 1]
-    np.testing.assert_allclose([row["embedding"] for row in body["data"]], expected[:2], atol=1e-6)
-    assert body["usage"] == {"prompt_tokens": 4 + 6, "total_tokens": 4 + 6}  # with [CLS] and [SEP]
-    (row,) = embed(input=texts[0], encoding_format="base64")["data"]
-    np.testing.assert_allclose(np.frombuffer(base64.b64decode(row["embedding"]), "<f4"), expected[0], atol=1e-6)
-    rows = embed(input=[DATA_URL, {"image": IN_BASE64}, {"text": "red disc"}])["data"]
-    embeddings = [row["embedding"] for row in rows]
-    np.testing.assert_allclose(embeddings, [expected[2], expected[2], expected[0]], atol=1e-6)
-    assert client.get("/api/v1/models").json()["data"][0]["id"] == body["model"]
+def test_server_of_an_index_has_the_routes_of_models(client, model):
+    (served,) = client.get("/v1/models").json()["data"]
+    body = client.post("/v1/embeddings", json={"input": "red", "model": served["id"]}).json()
+    np.testing.assert_allclose(body["data"][0]["embedding"], model.encode_texts(["red"])[0], atol=1e-6)
+    documents = client.post("/v1/rerank", json={"query": "red", "documents": ["red", DATA_URL]}).json()["results"]
+    assert [document["index"] for document in documents] == [0, 1]
 
 
 def test_items_are_added_replaced_and_removed(writable):
     index, client = writable
     items = [{"image": IN_BASE64, "id": "mine", "fields": {"kind": "new", "price": 3.5}}, {"image": DATA_URL},
              {"text": "purple thing"}]  # fmt: skip
-    added = client.post("/api/v1/items", json={"items": items}).json()["added"]
+    added = client.post("/v1/items", json={"items": items}).json()["added"]
     assert added["images"][0] == "mine" and len(added["images"][1]) == 32 and added["texts"] == ["purple thing"]
     assert len(index.collection("images")) == 18 and len(index.collection("texts")) == 3
-    hits = client.post("/api/v1/search/image", params={"count": 2}, content=IMAGE).json()["hits"]
+    hits = client.post("/v1/search/image", params={"count": 2}, content=IMAGE).json()["hits"]
     assert {hit["id"] for hit in hits} == set(added["images"]) and hits[0]["score"] == pytest.approx(1, abs=1e-3)
     assert client.get("/thumbnail", params={"id": "mine"}).content.startswith(b"\x89PNG")
-    client.post("/api/v1/items", json={"items": [items[0] | {"fields": {"kind": "newer"}}]})
+    client.post("/v1/items", json={"items": [items[0] | {"fields": {"kind": "newer"}}]})
     images = index.collection("images")
     assert len(images) == 18 and images.get("mine").fields == {"kind": "newer"}
-    assert client.delete("/api/v1/items", params={"id": ["mine", "not there"]}).json() == {"removed": 1}
+    assert client.delete("/v1/items", params={"id": ["mine", "not there"]}).json() == {"removed": 1}
     assert index.collection("images").get("mine") is None and len(index.collection("images")) == 17
 
 
@@ -131,23 +122,23 @@ def test_change_waits_for_the_lock_of_another_process(writable, monkeypatch):
     index, client = writable
     monkeypatch.setattr(api, "WRITE_TIMEOUT", 0.2)
     with locks.open_lock_file(index.folder / ".lock"):
-        response = client.post("/api/v1/items", json={"items": [{"image": IN_BASE64}]})
+        response = client.post("/v1/items", json={"items": [{"image": IN_BASE64}]})
         assert response.status_code == 503 and response.headers["retry-after"]
-        assert client.get("/api/v1/search", params={"q": "red"}).status_code == 200
-    assert client.post("/api/v1/items", json={"items": [{"image": IN_BASE64}]}).status_code == 200
+        assert client.get("/v1/search", params={"q": "red"}).status_code == 200
+    assert client.post("/v1/items", json={"items": [{"image": IN_BASE64}]}).status_code == 200
 
 
 def test_read_only_server_has_no_routes_that_change_items(client):
-    assert client.post("/api/v1/items", json={"items": [{"text": "a"}]}).status_code == 404
-    assert client.delete("/api/v1/items", params={"id": "a"}).status_code == 404
+    assert client.post("/v1/items", json={"items": [{"text": "a"}]}).status_code == 404
+    assert client.delete("/v1/items", params={"id": "a"}).status_code == 404
     assert not [path for path in client.get("/openapi.json").json()["paths"] if "items" in path]
 
 
 def test_info_and_examples_of_the_start_page(client, index, model):
-    info = client.get("/api/v1/info").json()
+    info = client.get("/v1/info").json()
     assert info == {"model": index.title, "dimensions": model.embed_dim, "images": 16, "texts": 2,
                     "thresholds": {"images": None, "texts": None}, "show": ["kind"]}  # fmt: skip
-    examples = client.get("/api/v1/examples").json()
+    examples = client.get("/v1/examples").json()
     assert len(examples["items"]) == 16 and "a red disc" in examples["texts"]
     assert all(index.collection("images").get(item["id"]) for item in examples["items"])
 

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import load_model
-from ernie_vil2.apps.search import batching, open_index
-from ernie_vil2.apps.search.batching import Batcher, Options, Overloaded
+from ernie_vil2.apps.search import open_index
+from ernie_vil2.apps.search.batching import Options, SearchBatcher
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.metrics import Metrics
+from ernie_vil2.apps.serving.batching import Overloaded
+from ernie_vil2.apps.serving.bodies import encode_json
+from ernie_vil2.apps.serving.metrics import Metrics
 from ernie_vil2.export import export
 from tests.support.shapes import draw, encode_png
 from tests.support.small_index import TEXTS, BlockedEncoder, fill_index
@@ -58,16 +60,16 @@ def test_answer_is_the_same_alone_and_in_a_batch(request, name):
     queries = list(make_mixed_queries(index)) * 3
 
     async def answer_together():
-        batcher = Batcher(index, cache_size=0, metrics=metrics)
+        batcher = SearchBatcher(index, cache_size=0, metrics=metrics)
         return await asyncio.gather(*(batcher.answer(*query) for query in queries))
 
     async def answer_alone():
-        batcher = Batcher(index, cache_size=0)
+        batcher = SearchBatcher(index, cache_size=0)
         return [await batcher.answer(*query) for query in queries]
 
     together = [json.loads(answer) for answer in asyncio.run(answer_together())]
     alone = [json.loads(answer) for answer in asyncio.run(answer_alone())]
-    assert max(metrics.sizes) > 8 and sum(metrics.sizes) == len(queries)
+    assert max(metrics.sizes) > 8 and sum(metrics.sizes) == sum(len(terms) for terms, _ in queries)
     for hits, expected in zip(together, alone, strict=True):
         scores = {hit["id"]: hit["score"] for hit in hits}
         expected_scores = {hit["id"]: hit["score"] for hit in expected}
@@ -89,7 +91,7 @@ def test_int8_exports_encode_single_queries(onnx_index, monkeypatch):
         calls.attach_mock(getattr(backend, name), name)
 
     async def answer_together():
-        batcher = Batcher(onnx_index, cache_size=0)
+        batcher = SearchBatcher(onnx_index, cache_size=0)
         await asyncio.gather(*(batcher.answer(*query) for query in make_mixed_queries(onnx_index)))
 
     asyncio.run(answer_together())
@@ -100,7 +102,7 @@ def test_query_above_the_limit_is_refused_until_one_ends(index, monkeypatch):
     blocked = BlockedEncoder(index, monkeypatch)
 
     async def run():
-        batcher = Batcher(index, max_queue=3, cache_size=0)
+        batcher = SearchBatcher(index, max_queue=3, cache_size=0)
 
         def ask(text):
             return asyncio.create_task(batcher.answer([(1.0, text)], Options(1)))
@@ -124,7 +126,7 @@ def test_query_above_the_limit_is_refused_until_one_ends(index, monkeypatch):
 
 def test_error_of_a_query_leaves_its_batch_alone(index):
     async def run():
-        batcher = Batcher(index, cache_size=0)
+        batcher = SearchBatcher(index, cache_size=0)
         options = [Options(1), Options(1, where='{"no": 1}')] * 2
         queries = [batcher.answer([(1.0, "red")], choice) for choice in options]
         return await asyncio.gather(*queries, return_exceptions=True)
@@ -141,7 +143,7 @@ def test_equal_queries_are_answered_once_until_the_index_changes(tmp_path, model
     with open_index(tmp_path / "index", model, writable=True) as writer, open_index(writer.folder, model) as reader:
 
         async def run():
-            batcher = Batcher(reader, cache_size=2, metrics=metrics)
+            batcher = SearchBatcher(reader, cache_size=2, metrics=metrics)
 
             async def ask(text, count=3):
                 return json.loads(await batcher.answer([(1.0, text)], Options(count)))
@@ -164,7 +166,7 @@ def test_answers_to_long_queries_are_not_cached(index):
     metrics = BatchSizes()
 
     async def run():
-        batcher = Batcher(index, metrics=metrics)
+        batcher = SearchBatcher(index, metrics=metrics)
         for text, where in (("a" * 1998, "{}"), ("a" * 1999, "{}"), ("a", json.dumps({"kind": "b" * 2000}))):
             for _ in range(2):
                 await batcher.answer([(1.0, text)], Options(1, where=where))
@@ -174,4 +176,4 @@ def test_answers_to_long_queries_are_not_cached(index):
 
 
 def test_numbers_beyond_64_bits_are_encoded():
-    assert json.loads(batching.encode_json([{"big": 2**70, "text": "红"}])) == [{"big": 2**70, "text": "红"}]
+    assert json.loads(encode_json([{"big": 2**70, "text": "红"}])) == [{"big": 2**70, "text": "红"}]

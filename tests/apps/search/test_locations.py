@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from ernie_vil2.apps.search import DamagedIndex, open_index
 from ernie_vil2.apps.search.add_items import add_images, list_images
 from ernie_vil2.apps.search.collection import Item
+from ernie_vil2.apps.search.command import open_search
 from ernie_vil2.apps.search.locations import OriginalImages, compute_digest, parse_locations
-from ernie_vil2.apps.search.server import Settings, serve
 from ernie_vil2.apps.search.service import build_app
+from ernie_vil2.apps.serving.metrics import Metrics
+from ernie_vil2.apps.serving.middleware import Access
+from ernie_vil2.cli import make_parser
 from ernie_vil2.data.readers.locations import pipes_allowed
 from tests.support import published_folders
 from tests.support.shapes import draw, encode_png, write_tar, write_tsv
@@ -157,11 +160,10 @@ def request_image(index, name, roots=()):
     return response.content if response.status_code == 200 else response.status_code
 
 
-def test_server_without_folders_answers_with_thumbnails(home, model, tmp_path, monkeypatch, capsys):
+def test_server_without_folders_answers_with_thumbnails(home, model, checkpoint, tmp_path):
     moved = shutil.copytree(home, tmp_path / "moved")
     original = (moved / "photos" / "0.png").read_bytes()
     shutil.rmtree(home / "photos")
-    monkeypatch.setattr("ernie_vil2.apps.search.server.run_server", lambda _, listener: listener.close())
     with open_index(moved / "index", model) as index:
         thumbnail = index.collection("images").get("0.png").thumbnail
         assert request_image(index, "0.png") == thumbnail != original
@@ -172,7 +174,8 @@ def test_server_without_folders_answers_with_thumbnails(home, model, tmp_path, m
         shutil.move(moved / "photos", moved / "index" / "photos")
         assert len(request_image(index, "1.png")) == len(original)  # the folder of the index itself is allowed
         assert request_image(index, "nothing.png") == 404
-    for roots in ([], [moved]):
-        serve(lambda: open_index(moved / "index", model), Settings(port=0, roots=roots))
-    output = capsys.readouterr().out
-    assert "thumbnails alone; --root names folders" in output and f"images in full: {moved}" in output
+    arguments = ["serve", "--index", str(moved / "index"), "--checkpoint", str(checkpoint)]
+    for options, folder in (([], "--root"), (["--root", str(moved)], str(moved))):
+        args = make_parser("search").parse_args([*arguments, *options])
+        with open_search(args, Metrics(), Access()) as application:
+            assert folder in application.summary

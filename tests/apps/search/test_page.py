@@ -151,7 +151,7 @@ def test_api_page_lists_every_path_and_calls_it(browser, address):
     browser.open(f"{address}docs")
     browser.wait_for("document.querySelectorAll('form').length > 5")
     text = browser.run("document.body.innerText")
-    for path in ("GET /api/v1/search", "POST /api/v1/embeddings", "POST /api/v1/search/batch", "GET /health"):
+    for path in ("GET /v1/search", "POST /v1/embeddings", "POST /v1/search/batch", "GET /health"):
         assert path in text
     for number in range(browser.run("document.querySelectorAll('form').length")):
         browser.run(f"document.querySelectorAll('form')[{number}].requestSubmit()")

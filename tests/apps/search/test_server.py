@@ -13,11 +13,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ernie_vil2.apps.search import batching
-from ernie_vil2.apps.search.batching import Batcher
-from ernie_vil2.apps.search.metrics import Metrics
-from ernie_vil2.apps.search.middleware import LOOPBACK_HOSTS, Access, read_token
-from ernie_vil2.apps.search.server import MAX_PAUSE_SECONDS, Supervisor
+from ernie_vil2.apps.search.batching import SearchBatcher
 from ernie_vil2.apps.search.service import build_app
+from ernie_vil2.apps.serving.metrics import Metrics
+from ernie_vil2.apps.serving.middleware import LOOPBACK_HOSTS, Access, read_token
+from ernie_vil2.apps.serving.server import MAX_PAUSE_SECONDS, Supervisor
 from tests.support.limits import PATIENCE, wait_until
 from tests.support.processes import read_memory, run_process
 from tests.support.small_index import BlockedEncoder
@@ -32,7 +32,7 @@ def make_client(index, *access, **options):
 
 def test_unknown_host_is_refused_with_the_option_that_allows_it(index):
     refused = make_client(index, LOOPBACK_HOSTS).get("/health", headers={"host": "example.com:443"})
-    assert refused.status_code == 400 and "--allowed-host example.com" in refused.json()["detail"]
+    assert refused.status_code == 400 and "--allowed-host example.com" in refused.json()["error"]["message"]
     allowed = make_client(index, (*LOOPBACK_HOSTS, "example.com", "*.example.org"))
     for host, code in (("example.com", 200), ("EXAMPLE.com:80", 200), ("a.example.org", 200), ("example.org", 400),
                        ("evilexample.org", 400), ("[::1]:8000", 200), ("[::2]", 400), ("localhost", 200),
@@ -43,7 +43,7 @@ def test_unknown_host_is_refused_with_the_option_that_allows_it(index):
 
 def test_all_paths_but_probes_need_the_token(index):
     server = make_client(index, ("*",), TOKEN)
-    for path in ("/", "/api/v1/search?q=red", "/metrics", "/openapi.json", "/thumbnail?id=a", "/health"):
+    for path in ("/", "/v1/search?q=red", "/metrics", "/openapi.json", "/thumbnail?id=a", "/health"):
         answer = server.get(path)
         assert answer.status_code == 401 and "Basic" in answer.headers["www-authenticate"], path
     assert [server.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
@@ -76,9 +76,9 @@ def test_proxy_may_strip_the_path_prefix_or_keep_it(index, prefix):
 
 def test_log_shows_queries_only_on_request(index, capsys):
     for log_queries in (False, True):
-        make_client(index, ("*",), None, "", True, log_queries).get("/api/v1/search", params={"q": "secret\nline"})
+        make_client(index, ("*",), None, "", True, log_queries).get("/v1/search", params={"q": "secret\nline"})
         (line,) = capsys.readouterr().out.splitlines()
-        assert re.fullmatch(r'\S+ testclient "GET /api/v1/search\S*" 200 \d+ \d+\.\d ms', line), line
+        assert re.fullmatch(r'\S+ testclient "GET /v1/search\S*" 200 \d+ \d+\.\d ms', line), line
         assert ("secret" in line) is log_queries
 
 
@@ -87,14 +87,16 @@ def test_metrics_add_up_the_counts_of_all_workers(index):
     # An array for the counts of two workers, which in operation lies in memory that the processes share.
     shared = (type(metrics._shared)._type_ * (2 * len(metrics._shared)))()
     worker_metrics = [Metrics(shared, number) for number in range(2)]
-    servers = [TestClient(build_app(index, batcher=Batcher(index, metrics=metrics))) for metrics in worker_metrics]
+    servers = [
+        TestClient(build_app(index, batcher=SearchBatcher(index, metrics=metrics))) for metrics in worker_metrics
+    ]
     for server in (*servers, servers[0]):
-        server.get("/api/v1/search", params={"q": "red"})
+        server.get("/v1/search", params={"q": "red"})
     servers[1].get("/nothing")
-    servers[1].get("/api/v1/search", params={"q": " "})
+    servers[1].get("/v1/search", params={"q": " "})
     text = servers[1].get("/metrics").text
-    for line in ('ernie_vil2_requests_total{path="/api/v1/search",status="200"} 3',
-                 'ernie_vil2_requests_total{path="/api/v1/search",status="422"} 1',
+    for line in ('ernie_vil2_requests_total{path="/v1/search",status="200"} 3',
+                 'ernie_vil2_requests_total{path="/v1/search",status="422"} 1',
                  'ernie_vil2_requests_total{path="other",status="404"} 1',
                  'ernie_vil2_request_seconds_bucket{le="+Inf"} 4', "ernie_vil2_request_seconds_count 4",
                  'ernie_vil2_batch_size_bucket{le="1"} 2', "ernie_vil2_batch_size_sum 2.000000",
@@ -108,17 +110,17 @@ def test_metrics_add_up_the_counts_of_all_workers(index):
 
 def test_aborted_query_frees_its_place_in_the_queue(index, monkeypatch):
     blocked = BlockedEncoder(index, monkeypatch)
-    batcher = Batcher(index, max_queue=2, cache_size=0)
+    batcher = SearchBatcher(index, max_queue=2, cache_size=0)
     with RunningServer(build_app(index, batcher=batcher)) as running:
-        clients = [running.connect(make_request(path=f"/api/v1/search?q={word}")) for word in ("red", "green")]
+        clients = [running.connect(make_request(path=f"/v1/search?q={word}")) for word in ("red", "green")]
         blocked.waiting.acquire()
         wait_until(lambda: batcher.num_waiting == 2)
-        answer = running.ask(make_request(path="/api/v1/search?q=blue"))
+        answer = running.ask(make_request(path="/v1/search?q=blue"))
         assert b" 503 " in answer and b"retry-after: 1" in answer.lower()
         assert b" 200 " in running.ask(make_request(path="/health"))
         reset_connection(clients.pop())
         wait_until(lambda: batcher.num_waiting == 1)
-        clients.append(running.connect(make_request(path="/api/v1/search?q=blue")))
+        clients.append(running.connect(make_request(path="/v1/search?q=blue")))
         wait_until(lambda: batcher.num_waiting == 2)
         blocked.resume.set()
         for connection in clients:
@@ -209,8 +211,8 @@ def test_killed_workers_are_replaced_and_the_server_ends_cleanly(shapes_index, c
     with serve_command(shapes_index, checkpoint, log, "--workers", "2", "--access-log") as (process, port):
         wait_until(lambda: len(re.findall("resident_bytes{", get(port, "/metrics"))) == 2)
         for number in range(40):  # over 40 connections, of which either worker accepts some
-            assert len(json.loads(get(port, f"/api/v1/search?q=red+{number}"))["hits"]) == 16
-        assert 'ernie_vil2_requests_total{path="/api/v1/search",status="200"} 40' in get(port, "/metrics")
+            assert len(json.loads(get(port, f"/v1/search?q=red+{number}"))["hits"]) == 16
+        assert 'ernie_vil2_requests_total{path="/v1/search",status="200"} 40' in get(port, "/metrics")
         killed = set()
         for count in (1, 2):  # the second is the worker that was just started, while it loads
             wait_until(lambda: len(list_workers(process.pid) - killed) == 2)
@@ -222,7 +224,7 @@ def test_killed_workers_are_replaced_and_the_server_ends_cleanly(shapes_index, c
             socket.create_connection(("127.0.0.1", port), PATIENCE) as uploading,
         ):
             slow.sendall(b"GET /health HT")
-            uploading.sendall(make_request("POST", "/api/v1/search/image", b"a", length=2))
+            uploading.sendall(make_request("POST", "/v1/search/image", b"a", length=2))
             time.sleep(0.5)  # for a worker to accept both connections
             process.send_signal(signal.SIGTERM)
             time.sleep(0.5)  # for the workers to begin their end, in which the upload is still answered
@@ -234,12 +236,12 @@ def test_killed_workers_are_replaced_and_the_server_ends_cleanly(shapes_index, c
 
 @pytest.mark.slow
 def test_memory_is_flat_over_100_000_requests(index):
-    with RunningServer(build_app(index, batcher=Batcher(index, cache_size=batching.CACHE_SIZE))) as running:
+    with RunningServer(build_app(index, batcher=SearchBatcher(index, cache_size=batching.CACHE_SIZE))) as running:
 
         def send_queries(first, last):
             with running.connect() as connection:
                 for number in range(first, last):
-                    connection.sendall(make_request(path=f"/api/v1/search?q=red+{number}&count=5", close=False))
+                    connection.sendall(make_request(path=f"/v1/search?q=red+{number}&count=5", close=False))
                     content = b""
                     while not content.endswith(b"}"):
                         content += connection.recv(65536)

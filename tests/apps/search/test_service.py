@@ -39,42 +39,42 @@ def client(index):
 
 
 def test_answers_are_those_of_the_index(client, index):
-    body = client.get("/api/v1/search", params={"q": "red disc", "count": 3}).json()
+    body = client.get("/v1/search", params={"q": "red disc", "count": 3}).json()
     assert [hit["id"] for hit in body["hits"]] == [hit.id for hit in index.search(texts=["red disc"], count=3)[0]]
     assert body["milliseconds"] > 0
-    discs = client.get("/api/v1/search", params={"q": "x", "where": json.dumps({"kind": "disc"})}).json()["hits"]
+    discs = client.get("/v1/search", params={"q": "x", "where": json.dumps({"kind": "disc"})}).json()["hits"]
     assert {hit["fields"]["kind"] for hit in discs} == {"disc"} and len(discs) == 4
-    hits = client.post("/api/v1/search/image", params={"without": "bar", "count": 2}, content=IMAGE).json()["hits"]
+    hits = client.post("/v1/search/image", params={"without": "bar", "count": 2}, content=IMAGE).json()["hits"]
     expected = index.combined([(1, IMAGE), (-1, "bar")], count=2)
     assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
     image_id = discs[0]["id"]
-    similar = client.get("/api/v1/similar", params={"id": image_id}).json()["hits"]
+    similar = client.get("/v1/similar", params={"id": image_id}).json()["hits"]
     assert image_id not in [hit["id"] for hit in similar]
-    assert len(client.get("/api/v1/tags", params={"id": image_id}).json()["hits"]) == 2
+    assert len(client.get("/v1/tags", params={"id": image_id}).json()["hits"]) == 2
     for path in ("similar", "tags"):
-        assert client.get(f"/api/v1/{path}", params={"id": "nobody"}).status_code == 404
+        assert client.get(f"/v1/{path}", params={"id": "nobody"}).status_code == 404
     assert client.get("/health").json() == {"status": "ok", "model": index.title, "images": 17, "texts": 2}
-    assert dict(client.get("/api/v1/facets").json())["kind"] == [[shape, 4] for shape in SHAPES]
+    assert dict(client.get("/v1/facets").json())["kind"] == [[shape, 4] for shape in SHAPES]
 
 
 def test_tags_of_an_uploaded_image_are_those_of_the_index(client, index):
     (expected,) = index.search(images=[IMAGE], count=1, among="texts")
-    body = client.post("/api/v1/tags", params={"count": 1}, content=IMAGE).json()
+    body = client.post("/v1/tags", params={"count": 1}, content=IMAGE).json()
     assert [(hit["id"], hit["score"]) for hit in body["hits"]] == [(hit.id, hit.score) for hit in expected]
-    assert client.post("/api/v1/tags", content=b"<svg/>").status_code == 422
+    assert client.post("/v1/tags", content=b"<svg/>").status_code == 422
 
 
 def test_tags_below_the_threshold_are_left_out(index):
     client = TestClient(build_app(index, threshold=1.0))
-    image_id = client.get("/api/v1/search", params={"q": "red"}).json()["hits"][0]["id"]
-    for response in (client.get("/api/v1/tags", params={"id": image_id}), client.post("/api/v1/tags", content=IMAGE)):
+    image_id = client.get("/v1/search", params={"q": "red"}).json()["hits"][0]["id"]
+    for response in (client.get("/v1/tags", params={"id": image_id}), client.post("/v1/tags", content=IMAGE)):
         assert response.status_code == 200 and response.json()["hits"] == []
 
 
 def test_uploaded_images_are_never_decoded_by_opencv(client, monkeypatch):
     forbid_opencv(monkeypatch)
     for name, file in FILES.items():
-        response = client.post("/api/v1/search/image", params={"count": 2}, content=file)
+        response = client.post("/v1/search/image", params={"count": 2}, content=file)
         assert (response.status_code, len(response.json()["hits"])) == (200, 2), name
 
 
@@ -92,7 +92,7 @@ def test_images_are_served_by_id_and_never_by_path(client, index):
 
 
 def test_thumbnail_is_cached_for_good_only_by_its_version(client):
-    hit = client.get("/api/v1/search", params={"q": "red", "where": '{"kind": "disc"}'}).json()["hits"][0]
+    hit = client.get("/v1/search", params={"q": "red", "where": '{"kind": "disc"}'}).json()["hits"][0]
     immutable = client.get("/thumbnail", params={"id": hit["id"], "version": hit["version"]})
     assert "immutable" in immutable.headers["cache-control"]
     # Without the version, or with one of a former content, the browser has to ask each time.
@@ -109,7 +109,7 @@ def test_unreadable_index_answers_503_without_advice_to_remove(index, client, mo
         raise OSError("items.sqlite: disk I/O error")
 
     monkeypatch.setattr(index, "search_embeddings", fail)
-    assert client.get("/api/v1/search", params={"q": "red"}).status_code == 503
+    assert client.get("/v1/search", params={"q": "red"}).status_code == 503
     log = capsys.readouterr().err
     assert "disk I/O error" in log and "remove" not in log and "Traceback" not in log
 
@@ -120,7 +120,7 @@ def test_pages_load_nothing_from_other_hosts(client):
         assert response.status_code == 200 and "http://" not in response.text and "https://" not in response.text
         policy = response.headers["content-security-policy"]
         assert "innerHTML" not in response.text and "default-src 'self'" in policy and "unsafe" not in policy
-    answer = client.get("/api/v1/search", params={"q": "blue bar", "count": 1})
+    answer = client.get("/v1/search", params={"q": "blue bar", "count": 1})
     assert answer.json()["hits"][0]["id"] == HOSTILE and answer.headers["content-type"] == "application/json"
 
 
@@ -132,7 +132,7 @@ def test_damaged_index_is_reported_as_a_fault_of_the_server(tmp_path, model, sha
         # An index of another model takes the place of the one that is served.
         shutil.rmtree(folder)
         fill_index(folder, load_model(write_untrained_checkpoint(tmp_path, [*TOKENS, "猫"])), shapes["val"])
-        for path, params in (("/api/v1/search", {"q": "red"}), ("/health", {}), ("/thumbnail", {"id": "x"})):
+        for path, params in (("/v1/search", {"q": "red"}), ("/health", {}), ("/thumbnail", {"id": "x"})):
             response = client.get(path, params=params)
             assert response.status_code == 503 and str(tmp_path) not in response.text
         assert "is an index of" in capsys.readouterr().err

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2.apps.search import middleware, open_index
+from ernie_vil2.apps.search import open_index
 from ernie_vil2.apps.search.service import build_app
+from ernie_vil2.apps.serving import middleware
 from ernie_vil2.data.samples import BadSample
 from tests.support.limits import wait_until
 from tests.support.processes import read_memory
@@ -23,9 +24,9 @@ from tests.support.sockets import (
 )
 
 MIB = 2**20
-SEARCH = "/api/v1/search/image"
+SEARCH = "/v1/search/image"
 POST = make_request("POST", SEARCH, IMAGE)
-PATHS = (SEARCH, "/api/v1/tags")
+PATHS = (SEARCH, "/v1/tags")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def is_idle(running):
 def aborted_requests(draw):
     """Draw the bytes of a request that a client sends, often not all of them, and how it then ends the connection."""
     method = draw(st.sampled_from(["POST", "POST", "GET", "HEAD", "PUT"]))
-    path = draw(st.sampled_from([*PATHS, *PATHS, "/health", "/api/v1/search?q=red", "/", "/nothing"]))
+    path = draw(st.sampled_from([*PATHS, *PATHS, "/health", "/v1/search?q=red", "/", "/nothing"]))
     content = draw(st.one_of(st.just(IMAGE), st.binary(max_size=200), st.integers(0, 3 * MIB).map(bytes)))
     head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
     if draw(st.booleans()):

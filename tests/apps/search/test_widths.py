@@ -60,7 +60,7 @@ def test_index_of_prefixes_scores_by_prefixes(model, model_without_widths, image
     score_of = dict(zip(names, scores.tolist(), strict=True))
     with open_index(tmp_path / "index", model) as index:
         (hits,) = index.search(texts=TEXTS[:1], count=16)
-        response = TestClient(build_app(index)).post("/api/v1/embeddings", json={"input": TEXTS[0], "dimensions": 8})
+        response = TestClient(build_app(index)).post("/v1/embeddings", json={"input": TEXTS[0], "dimensions": 8})
     assert sorted(hit.id for hit in hits) == sorted(names)
     np.testing.assert_allclose([hit.score for hit in hits], [score_of[hit.id] for hit in hits], atol=2e-3)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)

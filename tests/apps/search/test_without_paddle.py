@@ -34,8 +34,8 @@ from fastapi.testclient import TestClient
 from ernie_vil2.apps.search import open_index
 from ernie_vil2.apps.search.service import build_app
 client = TestClient(build_app(open_index(index), writable=True))
-print(client.post("/api/v1/search/image", content=open(image, "rb").read()).text)
-print(client.get("/api/v1/search?q=red").text)
+print(client.post("/v1/search/image", content=open(image, "rb").read()).text)
+print(client.get("/v1/search?q=red").text)
 assert "paddle" not in sys.modules
 """
 

@@ -1,11 +1,13 @@
 // The documentation of the API, made from its OpenAPI description, with requests to try. No viewer of another site is
 // loaded.
 const EXAMPLES = {
-  "get /api/v1/search": { query: "q=a red apple&count=3" },
-  "post /api/v1/search/batch": { body: { queries: [{ text: "a red apple" }, { text: "apple", without: "red" }], count: 3 } },
-  "post /api/v1/embeddings": { body: { input: ["a red apple", "红苹果"], model: "any" } },
-  "get /api/v1/similar": { query: "count=3&id=" },
-  "get /api/v1/tags": { query: "count=3&id=" },
+  "get /v1/search": { query: "q=a red apple&count=3" },
+  "post /v1/search/batch": { body: { queries: [{ text: "a red apple" }, { text: "apple", without: "red" }], count: 3 } },
+  "post /v1/embeddings": { body: { input: ["a red apple", "红苹果"] } },
+  "post /v1/rerank": { body: { query: "fruit", documents: ["a red apple", "一只狗"] } },
+  "post /v1/classify": { body: { input: ["a red apple"], labels: ["fruit", "animal"] } },
+  "get /v1/similar": { query: "count=3&id=" },
+  "get /v1/tags": { query: "count=3&id=" },
 };
 const PLAIN_PATHS = ["facets", "info", "examples", "models", "health", "healthz", "readyz", "metrics"]; // no parameters
 const MAX_ANSWER_LENGTH = 5000; // characters that are shown
@@ -48,7 +50,7 @@ function makeParameterRow({ name, required, schema, description }) {
 
 async function start() {
   const api = await (await fetch("openapi.json")).json();
-  const examples = await fetch("api/v1/examples").then((response) => response.json()).catch(() => ({ items: [] }));
+  const examples = await fetch("v1/examples").then((response) => response.json()).catch(() => ({ items: [] }));
   const id = examples.items.length ? examples.items[0].id : "";
   document.getElementById("summary").textContent = api.info.description;
   for (const [path, methods] of Object.entries(api.paths)) {

@@ -12,7 +12,7 @@ const find = (id) => document.getElementById(id);
 const form = find("form"), text = find("text"), without = find("without"), threshold = find("threshold");
 const hitList = find("hits"), status = find("status"), detail = find("detail");
 
-let info = {};           // the answer of api/v1/info
+let info = {};           // the answer of v1/info
 let queryImage = null;   // the image of the query: { file, url, name } or { id, url, name }
 let controller = null;   // aborts the current request
 let hits = [];           // the visible hits
@@ -59,11 +59,11 @@ async function request(path, options = {}, retries = MAX_RETRIES) {
     return request(path, options, retries - 1);
   }
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(typeof body.detail === "string" ? body.detail : `${response.status}`);
+  if (!response.ok) throw new Error(body.error ? body.error.message : `${response.status}`);
   return body;
 }
 
-const requestTags = (id) => request(`api/v1/tags?${new URLSearchParams({ id })}`);
+const requestTags = (id) => request(`v1/tags?${new URLSearchParams({ id })}`);
 
 function readFilters() {
   const where = {};
@@ -119,7 +119,7 @@ async function search(isNextPage = false) {
       path = "search/image";
       options = { signal, method: "POST", body: queryImage.file };
     }
-    const answer = await request(`api/v1/${path}?${parameters}`, options);
+    const answer = await request(`v1/${path}?${parameters}`, options);
     hasMore = answer.hits.length === PAGE_SIZE && offset + PAGE_SIZE < MAX_HITS;
     showHits(answer.hits, isNextPage);
     if (hits.length) say(words.hitCount(hits.length, hasMore, answer.milliseconds.toFixed(0)));
@@ -172,7 +172,7 @@ async function showStart() {
     say(words.empty);
     return;
   }
-  const examples = await request("api/v1/examples", { signal: controller.signal }).catch(() => null);
+  const examples = await request("v1/examples", { signal: controller.signal }).catch(() => null);
   if (!examples || !isEmpty()) return;  // the user has begun a query meanwhile
   showHits(examples.items);
   say(words.start);
@@ -267,7 +267,7 @@ function setImage(image) {
   write(find("query-image").querySelector("span"), description);
   find("query-image").hidden = false;
   const requestAnswer = image.id ? () => requestTags(image.id)
-    : () => request("api/v1/tags", { method: "POST", body: image.file });
+    : () => request("v1/tags", { method: "POST", body: image.file });
   showTags(find("query-tags"), requestAnswer, () => queryImage === image);
 }
 
@@ -399,7 +399,7 @@ function selectFilter(field, condition) {
 async function start() {
   translate();
   find("keys").textContent = words.keys;
-  info = await request("api/v1/info");
+  info = await request("v1/info");
   const kinds = ["images", "texts"].filter((kind) => info[kind]);
   const counts = kinds.map((kind) => words[kind](info[kind].toLocaleString()));
   find("summary").textContent = [...counts, info.model].join(" · ");
@@ -410,7 +410,7 @@ async function start() {
     find("calibration").title = words.calibratedTitle;
     find("calibration").hidden = false;
   }
-  addFilters(await request("api/v1/facets"));
+  addFilters(await request("v1/facets"));
   await restoreQuery();
 }
 

@@ -7,18 +7,16 @@ import threading
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from PIL import Image
 
-from ernie_vil2.apps.search import image_decoding
-from ernie_vil2.apps.search.image_decoding import DecodingOverload, FairLimit, ImageDecoder, ImageTooLarge
-from ernie_vil2.apps.search.service import build_app
+from ernie_vil2.apps.serving import image_decoding
+from ernie_vil2.apps.serving.image_decoding import DecodingOverload, FairLimit, ImageDecoder, ImageTooLarge
 from ernie_vil2.data import decoding
 from ernie_vil2.data.decoding import plan_decoding
 from ernie_vil2.data.preprocessing import Geometry, Preprocessing
 from ernie_vil2.data.samples import BadSample
 from tests.support import image_formats
-from tests.support.image_formats import make_smooth_image
+from tests.support.image_formats import encode_data_url, make_smooth_image
 from tests.support.limits import PATIENCE
 from tests.support.paths import ROOT
 from tests.support.processes import run_process
@@ -126,7 +124,7 @@ def test_image_above_the_memory_limit_is_refused(monkeypatch):
     content = encode_smooth_image(50, 40, "PNG")
     monkeypatch.setattr(image_decoding, "MAX_LARGE_BYTES", make_preprocessing().plan(content, "a").num_bytes - 1)
     with pytest.raises(ImageTooLarge, match="mine"):
-        ImageDecoder(make_preprocessing()).plan(content, "mine")
+        ImageDecoder().plan(content, "mine", make_preprocessing())
 
 
 def test_large_jpeg_2000_is_refused(monkeypatch):
@@ -174,13 +172,18 @@ def test_memory_of_all_images_being_decoded_is_bounded(monkeypatch, limit):
     gate = Gate(num_bytes)
 
     async def decode_six_images():
-        decoder = ImageDecoder(make_preprocessing())
-        tasks = [asyncio.create_task(decoder.decode(content, "a", decoder.plan(content, "a"), gate)) for _ in range(6)]
+        decoder, preprocessing = ImageDecoder(), make_preprocessing()
+        plan = decoder.plan(content, "a", preprocessing)
+
+        def decode():
+            return decoder.decode(content, "a", plan, preprocessing, gate)
+
+        tasks = [asyncio.create_task(decode()) for _ in range(6)]
         for _ in range(2):
             await asyncio.to_thread(gate.started.acquire)
         monkeypatch.setattr(image_decoding, "MAX_WAIT", 0)
         with pytest.raises(DecodingOverload):
-            await decoder.decode(content, "a", decoder.plan(content, "a"), gate)
+            await decode()
         # The clients of an image that is decoded and of one that waits go away. A thread cannot be stopped: it
         # continues, and its memory stays counted.
         for task in (tasks[0], tasks[5]):
@@ -221,20 +224,19 @@ def test_small_request_does_not_overtake_a_large_one():
     asyncio.run(run())
 
 
-def test_server_answers_503_while_others_decode(index, monkeypatch):
-    content = encode_smooth_image(50, 40, "PNG")
+def test_server_answers_503_while_others_decode(client, monkeypatch):
+    image = encode_data_url(encode_smooth_image(50, 40, "PNG"))
     monkeypatch.setattr(image_decoding, "MAX_WAIT", 0)
-    client = TestClient(build_app(index))
-    assert client.post("/api/v1/search/image", content=content).status_code == 200
+    assert client.post("/v1/embeddings", json={"input": image}).status_code == 200
     monkeypatch.setattr(FairLimit, "_admit", lambda self: None)
-    answer = client.post("/api/v1/search/image", content=content)
+    answer = client.post("/v1/embeddings", json={"input": image})
     assert answer.status_code == 503 and answer.headers["retry-after"]
 
 
 PEAK = """
 import json, resource, sys
 from ernie_vil2.data.preprocessing import Preprocessing
-from ernie_vil2.apps.search.image_decoding import _return_memory
+from ernie_vil2.apps.serving.image_decoding import _return_memory
 preprocessing = Preprocessing("ernie_vil2", 224, (0.5,) * 3, (0.5,) * 3)
 content = open(sys.argv[1], "rb").read()
 initial = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

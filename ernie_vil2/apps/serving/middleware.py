@@ -20,7 +20,8 @@ from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ernie_vil2.apps.search.metrics import Metrics
+from ernie_vil2.apps.serving.errors import CLIENT_CLOSED_REQUEST, RETRY_SECONDS, make_error_response
+from ernie_vil2.apps.serving.metrics import Metrics
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import make_printable
 
@@ -32,8 +33,6 @@ MAX_UPLOAD_BYTES = 20 * 2**20  # of one upload, an image or a JSON body
 MAX_UPLOADS = 128
 MAX_PENDING_BYTES = 8 * MAX_UPLOAD_BYTES
 MAX_UPLOAD_SECONDS = 60  # until an upload is complete: enough for 20 MiB at 2.8 Mbit/s
-RETRY_SECONDS = 5  # after which a client that was refused may try again
-CLIENT_CLOSED_REQUEST = 499  # status in log and counters, as nginx has it, if a client left before the answer
 MAX_HOST_IN_MESSAGE = 100  # characters
 MAX_URL_IN_LOG = 2000  # characters; a query with its filter may be longer than a line should be
 SECURITY_HEADERS = [
@@ -113,25 +112,24 @@ class Middleware:
         num_credentials = sum(name == b"authorization" for name, _ in headers)
         if num_credentials > 1:
             # A proxy may check one of them and this server the other.
-            return JSONResponse({"detail": "two Authorization headers: send one"}, 400)
+            return make_error_response(400, "two Authorization headers: send one")
 
         values = dict(headers)
         host = _remove_port(values.get(b"host", b"").decode("latin-1"))
         if not self._is_known_host(host):
             name = make_printable(host, max_length=MAX_HOST_IN_MESSAGE)
-            return JSONResponse(
-                {
-                    "detail": f"this server is not called {name}: start it with --allowed-host {name}, "
-                    "or let the proxy send a Host that it knows"
-                },
+            return make_error_response(
                 400,
+                f"this server is not called {name}: start it with --allowed-host {name}, or let the proxy send a Host "
+                "that it knows",
             )
 
         token = self.access.token
         # Compared in constant time: how long it takes must not tell how many characters are right.
         if token and not hmac.compare_digest(_parse_credentials(values.get(b"authorization", b"")), token.encode()):
-            challenge = {"WWW-Authenticate": 'Basic realm="search", charset="UTF-8"'}
-            return JSONResponse({"detail": "a token is needed: Authorization: Bearer TOKEN"}, 401, challenge)
+            challenge = {"WWW-Authenticate": 'Basic realm="ernie-vil2", charset="UTF-8"'}
+            message = "a token is needed: Authorization: Bearer TOKEN"
+            return make_error_response(401, message, code="invalid_api_key", headers=challenge)
         return None
 
     def _is_known_host(self, host: str) -> bool:
@@ -234,7 +232,7 @@ class Uploads:
 
 
 def _size_error() -> HTTPException:
-    return HTTPException(413, f"an image may have {MAX_UPLOAD_BYTES // 2**20} MiB")
+    return HTTPException(413, f"a request may have {MAX_UPLOAD_BYTES // 2**20} MiB")
 
 
 def _busy_error() -> HTTPException:

@@ -125,21 +125,20 @@ class _Lane:
 
 
 class ImageDecoder:
-    """Decodes images of clients for one model; small and large ones on separate threads."""
+    """Decodes images of clients for the models of a process; small and large ones on separate threads."""
 
-    def __init__(self, preprocessing: Preprocessing):
-        self._preprocessing = preprocessing
+    def __init__(self) -> None:
         self._small = _Lane("decode", NUM_SMALL_THREADS, MAX_SMALL_BYTES)
         self._large = _Lane("decode large", NUM_LARGE_THREADS, MAX_LARGE_BYTES)
 
-    def plan(self, image: bytes, name: str) -> DecodingPlan:
-        """Return a plan for decoding an image.
+    def plan(self, image: bytes, name: str, preprocessing: Preprocessing) -> DecodingPlan:
+        """Return a plan for decoding an image for the model with this preprocessing.
 
         Raises:
             BadSample: it is not an image.
             ImageTooLarge: decoding it takes too much memory.
         """
-        plan = self._preprocessing.plan(image, name)
+        plan = preprocessing.plan(image, name)
         if plan.num_bytes > self._large.limit.capacity:
             raise ImageTooLarge(
                 f"{name} would take {plan.num_bytes // MIB:,} MiB to decode, but only "
@@ -148,21 +147,20 @@ class ImageDecoder:
             )
         return plan
 
-    def plan_one(self, image: bytes) -> DecodingPlan:
-        """Return the plan for the only image of a request; errors as `plan`."""
-        plan = self.plan(image, "image")
-        _check_pixels(plan.num_pixels)
-        return plan
-
-    def plan_all(self, images: Sequence[bytes | None]) -> list[DecodingPlan | None]:
+    def plan_all(self, images: Sequence[bytes | None], preprocessing: Preprocessing) -> list[DecodingPlan | None]:
         """Return the plans for all images of a request; None stays None; errors as `plan`."""
-        plans = [None if image is None else self.plan(image, "image") for image in images]
+        plans = [None if image is None else self.plan(image, "image", preprocessing) for image in images]
         num_pixels = sum(plan.num_pixels for plan in plans if plan is not None)
         _check_pixels(num_pixels)
         return plans
 
     async def decode(
-        self, image: bytes, name: str, plan: DecodingPlan, finish: Callable[[np.ndarray | Image.Image], Result]
+        self,
+        image: bytes,
+        name: str,
+        plan: DecodingPlan,
+        preprocessing: Preprocessing,
+        finish: Callable[[np.ndarray | Image.Image], Result],
     ) -> Result:
         """Decode an image on a thread and return the result of `finish`, which gets the pixels there.
 
@@ -174,17 +172,25 @@ class ImageDecoder:
         is_large = plan.num_bytes > SMALL_BYTES or plan.num_pixels > SMALL_PIXELS
         lane = self._large if is_large else self._small
         await lane.limit.acquire(plan.num_bytes, MAX_WAIT)
-        work = lane.threads.submit(self._decode, image, name, plan, finish, is_large)
+        work = lane.threads.submit(_decode, image, name, plan, preprocessing, finish, is_large)
         # When the thread ends, not this coroutine: a client that disconnects does not stop the thread.
         work.add_done_callback(lambda _: lane.limit.release(plan.num_bytes))
         return await asyncio.wrap_future(work)
 
-    def _decode(self, image: bytes, name: str, plan: DecodingPlan, finish: Callable[..., Any], is_large: bool) -> Any:
-        try:
-            return finish(self._preprocessing.decode(image, name, plan.factor))
-        finally:
-            if is_large:
-                _return_memory()
+
+def _decode(
+    image: bytes,
+    name: str,
+    plan: DecodingPlan,
+    preprocessing: Preprocessing,
+    finish: Callable[..., Any],
+    is_large: bool,
+) -> Any:
+    try:
+        return finish(preprocessing.decode(image, name, plan.factor))
+    finally:
+        if is_large:
+            _return_memory()
 
 
 def _check_pixels(num_pixels: int) -> None:

@@ -1,4 +1,4 @@
-"""Serves an index with one process, or with several that share a port and, by memory map, the index.
+"""Serves an application with one process, or with several that share a port.
 
 uvicorn limits the size of headers and the time between two requests of a connection. This module limits what uvicorn
 would wait for forever: headers that are never finished, answers that are never read, and clients that are in the middle
@@ -7,6 +7,7 @@ of a request when the server is to end.
 
 import asyncio
 import contextlib
+import json
 import multiprocessing
 import os
 import resource
@@ -16,24 +17,22 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h11
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from ernie_vil2.apps.search import metrics
-from ernie_vil2.apps.search.batching import CACHE_SIZE, MAX_QUEUE, Batcher
-from ernie_vil2.apps.search.connections import GRACE_SECONDS, MAX_CONNECTIONS, NUM_RESERVED, Connections, Network
-from ernie_vil2.apps.search.index import Index
-from ernie_vil2.apps.search.metrics import Metrics
-from ernie_vil2.apps.search.middleware import PROBE_PATHS, RETRY_SECONDS, Access
-from ernie_vil2.apps.search.service import build_app, describe_content
+from ernie_vil2.apps.serving import metrics
+from ernie_vil2.apps.serving.connections import GRACE_SECONDS, MAX_CONNECTIONS, NUM_RESERVED, Connections, Network
+from ernie_vil2.apps.serving.errors import RETRY_SECONDS, make_error
+from ernie_vil2.apps.serving.metrics import Metrics
+from ernie_vil2.apps.serving.middleware import PROBE_PATHS, Access
 from ernie_vil2.device import runtime
 from ernie_vil2.io.terminal import print_error
 
@@ -66,12 +65,6 @@ class Settings:
         workers: number of processes.
         access: who may send requests.
         trusted_proxies: proxies whose slow connections are not counted, and whose X-Forwarded-For is believed.
-        threshold: as for `build_app`.
-        roots: as for `build_app`.
-        max_queue: as for `Batcher`, of each process.
-        cache_size: as for `Batcher`, of each process.
-        card_fields: as for `build_app`.
-        writable: as for `build_app`.
     """
 
     host: str = "127.0.0.1"
@@ -79,19 +72,24 @@ class Settings:
     workers: int = 1
     access: Access = field(default_factory=Access)
     trusted_proxies: Sequence[Network] = ()
-    threshold: float | None = None
-    roots: Sequence[str | Path] = ()
-    max_queue: int = MAX_QUEUE
-    cache_size: int = CACHE_SIZE
-    card_fields: Sequence[str] = ()
-    writable: bool = False
 
 
-def serve(open_index: Callable[[], Index], settings: Settings) -> int:
-    """Serve an index until the process is interrupted or terminated, and some seconds longer.
+class Application(NamedTuple):
+    """What a server serves: the application, and lines that describe it when it is ready."""
+
+    app: ASGIApp
+    summary: str
+
+
+OpenApplication = Callable[[Metrics, Access], AbstractContextManager[Application]]
+"""Opens the application in a process, given the counters of this process and who may ask."""
+
+
+def serve(open_application: OpenApplication, settings: Settings) -> int:
+    """Serve an application until the process is interrupted or terminated, and some seconds longer.
 
     Args:
-        open_index: opens the index, once in each process; with several processes it must be picklable.
+        open_application: is called once in each process; with several processes it must be picklable.
         settings: of the server.
 
     Returns:
@@ -101,17 +99,17 @@ def serve(open_index: Callable[[], Index], settings: Settings) -> int:
         OSError: the address is in use, or not one of this machine.
     """
     if settings.workers == 1:
-        _run_worker(open_index, settings, listen(settings.host, settings.port))
+        _run_worker(open_application, settings, listen(settings.host, settings.port))
         return 0
     # The processes that are started from here read these variables when they load the libraries.
     num_threads = str(max(1, runtime.num_threads() // settings.workers))
     os.environ |= {"OMP_NUM_THREADS": num_threads, "MKL_NUM_THREADS": num_threads}
     with reserve_address(settings.host, settings.port) as reservation:
-        return _supervise(open_index, replace(settings, port=reservation.getsockname()[1]))
+        return _supervise(open_application, replace(settings, port=reservation.getsockname()[1]))
 
 
 def _run_worker(
-    open_index: Callable[[], Index],
+    open_application: OpenApplication,
     settings: Settings,
     listener: socket.socket | None = None,
     shared_metrics: Any = None,
@@ -125,29 +123,21 @@ def _run_worker(
     """
     runtime.ignore_ccache_hint()  # a started process does not inherit the filters of warnings
     worker_metrics = Metrics(shared_metrics, number)
-    with open_index() as index:
-        batcher = Batcher(index, settings.max_queue, settings.cache_size, worker_metrics)
-        app = build_app(
-            index, settings.threshold, settings.access, settings.roots, batcher, settings.card_fields, settings.writable
-        )
-        server = make_server(app, settings.trusted_proxies, settings.access.root_path)
+    with open_application(worker_metrics, settings.access) as application:
+        server = make_server(application.app, settings.trusted_proxies, settings.access.root_path)
         if supervisor is not None:
             threading.Thread(target=_end_with_supervisor, args=[supervisor, server], daemon=True).start()
         if listener is None:
             listener = listen(settings.host, settings.port, is_shared=True)
         if number == 0:  # one of the workers speaks for all
-            if settings.roots:
-                print(f"images in full: {', '.join(map(str, settings.roots))}")
-            else:
-                print("thumbnails alone; --root names folders whose images are served in full")
             address = format_authority(settings.host, listener.getsockname()[1])
             url = f"http://{address}{settings.access.root_path}"
-            print(f"{describe_content(index)}\n{url} (Ctrl-C ends it)", flush=True)
+            print(f"{application.summary}\n{url} (Ctrl-C ends it)", flush=True)
         worker_metrics.set(metrics.IS_READY, 1)
         run_server(server, listener)
 
 
-def _supervise(open_index: Callable[[], Index], settings: Settings) -> int:
+def _supervise(open_application: OpenApplication, settings: Settings) -> int:
     """Start the workers, restart those that die, and end all of them; return the exit code."""
     context = multiprocessing.get_context("spawn")  # a fork would copy threads and locks of libraries
     shared_metrics = context.RawArray("d", settings.workers * metrics.SLICE_LENGTH)
@@ -157,8 +147,8 @@ def _supervise(open_index: Callable[[], Index], settings: Settings) -> int:
 
     def start_worker(number: int) -> multiprocessing.process.BaseProcess:
         shared_metrics[number * metrics.SLICE_LENGTH + metrics.IS_READY] = 0
-        arguments = (open_index, settings, None, shared_metrics, number, worker_end)
-        worker = context.Process(target=_run_worker, args=arguments, name=f"search worker {number}")
+        arguments = (open_application, settings, None, shared_metrics, number, worker_end)
+        worker = context.Process(target=_run_worker, args=arguments, name=f"worker {number}")
         worker.start()
         return worker
 
@@ -239,7 +229,7 @@ class Supervisor:
             death += " before it was ready"
             self._failures[number] = death
 
-        # If no worker can start, starting them again will not help: the index, the model or an option is wrong.
+        # If no worker can start, starting them again will not help: a file or an option is wrong.
         if not self._was_any_ready and len(self._failures) == len(self._workers):
             self.exit_code = max(1, exit_code)  # that of a signal is negative
             reasons = "; ".join(f"worker {failed} {reason}" for failed, reason in sorted(self._failures.items()))
@@ -379,7 +369,8 @@ async def _refuse(send: Send) -> None:
         (b"content-type", b"application/json"),
     ]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": b'{"detail":"too many connections; try again"}'})
+    body = json.dumps(make_error(503, "too many connections; try again")).encode()
+    await send({"type": "http.response.body", "body": body})
 
 
 def _cancel_timer(timer: asyncio.TimerHandle | None) -> None:

@@ -7,8 +7,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from ernie_vil2.apps.search import connections, server
-from ernie_vil2.apps.search.connections import Connections, client_group
+from ernie_vil2.apps.serving import connections, server
+from ernie_vil2.apps.serving.connections import Connections, client_group
 from tests.support.limits import wait_until
 from tests.support.sockets import RunningServer, make_request, read_answer, receive_all
 

@@ -14,14 +14,17 @@ from typing import Any
 
 # Other paths and statuses are counted together as "other": clients can ask for any number of paths.
 PATHS = (
-    "/api/v1/search",
-    "/api/v1/search/image",
-    "/api/v1/search/batch",
-    "/api/v1/similar",
-    "/api/v1/tags",
-    "/api/v1/facets",
-    "/api/v1/embeddings",
-    "/api/v1/items",
+    "/v1/search",
+    "/v1/search/image",
+    "/v1/search/batch",
+    "/v1/similar",
+    "/v1/tags",
+    "/v1/facets",
+    "/v1/items",
+    "/v1/embeddings",
+    "/v1/rerank",
+    "/v1/classify",
+    "/v1/models",
     "/thumbnail",
     "/image",
     "/health",
@@ -32,7 +35,8 @@ PATHS = (
     "other",
 )
 STATUSES = ("200", "304", "400", "401", "403", "404", "408", "413", "415", "422", "499", "503", "other")
-# Upper bounds of the histograms: seconds of a request, and queries of a batch. One more bucket holds larger values.
+# Upper bounds of the histograms: seconds of a request, and texts and images of a batch. One more bucket holds larger
+# values.
 LATENCY_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 BATCH_SIZE_BOUNDS = (1, 2, 4, 8, 16, 32)
 
@@ -60,6 +64,7 @@ class Metrics:
         self._shared = (ctypes.c_double * SLICE_LENGTH)() if shared is None else shared
         self._start = process_index * SLICE_LENGTH
         self._shared[self._start + PID] = os.getpid()
+        self._shared[self._start + WAITING_QUERIES] = 0  # those of a process that has died wait no more
 
     def add(self, position: int, value: float = 1) -> None:
         self._shared[self._start + position] += value
@@ -72,11 +77,11 @@ class Metrics:
         path = path if path in PATHS else "other"
         status_name = str(status) if str(status) in STATUSES else "other"
         self.add(REQUESTS + PATHS.index(path) * len(STATUSES) + STATUSES.index(status_name))
-        if path.startswith("/api"):
+        if path.startswith("/v1/"):
             self._observe(LATENCY, LATENCY_BOUNDS, seconds)
 
     def count_batch(self, size: int) -> None:
-        """Count queries that were encoded together."""
+        """Count texts and images that were encoded together."""
         self._observe(BATCH_SIZE, BATCH_SIZE_BOUNDS, size)
 
     def _observe(self, offset: int, bounds: Sequence[float], value: float) -> None:
@@ -84,13 +89,13 @@ class Metrics:
         self.add(offset + bisect_left(bounds, value))
         self.add(offset + len(bounds) + 1, value)
 
-    def format(self, index_gauges: Mapping[str, Mapping[str, float]]) -> str:
+    def format(self, index_gauges: Mapping[str, Mapping[str, float]] | None = None) -> str:
         """Return all metrics as text.
 
         Args:
-            index_gauges: values of the index by name of the metric, then by kind of items.
+            index_gauges: values of an index by name of the metric, then by kind of items; None: there is no index.
         """
-        return "\n".join([*self._format_lines(index_gauges), ""])
+        return "\n".join([*self._format_lines(index_gauges or {}), ""])
 
     def _format_lines(self, index_gauges: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
         # The sums over the slices of all processes.

@@ -1,0 +1,1 @@
+"""Serving: embeddings, ranking and classification by models over HTTP, and what every server of the package shares."""

@@ -1,0 +1,67 @@
+"""The web application of models: their routes, and those by which a server is watched."""
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import PlainTextResponse
+
+from ernie_vil2.apps.serving.bodies import RequestReader
+from ernie_vil2.apps.serving.errors import add_error_handlers
+from ernie_vil2.apps.serving.metrics import Metrics
+from ernie_vil2.apps.serving.middleware import Access, Middleware
+from ernie_vil2.apps.serving.models import ServedModels
+from ernie_vil2.apps.serving.routes import model_routes
+from ernie_vil2.encoder import describe_backend
+
+PREFIX = "/v1"  # of all paths of the API, as OpenAI's clients expect it
+MAX_QUEUE = 1024  # texts and images in progress in each model: four of the largest requests
+
+
+def build_app(models: ServedModels, access: Access | None = None, metrics: Metrics | None = None) -> FastAPI:
+    """Return the application of models, for uvicorn or another server.
+
+    Args:
+        models: the models.
+        access: who may ask; None: anybody.
+        metrics: counters of this process, which the models' batchers share; None: new ones.
+    """
+    metrics = metrics or Metrics()
+    app = FastAPI(title="ERNIE-ViL 2.0 models", docs_url=None, redoc_url=None, description=describe_models(models))
+    app.add_middleware(Middleware, access=access or Access(), metrics=metrics)
+    add_error_handlers(app)
+    app.include_router(model_routes(models, RequestReader()), prefix=PREFIX, tags=["models"])
+    app.include_router(probe_routes(metrics.format))
+
+    @app.get("/health", summary="Whether the process answers, and its models")
+    async def health() -> dict[str, str | list[str]]:
+        return {"status": "ok", "models": [served.name for served in models]}
+
+    @app.get("/readyz", summary="Whether the models are loaded, as they are whenever this answers")
+    async def is_ready() -> dict[str, str]:
+        return {"status": "ok"}
+
+    return app
+
+
+def probe_routes(format_metrics: Callable[[], str]) -> APIRouter:
+    """Return the routes of every server that say whether the process lives, and what it has counted."""
+    router = APIRouter()
+
+    @router.get("/healthz", summary="Whether the process answers at all")
+    async def is_alive() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/metrics", response_class=PlainTextResponse, summary="Counters of all workers, for Prometheus")
+    def metrics() -> str:
+        return format_metrics()
+
+    return router
+
+
+def describe_models(models: ServedModels) -> str:
+    """Return a line on each model of a server."""
+    lines = []
+    for served in models:
+        widths = " or ".join(map(str, served.model.widths))
+        lines.append(f"{served.name}: embeddings of {widths} numbers by {describe_backend(served.model.backend)}")
+    return "\n".join(lines)

@@ -1,0 +1,234 @@
+"""Encodes the texts and images of requests that arrive together in one batch.
+
+One thread encodes. While it encodes a batch, the next queries gather. Embeddings go to the event loops that wait for
+them. An embedding does not depend on the other queries of its batch. The number of waiting queries is bounded; a query
+too many is refused at once.
+"""
+
+import asyncio
+import copy
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ernie_vil2.apps.serving.metrics import WAITING_QUERIES, Metrics
+from ernie_vil2.encoder import ErnieViL2
+
+MAX_BATCH_SIZE = 32  # texts and images; bounds how long the first one waits for the encoding of the others
+# Seconds that a query waits for others, and only while several ask. Longer makes larger batches and later answers.
+MAX_BATCH_DELAY = 0.002
+
+Input = str | np.ndarray
+"""A text, or the pixels of an image as `ErnieViL2.preprocess` returns them."""
+
+
+class Overloaded(Exception):  # noqa: N818  -- named by what has happened
+    """Too many queries wait.
+
+    Attributes:
+        retry_seconds: after which the client may try again.
+    """
+
+    retry_seconds = 1
+
+
+class Embeddings(NamedTuple):
+    """Embeddings of texts and images.
+
+    rows: `[N, D]` float32, L2-normalised.
+    num_tokens: number of tokens of all texts.
+    """
+
+    rows: np.ndarray
+    num_tokens: int
+
+
+@dataclass(eq=False)
+class Query:
+    """Texts and images that wait to be encoded together.
+
+    Attributes:
+        inputs: the texts and images.
+        answer: what the event loop of the request waits for.
+        arrival: when it arrived, in seconds of `time.monotonic`.
+        embeddings: set when the inputs are encoded.
+    """
+
+    inputs: Sequence[Input]
+    answer: asyncio.Future
+    arrival: float = field(default_factory=time.monotonic)
+    embeddings: Embeddings = field(default_factory=lambda: Embeddings(np.empty([0, 0], np.float32), 0))
+
+
+class Batcher:
+    """Encodes queries of a model in batches, for any number of event loops.
+
+    Args:
+        model: the model.
+        max_queue: texts and images that may be in progress.
+        metrics: counts batches, and texts and images that wait.
+    """
+
+    def __init__(self, model: ErnieViL2, max_queue: int, metrics: Metrics | None = None):
+        self.model, self.max_queue = model, max_queue
+        self.metrics = metrics or Metrics()
+        # int8 graphs scale activations by the largest of a batch, so a query must be encoded alone.
+        self._encoding_batch_size = 1 if model.precision == "int8" else None
+        self._queue: deque[Query] = deque()
+        self._queue_lock = threading.Lock()
+        self._is_encoding = False
+        self.num_waiting = 0
+        self._encoder = ThreadPoolExecutor(1, "encode")
+
+    async def encode(self, inputs: Sequence[Input]) -> Embeddings:
+        """Return the embeddings of at least one text or image; Overloaded if too many wait."""
+        with self.reserve(len(inputs)):
+            return await self.encode_reserved(inputs)
+
+    async def encode_reserved(self, inputs: Sequence[Input]) -> Embeddings:
+        """Return the same as `encode`, in a block of `reserve` for as many inputs."""
+        loop = asyncio.get_running_loop()
+        queries = []
+        for start in range(0, len(inputs), MAX_BATCH_SIZE):
+            queries.append(Query(inputs[start : start + MAX_BATCH_SIZE], loop.create_future()))
+        answers = await self._wait_for_answers(queries)
+        num_tokens = sum(embeddings.num_tokens for embeddings in answers)
+        return Embeddings(np.concatenate([embeddings.rows for embeddings in answers]), num_tokens)
+
+    @contextmanager
+    def reserve(self, count: int) -> Iterator[None]:
+        """Take places in the queue for the block.
+
+        Raises:
+            Overloaded: too many queries wait.
+            ValueError: there are fewer places than that.
+        """
+        if count > self.max_queue:
+            raise ValueError(f"{count} texts and images in a request; this server takes {self.max_queue}: send fewer")
+        if self.num_waiting + count > self.max_queue:
+            raise Overloaded(f"{self.num_waiting} texts and images are waiting already; try again")
+        self._count_waiting(count)
+        try:
+            yield
+        finally:
+            self._count_waiting(-count)
+
+    def _count_waiting(self, change: int) -> None:
+        self.num_waiting += change
+        self.metrics.add(WAITING_QUERIES, change)
+
+    async def _wait_for_answers(self, queries: Sequence[Query]) -> list[Any]:
+        """Submit queries, and return their answers."""
+        if not queries:
+            return []
+        try:
+            self._submit(queries)
+            if len(queries) == 1:  # without the overhead of gather
+                return [await queries[0].answer]
+            return await asyncio.gather(*(query.answer for query in queries))
+        finally:
+            for query in queries:  # if the client has gone, the others need not be encoded any more
+                query.answer.cancel()
+
+    def _submit(self, queries: Iterable[Query]) -> None:
+        with self._queue_lock:
+            self._queue.extend(queries)
+            if self._is_encoding:
+                return
+            self._is_encoding = True
+        self._encoder.submit(self._encode_queue)
+
+    def _encode_queue(self) -> None:
+        """Encode batch by batch until no query waits; runs on the encoder's thread."""
+        num_queries = 0
+        while True:
+            # One query after the other means one client, for which there is nobody to wait.
+            batch = self._take_batch(should_wait=num_queries > 1)
+            if not batch:
+                return
+            num_queries = len(batch)
+            self.metrics.count_batch(sum(len(query.inputs) for query in batch))
+            try:
+                self._encode_batch(batch)
+            except Exception as error:
+                resolve(batch, copy_error(error, num_queries))
+                continue
+            self._finish_batch(batch)
+
+    def _finish_batch(self, batch: list[Query]) -> None:
+        """Answer queries that have been encoded; runs on the encoder's thread, so it must be short."""
+        resolve(batch, [query.embeddings for query in batch])
+
+    def _take_batch(self, should_wait: bool) -> list[Query]:
+        # A small batch may grow for a moment, if queries have been arriving together.
+        if should_wait and self._queue and len(self._queue) < MAX_BATCH_SIZE:
+            deadline = self._queue[0].arrival + MAX_BATCH_DELAY
+            time.sleep(max(0.0, deadline - time.monotonic()))
+        batch: list[Query] = []
+        num_inputs = 0
+        with self._queue_lock:
+            while self._queue and (not batch or num_inputs + len(self._queue[0].inputs) <= MAX_BATCH_SIZE):
+                query = self._queue.popleft()
+                if not query.answer.cancelled():
+                    batch.append(query)
+                    num_inputs += len(query.inputs)
+            self._is_encoding = bool(batch)
+        return batch
+
+    def _encode_batch(self, batch: Sequence[Query]) -> None:
+        # The texts of all queries are encoded in one call, and so are their images.
+        token_rows, images = [], []
+        for query in batch:
+            for value in query.inputs:
+                if isinstance(value, str):
+                    token_rows.append(self.model.tokenizer.encode(value))
+                else:
+                    images.append(value)
+        text_rows = self.model.encode_tokens(token_rows, self._encoding_batch_size)
+        image_rows = self.model.encode_pixels(images, self._encoding_batch_size)
+        num_tokens = map(len, token_rows)
+
+        texts, pixels = zip(text_rows, num_tokens, strict=True), iter(image_rows)
+        for query in batch:
+            rows, query_tokens = [], 0
+            for value in query.inputs:
+                if isinstance(value, str):
+                    row, text_tokens = next(texts)
+                    query_tokens += text_tokens
+                else:
+                    row = next(pixels)
+                rows.append(row)
+            query.embeddings = Embeddings(np.stack(rows), query_tokens)
+
+
+def copy_error(error: Exception, count: int) -> list[Exception]:
+    """Return a copy for each query: a raised exception refers to the frames of its request and keeps them alive."""
+    error.__traceback__ = None
+    return [copy.copy(error) for _ in range(count)]
+
+
+def resolve(queries: Sequence[Query], answers: Sequence[Any]) -> None:
+    """Pass answers or exceptions to the event loops that wait for them, with one call for each loop."""
+    answers_of_loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future, Any]]] = {}
+    for query, answer in zip(queries, answers, strict=True):
+        answers_of_loops.setdefault(query.answer.get_loop(), []).append((query.answer, answer))
+    for loop, pairs in answers_of_loops.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_set_results, pairs)
+
+
+def _set_results(pairs: Iterable[tuple[asyncio.Future, Any]]) -> None:
+    for future, answer in pairs:
+        if future.done():  # the client has gone
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)

@@ -1,0 +1,161 @@
+"""Bodies of requests: they are received, parsed and decoded within bounds on bytes, values, texts and pixels.
+
+Bodies are parsed on threads: a parser with 20 MiB to read would block the event loop, and with it all other requests.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+from ernie_vil2.apps.serving.errors import RequestError
+from ernie_vil2.apps.serving.image_decoding import ImageDecoder, Result
+from ernie_vil2.apps.serving.middleware import Uploads
+from ernie_vil2.data.preprocessing import Preprocessing
+
+MAX_INPUTS = 256  # texts and images of a request
+# All texts together: 512 characters for each of 256 inputs. Tokenizing them takes about half a second of a core: other
+# clients do not wait longer than for a large image.
+MAX_CHARACTERS = 2**17
+# Commas and opening brackets of a body: at least as many as the values that a parser makes of it, some 100 bytes each.
+# Not smaller than the bound of all texts, because a text may consist of commas.
+MAX_VALUES = 2 * MAX_CHARACTERS
+NUM_PREPARERS = 2  # threads that parse and write JSON
+IMAGE_DESCRIPTION = "an image in base64, or a data: URL"
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class RequestReader:
+    """Reads the bodies of the requests of one server; for one event loop."""
+
+    def __init__(self) -> None:
+        self._uploads = Uploads()
+        self._preparers = ThreadPoolExecutor(NUM_PREPARERS, "prepare")
+        self._decoder = ImageDecoder()
+
+    def receive(self, request: Request) -> AbstractAsyncContextManager[bytes]:
+        """Yield the body of a request, see `Uploads.receive`."""
+        return self._uploads.receive(request)
+
+    async def run_in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Return the result of `work` from a thread: parsing and writing would block the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._preparers, work, *arguments)
+
+    async def decode_pixels(self, image: bytes, preprocessing: Preprocessing) -> np.ndarray:
+        """Return the pixels of an image file as the model with this preprocessing sees them.
+
+        Raises:
+            As `ImageDecoder`.
+        """
+        (pixels,) = await self.decode_all_pixels([image], preprocessing)
+        assert pixels is not None  # None stands for no image  # noqa: S101
+        return pixels
+
+    async def decode_all_pixels(
+        self, images: Sequence[bytes | None], preprocessing: Preprocessing
+    ) -> list[np.ndarray | None]:
+        """Return the same as `decode_pixels` for all images of a request; None stays None."""
+        return await self.decode_all(images, preprocessing, lambda _, decoded: preprocessing.make_view(decoded))
+
+    async def decode_all(
+        self,
+        images: Sequence[bytes | None],
+        preprocessing: Preprocessing,
+        finish: Callable[[bytes, Any], Result],
+    ) -> list[Result | None]:
+        """Decode the images of a request one after the other.
+
+        All of them are planned before the first one is decoded, so that a request that is too large is refused early.
+
+        Args:
+            images: image files; None stays None.
+            preprocessing: that of the model that will see them.
+            finish: is called with each file and its pixels on the thread that decodes, and returns the result.
+
+        Raises:
+            As `ImageDecoder`.
+        """
+        if all(image is None for image in images):
+            return [None] * len(images)
+        plans = await self.run_in_thread(self._decoder.plan_all, images, preprocessing)
+        results: list[Result | None] = []
+        for image, plan in zip(images, plans, strict=True):
+            if image is None or plan is None:
+                results.append(None)
+            else:
+                result = await self._decoder.decode(image, "image", plan, preprocessing, partial(finish, image))
+                results.append(result)
+        return results
+
+
+def parse_body(model: type[Body], content: bytes) -> Body:
+    """Return the body of a request; RequestValidationError if it is malformed, as FastAPI raises it."""
+    # Counting takes a millisecond, and bounds the memory that parsing takes.
+    num_values = content.count(b",") + content.count(b"[") + content.count(b"{")
+    if num_values > MAX_VALUES:
+        raise RequestError(f"the body has {num_values:,} values; at most {MAX_VALUES:,} are allowed")
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+    # Outside of the handler: otherwise this error would keep alive that of pydantic, and with it the body.
+    raise RequestValidationError(details)
+
+
+def check_total_length(texts: Iterable[str]) -> None:
+    """Raise RequestError if the texts of a request are too long together."""
+    num_characters = sum(map(len, texts))
+    if num_characters > MAX_CHARACTERS:
+        raise RequestError(
+            f"the texts have {num_characters:,} characters together; a request may have {MAX_CHARACTERS:,}: send fewer"
+        )
+
+
+def decode_base64(text: str) -> bytes:
+    """Return the bytes of an image in base64, or in a data: URL."""
+    if text.startswith(("http://", "https://")):
+        raise RequestError("the server fetches no addresses: send the image itself, as data:image/...;base64,...")
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise RequestError("an image is given in base64, or as data:image/...;base64,...") from None
+
+
+def encode_json(value: Any) -> bytes:
+    """Return a value as JSON, arrays as lists; by Python where orjson fails, as for numbers of more than 64 bits."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:
+        return json.dumps(value).encode()
+
+
+def describe_body(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the description of a body for OpenAPI, with the definitions that it refers to in their places."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inline(value: Any) -> Any:
+        if isinstance(value, list):
+            return [inline(element) for element in value]
+        if not isinstance(value, dict):
+            return value
+        name = value.get("$ref", "").rpartition("/")[2]
+        if name in definitions:
+            return inline(definitions[name])
+        return {key: inline(element) for key, element in value.items()}
+
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": inline(schema)}}}}

@@ -1,0 +1,264 @@
+"""The routes of models: embeddings in OpenAI's form, and ranking and classification in Jina's.
+
+All three encode the texts and images of a request, and differ in what they make of the embeddings.
+"""
+
+import base64
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from ernie_vil2.apps.serving.bodies import (
+    IMAGE_DESCRIPTION,
+    MAX_INPUTS,
+    RequestReader,
+    check_total_length,
+    decode_base64,
+    describe_body,
+    encode_json,
+    parse_body,
+)
+from ernie_vil2.apps.serving.errors import RequestError
+from ernie_vil2.apps.serving.models import ServedModel, ServedModels
+from ernie_vil2.apps.serving.text_length import check_text_lengths
+from ernie_vil2.encoder import ErnieViL2, truncate_embeddings
+
+
+class ContentObject(BaseModel):
+    """A text or an image."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    text: str | None = None
+    image: str | None = Field(None, description=IMAGE_DESCRIPTION)
+
+
+def _wrap_text(value: Any) -> Any:
+    """Return a text as an object, and a data: URL as that of an image."""
+    if not isinstance(value, str):
+        return value
+    return {"image": value} if value.startswith("data:image/") else {"text": value}
+
+
+def _wrap_list(value: Any) -> Any:
+    """Return a text as a list of it, and refuse lists before each of their elements is validated."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and len(value) > MAX_INPUTS:
+        raise ValueError(f"{len(value):,} inputs; send at most {MAX_INPUTS} at a time (LangChain: chunk_size)")
+    if isinstance(value, list) and value and isinstance(value[0], int | list):
+        raise ValueError("these are token ids of another model; send texts (LangChain: check_embedding_ctx_length)")
+    return value
+
+
+ContentLike = Annotated[ContentObject, BeforeValidator(_wrap_text, json_schema_input_type=str | ContentObject)]
+"""A text, an image as a data: URL, or an object with one of both."""
+Contents = Annotated[
+    list[ContentLike],
+    Field(min_length=1),
+    BeforeValidator(_wrap_list, json_schema_input_type=str | list[str | ContentObject]),
+]
+
+
+class Content(NamedTuple):
+    """A text or an image of a request; the other one is None."""
+
+    text: str | None
+    image: bytes | None
+
+
+class ModelRequest(BaseModel):
+    """A request whose texts and images are encoded, and answered by their embeddings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field("", description="not needed if there is one model")
+
+    def list_contents(self) -> list[ContentObject]:
+        """Return all texts and images, in the order in which `make_answer` gets them."""
+        raise NotImplementedError
+
+    def check(self, model: ErnieViL2) -> None:
+        """Raise RequestError if the model cannot answer; this is known before anything is encoded."""
+
+    def make_answer(self, model: ErnieViL2, contents: Sequence[Content], embeddings: np.ndarray) -> dict[str, Any]:
+        """Return the answer by the embeddings `[N, D]` of the contents."""
+        raise NotImplementedError
+
+
+class EmbeddingsRequest(ModelRequest):
+    """A request in OpenAI's form."""
+
+    input: Contents = Field(description="texts; images as data: URLs, or as objects with image")
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, description="one of the model's widths")
+    user: str = Field("", description="is ignored")
+
+    def list_contents(self) -> list[ContentObject]:
+        return self.input
+
+    def check(self, model: ErnieViL2) -> None:
+        if self.dimensions not in (None, *model.widths):
+            widths = " or ".join(map(str, model.widths))
+            raise RequestError(f"this model's embeddings have {widths} dimensions", "dimensions")
+
+    def make_answer(self, model: ErnieViL2, contents: Sequence[Content], embeddings: np.ndarray) -> dict[str, Any]:
+        if self.dimensions not in (None, model.embed_dim):
+            embeddings = truncate_embeddings(embeddings, self.dimensions)
+        data: list[dict[str, Any]] = []
+        for number, row in enumerate(np.ascontiguousarray(embeddings, np.float32)):
+            value = row
+            if self.encoding_format == "base64":  # of little-endian numbers, as OpenAI's clients read it
+                value = base64.b64encode(row.astype("<f4").tobytes()).decode()
+            data.append({"object": "embedding", "index": number, "embedding": value})
+        return {"object": "list", "data": data}
+
+
+class RerankRequest(ModelRequest):
+    """A request in Jina's form: documents are ordered by the cosine of their similarity to a query."""
+
+    query: ContentLike = Field(description="a text or an image")
+    documents: Contents = Field(description="texts and images")
+    top_n: int | None = Field(None, ge=1, description="number of results; default: all documents")
+    return_documents: bool = Field(True, description="whether results repeat the texts; images are never repeated")
+
+    def list_contents(self) -> list[ContentObject]:
+        return [self.query, *self.documents]
+
+    def make_answer(self, model: ErnieViL2, contents: Sequence[Content], embeddings: np.ndarray) -> dict[str, Any]:
+        scores = embeddings[1:] @ embeddings[0]
+        order = np.argsort(-scores, kind="stable")[: self.top_n]
+        results = []
+        for number in order.tolist():
+            result: dict[str, Any] = {"index": number, "relevance_score": float(scores[number])}
+            text = contents[1 + number].text
+            if self.return_documents and text is not None:
+                result["document"] = {"text": text}
+            results.append(result)
+        return {"results": results}
+
+
+class ClassifyRequest(ModelRequest):
+    """A request in Jina's form: each input gets probabilities of the labels."""
+
+    input: Contents = Field(description="images and texts")
+    labels: Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS, fail_fast=True)]
+    template: str = Field("{}", description="sentence in which {} stands for a label: a photo of a {}")
+
+    def list_contents(self) -> list[ContentObject]:
+        if "{}" not in self.template:
+            raise RequestError("the template has no {} for the label", "template")
+        # A label is a text, even if it begins as a data: URL does.
+        labels = [ContentObject(text=self.template.replace("{}", label)) for label in self.labels]
+        return [*self.input, *labels]
+
+    def make_answer(self, model: ErnieViL2, contents: Sequence[Content], embeddings: np.ndarray) -> dict[str, Any]:
+        num_inputs = len(self.input)
+        ranking = model.rank_embeddings(embeddings[:num_inputs], embeddings[num_inputs:])
+        data = []
+        for number, row in enumerate(ranking.probabilities.tolist()):
+            best = int(np.argmax(row))
+            predictions = [{"label": label, "score": score} for label, score in zip(self.labels, row, strict=True)]
+            # A calibrated model gives zeros to what matches no label.
+            prediction = self.labels[best] if row[best] else None
+            entry = {"object": "classification", "index": number, "prediction": prediction, "score": row[best]}
+            data.append({**entry, "predictions": predictions})
+        return {"data": data}
+
+
+def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
+    """Return the routes of `/v1` that need a model and nothing else."""
+    router = APIRouter()
+    start = int(time.time())
+
+    async def answer(request: Request, body_class: type[ModelRequest]) -> Response:
+        with ExitStack() as places:
+            async with reader.receive(request) as body:
+                parameters, contents = await reader.run_in_thread(_read_request, body_class, body)
+                served = models.find(parameters.model)
+                parameters.check(served.model)
+                # Before images are decoded: their pixels take more memory than the body.
+                places.enter_context(served.batcher.reserve(len(contents)))
+                images = [content.image for content in contents]
+                all_pixels = await reader.decode_all_pixels(images, served.model.preprocessing)
+            # Here the body is released: only texts and pixels are needed while the request waits for the encoder.
+            inputs = []
+            for content, pixels in zip(contents, all_pixels, strict=True):
+                inputs.append(content.text or "" if pixels is None else pixels)
+            embeddings = await served.batcher.encode_reserved(inputs)
+
+        def write_answer() -> bytes:
+            value = parameters.make_answer(served.model, contents, embeddings.rows)
+            usage = {"prompt_tokens": embeddings.num_tokens, "total_tokens": embeddings.num_tokens}
+            return encode_json({**value, "model": served.name, "usage": usage})
+
+        return Response(await reader.run_in_thread(write_answer), media_type="application/json")
+
+    @router.get("/models", summary="The models, in OpenAI's form")
+    async def list_models() -> dict[str, Any]:
+        return {"object": "list", "data": [_describe_model(served, start) for served in models]}
+
+    @router.get("/models/{name}", summary="A model, in OpenAI's form")
+    async def describe_model(name: str) -> dict[str, Any]:
+        return _describe_model(models.find(name), start)
+
+    @router.post(
+        "/embeddings",
+        summary="Embeddings of texts and images, in OpenAI's form",
+        openapi_extra=describe_body(EmbeddingsRequest),
+    )
+    async def compute_embeddings(request: Request) -> Response:
+        return await answer(request, EmbeddingsRequest)
+
+    @router.post(
+        "/rerank",
+        summary="Texts and images ordered by their similarity to a text or an image, in Jina's form",
+        openapi_extra=describe_body(RerankRequest),
+    )
+    async def rerank(request: Request) -> Response:
+        return await answer(request, RerankRequest)
+
+    @router.post(
+        "/classify",
+        summary="Probabilities of labels for images and texts (zero-shot classification), in Jina's form",
+        openapi_extra=describe_body(ClassifyRequest),
+    )
+    async def classify(request: Request) -> Response:
+        return await answer(request, ClassifyRequest)
+
+    return router
+
+
+def _describe_model(served: ServedModel, created: int) -> dict[str, Any]:
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "ernie_vil2",
+        "dimensions": list(served.model.widths),
+    }
+
+
+def _read_request(body_class: type[ModelRequest], body: bytes) -> tuple[ModelRequest, list[Content]]:
+    """Return the parameters of a request, and its texts and images."""
+    parameters = parse_body(body_class, body)
+    values = parameters.list_contents()
+    if len(values) > MAX_INPUTS:
+        raise RequestError(f"{len(values)} texts and images; a request may have {MAX_INPUTS}")
+    contents = [_read_content(value) for value in values]
+    texts = [content.text for content in contents if content.text is not None]
+    check_total_length(texts)
+    check_text_lengths(texts)
+    return parameters, contents
+
+
+def _read_content(value: ContentObject) -> Content:
+    if (value.text is None) == (value.image is None):
+        raise RequestError("an object is a text or an image: give it one of both")
+    return Content(value.text, None if value.image is None else decode_base64(value.image))
