@@ -1,0 +1,147 @@
+"""Embeddings of texts that a server of a model gives for a second of a core, next to a plain loop over ONNX Runtime.
+
+    python benchmarks/serving.py exports/emoji
+    python benchmarks/serving.py exports/emoji --clients 8 --texts 16
+
+Each round runs both, one after the other: the loop encodes all texts in batches in a process of its own, and clients
+send the same texts to `tools/serve.py` as OpenAI's client does, in base64. Loading and warming up are not measured. The
+seconds of the processor are those of the loop's process, and of the server's without the clients'. The last line is the
+median over the rounds of the server's texts for such a second, divided by the loop's.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+TICKS = os.sysconf("SC_CLK_TCK")
+PATIENCE = 300  # seconds until a server answers
+LOOP = """
+import json, sys, time
+from ernie_vil2.runtime_onnx import OnnxModel
+model, texts, size = OnnxModel(sys.argv[1]), json.loads(sys.stdin.read()), int(sys.argv[2])
+batches = [texts[start : start + size] for start in range(0, len(texts), size)]
+for batch in batches[:10]:
+    model.encode_texts(batch)
+start, start_cpu = time.perf_counter(), time.process_time()
+for batch in batches:
+    model.encode_texts(batch)
+print(time.perf_counter() - start, time.process_time() - start_cpu)
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="folder of an ONNX export")
+    parser.add_argument("--clients", type=int, default=4, help="clients that send at the same time")
+    parser.add_argument("--texts", type=int, default=64, help="texts of a request, and of a batch of the loop")
+    parser.add_argument("--requests", type=int, default=200, help="requests of a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+
+    texts = make_texts(args.texts * args.requests)
+    print(f"{len(texts):,} texts, {args.texts} in a request, {args.clients} clients, {os.cpu_count()} cores")
+    print(f"{'':<14}{'texts/s':>10}{'texts/CPU s':>14}")
+    ratios = []
+    with run_server(args.model) as (pid, address):
+        ask(address, texts, args)
+        for _ in range(args.rounds):
+            loop_rate = report("plain loop", len(texts), *run_loop(args.model, texts, args.texts))
+            start, start_cpu = time.perf_counter(), read_cpu_seconds(pid)
+            ask(address, texts, args)
+            seconds, cpu_seconds = time.perf_counter() - start, read_cpu_seconds(pid) - start_cpu
+            ratios.append(report("server", len(texts), seconds, cpu_seconds) / loop_rate)
+    print(f"server / plain loop for a second of the processor: {statistics.median(ratios):.2f}")
+    return 0
+
+
+def make_texts(count: int) -> list[str]:
+    """Return distinct sentences: captions of the demo in both languages, with a number."""
+    from ernie_vil2.apps.search.add_items import list_images
+
+    captions = []
+    for image in list_images([str(ROOT / "demo_data" / "emoji-val.tar")]):
+        fields = image.load().fields
+        captions += [fields["caption_en"], fields["caption_zh"]]
+    return [f"{captions[number % len(captions)]} {number}" for number in range(count)]
+
+
+def report(name: str, num_texts: int, seconds: float, cpu_seconds: float) -> float:
+    """Print a row, and return texts for a second of the processor."""
+    print(f"{name:<14}{num_texts / seconds:>10.0f}{num_texts / cpu_seconds:>14.0f}", flush=True)
+    return num_texts / cpu_seconds
+
+
+def run_loop(model: str, texts: Sequence[str], batch_size: int) -> tuple[float, float]:
+    """Return seconds of the loop, and of the processor."""
+    command = [sys.executable, "-c", LOOP, model, str(batch_size)]
+    output = subprocess.run(  # noqa: S603  -- a command of this script
+        command, cwd=ROOT, env=ENVIRONMENT, input=json.dumps(texts), capture_output=True, text=True, check=True
+    ).stdout
+    seconds, cpu_seconds = map(float, output.split())
+    return seconds, cpu_seconds
+
+
+@contextmanager
+def run_server(model: str) -> Iterator[tuple[int, str]]:
+    """Yield the process id and the address of a server of the model."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "tools/serve.py", f"model={model}", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)  # noqa: S603  -- a command of this script
+    try:
+        address = f"http://127.0.0.1:{port}"
+        wait_for_server(process, address)
+        yield process.pid, address
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def wait_for_server(process: subprocess.Popen, address: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/readyz", timeout=60).close()  # noqa: S310  -- our own server
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("error: the server did not start") from None
+            time.sleep(0.05)
+
+
+def ask(address: str, texts: Sequence[str], args: argparse.Namespace) -> None:
+    """Send all texts, and wait for their embeddings."""
+
+    def send(start: int) -> None:
+        body = {"model": "model", "input": texts[start : start + args.texts], "encoding_format": "base64"}
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{address}/v1/embeddings", json.dumps(body).encode(), headers)  # noqa: S310  -- our own server
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:  # noqa: S310  -- our own server
+            answer.read()
+
+    with ThreadPoolExecutor(args.clients) as clients:
+        list(clients.map(send, range(0, len(texts), args.texts)))
+
+
+def read_cpu_seconds(pid: int) -> float:
+    """Return seconds of the processor that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+if __name__ == "__main__":
+    sys.exit(main())
