@@ -247,7 +247,7 @@ class KernelCounter:
                 results = self._round(name, results, dtype, originals)
             if self._cost is not None:
                 outputs = list(list_tensors([results]))
-                self._number_tensors(outputs)
+                self._number_tensors(outputs, inputs)
                 self._register_saved(saved, originals)
                 self._record(name, inputs, outputs, saved)
             return results
@@ -482,10 +482,14 @@ class KernelCounter:
         self._register_saved([saved], [])
         return saved
 
-    def _number_tensors(self, tensors: list[Tensor]) -> None:
-        for x in tensors:
+    def _number_tensors(self, outputs: list[Tensor], inputs: list[Tensor]) -> None:
+        """Number the results of an operation, but for views that begin where an input does and keep its number."""
+        input_addresses = {_make_buffer(x).address for x in inputs}
+        for x in outputs:
             self._num_tensors += 1
-            self._tensor_numbers[_make_buffer(x).address] = self._num_tensors
+            address = _make_buffer(x).address
+            if address not in input_addresses:
+                self._tensor_numbers[address] = self._num_tensors
 
     def _register_saved(self, saved: list[SavedTensor], originals: list[tuple[Tensor, Tensor]]) -> None:
         """Find the tensors of 16 bits for which saved ones stand, and note those that are held until backward.
