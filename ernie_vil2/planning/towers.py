@@ -4,7 +4,7 @@ import gc
 import heapq
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import groupby
@@ -128,7 +128,7 @@ class Towers:
             encode, row = self._find_encoder(kind), self._rows[kind]
             tower = _select_tower(self._measured_model, kind)
             flops = self.row_flops(kind)
-            repeats = [RepeatedBlock(*blocks) for _, blocks in groupby(tower[0].blocks, key=str)]
+            repeats = group_blocks(list(tower[0].blocks))
             for parameter in tower.parameters():
                 parameter.initialize()
             self._row_costs[kind] = measure_row(encode, row, repeats, flops)
@@ -200,6 +200,16 @@ class RepeatedBlock:
         # Memory is measured again, because by now the input of the first block may be freed.
         self.kept = self._current_bytes() - self._bytes_before
         return inputs[0] if self._num_results == 1 else inputs[: self._num_results]
+
+
+def group_blocks(blocks: Sequence[nn.Layer]) -> list[RepeatedBlock]:
+    """Group neighbouring blocks of equal structure, except for the last block, which is measured by itself.
+
+    The last block of a transformer may compute only the token that is pooled.
+    """
+    groups = [list(group) for _, group in groupby(blocks[:-1], key=str)]
+    groups += [[block] for block in blocks[-1:]]
+    return [RepeatedBlock(*group) for group in groups]
 
 
 def measure_row(

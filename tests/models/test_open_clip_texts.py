@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
+from ernie_vil2.device.cpu_kernels import unpack
 from ernie_vil2.models.weights.families.family import Folder
 from ernie_vil2.models.weights.families.open_clip_texts import NLLBS, read_library_text
 from ernie_vil2.models.weights.format import read_model
@@ -121,7 +122,11 @@ def test_every_pooling_and_projection(pooler, projection, tmp_path):
 def encode_states(tower, ids):
     """Return the states of the last block, `[B, L, width]`."""
     outputs = []
-    hook = tower.blocks[-1].register_forward_post_hook(lambda block, inputs, output: outputs.append(output.numpy()))
+
+    def record_states(block, inputs, states):
+        outputs.append(unpack(states).numpy())
+
+    hook = tower.blocks[-1].register_forward_post_hook(record_states)
     with paddle.no_grad():
         tower(paddle.to_tensor(ids))
     hook.remove()

@@ -210,7 +210,7 @@ def test_recomputed_blocks_save_memory_and_run_twice(towers):
 
 
 def test_advice_is_the_cheapest_plan_that_fits(towers):
-    overrides = ["Training.global_batch=1024", "Loss.tile=null"]
+    overrides = ["Training.global_batch=2048", "Loss.tile=null"]
     plans = {}
 
     def replan(changes):

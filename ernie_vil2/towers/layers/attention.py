@@ -76,7 +76,7 @@ class Attention(nn.Layer):
         return pack(paddle.matmul(weights, v).transpose([0, 2, 1, 3]).flatten(2))
 
     def attend_to_itself(
-        self, qkv: paddle.Tensor, mask: paddle.Tensor | None, turns: paddle.Tensor | None
+        self, qkv: paddle.Tensor, mask: paddle.Tensor | None, turns: paddle.Tensor | None, only_first: bool = False
     ) -> paddle.Tensor:
         """Attend as in `attend`, with concatenated queries, keys and values.
 
@@ -84,6 +84,8 @@ class Attention(nn.Layer):
             qkv: queries, keys and values, `[B, L, 3 * width]`, or the tokens of `pack`.
             mask: see `attend`.
             turns: rotary turns of queries and keys, see `turn`; None: there are no rotary positions.
+            only_first: compute the result of the first token only, `[B, 1, width]`; neither with the tokens of `pack`
+                nor with a causal mask.
         """
         boundaries = get_text_boundaries()
         if boundaries is not None:
@@ -93,15 +95,15 @@ class Attention(nn.Layer):
             # The kernel takes `[B, L, heads, d]`, which needs no copies here. Splitting by head and transposing back
             # would copy queries, keys and values once each before the kernel, and their gradients twice after it.
             qkv = unpack(qkv).reshape([0, 0, 3, self.heads, -1])
-            if mask is None and has_packed_kernel(qkv):
+            if mask is None and not only_first and has_packed_kernel(qkv):
                 mixed, _ = F.flash_attn_qkvpacked(qkv, self._current_dropout, training=self.training)
                 return pack(mixed.flatten(2))
             q, k, v = qkv.unbind(2)
-            return self._attend_fused(q, k, v, mask)
+            return self._attend_fused(q[:, :1] if only_first else q, k, v, mask)
         q, k, v = self.split_heads(qkv, num_projections=3)
         if turns is not None:
             q, k = turn(q, turns), turn(k, turns)
-        return self.attend(q, k, v, mask)
+        return self.attend(q[:, :, :1] if only_first else q, k, v, mask)
 
     def _attend_by_text(
         self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, boundaries: paddle.Tensor, length: int
@@ -160,9 +162,13 @@ class PackedAttention(Attention):
         self.proj = nn.Linear(width, width)
 
     def forward(
-        self, x: paddle.Tensor, mask: paddle.Tensor | None = None, turns: paddle.Tensor | None = None
+        self,
+        x: paddle.Tensor,
+        mask: paddle.Tensor | None = None,
+        turns: paddle.Tensor | None = None,
+        only_first: bool = False,
     ) -> paddle.Tensor:
-        return self.proj(self.attend_to_itself(self.qkv(x), mask, turns))
+        return self.proj(self.attend_to_itself(self.qkv(x), mask, turns, only_first))
 
 
 class SplitAttention(Attention):
@@ -192,11 +198,15 @@ class SplitAttention(Attention):
         self.out_proj = nn.Linear(width, width)
 
     def forward(
-        self, x: paddle.Tensor, mask: paddle.Tensor | None = None, turns: paddle.Tensor | None = None
+        self,
+        x: paddle.Tensor,
+        mask: paddle.Tensor | None = None,
+        turns: paddle.Tensor | None = None,
+        only_first: bool = False,
     ) -> paddle.Tensor:
         # In training, one matrix product computes all three projections, unless one of them is frozen, for example.
         project = None
-        if self.training:
+        if self.training and not only_first:
             project = fuse_linears((self.q_proj, self.k_proj, self.v_proj))
         if project is not None:
             return self.out_proj(self.norm(self.attend_to_itself(project(x), mask, turns)))
@@ -206,9 +216,10 @@ class SplitAttention(Attention):
             k = self.k_proj(x).reshape([0, self.heads, -1])
             v = self.v_proj(x).reshape([0, self.heads, -1])
             return self.out_proj(self.norm(self._attend_by_text(q, k, v, *boundaries)))
-        (q,) = self.split_heads(self.q_proj(x))
+        (q,) = self.split_heads(self.q_proj(x[:, :1] if only_first else x))
         (k,) = self.split_heads(self.k_proj(x))
         (v,) = self.split_heads(self.v_proj(x))
         if turns is not None:
-            q, k = turn(q, turns), turn(k, turns)
+            query_turns = turns[..., :1, :] if only_first else turns
+            q, k = turn(q, query_turns), turn(k, turns)
         return self.out_proj(self.norm(self.attend(q, k, v, mask)))

@@ -99,9 +99,24 @@ class PreNormBlock(nn.Layer):
             self.mlp = Mlp(width, hidden, activation)
 
     def forward(
-        self, x: paddle.Tensor, mask: paddle.Tensor | None = None, turns: paddle.Tensor | None = None
+        self,
+        x: paddle.Tensor,
+        mask: paddle.Tensor | None = None,
+        turns: paddle.Tensor | None = None,
+        only_first: bool = False,
     ) -> paddle.Tensor:
-        x = x + self.drop_path(self.dropout(self.attn(self.norm1(x), mask, turns)))
+        """Compute the block.
+
+        Args:
+            x: tokens `[B, L, width]`, or those of `pack`.
+            mask: see `Attention.attend`.
+            turns: rotary turns, see `turn`; None: there are no rotary positions.
+            only_first: compute the result of the first token only, `[B, 1, width]`, for which the other tokens are but
+                keys and values; neither with the tokens of `pack` nor with a causal mask. Dropout's masks are those
+                that the first token has among all.
+        """
+        attended = self.attn(self.norm1(x), mask, turns, only_first)
+        x = (x[:, :1] if only_first else x) + self.drop_path(self.dropout(attended))
         return x + self.drop_path(self.dropout(self.mlp(self.norm2(x))))
 
 
@@ -127,8 +142,12 @@ class PostNormBlock(nn.Layer):
         self.norm1, self.norm2 = nn.LayerNorm(width, epsilon), nn.LayerNorm(width, epsilon)
         self.activation, self.dropout = ACTIVATIONS[activation], nn.Dropout(dropout)
 
-    def forward(self, x: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
-        x = self.norm1(x + self.dropout(self.self_attn(x, mask)))
+    def forward(
+        self, x: paddle.Tensor, mask: paddle.Tensor | None = None, *, only_first: bool = False
+    ) -> paddle.Tensor:
+        """Compute the block; arguments are those of `PreNormBlock`."""
+        attended = self.self_attn(x, mask, only_first=only_first)
+        x = self.norm1((x[:, :1] if only_first else x) + self.dropout(attended))
         return self.norm2(x + self.dropout(compute_mlp(x, self.linear1, self.activation, self.linear2)))
 
 

@@ -34,6 +34,8 @@ PAD_ID = 0
 # of 16 bytes. Paddle's fused attention in float32 takes only masks of such a width (`check_attn_mask_alignment` in
 # nn/functional/sdpa.py, 3.3.1); for others it computes the plain formula, which stores the attention weights.
 TOKEN_MULTIPLE = 8
+# Poolings of both towers that use the first token alone.
+FIRST_TOKEN_POOLINGS = ("class", "tanh", "cls", "first")
 
 # Features of images, or features and the mean of their patches if a caller asks for both.
 FeaturesAndMean = paddle.Tensor | tuple[paddle.Tensor, paddle.Tensor]
@@ -221,8 +223,12 @@ class VisionTransformer(Transformer):
             if turns is not None:
                 turns = gather_turns(turns, positions)
         tokens = self.ln_pre(tokens)
-        for block in self.blocks:
+        *blocks, last_block = self.blocks
+        for block in blocks:
             tokens = block(tokens, mask, turns)
+        # Where the class token is pooled, nothing else of the last block's result is used, unless it is asked for.
+        only_first = self.pooling in FIRST_TOKEN_POOLINGS and not with_patch_mean
+        tokens = last_block(tokens, mask, turns, only_first=only_first)
         features = self.head(self.pool(tokens, mask))
         if not with_patch_mean:
             return features
@@ -359,13 +365,22 @@ class TextTransformer(Transformer):
             ids = align_length(ids, self.padding)
         # Where padding is masked and not pooled, nothing depends on it, and it may be skipped.
         needs_padding = self.mask != "padding" or self.pooling == "last"
+        only_first = self.pooling in FIRST_TOKEN_POOLINGS and self.mask != "causal"
+        *blocks, last_block = self.blocks
         with nullcontext() if needs_padding else skip_padding(ids, self.padding, self._attends_by_text(ids)):
             states, mask = self._embed(ids), self._build_mask(ids)
-            for block in self.blocks:
+            for block in blocks:
                 states = block(states, mask)
-            if "norm" in self.network:
-                states = self.network["norm"](states)
-            features = self._pool(unpack(states), ids)
+            if not only_first:
+                states = last_block(states, mask)
+            states = unpack(states)  # [B, L, width of the states]
+        if only_first:
+            # Nothing else of the last block's result is used. It takes keys and values of all tokens with padding,
+            # which only two of its products multiply.
+            states = last_block(states, mask, only_first=True)
+        if "norm" in self.network:
+            states = self.network["norm"](states)
+        features = self._pool(states, ids)
         if self.head_norm is not None:
             features = self.head_norm(features)
         if self.head is not None:
