@@ -17,8 +17,8 @@ STOP_CODE, LAUNCHER_STOP_CODE = 75, 15
 # more than any GPU here is expected to take.
 LOADER_WAIT = 0.05
 # Launches of a direct step in bfloat16 of towers of this depth: `python benchmarks/launches.py --steps direct`.
-DIRECT_LAUNCHES = 4401
-# Samples a second of a GPU among several over those of one alone. A step of 1.25 s (H100) becomes longer by 15 to 35 ms
+DIRECT_LAUNCHES = 4420
+# Samples a second of a GPU among several over those of one alone. A step of 1.18 s (H100) becomes longer by 15 to 35 ms
 # for gradients and 2 to 4 ms for embeddings, which nothing overlaps.
 SCALING_EFFICIENCY = 0.97
 

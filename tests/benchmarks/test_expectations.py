@@ -18,14 +18,24 @@ def useful_flops():
     return ROWS * 2 * 3 * (towers.row_flops("image") + towers.row_flops("text"))
 
 
+def list_rows():
+    return expectations.read_expectations()["steps"]
+
+
 def list_steps(device):
-    return [row[device.partition("-")[0]] for row in expectations.read_expectations()["steps"]]
+    return [row[device.partition("-")[0]] for row in list_rows()]
+
+
+def test_present_work_is_what_the_towers_multiply(useful_flops):
+    present = expectations.read_expectations()["present"]
+    (row,) = [row for row in list_rows() if row["change"] == present]
+    assert row["useful_tflop"] == pytest.approx(useful_flops / 1e12, abs=0.05)
 
 
 @pytest.mark.parametrize("device", DEVICE_NAMES)
-def test_shares_and_rates_follow_from_seconds(useful_flops, device):
-    for step in list_steps(device):
-        share = useful_flops / step["seconds"] / DEVICES[device].flops["bfloat16"]
+def test_shares_and_rates_follow_from_seconds(device):
+    for row, step in zip(list_rows(), list_steps(device), strict=True):
+        share = 1e12 * row["useful_tflop"] / step["seconds"] / DEVICES[device].flops["bfloat16"]
         # Shares are rounded to hundredths, rates to the next 5 or 10.
         assert step["share_of_peak"] == pytest.approx(share, abs=0.0075)
         assert step["samples_per_second"] == pytest.approx(ROWS / step["seconds"], rel=0.012)
