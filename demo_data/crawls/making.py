@@ -282,14 +282,24 @@ class PhotoSource:
         least_scale: photographs are reduced to between this and 1 before they are cut: the smaller, the more of a
             photograph does a crop show, and the fewer crops there are.
         detail: least detail of a crop, in grey levels.
+        accept: whether a crop with enough detail is given; default: all are.
+        make: makes a photograph when there are no crops; told whether it is the subject of a picture.
     """
 
     NUM_OPEN = 10  # photographs in memory at a time, so that crops of one are spread over the crawl
 
     def __init__(
-        self, folder: Path | None, rng: random.Random, num_expected: int, least_scale: float = 1, detail: float = 5
+        self,
+        folder: Path | None,
+        rng: random.Random,
+        num_expected: int,
+        least_scale: float = 1,
+        detail: float = 5,
+        accept: Callable[[Image.Image], bool] = lambda crop: True,
+        make: "Callable[[random.Random, bool], Photo] | None" = None,
     ) -> None:
         self.rng, self.least_scale, self.detail = rng, least_scale, detail
+        self.accept, self.make = accept, make or make_photograph
         self.paths = sorted(folder.glob("*.jpg")) if folder else []
         rng.shuffle(self.paths)
         sizes = [Image.open(path).size for path in self.paths]
@@ -310,7 +320,7 @@ class PhotoSource:
         self._open_more()
         if not self.open_photos or self.rng.random() > self.share_of_crops:
             self.num_made += 1
-            return make_photograph(self.rng, is_subject)
+            return self.make(self.rng, is_subject)
         return self._take_crops(self.rng.randrange(len(self.open_photos)), 1)[0]
 
     def take_series(self, count: int) -> list[Photo]:
@@ -344,7 +354,7 @@ class PhotoSource:
         for top in range(0, image.height - height + 1, height):
             for left in range(0, image.width - width + 1, width):
                 crop = image.crop((left, top, left + width, top + height))
-                if has_detail(crop, self.detail):
+                if has_detail(crop, self.detail) and self.accept(crop):
                     crops.append(crop)
         self.rng.shuffle(crops)
         yield from crops
@@ -481,6 +491,10 @@ class Signs:
         self.path = str(font_path) if font_path else next(iter(installed), None)
         self.fonts: dict[int, Any] = {}
 
+    @property
+    def language(self) -> str:
+        return self.choose("Chinese", "English (no Chinese font found)")
+
     def choose(self, chinese: str, english: str) -> str:
         """Return the sign in the language that the font can write."""
         return chinese if self.path else english
@@ -544,6 +558,30 @@ def change_brightness(image: Image.Image, factor: float) -> Image.Image:
 
 def change_saturation(image: Image.Image, factor: float) -> Image.Image:
     return ImageEnhance.Color(image).enhance(factor)
+
+
+def change_contrast(image: Image.Image, factor: float) -> Image.Image:
+    return ImageEnhance.Contrast(image).enhance(factor)
+
+
+def desaturate(image: Image.Image) -> Image.Image:
+    """Make a black-and-white picture of three equal channels."""
+    return image.convert("L").convert("RGB")
+
+
+def tint(image: Image.Image, colour: tuple[int, int, int], strength: float) -> Image.Image:
+    """Mix every pixel with a colour."""
+    return Image.blend(image, Image.new("RGB", image.size, colour), strength)
+
+
+def blur(image: Image.Image, radius: float) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(radius))
+
+
+def add_noise(image: Image.Image, deviation: float, rng: random.Random) -> Image.Image:
+    """Add grain of this standard deviation, in levels of 255."""
+    noise = np.random.default_rng(rng.getrandbits(32)).normal(0, deviation, (image.height, image.width, 3))
+    return Image.fromarray(np.clip(np.asarray(image, np.float32) + noise, 0, 255).astype(np.uint8))
 
 
 def change_gamma(image: Image.Image, gamma: float) -> Image.Image:

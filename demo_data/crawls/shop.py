@@ -949,12 +949,8 @@ def main() -> None:
     shop.crawl.write(args.output)
     print(
         f"{len(shop.crawl.rows):,} rows in {args.output}; {shop.photos.num_crops:,} crops of photographs, "
-        f"{shop.photos.num_made:,} made photographs, signs in {signs_language(shop.signs)}"
+        f"{shop.photos.num_made:,} made photographs, signs in {shop.signs.language}"
     )
-
-
-def signs_language(signs: Signs) -> str:
-    return signs.choose("Chinese", "English (no Chinese font found)")
 
 
 if __name__ == "__main__":
