@@ -31,6 +31,9 @@ MARKS = r"[^\pL\pN\n]*"  # around a pattern that has to be the whole caption
 # Marks that may be left where something was cut off. Dots, question marks and quotation marks end a sentence.
 _LOOSE_ENDS = " \t\r\n\u3000|-–—,，、;；:：/\\~>»•·([（【"
 _WORD = re.compile(r"[^\W\d_]{2,}")
+# Parentheses that make a group, once those that do not are left out.
+_NO_GROUP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
+_GROUP = re.compile(r"\((?!\?)")
 _MAX_CUTS = 4  # times that all rules cut a caption, which may end in a credit, an address, and tags
 
 
@@ -116,7 +119,10 @@ class CaptionRules:
             before = [results[number] for number in changing]
             array = pa.array(before, pa.string())
             for rule in self.cutting.values():
-                array = compute.replace_substring_regex(array, pattern=rule.full_pattern, replacement="")
+                for pattern in rule.pattern:
+                    # What is in a group stays.
+                    replacement = r"\1" if _GROUP.search(_NO_GROUP.sub("", pattern)) else ""
+                    array = compute.replace_substring_regex(array, pattern=FLAGS + pattern, replacement=replacement)
             after = array.to_pylist()
             still_changing = []
             for number, text, shorter in zip(changing, before, after, strict=True):

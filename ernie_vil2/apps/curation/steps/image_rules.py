@@ -38,7 +38,7 @@ class Settings(Section):
     letters: Count = Field(
         40, description="number of letters in rows on an even ground from which it is a page of text"
     )
-    seams: Fraction = Field(0.5, description="share of the sides along which straight seams cross a collage both ways")
+    seams: Fraction = Field(0.45, description="share of the sides along which straight seams cross a collage both ways")
     qr_code: Fraction = Field(0.05, description="share of the area that a QR code covers, from which an image goes")
 
 

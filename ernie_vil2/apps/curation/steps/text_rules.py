@@ -30,8 +30,8 @@ class Settings(Section):
     languages: list[Literal["zh", "en", "other"]] = Field(
         default=["zh", "en"], description="of captions that stay, as their characters and words show them"
     )
-    words: Count = Field(2, description="least number in an English caption")
-    characters: Count = Field(6, description="least number in an English caption")
+    words: Count = Field(1, description="least number in an English caption")
+    characters: Count = Field(3, description="least number in an English caption")
     han: Count = Field(2, description="least number of Chinese characters in a Chinese caption")
     longest: Count = Field(1000, description="characters of a caption at most")
     rules: list[str] = Field(
@@ -80,7 +80,7 @@ class TextRules(Step[Settings]):
 
     def measure_dependencies(self) -> Any:
         """Return what the cuts depend on; the other rules are applied to the measures."""
-        return [rule.full_pattern for rule in self.caption_rules.cutting.values()]
+        return [rule.pattern for rule in self.caption_rules.cutting.values()]
 
     def edit(self, pairs: Sequence[Pair]) -> None:
         """Cut the captions of pairs."""
