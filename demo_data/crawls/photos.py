@@ -374,7 +374,8 @@ class Community:
                 counted = f"一{self.measures[drawing.name_en]}{colour_zh}的{drawing.name_zh}"
                 caption = f"{texts.STYLES[style][0]}：{counted}"
                 if language == "en":
-                    caption = f"{texts.STYLES[style][1].capitalize()} of a {colour_en} {drawing.name_en}"
+                    article = "an" if colour_en == "orange" else "a"
+                    caption = f"{texts.STYLES[style][1].capitalize()} of {article} {colour_en} {drawing.name_en}"
                 row = self.add(post, caption, group="good", kind="colour_version", like=first)
                 first = first or row
                 added += 1
