@@ -309,15 +309,15 @@ class Newsroom:
                 story = self.cover_anything()
                 language = self.rng.choice(("zh", "en"))
                 caption = self.caption(story, language)
-                # Editors write in one language; a few systems add the same to both.
-                additions = [text for text in heads or tails if text.isascii() or "©" in text or language == "zh"]
-                own = [text for text in additions if is_english(text) == (language == "en")]
-                addition = self.rng.choice(own or additions).format(**story.words)
+                # Editors write in one language; markup, which has none, is added to both.
+                additions = heads or tails
+                matching = [text for text in additions if is_english(text) == (language == "en")]
+                addition = self.rng.choice(matching or additions).format(**story.words)
                 full = addition + caption if heads else caption + addition
                 self.add(story.picture, full, group="good", kind=kind, clean=caption)
 
     def add_galleries(self, count: int) -> None:
-        """Add galleries: pictures of one event, neighbouring parts of one large photograph, captions much alike."""
+        """Add galleries: pictures of one event, parts of one large photograph, captions much alike."""
         templates = (
             ("{date}，{place}，{scene}。", "{Scene} in {place}, {date}."),
             ("组图：{place}{scene}", "In pictures: {scene}, {place}"),
@@ -746,8 +746,8 @@ def add_article(name: str) -> str:
 
 
 def is_english(template: str) -> bool:
-    """Return whether a template has no Chinese of its own, in letters or in the words it asks for."""
-    return not any("一" <= letter <= "鿿" for letter in template) and "_zh" not in template
+    """Return whether a template has no Chinese, neither letters and brackets nor words that it asks for."""
+    return template.replace("©", "").isascii() and "_zh" not in template
 
 
 def crop_to_ratio(image: Image.Image, ratio: float, rng: random.Random) -> Image.Image:
@@ -764,9 +764,9 @@ def crop_to_ratio(image: Image.Image, ratio: float, rng: random.Random) -> Image
 def main() -> None:
     args = making.parse_arguments(__doc__)
     rng = random.Random(args.seed)  # noqa: S311
-    newsroom = Newsroom(
-        rng, PhotoSource(args.images, rng, round(args.rows * 0.42), LEAST_SCALE, LEAST_DETAIL), Signs(args.font)
-    )
+    # Half of the rows take a photograph; with fewer expected, the last kinds would get made ones only.
+    photos = PhotoSource(args.images, rng, round(args.rows * 0.5), LEAST_SCALE, LEAST_DETAIL)
+    newsroom = Newsroom(rng, photos, Signs(args.font))
     count = max(1, round(args.rows * SHARE_OF_KIND))
 
     # The shares leave half of the rows good; what is not a fault or a likeness is plain.
