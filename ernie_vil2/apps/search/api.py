@@ -25,6 +25,8 @@ from ernie_vil2.apps.search.store import BusyIndex
 from ernie_vil2.apps.serving.bodies import (
     IMAGE_DESCRIPTION,
     RequestReader,
+    StrictModel,
+    check_parameter_names,
     check_total_length,
     decode_base64,
     describe_body,
@@ -90,7 +92,7 @@ class BatchAnswer(BaseModel):
     milliseconds: float
 
 
-class BatchQuery(BaseModel):
+class BatchQuery(StrictModel):
     """One of several queries: the sum of its text and its image, less `without`."""
 
     text: str = ""
@@ -99,7 +101,7 @@ class BatchQuery(BaseModel):
 
 
 # With fail_fast a list that is too long is refused before its elements are validated.
-class BatchRequest(BaseModel):
+class BatchRequest(StrictModel):
     """Several queries with the same options."""
 
     queries: list[BatchQuery] = Field(min_length=1, max_length=MAX_BATCH_QUERIES, fail_fast=True)
@@ -124,7 +126,7 @@ ItemFields = Annotated[
 ]
 
 
-class NewItem(BaseModel):
+class NewItem(StrictModel):
     """An item to add: an image or a text, with fields."""
 
     image: str | None = Field(None, description=IMAGE_DESCRIPTION)
@@ -132,10 +134,10 @@ class NewItem(BaseModel):
     id: str | None = Field(
         None, min_length=1, max_length=MAX_ID_LENGTH, description="default: the text, or a digest of the image"
     )
-    fields: ItemFields = {}
+    fields: ItemFields = Field({})
 
 
-class AddRequest(BaseModel):
+class AddRequest(StrictModel):
     """Items to add."""
 
     items: list[NewItem] = Field(min_length=1, max_length=MAX_ITEMS, fail_fast=True)
@@ -147,7 +149,7 @@ _IMAGE_BODY = {"requestBody": {"content": {"image/*": {"schema": {"type": "strin
 
 def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, threshold: float | None) -> APIRouter:
     """Return the routes that search; `threshold` is the smallest cosine of a tag."""
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(check_parameter_names)])
 
     @router.get("/search", summary="Items that match a sentence", responses=_SEARCH_RESPONSES)
     async def search_by_text(
@@ -235,7 +237,7 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
 
 def index_routes(index: Index, card_fields: Sequence[str]) -> APIRouter:
     """Return the routes that describe the index; `card_fields` are shown by the page on a card."""
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(check_parameter_names)])
 
     @router.get("/info", summary="The model, the number of items, the calibrated thresholds, and fields of a card")
     def describe_index() -> dict[str, Any]:
@@ -273,7 +275,7 @@ class _PreparedItem(NamedTuple):
 
 def item_routes(index: Index, batcher: SearchBatcher, reader: RequestReader) -> APIRouter:
     """Return the routes that change the index."""
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(check_parameter_names)])
 
     @router.post(
         "/items",

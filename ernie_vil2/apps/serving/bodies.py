@@ -17,12 +17,13 @@ import numpy as np
 import orjson
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ernie_vil2.apps.serving.errors import RequestError
+from ernie_vil2.apps.serving.errors import MAX_WORD_LENGTH, RequestError
 from ernie_vil2.apps.serving.image_decoding import ImageDecoder, Result
 from ernie_vil2.apps.serving.middleware import Uploads
 from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.io.terminal import join_names, make_printable
 
 MAX_INPUTS = 256  # texts and images of a request
 # All texts together: 512 characters for each of 256 inputs. Tokenizing them takes about half a second of a core: other
@@ -35,6 +36,12 @@ NUM_PREPARERS = 2  # threads that parse and write JSON
 IMAGE_DESCRIPTION = "an image in base64, or a data: URL"
 
 Body = TypeVar("Body", bound=BaseModel)
+
+
+class StrictModel(BaseModel):
+    """A part of a body that refuses parameters that it does not have."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class RequestReader:
@@ -111,7 +118,23 @@ def parse_body(model: type[Body], content: bytes) -> Body:
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
     # Outside of the handler: otherwise this error would keep alive that of pydantic, and with it the body.
-    raise RequestValidationError(details)
+    raise RequestValidationError([{**detail, "loc": ("body", *detail["loc"])} for detail in details])
+
+
+async def check_parameter_names(request: Request) -> None:
+    """Raise RequestError for a parameter in the URL that the path does not have; a dependency of routes."""
+    if not request.query_params:
+        return
+    # The description of the application is made once. A path that it has under another form, /models/{name}, has no
+    # parameters in the URL.
+    path = request.scope["path"].removeprefix(request.scope["root_path"])
+    operation = request.app.openapi()["paths"].get(path, {}).get(request.method.lower(), {})
+    names = [parameter["name"] for parameter in operation.get("parameters", ())]
+    for name in request.query_params:
+        if name not in names:
+            shortened = make_printable(name, max_length=MAX_WORD_LENGTH)
+            known_names = f"it has {join_names(names, max_names=len(names))}" if names else "it has none"
+            raise RequestError(f"there is no parameter {shortened!r} here; {known_names}", shortened)
 
 
 def check_total_length(texts: Iterable[str]) -> None:

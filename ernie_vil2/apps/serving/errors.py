@@ -91,8 +91,7 @@ def _summarize_errors(error: RequestValidationError) -> tuple[str, str | None]:
     """Return the first errors on one line, without the input, which the client has, and the first wrong parameter."""
     faults, params = [], []
     for detail in error.errors()[:MAX_ERRORS]:
-        # Of a parameter in the URL the location begins with the kind of the parameter.
-        steps = [step for step in detail["loc"] if step not in ("body", "query")]
+        steps = detail["loc"][1:]  # the first one is the kind of the parameter, such as body or query
         location = ".".join(make_printable(str(step), max_length=MAX_WORD_LENGTH) for step in steps)
         message = make_printable(detail["msg"], max_length=MAX_WORD_LENGTH)
         if detail["type"] == "extra_forbidden":

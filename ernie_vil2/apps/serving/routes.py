@@ -10,14 +10,16 @@ from contextlib import ExitStack
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from ernie_vil2.apps.serving.bodies import (
     IMAGE_DESCRIPTION,
     MAX_INPUTS,
     RequestReader,
+    StrictModel,
+    check_parameter_names,
     check_total_length,
     decode_base64,
     describe_body,
@@ -30,10 +32,8 @@ from ernie_vil2.apps.serving.text_length import check_text_lengths
 from ernie_vil2.encoder import ErnieViL2, truncate_embeddings
 
 
-class ContentObject(BaseModel):
+class ContentObject(StrictModel):
     """A text or an image."""
-
-    model_config = ConfigDict(extra="forbid")
 
     text: str | None = None
     image: str | None = Field(None, description=IMAGE_DESCRIPTION)
@@ -73,10 +73,8 @@ class Content(NamedTuple):
     image: bytes | None
 
 
-class ModelRequest(BaseModel):
+class ModelRequest(StrictModel):
     """A request whose texts and images are encoded, and answered by their embeddings."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str = Field("", description="not needed if there is one model")
 
@@ -174,7 +172,7 @@ class ClassifyRequest(ModelRequest):
 
 def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
     """Return the routes of `/v1` that need a model and nothing else."""
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(check_parameter_names)])
     start = int(time.time())
 
     async def answer(request: Request, body_class: type[ModelRequest]) -> Response:

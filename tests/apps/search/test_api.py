@@ -101,6 +101,21 @@ def test_server_of_an_index_has_the_routes_of_models(client, model):
     assert [document["index"] for document in documents] == [0, 1]
 
 
+def test_unknown_parameters_are_named(writable):
+    _, client = writable
+    responses = {
+        "treshold": client.get("/v1/search", params={"q": "red", "treshold": 0.3}),
+        "size": client.get("/v1/info", params={"size": 3}),
+        "limit": client.post("/v1/search/batch", json={"queries": [{"text": "a"}], "limit": 3}),
+        "queries.0.txt": client.post("/v1/search/batch", json={"queries": [{"text": "a", "txt": "b"}]}),
+        "items.0.field": client.post("/v1/items", json={"items": [{"text": "a", "field": {}}]}),
+        "kind": client.delete("/v1/items", params={"id": "a", "kind": "texts"}),
+    }
+    for name, response in responses.items():
+        assert response.status_code == 422 and response.json()["error"]["param"] == name
+    assert "threshold" in responses["treshold"].json()["error"]["message"]
+
+
 def test_items_are_added_replaced_and_removed(writable):
     index, client = writable
     items = [{"image": IN_BASE64, "id": "mine", "fields": {"kind": "new", "price": 3.5}}, {"image": DATA_URL},

@@ -151,6 +151,8 @@ def test_errors_have_the_form_of_openai(client):
         assert error["type"] == "invalid_request_error" and error["message"]
         if param:
             assert error["param"] == param and param in error["message"]
+    error = client.post("/v1/rerank", json={"query": 3, "documents": ["a"]}).json()["error"]
+    assert error["param"] == "query"
     assert "check_embedding_ctx_length" in client.post("/v1/embeddings", json={"input": [[1]]}).text
     assert client.get("/nothing").json()["error"]["type"] == "invalid_request_error"
 
