@@ -235,8 +235,8 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
     return router
 
 
-def index_routes(index: Index, card_fields: Sequence[str]) -> APIRouter:
-    """Return the routes that describe the index; `card_fields` are shown by the page on a card."""
+def index_routes(index: Index, title: str, card_fields: Sequence[str]) -> APIRouter:
+    """Return the routes that describe the index; the page shows the title, and `card_fields` on a card."""
     router = APIRouter(dependencies=[Depends(check_parameter_names)])
 
     @router.get("/info", summary="The model, the number of items, the calibrated thresholds, and fields of a card")
@@ -245,6 +245,7 @@ def index_routes(index: Index, card_fields: Sequence[str]) -> APIRouter:
         counts = {kind: len(index.collection(kind)) for kind in KINDS if index.has(kind)}
         thresholds = {"images": index.threshold("text_to_image"), "texts": index.threshold("image_to_text")}
         return {
+            "title": title,
             "model": index.title,
             "dimensions": index.model.embed_dim,
             **counts,

@@ -198,6 +198,7 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
         default=2048,
         help="number of answers that a process keeps until the index changes; 0: none; default: 2048",
     )
+    parser.add_argument("--title", default="ERNIE-ViL 2.0 search", help="title of the page")
     parser.add_argument("--show", nargs="+", default=[], metavar="FIELD", help="fields on the cards of the page")
     parser.add_argument("--writable", action="store_true", help="let the API add and remove items; needs a token")
 
@@ -370,7 +371,7 @@ def open_search(args: argparse.Namespace, metrics: Metrics, access: Access) -> I
             lines.append("thumbnails alone; --root names folders whose images are served in full")
         lines.append(describe_content(index))
         batcher = SearchBatcher(index, args.queue, args.cache, metrics)
-        app = build_app(index, args.threshold, access, args.root, batcher, args.show, args.writable)
+        app = build_app(index, args.threshold, access, args.root, batcher, args.show, args.writable, args.title)
         yield Application(app, "\n".join(lines))
 
 

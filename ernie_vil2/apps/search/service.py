@@ -41,6 +41,7 @@ def build_app(
     batcher: SearchBatcher | None = None,
     card_fields: Sequence[str] = (),
     writable: bool = False,
+    title: str = "ERNIE-ViL 2.0 search",
 ) -> FastAPI:
     """Return the application, for uvicorn or another server.
 
@@ -53,6 +54,7 @@ def build_app(
         batcher: answers the queries; None: one with the defaults of `SearchBatcher`.
         card_fields: fields that the page shows on the card of an item.
         writable: whether clients may add and remove items.
+        title: title of the page.
     """
     own_folder = [index.folder] if index.folder else []
     originals = OriginalImages([*roots, *own_folder])
@@ -60,14 +62,14 @@ def build_app(
         threshold = index.threshold("image_to_text")
     batcher = batcher or SearchBatcher(index)
     reader = RequestReader()
-    app = FastAPI(title="ERNIE-ViL 2.0 search", docs_url=None, redoc_url=None, description=describe_content(index))
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, description=describe_content(index))
     app.add_middleware(Middleware, access=access or Access(), metrics=batcher.metrics)
     add_error_handlers(app)
     _add_index_error_handlers(app)
 
     models = ServedModels([ServedModel(default_name(index.name), index.model, batcher)])
     app.include_router(api.search_routes(index, batcher, reader, threshold), prefix=PREFIX, tags=["search"])
-    app.include_router(api.index_routes(index, card_fields), prefix=PREFIX, tags=["index"])
+    app.include_router(api.index_routes(index, title, card_fields), prefix=PREFIX, tags=["index"])
     app.include_router(model_routes(models, reader), prefix=PREFIX, tags=["models"])
     if writable:
         app.include_router(api.item_routes(index, batcher, reader), prefix=PREFIX, tags=["items"])

@@ -23,7 +23,7 @@ DATA_URL = f"data:image/png;base64,{IN_BASE64}"
 
 @pytest.fixture
 def client(index):
-    return TestClient(build_app(index, card_fields=["kind"]))
+    return TestClient(build_app(index, card_fields=["kind"], title="Shapes"))
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_read_only_server_has_no_routes_that_change_items(client):
 
 def test_info_and_examples_of_the_start_page(client, index, model):
     info = client.get("/v1/info").json()
-    assert info == {"model": index.title, "dimensions": model.embed_dim, "images": 16, "texts": 2,
+    assert info == {"title": "Shapes", "model": index.title, "dimensions": model.embed_dim, "images": 16, "texts": 2,
                     "thresholds": {"images": None, "texts": None}, "show": ["kind"]}  # fmt: skip
     examples = client.get("/v1/examples").json()
     assert len(examples["items"]) == 16 and "a red disc" in examples["texts"]

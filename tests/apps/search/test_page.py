@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="need
 HITS = "document.querySelectorAll('#hits li').length"
 STATUS = "document.getElementById('status').textContent"
 FOCUSED = "document.activeElement"
+COPIES = '{"copy":1}'
 DISCS, BELOW_4, UNKNOWN = '{"kind":"disc"}', '{"price":{"<":4}}', '{"prise":3}'
 
 
@@ -32,13 +33,17 @@ def address(tmp_path_factory, model, shapes):
         # 120 more images, so that the hits of a query fill several pages.
         items = [Item(f"more {number}", b"", {"caption_en": f"more {number}"}, (), IMAGE) for number in range(120)]
         index.collection("images").add(items, draw_unit_rows(np.random.default_rng(0), 120, model.embed_dim))
+        copies = [
+            Item(f"copy {number}", digest, {"copy": 1}, (), IMAGE) for number, digest in enumerate((b"a", b"a", b"b"))
+        ]
+        index.collection("images").add(copies, draw_unit_rows(np.random.default_rng(1), 3, model.embed_dim))
         optimize_collection(index, "images", None, 0.98, lambda line: None)
     with open_index(folder, model) as index:
         thresholds = {"image_to_text": Threshold(-1.0, 9.0, 9.0, 9.0), "text_to_image": Threshold(0.25, 9.0, 9.0, 9.0)}
         # The model is shared with other tests: the calibration is set on an object that passes all else on to it.
         index.model = type("Calibrated", (), {"__getattr__": lambda _, name: getattr(model, name)})()
         index.model.calibration = Calibration("", "", 10.0, thresholds)
-        with RunningServer(build_app(index, card_fields=["price"])) as running:
+        with RunningServer(build_app(index, card_fields=["price"], title="My pictures")) as running:
             yield f"http://127.0.0.1:{running.address[1]}/"
 
 
@@ -85,7 +90,7 @@ def test_page_is_operated_by_the_keyboard(browser, address):
     browser.press("s")
     browser.wait_for(f"new URLSearchParams(location.search).get('like') === {second!r}")
     browser.wait_for(f"{HITS} >= 60")
-    assert browser.run("document.title") == "ERNIE-ViL 2.0 search"
+    assert browser.run("document.title") == "My pictures"
 
 
 def test_address_restores_the_query_and_back_returns(browser, address):
@@ -109,16 +114,34 @@ def test_address_restores_the_query_and_back_returns(browser, address):
     browser.errors.clear()  # the browser itself reports the answer 422 as an error
 
 
+def test_address_with_a_password_works(browser, address):
+    browser.open(f"{address.replace('//', '//somebody:secret@')}?q=red")
+    browser.wait_for(f"{HITS} >= 60")
+    browser.wait_for("document.querySelector('#hits img').naturalWidth > 0")
+    browser.open(f"{address.replace('//', '//somebody:secret@')}docs")
+    browser.wait_for("document.querySelectorAll('form').length > 5")
+
+
+def test_equal_images_are_shown_once(browser, address):
+    browser.open(f"{address}?q=red&where={quote(COPIES)}")
+    browser.wait_for(f"{HITS} === 2")
+    first, second = browser.run("[...document.querySelectorAll('#hits button')].map((button) => button.hit)")
+    assert len(first["copies"]) + len(second["copies"]) == 1
+    labels = browser.run("[...document.querySelectorAll('.copies:not([hidden])')].map((label) => label.textContent)")
+    assert labels == ["+ 1 equal"]
+    assert browser.run(STATUS).startswith("3 images")
+
+
 def test_scrolling_loads_more_hits(browser, address):
     browser.open(f"{address}?q=red")
     browser.wait_for(f"{HITS} >= 60")
     for _ in range(3):
         browser.run("scrollTo(0, document.body.scrollHeight)")
         time.sleep(0.2)  # for the page to notice that it was scrolled, and to ask for more
-    browser.wait_for(f"{HITS} === 137")
+    browser.wait_for(f"{HITS} === 139")
     ids = browser.run("[...document.querySelectorAll('#hits button')].map((button) => button.hit.id)")
-    assert len(set(ids)) == 137
-    assert browser.wait_for(f"{STATUS}.startsWith('137 images') && {STATUS}")
+    assert len(set(ids)) == 139
+    assert browser.wait_for(f"{STATUS}.startsWith('140 images') && {STATUS}")
 
 
 def test_calibrated_threshold_is_shown_and_applied_by_a_click(browser, address):

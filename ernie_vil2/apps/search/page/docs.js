@@ -12,6 +12,8 @@ const EXAMPLES = {
 const PLAIN_PATHS = ["facets", "info", "examples", "models", "health", "healthz", "readyz", "metrics"]; // no parameters
 const MAX_ANSWER_LENGTH = 5000; // characters that are shown
 
+// Name and password of the page's own address are left out, because browsers refuse to fetch addresses with them.
+const resolve = (path) => new URL(path, location.origin + location.pathname).href;
 const make = (tag, ...children) => {
   const element = document.createElement(tag);
   element.append(...children);
@@ -34,7 +36,7 @@ function makeTrial(method, path, example) {
     event.preventDefault();
     const options = { method: method.toUpperCase() };
     if (example.body) Object.assign(options, { body: body.value, headers: { "Content-Type": "application/json" } });
-    const response = await fetch(encodeURI(address.value), options);
+    const response = await fetch(resolve(address.value), options);
     let content = await response.text();
     try { content = JSON.stringify(JSON.parse(content), null, 1); } catch { /* it is not JSON */ }
     answer.textContent = `${response.status}\n${content.slice(0, MAX_ANSWER_LENGTH)}`;
@@ -49,8 +51,8 @@ function makeParameterRow({ name, required, schema, description }) {
 }
 
 async function start() {
-  const api = await (await fetch("openapi.json")).json();
-  const examples = await fetch("v1/examples").then((response) => response.json()).catch(() => ({ items: [] }));
+  const api = await (await fetch(resolve("openapi.json"))).json();
+  const examples = await fetch(resolve("v1/examples")).then((response) => response.json()).catch(() => ({ items: [] }));
   const id = examples.items.length ? examples.items[0].id : "";
   document.getElementById("summary").textContent = api.info.description;
   for (const [path, methods] of Object.entries(api.paths)) {

@@ -15,7 +15,8 @@ const hitList = find("hits"), status = find("status"), detail = find("detail");
 let info = {};           // the answer of v1/info
 let queryImage = null;   // the image of the query: { file, url, name } or { id, url, name }
 let controller = null;   // aborts the current request
-let hits = [];           // the visible hits
+let hits = [];           // the visible hits: of equal images the best one, with the others as its copies
+let numAnswered = 0;     // hits that the server has sent, with all copies
 let hasMore = false;     // whether there may be more hits
 let isTyping = false;    // whether the address holds a query that is still being typed
 let typingTimer = 0;
@@ -42,14 +43,17 @@ function caption(fields) {
 }
 
 const hitName = (hit) => caption(hit.fields) || hit.id;
-const thumbnailUrl = (hit) => `thumbnail?${new URLSearchParams({ id: hit.id, version: hit.version || "" })}`;
-const imageUrl = (hit) => `image?${new URLSearchParams({ id: hit.id })}`;
+// Return a path next to the page as an address. Name and password of the page's own address are left out, because
+// browsers refuse to fetch addresses with them.
+const resolve = (path) => new URL(path, location.origin + location.pathname).href;
+const thumbnailUrl = (hit) => resolve(`thumbnail?${new URLSearchParams({ id: hit.id, version: hit.version || "" })}`);
+const imageUrl = (hit) => resolve(`image?${new URLSearchParams({ id: hit.id })}`);
 
 // Send a request to the API and return its answer. A request that a busy server refuses is sent again.
 async function request(path, options = {}, retries = MAX_RETRIES) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(resolve(path), options);
   } catch (error) {
     throw error.name === "AbortError" ? error : new Error(words.offline);
   }
@@ -102,7 +106,7 @@ async function search(isNextPage = false) {
   clearTimeout(typingTimer);
   if (controller) controller.abort();
   controller = new AbortController();
-  const { signal } = controller, query = readQuery(), offset = isNextPage ? hits.length : 0;
+  const { signal } = controller, query = readQuery(), offset = isNextPage ? numAnswered : 0;
   find("examples").hidden = !isEmpty();
   if (isEmpty()) return showStart();
 
@@ -122,7 +126,7 @@ async function search(isNextPage = false) {
     const answer = await request(`v1/${path}?${parameters}`, options);
     hasMore = answer.hits.length === PAGE_SIZE && offset + PAGE_SIZE < MAX_HITS;
     showHits(answer.hits, isNextPage);
-    if (hits.length) say(words.hitCount(hits.length, hasMore, answer.milliseconds.toFixed(0)));
+    if (hits.length) say(words.hitCount(numAnswered, hasMore, answer.milliseconds.toFixed(0)));
     else say(query.has("threshold") ? words.nothingClose : words.noHits);
     fillWindow();
   } catch (error) {
@@ -145,17 +149,36 @@ function makeCard(hit) {
     if (name in hit.fields) button.append(write(document.createElement("small"), line));
   }
   if (hit.score !== undefined) button.append(write(document.createElement("small"), hit.score.toFixed(3)));
+  const copies = document.createElement("small");
+  copies.className = "copies";
+  copies.hidden = true;
+  button.append(copies);
   button.hit = hit;
   button.addEventListener("click", () => openDetail(hit));
   card.append(button);
   return card;
 }
 
+// Show hits, of equal images only the first one; the version tells whether images are equal.
 function showHits(newHits, shouldAppend = false) {
-  hits = shouldAppend ? hits.concat(newHits) : newHits;
-  const cards = newHits.map(makeCard);
-  if (shouldAppend) hitList.append(...cards);
-  else hitList.replaceChildren(...cards);
+  if (!shouldAppend) {
+    [hits, numAnswered] = [[], 0];
+    hitList.replaceChildren();
+  }
+  numAnswered += newHits.length;
+  for (const hit of newHits) {
+    const original = hit.version && hits.find((candidate) => candidate.version === hit.version);
+    if (original) {
+      original.copies.push(hit);
+      const label = hitList.children[hits.indexOf(original)].querySelector(".copies");
+      label.textContent = words.copies(original.copies.length);
+      label.hidden = false;
+    } else {
+      hit.copies = [];
+      hits.push(hit);
+      hitList.append(makeCard(hit));
+    }
+  }
 }
 
 // Load the next hits while the end of the list is visible.
@@ -220,6 +243,7 @@ function openDetail(hit) {
   const rows = [["id", hit.id]];
   if (hit.score !== undefined) rows.push([words.similarity, hit.score.toFixed(4)]);
   rows.push(...Object.entries(hit.fields).filter(([name]) => name !== "id"));
+  if (hit.copies.length) rows.push([words.sameImage, hit.copies.map((copy) => copy.id)]);
   find("fields").replaceChildren();
   for (const [name, content] of rows) {
     find("fields").append(write(document.createElement("dt"), fieldLabel(name)), makeFieldValue(content));
@@ -402,6 +426,7 @@ async function start() {
   info = await request("v1/info");
   const kinds = ["images", "texts"].filter((kind) => info[kind]);
   const counts = kinds.map((kind) => words[kind](info[kind].toLocaleString()));
+  document.title = find("title").textContent = info.title;
   find("summary").textContent = [...counts, info.model].join(" · ");
   const calibrated = info.thresholds.images;
   if (calibrated !== null) {
