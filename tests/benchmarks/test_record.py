@@ -1,0 +1,30 @@
+"""The record of CPU minutes: its rows are the demo with few changes, and its table has the means over the seeds."""
+
+from benchmarks.record import ROWS, print_table
+from ernie_vil2.config import load_config
+from ernie_vil2.config.load import differences
+from tests.support.paths import ROOT
+
+
+def load_row(name):
+    return load_config(ROOT / "configs" / ROWS[name].config).model_dump()
+
+
+def test_rows_differ_from_the_first_in_the_recipe_only():
+    first = load_row("demo")
+    for name in ROWS:
+        sections = {key.partition(".")[0] for key, _ in differences(first, load_row(name))}
+        assert sections <= {"Loss", "Data", "Optimizer", "Schedule", "Training", "Tuning", "Evaluation"}
+    assert load_row("half")["Training"]["steps"] * 2 == first["Training"]["steps"]
+
+
+def test_table_has_the_means_over_the_seeds(capsys):
+    records = []
+    for seed, minutes in enumerate([10.0, 14.0]):
+        test = {"zh": 70.0 + seed, "en": 72.0}
+        best = {"step": 1, "metric": "mean_recall", "value": 60.0}
+        records.append(
+            {"row": "half", "seed": seed, "cpu_minutes": minutes, "wall_minutes": 6.0, "best": best} | {"test": test}
+        )
+    print_table(records)
+    assert capsys.readouterr().out.splitlines()[2:] == ["| half | 2 | 12.00 | 6.00 | 60.00 | 70.50 | 72.00 |"]
