@@ -81,7 +81,7 @@ def rank(args) -> int:
     optimizer = build_optimizer(model, decay_groups(model), config.Optimizer)
     parallel, optimizer, scaler = distribute(model, optimizer, scaler, args.sharding)
     trained = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
-    loss = MultiViewLoss(config.Loss.weights.of_pairs, config.Loss.duplicates)
+    loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
     step = build_step(model, loss, config, parallel, scaler)
 
     positions = np.arange(args.rows) + number * args.rows

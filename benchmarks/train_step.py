@@ -175,7 +175,7 @@ def paddle_step(folder: Path, batch: int, implementation: str):
     paddle.seed(0)
     model = build_dual_encoder(config.Model, VOCABULARY, config.Loss.temperature)
     optimizer = build_optimizer(model, decay_groups(model), config.Optimizer)
-    loss = MultiViewLoss(config.Loss.weights.of_pairs, config.Loss.duplicates)
+    loss = MultiViewLoss(config.Loss.weights.model_dump(), config.Loss.duplicates)
 
     random = np.random.default_rng(0)
     size = config.Model.image.image_size

@@ -430,19 +430,13 @@ class HeadConfig(Section):
     rate: Positive = Field(10.0, description="factor of the learning rate of the head")
 
 
-class LossWeights(Section):
-    """Weights of the view pairs, lambda of equation 2, and of the words."""
+class PairWeights(Section):
+    """Weights of the view pairs: lambda of equation 2."""
 
     image_image: Strength = Field(1.0, description="two augmentations of the image")
     text_text: Strength = Field(1.0, description="the text under two dropout masks")
     image_text: Strength = Field(1.0, description="image against all texts")
     text_image: Strength = Field(1.0, description="text against all images")
-    words: Strength = Field(0.0, description="words of the text from the mean of the image's patches (docs/loss.md)")
-
-    @property
-    def of_pairs(self) -> dict[str, float]:
-        """Weights by view pair."""
-        return {pair: getattr(self, pair) for pair in PAIRS}
 
 
 class LossConfig(Section):
@@ -454,8 +448,8 @@ class LossConfig(Section):
         "info_nce",
         description="loss of a view pair: equation 1 (info_nce), SigLIP's (sigmoid), or your own class as module:Class",
     )
-    weights: LossWeights = Field(
-        LossWeights(), description="lambda of equation 2 by view pair, and the weight of the words; 0: off"
+    weights: PairWeights = Field(
+        PairWeights(), description="lambda of equation 2 by view pair; 0: the pair is off and not encoded"
     )
     temperature: Positive = Field(0.07, description="initial temperature tau of equation 1")
     bias: float = Field(-10.0, description="sigmoid: initial bias of the logits, learned (SigLIP: -10)")
@@ -792,8 +786,6 @@ class Config(Section):
             )
         if self.Tuning.teacher and not (self.Loss.weights.image_text or self.Loss.weights.text_image):
             raise ValueError("Tuning.teacher compares images with texts: give Loss.weights.image_text a weight")
-        if self.Loss.weights.words and not (self.Loss.weights.image_text or self.Loss.weights.text_image):
-            raise ValueError("Loss.weights.words needs images with texts: give Loss.weights.image_text a weight")
         if self.Views.long_caption and not (self.Loss.weights.text_text or self.Views.long_first):
             raise ValueError(
                 "Views.long_caption: the long caption is the second text of Loss.weights.text_text, whose weight is 0: "

@@ -1,7 +1,7 @@
 """The multi-view loss: a weighted sum of InfoNCE over view pairs (arXiv 2209.15270, equations 1 and 2).
 
 `multi_view` has both equations and the terms of a teacher; `tiles` computes equation 1 without ever holding all logits;
-`sigmoid` is SigLIP's loss, which replaces equation 1; `words` classifies images by the words of their texts.
+`sigmoid` is SigLIP's loss, which replaces equation 1.
 """
 
 from .multi_view import (

@@ -190,9 +190,8 @@ PAIR_LOSSES: Registry[Callable[..., PairLoss]] = Registry(
 
 def build_loss(config: LossConfig) -> MultiViewLoss:
     """Build the loss that the section `Loss` of a configuration describes."""
-    return MultiViewLoss(
-        config.weights.of_pairs, config.duplicates, config.tile, config.kind, config.widths, config.options
-    )
+    weights = config.weights.model_dump()
+    return MultiViewLoss(weights, config.duplicates, config.tile, config.kind, config.widths, config.options)
 
 
 def get_initial_bias(config: LossConfig) -> float | None:

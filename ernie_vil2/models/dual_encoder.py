@@ -8,18 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.config import ConfigError, ModelConfig, TuningConfig
+from ernie_vil2.config import ModelConfig, TuningConfig
 from ernie_vil2.config.sections import TOWER_VIEWS, with_native_towers
 from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.device.mixed_precision import keep_maps_narrow
 from ernie_vil2.io.terminal import join_names
-from ernie_vil2.losses.words import WORD_IDS, WORD_WEIGHTS, WORDS
 
 
 def build_dual_encoder(
@@ -60,10 +58,6 @@ def count_min_parameters(config: ModelConfig, vocab_size: int) -> int:
     return config.image.fewest_parameters() + config.text.fewest_parameters(vocab_size) + projection
 
 
-# Attribute of the word head; what it holds is saved with the optimiser's state, and never as weights of the model.
-WORD_HEAD = "word_head"
-
-
 class DualEncoder(nn.Layer):
     """Model that encodes images and texts into one space of width D (paper, section 3).
 
@@ -74,12 +68,7 @@ class DualEncoder(nn.Layer):
         temperature: initial tau of equation 1. Its inverse `logit_scale` is learned as its log.
         bias: initial bias of the logits, for the sigmoid loss; None: the model has no bias.
         projected_towers: "image", "text": towers that are followed by a projection even if their width is D.
-
-    Attributes:
-        word_head: head of training alone, see `losses.words`; None: there is none. `state_dict` leaves it out.
     """
-
-    word_head: nn.Layer | None
 
     def __init__(
         self,
@@ -101,7 +90,6 @@ class DualEncoder(nn.Layer):
         self.logit_bias = None
         if bias is not None:
             self.logit_bias = self.create_parameter([1], default_initializer=nn.initializer.Constant(bias))
-        self.word_head = None
 
     @property
     def logit_scale(self) -> paddle.Tensor:
@@ -130,11 +118,6 @@ class DualEncoder(nn.Layer):
         """
         return _normalize(self.image_projection(self.image(images)), width)
 
-    def encode_image_with_patch_mean(self, images: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Return the embeddings of images, `[B, D]`, and the means of their patches, `[B, image.patch_width]`."""
-        features, patch_means = self.image(images, with_patch_mean=True)
-        return _normalize(self.image_projection(features), None), patch_means
-
     def encode_text(self, ids: paddle.Tensor, width: int | None = None) -> paddle.Tensor:
         """Encode texts.
 
@@ -157,40 +140,24 @@ class DualEncoder(nn.Layer):
         The views of one kind go through their tower in one batch; equal texts still get different dropout masks.
 
         Args:
-            views: images and ids by view; with `WORD_IDS` and `WORD_WEIGHTS` also the words of `image_1`.
+            views: images and ids by view.
             normalize: function that normalises the pixels of all images; None: they are normalised already.
 
         Returns:
-            `[B, D]` embeddings by view, with words also their loss of each row, `[B]`, and `scalars`. Data parallel
-            wraps `forward` alone, so that the gradients of the scalars are averaged over ranks only if they are
-            returned here.
+            `[B, D]` embeddings by view, and `scalars`. Data parallel wraps `forward` alone, so that the gradients of
+            the scalars are averaged over ranks only if they are returned here.
         """
         embeddings: dict[str, paddle.Tensor] = {}
-        for kind in TOWER_VIEWS:
+        for kind, encode in (("image", self.encode_image), ("text", self.encode_text)):
             names = [name for name in TOWER_VIEWS[kind] if name in views]
             if not names:
                 continue
             batch = paddle.concat([views[name] for name in names])
             if normalize and kind == "image":
                 batch = normalize(batch)
-            if kind == "text":
-                encoded = self.encode_text(batch)
-            elif self.word_head is not None and WORD_IDS in views:
-                encoded, patch_means = self.encode_image_with_patch_mean(batch)
-                # The image that `image_text` contrasts with the text; it comes first.
-                word_ids = views[WORD_IDS]
-                embeddings[WORDS] = self.word_head(patch_means[: len(word_ids)], word_ids, views[WORD_WEIGHTS])
-            else:
-                encoded = self.encode_image(batch)
-            embeddings.update(zip(names, encoded.chunk(len(names)), strict=True))
+            chunks = encode(batch).chunk(len(names))
+            embeddings.update(zip(names, chunks, strict=True))
         return embeddings, self.scalars
-
-    def state_dict(self, *arguments: Any, **options: Any) -> Any:
-        """Return parameters and buffers by name without those of the word head; arguments are Paddle's."""
-        state = super().state_dict(*arguments, **options)
-        for name in [name for name in state if name.startswith(f"{WORD_HEAD}.")]:
-            del state[name]
-        return state
 
     def freeze_unused_towers(self, views: Collection[str]) -> None:
         """Take a tower that encodes none of `views` out of training, so that no rank waits for its gradients."""
@@ -208,25 +175,6 @@ class DualEncoder(nn.Layer):
     def clamp_temperature(self, max_logit_scale: float) -> None:
         """Clip `logit_scale` to [1, max_logit_scale], in place; call it after every optimiser step."""
         self.log_logit_scale.set_value(self.log_logit_scale.clip(0.0, math.log(max_logit_scale)))
-
-
-def get_patch_width(tower: nn.Layer, name: str) -> int:
-    """Return the width of the mean of an image tower's patches; ConfigError with its name if it returns no mean."""
-    width = getattr(tower, "patch_width", None)
-    if width is None:
-        raise ConfigError(
-            f"Loss.weights.words: the image tower {name} does not return the mean of its patches; choose ViT, NaFlex, "
-            "RepVGG, ModifiedResNet, ConvNeXt or an EfficientNet, or let your own tower return it (docs/extending.md)"
-        )
-    return width
-
-
-def get_training_state(model: nn.Layer) -> dict[str, paddle.Tensor]:
-    """Return the parameters and buffers by name that `state_dict` of a dual encoder leaves out."""
-    head = getattr(model, WORD_HEAD, None)
-    if head is None:
-        return {}
-    return {f"{WORD_HEAD}.{name}": value for name, value in head.state_dict().items()}
 
 
 def has_weight_decay(name: str, parameter: paddle.Tensor) -> bool:

@@ -167,7 +167,6 @@ class Plan:
         steps: int | None = None,
     ):
         from ernie_vil2.losses import build_loss
-        from ernie_vil2.losses.words import WORKING_MATRICES, count_rows_at_once
 
         self.config, self.towers = config, towers
         self.ranks, self.device = ranks, device
@@ -194,12 +193,6 @@ class Plan:
             for kind, number in self.num_views.items()
             if number
         }
-
-        # The word head computes the logits of a chunk of rows at once.
-        self._word_logit_bytes = 0.0
-        if towers.word_head_width is not None:
-            chunk = min(self.rows_at_once, count_rows_at_once(towers.vocab_size))
-            self._word_logit_bytes = WORKING_MATRICES * chunk * towers.vocab_size * 4
 
         # Images reach the device as uint8, ids as int64; a row also has two ids of 8 bytes.
         self._image_bytes = self.num_views["image"] * 3 * config.Model.image.image_size**2
@@ -240,7 +233,6 @@ class Plan:
         rows = {kind: self.rows_at_once * self.num_views[kind] for kind in self._row_costs}
         activations = sum(rows[kind] * cost.saved for kind, cost in self._row_costs.items())
         work_space = max(rows[kind] * cost.work for kind, cost in self._row_costs.items())
-        work_space = max(work_space, self._word_logit_bytes)
         if self.config.Training.precision != "float32":
             activations += 2 * self.parameters["all"]  # copies of the weights in 16 bits
 
@@ -255,8 +247,7 @@ class Plan:
             tile = self._tile or self.global_batch
             logits = WORKING_TILES * min(tile, self.rows_per_rank) * min(tile, self.global_batch) * 4
 
-        # The logits of the words are gone before those of the pairs are computed.
-        loss: dict[str, float] = {"embeddings": embeddings, "logits": max(logits, self._word_logit_bytes)}
+        loss: dict[str, float] = {"embeddings": embeddings, "logits": logits}
         if not self.uses_micro_batches:
             loss["activations"] = activations
         backward = {"activations": activations, "work space": work_space, "embeddings": embeddings}
@@ -306,11 +297,8 @@ class Plan:
         yield transfer("ids of the rows", "all_gather", self.rows_per_rank * 2 * 8)
         yield transfer("embeddings", "all_gather", self._embedding_bytes)
         yield transfer("gradients of the embeddings", "reduce_scatter", self.ranks * self._embedding_bytes)
-        # The total loss, the loss of each pair and of the words, and the norm of the gradient.
-        has_words = self.towers.word_head_width is not None
-        yield transfer("losses", "all_reduce", (1 + self.num_pairs + has_words + 1) * 4)
-        if has_words:
-            yield transfer("counts of the words", "all_reduce", (self.towers.vocab_size + 1) * 8)
+        # The total loss, the loss of each pair, and the norm of the gradient.
+        yield transfer("losses", "all_reduce", (1 + self.num_pairs + 1) * 4)
 
         # Paddle's data parallel reduces buckets during backward. With sharding each gradient goes to its owner, and the
         # owner sends the parameter back when it is updated.
@@ -353,11 +341,6 @@ class Plan:
         row_flops = sum(self.num_views[kind] * cost.flops for kind, cost in self._row_costs.items())
         # Backward takes twice the operations of a forward.
         encoding = self.global_batch * (self._forwards_per_row + 2) * row_flops
-        if self.towers.word_head_width is not None:
-            # As for the encoding, but backward computes the logits again in any case.
-            num_word_products = 4 + self.uses_micro_batches
-            product = 2.0 * self.global_batch * self.towers.word_head_width * self.towers.vocab_size
-            encoding += num_word_products * product
         # The loss multiplies the embeddings of the two views of each pair: once in forward and twice for the gradients.
         # With tiles, forward is computed again in backward.
         num_products = 4 if self._is_loss_tiled else 3

@@ -20,7 +20,6 @@ from ernie_vil2.data.tokenizer import open_tokenizer
 from ernie_vil2.device.extras import is_installed
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.models import DualEncoder, build_dual_encoder
-from ernie_vil2.models.dual_encoder import get_patch_width
 from ernie_vil2.parallel.norms import find_batch_norms
 from ernie_vil2.towers.layers.suite import import_suite
 
@@ -59,20 +58,13 @@ class Towers:
         tower_parameters: trained parameters of the towers "image" and "text", with their projections.
         num_word_embedding_parameters: elements of the word embedding.
         norm_channels: channels of each batch norm.
-        vocab_size: rows of the word embedding.
-        word_head_width: width of the input of the word head; None: the loss has no words.
     """
 
     def __init__(self, config: Config):
         side, length, text = config.Model.image.image_size, config.Data.max_length, config.Model.text
-        self.vocab_size = open_tokenizer(text.vocabulary, length, text.tokenizer).vocab_size
-        model = _build_without_weights(config, self.vocab_size)
+        model = _build_without_weights(config, open_tokenizer(text.vocabulary, length, text.tokenizer).vocab_size)
         self.embed_dim = model.embed_dim
         self.parameter_sizes = _trained_sizes(model)
-        self.word_head_width: int | None = None
-        if config.Loss.weights.words:
-            self.word_head_width = get_patch_width(model.image, config.Model.image.name)
-            self.parameter_sizes += [self.word_head_width * self.vocab_size, self.vocab_size]
         self.tower_parameters = {kind: sum(_trained_sizes(_select_tower(model, kind))) for kind in ("image", "text")}
         self.num_word_embedding_parameters = 0
         for name, value in model.named_parameters():
@@ -105,13 +97,7 @@ class Towers:
 
     def row_flops(self, kind: str) -> float:
         """Return the operations of a row in forward of the tower "image" or "text", from the traced graph."""
-        return _count_flops(self._find_encoder(kind), self._rows[kind])
-
-    def _find_encoder(self, kind: str) -> Callable:
-        """Return the function from a batch of a tower to all that a training step takes from it, `[B, ...]`."""
-        if kind == "image" and self.word_head_width is not None:
-            return lambda images: paddle.concat(self._measured_model.encode_image_with_patch_mean(images), axis=1)
-        return getattr(self._measured_model, f"encode_{kind}")
+        return _count_flops(getattr(self._measured_model, f"encode_{kind}"), self._rows[kind])
 
     def row_cost(
         self, kind: str, precision: str = "float32", recompute: bool = False, residual: str = "float32"
@@ -125,7 +111,7 @@ class Towers:
             residual: type of the residual stream of transformers, as `Training.residual` names it.
         """
         if kind not in self._row_costs:
-            encode, row = self._find_encoder(kind), self._rows[kind]
+            encode, row = getattr(self._measured_model, f"encode_{kind}"), self._rows[kind]
             tower = _select_tower(self._measured_model, kind)
             flops = self.row_flops(kind)
             repeats = group_blocks(list(tower[0].blocks))

@@ -30,7 +30,6 @@ from paddle.autograd import PyLayer
 from paddle.distributed.fleet.utils import recompute
 
 from ernie_vil2.config import Config
-from ernie_vil2.config.sections import VIEWS
 from ernie_vil2.data.augment import ImageNormalization
 from ernie_vil2.device.transfers import Sender
 from ernie_vil2.losses import check_negatives
@@ -156,7 +155,7 @@ class DirectStep:
 
         Args:
             views: the views that the loss needs: images `[b, H, W, 3]` uint8 (or `[b, 3, H, W]`, normalised) and
-                token ids `[b, L]`; and other inputs of the model for these rows.
+                token ids `[b, L]`.
             ids: int64 `[b, 2]`, image id and text id of each row, on the host.
             positions: int64 `[b]`, position of each row in the global batch, which determines its dropout.
             step_index: number of the optimiser step, from 0.
@@ -222,8 +221,7 @@ class DirectStep:
         # Ignored duplicates remain negatives, so every row has some.
         if self.duplicate_policy != "ignored":
             check_negatives(gathered_host_ids)
-        # Losses of rows, such as that of the words, need no other rows.
-        gathered, offset = gather_views({name: local[name] for name in VIEWS if name in local}, counts)
+        gathered, offset = gather_views(local, counts)
         return self.loss(local, gathered, scalars, ids, gathered_ids, offset, **loss_inputs)
 
     def _scale(self, total: paddle.Tensor) -> paddle.Tensor:

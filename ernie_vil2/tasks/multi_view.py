@@ -21,7 +21,7 @@ from ernie_vil2.config import Config, ConfigError, TeacherConfig
 from ernie_vil2.config.sections import IMAGE_VIEWS, TEXT_VIEWS
 from ernie_vil2.data.augment import draw_image_views, draw_texts, format_tags
 from ernie_vil2.data.decoding import ImageRemark
-from ernie_vil2.data.loader import TEXT_ARRAYS, Batch, RowPreview, ViewRows
+from ernie_vil2.data.loader import Batch, RowPreview, ViewRows
 from ernie_vil2.data.loader_workers import Arrays, RowLayout
 from ernie_vil2.data.order import Purpose, make_generator
 from ernie_vil2.data.samples import SEVERAL_LINES, BadSample, parse_object
@@ -36,7 +36,6 @@ from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.parallel import gather_rows
 from ernie_vil2.tasks.contrastive_step import Losses, Views, build_step
 from ernie_vil2.tasks.task import Task
-from ernie_vil2.tasks.words import LossWithWords, Words
 
 # Remark on a sample.
 NO_TEACHER_EMBEDDING = "image or text without the teacher's embedding"
@@ -146,18 +145,14 @@ class MultiViewTask(Task):
     def __init__(self, config: Config):
         super().__init__(config)
         self.teacher: Teacher | None = None
-        self.words: Words | None = None
         self.loss: Any = self._build_loss()
 
     def _build_loss(self) -> Any:
-        loss: Any = build_loss(self.config.Loss)
-        teacher, word_weight = self.config.Tuning.teacher, self.config.Loss.weights.words
-        if teacher:
-            self.teacher = Teacher(teacher.embeddings)
-            loss = DistillationLoss(loss, teacher)
-        if word_weight:
-            loss = LossWithWords(loss, word_weight)
-        return loss
+        loss, teacher = build_loss(self.config.Loss), self.config.Tuning.teacher
+        if teacher is None:
+            return loss
+        self.teacher = Teacher(teacher.embeddings)
+        return DistillationLoss(loss, teacher)
 
     def open_rows(self) -> ViewRows:
         return MultiViewRows(SampleStream(self.config), self.config, self.tokenizer, self.loss.views, self.teacher)
@@ -177,8 +172,6 @@ class MultiViewTask(Task):
                 f"{self.model.embed_dim}; set Model.embed_dim={self.teacher.width}"
             )
         self.model.freeze_unused_towers(self.loss.views)
-        if config.Loss.weights.words:
-            self.words = Words(self.model, config.Model.image.name, self.tokenizer)
         return self._set_up(initialize)
 
     def _check(self) -> None:
@@ -189,14 +182,12 @@ class MultiViewTask(Task):
         self._step = build_step(self.model, self.loss, self.config, parallel, scaler)
 
     def forward(self, batch: Batch, step: int) -> dict[str, paddle.Tensor]:
-        """Return "loss", the loss of each view pair, and that of the words; see `Task.forward`."""
+        """Return "loss", and the loss of each view pair; see `Task.forward`."""
         # Both text views are encodings of `text`, unless there is a long caption.
         array_names = {"text_1": "text"}
         if "text_2" not in batch:
             array_names["text_2"] = "text"
         views = {view: batch[array_names.get(view, view)] for view in self.loss.views}
-        if self.words:
-            views |= self.words.make_targets([batch[name] for name in TEXT_ARRAYS if name in batch])
         loss_inputs = {}
         if self.teacher:
             loss_inputs["teacher"] = batch["teacher"]
@@ -204,10 +195,8 @@ class MultiViewTask(Task):
         return {"loss": total, **pairs}
 
     def after_update(self) -> None:
-        """Clamp the temperature to its bounds, and count the batch's words."""
+        """Clamp the temperature to its bounds."""
         self.model.clamp_temperature(self.config.Loss.max_logit_scale)
-        if self.words:
-            self.words.add_batch()
 
     def get_log_values(self) -> dict[str, float]:
         """Return the scalars that the loss learns."""

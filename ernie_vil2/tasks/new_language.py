@@ -125,7 +125,7 @@ class NewLanguageTask(MultiViewTask):
                 "Training.task=new_language: set Model.weights to the model that learns a language; its text tower is "
                 "the teacher"
             )
-        if weights.image_image or weights.image_text or weights.text_image or weights.words:
+        if weights.image_image or weights.image_text or weights.text_image:
             raise ConfigError(
                 "Training.task=new_language sees no images: set Loss.weights={image_image: 0, image_text: 0, "
                 "text_image: 0, text_text: 0}; the last may be more, a contrast with the teacher's embeddings"

@@ -51,7 +51,6 @@ from ernie_vil2.io.run_folder import (
     resolve_vocabulary,
 )
 from ernie_vil2.models import load_weights
-from ernie_vil2.models.dual_encoder import get_training_state
 from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.models.weights.positions import fit_positions
 from ernie_vil2.training.optimizer import RAW_WEIGHTS, WARMUP_DIVISOR, WeightAverage, compute_cooldown_start
@@ -226,7 +225,7 @@ def load_checkpoint(
     Returns:
         Content of `state.json`, with the evaluation of the step if it is recorded.
     """
-    weights, optimizer_state = {**model.state_dict(), **get_training_state(model)}, {}
+    weights, optimizer_state = model.state_dict(), {}
     shapes = {name: value.shape for name, value in weights.items()}
     load_weights(model, folder / MODEL, resizes_positions=True)
     if average:

@@ -20,7 +20,6 @@ from paddle.distributed import fleet
 
 from ernie_vil2.config import Config, ConfigError, OptimizerConfig, validate_config
 from ernie_vil2.device.transfers import copy_to_host
-from ernie_vil2.models.dual_encoder import get_training_state
 from ernie_vil2.models.lora import LORA_A
 from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.norms import get_running_statistics
@@ -127,8 +126,8 @@ def build_optimizer(
     )
 
 
-# Suffix of the values of parameters and buffers that a checkpoint stores with the optimiser's state: the trained
-# weights themselves if its model is their average, and what only training needs.
+# In a checkpoint whose model is the average, the trained weights themselves are stored with the optimiser's state, as
+# `<parameter>/raw`.
 RAW_WEIGHTS = "raw"
 
 
@@ -305,7 +304,7 @@ def _average_gradients_on_owners(optimizer: Any) -> None:
 def gather_optimizer_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, np.ndarray]:
     """Return the state of all ranks on rank 0, by `<parameter's name in the model>/<kind>`. A collective.
 
-    The model's `get_training_state` is part of it. Other ranks get an empty dictionary.
+    Other ranks get an empty dictionary.
 
     Raises:
         RuntimeError: a state belongs to no parameter of the model.
@@ -321,9 +320,6 @@ def gather_optimizer_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, 
             senders.setdefault(key, (sender, shape, dtype))
 
     arrays = {}
-    if rank == 0:
-        for name, value in get_training_state(model).items():
-            arrays[f"{name}/{RAW_WEIGHTS}"] = copy_to_host(value)
     for key, (sender, shape, dtype) in senders.items():
         if sender == 0:
             if rank == 0:

@@ -302,8 +302,8 @@ def test_settings_that_may_differ_on_resume_are_not_changes():
 def test_empty_loss_weights_restore_all_view_pairs():
     path = ROOT / "configs" / "finetune" / "muge.yaml"
     weights = {"image_image": 0, "text_text": 0, "image_text": 1, "text_image": 1}
-    assert load_config(path).Loss.weights.of_pairs == weights
-    assert set(load_config(path, ["Loss.weights={}"]).Loss.weights.of_pairs.values()) == {1.0}
+    assert load_config(path).Loss.weights.model_dump() == weights
+    assert set(load_config(path, ["Loss.weights={}"]).Loss.weights.model_dump().values()) == {1.0}
 
 
 VIT = {"name": "ViT", "image_size": 32, "patch_size": 8, "width": 64, "depth": 2, "heads": 2, "mean": [0, 0, 0]}

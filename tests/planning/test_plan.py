@@ -69,28 +69,6 @@ def test_memory_equals_that_by_hand(towers):
     assert plan.usable_memory == 0.92 * 2**30 and plan.fits
 
 
-@pytest.mark.parametrize("micro_batch", ["null", 8])
-def test_word_head_costs_its_products_and_parameters(towers, micro_batch):
-    settings = [*SMALL, f"Training.micro_batch={micro_batch}"]
-    config = load_config(None, [*settings, "Loss.weights.words=1"])
-    plan = Plan(config, Towers(config), 4, DEVICE)
-    plain = Plan(load_config(None, settings), towers, 4, DEVICE)
-    width, vocab_size = config.Model.image.width, towers.vocab_size
-    num_parameters = (width + 1) * vocab_size
-    assert plan.parameters["all"] == plain.parameters["all"] + num_parameters
-    # Logits once in forward, or twice with micro batches; in backward again, and two gradients.
-    num_products = 4 if micro_batch == "null" else 5
-    # All tokens of the last block are needed, where the plain model may compute the class token alone.
-    encoding = {}
-    for name, costs in (("words", plan.towers), ("plain", towers)):
-        encoding[name] = (3 if micro_batch == "null" else 4) * 64 * 2 * costs.row_cost("image").flops
-    words = num_products * 2 * 64 * width * vocab_size
-    assert plan.flops - encoding["words"] == pytest.approx(plain.flops - encoding["plain"] + words)
-    rows = 16 if micro_batch == "null" else 8
-    assert plan.phase_memory["loss"]["logits"] == 3 * rows * vocab_size * 4
-    assert plan.phase_memory["backward"]["work space"] >= 3 * rows * vocab_size * 4
-
-
 def test_unused_views_cost_nothing(towers):
     single = make_plan(towers, "Loss.weights.image_image=0", "Loss.weights.text_text=0")
     assert single.num_views == {"image": 1, "text": 1}
@@ -299,8 +277,8 @@ def count_traffic(folder, settings):
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [
     [REPVGG, "Training.micro_batch=3"], ["Loss.weights={text_text: 0, text_image: 0}", "Training.global_batch=12"],
-    ["Training.sharding=stage1"], ["Loss.weights.words=1"],
-], ids=["norms", "two pairs", "sharded", "words"])  # fmt: skip
+    ["Training.sharding=stage1"],
+], ids=["norms", "two pairs", "sharded"])  # fmt: skip
 def test_traffic_equals_that_of_a_real_step(overrides, tmp_path, changes):
     settings = [*overrides, *changes, "Training.steps=3", "Training.device=cpu"]
     run_ranks(count_traffic, tmp_path, settings)

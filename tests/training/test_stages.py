@@ -141,7 +141,6 @@ RESUMED = {
     "micro batches": ["Training.micro_batch=5", "Model.text.dropout=0.2"],
     "recomputation": ["Training.recompute=true", "Data.workers=2"],
     "LoRA": ["Tuning.lora={rank: 2}", "Tuning.freeze=[image.embeddings]"],
-    "words": ["Loss.weights.words=1"],
     "convolutions": [REPVGG],
 }
 

@@ -9,7 +9,7 @@ from paddle.nn import functional as F
 from ernie_vil2.towers.layers.attention import Attention
 from ernie_vil2.towers.layers.blocks import Mlp
 from ernie_vil2.towers.layers.suite import CLASSES
-from ernie_vil2.towers.layers.transformer import FeaturesAndMean, check_size
+from ernie_vil2.towers.layers.transformer import check_size
 
 EXPANSION = 4  # output channels of a bottleneck block per inner channel
 REDUCTION = 32  # side in pixels of the square that one cell of the last feature map stands for
@@ -41,19 +41,17 @@ class RepVGG(nn.Layer):
         # PaddleClas draws the weights of a classifier here; later draws must be the same as there.
         nn.Linear(channels, CLASSES)
         layers["linear"] = nn.Identity()
-        self.network, self.width, self.patch_width = nn.LayerDict(layers), channels, channels
+        self.network, self.width = nn.LayerDict(layers), channels
 
     @property
     def blocks(self) -> list[nn.Layer]:
         """Blocks, first to last."""
         return [layer for layer in self.network.sublayers() if isinstance(layer, RepVGGBlock)]
 
-    def forward(self, images: paddle.Tensor, with_patch_mean: bool = False) -> FeaturesAndMean:
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         for block in self.blocks:
             images = block(images)
-        # The features are the mean of the last map.
-        features = F.adaptive_avg_pool2d(images, 1).flatten(1)
-        return (features, features) if with_patch_mean else features
+        return F.adaptive_avg_pool2d(images, 1).flatten(1)
 
 
 class RepVGGBlock(nn.Layer):
@@ -115,7 +113,6 @@ class ModifiedResNet(nn.Layer):
             for _ in range(depth - 1):
                 blocks.append(Bottleneck(channels, inner_channels, 1))
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.patch_width = channels
         num_cells = (image_size // REDUCTION) ** 2
         self.attnpool = MeanAttentionPool(num_cells, channels, heads, self.width)
 
@@ -125,7 +122,7 @@ class ModifiedResNet(nn.Layer):
         return [layer for layer in self.sublayers() if isinstance(layer, Bottleneck)]
 
     @paddle.jit.not_to_static  # traced as it is: no control flow depends on a tensor
-    def forward(self, images: paddle.Tensor, with_patch_mean: bool = False) -> FeaturesAndMean:
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         check_size(images.shape[2], images.shape[3], self.image_size)
         images = F.relu(self.bn1(self.conv1(images)))
         images = F.relu(self.bn2(self.conv2(images)))
@@ -133,9 +130,7 @@ class ModifiedResNet(nn.Layer):
         images = F.avg_pool2d(images, 2)
         for block in self.blocks:
             images = block(images)
-        cells = images.flatten(2).transpose([0, 2, 1])
-        features = self.attnpool(cells)
-        return (features, cells.mean(axis=1)) if with_patch_mean else features
+        return self.attnpool(images.flatten(2).transpose([0, 2, 1]))
 
 
 class Bottleneck(nn.Layer):
@@ -223,7 +218,7 @@ class ConvNeXt(nn.Layer):
             setattr(self, f"layer{stage}", nn.Sequential(*blocks))
         self.norm = nn.LayerNorm(channels, epsilon)
         self.head = nn.Linear(channels, head) if head else None
-        self.width, self.patch_width = head or channels, channels
+        self.width = head or channels
 
         normal = nn.initializer.TruncatedNormal(std=0.02)
         for layer in self.sublayers():
@@ -236,7 +231,7 @@ class ConvNeXt(nn.Layer):
         return [layer for layer in self.sublayers() if isinstance(layer, ConvNeXtBlock)]
 
     @paddle.jit.not_to_static  # traced as it is: no control flow depends on a tensor
-    def forward(self, images: paddle.Tensor, with_patch_mean: bool = False) -> FeaturesAndMean:
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         check_size(images.shape[2], images.shape[3], self.image_size)
         embed = self.patch_embed
         maps = _norm_channels(embed["proj"](images), embed["norm"])
@@ -245,11 +240,8 @@ class ConvNeXt(nn.Layer):
                 downsample = getattr(self, f"downsample{stage}")
                 maps = downsample["proj"](_norm_channels(maps, downsample["norm"]))
             maps = getattr(self, f"layer{stage}")(maps)
-        patch_mean = maps.mean(axis=[2, 3])
-        features = self.norm(patch_mean)
-        if self.head is not None:
-            features = F.gelu(self.head(features))
-        return (features, patch_mean) if with_patch_mean else features
+        features = self.norm(maps.mean(axis=[2, 3]))
+        return features if self.head is None else F.gelu(self.head(features))
 
 
 class ConvNeXtBlock(nn.Layer):

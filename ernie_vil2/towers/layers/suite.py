@@ -19,18 +19,8 @@ from ernie_vil2.device.cpu_kernels import skip_padding
 from ernie_vil2.device.extras import is_installed, missing_package_error
 from ernie_vil2.towers.base import TextTowerConfig
 from ernie_vil2.towers.layers.kept_tokens import draw_kept_tokens, gather_tokens
-from ernie_vil2.towers.layers.transformer import (
-    PAD_ID,
-    FeaturesAndMean,
-    align_length,
-    check_length,
-    check_size,
-    cut_to_patches,
-)
+from ernie_vil2.towers.layers.transformer import PAD_ID, align_length, check_length, check_size, cut_to_patches
 
-# Backbones whose features are the mean of their last feature map; EfficientNet's go through dropout in training.
-# Read in the sources of PaddleClas 2.6.0: others have more layers between the map and the classifier, or no map.
-MEAN_POOLED = ("RepVGG", "EfficientNet")
 # Output width by which the classifier of a backbone is recognised: no backbone has another layer of this width.
 CLASSES = 1237
 
@@ -89,9 +79,6 @@ class Backbone(nn.Layer):
         build: function that builds it.
         image_size: side of the images in pixels.
 
-    Attributes:
-        patch_width: width of the mean of the last feature map; None if the features are not this mean.
-
     Raises:
         ValueError: the backbone does not have exactly one linear classifier.
     """
@@ -113,7 +100,6 @@ class Backbone(nn.Layer):
         parent, child_name, layer = classifiers[0]
         setattr(parent, child_name, nn.Identity())
         self.width = layer.weight.shape[0]
-        self.patch_width = self.width if name.startswith(MEAN_POOLED) else None
 
     @property
     def blocks(self) -> list[nn.Layer]:
@@ -131,9 +117,8 @@ class Backbone(nn.Layer):
 
         return list(find_outermost(self.network))
 
-    def forward(self, images: paddle.Tensor, with_patch_mean: bool = False) -> FeaturesAndMean:
-        features = self.network(images).flatten(1)
-        return (features, features) if with_patch_mean else features
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
+        return self.network(images).flatten(1)
 
 
 def _construct(name: str, build: Callable[..., nn.Layer], image_size: int) -> nn.Layer:
@@ -218,8 +203,7 @@ class SuiteVit(nn.Layer):
             return_embed=True,
             head_init_scale=1,
         )
-        self.width, self.patch_width = width, width
-        self.image_size, self.patch_size = image_size, patch_size
+        self.width, self.image_size, self.patch_size = width, image_size, patch_size
         self.keep_tokens = keep_tokens
         self.patch_embed = network.patch_embed
         self.cls_token = network.cls_token  # [1, 1, width]
@@ -239,7 +223,7 @@ class SuiteVit(nn.Layer):
         for block in self.blocks:
             block.attn.use_fused_attn = fused
 
-    def forward(self, images: paddle.Tensor, with_patch_mean: bool = False) -> FeaturesAndMean:
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         check_size(images.shape[2], images.shape[3], self.image_size)
         # PaddleClas would pad the rest of an image to another patch, which has no position.
         patches, _ = self.patch_embed(cut_to_patches(images, self.image_size, self.patch_size))  # [B, P, width]
@@ -250,8 +234,7 @@ class SuiteVit(nn.Layer):
         tokens = self.ln_pre(tokens)
         for block in self.blocks:
             tokens = block(tokens)
-        features = self.norm(tokens[:, 0])
-        return (features, tokens[:, 1:].mean(axis=1)) if with_patch_mean else features
+        return self.norm(tokens[:, 0])
 
 
 class SuiteText(nn.Layer):

@@ -37,9 +37,6 @@ TOKEN_MULTIPLE = 8
 # Poolings of both towers that use the first token alone.
 FIRST_TOKEN_POOLINGS = ("class", "tanh", "cls", "first")
 
-# Features of images, or features and the mean of their patches if a caller asks for both.
-FeaturesAndMean = paddle.Tensor | tuple[paddle.Tensor, paddle.Tensor]
-
 
 class Transformer(nn.Layer):
     """Base class of both transformer towers.
@@ -107,7 +104,6 @@ class VisionTransformer(Transformer):
 
     Attributes:
         blocks: blocks, first to last.
-        patch_width: width of the mean of the patches that `forward` returns on request.
         keep_tokens: as the argument; it may change between two steps.
         turns: cosines and sines of rotary positions, see `compute_turns`; None: there are no such positions.
     """
@@ -128,7 +124,7 @@ class VisionTransformer(Transformer):
         super().__init__()
         variant = variant or ImageVariant()
         self.image_size, self.patch_size, self.keep_tokens = image_size, patch_size, keep_tokens
-        self.width, self.pooling, self.patch_width = variant.head or width, variant.pooling, width
+        self.width, self.pooling = variant.head or width, variant.pooling
         self.norm_after_mean = variant.pooling == "mean" and variant.norm_after_mean
         epsilon = variant.epsilon
 
@@ -181,13 +177,12 @@ class VisionTransformer(Transformer):
     # Paddle would first rewrite the Python code for graphs. No control flow here depends on a tensor, so plain tracing
     # of the original code suffices.
     @paddle.jit.not_to_static
-    def forward(self, images: paddle.Tensor, with_patch_mean: bool = False) -> FeaturesAndMean:
-        """Return the features; `with_patch_mean` also the mean of the last block's patches, `[B, patch_width]`."""
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         check_size(images.shape[2], images.shape[3], self.image_size)
         tokens = self.embed(cut_to_patches(images, self.image_size, self.patch_size))
         if self.cls_token is not None:
             tokens = paddle.concat([repeat_for_batch(self.cls_token, tokens), tokens], axis=1)
-        return self.encode(add_to_rows(tokens, self.pos_embed), with_patch_mean=with_patch_mean)
+        return self.encode(add_to_rows(tokens, self.pos_embed))
 
     def embed(self, images: paddle.Tensor) -> paddle.Tensor:
         """Embed images `[B, 3, H, W]` of whole patches: P patches row by row, `[B, P, width]`."""
@@ -205,15 +200,12 @@ class VisionTransformer(Transformer):
             sizes = paddle.shape(images)[2:].unbind(0)
         return [size // self.patch_size for size in sizes]
 
-    def encode(
-        self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None, with_patch_mean: bool = False
-    ) -> FeaturesAndMean:
+    def encode(self, tokens: paddle.Tensor, mask: paddle.Tensor | None = None) -> paddle.Tensor:
         """Encode tokens with their positions to features.
 
         Args:
             tokens: `[B, T, width]`.
             mask: `MASKED` for padding and 0 for patches, `[B, 1, 1, T]`; None: there is no padding, as in training.
-            with_patch_mean: whether the mean of the last block's patches is returned, too; it counts padding.
         """
         tokens = self.cast_residual(tokens)
         turns = self.turns
@@ -226,13 +218,9 @@ class VisionTransformer(Transformer):
         *blocks, last_block = self.blocks
         for block in blocks:
             tokens = block(tokens, mask, turns)
-        # Where the class token is pooled, nothing else of the last block's result is used, unless it is asked for.
-        only_first = self.pooling in FIRST_TOKEN_POOLINGS and not with_patch_mean
-        tokens = last_block(tokens, mask, turns, only_first=only_first)
-        features = self.head(self.pool(tokens, mask))
-        if not with_patch_mean:
-            return features
-        return features, self._get_patches(tokens).mean(axis=1)
+        # Where the first token is pooled, nothing else of the last block's result is used.
+        tokens = last_block(tokens, mask, turns, only_first=self.pooling in FIRST_TOKEN_POOLINGS)
+        return self.head(self.pool(tokens, mask))
 
     def pool(self, tokens: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
         """Return the features of the last block's tokens, `[B, width of the tokens]`; arguments as for `encode`."""
@@ -242,14 +230,10 @@ class VisionTransformer(Transformer):
             return F.tanh(self.pooler(self.norm(tokens[:, 0])))
         if self.attn_pool is not None:
             return self.attn_pool(self.norm(tokens), mask)
-        patches = self._get_patches(tokens)
+        patches = tokens if self.cls_token is None else tokens[:, 1:]
         if self.norm_after_mean:
             return self.norm(patches.mean(axis=1))
         return self.norm(patches).mean(axis=1)
-
-    def _get_patches(self, tokens: paddle.Tensor) -> paddle.Tensor:
-        """Return the tokens without the class token."""
-        return tokens if self.cls_token is None else tokens[:, 1:]
 
 
 class NaFlexTransformer(VisionTransformer):
@@ -263,10 +247,9 @@ class NaFlexTransformer(VisionTransformer):
     """
 
     @paddle.jit.not_to_static
-    def forward(self, images: paddle.Tensor, with_patch_mean: bool = False) -> FeaturesAndMean:
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         check_patches(images.shape[2], images.shape[3], self.patch_size)
-        tokens = add_to_rows(self.embed(images), self.positions(*self.grid(images)))
-        return self.encode(tokens, with_patch_mean=with_patch_mean)
+        return self.encode(add_to_rows(self.embed(images), self.positions(*self.grid(images))))
 
     def positions(self, rows: int | paddle.Tensor, columns: int | paddle.Tensor) -> paddle.Tensor:
         """Return the position embedding for a grid of patches, `[1, rows * columns, width]`.
