@@ -69,7 +69,7 @@ def read_answers(folder):
     try:
         hits = [images.search(QUERIES, 8, where) for where in (None, {"third": [0, 1]}, {"caption_en": "text 7"})]
         ids = ["0", "3", "150", "399"]
-        return hits, {item_id: images.get(item_id) for item_id in ids}, images.facets(), len(images)
+        return hits, {item_id: images.get(item_id) for item_id in ids}, images.summarize_fields(), len(images)
     finally:
         images.close()
 

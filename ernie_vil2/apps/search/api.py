@@ -228,9 +228,11 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
             pixels = await reader.decode_pixels(content, index.model.preprocessing)
         return _respond(await batcher.answer([(1.0, pixels)], Options(count, "texts", threshold)), start)
 
-    @router.get("/facets", summary="Fields to filter by: their values with the number of items")
-    def list_facets() -> dict[str, list[tuple[Any, int]]]:
-        return index.collection("images").facets() if index.has("images") else {}
+    @router.get("/facets", summary="Fields to filter by: their values with the number of items, or their bounds")
+    def list_facets() -> dict[str, dict[str, Any]]:
+        if not index.has("images"):
+            return {"facets": {}, "ranges": {}}
+        return index.collection("images").summarize_fields()._asdict()
 
     return router
 

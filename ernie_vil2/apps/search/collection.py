@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ernie_vil2.io.files import parse_json
+from ernie_vil2.io.files import is_number, parse_json
 
 Filter = Mapping[str, Any]
 """Conditions by field: the value of the field, a list of allowed values, or bounds such as {">=": 3, "<": 10}.
@@ -28,6 +28,8 @@ MAX_FILTER_VALUES = 1000
 MAX_FIELDS = 100  # also of an item that is sent to the API
 MAX_LISTED_FIELDS = 30  # field names in an error message
 MAX_FACET_VALUES = 200  # a field with more distinct values is no useful choice of the page, and is not counted on
+
+MAX_BOUND = 2**53  # of a number in a range; JavaScript has no larger whole numbers
 
 KINDS = ("images", "texts")  # the collections that an index may have
 VERSION = 1  # format of the description and of the folder of an index
@@ -137,8 +139,8 @@ class Collection(EditableItems, Protocol):
     def sample_embeddings(self, count: int) -> np.ndarray:
         """Return up to `count` embeddings, `[n, D]` float32."""
 
-    def facets(self) -> dict[str, list[tuple[Any, int]]]:
-        """Return the fields worth filtering by: their values with the number of items, most frequent first."""
+    def summarize_fields(self) -> "FieldSummary":
+        """Return the fields worth filtering by, with their values."""
 
     def uncovered_share(self) -> float:
         """Return the share of rows that the index type does not cover, so that they are searched one by one."""
@@ -166,22 +168,38 @@ class DamagedIndex(ValueError):  # noqa: N818  -- named by what has happened
     """Damaged files of an index; the message names them."""
 
 
-def count_facets(fields_of_items: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[Any, int]]]:
-    """Return `Collection.facets` for the fields of all items."""
+class FieldSummary(NamedTuple):
+    """Fields of a collection that are worth filtering by.
+
+    facets: fields with few values, as pairs of a value and its number of items, most frequent first.
+    ranges: smallest and largest number of the fields with many values, some of which are numbers.
+    """
+
+    facets: dict[str, list[tuple[Any, int]]]
+    ranges: dict[str, tuple[float, float]]
+
+
+def summarize_fields(fields_of_items: Iterable[Mapping[str, Any]]) -> FieldSummary:
+    """Return the summary of the fields of all items."""
     counters: dict[str, Counter] = {}
+    ranges: dict[str, tuple[float, float]] = {}
     for fields in fields_of_items:
         for name, value in fields.items():
             counter = counters.setdefault(name, Counter())
             # One value above the limit is counted, which shows that the field has too many.
             if isinstance(value, str | bool | int) and len(counter) <= MAX_FACET_VALUES:
                 counter[value] += 1
+            if is_number(value, -MAX_BOUND, MAX_BOUND):
+                low, high = ranges.get(name, (value, value))
+                ranges[name] = min(low, value), max(high, value)
 
     # A field with one value distinguishes nothing, and one with too many is no choice.
     facets = {}
     for name, counter in counters.items():
         if 1 < len(counter) <= MAX_FACET_VALUES:
             facets[name] = counter.most_common()
-    return facets
+    wide_ranges = {name: bounds for name, bounds in ranges.items() if name not in facets and bounds[0] < bounds[1]}
+    return FieldSummary(facets, wide_ranges)
 
 
 def are_unit_vectors(embeddings: np.ndarray) -> np.ndarray:

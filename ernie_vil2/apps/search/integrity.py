@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.apps.search.collection import DamagedIndex, Item, are_unit_vectors
+from ernie_vil2.apps.search.collection import MAX_BOUND, DamagedIndex, Item, are_unit_vectors
 from ernie_vil2.apps.search.locations import parse_locations
-from ernie_vil2.io.files import is_count, parse_json
+from ernie_vil2.io.files import is_count, is_number, parse_json
 
 CHECKSUM_KEY = "checksum"
 CHUNK_SIZE = 1 << 20  # bytes of a file, or numbers of embeddings, that are in memory together
@@ -106,21 +106,22 @@ def check_metadata(metadata: Any, kinds: Sequence[str], name: str) -> dict[str, 
 
 def check_state(state: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the state of a collection if it has the right form; an empty state is that of an empty collection."""
-    empty_state: dict[str, Any] = {"rows": 0, "count": 0, "generation": 0, "facets": {}}
+    empty_state: dict[str, Any] = {"rows": 0, "count": 0, "generation": 0, "facets": {}, "ranges": {}}
     state = empty_state | state
-    has_other_keys = len(state) > 4
+    has_other_keys = len(state) > 5
     if has_other_keys or not is_count(state["rows"], 0, MAX_SQLITE_INTEGER):
         raise DamagedIndex(f"{name} is of another form")
     checks: dict[str, Callable[[Any], Any]] = {
         "count": lambda value: is_count(value, 0, state["rows"]),
         "generation": lambda value: is_count(value, 0, MAX_SQLITE_INTEGER),
         "facets": _are_facets,
+        "ranges": _are_ranges,
     }
     return check_form(state, checks, name)
 
 
 def _are_facets(value: Any) -> bool:
-    """Return whether a value has the form of `Collection.facets`."""
+    """Return whether a value has the form of `FieldSummary.facets`."""
     if not isinstance(value, dict):
         return False
     for pairs in value.values():
@@ -130,6 +131,18 @@ def _are_facets(value: Any) -> bool:
             is_pair = isinstance(pair, list) and len(pair) == 2
             if not (is_pair and isinstance(pair[0], str | int) and is_count(pair[1])):
                 return False
+    return True
+
+
+def _are_ranges(value: Any) -> bool:
+    """Return whether a value has the form of `FieldSummary.ranges`."""
+    if not isinstance(value, dict):
+        return False
+    for bounds in value.values():
+        if not (isinstance(bounds, list) and len(bounds) == 2):
+            return False
+        if not all(is_number(bound, -MAX_BOUND, MAX_BOUND) for bound in bounds):
+            return False
     return True
 
 

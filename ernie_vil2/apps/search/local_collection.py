@@ -24,10 +24,11 @@ from ernie_vil2.apps.search import index_types, integrity
 from ernie_vil2.apps.search.collection import (
     Collection,
     DamagedIndex,
+    FieldSummary,
     Filter,
     Hit,
     Item,
-    count_facets,
+    summarize_fields,
     validate_embeddings,
 )
 from ernie_vil2.apps.search.index_types import EXACT_UP_TO, NUM_CANDIDATES, ROWS_PER_THREAD, Exact, IndexType, Log, rank
@@ -285,8 +286,9 @@ class LocalCollection(Collection):
         numbers = np.linspace(0, len(rows) - 1, min(count, len(rows)), dtype=int)
         return rows[np.unique(numbers)].astype(np.float32)
 
-    def facets(self) -> dict[str, list[tuple[Any, int]]]:
-        return self.items.read_state()["facets"]
+    def summarize_fields(self) -> FieldSummary:
+        state = self.items.read_state()
+        return FieldSummary(state["facets"], state["ranges"])
 
     def uncovered_share(self) -> float:
         num_rows = len(self._snapshot.rows)
@@ -309,11 +311,12 @@ class LocalCollection(Collection):
         folder.mkdir(exist_ok=True)
         with self.items.translate_errors():
             index_types.build_index_type(index_type, rows, queries, recall, folder, log)
-        # Facets are counted here, since it takes a pass over all items and they need not be up to date.
+        # Fields are summarized here, since it takes a pass over all items and they need not be up to date.
         texts = self.items.iterate("fields FROM items")
         fields = (integrity.parse_json_as(dict, text, f"{FILE_NAME}: fields of an item") for (text,) in texts)
+        summary = summarize_fields(fields)
         with self.items.transaction():
-            self.items.update_state(facets=count_facets(fields))
+            self.items.update_state(facets=summary.facets, ranges=summary.ranges)
         self.reopen()
 
     def close(self) -> None:

@@ -19,11 +19,12 @@ from ernie_vil2.apps.search.collection import (
     VERSION,
     Collection,
     DamagedIndex,
+    FieldSummary,
     Filter,
     Hit,
     Item,
     are_unit_vectors,
-    count_facets,
+    summarize_fields,
     validate_embeddings,
 )
 from ernie_vil2.apps.search.integrity import check_metadata, parse_item
@@ -256,8 +257,8 @@ class MilvusCollection(Collection):
         rows = self._client.query(self._name, limit=count, output_fields=["vector"])
         return np.asarray([row["vector"] for row in rows], np.float32).reshape(-1, self.width)
 
-    def facets(self) -> dict[str, list[tuple[Any, int]]]:
-        return count_facets(row["fields"] for row in self._iterate_rows(["fields"]))
+    def summarize_fields(self) -> FieldSummary:
+        return summarize_fields(row["fields"] for row in self._iterate_rows(["fields"]))
 
     def build_index_type(
         self, index_type: str | None, queries: Callable[[], np.ndarray], recall: float, log: Callable[[str], None]

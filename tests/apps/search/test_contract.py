@@ -209,10 +209,13 @@ def test_invalid_embeddings_are_refused(storage, rng):
     assert len(empty) == 0 and empty.search(draw_unit_rows(rng, 2), 5) == [[], []]
 
 
-def test_facets_count_the_fields_with_few_values(collection):
-    facets = {name: sorted(map(tuple, values)) for name, values in collection.facets().items()}
+def test_fields_with_few_values_are_counted_and_others_have_bounds(collection):
+    summary = collection.summarize_fields()
+    facets = {name: sorted(map(tuple, values)) for name, values in summary.facets.items()}
     thirds = [(value, int((value == NUMBERS % 3).sum())) for value in range(3)]
     assert facets == {"third": thirds, "even": [(False, ROWS // 2), (True, ROWS // 2)]}
+    prices = NUMBERS[NUMBERS % 5 > 0] / 2
+    assert {name: tuple(bounds) for name, bounds in summary.ranges.items()} == {"price": (prices.min(), prices.max())}
     assert len(collection.sample_captions(20)) == 20 and collection.sample_embeddings(7).shape[1] == WIDTH
 
 

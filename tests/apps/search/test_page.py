@@ -31,7 +31,10 @@ def address(tmp_path_factory, model, shapes):
     with open_index(folder, model, writable=True) as index:
         index.collection("images").add([Item("hostile", b"", FIELDS, (), IMAGE)], model.encode_texts(["blue bar"]))
         # 120 more images, so that the hits of a query fill several pages.
-        items = [Item(f"more {number}", b"", {"caption_en": f"more {number}"}, (), IMAGE) for number in range(120)]
+        items = []
+        for number in range(120):
+            fields = {"caption_en": f"more {number}"} | ({"weight": number / 2} if number < 40 else {})
+            items.append(Item(f"more {number}", b"", fields, (), IMAGE))
         index.collection("images").add(items, draw_unit_rows(np.random.default_rng(0), 120, model.embed_dim))
         copies = [
             Item(f"copy {number}", digest, {"copy": 1}, (), IMAGE) for number, digest in enumerate((b"a", b"a", b"b"))
@@ -112,6 +115,20 @@ def test_address_restores_the_query_and_back_returns(browser, address):
     browser.open(f"{address}?q=red&where={quote(UNKNOWN)}")
     browser.wait_for(f"{STATUS}.includes('prise')")
     browser.errors.clear()  # the browser itself reports the answer 422 as an error
+
+
+def test_numbers_are_filtered_by_from_and_to(browser, address):
+    browser.open(f"{address}?q=red")
+    browser.wait_for(f"{HITS} >= 60")
+    lower, upper = (f"document.querySelector('#filters input[data-operator=\"{sign}=\"]')" for sign in "><")
+    assert browser.run(f"{lower}.dataset.field") == "weight" and browser.run(f"{upper}.placeholder") == "19.5"
+    browser.run(f"{lower}.value = '3.5'; {lower}.dispatchEvent(new Event('change'))")
+    browser.wait_for(f"{HITS} === 33")
+    browser.run(f"{upper}.value = '5'; {upper}.dispatchEvent(new Event('change'))")
+    browser.wait_for(f"{HITS} === 4")
+    browser.open(browser.run("location.href"))
+    browser.wait_for(f"{HITS} === 4")
+    assert [browser.run(f"{bound}.value") for bound in (lower, upper)] == ["3.5", "5"]
 
 
 def test_address_with_a_password_works(browser, address):

@@ -54,7 +54,7 @@ def test_answers_are_those_of_the_index(client, index):
     for path in ("similar", "tags"):
         assert client.get(f"/v1/{path}", params={"id": "nobody"}).status_code == 404
     assert client.get("/health").json() == {"status": "ok", "model": index.title, "images": 17, "texts": 2}
-    assert dict(client.get("/v1/facets").json())["kind"] == [[shape, 4] for shape in SHAPES]
+    assert client.get("/v1/facets").json()["facets"]["kind"] == [[shape, 4] for shape in SHAPES]
 
 
 def test_tags_of_an_uploaded_image_are_those_of_the_index(client, index):

@@ -8,6 +8,7 @@ const TYPING_PAUSE = 250;  // milliseconds without a key before the query is sen
 const MAX_RETRIES = 5;     // of a request that a busy server has refused
 const SCROLL_MARGIN = 400; // pixels below the window in which the next hits are loaded ahead
 
+const OWN_ARROWS = "input[type=range], input[type=number], select"; // what arrow keys change
 const find = (id) => document.getElementById(id);
 const form = find("form"), text = find("text"), without = find("without"), threshold = find("threshold");
 const hitList = find("hits"), status = find("status"), detail = find("detail");
@@ -73,6 +74,10 @@ function readFilters() {
   const where = {};
   for (const select of document.querySelectorAll("#filters select")) {
     if (select.value) where[select.dataset.field] = JSON.parse(select.value);
+  }
+  for (const input of document.querySelectorAll("#filters input[type=number]")) {
+    const { field, operator } = input.dataset;
+    if (input.value) where[field] = { ...where[field], [operator]: Number(input.value) };
   }
   return where;
 }
@@ -317,7 +322,7 @@ function restoreQuery() {
   try {
     where = Object(JSON.parse(query.get("where") || "{}"));
   } catch { /* an address that was cut off has no filter */ }
-  for (const select of document.querySelectorAll("#filters select")) select.value = "";
+  for (const input of document.querySelectorAll("#filters select, #filters input[type=number]")) input.value = "";
   for (const [field, condition] of Object.entries(where)) selectFilter(field, condition);
   const id = query.get("like");
   if (id) setImage({ id, url: thumbnailUrl({ id }), name: id });
@@ -383,7 +388,7 @@ document.addEventListener("keydown", (event) => {
   }
   // Arrows move between the cards; out of a text field only the one that points to them does.
   const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: countColumns(), ArrowUp: -countColumns() }[event.key];
-  if (!step || (isInField && event.key !== "ArrowDown") || event.target.matches("input[type=range], select")) return;
+  if (!step || (isInField && event.key !== "ArrowDown") || event.target.matches(OWN_ARROWS)) return;
   const buttons = [...hitList.querySelectorAll("button")], position = buttons.indexOf(focused);
   const target = buttons[position < 0 ? 0 : position + step];
   if (target) { event.preventDefault(); target.focus(); }
@@ -399,16 +404,46 @@ function addFilter(field) {
   return select;
 }
 
-function addFilters(facets) {
+function addFilters({ facets, ranges }) {
   for (const [field, values] of Object.entries(facets)) {
     if (/^(caption|tags|id$)/.test(field)) continue;
     const options = values.map(([value, count]) => new Option(`${value} (${count})`, JSON.stringify(value)));
     addFilter(field).append(...options);
   }
+  for (const [field, bounds] of Object.entries(ranges)) addRange(field, bounds);
+}
+
+// Add two fields for the smallest and the largest number of a field.
+function addRange(field, bounds) {
+  const label = document.createElement("label");
+  label.append(fieldLabel(field));
+  for (const [operator, bound, word] of [[">=", bounds[0], words.from], ["<=", bounds[1], words.to]]) {
+    const input = document.createElement("input");
+    input.type = "number";
+    input.step = "any";
+    input.placeholder = bound;
+    input.setAttribute("aria-label", `${fieldLabel(field)} ${word}`);
+    Object.assign(input.dataset, { field, operator });
+    input.addEventListener("change", submitQuery);
+    label.append(word, input);
+  }
+  find("filters").append(label);
+}
+
+// Fill in the numbers of a condition, and return whether there are fields for all of them.
+function fillRange(field, condition) {
+  const inputs = [...document.querySelectorAll("#filters input[type=number]")];
+  const operators = typeof condition === "object" && !Array.isArray(condition) ? Object.keys(Object(condition)) : [];
+  const chosen = operators.map((operator) => inputs.find(
+    ({ dataset }) => dataset.field === field && dataset.operator === operator));
+  if (!chosen.length || !chosen.every((input, number) => input && Number.isFinite(condition[operators[number]]))) return false;
+  chosen.forEach((input, number) => { input.value = condition[operators[number]]; });
+  return true;
 }
 
 // Select a condition from an address; one that is no facet, such as a bound, is added to the options.
 function selectFilter(field, condition) {
+  if (fillRange(field, condition)) return;
   const selects = [...document.querySelectorAll("#filters select")], value = JSON.stringify(condition);
   const select = selects.find((candidate) => candidate.dataset.field === field) || addFilter(field);
   if (![...select.options].some((option) => option.value === value)) {
