@@ -26,6 +26,8 @@ _HAN_FUNCTION = re.compile(
 
 # Rows of a keyboard, in which idle fingers run.
 _KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+_RIGHTWARDS = frozenset(first + second for row in _KEY_ROWS for first, second in pairwise(row))
+_KEY_PAIRS = (_RIGHTWARDS, frozenset(pair[::-1] for pair in _RIGHTWARDS))
 _KEY_RUN = 4  # neighbouring keys in a row; "were" and "pool" have three
 
 
@@ -105,7 +107,10 @@ def measure_keywords(text: str) -> float:
     # Entries with a word in common ("red dress, summer dress") are a list already where there are few of them.
     counts = Counter[str]()
     for entry in entries:
-        counts.update(set(_UNIT.findall(entry.casefold())))
+        units = _UNIT.findall(entry.casefold())
+        # A single Chinese character is in many different words.
+        pairs = {first + second for first, second in pairwise(units) if HAN.match(first) and HAN.match(second)}
+        counts.update(pairs.union(unit for unit in units if not HAN.match(unit)))
     commonest = max(counts.values(), default=0)
     is_repetitive = num_entries >= 4 and commonest >= max(3, 0.6 * len(entries))
     return float(num_entries + 3 if is_repetitive else num_entries)
@@ -181,12 +186,11 @@ def measure_random_letters(text: str) -> float:
 def _count_key_runs(word: str) -> int:
     """Return the number of pairs of letters in runs along a row of the keyboard, in either direction."""
     num_pairs = 0
-    for row in _KEY_ROWS:
-        for keys in (row, row[::-1]):
-            run = 1
-            for first, second in pairwise(word):
-                run = run + 1 if first + second in keys else 1
-                num_pairs += _KEY_RUN - 1 if run == _KEY_RUN else run > _KEY_RUN
+    for neighbours in _KEY_PAIRS:
+        run = 1
+        for first, second in pairwise(word):
+            run = run + 1 if first + second in neighbours else 1
+            num_pairs += _KEY_RUN - 1 if run == _KEY_RUN else run > _KEY_RUN
     return num_pairs
 
 

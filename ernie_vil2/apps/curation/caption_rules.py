@@ -147,8 +147,8 @@ class CaptionRules:
         case = f"case {' '.join(cases)} end" if cases else "null"
         with duckdb.cursor() as database:
             database.register("captions", pa.Table.from_pylist(rows))
-            found = database.execute(f"select {case} from captions order by number").fetchall()  # noqa: S608  -- rules are of the user
-        return [fault for (fault,) in found]
+            rows_of_faults = database.execute(f"select {case} from captions order by number").fetchall()  # noqa: S608  -- rules are of the user
+        return [fault for (fault,) in rows_of_faults]
 
 
 def _is_enough(text: str) -> bool:

@@ -94,6 +94,7 @@ def count_letters(luminance: np.ndarray) -> int:
 
 _SEAMS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4)  # of a side, where the pictures of a collage meet
 _STEP = 16  # levels between two pictures, or a picture and the line between them
+_WHOLE = 0.85  # share of an end of a line along which the levels change in a seam
 _SMALLEST_COLLAGE = 128  # pixels; the lines of smaller images are too few to tell
 
 
@@ -105,20 +106,28 @@ def measure_seams(luminance: np.ndarray) -> float:
 
     Returns:
         Share of the image's width, or height if it is less, along which the levels change from one line to the next,
-        beyond the share of the lines around it: in a rough image levels change everywhere.
+        beyond the share of the lines around it: in a rough image levels change everywhere. Lines that change at neither
+        end are edges of a thing in the middle and do not count; between two white pictures half of a seam is missing.
     """
     if min(luminance.shape) < _SMALLEST_COLLAGE:
         return 0.0
     shares = []
-    for image in (luminance, luminance.T):
-        side = len(image)
+    for image in (luminance, cv2.transpose(luminance)):
+        steps = cv2.threshold(cv2.absdiff(image[1:], image[:-1]), _STEP - 1, 1, cv2.THRESH_BINARY)[1]
+        end = steps.shape[1] // 5
+        shares_of_lines, left, right = (
+            cv2.reduce(part, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
+            for part in (steps, steps[:, :end], steps[:, -end:])
+        )
+        reaches_end = np.maximum(left, right) >= _WHOLE
         best = 0.0
         for place in _SEAMS:
             # Pictures are a few pixels apart at most, and seldom exactly where they should be.
-            middle, reach = round(place * side), max(6, side // 40)
-            band = np.ascontiguousarray(image[middle - reach : middle + reach])
-            steps = (cv2.absdiff(band[1:], band[:-1]) >= _STEP).mean(axis=1)
-            best = max(best, float(steps.max() - np.median(steps)))
+            middle, reach = round(place * len(image)), max(6, len(image) // 40)
+            band = slice(middle - reach, middle + reach)
+            seams = shares_of_lines[band][reaches_end[band]]
+            if len(seams):
+                best = max(best, float(seams.max() - np.median(shares_of_lines[band])))
         shares.append(best)
     return min(shares)
 
@@ -129,35 +138,50 @@ def measure_qr_code(luminance: np.ndarray) -> float:
     Args:
         luminance: from `shrink_luminance`.
     """
-    # OpenCV's detector takes as long as decoding the image, so it looks only at images with both black and white in a
-    # part of them, close together.
-    if not _may_have_code(luminance):
+    # OpenCV's detector takes ten times as long as the other measures, so it looks only at images that have black and
+    # white close together, and changing often.
+    box = _find_code(luminance)
+    if box is None or not _changes_often(luminance[box]):
         return 0.0
     is_found, corners = cv2.QRCodeDetector().detect(luminance)
     if not is_found:
         return 0.0
-    # It also finds signs with dark corners. A code has 21 modules a side or more, of which neighbours often differ.
+    # It also finds signs with dark corners.
     corners = corners.reshape(-1, 2)
     left, top, width, height = cv2.boundingRect(corners)
-    code = luminance[max(0, top) : top + height, max(0, left) : left + width] > 128
+    if not _changes_often(luminance[max(0, top) : top + height, max(0, left) : left + width]):
+        return 0.0
+    return float(cv2.contourArea(corners) / luminance.size)
+
+
+def _changes_often(luminance: np.ndarray) -> bool:
+    """Return whether half of the rows, and of the columns, change between black and white like those of a QR code."""
+    code = luminance > 128
     for changes in ((code[1:] != code[:-1]).sum(axis=0), (code[:, 1:] != code[:, :-1]).sum(axis=1)):
         if not len(changes) or np.median(changes) < _MODULE_CHANGES:
-            return 0.0
-    return float(cv2.contourArea(corners) / luminance.size)
+            return False
+    return True
 
 
 _CELL = 32  # pixels
 _MODULE_CHANGES = 7  # along a line: a third of the modules of the smallest code
 
 
-def _may_have_code(luminance: np.ndarray) -> bool:
-    """Return whether squares of 32 pixels that are only black and white lie together."""
+def _find_code(luminance: np.ndarray) -> tuple[slice, slice] | None:
+    """Return rows and columns where squares of 32 pixels of only black and white lie together, or None."""
     height, width = (side // _CELL for side in luminance.shape)
     if not height or not width:
-        return False
+        return None
     luminance = luminance[: height * _CELL, : width * _CELL]
     # The mean over a square of a mask of 0 and 255.
     dark = cv2.resize(cv2.inRange(luminance, 0, 80), (width, height), interpolation=cv2.INTER_AREA) / 255
     light = cv2.resize(cv2.inRange(luminance, 175, 255), (width, height), interpolation=cv2.INTER_AREA) / 255
     is_code = (dark > 0.2) & (light > 0.2) & (dark + light > 0.75)
-    return bool((is_code[:-1, :-1] & is_code[1:, :-1] & is_code[:-1, 1:] & is_code[1:, 1:]).any())
+    rows, columns = np.nonzero(is_code[:-1, :-1] & is_code[1:, :-1] & is_code[:-1, 1:] & is_code[1:, 1:])
+    if not len(rows):
+        return None
+    # Of four squares that lie together these are the first ones.
+    return (
+        slice(rows.min() * _CELL, (rows.max() + 2) * _CELL),
+        slice(columns.min() * _CELL, (columns.max() + 2) * _CELL),
+    )

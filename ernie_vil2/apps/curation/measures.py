@@ -32,9 +32,9 @@ VERSION = 1
 # Pairs measured between two writes, after which the bar moves. It bounds the rows in memory, and is a row group of the
 # file: small groups compress worse.
 BATCH = 1000
-# Pairs in memory at a time, with their encoded images. Their captions are edited together, because every call compiles
-# its patterns.
-CHUNK = 100
+# Bytes of encoded images in memory at a time. The captions of many pairs are edited together, because every call
+# compiles its patterns; of a batch of usual images all are.
+MAX_IMAGE_BYTES = 2**26
 COLUMNS = {"row": "int32", "key": "string", "id": "uint64", "error": "string"}
 """Columns that no step measures: row of the pair in its shard, name of its image, number from which its random draws
 follow, and the reason why it could not be read."""
@@ -114,18 +114,17 @@ def measure_shard(job: MeasuringJob, shard: int, count_samples: CountSamples = l
         size = int(job.source.shard_sizes[shard])
         for start in range(0, size, BATCH):
             rows = range(start, min(start + BATCH, size))
-            measures = []
-            for first in range(0, len(rows), CHUNK):
-                measures += _measure_rows(job, file_of_shard.first_sample, rows[first : first + CHUNK])
+            measures = _measure_rows(job, file_of_shard.first_sample, rows)
             writer.write_table(pa.Table.from_pylist(measures, schema))
             count_samples(len(rows))
     return file_of_shard.path
 
 
-def _measure_rows(job: MeasuringJob, first_sample: int, rows: Sequence[int]) -> list[dict[str, Any]]:
+def _measure_rows(job: MeasuringJob, first_sample: int, rows: Iterable[int]) -> list[dict[str, Any]]:
     """Return the measures of rows of the shard whose first sample has this number."""
     measures: list[dict[str, Any]] = []
     pairs: list[tuple[Pair, dict[str, Any]]] = []
+    num_bytes = 0
     for row in rows:
         values: dict[str, Any] = {"row": row}
         measures.append(values)
@@ -140,7 +139,17 @@ def _measure_rows(job: MeasuringJob, first_sample: int, rows: Sequence[int]) -> 
             pairs.append((Pair(sample), values))
         except BadSample as bad:
             values["error"] = str(bad.reason)
+            continue
+        num_bytes += len(sample.image)
+        if num_bytes > MAX_IMAGE_BYTES:
+            _measure_pairs(job, pairs)
+            num_bytes = 0
+    _measure_pairs(job, pairs)
+    return measures
 
+
+def _measure_pairs(job: MeasuringJob, pairs: list[tuple[Pair, dict[str, Any]]]) -> None:
+    """Add the measures of pairs to their values, and empty the list."""
     for step in job.steps:
         step.edit([pair for pair, _ in pairs])
     while pairs:  # a pair that is measured is forgotten with its pixels
@@ -151,7 +160,6 @@ def _measure_rows(job: MeasuringJob, first_sample: int, rows: Sequence[int]) -> 
                 values |= step.measure(pair)
         except BadSample as bad:
             values["error"] = str(bad.reason)
-    return measures
 
 
 def check_files(files: Iterable[ExpectedFile]) -> None:
