@@ -6,9 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from ernie_vil2.apps.curation import likeness
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.step import UNREADABLE, Histogram, Step
 from ernie_vil2.data.decoding import decode_image, encode_thumbnail
@@ -28,9 +25,6 @@ NUM_CUT = 24  # pairs with cut captions
 IMAGE_SIDE = 96  # pixels of the longer side
 MAX_CAPTION = 160  # characters
 NUM_BINS = 40  # of a histogram, about as many as its width can tell apart
-# Number of pairs among which the nearest image of a removed pair is searched. A larger sample finds nearer images and
-# takes longer in proportion, for the page alone.
-MAX_SEARCHED = 50_000
 
 
 class RemovalCount(NamedTuple):
@@ -104,7 +98,7 @@ class Sheet:
         step: name of the step.
         reason: the reason.
         num_pairs: number of all pairs that were removed for it.
-        examples: removed pairs, each with the pair that stayed in its place or resembles it most, or None.
+        examples: removed pairs, each with the pair that stayed in its place; None if it is no duplicate.
     """
 
     step: str
@@ -245,20 +239,11 @@ def _make_sheets(joins: Joins, cards: _CardMaker, curation: Curation) -> list[Sh
             [removal.step, removal.reason, NUM_EXAMPLES],
         )
 
-    # Show next to a pair without a duplicate the most similar image that stayed.
-    without_nearest = []
-    for rows in examples.values():
-        without_nearest += [sample for sample, nearest in rows if nearest is None]
-    most_similar = _find_most_similar(joins, without_nearest)
-
     sheets = []
     for removal in removals:
         pairs: list[tuple[PairCard, PairCard | None]] = []
         for sample, nearest in sorted(examples[removal]):
-            note = "stayed"
-            if nearest is None:
-                nearest, note = most_similar.get(sample), "nearest that stayed"
-            twin = None if nearest is None else cards.make_card(nearest, note)
+            twin = None if nearest is None else cards.make_card(nearest, "stayed")
             pairs.append((cards.make_card(sample), twin))
         sheets.append(Sheet(removal.step, removal.reason, removal.num_pairs, pairs))
     return sheets
@@ -283,42 +268,6 @@ def _make_cut_cards(joins: Joins, cards: _CardMaker) -> list[PairCard]:
         card = cards.make_card(sample)
         cut_cards.append(replace(card, caption=_shorten(caption.replace("\n", " | ")), note=f"was: {card.caption}"))
     return cut_cards
-
-
-def _find_most_similar(joins: Joins, samples: Sequence[int]) -> dict[int, int]:
-    """Return for removed pairs the pair that stayed with the most similar image; empty without thumbnails."""
-    if not samples or not joins.has_column("thumbnail"):
-        return {}
-    sample_list = ", ".join(map(str, samples))
-    rows = joins.fetch_all(
-        f"select sample, thumbnail[-1] from readable where sample in ({sample_list}) and thumbnail is not null"  # noqa: S608  -- no text of the data is in it
-    )
-    if not rows:
-        return {}
-    queries = _compute_vectors([thumbnail for _, thumbnail in rows])  # [N, D]
-
-    # Only the best so far is held in memory, whatever the number of pairs that stayed.
-    best_cosines = np.full(len(rows), -2.0)  # below every cosine
-    best_samples = np.full(len(rows), -1)
-    random_pairs = f"where thumbnail is not null order by hash(sample) limit {MAX_SEARCHED}"
-    query = f"select sample, thumbnail[-1] as thumbnail from alive {random_pairs}"  # noqa: S608  -- no text of the data is in it
-    for batch in joins.read_batches(query):
-        cosines = queries @ _compute_vectors(batch["thumbnail"].to_pylist()).T  # [N, batch]
-        columns = cosines.argmax(axis=1)
-        batch_best = cosines[np.arange(len(rows)), columns]
-        is_better = batch_best > best_cosines
-        best_samples[is_better] = batch["sample"].to_numpy()[columns[is_better]]
-        best_cosines[is_better] = batch_best[is_better]
-
-    most_similar = {}
-    for (sample, _), best_sample in zip(rows, best_samples.tolist(), strict=True):
-        if best_sample >= 0:
-            most_similar[sample] = best_sample
-    return most_similar
-
-
-def _compute_vectors(thumbnails: Sequence[bytes]) -> np.ndarray:
-    return likeness.vectors(np.frombuffer(b"".join(thumbnails), np.uint8).reshape(len(thumbnails), -1))
 
 
 def _find_largest_groups(joins: Joins, cards: _CardMaker) -> list[tuple[PairCard, int, list[PairCard]]]:

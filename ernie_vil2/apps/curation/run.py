@@ -34,7 +34,16 @@ STATE = ".curate"  # folder in the output with the measures of the shards, from 
 FIRST_COLUMNS = ("sample", "row", "key", "id", "is_kept", "weight", "step", "reason", "nearest", "nearest_key")
 """Columns of the table before the measures (docs/curate.md)."""
 # The shard is the file of the table, and the error is in `reason`. The others are large, and of no use elsewhere.
-OMITTED_COLUMNS = {"shard", "error", "thumbnail", "sketch", "long_sketches", "simple_captions"}
+OMITTED_COLUMNS = {
+    "shard",
+    "error",
+    "thumbnail",
+    "sketch",
+    "long_sketches",
+    "simple_captions",
+    "caption_key",
+    "caption_sketch",
+}
 
 
 def curate(

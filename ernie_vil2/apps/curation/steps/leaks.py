@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.apps.curation.likeness import BYTES, COLUMNS, columns_of, thumbnails_of, vectors
+from ernie_vil2.apps.curation.likeness import BYTES, COLUMNS, columns_of, thumbnails_of
 from ernie_vil2.apps.curation.measures import VERSION
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.near_texts import NUM_BANDS, compute_bands, compute_sketch, read_hashes
@@ -34,7 +34,7 @@ class Settings(Comparison):
         default=[],
         description="folders or files of benchmarks, as for `eval_retrieval --data`; the split that is scored counts",
     )
-    mirrored: bool = Field(True, description="also find mirrored images")
+    mirrored: bool = Field(True, description="also find images that are mirrored or turned by quarters")
     texts: Literal["report", "remove"] = Field(
         "report", description="what to do with pairs that have a caption of a benchmark, or nearly so"
     )
@@ -116,13 +116,14 @@ class Leaks(Step[Settings]):
     ) -> dict[int, tuple[float, str]]:
         """Return, for each pair whose image is like one of a benchmark, the greatest likeness and the image's name."""
         matches: dict[int, tuple[float, str]] = {}
-        # An image may match in several ways, by its thumbnails and mirrored; the greatest likeness is reported.
-        for is_mirrored in (False, True) if self.settings.mirrored else (False,):
-            for block in alike(images, joins.folder, self.settings, thumbnails, is_mirrored):
-                samples = images.samples[block.rows].tolist()
-                for query, sample, likeness in zip(block.queries, samples, block.likeness.tolist(), strict=True):
-                    match = (likeness, image_names[query])
-                    matches[sample] = max(matches.get(sample, (0.0, "")), match)
+        # An image may match by several thumbnails; the greatest likeness is reported. An image that differs in a spot
+        # is no leak, because it may be another one of a series.
+        for block in alike(images, joins.folder, self.settings, thumbnails, self.settings.mirrored):
+            whole = block.choose(~block.is_local)
+            samples = images.samples[whole.rows].tolist()
+            for query, sample, likeness in zip(whole.queries, samples, whole.likeness.tolist(), strict=True):
+                match = (likeness, image_names[query])
+                matches[sample] = max(matches.get(sample, (0.0, "")), match)
         return matches
 
     def _match_captions(self, joins: Joins, benchmark_sketches: Sequence[bytes]) -> set[int]:
@@ -186,7 +187,6 @@ def _load_thumbnails(folder: Path, path: str, benchmarks: Sequence[Benchmark]) -
         cached = Thumbnails(
             np.array(rows, np.int64),
             pixels,
-            vectors(pixels).astype(np.float16),  # half the memory, and exact enough for candidates
             np.array(shapes, np.float32),
             np.array(extents, np.float32),
         )

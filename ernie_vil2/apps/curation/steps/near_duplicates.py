@@ -1,9 +1,8 @@
-"""Remove images that show the same as another: resized, recompressed, framed, cropped a little, grey or mirrored."""
+"""Remove images that show the same as another, whatever was done to light, frame, size or orientation."""
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,13 @@ from pydantic import Field
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.likeness import COLUMNS, columns_of
 from ernie_vil2.apps.curation.step import Pair, Step
+from ernie_vil2.apps.curation.steps.near_texts import compute_sketch, read_hashes
 from ernie_vil2.apps.curation.steps.text_rules import text_key
 from ernie_vil2.apps.curation.thumbnails import Alike, Comparison, Thumbnails, alike, alive_thumbnails
+from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.section import Fraction
+
+NEAR_TEXT = 0.8  # share of common pieces of captions that say the same, as in near_texts
 
 DIRECTIONAL_WORDS = re.compile(
     r"\b(left|right|(counter|anti)?clockwise|\w+[- ]thirty|\d{1,2}:\d\d|o['’]clock)\b"
@@ -34,123 +37,158 @@ class Settings(Comparison):
         "thumbnails must have, too; null: thumbnails alone decide",
     )
     mirrored: bool = Field(
-        True, description="also remove mirrored images, except where captions differ and name a side or a time"
+        True,
+        description="also remove images mirrored or turned by quarters, except where captions differ and name a "
+        "side or a time",
     )
 
 
 class NearDuplicates(Step[Settings]):
     """Step that keeps the best of the images that show the same.
 
-    Candidates have similar vectors, and their thumbnails are then compared (`curation/likeness.py`). An image is
+    Candidates share a vector or a feature, and are then laid over each other (`curation/registration.py`). An image is
     removed only if it resembles one that stays, so that a chain of small differences does not merge different images.
     """
 
     name = "near_duplicates"
     cost = 5
     Settings = Settings
-    columns = COLUMNS | {"sided": "uint64"}
+    columns = COLUMNS | {"sided": "uint64", "caption_key": "uint64", "caption_sketch": "binary"}
 
     def get_embedding_setting(self) -> str | None:
         return None if self.settings.embedding is None else "embedding"
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Return the columns of the thumbnails, and the key of the captions if they have directional words."""
+        """Return the columns of the thumbnails, and what captions are compared by."""
         texts = pair.captions.values()
+        key = text_key(texts)
         is_sided = any(DIRECTIONAL_WORDS.search(text) for text in texts)
-        return columns_of(pair.thumbnails) | {"sided": text_key(texts) if is_sided else None}
+        return columns_of(pair.thumbnails) | {
+            "sided": key if is_sided else None,
+            "caption_key": key,
+            "caption_sketch": compute_sketch("\n".join(texts)),
+        }
 
     def decide(self, joins: Joins) -> None:
-        """Remove near-duplicates, and then mirrored ones of what is left."""
-        self._remove_duplicates(joins, is_mirrored=False)
-        if self.settings.mirrored:
-            self._remove_duplicates(joins, is_mirrored=True)
-
-    def _remove_duplicates(self, joins: Joins, is_mirrored: bool) -> None:
-        # The files of thumbnails are deleted when this function returns, so the two passes never need disk space at the
-        # same time.
+        """Remove near-duplicates, and then mirrored and turned ones of what is left; list the similar ones."""
         images = alive_thumbnails(joins)
-        matches = list(alike(images, joins.folder, self.settings, mirror=is_mirrored))
+        for matches in alike(images, joins.folder, self.settings, turned=self.settings.mirrored):
+            is_agreed = ~matches.is_local | ~_find_unlike_captions(joins, images, matches)
+            if self.settings.embedding is not None:
+                is_agreed &= ~_find_different_embeddings(joins, images, matches, self.settings.embedding)
+            # Thumbnails cannot show that a mirrored image is another one, but its caption may say so.
+            is_sided = matches.is_turned & _find_sided_captions(joins, images, matches)
+            same = matches.choose(is_agreed & ~is_sided)
+            for reason, is_chosen in (
+                ("near-duplicate image", ~same.is_turned),
+                ("mirrored or turned image", same.is_turned),
+            ):
+                duplicates = choose_removed(joins, images, [same.choose(is_chosen)])
+                with joins.register_tables(duplicates=duplicates):
+                    joins.remove(reason, "select sample, nearest from duplicates")
+            self._list_similar(joins, images, matches.choose(~is_agreed))
 
-        # A mirrored image is no duplicate if its caption names a side, which thumbnails cannot show.
-        find_false_matches: Callable[[Joins], list[int]] | None = None
-        if is_mirrored:
-            find_false_matches = _find_different_captions
-        elif self.settings.embedding is not None:
-            find_false_matches = partial(_find_different_embeddings, min_cosine=self.settings.embedding)
-        if find_false_matches is not None:
-            matches = [_drop_false_matches(joins, images, block, find_false_matches) for block in matches]
+    def _list_similar(self, joins: Joins, images: Thumbnails, matches: Alike) -> None:
+        """Report pairs of images that stay though they differ only in a spot."""
+        pairs = {}
+        for query, row, likeness in zip(matches.queries, matches.rows, matches.likeness.tolist(), strict=True):
+            pairs[int(images.samples[query]), int(images.samples[row])] = round(likeness, 4)
+        alive = {sample for (sample,) in joins.fetch_all("select sample from alive")} if pairs else set()
+        similar = []
+        for (first, second), likeness in sorted(pairs.items()):
+            if first in alive and second in alive:
+                similar.append({"sample": first, "similar": second, "likeness": likeness})
+        if similar:
+            joins.figures[self.name] = similar
+            joins.facts.setdefault(self.name, []).append(
+                f"{pluralize(len(similar), 'pair')} of similar images stay: they differ in a spot and in captions"
+            )
 
-        with joins.register_tables(duplicates=choose_removed(joins, images.samples, matches)):
-            reason = "mirrored image" if is_mirrored else "near-duplicate image"
-            joins.remove(reason, "select sample, nearest from duplicates")
 
-
-def _drop_false_matches(
-    joins: Joins, images: Thumbnails, matches: Alike, find_false_matches: Callable[[Joins], list[int]]
-) -> Alike:
-    """Return the matches without the false ones.
-
-    `find_false_matches` reads the table `matches` (number, first_sample, second_sample) and returns the numbers of the
-    false ones.
-    """
+def _read_both(joins: Joins, images: Thumbnails, matches: Alike, view: str, columns: str) -> list[tuple]:
+    """Return the number of each match, and columns of its two pairs, `a` and `b`, in a view."""
     first, second = images.samples[matches.queries], images.samples[matches.rows]
     table = pa.table({"number": np.arange(len(first)), "first_sample": first, "second_sample": second})
+    joined = f"matches join {view} a on a.sample = first_sample join {view} b on b.sample = second_sample"
     with joins.register_tables(matches=table):
-        false_matches = find_false_matches(joins)
-    return Alike(*(np.delete(values, false_matches) for values in matches))
+        return joins.fetch_all(f"select number, {columns} from {joined}")  # noqa: S608  -- no text of the data is in it
 
 
-def _find_different_captions(joins: Joins) -> list[int]:
-    """Return the numbers of the matches whose captions differ and name a side or a time."""
+def _find_sided_captions(joins: Joins, images: Thumbnails, matches: Alike) -> np.ndarray:
+    """Return which matches have captions that differ and name a side or a time, `[P]` bool."""
+    is_sided = np.zeros(len(matches.queries), bool)
     # `sided` is the key of the captions if they have directional words, else null.
-    joined = "matches join alive a on a.sample = first_sample join alive b on b.sample = second_sample"
-    rows = joins.fetch_all(f"select number from {joined} where a.sided is distinct from b.sided")  # noqa: S608  -- no text of the data is in it
-    return [number for (number,) in rows]
+    for number, first, second in _read_both(joins, images, matches, "alive", "a.sided, b.sided"):
+        is_sided[number] = first != second
+    return is_sided
 
 
-def _find_different_embeddings(joins: Joins, min_cosine: float) -> list[int]:
-    """Return the numbers of the matches whose embeddings differ; a match without embeddings stays."""
-    joined = "matches join embeddings a on a.sample = first_sample join embeddings b on b.sample = second_sample"
-    numbers = []
-    for number, first, second in joins.fetch_all(f"select number, a.image, b.image from {joined}"):  # noqa: S608  -- no text of the data is in it
+def _find_unlike_captions(joins: Joins, images: Thumbnails, matches: Alike) -> np.ndarray:
+    """Return which matches have captions that are not nearly the same, `[P]` bool."""
+    is_unlike = np.zeros(len(matches.queries), bool)
+    columns = "a.caption_key = b.caption_key, a.caption_sketch, b.caption_sketch"
+    for number, is_equal, first, second in _read_both(joins, images, matches, "alive", columns):
+        if is_equal:
+            continue
+        is_unlike[number] = True
+        if first is not None and second is not None:  # short captions have no sketch
+            hashes = read_hashes([first, second])
+            is_unlike[number] = (hashes[0] == hashes[1]).mean() < NEAR_TEXT
+    return is_unlike
+
+
+def _find_different_embeddings(joins: Joins, images: Thumbnails, matches: Alike, min_cosine: float) -> np.ndarray:
+    """Return which matches have embeddings that differ, `[P]` bool; False if they have no embeddings."""
+    is_different = np.zeros(len(matches.queries), bool)
+    for number, first, second in _read_both(joins, images, matches, "embeddings", "a.image, b.image"):
         first_embedding = np.frombuffer(first, np.float16).astype(np.float32)
         second_embedding = np.frombuffer(second, np.float16).astype(np.float32)
-        if first_embedding @ second_embedding < min_cosine:
-            numbers.append(number)
-    return numbers
+        is_different[number] = first_embedding @ second_embedding < min_cosine
+    return is_different
 
 
-def choose_removed(joins: Joins, samples: np.ndarray, matches: Iterable[Alike]) -> pa.Table:
+def choose_removed(joins: Joins, images: Thumbnails, matches: Iterable[Alike]) -> pa.Table:
     """Choose which of the matching images are removed.
 
-    Images are visited from best to worst. An image stays unless it matches one that stays already; then it is removed,
-    and its `nearest` is the staying image with the highest likeness.
+    Images are visited from best to worst: those without marks, bars and cuts first, then those with the most pixels
+    within their borders, then by `Joins.preference`. An image stays unless it matches one that stays already; then it
+    is removed, and its `nearest` is the staying image with the highest likeness.
 
     Args:
         joins: the database.
-        samples: sample of each thumbnail.
+        images: thumbnails.
         matches: matching thumbnails.
 
     Returns:
         Table with the columns `sample` and `nearest`.
     """
-    # All matches of an image, in both directions.
+    # All matches of an image, in both directions, and in how many of them it has marks or shows less.
     likeness_by_sample: dict[int, dict[int, float]] = defaultdict(dict)
+    defects: Counter[int] = Counter()
     for block in matches:
-        first_samples, second_samples = samples[block.queries].tolist(), samples[block.rows].tolist()
-        for first, second, likeness in zip(first_samples, second_samples, block.likeness.tolist(), strict=True):
+        first_samples = images.samples[block.queries].tolist()
+        second_samples = images.samples[block.rows].tolist()
+        rows = zip(first_samples, second_samples, block.likeness.tolist(), block.worse.tolist(), strict=True)
+        for first, second, likeness, worse in rows:
+            if worse:
+                defects[first if worse > 0 else second] += 1
             # An image may have two thumbnails, so the same two samples can match several times.
             likeness = max(likeness, likeness_by_sample[first].get(second, 0.0))
             likeness_by_sample[first][second] = likeness_by_sample[second][first] = likeness
 
+    size = "width * height" if joins.has_column("width") else "1"
+    extents = dict(zip(images.samples.tolist(), images.extents.tolist(), strict=True))
     with joins.register_tables(candidates=pa.table({"sample": pa.array(likeness_by_sample, pa.int64())})):
         best_first = joins.fetch_all(
-            f"select sample from alive semi join candidates using (sample) order by {joins.preference}"  # noqa: S608  -- no text of the data is in it
+            f"select sample, {size} from alive semi join candidates using (sample) order by {joins.preference}"  # noqa: S608  -- no text of the data is in it
         )
+    sizes = dict(best_first)
+    # Sorting is stable: of equals, the preferred one stays first.
+    best_first.sort(key=lambda row: (defects[row[0]], *_rank_size(sizes[row[0]], extents[row[0]])))
     # Better images decide first, so an image is compared only with those that are known to stay.
     staying = set[int]()
     nearest_by_sample = dict[int, int]()
-    for (sample,) in best_first:
+    for sample, _ in best_first:
         likeness_by_staying = {}
         for match, likeness in likeness_by_sample[sample].items():
             if match in staying:
@@ -165,3 +203,9 @@ def choose_removed(joins: Joins, samples: np.ndarray, matches: Iterable[Alike]) 
         "nearest": pa.array(nearest_by_sample.values(), pa.int64()),
     }
     return pa.table(columns)
+
+
+def _rank_size(size: int, extent: float) -> tuple[int, float]:
+    """Return keys by which an image with more pixels within its borders comes first, and then one without borders."""
+    # Steps of a tenth: a few pixels of a cut border are no difference.
+    return -round(10 * float(np.log(size * extent**2))), -extent

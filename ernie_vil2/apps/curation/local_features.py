@@ -1,0 +1,118 @@
+"""Local features of thumbnails: OpenCV's SIFT, from which a crop, a turn or a bar at an edge is guessed.
+
+One feature that two images share says where one lies in the other: keypoints have a place, a size and an angle.
+Features are compared by their principal components, whitened, because most of SIFT's bins are alike in all images.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ernie_vil2.apps.curation.registration import SIDE
+
+MAX_FEATURES = 24  # of an image, the largest ones, which survive noise and compression
+COMPONENTS = 48  # of a descriptor of 128 numbers
+LEARN_FROM = 100_000  # descriptors that principal components are learnt from
+MIN_SCALE = 0.43  # of a crop to 60 % of a side, whose keypoints have sizes that are off by a quarter
+MAX_LEAN = 14.0  # degrees from the nearest quarter turn: 3, and what the angles of keypoints are off by
+# The mirrored descriptor has the 4 x 4 cells in the opposite order of rows, and the 8 directions the other way round.
+_MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
+
+
+class Features(NamedTuple):
+    """Features of many images, in the order of the images.
+
+    owners: number of the image, `[F]` int64.
+    keypoints: x, y, size, and angle in radians, `[F, 4]` float32.
+    descriptors: `[F, 128]` float32.
+    """
+
+    owners: np.ndarray
+    keypoints: np.ndarray
+    descriptors: np.ndarray
+
+    def mirror(self) -> "Features":
+        """Return the features of the mirrored images."""
+        keypoints = self.keypoints.copy()
+        keypoints[:, 0] = SIDE - 1 - keypoints[:, 0]
+        keypoints[:, 3] = np.pi - keypoints[:, 3]
+        return Features(self.owners, keypoints, self.descriptors[:, _MIRRORED])
+
+
+def find_features(luminances: Iterable[np.ndarray]) -> Features:
+    """Return the features of thumbnails, `[64, 64]` uint8 each."""
+    # The contrast threshold is far below OpenCV's, because the contrast of blurred photographs is.
+    detector = cv2.SIFT_create(0, contrastThreshold=0.005, edgeThreshold=20)
+    owners, keypoints, descriptors = [], [], []
+    for owner, luminance in enumerate(luminances):
+        points, values = detector.detectAndCompute(_stretch_contrast(luminance), None)
+        if not points:
+            continue
+        rows = np.array([(*point.pt, point.size, np.deg2rad(point.angle)) for point in points], np.float32)
+        largest = np.argsort(-rows[:, 2], kind="stable")[:MAX_FEATURES]
+        owners.append(np.full(len(largest), owner))
+        keypoints.append(rows[largest])
+        # Square roots of shares compare better than SIFT's numbers (Arandjelovic and Zisserman 2012).
+        descriptors.append(np.sqrt(values[largest] / values[largest].sum(axis=1, keepdims=True)))
+    if not owners:
+        return Features(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros((0, 128), np.float32))
+    return Features(np.concatenate(owners), np.concatenate(keypoints), np.concatenate(descriptors))
+
+
+def _stretch_contrast(luminance: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(luminance, (2, 98))
+    return np.clip((luminance - low) * (255 / max(high - low, 20)), 0, 255).astype(np.uint8)
+
+
+class Projection(NamedTuple):
+    """Principal components of descriptors: mean `[128]`, and whitened components `[128, COMPONENTS]`."""
+
+    mean: np.ndarray
+    components: np.ndarray
+
+    def apply(self, descriptors: np.ndarray) -> np.ndarray:
+        """Return projected descriptors of length 1, `[F, COMPONENTS]` float16."""
+        projected = (descriptors - self.mean) @ self.components
+        projected /= np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-6)
+        return projected.astype(np.float16)
+
+
+def learn_projection(descriptors: np.ndarray) -> Projection:
+    """Return the projection that whitens these descriptors."""
+    sample = descriptors[:: max(1, len(descriptors) // LEARN_FROM)]
+    mean = sample.mean(axis=0)
+    centred = sample - mean
+    variances, components = np.linalg.eigh(centred.T @ centred / max(1, len(sample)))
+    # Half of the mean variance is noise: without it, components of few descriptors would be blown up.
+    scales = np.sqrt(variances + 0.5 * variances.mean() + 1e-9)
+    return Projection(mean, (components / scales)[:, : -COMPONENTS - 1 : -1].astype(np.float32))
+
+
+def guess_transforms(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return maps from the images of some keypoints to those of others, and which of them a copy could have.
+
+    Args:
+        first: keypoints, `[P, 4]`.
+        second: keypoints of the other images.
+
+    Returns:
+        Similarities, `[P, 2, 3]` float32, and `[P]` bool: the turn is near a quarter, the scale is that of a crop, and
+        the smaller image lies within the larger one, nearly.
+    """
+    scales = second[:, 2] / first[:, 2]
+    angles = second[:, 3] - first[:, 3]
+    cosines, sines = scales * np.cos(angles), scales * np.sin(angles)
+    transforms = np.empty((len(first), 2, 3), np.float32)
+    transforms[:, 0, 0] = transforms[:, 1, 1] = cosines
+    transforms[:, 0, 1], transforms[:, 1, 0] = -sines, sines
+    transforms[:, 0, 2] = second[:, 0] - cosines * first[:, 0] + sines * first[:, 1]
+    transforms[:, 1, 2] = second[:, 1] - sines * first[:, 0] - cosines * first[:, 1]
+
+    lean = np.abs((angles / (np.pi / 2) + 0.5) % 1 - 0.5) * 90
+    centre = (SIDE - 1) / 2
+    moves = np.abs(transforms @ np.array([centre, centre, 1], np.float32) - centre).max(axis=1)
+    # A crop may touch the edge; three tenths of the smaller image beyond it are what a guess may be off by.
+    room = np.abs(scales - 1) * SIDE / 2 + 0.3 * np.minimum(scales, 1) * SIDE
+    return transforms, (lean < MAX_LEAN) & (np.abs(np.log(scales)) < -np.log(MIN_SCALE)) & (moves < room)

@@ -1,0 +1,365 @@
+"""Lay one thumbnail over another, and find where they still differ once light and colour are fitted.
+
+OpenCV's ECC (Evangelidis and Psarakis 2008) finds the affine map that fits best, from a guess. It maximises a
+correlation, so gain and offset of the light do not matter to it. A curve from one luminance to the other takes out what
+is left of light, a saturation and a bounded tint the differences of colour. The places that still differ then say
+whether two images show the same, the same but for a spot, or something else.
+
+The limits were chosen on one half of the images of `benchmarks/likeness.py` and are reported on the other.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+SIDE, COLOUR_SIDE = 64, 16  # samples of a side of a thumbnail: of its luminance, and of its colours
+QUICK_SIDE = 16  # samples at which a guess is checked before anything is registered
+COARSE_SIDE = 32  # a first registration at half the size forgives a worse guess, for a quarter of the time
+COARSE_STEPS, FINE_STEPS = 25, 6  # of ECC; more change nothing in most pairs
+
+MIN_QUICK = 0.5  # correlation of a guess; below it ECC rarely finds the way
+MIN_COARSE = 0.65  # correlation of a coarse registration: a sticker over 15 % of a faint image leaves so much
+MIN_AREA = 0.3  # of the image that the template covers: a crop to 60 % of either side covers 0.36
+MAX_CROP_STRETCH = 1.75  # ratio of the scales of two thumbnails: 1 / 0.6 if a crop takes 40 % of one side only
+MAX_STRETCH = 1.5  # likewise of whole images themselves, that are stretched by a third at most
+MAX_STRETCH_OF_CROP = 1.2  # likewise of crops: a map that shifts, stretches and shears lays any two skies on each other
+WHOLE_AREA = 0.75  # from which an image is whole, but for an edge
+MAX_SHEAR = 0.09  # cosine of the axes of an image in the other one; a turn by 3 degrees and a stretch leave 0.04
+MIN_OVERLAP = 0.88  # of the template that the image covers
+MAX_LEAN = 6.0  # degrees from the nearest quarter turn
+MIN_DETAIL = 0.95  # correlation of what is finer than a tenth of the image: two skies agree in all that is coarser
+
+CLEAR, STRONG = 0.2, 0.6  # differences in units of the contrast: clearly visible; more than any change of light leaves
+LEAST_CONTRAST = 16.0  # levels; a fainter image is judged as if it had so much, or its noise would count
+MAX_CLEAR = 0.06  # share of the area that may differ clearly: tiled marks
+MAX_SPOT = 0.3  # share of the area that a sticker, or marks at the edge, may cover
+MIN_GAIN = 0.15  # of the contrast that is left after light
+EDGE = 0.22  # share of a side within which a difference counts as a mark at the edge
+TINT = 20.0  # levels: a tint of 15 % moves the colours of white by so much
+OTHER_COLOUR = 20.0  # levels by which colours differ that are not the same
+MAX_OTHER_COLOURS = 0.05  # share of the area that may have another colour, in images that are the same
+
+MIN_MARK = 8  # samples that differ before one of two images is called marked
+BUSIER = 1.25  # ratio of the edges where images differ: letters have more than what they cover
+MIN_BEYOND = 0.04  # share of an image beyond the template
+EVEN_LEVELS, EVEN_SHARE = 14, 0.55  # a bar or a frame has one level but for its letters
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_NEIGHBOURS = np.ones((3, 3), np.uint8)
+_INSIDE = np.ones((SIDE, SIDE), np.uint8)
+_WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+
+
+class View(NamedTuple):
+    """A thumbnail at the sizes at which it is compared.
+
+    fine: luminance, `[64, 64]` float32.
+    coarse: luminance, `[32, 32]` float32.
+    quick: luminance, `[16, 16]` float32.
+    colours: RGB, `[16, 16, 3]` float32.
+    """
+
+    fine: np.ndarray
+    coarse: np.ndarray
+    quick: np.ndarray
+    colours: np.ndarray
+
+
+class Verdict(NamedTuple):
+    """How two images that show the same are alike.
+
+    likeness: correlation of the luminances where they agree, once light is fitted.
+    is_local: whether they differ in a spot that may matter, such as a sticker or a letter.
+    is_turned: whether one is mirrored, or turned by a quarter or more.
+    worse: 1 if the first image has marks, or shows less; -1 if the second one does; 0 if neither is known to.
+    """
+
+    likeness: float
+    is_local: bool
+    is_turned: bool
+    worse: int
+
+
+def make_view(luminance: np.ndarray, colours: np.ndarray) -> View:
+    """Return the view of a thumbnail: luminance `[64, 64]` and colours `[16, 16, 3]`, both uint8."""
+    fine = luminance.astype(np.float32)
+    coarse = cv2.resize(fine, (COARSE_SIDE, COARSE_SIDE), interpolation=cv2.INTER_AREA)
+    quick = cv2.resize(cv2.GaussianBlur(fine, (0, 0), 1.5), (QUICK_SIDE, QUICK_SIDE), interpolation=cv2.INTER_AREA)
+    return View(fine, coarse, quick, colours.astype(np.float32))
+
+
+def scale_transform(transform: np.ndarray, factor: float) -> np.ndarray:
+    """Return an affine map, `[2, 3]`, between images of `factor` times the samples."""
+    # Sample 0 has its centre half a sample from the corner, and the corners are what stays in place.
+    half = 0.5 * transform[:, :2].sum(axis=1)
+    scaled = transform.astype(np.float32)
+    scaled[:, 2] = factor * (transform[:, 2] + 0.5 - half) + half - 0.5
+    return scaled
+
+
+def check_guess(template: View, image: View, guess: np.ndarray) -> float:
+    """Return the correlation of the quick luminances under a guess, -1 if they hardly overlap."""
+    scaled = scale_transform(guess, QUICK_SIDE / SIDE)
+    size = (QUICK_SIDE, QUICK_SIDE)
+    warped = cv2.warpAffine(image.quick, scaled, size, flags=_WARP, borderMode=cv2.BORDER_CONSTANT, borderValue=-255)
+    overlap = warped >= 0
+    if overlap.mean() < 0.4:
+        return -1.0
+    return _correlate(template.quick[overlap], warped[overlap])
+
+
+def compare(template: View, image: View, guess: np.ndarray, aspects: tuple[float, float] = (1, 1)) -> Verdict | None:
+    """Return how two images are alike, or None if they show something else.
+
+    Args:
+        template: the image that shows less, as a crop does.
+        image: the other one.
+        guess: affine map from the samples of the template to those of the image, `[2, 3]` float32.
+        aspects: width over height of both, which thumbnails do not have.
+    """
+    transform = _register(template, image, guess)
+    if transform is None:
+        return None
+    area = abs(float(np.linalg.det(transform[:, :2])))
+    if not MIN_AREA <= area <= 1 / MIN_AREA:
+        return None
+    # The stretch of the thumbnails is bounded by what crops do, that of the images by what people do.
+    in_pixels = np.diag([aspects[1], 1]) @ transform[:, :2] @ np.diag([1 / aspects[0], 1])
+    first_axis, second_axis = in_pixels.T / np.linalg.norm(in_pixels.T, axis=1, keepdims=True)
+    if abs(float(first_axis @ second_axis)) > MAX_SHEAR:
+        return None
+    stretch = MAX_STRETCH if area >= WHOLE_AREA else MAX_STRETCH_OF_CROP
+    for linear, limit in ((transform[:, :2], MAX_CROP_STRETCH), (in_pixels, stretch)):
+        longer, shorter = np.linalg.svd(linear, compute_uv=False).tolist()
+        if longer > limit * shorter:
+            return None
+    angle = float(np.degrees(np.arctan2(transform[1, 0], transform[0, 0])))
+    if abs((angle + 45) % 90 - 45) > MAX_LEAN:
+        return None
+
+    inside = cv2.warpAffine(_INSIDE, transform, (SIDE, SIDE), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
+    if inside.mean() < MIN_OVERLAP:
+        return None
+    is_turned = abs(angle) > 45 or np.linalg.det(transform[:, :2]) < 0
+    return _judge(template, image, transform, inside, is_turned)
+
+
+def _register(template: View, image: View, guess: np.ndarray) -> np.ndarray | None:
+    """Return the affine map that fits best, or None if there is none near the guess."""
+    coarse = _refine(template.coarse, image.coarse, scale_transform(guess, COARSE_SIDE / SIDE), COARSE_STEPS)
+    warped = cv2.warpAffine(
+        image.coarse, coarse, (COARSE_SIDE, COARSE_SIDE), flags=_WARP, borderMode=cv2.BORDER_REPLICATE
+    )
+    if _correlate(template.coarse.ravel(), warped.ravel()) < MIN_COARSE:
+        return None
+    return _refine(template.fine, image.fine, scale_transform(coarse, SIDE / COARSE_SIDE), FINE_STEPS)
+
+
+def _refine(template: np.ndarray, image: np.ndarray, guess: np.ndarray, steps: int) -> np.ndarray:
+    """Return the map after some steps of ECC, or the guess if they do not improve it."""
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, steps, 1e-3)
+    try:
+        refined = cv2.findTransformECC(template, image, guess.copy(), cv2.MOTION_AFFINE, criteria, None, 5)[1]
+    except cv2.error:  # it does not converge, as on images with little but a gradient
+        return guess
+    correlations = []
+    for transform in (guess, refined):
+        size = (template.shape[1], template.shape[0])
+        warped = cv2.warpAffine(image, transform, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+        correlations.append(_correlate(template.ravel(), warped.ravel()))
+    # ECC runs away on faint images, to maps of a few samples.
+    return refined if correlations[1] >= correlations[0] else guess
+
+
+def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarray, is_turned: bool) -> Verdict | None:
+    first = _soften(template.fine, transform)
+    second = cv2.warpAffine(image.fine, transform, (SIDE, SIDE), flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+    fit = _fit_light(first, second, inside)
+    if fit is None:
+        return None
+    curve, is_forward, source, target = fit
+
+    contrast = max(float(min(source[inside].std(), target[inside].std())), LEAST_CONTRAST)
+    differences = _find_differences(source, target) * inside / contrast
+    is_clear = differences > CLEAR
+    is_same_place = inside & ~is_clear
+    if is_same_place.sum() < (1 - MAX_SPOT) * inside.sum():
+        return None
+    likeness = _correlate(source[is_same_place], target[is_same_place])
+    away = cv2.erode(is_same_place.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0  # marks reach beyond their edges
+    if away.sum() < 0.4 * inside.sum():
+        away = is_same_place
+    if _correlate_details(source, target, away) < MIN_DETAIL:
+        return None
+
+    colours = _find_other_colours(template, image, transform, inside, curve, is_forward)
+    differs_in_light = cv2.resize(is_clear.astype(np.uint8), (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
+    near_difference = cv2.dilate(differs_in_light, _NEIGHBOURS) > 0
+    if (colours & ~near_difference).mean() > MAX_OTHER_COLOURS:
+        return None
+
+    # Marks at an edge are taken off; what is left may be faint and everywhere, or strong and in one spot.
+    inner = is_clear & ~_find_edge_marks(is_clear)
+    is_strong = inner & (differences > STRONG)
+    is_local = inner.sum() > MAX_CLEAR * inside.sum() or bool(is_strong.any())
+    marked = _compare_marks(source, target, is_clear)
+    if not is_forward:  # the image was fitted to the template
+        marked = -marked
+    return Verdict(likeness, is_local, is_turned, marked or _compare_extent(image.fine, transform))
+
+
+def _compare_marks(first: np.ndarray, second: np.ndarray, is_clear: np.ndarray) -> int:
+    """Return 1 if the first luminance is the busier one where both differ, -1 if the second is, else 0."""
+    if is_clear.sum() < MIN_MARK:
+        return 0
+    busyness = [float(np.abs(cv2.Laplacian(luminance, cv2.CV_32F))[is_clear].mean()) for luminance in (first, second)]
+    if max(busyness) < BUSIER * min(busyness):
+        return 0
+    return 1 if busyness[0] > busyness[1] else -1
+
+
+def _compare_extent(image: np.ndarray, transform: np.ndarray) -> int:
+    """Return 1 if the image shows more than the template, -1 if what it has more is a bar or a frame, else 0."""
+    beyond = cv2.warpAffine(_INSIDE, transform, (SIDE, SIDE), flags=cv2.INTER_NEAREST) == 0
+    if beyond.mean() < MIN_BEYOND:
+        return 0
+    levels = image[beyond]
+    is_even = float((np.abs(levels - np.median(levels)) <= EVEN_LEVELS).mean()) >= EVEN_SHARE
+    return -1 if is_even else 1
+
+
+def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """Blur a template as much as the image is blurred when it is enlarged to the same size."""
+    area = abs(float(np.linalg.det(transform[:, :2])))
+    if area > 0.95:
+        return luminance
+    return cv2.GaussianBlur(luminance, (0, 0), 0.3 + 0.45 * (1 / area - 1) ** 0.5)
+
+
+def _fit_light(
+    first: np.ndarray, second: np.ndarray, inside: np.ndarray
+) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray] | None:
+    """Return the curve of light between two luminances, whether it is from the first, and both after it.
+
+    A curve cannot bring back what was cut off at white, so both directions are tried.
+    """
+    best = None
+    least_error = np.inf
+    for is_forward, source, target in ((True, first, second), (False, second, first)):
+        curve = _fit_curve(source[inside], target[inside])
+        if curve is None:
+            continue
+        lit = _apply_curve(curve, source)
+        error = float(np.abs(lit - target)[inside].mean()) / max(float(target[inside].std()), LEAST_CONTRAST)
+        if error < least_error:
+            best, least_error = (curve, is_forward, lit, target), error
+    return best
+
+
+def _fit_curve(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+    """Return the rising curve between levels, as knots `[2, K]`, or None if levels do not rise together.
+
+    A knot is the median of both in a sixteenth of the levels, so that a mark over a part of the image moves none.
+    """
+    order = np.argsort(source, kind="stable")
+    edges = (np.concatenate([[0, 0.015], np.arange(1, 16) / 16, [0.985, 1]]) * len(order)).astype(int)
+    knots = np.array([(np.median(source[rows]), np.median(target[rows])) for rows in _slices(order, edges)]).T
+    levels, first = np.unique(knots[0], return_index=True)
+    # The running maximum from below and the minimum from above enclose the rising curve.
+    values = (np.maximum.accumulate(knots[1]) + np.minimum.accumulate(knots[1][::-1])[::-1])[first] / 2
+    if len(levels) < 2 or values[-1] - values[0] < MIN_GAIN * (levels[-1] - levels[0]):
+        return None
+    return np.stack([levels, values])
+
+
+def _slices(order: np.ndarray, edges: np.ndarray) -> list[np.ndarray]:
+    return [order[start:end] for start, end in pairwise(edges.tolist()) if end > start]
+
+
+def _apply_curve(curve: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    return np.interp(levels, curve[0], curve[1]).astype(np.float32)
+
+
+def _find_differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return by how much luminances differ around each sample, `[64, 64]`, beyond a shift by a sample."""
+    differences = np.zeros_like(first)
+    for one_side, other_side in ((first, second), (second, first)):
+        above = one_side - cv2.dilate(other_side, _NEIGHBOURS)
+        below = cv2.erode(other_side, _NEIGHBOURS) - one_side
+        off = np.maximum(np.maximum(above, below), 0)
+        differences = np.maximum(differences, cv2.blur(off, (5, 5)))
+    return differences
+
+
+def _correlate_details(first: np.ndarray, second: np.ndarray, places: np.ndarray) -> float:
+    """Return the correlation of what is finer than a tenth of the image."""
+    details = []
+    for luminance in (first, second):
+        details.append((cv2.GaussianBlur(luminance, (0, 0), 0.8) - cv2.GaussianBlur(luminance, (0, 0), 5.0))[places])
+    return _correlate(details[0], details[1])
+
+
+def _find_other_colours(
+    template: View, image: View, transform: np.ndarray, inside: np.ndarray, curve: np.ndarray, is_forward: bool
+) -> np.ndarray:
+    """Return where colours differ once light, saturation and a bounded tint are fitted, `[16, 16]` bool."""
+    scaled = scale_transform(transform, COLOUR_SIDE / SIDE)
+    size = (COLOUR_SIDE, COLOUR_SIDE)
+    first = _soften(template.colours, scaled)
+    second = cv2.warpAffine(image.colours, scaled, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+    source, target = (first, second) if is_forward else (second, first)
+    covered = cv2.resize(inside.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.9
+
+    # Light changes all channels by one curve, which that of the luminances is not where a channel was cut off at white.
+    # A saturation changes the channels apart, and only the luminances keep their curve.
+    lit = _apply_curve(curve, source)
+    differences = _compare_colours(lit, target, covered)
+    curve_of_channels = _fit_curve(source[covered].ravel(), target[covered].ravel())
+    if curve_of_channels is not None:
+        other_lit = _apply_curve(curve_of_channels, source)
+        # Hues that differ flatten the curve, and a flat curve would hide them.
+        if other_lit[covered].std() > 0.9 * lit[covered].std():
+            other_differences = _compare_colours(other_lit, target, covered)
+            differences = min(differences, other_differences, key=lambda values: float(values.sum()))
+    return differences > OTHER_COLOUR
+
+
+def _compare_colours(source: np.ndarray, target: np.ndarray, covered: np.ndarray) -> np.ndarray:
+    """Return by how many levels colours of equal light differ, `[16, 16]`, once saturation and tint are fitted."""
+    # Blurred, because edges of colours lie a little apart.
+    chroma = [cv2.blur(colours - (colours @ _LUMA)[..., None], (3, 3)) for colours in (source, target)]
+    # The paler image is predicted from the other one, because no saturation brings back colour to grey.
+    energies = [float((values[covered] ** 2).sum()) for values in chroma]
+    strong, pale = (chroma[0], chroma[1]) if energies[0] > energies[1] else (chroma[1], chroma[0])
+    colours, paler = strong[covered], pale[covered]
+    weights = np.ones((len(colours), 1), np.float32)
+    tint = np.zeros(3, np.float32)
+    saturation = 1.0
+    for _ in range(3):
+        shared = float((weights * colours * (paler - tint)).sum())
+        saturation = float(np.clip(shared / max(float((weights * colours * colours).sum()), 1.0), 0, 1.5))
+        tint = np.clip((weights * (paler - saturation * colours)).sum(axis=0) / weights.sum(), -TINT, TINT)
+        error = np.linalg.norm(paler - saturation * colours - tint, axis=1, keepdims=True)
+        weights = 1 / (1 + (error / 12) ** 2)
+    return np.linalg.norm(pale - saturation * strong - tint, axis=2) * covered
+
+
+def _find_edge_marks(is_clear: np.ndarray) -> np.ndarray:
+    """Return the connected differences that lie within the edge of an image, `[64, 64]` bool."""
+    marks = np.zeros_like(is_clear)
+    if not is_clear.any():
+        return marks
+    depth = round(EDGE * SIDE)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(is_clear.astype(np.uint8))
+    for label in range(1, count):
+        left, top, width, height, _ = boxes[label].tolist()
+        reach = min(left + width, top + height, SIDE - left, SIDE - top)  # depth from the nearest edge
+        if reach <= depth:
+            marks |= labels == label
+    return marks
+
+
+def _correlate(first: np.ndarray, second: np.ndarray) -> float:
+    first, second = first - first.mean(), second - second.mean()
+    return float(first @ second / max(float(np.sqrt((first @ first) * (second @ second))), 1e-3))
