@@ -13,6 +13,7 @@ import numpy as np
 from ernie_vil2.apps.curation.registration import SIDE
 
 MAX_FEATURES = 24  # of an image, the largest ones, which survive noise and compression
+MIN_FEATURES = 5  # of an image that is compared by them: a plain disc has fewer, and is a crop of many things
 COMPONENTS = 48  # of a descriptor of 128 numbers
 LEARN_FROM = 100_000  # descriptors that principal components are learnt from
 MIN_SCALE = 0.43  # of a crop to 60 % of a side, whose keypoints have sizes that are off by a quarter
@@ -48,7 +49,7 @@ def find_features(luminances: Iterable[np.ndarray]) -> Features:
     owners, keypoints, descriptors = [], [], []
     for owner, luminance in enumerate(luminances):
         points, values = detector.detectAndCompute(_stretch_contrast(luminance), None)
-        if not points:
+        if len(points) < MIN_FEATURES:
             continue
         rows = np.array([(*point.pt, point.size, np.deg2rad(point.angle)) for point in points], np.float32)
         largest = np.argsort(-rows[:, 2], kind="stable")[:MAX_FEATURES]

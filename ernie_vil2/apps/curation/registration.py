@@ -30,6 +30,7 @@ MAX_SHEAR = 0.09  # cosine of the axes of an image in the other one; a turn by 3
 MIN_OVERLAP = 0.88  # of the template that the image covers
 MAX_LEAN = 6.0  # degrees from the nearest quarter turn
 MIN_DETAIL = 0.95  # correlation of what is finer than a tenth of the image: two skies agree in all that is coarser
+MAX_OTHER_BITS = 6  # of the 64 of perceptual hashes, for whole images without details
 
 CLEAR, STRONG = 0.2, 0.6  # differences in units of the contrast: clearly visible; more than any change of light leaves
 LEAST_CONTRAST = 16.0  # levels; a fainter image is judged as if it had so much, or its noise would count
@@ -126,6 +127,9 @@ def compare(template: View, image: View, guess: np.ndarray, aspects: tuple[float
         return None
     # The stretch of the thumbnails is bounded by what crops do, that of the images by what people do.
     in_pixels = np.diag([aspects[1], 1]) @ transform[:, :2] @ np.diag([1 / aspects[0], 1])
+    angle = float(np.degrees(np.arctan2(in_pixels[1, 0], in_pixels[0, 0])))
+    if abs((angle + 45) % 90 - 45) > MAX_LEAN:
+        return None
     first_axis, second_axis = in_pixels.T / np.linalg.norm(in_pixels.T, axis=1, keepdims=True)
     if abs(float(first_axis @ second_axis)) > MAX_SHEAR:
         return None
@@ -134,9 +138,6 @@ def compare(template: View, image: View, guess: np.ndarray, aspects: tuple[float
         longer, shorter = np.linalg.svd(linear, compute_uv=False).tolist()
         if longer > limit * shorter:
             return None
-    angle = float(np.degrees(np.arctan2(transform[1, 0], transform[0, 0])))
-    if abs((angle + 45) % 90 - 45) > MAX_LEAN:
-        return None
 
     inside = cv2.warpAffine(_INSIDE, transform, (SIDE, SIDE), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
     if inside.mean() < MIN_OVERLAP:
@@ -190,7 +191,10 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     away = cv2.erode(is_same_place.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0  # marks reach beyond their edges
     if away.sum() < 0.4 * inside.sum():
         away = is_same_place
-    if _correlate_details(source, target, away) < MIN_DETAIL:
+    # Noise hides the details of a sky or a wall. Whole images may agree by their perceptual hashes instead.
+    if _correlate_details(source, target, away) < MIN_DETAIL and not (
+        _is_whole(transform) and _count_other_bits(source, target) <= MAX_OTHER_BITS
+    ):
         return None
 
     colours = _find_other_colours(template, image, transform, inside, curve, is_forward)
@@ -298,6 +302,23 @@ def _correlate_details(first: np.ndarray, second: np.ndarray, places: np.ndarray
     for luminance in (first, second):
         details.append((cv2.GaussianBlur(luminance, (0, 0), 0.8) - cv2.GaussianBlur(luminance, (0, 0), 5.0))[places])
     return _correlate(details[0], details[1])
+
+
+def _is_whole(transform: np.ndarray) -> bool:
+    """Return whether a map lays whole images on each other, in any orientation, within two samples."""
+    corners = np.array([[0, SIDE - 1, 0], [0, 0, SIDE - 1], [1, 1, 1]], np.float32)
+    places = transform @ corners
+    return bool((np.abs(places - np.round(places / (SIDE - 1)) * (SIDE - 1)) < 2).all())
+
+
+def _count_other_bits(first: np.ndarray, second: np.ndarray) -> int:
+    """Return in how many of 64 bits the perceptual hashes of luminances differ, as of `imagehash.phash`."""
+    hashes = []
+    for luminance in (first, second):
+        small = cv2.resize(luminance, (32, 32), interpolation=cv2.INTER_AREA)
+        frequencies = cv2.dct(small)[:8, :8]
+        hashes.append(frequencies > np.median(frequencies))
+    return int((hashes[0] != hashes[1]).sum())
 
 
 def _find_other_colours(
