@@ -173,8 +173,7 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
         start = time.perf_counter()
         terms = _make_terms(q, without)
         # The upload is released before the query waits for the encoder: only its pixels are needed then.
-        async with reader.receive(request) as content:
-            pixels = await reader.decode_pixels(content, index.model.preprocessing)
+        pixels = await reader.receive_pixels(request, index.model.preprocessing)
         return _respond(await batcher.answer([(1.0, pixels), *terms], options), start)
 
     @router.post(
@@ -222,10 +221,9 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
     )
     async def tag_image(request: Request, count: Count = 5) -> Response:
         start = time.perf_counter()
-        async with reader.receive(request) as content:
-            if not index.has("texts"):
-                return _respond(b"[]", start)
-            pixels = await reader.decode_pixels(content, index.model.preprocessing)
+        pixels = await reader.receive_pixels(request, index.model.preprocessing)
+        if not index.has("texts"):
+            return _respond(b"[]", start)
         return _respond(await batcher.answer([(1.0, pixels)], Options(count, "texts", threshold)), start)
 
     @router.get("/facets", summary="Fields to filter by: their values with the number of items, or their bounds")

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from pydantic import BeforeValidator, Field
 
+from ernie_vil2.apps.serving.batching import Input
 from ernie_vil2.apps.serving.bodies import (
     IMAGE_DESCRIPTION,
     MAX_INPUTS,
@@ -85,8 +86,8 @@ class ModelRequest(StrictModel):
     def check(self, model: ErnieViL2) -> None:
         """Raise RequestError if the model cannot answer; this is known before anything is encoded."""
 
-    def make_answer(self, model: ErnieViL2, contents: Sequence[Content], embeddings: np.ndarray) -> dict[str, Any]:
-        """Return the answer by the embeddings `[N, D]` of the contents."""
+    def make_answer(self, model: ErnieViL2, texts: Sequence[str | None], embeddings: np.ndarray) -> dict[str, Any]:
+        """Return the answer by the embeddings `[N, D]` of texts, and of images, whose text is None."""
         raise NotImplementedError
 
 
@@ -106,7 +107,7 @@ class EmbeddingsRequest(ModelRequest):
             widths = " or ".join(map(str, model.widths))
             raise RequestError(f"this model's embeddings have {widths} dimensions", "dimensions")
 
-    def make_answer(self, model: ErnieViL2, contents: Sequence[Content], embeddings: np.ndarray) -> dict[str, Any]:
+    def make_answer(self, model: ErnieViL2, texts: Sequence[str | None], embeddings: np.ndarray) -> dict[str, Any]:
         if self.dimensions not in (None, model.embed_dim):
             embeddings = truncate_embeddings(embeddings, self.dimensions)
         data: list[dict[str, Any]] = []
@@ -129,13 +130,13 @@ class RerankRequest(ModelRequest):
     def list_contents(self) -> list[ContentObject]:
         return [self.query, *self.documents]
 
-    def make_answer(self, model: ErnieViL2, contents: Sequence[Content], embeddings: np.ndarray) -> dict[str, Any]:
+    def make_answer(self, model: ErnieViL2, texts: Sequence[str | None], embeddings: np.ndarray) -> dict[str, Any]:
         scores = embeddings[1:] @ embeddings[0]
         order = np.argsort(-scores, kind="stable")[: self.top_n]
         results = []
         for number in order.tolist():
             result: dict[str, Any] = {"index": number, "relevance_score": float(scores[number])}
-            text = contents[1 + number].text
+            text = texts[1 + number]
             if self.return_documents and text is not None:
                 result["document"] = {"text": text}
             results.append(result)
@@ -156,7 +157,7 @@ class ClassifyRequest(ModelRequest):
         labels = [ContentObject(text=self.template.replace("{}", label)) for label in self.labels]
         return [*self.input, *labels]
 
-    def make_answer(self, model: ErnieViL2, contents: Sequence[Content], embeddings: np.ndarray) -> dict[str, Any]:
+    def make_answer(self, model: ErnieViL2, texts: Sequence[str | None], embeddings: np.ndarray) -> dict[str, Any]:
         num_inputs = len(self.input)
         ranking = model.rank_embeddings(embeddings[:num_inputs], embeddings[num_inputs:])
         data = []
@@ -170,31 +171,46 @@ class ClassifyRequest(ModelRequest):
         return {"data": data}
 
 
+class _ModelQuery(NamedTuple):
+    """A request of which only the parts are left that are needed until its answer."""
+
+    parameters: ModelRequest
+    served: ServedModel
+    texts: list[str | None]  # None for an image
+    inputs: list[Input]
+
+
 def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
     """Return the routes of `/v1` that need a model and nothing else."""
     router = APIRouter(dependencies=[Depends(check_parameter_names)])
     start = int(time.time())
 
+    async def read(request: Request, body_class: type[ModelRequest], places: ExitStack) -> _ModelQuery:
+        async with reader.receive(request) as body:
+            parameters, contents = await reader.run_in_thread(_read_request, body_class, body)
+            served = models.find(parameters.model)
+            parameters.check(served.model)
+            # Before images are decoded: their pixels take more memory than the body.
+            places.enter_context(served.batcher.reserve(len(contents)))
+            images = [content.image for content in contents]
+            all_pixels = await reader.decode_all_pixels(images, served.model.preprocessing)
+        inputs: list[Input] = []
+        for content, pixels in zip(contents, all_pixels, strict=True):
+            inputs.append(content.text or "" if pixels is None else pixels)
+        for value in parameters.list_contents():
+            value.image = None
+        return _ModelQuery(parameters, served, [content.text for content in contents], inputs)
+
     async def answer(request: Request, body_class: type[ModelRequest]) -> Response:
         with ExitStack() as places:
-            async with reader.receive(request) as body:
-                parameters, contents = await reader.run_in_thread(_read_request, body_class, body)
-                served = models.find(parameters.model)
-                parameters.check(served.model)
-                # Before images are decoded: their pixels take more memory than the body.
-                places.enter_context(served.batcher.reserve(len(contents)))
-                images = [content.image for content in contents]
-                all_pixels = await reader.decode_all_pixels(images, served.model.preprocessing)
-            # Here the body is released: only texts and pixels are needed while the request waits for the encoder.
-            inputs = []
-            for content, pixels in zip(contents, all_pixels, strict=True):
-                inputs.append(content.text or "" if pixels is None else pixels)
-            embeddings = await served.batcher.encode_reserved(inputs)
+            # The body and the files of images end with `read`: only texts and pixels wait for the encoder.
+            query = await read(request, body_class, places)
+            embeddings = await query.served.batcher.encode_reserved(query.inputs)
 
         def write_answer() -> bytes:
-            value = parameters.make_answer(served.model, contents, embeddings.rows)
+            value = query.parameters.make_answer(query.served.model, query.texts, embeddings.rows)
             usage = {"prompt_tokens": embeddings.num_tokens, "total_tokens": embeddings.num_tokens}
-            return encode_json({**value, "model": served.name, "usage": usage})
+            return encode_json({**value, "model": query.served.name, "usage": usage})
 
         return Response(await reader.run_in_thread(write_answer), media_type="application/json")
 

@@ -1,6 +1,7 @@
 """Uploads of images, finished or aborted: they are bounded and answered, and leave no memory behind."""
 
 import gc
+import json
 import socket
 from contextlib import suppress
 
@@ -9,12 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ernie_vil2.apps.search import open_index
+from ernie_vil2.apps.search.batching import SearchBatcher
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.apps.serving import middleware
 from ernie_vil2.data.samples import BadSample
+from tests.support.image_formats import encode_data_url
 from tests.support.limits import wait_until
 from tests.support.processes import read_memory
-from tests.support.small_index import IMAGE
+from tests.support.small_index import IMAGE, BlockedEncoder
 from tests.support.sockets import (
     RunningServer,
     disable_garbage_collection,
@@ -107,6 +110,28 @@ def test_memory_of_aborted_uploads_is_released(running):
         wait_until(lambda: is_idle(running))
         assert accepts_uploads(running)
         assert read_memory() - initial < 8 * 19  # less than half of the 16 uploads
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("path", [SEARCH, "/v1/embeddings"])
+def test_uploads_leave_no_memory_while_they_wait_for_the_encoder(index, monkeypatch, path):
+    content = IMAGE + bytes(9 * MIB)
+    if path != SEARCH:
+        content = json.dumps({"input": encode_data_url(content)}).encode()
+    blocked = BlockedEncoder(index, monkeypatch)
+    batcher = SearchBatcher(index)
+    with RunningServer(build_app(index, batcher=batcher)) as running:
+        clients = []
+        for number in range(14):
+            clients.append(running.connect(make_request("POST", path, content)))
+            wait_until(lambda number=number: batcher.num_waiting == number + 1)
+            if number == 3:  # by now each thread has the memory that it uses again for the next upload
+                initial = read_memory()
+        wait_until(lambda: read_memory() - initial < 40)  # MiB, of 90 or more that were sent since
+        blocked.resume.set()
+        for client in clients:
+            assert parse_status(receive_all(client)) == 200
+            client.close()
 
 
 @pytest.mark.parametrize("path", PATHS)
