@@ -66,7 +66,7 @@ def test_default_yaml_shows_every_field_with_its_default():
 STUDY_NAMES = ("study", "small_student", "wrong_captions", "long_texts", "widths")
 STUDIES = {ROOT / "configs" / "ablation" / f"{name}.yaml" for name in STUDY_NAMES}
 STUDIES.add(ROOT / "configs" / "cheaper" / "study.yaml")
-CURATIONS = sorted((ROOT / "configs" / "curate").glob("*.yaml"))
+CURATIONS = sorted((ROOT / "configs" / "curate").rglob("*.yaml"))  # with files of rules
 CONFIGURATIONS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*STUDIES, *CURATIONS})
 
 

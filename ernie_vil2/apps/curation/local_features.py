@@ -45,7 +45,7 @@ class Features(NamedTuple):
 def find_features(luminances: Iterable[np.ndarray]) -> Features:
     """Return the features of thumbnails, `[64, 64]` uint8 each."""
     # The contrast threshold is far below OpenCV's, because the contrast of blurred photographs is.
-    detector = cv2.SIFT_create(0, contrastThreshold=0.005, edgeThreshold=20)
+    detector = cv2.SIFT.create(0, contrastThreshold=0.005, edgeThreshold=20)
     owners, keypoints, descriptors = [], [], []
     for owner, luminance in enumerate(luminances):
         points, values = detector.detectAndCompute(_stretch_contrast(luminance), None)

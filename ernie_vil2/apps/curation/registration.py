@@ -9,7 +9,7 @@ The limits were chosen on one half of the images of `benchmarks/likeness.py` and
 """
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -160,8 +160,9 @@ def _register(template: View, image: View, guess: np.ndarray) -> np.ndarray | No
 def _refine(template: np.ndarray, image: np.ndarray, guess: np.ndarray, steps: int) -> np.ndarray:
     """Return the map after some steps of ECC, or the guess if they do not improve it."""
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, steps, 1e-3)
+    no_mask: Any = None  # the type hints of OpenCV 5 want an array, which would be filtered at every step
     try:
-        refined = cv2.findTransformECC(template, image, guess.copy(), cv2.MOTION_AFFINE, criteria, None, 5)[1]
+        refined = cv2.findTransformECC(template, image, guess.copy(), cv2.MOTION_AFFINE, criteria, no_mask, 5)[1]
     except cv2.error:  # it does not converge, as on images with little but a gradient
         return guess
     correlations = []

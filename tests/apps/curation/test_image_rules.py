@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from ernie_vil2.apps.curation.image_measures import (
     count_letters,
@@ -22,12 +23,12 @@ def make_gradient(size=240):
 
 
 def make_page(size=480, num_lines=10):
-    page = np.full((size, size, 3), 245, np.uint8)
+    page = Image.new("RGB", (size, size), (245,) * 3)
+    # Pillow's font, because OpenCV's is another one from version 5 on.
+    font = ImageFont.load_default(22)
     for line in range(num_lines):
-        cv2.putText(
-            page, f"Returns within {line} days", (20, 40 + 40 * line), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (20,) * 3, 1
-        )
-    return page
+        ImageDraw.Draw(page).text((20, 20 + 40 * line), f"Returns within {line} days", (20,) * 3, font)
+    return np.array(page)
 
 
 def make_collage(gap=4, size=200):
