@@ -200,13 +200,20 @@ def _draw_histogram(joins: Joins, histogram: Histogram) -> list[Chart]:
         return []
 
     # A few extreme values would squeeze all others into one bin, so the range ends at quantiles, or at the thresholds.
-    low, high = joins.fetch_all(
-        f"select quantile_cont({column}, 0.005), quantile_cont({column}, 0.99) from readable"  # noqa: S608  -- no text of the data is in it
+    low, high, kind = joins.fetch_all(
+        f"select quantile_cont({column}, 0.005), quantile_cont({column}, 0.99), any_value(typeof({column})) "  # noqa: S608  -- no text of the data is in it
+        "from readable"
     )[0]
     if low is None:
         return []
     low, high = float(min([low, *bounds])), float(max([high, *bounds]))
     width = (high - low) / NUM_BINS or 1.0
+    centre = 0.5 * width
+    if kind.endswith("INT") or kind == "INTEGER":
+        # Bins of whole words or pixels hold equally many values each; others would leave gaps.
+        low, width = float(math.floor(low)), float(max(1, math.ceil(width)))
+        centre = (width - 1) / 2
+    num_bins = math.ceil((high - low) / width)
 
     # The bin after the last one holds values that are equal to `high`, and a few above it.
     rows = joins.fetch_all(
@@ -214,7 +221,7 @@ def _draw_histogram(joins: Joins, histogram: Histogram) -> list[Chart]:
         f"where {column} between {low} and {high + width} group by bin"
     )
     counts = dict(rows)
-    points = [(low + (number + 0.5) * width, float(counts.get(number, 0))) for number in range(NUM_BINS + 1)]
+    points = [(low + number * width + centre, float(counts.get(number, 0))) for number in range(num_bins + 1)]
 
     top = max(count for _, count in points)
     series = [Series("pairs", points, 1)]

@@ -31,6 +31,11 @@ MIN_OVERLAP = 0.88  # of the template that the image covers
 MAX_LEAN = 6.0  # degrees from the nearest quarter turn
 MIN_DETAIL = 0.95  # correlation of what is finer than a tenth of the image: two skies agree in all that is coarser
 MAX_OTHER_BITS = 6  # of the 64 of perceptual hashes, for whole images without details
+# Plain shapes are alike in any light: a red disc is a black one. Most of the demo's drawings have more edges.
+PLAIN_EDGES, PLAIN_GROUND = 0.25, 0.3  # share of samples on an edge; share of the commonest level
+MAX_PLAIN_DIFFERENCE = (
+    10.0  # levels of the channels on average, before light is fitted, of plain shapes that are the same
+)
 
 CLEAR, STRONG = 0.2, 0.6  # differences in units of the contrast: clearly visible; more than any change of light leaves
 LEAST_CONTRAST = 16.0  # levels; a fainter image is judged as if it had so much, or its noise would count
@@ -198,6 +203,13 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     ):
         return None
 
+    if _is_plain(source) or _is_plain(target):
+        scaled = scale_transform(transform, COLOUR_SIDE / SIDE)
+        size = (COLOUR_SIDE, COLOUR_SIDE)
+        warped = cv2.warpAffine(image.colours, scaled, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+        if float(np.abs(template.colours - warped).mean()) > MAX_PLAIN_DIFFERENCE:
+            return None
+
     colours = _find_other_colours(template, image, transform, inside, curve, is_forward)
     differs_in_light = cv2.resize(is_clear.astype(np.uint8), (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
     near_difference = cv2.dilate(differs_in_light, _NEIGHBOURS) > 0
@@ -303,6 +315,14 @@ def _correlate_details(first: np.ndarray, second: np.ndarray, places: np.ndarray
     for luminance in (first, second):
         details.append((cv2.GaussianBlur(luminance, (0, 0), 0.8) - cv2.GaussianBlur(luminance, (0, 0), 5.0))[places])
     return _correlate(details[0], details[1])
+
+
+def _is_plain(luminance: np.ndarray) -> bool:
+    """Return whether an image is a plain shape on a ground of one level, such as a disc or an arrow."""
+    slopes = np.hypot(cv2.Sobel(luminance, cv2.CV_32F, 1, 0), cv2.Sobel(luminance, cv2.CV_32F, 0, 1)) / 8
+    edges = float((slopes > 0.15 * max(float(luminance.std()), LEAST_CONTRAST)).mean())
+    levels, _ = np.histogram(luminance, 64, (0, 256))
+    return edges < PLAIN_EDGES and levels.max() > PLAIN_GROUND * luminance.size
 
 
 def _is_whole(transform: np.ndarray) -> bool:

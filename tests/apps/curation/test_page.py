@@ -2,7 +2,11 @@
 
 import re
 
+import duckdb
+import pytest
+
 from ernie_vil2.apps.curation import page
+from ernie_vil2.apps.curation.step import Histogram
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
 from tests.support.image_formats import encode_image
 
@@ -38,3 +42,16 @@ def test_page_shows_reasons_and_escapes_captions(tmp_path, curated):
     assert "nearest that stayed" not in text and text.count("data:image/jpeg;base64,") > 10
     assert "&lt;script&gt;" in text
     assert "<script" not in text and "onerror=alert(1)>" not in text and "<b>broken" not in text
+
+
+def test_histograms_of_counts_have_whole_bins(monkeypatch):
+    class Database:
+        def fetch_all(self, query):
+            readable = "select (1 + range % 7)::int as words from range(70)"
+            return duckdb.execute(f"with readable as ({readable}) {query}").fetchall()
+
+    drawn = []
+    monkeypatch.setattr(page, "make_line_chart", lambda title, note, series, *args, **options: drawn.extend(series))
+    with pytest.raises(AttributeError):  # nothing is drawn
+        page._draw_histogram(Database(), Histogram("words", "words", (3,)))
+    assert dict(drawn[0].points) == dict.fromkeys(map(float, range(1, 8)), 10.0)
