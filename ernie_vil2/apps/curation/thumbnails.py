@@ -19,7 +19,7 @@ from pydantic import Field
 from ernie_vil2.apps.curation import likeness
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.local_features import Features, find_features, guess_transforms, learn_projection
-from ernie_vil2.apps.curation.registration import MIN_QUICK, SIDE, View, check_guess, compare, make_view
+from ernie_vil2.apps.curation.registration import MIN_QUICK, SIDE, Verdict, View, check_guess, compare, make_view
 from ernie_vil2.section import Fraction, Section
 
 EXACT = 20_000  # vectors up to which every pair is looked at
@@ -34,7 +34,9 @@ MIN_FEATURE_COSINE = 0.7  # of projected descriptors; 0.6 proposes four times as
 MOST_NEAREST = 8
 MIN_WHOLE_CORRELATION = 0.85  # of 16 x 16 samples of whole images; a guess of a feature is less exact
 MAX_GUESSES = 4  # of a pair and batch that are checked
-SURE = 0.97  # correlation of a guess from which a pair needs no others
+# Correlation of a guess from which a pair needs no others. A symmetrical face reaches 0.98 with its mirror image, whose
+# details then differ.
+SURE = 0.99
 MAX_TRIES = 2  # guesses of a pair that are registered
 EXTENT = 0.6  # by which the logarithms of two extents may differ: a small square is not a large one
 CACHED_VIEWS = 4096  # 22 kB each
@@ -167,16 +169,26 @@ class _Guesses:
         """Yield the pairs that show the same."""
         columns: list[list] = [[] for _ in Alike._fields]
         for query, row in sorted(self._best):
-            for _, transform in self._best[query, row]:
-                verdict = compare(*self._order(query, row, transform), self._aspects(query, row, transform))
-                if verdict is not None and verdict.likeness >= min_likeness:
-                    if abs(np.linalg.det(transform[:, :2])) > 1:  # the query was not the template
-                        verdict = verdict._replace(worse=-verdict.worse)
-                    for column, value in zip(columns, (query, row, *verdict), strict=True):
-                        column.append(value)
-                    break
+            verdict = self._judge_pair(query, row, min_likeness)
+            if verdict is not None:
+                for column, value in zip(columns, (query, row, *verdict), strict=True):
+                    column.append(value)
         kinds = (np.int64, np.int64, np.float32, bool, bool, np.int8)
         yield Alike(*(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
+
+    def _judge_pair(self, query: int, row: int, min_likeness: float) -> Verdict | None:
+        """Return the verdict of the first guess under which images differ nowhere, or else of the first that fits."""
+        chosen: Verdict | None = None
+        for _, transform in self._best[query, row]:
+            verdict = compare(*self._order(query, row, transform), self._aspects(query, row, transform))
+            if verdict is None or verdict.likeness < min_likeness:
+                continue
+            if abs(np.linalg.det(transform[:, :2])) > 1:  # the query was not the template
+                verdict = verdict._replace(worse=-verdict.worse)
+            if not verdict.is_local:
+                return verdict
+            chosen = chosen or verdict
+        return chosen
 
 
 def _view_reader(images: Thumbnails) -> Callable[[int], View]:
