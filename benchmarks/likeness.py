@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -246,11 +247,9 @@ def find_pairs(images: Sequence[Image.Image], queries: Sequence[Image.Image] | N
 
 
 def find_by_phash(images: Sequence[Image.Image], queries: Sequence[Image.Image] | None) -> dict[tuple[int, int], bool]:
-    """Return the pairs whose perceptual hashes differ in few bits; empty without imagehash."""
-    try:
-        import imagehash
-    except ImportError:
-        return {}
+    """Return the pairs whose perceptual hashes differ in few bits."""
+    import imagehash
+
     hashes = np.stack([imagehash.phash(image).hash.ravel() for image in images])
     asked = hashes if queries is None else np.stack([imagehash.phash(image).hash.ravel() for image in queries])
     pairs = {}
@@ -302,11 +301,16 @@ def main() -> int:
     sets = {"drawings": make_drawings(args.half)}
     if args.photos:
         sets["photographs"] = cut_photos(args.photos, args.half)
+    methods: dict[str, Callable] = {"this": find_pairs}
+    if find_spec("imagehash"):
+        methods["phash"] = find_by_phash
+    else:
+        print("imagehash is not installed: its columns are left out", file=sys.stderr)
     columns: dict[str, dict[str, float]] = {}
     for domain, images in sets.items():
         order = np.random.default_rng(1).permutation(len(images))[: args.images]
         chosen = [images[number] for number in order]
-        for name, method in (("this", find_pairs), ("phash", find_by_phash)):
+        for name, method in methods.items():
             title = f"{domain}, {name}"
             columns[title], report = measure(chosen, min(args.sources, len(chosen)), args.half, method)
             print(f"{title}: {report}", flush=True)
