@@ -1,7 +1,8 @@
 """Thumbnails of many images on the disk, and the pairs of them that show the same.
 
-Three things propose a pair: whole images whose vectors are near, in any of eight orientations, and local features that
-two images share. Each proposal is a guess of how one image lies in the other; registration decides.
+Three things propose a pair: whole images whose vectors are near, in any of eight orientations; the same without a bar
+or a frame of one of them; and local features that two images share. Each proposal is a guess of how one image lies in
+the other; registration decides.
 """
 
 from __future__ import annotations
@@ -210,8 +211,8 @@ def alike(
         queries: other images to compare with; None: the images themselves.
         turned: also find images that are mirrored or turned by quarters.
     """
-    asked = images if queries is None else queries
-    if not len(asked.samples) or not len(images.samples):
+    num_queries = len(images.samples if queries is None else queries.samples)
+    if not num_queries or not len(images.samples):
         return
     guesses = _Guesses(images, queries, folder)
     _guess_by_vectors(guesses, folder, by, turned)
@@ -233,8 +234,8 @@ def _guess_by_vectors(guesses: _Guesses, folder: Path, by: Comparison, turned: b
         transform = likeness.transform_of(orientation)  # of the oriented query's samples to the query's
         back = cv2.invertAffineTransform(transform)
         for near in neighbours(vectors, by.candidates, oriented, MOST_NEAREST):
-            shown = np.broadcast_to(back, (len(near.queries), 2, 3))
-            guesses.add(near.queries, near.rows, shown, MIN_WHOLE_CORRELATION)
+            transforms = np.broadcast_to(back, (len(near.queries), 2, 3))
+            guesses.add(near.queries, near.rows, transforms, MIN_WHOLE_CORRELATION)
 
 
 def _guess_by_windows(guesses: _Guesses, vectors: np.ndarray, query_vectors: np.ndarray, least: float) -> None:
@@ -289,8 +290,8 @@ def _guess_by_features(guesses: _Guesses, turned: bool) -> None:
             if is_mirrored:  # from the query's samples, not from those of its mirror image
                 transforms = transforms @ flip
             chosen = _choose_guesses(asking.owners[near.queries], features.owners[near.rows], near.cosines)
-            owners, found_owners = asking.owners[near.queries[chosen]], features.owners[near.rows[chosen]]
-            guesses.add(query_rows[owners], rows[found_owners], transforms[chosen], MIN_QUICK)
+            query_owners, owners = asking.owners[near.queries[chosen]], features.owners[near.rows[chosen]]
+            guesses.add(query_rows[query_owners], rows[owners], transforms[chosen], MIN_QUICK)
 
 
 def _first_of_samples(images: Thumbnails) -> np.ndarray:
@@ -338,47 +339,47 @@ def neighbours(
         queries: `[M, D]`; None: the vectors themselves, of which each pair is given once or twice.
         most: number of vectors of a cell, the nearest ones, that a query is paired with; None: all.
     """
-    own = queries is None
-    asked = vectors if queries is None else queries
+    is_own = queries is None
+    query_vectors = vectors if queries is None else queries
     if len(vectors) <= EXACT:
         whole = np.asarray(vectors, np.float32)
-        for start in range(0, len(asked), BLOCK):
-            asks = np.arange(start, min(start + BLOCK, len(asked)))
-            for found in _near(asked, asks, whole, np.arange(len(whole)), least, most):
-                yield found.of(found.queries < found.rows) if own else found
+        for start in range(0, len(query_vectors), BLOCK):
+            numbers = np.arange(start, min(start + BLOCK, len(query_vectors)))
+            for near in _near(query_vectors, numbers, whole, np.arange(len(whole)), least, most):
+                yield near.of(near.queries < near.rows) if is_own else near
         return
     centroids = _centroids(vectors)
-    probed = _cells(vectors, centroids, PROBES if own else 1)
+    probed = _cells(vectors, centroids, PROBES if is_own else 1)
     order = np.argsort(probed[:, 0], kind="stable")
     ends = np.cumsum(np.bincount(probed[:, 0], minlength=len(centroids)))
-    for first in range(0, len(asked), len(asked) if own else QUERIES):
+    for first in range(0, len(query_vectors), len(query_vectors) if is_own else QUERIES):
         if queries is not None:
             probed = _cells(queries[first : first + QUERIES], centroids, PROBES)
         asking = np.argsort(probed.ravel(), kind="stable")
         asking_ends = np.cumsum(np.bincount(probed.ravel(), minlength=len(centroids)))
         for cell in range(len(centroids)):
             rows = order[ends[cell - 1] if cell else 0 : ends[cell]]
-            asks = first + asking[asking_ends[cell - 1] if cell else 0 : asking_ends[cell]] // PROBES
+            numbers = first + asking[asking_ends[cell - 1] if cell else 0 : asking_ends[cell]] // PROBES
             if not len(rows):
                 continue
             whole = np.asarray(vectors[rows], np.float32)
-            for start in range(0, len(asks), BLOCK):
-                for found in _near(asked, asks[start : start + BLOCK], whole, rows, least, most):
-                    yield found.of(found.queries != found.rows) if own else found
+            for start in range(0, len(numbers), BLOCK):
+                for near in _near(query_vectors, numbers[start : start + BLOCK], whole, rows, least, most):
+                    yield near.of(near.queries != near.rows) if is_own else near
 
 
 def _near(
-    asked: np.ndarray, asks: np.ndarray, whole: np.ndarray, rows: np.ndarray, least: float, most: int | None
+    query_vectors: np.ndarray, numbers: np.ndarray, whole: np.ndarray, rows: np.ndarray, least: float, most: int | None
 ) -> Iterator[Neighbours]:
-    cosines = np.asarray(asked[asks], np.float32) @ whole.T
+    cosines = np.asarray(query_vectors[numbers], np.float32) @ whole.T
     is_near = cosines >= least
     if most is not None:
         for row in np.flatnonzero(is_near.sum(axis=1) > most):
             is_near[row] &= cosines[row] >= np.partition(cosines[row], -most)[-most]
     near = np.nonzero(is_near)
     for start in range(0, len(near[0]), PAIRS):
-        one, other = (part[start : start + PAIRS] for part in near)
-        yield Neighbours(asks[one], rows[other], cosines[one, other])
+        chosen_queries, chosen_rows = near[0][start : start + PAIRS], near[1][start : start + PAIRS]
+        yield Neighbours(numbers[chosen_queries], rows[chosen_rows], cosines[chosen_queries, chosen_rows])
 
 
 def _centroids(vectors: np.ndarray) -> np.ndarray:
