@@ -1,7 +1,7 @@
 """What a run needs on given devices, computed from its configuration and the cost of a row, and what would make it fit.
 
-docs/plan.md has the formulas. Modules that import Paddle are imported in the functions that use them: the command line
-reads `DEVICES` for its help, which should not take the seconds that Paddle's import takes.
+docs/notes/plan_formulas.md has the formulas. Modules that import Paddle are imported in the functions that use them:
+the command line reads `DEVICES` for its help, which should not take the seconds that Paddle's import takes.
 """
 
 from __future__ import annotations
