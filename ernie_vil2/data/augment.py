@@ -6,7 +6,9 @@ caption, or the object tags after a prompt.
 
 from __future__ import annotations
 
+import itertools
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -282,9 +284,10 @@ def draw_texts(sample: Sample, views: ViewsConfig, rng: np.random.Generator) -> 
     Raises:
         BadSample: the sample has neither tags nor caption in the language.
     """
-    languages = list(views.languages)
-    weights = np.array(list(views.languages.values()))
-    language = languages[rng.choice(len(languages), p=weights / weights.sum())]
+    # `rng.choice` draws the same language, and takes a dozen times as long.
+    cumulative = list(itertools.accumulate(views.languages.values()))
+    ends = [weight / cumulative[-1] for weight in cumulative]
+    language = list(views.languages)[bisect_right(ends, rng.random())]
     text = _draw_short_text(sample, language, views, rng)
 
     long_text = sample.long_caption(views.long_caption, language) if views.long_caption else None
