@@ -22,12 +22,12 @@ class Case:
     """A bad input and its expected result.
 
     Args:
-        input: description of the input in docs/bad_input.md.
+        input: description of the input in docs/notes/bad_input_cases.md.
         make: writes the input into a folder and returns its location for `Data.train`.
         num_used: number of its samples that are used for training.
         skips: number of its samples that are skipped, by reason.
         error: part of the message of the error that ends the run at the start; no sample is then used or skipped.
-        note: remark in docs/bad_input.md on how the input is used.
+        note: remark in docs/notes/bad_input_cases.md on how the input is used.
         remark: remark that is counted although the samples are used.
         check: checks the samples that are used.
         spoil: changes the folder between the scan and the first read.
@@ -49,7 +49,7 @@ class Case:
 
     @property
     def result(self) -> str:
-        """Result in docs/bad_input.md."""
+        """Result in docs/notes/bad_input_cases.md."""
         if self.error:
             return "stopped"
         results = []

@@ -1,4 +1,4 @@
-"""Tables of the cases in docs/bad_input.md: `python -m tests.hostile.bad_input.page` writes them."""
+"""Tables of the cases in docs/notes/bad_input_cases.md: `python -m tests.hostile.bad_input.page` writes them."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from ernie_vil2.io.files import write_text
 from tests.hostile.bad_input import addresses, images, models, rows, settings, shards, texts
 
-PAGE = Path(__file__).parents[3] / "docs" / "bad_input.md"
+PAGE = Path(__file__).parents[3] / "docs" / "notes" / "bad_input_cases.md"
 SECTIONS = {
     "Images": images.CASES,
     "Texts": texts.CASES,
