@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # Tried in this order: PaddleNLP and PaddleClas are published for 3.11, paddle2onnx, which exports to ONNX, up to 3.12.
 PYTHONS := python3.11 python3.12 python3.13 python3
 DEMO := runs/emoji
+# The version and the hashes of every package for this Python. `make constraints` writes these files.
+CONSTRAINTS = constraints-$$($(PYTHON) -c 'import sys; print("3.%d" % sys.version_info[1])').txt
 # Of what pip prints: every twentieth package, what is large, and the beginning of the last step, which takes a minute.
 PROGRESS := n=0; while read -r line; do case "$$line" in \
     Collecting*) n=$$((n + 1)); if [ $$((n % 20)) = 0 ]; then echo "  $$n packages found"; fi;; \
@@ -21,15 +23,16 @@ SHELL := bash
 PEERS_VENV := .venv-peers
 
 .PHONY: help setup demo demo-steps search test test-fast test-hostile test-like-gpu test-slow test-gpu gpu-day peers lint \
-    doctor docs
+    doctor constraints docs
 
 help: ## list these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
 setup: $(STAMP) ## make .venv and install everything for this Python into it (about 2 GB)
 
-# The stamp is the last step: an installation that was cut off is taken up again.
-$(STAMP): requirements.txt setup.py pyproject.toml
+# The stamp is the last step: an installation that was cut off is taken up again. Paddle's GPU build, where it is
+# installed, stays: it and the CPU build unpack into the same folder, so the CPU build's lines are left out.
+$(STAMP): requirements.txt setup.py pyproject.toml $(wildcard constraints-*.txt)
 	@if ! $(PYTHON) -m pip --version >/dev/null 2>&1; then \
 	    python=$$(for name in $(PYTHONS); do \
 	        $$name -c 'import ensurepip, sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && \
@@ -45,7 +48,13 @@ $(STAMP): requirements.txt setup.py pyproject.toml
 	    13: "without PaddleNLP and PaddleClas (Python 3.11) and the export to ONNX (Python 3.11 and 3.12)", \
 	}[sys.version_info[1]]))'
 	@echo 'Installing into $(VENV): 2 GB, two to ten minutes, depending on the network'
-	@$(PYTHON) -m pip install --progress-bar off --disable-pip-version-check -e '.[dev]' | { $(PROGRESS); }
+	@constraints=$(CONSTRAINTS); \
+	if $(PYTHON) -m pip show --quiet paddlepaddle-gpu 2>/dev/null; then \
+	    sed '/^paddlepaddle==/,/[^\\]$$/d' $$constraints >$(VENV)/constraints.txt; \
+	    constraints=$(VENV)/constraints.txt; fi; \
+	$(PYTHON) -m pip install --progress-bar off --disable-pip-version-check \
+	    --require-hashes --no-deps -r $$constraints | { $(PROGRESS); }
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 # Two processes share every batch. A second run finds the finished training and goes straight to the evaluation and the report.
@@ -114,6 +123,12 @@ lint: $(STAMP) ## check style, format and types, and that imports go downwards o
 
 doctor: $(STAMP) ## check this installation, line by line
 	@$(PYTHON) tools/doctor.py
+
+# A file that is there already keeps its versions, where the requirements allow them: delete it to take the newest ones.
+constraints: ## resolve constraints-3.*.txt anew, with hashes (needs uv, and the three versions of Python)
+	@for version in 3.11 3.12 3.13; do \
+	    uv pip compile --quiet --python $$version --generate-hashes --no-annotate --extra dev \
+	        --custom-compile-command 'make constraints' setup.py -o constraints-$$version.txt >/dev/null || exit 1; done
 
 docs: $(STAMP) ## build the pages and the API reference into site/
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet

@@ -22,7 +22,7 @@ def test_setup_prefers_a_python_with_onnx_export(tmp_path):
         (programs / name).chmod(0o755)
 
     arguments = ["make", "-f", str(ROOT / "Makefile"), "setup"]
-    for name in ("requirements.txt", "setup.py", "pyproject.toml"):
+    for name in ("requirements.txt", "setup.py", "pyproject.toml", "constraints-3.12.txt"):
         (tmp_path / name).touch()
     environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     child = run_process(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -9,6 +9,7 @@ from importlib.metadata import packages_distributions
 import pytest
 import setuptools
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ernie_vil2.apps.search.store import open_store
 from ernie_vil2.data.readers import open_sources
@@ -59,6 +60,25 @@ def test_onnx_extra_is_complete_for_pythons_that_export_onnx(setup_arguments, py
     environment = {"python_version": python_version}
     requirements = [line for line in requirements if line.marker is None or line.marker.evaluate(environment)]
     assert {line.name for line in requirements} == {"onnx", "onnxruntime", "paddle2onnx", "ml_dtypes"}
+
+
+@pytest.mark.parametrize("python_version", ["3.11", "3.12", "3.13"])
+def test_constraints_hold_the_dev_set_with_hashes(setup_arguments, python_version):
+    constraints = {}
+    text = (ROOT / f"constraints-{python_version}.txt").read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            pin, *hashes = line.split()
+            name, version = pin.split("==")
+            assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in hashes), pin
+            constraints[name] = version
+
+    environment = {"python_version": python_version}
+    for line in setup_arguments["install_requires"] + setup_arguments["extras_require"]["dev"]:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            name = canonicalize_name(requirement.name)
+            assert requirement.specifier.contains(constraints[name]), line
 
 
 def test_error_on_an_unpublished_package_suggests_another_python(monkeypatch):
