@@ -2,7 +2,8 @@
 
     python -m tests.support.open_clip_models [NAME ...]
 
-reads the folders of all models, or of those named, and prints what came of each, and the table of docs/models.md.
+reads the folders of all models, or of those named, and prints what came of each, and the table of
+docs/notes/open_clip_configurations.md.
 `tests/fixtures/open_clip_configs/make.py` says what the models are. Their folders are written here, from the names and
 shapes of their weights, and read as any other folder.
 """
@@ -208,7 +209,7 @@ def list_expected_states():
 
 
 def format_table(states):
-    """Return the Markdown table of docs/models.md: how many models of each kind are in each state.
+    """Return the table of docs/notes/open_clip_configurations.md: how many models of each kind are in each state.
 
     Args:
         states: state of each model by name.
