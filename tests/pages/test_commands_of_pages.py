@@ -37,7 +37,6 @@ NOT_RUN = {
     **dict.fromkeys(["podman build", "docker run"], "needs an engine for containers"),
     **dict.fromkeys(["exports/own", "--index indexes/own"], "needs the run of docs/own_data.md"),
     "timeout --preserve-status": "ends by the clock; tests/training/test_stopping.py stops runs at a step",
-    'open("found.jsonl"': "needs the demo trained to its end: after a few steps no word is near a drawing",
     "--protocol NAME": "FOLDER and NAME are those that follow on the page",
 }  # fmt: skip
 """Parts of commands and of blocks of Python -> why these are not run."""
