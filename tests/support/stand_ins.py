@@ -48,7 +48,7 @@ def lay_out_training_sets(folder):
 
 
 def lay_out_benchmarks(folder):
-    """Lay out the folders of docs/benchmarks.md, one of them below data/ as well."""
+    """Lay out the folders of docs/benchmarks.md."""
     lay_out_training_sets(folder)
     published.write_flickr30k_cn(folder / "flickr30k-cn")
     published.write_muge(folder / "Flickr30k-CN")
@@ -70,14 +70,13 @@ def lay_out_benchmarks(folder):
     write_files(folder / "mscoco", {"annotations/captions_val2017.json": captions})
     write_files(folder / "mscoco", {f"val2017/{n:012}.jpg": row.image for n, row in enumerate(rows)})
     write_tsv(folder / "pairs.tsv", [(row.chinese[0], str(n), row.image) for n, row in enumerate(rows)])
-    for name in ("shards", "wds_flickr30k/test", "data"):
+    for name in ("shards", "wds_flickr30k/test"):
         (folder / name).mkdir(parents=True)
     write_tar(folder / "shards" / "test-00.tar", draw_shape_members(1, seed=3))
     members = []
     for n, row in enumerate(rows):
         members += [(f"{n}.png", row.image), (f"{n}.txt", "\n".join(row.english).encode())]
     write_tar(folder / "wds_flickr30k" / "test" / "0.tar", members)
-    (folder / "data" / "coco-cn").symlink_to(folder / "coco-cn")
     published.write_caption_lists(folder)
     published.write_sugar_crepe(folder)
 
