@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ernie_vil2.config import Config
-from ernie_vil2.config.sections import with_native_towers
+from ernie_vil2.config.sections import ViewsConfig, with_native_towers
 from ernie_vil2.data.preprocessing import (
     PendingEmbeddings,
     Preprocessing,
@@ -33,9 +33,12 @@ from ernie_vil2.data.tokenizer import TextTokenizer, open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.encoder.exports import open_export
+from ernie_vil2.encoder.interface import Encoder, ImageLike, Images
+from ernie_vil2.encoder.remote import RemoteEncoder
 from ernie_vil2.io.calibration import CALIBRATION, Calibration, read_calibration
 from ernie_vil2.io.export_folder import EXPORT_INFO, PARITY, BadExport, vocabulary_file
 from ernie_vil2.io.files import load_json
+from ernie_vil2.io.model_address import is_address
 from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.runtime_onnx import check_vocabulary
 from ernie_vil2.section import Precision
@@ -48,9 +51,6 @@ if TYPE_CHECKING:  # an export runs without Paddle
     from ernie_vil2.models import DualEncoder
     from ernie_vil2.models.weights.format import StoredModel
 
-ImageLike = str | os.PathLike | bytes | Image.Image | np.ndarray
-"""An image file's path or bytes, a Pillow image, or `[H, W, 3]` uint8 RGB."""
-Images = Iterable[ImageLike]
 OnError = Literal["raise", "skip"]
 Source = str | os.PathLike  # a path, or the name of a published model
 
@@ -218,6 +218,16 @@ class ErnieViL2:
     def logit_scale(self) -> float:
         """Factor from cosine similarity to score: 1 / tau in equation 1 of the ERNIE-ViL 2.0 paper."""
         return self.backend.scalars["logit_scale"]
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages of the texts that the model was trained on."""
+        return tuple(self.config.Views.languages)
+
+    @property
+    def views(self) -> ViewsConfig:
+        """How a sample became views in the training."""
+        return self.config.Views
 
     @property
     def device(self) -> str:
@@ -649,6 +659,22 @@ def load_model(
     if backend == "fastest" and precision == "float32" and encoder.device == "cpu":
         encoder = find_export(folder, encoder.fingerprint, batch_size) or encoder
     return _add_calibration(encoder, folder)
+
+
+def open_encoder(source: Source, **loading: Any) -> Encoder:
+    """Open a model that embeds, here or on a server.
+
+    Args:
+        source: as for `load_model`; or the address of an API in OpenAI's form with the name of a model,
+            `http://host/v1#model`, see `RemoteEncoder`.
+        loading: further arguments of `load_model`; a server decides on its own.
+
+    Raises:
+        ServerError: the server cannot be used. Other errors are as for `load_model`.
+    """
+    if is_address(source):
+        return RemoteEncoder(str(source))
+    return load_model(source, **loading)
 
 
 def find_export(

@@ -24,6 +24,7 @@ from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, LibraryTokenizer, TextTo
 from ernie_vil2.io import hub
 from ernie_vil2.io.export_folder import EXPORT_INFO
 from ernie_vil2.io.files import atomic_folder, load_json
+from ernie_vil2.io.model_address import is_address
 from ernie_vil2.io.run_folder import CONFIG, TOKENIZER, VOCABULARY, resolve_checkpoint
 from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.models.dual_encoder import DualEncoder, build_dual_encoder, count_min_parameters
@@ -317,6 +318,11 @@ def find_model(source: str | os.PathLike) -> Path:
         return hub.fetch_known_model(name)
     if hub.is_hub_name(name):
         return hub.fetch_from_hub(name)
+    if is_address(name):
+        raise FileNotFoundError(
+            f"{source}: the weights are needed here; embed, compare --embeddings, score.model and "
+            "Tuning.teacher.embeddings take a model on a server"
+        )
     raise FileNotFoundError(f"{source}: no such file or folder, and no known name ({', '.join(hub.MODELS)})")
 
 

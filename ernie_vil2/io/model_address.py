@@ -1,0 +1,30 @@
+"""The address of a model on a server: `http://host/v1#model`."""
+
+import os
+from urllib.parse import urlsplit
+
+
+def is_address(source: str | os.PathLike) -> bool:
+    """Return whether a model is named by the address of a server."""
+    return isinstance(source, str) and source.startswith(("http://", "https://"))
+
+
+def parse_address(address: str) -> tuple[str, str]:
+    """Return the address of the API, without a slash at its end, and the name of the model.
+
+    Raises:
+        ValueError: the address is not of the form `http://host/v1#model`.
+    """
+    url = urlsplit(address)
+    try:
+        is_usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # of a port that is no number
+        is_usable = False
+    if not is_usable or not address.isprintable() or " " in url.netloc + url.path:
+        raise ValueError(f"{address!r} is not an address of a model: write http://host:8000/v1#MODEL")
+    if "@" in url.netloc or url.query:
+        raise ValueError(f"{url.scheme}://{url.hostname}: no password and no ? in the address of a model; a token is "
+                         "taken from OPENAI_API_KEY")  # fmt: skip
+    if not url.fragment:
+        raise ValueError(f"{address}: which model of this server? Write {address.rstrip('#')}#MODEL")
+    return f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}", url.fragment
