@@ -184,6 +184,8 @@ def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
     """Return the routes of `/v1` that need a model and nothing else."""
     router = APIRouter(dependencies=[Depends(check_parameter_names)])
     start = int(time.time())
+    # Made once: a fingerprint is computed from all weights.
+    descriptions = {served.name: _describe_model(served, start) for served in models}
 
     async def read(request: Request, body_class: type[ModelRequest], places: ExitStack) -> _ModelQuery:
         async with reader.receive(request) as body:
@@ -216,11 +218,11 @@ def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
 
     @router.get("/models", summary="The models, in OpenAI's form")
     async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [_describe_model(served, start) for served in models]}
+        return {"object": "list", "data": list(descriptions.values())}
 
     @router.get("/models/{name}", summary="A model, in OpenAI's form")
     async def describe_model(name: str) -> dict[str, Any]:
-        return _describe_model(models.find(name), start)
+        return descriptions[models.find(name).name]
 
     @router.post(
         "/embeddings",
@@ -256,6 +258,7 @@ def _describe_model(served: ServedModel, created: int) -> dict[str, Any]:
         "created": created,
         "owned_by": "ernie_vil2",
         "dimensions": list(served.model.widths),
+        "fingerprint": served.model.fingerprint,
     }
 
 
