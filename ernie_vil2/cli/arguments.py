@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.device.launch import launched_rank
+from ernie_vil2.io.model_address import is_address
 
 if TYPE_CHECKING:
     from ernie_vil2.data.benchmark import Benchmark
-    from ernie_vil2.encoder import ErnieViL2
+    from ernie_vil2.encoder import Encoder, ErnieViL2
 
 CALIBRATED = "calibrated"  # value of --threshold: the threshold of the model's calibration
 ELLIPSIS = "..."  # in a row of shares
@@ -456,6 +457,15 @@ def load_named_model(args: argparse.Namespace, has_head: bool = False) -> tuple[
     if find_run_folder(weights.parent):
         args.checkpoint = weights.parent
     return encoder, weights
+
+
+def open_named_encoder(args: argparse.Namespace) -> Encoder:
+    """Open the model that the options name, as `load_named_model`; it may also be the address of a server."""
+    from ernie_vil2.encoder import RemoteEncoder
+
+    if is_address(args.checkpoint):
+        return RemoteEncoder(args.checkpoint)
+    return load_named_model(args)[0]
 
 
 def get_calibrated_threshold(encoder: ErnieViL2, name: str, direction: str, is_quiet: bool = False) -> float:

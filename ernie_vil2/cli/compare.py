@@ -3,6 +3,7 @@
     python tools/compare.py runs/emoji runs/scratch --data demo_data/emoji-test.tar --language zh en
     python tools/compare.py ernie-vil-2.0-base-zh mine=runs/mine --data titles.csv --images photos
     python tools/compare.py runs/emoji --embeddings api=embeddings --data titles.csv --images photos
+    python tools/compare.py runs/emoji --embeddings http://127.0.0.1:8000/v1#large --data titles.csv --images photos
     python tools/compare.py first second --data coco-cn-version1805v1.1 --protocol coco-cn-test
 
 Models are checkpoints, exports and names of released models; all are compared with the first. Prints a table and a
@@ -19,6 +20,7 @@ from typing import Any
 from ernie_vil2.cli import arguments
 from ernie_vil2.cli.arguments import count, file_name, input_folder, model, natural, option, output_folder, source
 from ernie_vil2.cli.eval import write_results
+from ernie_vil2.io.model_address import is_address, parse_address
 
 
 def labelled_model(text: str) -> tuple[str, str]:
@@ -29,12 +31,17 @@ def labelled_model(text: str) -> tuple[str, str]:
     return "", model(text)
 
 
-def labelled_folder(text: str) -> tuple[str, str]:
-    """Return name and folder of NAME=FOLDER."""
-    name, equals, path = text.partition("=")
+def labelled_embeddings(text: str) -> tuple[str, str]:
+    """Return name and folder of NAME=FOLDER, or name and address of NAME=ADDRESS; without NAME that of the model."""
+    if is_address(text):
+        return parse_address(text)[1], text
+    name, equals, source = text.partition("=")
     if not name or not equals:
-        raise ArgumentTypeError(f"{text}: write NAME=FOLDER")
-    return name, input_folder(path)
+        raise ArgumentTypeError(f"{text}: write NAME=FOLDER, or the address of an API, http://host/v1#MODEL")
+    if is_address(source):
+        parse_address(source)
+        return name, source
+    return name, input_folder(source)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("models", nargs="*", type=labelled_model, metavar="MODEL",
         help="model, like --checkpoint of tools/eval.py; NAME=MODEL gives it a name")  # fmt: skip
-    add("--embeddings", nargs="+", default=[], type=labelled_folder, metavar="NAME=FOLDER",
+    add("--embeddings", nargs="+", default=[], type=labelled_embeddings, metavar="NAME=FOLDER",
         help="embeddings of another library: image_embeddings.npy and text_embeddings.npy, with images.jsonl and "
-        "texts.jsonl as tools/embed.py writes them, or images.txt and texts.txt with a name on each line")  # fmt: skip
+        "texts.jsonl as tools/embed.py writes them, or images.txt and texts.txt with a name on each line; or "
+        "the address of a server in OpenAI's form, with the name of a model: http://host/v1#MODEL")  # fmt: skip
     arguments.add_data_options(parser)
     add("--language", nargs="+",
         help="languages of the captions to compare on; default: those that the first model was trained on")  # fmt: skip
@@ -94,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     for name, path in args.models:
         sources.append((name or next(new_names), path))
     for name, folder in args.embeddings:
-        sources.append((name, EmbeddingFolder(folder)))
+        sources.append((name, folder if is_address(folder) else EmbeddingFolder(folder)))
     if args.pixel_baseline:
         sources.append((PIXEL_BASELINE_NAME, NearestPixels(args.pixel_baseline)))
     models = dict(sources)

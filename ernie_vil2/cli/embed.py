@@ -3,12 +3,14 @@ r"""Write a model's embeddings to disk: those of a benchmark, of a folder of ima
     python tools/embed.py --checkpoint runs/mine --images photos --texts titles.txt --output embeddings
 
     python tools/embed.py --checkpoint ernie-vil-2.0-base-zh --data coco_cn.tsv --output embeddings
+    python tools/embed.py --checkpoint http://127.0.0.1:8000/v1#large --texts titles.txt --output embeddings
     python tools/embed.py --checkpoint model.pdparams --data coco_cn.tsv --format official --output out
     python tools/embed.py --checkpoint runs/mine --data Flickr30k-CN --split test --format chinese-clip \
         --cache ~/.cache/embeddings --processes 2 --output features
 
 Other programs can use the embeddings, and they can be scored again without the model; docs/benchmarks.md describes the
-files. With --cache an interrupted command resumes where it stopped.
+files. With --cache an interrupted command resumes where it stopped; what a server has computed (docs/model_server.md)
+is always kept.
 """
 
 import argparse
@@ -61,11 +63,10 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.files import atomic_files
 
-    encoder, _ = arguments.load_named_model(args)
-    encoder = encoder.with_width(args.width)
+    encoder = arguments.open_named_encoder(args).with_width(args.width)
     if is_paired:
         languages = [args.language] if args.language else None
-        benchmarks = arguments.open_data(args, languages, encoder.config.Views.languages)
+        benchmarks = arguments.open_data(args, languages, encoder.languages)
         if len(benchmarks) > 1:
             raise ValueError(f"there are captions in {' and '.join(benchmarks)}; name one with --language")
         benchmark = next(iter(benchmarks.values()))

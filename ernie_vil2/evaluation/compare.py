@@ -15,7 +15,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.spec import DataLike, DataSpec
-from ernie_vil2.encoder import ErnieViL2, load_model
+from ernie_vil2.encoder import Encoder, ErnieViL2, open_encoder
 from ernie_vil2.evaluation.embedding_files import read_benchmark_embeddings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_on_all_ranks
 from ernie_vil2.evaluation.intervals import RESAMPLES
@@ -55,12 +55,12 @@ class NearestPixels:
 
 
 ModelSource = str | os.PathLike | ErnieViL2 | EmbeddingFolder | NearestPixels
-"""A model to compare, or what stands for one; a path or a known name as for `load_model`."""
+"""A model to compare, or what stands for one; a path, a known name or an address as for `open_encoder`."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a model on this machine, measured in this run; None if only its embeddings are known.
+    """Cost of a model on this machine, measured in this run; None if it computes elsewhere.
 
     Attributes:
         milliseconds_image: time to read, prepare and encode an image, in a batch of up to 64.
@@ -133,8 +133,8 @@ def compare(
     """Find which model is better on this data: all others are compared with the first one.
 
     Args:
-        models: whatever `load_model` takes, including exports. A mapping gives the models names, and may hold loaded
-            models.
+        models: whatever `open_encoder` takes, including exports and addresses. A mapping gives the models names, and
+            may hold loaded models.
         data: a spec, or files and folders as `tools/eval.py --data` takes them.
         options: options of `compare_models`.
 
@@ -241,19 +241,25 @@ class _Scoring:
 
     def score_model(self, name: str, source: str | os.PathLike | ErnieViL2, cache: Path | None, **loading: Any) -> None:
         """Load a model, unless it is loaded, score it and measure its cost."""
+        model: Encoder
         if isinstance(source, ErnieViL2):
-            model, weights = source, None
+            model = source
+        elif self._scorer.needs_classifier:
+            model = load_classifier(source, **loading)
         else:
-            load = load_classifier if self._scorer.needs_classifier else load_model
-            model, weights = load(source, **loading), find_weights(source)
-        scorer_input = self._open(list(model.config.Views.languages))
+            model = open_encoder(source, **loading)
+        scorer_input = self._open(model.languages)
 
-        def encode(model: ErnieViL2, benchmark: Benchmark, key: str) -> EncodedBenchmark:
+        def encode(model: Encoder, benchmark: Benchmark, key: str) -> EncodedBenchmark:
             encoded = encode_on_all_ranks(model, benchmark, f"{name} {key}".strip(), cache)
             self._check_gallery(name, key, encoded)
             return encoded
 
         self._add_outcomes(name, run_scorer(self._scorer, model, scorer_input, name, encode))
+        if not isinstance(model, ErnieViL2):  # on a server: its time would be that of the network and of other clients
+            self.costs[name] = self._storage_cost(model.embed_dim)
+            return
+        weights = None if isinstance(source, ErnieViL2) else find_weights(source)
         cost = measure_cost(model, self.benchmarks, weights)
         self.costs[name] = cost
         if cost.cut_texts:
@@ -281,7 +287,7 @@ class _Scoring:
         model: Any = SimpleNamespace(device="cpu", logit_scale=100.0, calibration=None, labels=(), backend=None)
         self._add_outcomes(name, self._scorer.score(scorer_input, encoded_benchmarks, model))
         width = next(iter(encoded_benchmarks.values())).image_embeddings.shape[1]
-        self.costs[name] = Cost(width=width, index_megabytes=_index_megabytes(self.benchmarks, width))
+        self.costs[name] = self._storage_cost(width)
 
     def score_pixels(self, name: str, train: Sequence[str]) -> None:
         """Score the nearest training image by pixels in place of a model: image to text, in all languages alike."""
@@ -309,6 +315,9 @@ class _Scoring:
             preferred_languages = self._data.preferred_languages or languages
             self._scorer_input = self._scorer.open(replace(self._data, preferred_languages=preferred_languages))
         return self._scorer_input
+
+    def _storage_cost(self, width: int) -> Cost:
+        return Cost(width=width, index_megabytes=_index_megabytes(self.benchmarks, width))
 
     def _check_gallery(self, name: str, key: str, encoded: EncodedBenchmark) -> None:
         """Raise ValueError if a model could not use the same images as the first one."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -22,7 +22,7 @@ from ernie_vil2.data.preprocessing import wait_in_turn
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.device import runtime
 from ernie_vil2.device.launch import launched_rank
-from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.encoder import Encoder
 from ernie_vil2.io.files import atomic_write, parse_json, save_arrays
 from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.terminal import pluralize
@@ -55,7 +55,7 @@ class EncodedBenchmark:
 
 
 def encode_benchmark(
-    model: ErnieViL2,
+    model: Encoder,
     benchmark: Benchmark,
     cache: str | Path | None = None,
     progress: Callable[[int], object] = lambda rows: None,
@@ -160,10 +160,13 @@ class _CachedChunk(NamedTuple):
 
 
 class _ReadImage(NamedTuple):
-    """An image that was read: digest of its bytes, "" if it cannot be read, and its pixels or the reason for none."""
+    """An image that was read: digest of its bytes, "" if it cannot be read, and what the model gets or the reason.
+
+    `pixels` is what `Encoder.preprocess` returns; None: the image was not prepared, or cannot be used.
+    """
 
     digest: str
-    pixels: np.ndarray | None
+    pixels: Any
     reason: str | None = None
 
 
@@ -186,7 +189,7 @@ def _concatenate(chunks: Sequence[_EncodedChunk]) -> np.ndarray:
 
 
 def _encode_images(
-    model: ErnieViL2, name: str, chunks: Sequence[Sequence[BenchmarkImage]], cache: _ChunkCache | None, num_threads: int
+    model: Encoder, name: str, chunks: Sequence[Sequence[BenchmarkImage]], cache: _ChunkCache | None, num_threads: int
 ) -> Iterator[_EncodedChunk]:
     """Encode chunks of images; `name` of the benchmark is part of the name of their files in the cache."""
     pool = ThreadPoolExecutor(num_threads)
@@ -214,7 +217,7 @@ def _encode_images(
                 pixels.append(image.pixels)
             elif image.reason is not None:
                 bad_rows.append((row, image.reason))
-        wait = model.start_pixels(np.stack(pixels)) if pixels else (lambda: _NO_EMBEDDINGS)
+        wait = model.start_pixels(pixels) if pixels else (lambda: _NO_EMBEDDINGS)
         digests = [image.digest for image in read_images]  # `finish` must not keep the pixels
 
         def finish() -> _EncodedChunk:
@@ -241,7 +244,7 @@ def _encode_images(
         pool.shutdown(cancel_futures=True)
 
 
-def _read_image(preprocess: Callable[[bytes], np.ndarray] | None, image: BenchmarkImage) -> _ReadImage:
+def _read_image(preprocess: Callable[[bytes, str], Any] | None, image: BenchmarkImage) -> _ReadImage:
     try:
         content = image.read()
     except FileNotFoundError:
@@ -255,13 +258,13 @@ def _read_image(preprocess: Callable[[bytes], np.ndarray] | None, image: Benchma
     if preprocess is None:  # the digest is enough, as the embedding is in the cache
         return _ReadImage(digest, None)
     try:
-        return _ReadImage(digest, preprocess(content))
+        return _ReadImage(digest, preprocess(content, image.id))
     except BadSample as error:
         return _ReadImage(digest, None, error.reason)
 
 
 def _encode_texts(
-    model: ErnieViL2, chunks: Sequence[Sequence[str]], cache: _ChunkCache | None
+    model: Encoder, chunks: Sequence[Sequence[str]], cache: _ChunkCache | None
 ) -> Iterator[_EncodedChunk]:
     def start_encoding(texts: Sequence[str]) -> Callable[[], _EncodedChunk]:
         cached = cache.read("texts", texts, len(texts)) if cache else None
@@ -376,7 +379,7 @@ def _gather_chunks(local_chunks: dict[int, _EncodedChunk]) -> dict[int, _Encoded
 
 
 def encode_on_all_ranks(
-    model: ErnieViL2, benchmark: Benchmark, name: str = "", cache: Path | None = None
+    model: Encoder, benchmark: Benchmark, name: str = "", cache: Path | None = None
 ) -> EncodedBenchmark:
     """Encode a benchmark with a progress bar on rank 0. A collective of the ranks of a command.
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ernie_vil2.config import read_yaml
 from ernie_vil2.data.benchmark import Benchmark
-from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.encoder import Encoder
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.published import PublishedResult
 from ernie_vil2.evaluation.ranking import TIE_RULES, Blocks
@@ -377,7 +377,7 @@ def score_embeddings(
     return Evaluation(protocol, encoded, final_results, measures)
 
 
-def evaluate(model: ErnieViL2, benchmark: Benchmark, protocol: Protocol) -> Evaluation:
+def evaluate(model: Encoder, benchmark: Benchmark, protocol: Protocol) -> Evaluation:
     """Encode the rows of a benchmark that a protocol needs, and score them."""
     return score_embeddings(encode_benchmark(model, protocol.select(benchmark)), protocol)
 

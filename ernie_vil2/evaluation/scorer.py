@@ -18,7 +18,7 @@ from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.opening import UnknownLayout, recognise
 from ernie_vil2.data.spec import DataSpec
-from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.encoder import Encoder
 from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.protocol import find_protocol_scorer
@@ -169,11 +169,11 @@ class Scorer(Protocol):
             sizes[name] = f"{pluralize(len(benchmark.images), 'image')}, {pluralize(len(benchmark.texts), 'text')}"
         return sizes
 
-    def check(self, inputs: ScorerInput, model: ErnieViL2, name: str) -> None:
+    def check(self, inputs: ScorerInput, model: Encoder, name: str) -> None:
         """Raise ValueError if the model with this name cannot be scored on the data; nothing is computed yet."""
         return
 
-    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
+    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: Encoder) -> Report:
         """Score the embeddings of the benchmarks. Runs on rank 0 only.
 
         Raises:
@@ -203,10 +203,10 @@ class Scorer(Protocol):
 
 def run_scorer(
     scorer: Scorer,
-    model: ErnieViL2,
+    model: Encoder,
     inputs: ScorerInput,
     name: str | None = None,
-    encode: Callable[[ErnieViL2, Benchmark, str], EncodedBenchmark] | None = None,
+    encode: Callable[[Encoder, Benchmark, str], EncodedBenchmark] | None = None,
     rank: int = 0,
     ranks: int = 1,
 ) -> Report:

@@ -8,6 +8,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2.evaluation.embedding_files import read_embeddings
 from tests.support.commands import succeed
+from tests.support.embedding_servers import serve_model
 from tests.support.published_files import make_image, write_files
 from tests.support.shapes import COLOURS, draw, encode_png, write_tsv
 
@@ -71,6 +72,18 @@ def test_folder_of_images_is_embedded(model, embed, tmp_path):
     assert names == ["b.png", "a/10.png", "a/2.PNG"]
     expected = ernie_vil2.load_model(model).encode_images([photos / name for name in names])
     np.testing.assert_allclose(np.load(tmp_path / "o/image_embeddings.npy"), expected, atol=1e-6)
+
+
+def test_server_embeds_in_place_of_a_model_here(model, rows, embed, tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    with serve_model(ernie_vil2.load_model(model, device="cpu")) as address:
+        printed = succeed("embed", "--checkpoint", address, "--data", rows[0], "--output", tmp_path / "remote")
+    assert "broken image: 1 (torn)" in printed
+    embed("--data", rows[0])
+    embeddings, expected = read_embeddings(tmp_path / "remote"), read_embeddings(tmp_path / "o")
+    assert embeddings.benchmark.pairs.tolist() == expected.benchmark.pairs.tolist()
+    np.testing.assert_allclose(embeddings.image_embeddings, expected.image_embeddings, atol=1e-6)
+    np.testing.assert_allclose(embeddings.text_embeddings, expected.text_embeddings, atol=1e-6)
 
 
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])

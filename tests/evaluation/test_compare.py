@@ -16,6 +16,8 @@ from ernie_vil2.evaluation.compare import Cost, EmbeddingFolder, compare_models,
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.commands import succeed
+from tests.support.embedding_servers import serve_model
 from tests.support.entailment_data import write_entailment_folder
 from tests.support.shapes import COLOURS, SHAPES, draw, encode_png
 
@@ -89,6 +91,24 @@ def test_embeddings_are_matched_by_id_or_text(models, data, tmp_path):
     # 16 images of 32 float32 numbers.
     assert result.costs["ids"] == Cost(width=32, index_megabytes=16 * 32 * 4 / 1e6)
     assert result.costs["wide"].width == 40
+
+
+def test_model_on_a_server_has_the_figures_of_the_model_here(models, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path))
+    with serve_model(ernie_vil2.load_model(models["second"], device="cpu"), "large") as address:
+        served = {"first": models["first"], "large": address}
+        result = compare_models(served, data, device="cpu", resamples=50)
+        arguments = ["--data", *data.paths, "--language", "en", "--text-id", "id", "--resamples", "50"]
+        succeed("compare", models["first"], "--embeddings", address, *arguments, "--output", tmp_path / "comparison")
+    local = {"first": models["first"], "large": models["second"]}
+    expected = compare_models(local, data, device="cpu", resamples=50).comparison.record()
+    assert result.comparison.record()["figures"]["value"].tolist() == expected["figures"]["value"].tolist()
+    assert result.costs["large"] == Cost(width=32, index_megabytes=16 * 32 * 4 / 1e6)
+    [record] = (tmp_path / "comparison").glob("*.json")
+    figures = json.loads(record.read_text())
+    assert figures["figures"]["value"] == pytest.approx(expected["figures"]["value"].tolist())
+    with pytest.raises(FileNotFoundError, match="large"):
+        ernie_vil2.load_model(address)
 
 
 def test_embeddings_of_other_rows_are_refused(models, data, shapes, tmp_path):

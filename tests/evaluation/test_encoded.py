@@ -81,7 +81,7 @@ def test_benchmark_without_usable_images_is_refused():
 
 def test_error_of_the_model_ends_all_threads(rows):
     class Broken(ProjectionEncoder):
-        def preprocess(self, image):
+        def preprocess(self, image, name="image"):
             raise RuntimeError("out of memory")
 
     num_threads = threading.active_count()

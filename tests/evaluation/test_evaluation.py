@@ -32,7 +32,7 @@ class ColourModel:
     COLOURS: ClassVar = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
     fingerprint = "colours"
 
-    def preprocess(self, image):
+    def preprocess(self, image, name="image"):
         return Preprocessing("ernie_vil2", 8, mean=(0, 0, 0), std=(1, 1, 1))(image, "image")
 
     def start_pixels(self, images):

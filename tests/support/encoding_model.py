@@ -24,7 +24,7 @@ class ProjectionEncoder:
         self.rows = Counter()
         self.largest = 0
 
-    def preprocess(self, image):
+    def preprocess(self, image, name="image"):
         self.rows["preprocessed"] += 1
         return cv2.resize(decode_image(image, "?"), (SIDE, SIDE))
 
@@ -40,7 +40,7 @@ class ProjectionEncoder:
         return normalise_rows(np.array(counts, np.float32) @ self.text_weights)
 
     def start_pixels(self, pixels):
-        embeddings = self.encode_pixels(pixels)
+        embeddings = self.encode_pixels(np.stack(pixels))
         return lambda: embeddings
 
     def start_texts(self, texts):

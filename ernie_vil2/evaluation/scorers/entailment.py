@@ -18,7 +18,7 @@ from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.readers.entailment import NLVR2, SNLI_VE, StatementRow, StatementSource, read_nlvr2_subsets
 from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, format_names
 from ernie_vil2.data.spec import DataSpec
-from ernie_vil2.encoder import ErnieViL2, Source, build_encoder, read_stored_model
+from ernie_vil2.encoder import Encoder, ErnieViL2, Source, build_encoder, read_stored_model
 from ernie_vil2.evaluation.check import Inspection, decode_all
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
@@ -371,7 +371,7 @@ class Entailment(Scorer):
         sizes = f"{pluralize(counts['statements'], 'statement')}, {pluralize(counts['images'], 'image')}"
         return {statements.name: sizes}
 
-    def check(self, inputs: ScorerInput, model: ErnieViL2, name: str) -> None:
+    def check(self, inputs: ScorerInput, model: Encoder, name: str) -> None:
         """Raise ValueError if the model was trained on other labels."""
         statements: Statements = inputs.context
         if statements.labels != model.labels:
@@ -380,10 +380,10 @@ class Entailment(Scorer):
                 f"{', '.join(statements.labels)}"
             )
 
-    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
+    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: Encoder) -> Report:
         """Report `EntailmentScores.metrics`."""
-        backend: Any = model.backend  # `check` has made sure that it is an `EntailmentClassifier`'s
-        scores = classify_statements(inputs.context, encoded[""], backend.model.compute_label_logits)
+        classifier: Any = model  # `check` has made sure that its backend has an `EntailmentClassifier`
+        scores = classify_statements(inputs.context, encoded[""], classifier.backend.model.compute_label_logits)
         notes = make_notes(scores)
         table = make_accuracy_table(self.title, scores)
         return Report(

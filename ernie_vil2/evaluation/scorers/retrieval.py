@@ -13,7 +13,7 @@ from ernie_vil2.data.benchmark import BenchmarkImage, BenchmarkText
 from ernie_vil2.data.readers import open_benchmarks, open_sources
 from ernie_vil2.data.spec import DataSpec, option
 from ernie_vil2.device.extras import require
-from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.encoder import Encoder
 from ernie_vil2.evaluation.check import Inspection, check_benchmark
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import (
@@ -102,7 +102,7 @@ class Retrieval(Scorer):
             benchmarks[language] = select_rows(benchmark, protocols)
         return ScorerInput(data, benchmarks)
 
-    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
+    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: Encoder | None) -> Report:
         """Report `zh/image_to_text/R@1`, `zh/mR`, further measures of the protocols, and `mean_recall`."""
         device = model.device if model else "cpu"
         # By language and convention, each "" if there is only one.

@@ -17,7 +17,7 @@ from ernie_vil2.data.readers.layout import ImageFolders
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_json
 from ernie_vil2.data.spec import DataSpec
-from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.encoder import Encoder
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.examples import Thumbnails
 from ernie_vil2.evaluation.outcomes import Outcomes
@@ -92,7 +92,7 @@ class SugarCrepe(Scorer):
         images.check_images(benchmark.images)
         return ScorerInput(data, {"": benchmark}, items)
 
-    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2 | None) -> Report:
+    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: Encoder | None) -> Report:
         """Report the accuracy of each kind in percent, and the mean over the kinds."""
         (embeddings,) = encoded.values()
         bad_samples = embeddings.bad_samples

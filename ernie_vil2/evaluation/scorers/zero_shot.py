@@ -14,7 +14,7 @@ from ernie_vil2.data.readers.labelled import LABEL, open_labelled
 from ernie_vil2.data.source_files import list_image_files
 from ernie_vil2.data.spec import TRAIN, DataSpec, option
 from ernie_vil2.device.extras import require
-from ernie_vil2.encoder import ErnieViL2
+from ernie_vil2.encoder import Encoder
 from ernie_vil2.evaluation.check import Inspection, check_labelled, find_class_remarks
 from ernie_vil2.evaluation.classification import (
     COLUMNS,
@@ -126,12 +126,12 @@ class ZeroShot(Scorer):
         sizes = f"{pluralize(len(labelled.images), 'image')}, {pluralize(len(labelled.texts), 'class', 'classes')}"
         return {labelled.name: f"{sizes}, named in {' and '.join(templates)}"}
 
-    def check(self, inputs: ScorerInput, model: ErnieViL2, name: str) -> None:
+    def check(self, inputs: ScorerInput, model: Encoder, name: str) -> None:
         """Raise ValueError if the threshold is that of a calibration, and the model has none."""
         if self.threshold == CALIBRATED and model.calibration is None:
             raise ValueError(f"{name} has no calibration: run ernie-vil2 calibrate, or give a number")
 
-    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: ErnieViL2) -> Report:
+    def score(self, inputs: ScorerInput, encoded: Mapping[str, EncodedBenchmark], model: Encoder) -> Report:
         """Report the metrics of `ClassScores` by language, such as `zh/acc1`, and the mean of `acc1` or `mAP`."""
         labelled, templates = inputs.context
         best_by = inputs.best_by or "acc1"
@@ -171,7 +171,7 @@ class ZeroShot(Scorer):
         )
 
     def _make_notes(
-        self, labelled: LabelledImages, classes: EncodedClasses, results: Results, model: ErnieViL2
+        self, labelled: LabelledImages, classes: EncodedClasses, results: Results, model: Encoder
     ) -> list[str]:
         """Return what a person should know about templates, data and threshold."""
         notes = describe_templates(labelled.templates, self.templates)
