@@ -9,6 +9,7 @@ from pyarrow import parquet
 from ernie_vil2.apps.curation.mismatches import EmbeddedPairs, Peers, calibrate_threshold, estimate_wrong_share
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
+from tests.support.embedding_servers import serve_model
 from tests.support.image_formats import encode_image
 from tests.support.shapes import TOKENS
 
@@ -162,6 +163,20 @@ def test_scores_are_cosines_and_the_best_share_is_kept(tmp_path, pairs, curated)
     dropped_scores = [row["score"] for row in rows[:12] if not row["is_kept"]]
     assert len(kept_scores) == 3 and min(kept_scores) > max(dropped_scores)
     assert {row["reason"] for row in rows[:12] if not row["is_kept"]} == {"image and caption do not fit"}
+
+
+def test_model_on_a_server_gives_the_scores_of_the_model_here(tmp_path, pairs, curated, monkeypatch):
+    from ernie_vil2 import load_model
+
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    model = write_untrained_checkpoint(tmp_path / "model")
+    rules = "score: {{model: {}, by: quantile, keep: 0.5, device: cpu}}"
+    expected = curated([pairs], rules.format(model), "here")
+    with serve_model(load_model(model, device="cpu")) as address:
+        table = curated([pairs], rules.format(address), "there")
+    for key, row in table.items():
+        assert row["cosine_en"] == pytest.approx(expected[key]["cosine_en"], abs=1e-5)
+        assert row["is_kept"] == expected[key]["is_kept"]
 
 
 @pytest.mark.thorough

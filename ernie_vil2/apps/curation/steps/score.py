@@ -25,7 +25,7 @@ from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.apps.curation.steps.text_rules import text_key
 from ernie_vil2.data.augment import format_tags
 from ernie_vil2.data.selection import CUT_CAPTIONS
-from ernie_vil2.encoder import ErnieViL2, load_model
+from ernie_vil2.encoder import Encoder, open_encoder
 from ernie_vil2.io.files import atomic_write
 from ernie_vil2.section import Count, Fraction, Name, Precision, Section
 
@@ -48,7 +48,7 @@ class Embedder:
         tags: also embed tags, as texts like those of training.
     """
 
-    models: Sequence[ErnieViL2]
+    models: Sequence[Encoder]
     tags: bool = False
 
     @property
@@ -114,7 +114,7 @@ class Embedder:
                     self._embed(model, members)
                 writer.write_table(pa.Table.from_pylist(table_rows, self.schema))
 
-    def _embed(self, model: ErnieViL2, members: Sequence[tuple[Pair, dict[str, Any]]]) -> None:
+    def _embed(self, model: Encoder, members: Sequence[tuple[Pair, dict[str, Any]]]) -> None:
         """Embed pairs, and add their embeddings and cosines to their rows of the table."""
         if not members:
             return
@@ -135,7 +135,7 @@ class Embedder:
             if kind == "text":
                 table_row[f"cosine_{language}"] = float(image @ embedding)
 
-    def _list_texts(self, pair: Pair, model: ErnieViL2) -> Iterator[tuple[str, str, str]]:
+    def _list_texts(self, pair: Pair, model: Encoder) -> Iterator[tuple[str, str, str]]:
         """Yield kind, language and text of a pair's captions and tags."""
         for text in pair.captions.values():
             yield "text", detect_language(text), text
@@ -143,8 +143,8 @@ class Embedder:
             return
         for field_language, tags in pair.sample.tags.items():
             language = field_language or detect_language(" ".join(tags))
-            if tags and language in LANGUAGES and language in model.config.Views.prompts:
-                yield "tags", language, format_tags(tags, language, model.config.Views)
+            if tags and language in LANGUAGES and language in model.views.prompts:
+                yield "tags", language, format_tags(tags, language, model.views)
 
 
 def _rule_conditions(job: MeasuringJob) -> list[str]:
@@ -159,8 +159,8 @@ class Settings(Section):
 
     model: str | list[str] = Field(
         default=[],
-        description="model, named as for `eval --checkpoint`; of several, the k-th scores the pairs of fold k, and "
-        "should not have been trained on them",
+        description="model, named as for `embed --checkpoint`, such as http://host/v1#MODEL for one on a server; of "
+        "several, the k-th scores the pairs of fold k, and should not have been trained on them",
     )
     tags: bool = Field(False, description="also score tags, as texts like those of training")
     neighbours: Annotated[int, Field(ge=0)] = Field(
@@ -202,7 +202,7 @@ class Score(Step[Settings]):
             raise ValueError("score needs a model: -o score.model=MODEL, or leave the step out: -o score=null")
         models = []
         for name in names:
-            model = load_model(
+            model = open_encoder(
                 name, device=settings.device, batch_size=settings.batch_size, precision=settings.precision
             )
             models.append(model)
