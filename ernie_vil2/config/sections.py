@@ -679,7 +679,8 @@ class TeacherConfig(Section):
     """Distillation from the embeddings of a teacher."""
 
     embeddings: str = Field(
-        description="folder of a teacher's embeddings of the training data, written by ernie-vil2 embed"
+        description="folder of a teacher's embeddings of the training data, written by ernie-vil2 embed; or the "
+        "address of a server with the name of the teacher, http://host/v1#MODEL"
     )
     weight: Positive = Field(1.0, description="weight of the distillation loss, on the scale of Loss.weights")
     logit_scale: Positive = Field(100.0, description="1 / temperature of the teacher's softmax over a batch")

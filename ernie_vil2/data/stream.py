@@ -1,7 +1,7 @@
 """The endless stream of training samples: sources mixed by weight, each in its own order and its own epochs."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b
@@ -192,6 +192,15 @@ class SampleStream:
         if self._text_ids[source]:
             text = f"{data_name}\n{text}"
         return hash_id(f"{data_name}\n{sample.image_name}", sample.image), hash_id(text)
+
+    def iterate_samples(self) -> Iterator[tuple[int, Sample]]:
+        """Yield every sample once, with the number of its source; samples that cannot be used are left out."""
+        for source_number, source in enumerate(self.sources):
+            selection = self._selections[source_number]
+            numbers = range(len(source)) if selection is None else selection.numbers
+            for number in map(int, numbers):
+                with suppress(BadSample):
+                    yield source_number, self._read_sample(source_number, number)
 
     def training_texts(self, max_samples: int) -> tuple[set[str], bool]:
         """Return the captions that training may see, as `text_key` makes them equal.

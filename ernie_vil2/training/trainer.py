@@ -62,6 +62,7 @@ from ernie_vil2.training.scoring import (
     format_metrics,
 )
 from ernie_vil2.training.stages import check_folder, check_towers
+from ernie_vil2.training.teacher import with_local_teacher
 from ernie_vil2.training.update import BatchGate, NonFiniteSteps, StopSignals, Update, check_weights
 
 T = TypeVar("T")
@@ -603,7 +604,10 @@ def _open_training_data(
             config = restore_towers(config, checkpoint)
         else:
             config = config.model_copy(update={"Model": with_installed_towers(config.Model)})
-        task = make_task(config)
+    # Rank 0 asks the teacher's server, and the other ranks find the folder. Checkpoints name the server.
+    task_config = run_on_first_rank_first(lambda: with_local_teacher(config))
+    with errors_on_all_ranks():
+        task = make_task(task_config)
         rows = task.open_rows()
     return resolve_steps(config, rows.stream.num_samples), task, rows
 

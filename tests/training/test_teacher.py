@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ernie_vil2 import load_model
 from ernie_vil2.config import ConfigError
 from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.tasks.multi_view import Teacher
 from ernie_vil2.training.trainer import Trainer
+from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.commands import succeed
+from tests.support.embedding_servers import serve_model
 from tests.support.ranks import run_ranks, train
 from tests.support.trainings import fit, read_train_records
 
@@ -60,6 +64,24 @@ def test_embeddings_of_equal_width_approach_the_teachers(config, folder):
     assert last["teacher_distance"] < 0.8 * first["teacher_distance"]
     weighted = first["image_text"] + first["text_image"] + first["teacher"] + 3 * first["teacher_distance"]
     assert first["loss"] == pytest.approx(weighted, rel=1e-5)
+
+
+def test_teacher_on_a_server_teaches_like_its_folder(config, shapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    model, teacher = write_untrained_checkpoint(tmp_path / "model"), tmp_path / "teacher"
+    succeed("embed", "--checkpoint", model, "--data", shapes["train"], "--language", "en", "--output", teacher)
+
+    def train(embeddings, name, *more):
+        changes = [f"Tuning.teacher={{embeddings: {embeddings}}}", f"Training.output={tmp_path / name}"]
+        return fit(config(*PLAIN, "Training.steps=2", *changes, *more))
+
+    with serve_model(load_model(model, device="cpu")) as address:
+        taught = train(address, "there")
+        # A resumed run does not need the embeddings again; its checkpoint names the server.
+        assert f"embeddings: {address}" in (taught.run / "config.yaml").read_text()
+    losses = [record["teacher"] for record in read_train_records(taught.run)]
+    expected = [record["teacher"] for record in read_train_records(train(teacher, "here").run)]
+    assert losses == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.slow
