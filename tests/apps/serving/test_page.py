@@ -10,6 +10,8 @@ import urllib.request
 import numpy as np
 import pytest
 
+from tests.support.commands import succeed
+from tests.support.embedding_servers import serve_model
 from tests.support.paths import ROOT
 from tests.support.small_index import IMAGE
 from tests.support.sockets import run_server
@@ -31,6 +33,20 @@ def test_requests_of_the_page_are_answered(serve, model):
         paths.append(path)
         assert client.post(path, json=body).status_code == 200
     assert paths == ["/v1/embeddings", "/v1/rerank", "/v1/classify"]
+
+
+@pytest.mark.thorough
+def test_commands_of_the_page_get_embeddings_of_a_server(model, checkpoint, shapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^python tools/(\w+)\.py (.*/v1#small.*)", PAGE, re.M)
+    assert [command for command, _ in commands] == ["compare", "embed"]
+    with serve_model(model, "small") as address:
+        names = {"http://127.0.0.1:8000/v1#small": address, "runs/emoji": checkpoint}
+        names["demo_data/emoji-test.tar"] = shapes["val"]
+        for command, line in commands:
+            succeed(command, *[names.get(word, word) for word in shlex.split(line)])
+    assert (tmp_path / "teacher" / "image_embeddings.npy").is_file()
 
 
 @pytest.mark.thorough
