@@ -15,7 +15,6 @@ from ernie_vil2.apps.serving.routes import EmbeddingsRequest
 from ernie_vil2.io import locks
 from tests.support.paths import ROOT
 from tests.support.small_index import IMAGE
-from tests.support.sockets import RunningServer
 
 IN_BASE64 = base64.b64encode(IMAGE).decode()
 DATA_URL = f"data:image/png;base64,{IN_BASE64}"
@@ -158,17 +157,9 @@ def test_info_and_examples_of_the_start_page(client, index, model):
     assert all(index.collection("images").get(item["id"]) for item in examples["items"])
 
 
-def test_client_in_the_documentation_works(writable, tmp_path, model):
-    index, _ = writable
-    page = ROOT / "docs" / "serving.md"
-    (code,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
-    namespace = {}
-    exec(code, namespace)  # noqa: S102  -- code of our own pages
-    (tmp_path / "image.png").write_bytes(IMAGE)
-    with RunningServer(build_app(index, writable=True)) as running:
-        client = namespace["Search"](f"http://127.0.0.1:{running.address[1]}", "token")
-        first, second = client.texts("red", "红色", count=3)
-        assert len(first) == len(second) == 3
-        (hit,) = client.image(tmp_path / "image.png", count=1)
-        np.testing.assert_allclose(client.embed("red"), model.encode_texts(["red"]), atol=1e-6)
-        assert client.remove(hit["id"], "not there") == 1
+def test_request_in_the_documentation_is_answered(client):
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    path, body = re.search(r"^curl http://127.0.0.1:8000(\S+) -d '(.*)'$", page, re.M).groups()
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}  # that of curl
+    response = client.post(path, content=body.encode(), headers=headers)
+    assert [len(hits) for hits in response.json()["results"]] == [3]
