@@ -87,6 +87,8 @@ def _find_item_faults(collection: _ExactCollection) -> Iterator[str]:
     for message in items.find_faults(MAX_FAULTS):
         yield f"{path}: {message}"
 
+    yield from (f"{items.folder}/{fault}" for fault in items.find_word_faults())
+
     # SQLite has checked the structure of the file; the content is compared with the checksums.
     num_items = 0
     for record in items.iterate_records():

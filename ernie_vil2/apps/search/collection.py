@@ -54,6 +54,7 @@ class Hit(NamedTuple):
     score: float  # cosine similarity of item and query
     fields_json: str  # as JSON, because the server passes most of them on unparsed
     digest: bytes = b""  # as in `Item`
+    has_words: bool = False  # whether the query asked for words and the item was found by them
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -61,7 +62,19 @@ class Hit(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Return the hit as the command prints it."""
-        return {"id": self.id, "score": self.score, "fields": self.fields}
+        content = {"id": self.id, "score": self.score, "fields": self.fields}
+        return content | {"words": True} if self.has_words else content
+
+
+class WordQueries(NamedTuple):
+    """The words that the items of an answer contain, next to its embeddings.
+
+    texts: for each query the words as a text; an item contains all of them. Empty: none.
+    weight: factor of the ranks by words when they are fused with those by meaning, see `search.fusion`.
+    """
+
+    texts: Sequence[str]
+    weight: float = 1.0
 
 
 class EditableItems(Protocol):
@@ -104,7 +117,12 @@ class Collection(EditableItems, Protocol):
     def __len__(self) -> int: ...
 
     def search(
-        self, queries: np.ndarray, count: int, where: Filter | None = None, width: int | None = None
+        self,
+        queries: np.ndarray,
+        count: int,
+        where: Filter | None = None,
+        width: int | None = None,
+        words: WordQueries | None = None,
     ) -> list[list[Hit]]:
         """Return for each query the closest items that satisfy a filter, best first.
 
@@ -113,6 +131,7 @@ class Collection(EditableItems, Protocol):
             count: hits per query; fewer if fewer items satisfy the filter.
             where: the filter; None: all items.
             width: if set, candidates are found by the first `width` numbers of the embeddings and ranked by all.
+            words: if set, items that contain the words of a query are found too, and both rankings are fused.
         """
 
     def get_embedding(self, item_id: str) -> np.ndarray | None:

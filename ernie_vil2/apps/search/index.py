@@ -29,6 +29,7 @@ from ernie_vil2.apps.search.collection import (
     DamagedIndex,
     Filter,
     Hit,
+    WordQueries,
     check_field_names,
     check_filter,
 )
@@ -159,6 +160,7 @@ class Index:
         among: str = "images",
         where: Filter | None = None,
         threshold: float | None = None,
+        word_weight: float | None = None,
     ) -> list[list[Hit]]:
         """Return the closest items for each text and then for each image, best first.
 
@@ -169,6 +171,8 @@ class Index:
             among: `images` or `texts`.
             where: filter, such as {"license": "MIT", "set": ["mdi", "tabler"]}.
             threshold: smallest cosine similarity of a hit; None: any.
+            word_weight: if set, items that contain all words of a text are found too, whatever their similarity. Both
+                rankings are fused, and this is the weight of the one by words; 1: that of the one by meaning.
 
         Raises:
             BadSample: an image cannot be read.
@@ -176,7 +180,8 @@ class Index:
                 filter, or a query is too long.
         """
         queries = np.concatenate([self.encode_texts(texts), self.model.encode_images(images)])
-        return self.search_embeddings(queries, count, among, where, threshold)
+        words = None if word_weight is None else WordQueries([*texts, *[""] * len(images)], word_weight)
+        return self.search_embeddings(queries, count, among, where, threshold, words)
 
     def tags(self, images: Sequence[ImageLike], count: int = 5) -> list[list[Hit]]:
         """Return for each image the texts that name it; none below the threshold of the model's calibration."""
@@ -236,8 +241,9 @@ class Index:
         among: str = "images",
         where: Filter | None = None,
         threshold: float | None = None,
+        words: WordQueries | None = None,
     ) -> list[list[Hit]]:
-        """Return the same as `search` for embeddings `[Q, D]`, which need not be normalised."""
+        """Return the same as `search` for embeddings `[Q, D]`, which need not be normalised, and their words."""
         if count < 1:
             raise ValueError(f"the count is {count}; ask for 1 or more items")
         check_filter(where or {})
@@ -245,7 +251,7 @@ class Index:
         if not len(collection):
             raise ValueError(f"there are no {among} in this index; add some (ernie-vil2 search add)")
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
-        answers = collection.search(queries / np.maximum(norms, MIN_NORM), count, where, self._width)
+        answers = collection.search(queries / np.maximum(norms, MIN_NORM), count, where, self._width, words)
         # Listing the field names takes a pass over all items. They are checked only if the filter has matched nothing.
         if where and not any(answers):
             check_field_names(where, collection.field_names())
@@ -253,7 +259,7 @@ class Index:
             return answers
         close_hits = []
         for hits in answers:
-            close_hits.append([hit for hit in hits if hit.score >= threshold])
+            close_hits.append([hit for hit in hits if hit.score >= threshold or hit.has_words])
         return close_hits
 
     def encode_texts(self, texts: Sequence[str], batch_size: int | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""`items.sqlite` of a collection: the items, the state of the collection, and the checksums of items and rows.
+"""`items.sqlite` of a collection: the items and their words, the state of the collection, and checksums.
 
 The file may be damaged, or a stranger's: nothing in it is executed, and what is read is checked (`search.integrity`).
 """
@@ -9,21 +9,21 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ernie_vil2.apps.search import integrity
+from ernie_vil2.apps.search import integrity, words
 from ernie_vil2.apps.search.collection import DamagedIndex, Item
 
 FILE_NAME = "items.sqlite"
 COLUMNS = ("row", "id", "digest", "fields", "location", "thumbnail")
-VERSION = 1  # of the database, stored as its `user_version`
+VERSION = 2  # of the database, stored as its `user_version`
 # `checksums` has one row for each item with its embedding, `blocks` one for each run of embeddings added together.
-SCHEMA = """
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS items (
     row INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, fields TEXT NOT NULL,
     location TEXT NOT NULL, thumbnail BLOB
@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS items (
 CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS checksums (row INTEGER PRIMARY KEY, item BLOB NOT NULL, thumbnail BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS blocks (first INTEGER PRIMARY KEY, stop INTEGER NOT NULL, sha256 BLOB NOT NULL);
-"""
+{words.SCHEMA}"""
 LOCK_TIMEOUT = 30  # seconds to wait for a writer's commit, which takes less than one
 _SCHEMA_QUERY = "SELECT type, name, sql FROM sqlite_master"
 # Errors of SQLite that come from the system and say nothing about the file.
@@ -46,9 +46,11 @@ class ItemsFile:
 
     Raises:
         DamagedIndex: the file is missing, is not a database, or holds anything but the tables of an index.
+        NoFullTextSearch: SQLite cannot search words.
     """
 
     def __init__(self, folder: Path, writable: bool):
+        words.check_full_text_search()
         self.folder, path = folder, folder / FILE_NAME
         is_new = not path.exists()
         if is_new and not writable:
@@ -60,6 +62,7 @@ class ItemsFile:
             self._connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode={mode}", uri=True, check_same_thread=False, timeout=LOCK_TIMEOUT
             )
+            self._words = words.WordTable(self._connection)
             # The schema of a stranger's file may not call functions, and damaged pages are noticed when they are read.
             for setting in ("trusted_schema = OFF", "cell_size_check = ON", f"query_only = {not writable}"):
                 self._connection.execute(f"PRAGMA {setting}")
@@ -160,6 +163,29 @@ class ItemsFile:
             return []
         return [message for (message,) in records]
 
+    def find_words(self, text: str) -> words.WordMatches:
+        """Return the items that contain all words of a text, none if there are too many to rank."""
+        with self.translate_errors():
+            try:
+                return self._words.find(text)
+            except (ValueError, TypeError, OverflowError) as error:
+                raise DamagedIndex(f"{FILE_NAME}: words of an item: {error}") from error
+
+    def find_word_faults(self) -> Iterator[str]:
+        """Yield the items whose words are not those of their id and fields."""
+        columns = "items.row, id, fields, tokens, pairs, length"
+        for row, item_id, fields, *stored_words in self.iterate(
+            f"{columns} FROM items LEFT JOIN words ON words.rowid = items.row"
+        ):
+            with suppress(DamagedIndex):  # fields that are not JSON are faults of the item
+                fields = integrity.parse_json_as(dict, fields, FILE_NAME)
+                if tuple(stored_words) != words.split_item(str(item_id), fields):
+                    yield f"{FILE_NAME}: the words of row {row} are not those of its item"
+        ((num_words,),) = self.select("count(*) FROM words")
+        ((num_items,),) = self.select("count(*) FROM items")
+        if num_words != num_items:
+            yield f"{FILE_NAME} has words of {num_words:,} items, and {num_items:,} items"
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Let all reads in the block see the same commit."""
@@ -196,6 +222,8 @@ class ItemsFile:
         statement = f"INSERT INTO items ({', '.join(COLUMNS)}) VALUES ({placeholders})"  # noqa: S608  -- no text of the data is in it
         self._connection.executemany(statement, records)
         self._connection.executemany("INSERT INTO checksums VALUES (?, ?, ?)", checksums)
+        split_items = [words.split_item(item.id, item.fields) for item in items]
+        self._words.add(enumerate(split_items, first_row))
         block = (first_row, first_row + len(rows), hash_block(rows, range(len(rows))))
         self._connection.execute("INSERT INTO blocks VALUES (?, ?, ?)", block)
 
@@ -206,11 +234,14 @@ class ItemsFile:
             self._connection.execute("UPDATE items SET fields = ?, location = ? WHERE row = ?", (*record[3:], row))
             item_hash = hash_item(record, rows[row])
             self._connection.execute("UPDATE checksums SET item = ? WHERE row = ?", (item_hash, row))
+            self._words.update(row, words.split_item(item.id, item.fields))
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete the items with these ids and return how many there were."""
         keys = [(item_id,) for item_id in ids]
-        self._connection.executemany("DELETE FROM checksums WHERE row IN (SELECT row FROM items WHERE id = ?)", keys)
+        for table, column in (("checksums", "row"), ("words", "rowid")):
+            statement = f"DELETE FROM {table} WHERE {column} IN (SELECT row FROM items WHERE id = ?)"  # noqa: S608  -- no text of the data is in it
+            self._connection.executemany(statement, keys)
         return max(self._connection.executemany("DELETE FROM items WHERE id = ?", keys).rowcount, 0)  # -1 without keys
 
     @contextmanager
@@ -278,7 +309,7 @@ def _has_schema(connection: sqlite3.Connection) -> bool:
     DamagedIndex if it has anything else, such as a view in place of a table, a trigger, or other columns: reading or
     writing them would run a stranger's code.
     """
-    entries = set(connection.execute(_SCHEMA_QUERY))
+    entries = _read_schema(connection)
     if not entries:
         return False
     extra_entries = entries - _schema_entries()
@@ -296,7 +327,17 @@ def _has_schema(connection: sqlite3.Connection) -> bool:
 def _schema_entries() -> frozenset[tuple[str, str, str | None]]:
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.executescript(SCHEMA)
-        return frozenset(connection.execute(_SCHEMA_QUERY))
+        return _read_schema(connection)
+
+
+def _read_schema(connection: sqlite3.Connection) -> frozenset[tuple[str, str, str | None]]:
+    """Return type, name and SQL of all tables, indexes, triggers and views."""
+    entries = set()
+    for kind, name, sql in connection.execute(_SCHEMA_QUERY):
+        # FTS5 writes the SQL of its tables, and each release of SQLite may word it differently.
+        is_shadow_table = kind == "table" and str(name).startswith(words.SHADOW_PREFIX)
+        entries.add((kind, name, None if is_shadow_table else sql))
+    return frozenset(entries)
 
 
 def _choose_reader_mode(path: Path) -> str:

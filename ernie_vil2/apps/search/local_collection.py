@@ -28,9 +28,11 @@ from ernie_vil2.apps.search.collection import (
     Filter,
     Hit,
     Item,
+    WordQueries,
     summarize_fields,
     validate_embeddings,
 )
+from ernie_vil2.apps.search.fusion import FUSION_DEPTH, fuse_rankings
 from ernie_vil2.apps.search.index_types import EXACT_UP_TO, NUM_CANDIDATES, ROWS_PER_THREAD, Exact, IndexType, Log, rank
 from ernie_vil2.apps.search.items import FILE_NAME, ItemsFile, dump_json, verify_record
 from ernie_vil2.encoder import truncate_embeddings
@@ -191,7 +193,12 @@ class LocalCollection(Collection):
         return num_removed
 
     def search(
-        self, queries: np.ndarray, count: int, where: Filter | None = None, width: int | None = None
+        self,
+        queries: np.ndarray,
+        count: int,
+        where: Filter | None = None,
+        width: int | None = None,
+        words: WordQueries | None = None,
     ) -> list[list[Hit]]:
         snapshot = self._snapshot
         queries = np.asarray(queries, np.float32).reshape(-1, self.width)
@@ -199,19 +206,32 @@ class LocalCollection(Collection):
         if not count:
             return [[] for _ in queries]
         allowed = self._filter_rows(snapshot, dump_json(where or {}))
+        depth = count if words is None else max(count, FUSION_DEPTH)
         with self.items.translate_errors():
-            candidates = self._find_valid_candidates(snapshot, queries, max(count, NUM_CANDIDATES), allowed, width)
-            scores, rows = rank(snapshot.rows, queries, candidates, count)
+            candidates = self._find_valid_candidates(snapshot, queries, max(depth, NUM_CANDIDATES), allowed, width)
+            scores, rows = rank(snapshot.rows, queries, candidates, depth)
+        score_lists, row_lists = scores.tolist(), rows.tolist()
 
-        items = self._read_items(snapshot, np.unique(rows).tolist())
+        # Rankings by words change the order, and add items whose scores are computed here.
+        rows_with_words: list[set[int]] = [set()] * len(queries)
+        if words is not None:
+            for number, text in enumerate(words.texts):
+                word_rows = self._rank_by_words(snapshot, text, queries[number], allowed)
+                scores_by_row = dict(zip(row_lists[number], score_lists[number], strict=True)) | word_rows
+                rows_with_words[number] = set(word_rows)
+                rows_by_meaning = [row for row in row_lists[number] if row >= 0]
+                row_lists[number] = fuse_rankings(rows_by_meaning, list(word_rows), words.weight)[:count]
+                score_lists[number] = [scores_by_row[row] for row in row_lists[number]]
+
+        items = self._read_items(snapshot, sorted(set().union(*row_lists)))
         # An item that was removed since the snapshot is left out, so an answer may have fewer hits than `count`.
         answers = []
-        for query_scores, query_rows in zip(scores.tolist(), rows.tolist(), strict=True):
+        for query_scores, query_rows, with_words in zip(score_lists, row_lists, rows_with_words, strict=True):
             hits = []
             for score, row in zip(query_scores, query_rows, strict=True):
                 item = items.get(row)
                 if item is not None:
-                    hits.append(Hit(item.id, score, item.fields_json, item.digest))
+                    hits.append(Hit(item.id, score, item.fields_json, item.digest, row in with_words))
             answers.append(hits)
         return answers
 
@@ -337,6 +357,26 @@ class LocalCollection(Collection):
             folder = index_types.index_type_folder(self.folder)
             raise DamagedIndex(f"{folder} is damaged ({error}); remove {folder} and build the index again") from error
         return candidates
+
+    def _rank_by_words(
+        self, snapshot: _Snapshot, text: str, query: np.ndarray, allowed: np.ndarray | None
+    ) -> dict[int, float]:
+        """Return the best `FUSION_DEPTH` rows whose items contain all words of a text, best first, with their scores.
+
+        The fewer other words an item has, the better; of items of the same length, the one closer to the query.
+        """
+        matches = self.items.find_words(text)
+        # Items that were added since the snapshot have rows beyond it.
+        are_visible = (matches.rows >= 0) & (matches.rows < len(snapshot.rows))
+        if allowed is not None:
+            are_visible[are_visible] = allowed[matches.rows[are_visible]]
+        rows, lengths = matches.rows[are_visible], matches.lengths[are_visible]
+        with self.items.translate_errors():
+            scores, ranked_rows = rank(snapshot.rows, query[None], rows[None], len(rows))
+        lengths_by_row = dict(zip(rows.tolist(), lengths.tolist(), strict=True))
+        ranked = zip(ranked_rows[0].tolist(), scores[0].tolist(), strict=True)
+        best = sorted(ranked, key=lambda row_and_score: lengths_by_row[row_and_score[0]])
+        return dict(best[:FUSION_DEPTH])
 
     def _read_items(self, snapshot: _Snapshot, rows: list[int]) -> dict[int, Hit]:
         """Return the items of rows as hits without a score; -1 has none, nor has an item removed meanwhile."""

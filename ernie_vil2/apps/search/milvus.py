@@ -23,6 +23,7 @@ from ernie_vil2.apps.search.collection import (
     Filter,
     Hit,
     Item,
+    WordQueries,
     are_unit_vectors,
     summarize_fields,
     validate_embeddings,
@@ -180,8 +181,15 @@ class MilvusCollection(Collection):
         return num_existing
 
     def search(
-        self, queries: np.ndarray, count: int, where: Filter | None = None, width: int | None = None
+        self,
+        queries: np.ndarray,
+        count: int,
+        where: Filter | None = None,
+        width: int | None = None,
+        words: WordQueries | None = None,
     ) -> list[list[Hit]]:
+        if words is not None:
+            raise ValueError("an index in Milvus has no words: leave them out, or build an index in a folder")
         if width is not None:
             raise ValueError("Milvus searches whole embeddings: leave out the width, or build an index of this width")
         queries = np.asarray(queries, np.float32).reshape(-1, self.width)

@@ -1,0 +1,194 @@
+"""The words of items, searched by SQLite's FTS5 in the database of their collection.
+
+An item has the words of its id and of all fields that are texts, lists of texts or whole numbers. A query finds the
+items that contain all of its words. Texts are split here and not by FTS5, whose tokenizers find no Chinese word within
+a sentence (`unicode61`), or none below three characters (`trigram`):
+
+    红色 iPhone手机壳 A1-B
+    tokens: 红 色 iphone 手 机 壳 a1 - b    words, single Chinese characters, and signs within words
+    pairs: 红色 | 手机 机壳 |               overlapping pairs of each run of Chinese characters
+
+A run of Chinese characters is found wherever a text contains it: 苹果 finds 红苹果汁. Letters and digits match as whole
+words, and the signs within a word must be the same: A1-B finds neither "A1 B" nor "A1-BC". Case, full width and accents
+make no difference.
+"""
+
+import re
+import sqlite3
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ernie_vil2.io.terminal import RunError
+
+SIGNS = "-_./+&#:"  # tokens where they stand between two characters of words; otherwise they separate words
+BOUNDARY = "|"  # a token between texts and between runs, so that no phrase reaches from one into the next
+# The tokenizer `ascii` takes letters and digits, all characters beyond ASCII, and these signs; spaces separate.
+SCHEMA = f"""
+CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(
+    tokens, pairs, length UNINDEXED, tokenize = "ascii tokenchars '{SIGNS}{BOUNDARY}'"
+);
+"""
+SHADOW_PREFIX = "words_"  # of the tables in which FTS5 stores the table `words`
+
+MAX_TEXT_LENGTH = 20_000  # characters of an item that have words: ten dense pages; what follows is not found
+MAX_QUERY_TOKENS = 64  # titles in shops have up to 60; the tokens after them make a match slower and hardly stricter
+# Words that more items than this contain are ignored: they say too little to rank by. Reading that many takes 50 ms.
+MAX_MATCHES = 20_000
+
+# Han, and kana and hangul, whose words are not separated by spaces either or change their endings.
+_RUN_CHARACTERS = "々〇\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
+_PIECE_PATTERN = re.compile(
+    rf"(?P<run>[{_RUN_CHARACTERS}]+)|(?P<word>[^\W_{_RUN_CHARACTERS}]+)"
+    rf"|(?P<sign>(?<=[^\W_])[{re.escape(SIGNS)}](?=[^\W_]))|(?P<gap>.)",
+    re.DOTALL,
+)
+_ACCENTS = re.compile("[\u0300-\u036f]")
+_DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"))  # typed for each other
+
+
+class ItemWords(NamedTuple):
+    """The words of an item, as the table holds them; `length` is the number of tokens."""
+
+    tokens: str
+    pairs: str
+    length: int
+
+
+class WordMatches(NamedTuple):
+    """The items that contain all words of a query: their rows `[n]` and lengths `[n]`, int64."""
+
+    rows: np.ndarray
+    lengths: np.ndarray
+
+
+class NoFullTextSearch(RunError):  # noqa: N818  -- named by what has happened
+    """The SQLite of this Python was built without FTS5."""
+
+
+@lru_cache
+def check_full_text_search() -> None:
+    """Raise NoFullTextSearch if SQLite lacks FTS5."""
+    try:
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.executescript(SCHEMA)
+    except sqlite3.OperationalError as error:
+        raise NoFullTextSearch(
+            f"an index needs SQLite with FTS5, and this Python's SQLite {sqlite3.sqlite_version} has none ({error}); "
+            "use a Python of python.org, conda, uv or a Linux distribution"
+        ) from error
+
+
+def split_item(item_id: str, fields: Mapping[str, Any]) -> ItemWords:
+    """Return the words of an item with this id and these fields."""
+    tokens: list[str] = []
+    pairs: list[str] = []
+    num_signs = 0
+    remaining_length = MAX_TEXT_LENGTH
+    for text in dict.fromkeys([item_id, *_find_texts(fields)]):  # a text that several fields hold counts once
+        for chunk in _split_chunks(text[:remaining_length]):
+            for piece in chunk:
+                tokens += piece.tokens
+                if len(piece.pairs) > 0:
+                    pairs += [*piece.pairs, BOUNDARY]
+        tokens.append(BOUNDARY)
+        num_signs += 1
+        remaining_length -= min(len(text), remaining_length)
+    return ItemWords(" ".join(tokens), " ".join(pairs), len(tokens) - num_signs)
+
+
+def make_match(text: str) -> str | None:
+    """Return the expression by which FTS5 finds the items with all words of a text; None for a text without words.
+
+    Each word is a quoted phrase of tokens, none of which has a quote in it: a query cannot hold syntax of FTS5.
+    """
+    phrases: dict[str, None] = {}
+    num_tokens = 0
+    for chunk in _split_chunks(text):
+        # A run alone is found by its pairs, which fewer items have than its characters.
+        is_run = len(chunk) == 1 and len(chunk[0].pairs) > 0
+        column, tokens = "tokens", [token for piece in chunk for token in piece.tokens]
+        if is_run:
+            column, tokens = "pairs", chunk[0].pairs
+        tokens = tokens[: MAX_QUERY_TOKENS - num_tokens]
+        if not tokens:
+            break
+        num_tokens += len(tokens)
+        phrases[f'{column} : "{" ".join(tokens)}"'] = None
+    return " AND ".join(phrases) or None
+
+
+class WordTable:
+    """The table of words in the database of a collection; whoever changes it commits it together with the items."""
+
+    def __init__(self, connection: sqlite3.Connection):
+        self._connection = connection
+
+    def add(self, words_by_row: Iterable[tuple[int, ItemWords]]) -> None:
+        """Add the words of new items."""
+        records = [(row, *words) for row, words in words_by_row]
+        self._connection.executemany("INSERT INTO words (rowid, tokens, pairs, length) VALUES (?, ?, ?, ?)", records)
+
+    def update(self, row: int, words: ItemWords) -> None:
+        """Replace the words of an item."""
+        # Most updates change a location alone; comparing takes less time than indexing the words again.
+        statement = "UPDATE words SET tokens = ?, pairs = ?, length = ? WHERE rowid = ? AND (tokens, pairs) != (?, ?)"
+        self._connection.execute(statement, (*words, row, words.tokens, words.pairs))
+
+    def find(self, text: str) -> WordMatches:
+        """Return the items that contain all words of a text, none if more than `MAX_MATCHES` do.
+
+        Raises:
+            ValueError, TypeError: a length is not a number.
+        """
+        match = make_match(text)
+        records: list[tuple[int, int]] = []
+        if match is not None:
+            statement = "SELECT rowid, length FROM words WHERE words MATCH ? LIMIT ?"
+            records = self._connection.execute(statement, (match, MAX_MATCHES + 1)).fetchall()
+        if len(records) > MAX_MATCHES:
+            records = []
+        rows, lengths = np.array(records, np.int64).reshape(-1, 2).T
+        return WordMatches(rows, lengths)
+
+
+class _Piece(NamedTuple):
+    """A run, a word or a sign, with what stands for it in each column."""
+
+    tokens: list[str]
+    pairs: list[str]
+
+
+def _split_chunks(text: str) -> Iterator[list[_Piece]]:
+    """Yield the chunks of a text, which spaces and punctuation separate, in pieces."""
+    text = unicodedata.normalize("NFKD", text.translate(_DASHES))
+    # Composed again, since kana and hangul have been decomposed too.
+    text = unicodedata.normalize("NFC", _ACCENTS.sub("", text)).casefold()
+    chunk: list[_Piece] = []
+    for match in _PIECE_PATTERN.finditer(text):
+        content = match.group()
+        if match.lastgroup == "gap":
+            if chunk:
+                yield chunk
+            chunk = []
+        elif match.lastgroup == "run":
+            chunk.append(_Piece(list(content), [content[start : start + 2] for start in range(len(content) - 1)]))
+        else:
+            chunk.append(_Piece([content], []))
+    if chunk:
+        yield chunk
+
+
+def _find_texts(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the texts in fields; whole numbers count as texts, since they may be numbers of articles."""
+    for field in fields.values():
+        values = field if isinstance(field, list | tuple) else [field]
+        for value in values:
+            if isinstance(value, str):
+                yield value
+            elif isinstance(value, int) and not isinstance(value, bool):
+                yield str(value)
