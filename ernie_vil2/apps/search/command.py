@@ -4,6 +4,7 @@
     python tools/search.py query --index icons "a red apple" "红苹果"
     python tools/search.py query --index icons --image cat.jpg --among texts
     python tools/search.py query --index icons --image cat.jpg --plus "at night" --minus "people" --where license=MIT
+    python tools/search.py query --index icons --words "A1-B" "苹果手机壳"   # exact words, next to the meaning
     python tools/search.py add --index icons --data more/    # or: remove --index icons ID ...
     python tools/search.py sync --index icons --data more/   # add, update and remove what has changed
     python tools/search.py serve --index icons               # a page at http://127.0.0.1:8000
@@ -176,7 +177,27 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
         metavar="FIELD=VALUE",
         help="only items with this value, or within bounds: price<100, date>=2025-01-01",
     )
+    parser.add_argument(
+        "--words",
+        action="store_true",
+        help="also find the items whose fields contain all words of a sentence, such as a name or a number of an "
+        "article, and fuse both rankings",
+    )
+    parser.add_argument(
+        "--word-weight",
+        type=_weight,
+        default=1.0,
+        metavar="WEIGHT",
+        help="weight of the ranking by words; that of the one by meaning is 1; default: 1",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON object for each query")
+
+
+def _weight(text: str) -> float:
+    """Return a number of 0 or more."""
+    if number(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return number(text)
 
 
 def _add_serve_options(parser: argparse.ArgumentParser) -> None:
@@ -290,6 +311,7 @@ def _remove(args: argparse.Namespace) -> int:
 
 
 def _query(args: argparse.Namespace) -> int:
+    from ernie_vil2.apps.search.collection import WordQueries
     from ernie_vil2.data.samples import is_blank
     from ernie_vil2.io.files import read_text
 
@@ -305,7 +327,7 @@ def _query(args: argparse.Namespace) -> int:
     # --plus and --minus are the same for all queries, so their sum is encoded once.
     terms = [(1.0, text) for text in args.plus] + [(-1.0, text) for text in args.minus]
     suffixes = [f"+ {text}" for text in args.plus] + [f"- {text}" for text in args.minus]
-    options = {
+    options: dict[str, Any] = {
         "count": args.count,
         "among": args.among,
         "where": _parse_conditions(args.where),
@@ -316,16 +338,21 @@ def _query(args: argparse.Namespace) -> int:
             direction = "image_to_text" if args.among == "texts" else "text_to_image"
             options["threshold"] = get_calibrated_threshold(index.model, index.name, direction, is_quiet=args.json)
         offset = index.combine_embeddings(terms)
-        for names, embeddings in _encode_queries(index, texts, args.image):
+        for names, sentences, embeddings in _encode_queries(index, texts, args.image):
+            if args.words:
+                word_texts = [" ".join([sentence, *args.plus]) for sentence in sentences]
+                options["words"] = WordQueries(word_texts, args.word_weight)
             answers = index.search_embeddings(embeddings + offset, **options)
             for name, hits in zip(names, answers, strict=True):
-                words = [name, *suffixes] if name else suffixes  # there is no name for --plus alone
-                _print_hits(" ".join(words), hits, args.json)
+                terms_of_query = [name, *suffixes] if name else suffixes  # there is no name for --plus alone
+                _print_hits(" ".join(terms_of_query), hits, args.json)
     return 0
 
 
-def _encode_queries(index: Index, texts: list[str], images: list[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yield batches of queries with their embeddings `[Q, D]`.
+def _encode_queries(
+    index: Index, texts: list[str], images: list[str]
+) -> Iterator[tuple[list[str], list[str], np.ndarray]]:
+    """Yield batches of queries: their names, their sentences, which an image has none of, and embeddings `[Q, D]`.
 
     If there is no query, yield one without a name whose embedding is zero, so that --plus can be used alone.
     """
@@ -333,12 +360,12 @@ def _encode_queries(index: Index, texts: list[str], images: list[str]) -> Iterat
 
     for start in range(0, len(texts), BATCH_SIZE):
         batch = texts[start : start + BATCH_SIZE]
-        yield batch, index.encode_texts(batch)
+        yield batch, batch, index.encode_texts(batch)
     for start in range(0, len(images), BATCH_SIZE):
         batch = images[start : start + BATCH_SIZE]
-        yield batch, index.model.encode_images([Path(name) for name in batch])
+        yield batch, [""] * len(batch), index.model.encode_images([Path(name) for name in batch])
     if not (texts or images):
-        yield [""], np.zeros([1, index.model.embed_dim], np.float32)
+        yield [""], [""], np.zeros([1, index.model.embed_dim], np.float32)
 
 
 def _serve(args: argparse.Namespace) -> int:
@@ -427,7 +454,8 @@ def _print_hits(query: str, hits: list, as_json: bool) -> None:
     print(make_printable(query))
     for hit in hits:
         captions = [str(value) for name, value in hit.fields.items() if name.startswith("caption")]
-        print(f"  {hit.score:.3f}  {make_printable(hit.id)}  {make_printable(', '.join(captions))}")
+        mark = "  [words]" if hit.has_words else ""
+        print(f"  {hit.score:.3f}  {make_printable(hit.id)}  {make_printable(', '.join(captions))}{mark}")
     if not hits:
         print("  nothing is close enough")
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ernie_vil2.apps.search import BusyIndex, DamagedIndex, add_items, open_index
 from ernie_vil2.apps.search.add_items import add_images, add_texts, list_images, optimize_collection
+from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.store import FolderStore
 from tests.support.commands import call
 from tests.support.shapes import draw, encode_png
@@ -222,6 +223,19 @@ def test_command_queries_removes_and_does_not_wait_for_a_lock(folder, search, sh
     with open_index(folder, writable=True):
         result = search("build", *index, "--data", shapes["val"])
         assert result.returncode == 2 and "process" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_command_finds_the_words_of_a_sentence(folder, model, search):
+    item = Item("shoe", b"", {"caption_zh": "红鞋", "number": "A1-B"})
+    with open_index(folder, model, writable=True) as index:
+        index.collection("images").add([item], model.encode_texts(["blue bar"]))
+    options = ["--index", folder, "--json", "--count", 2, "--words"]
+    for query in (["a1-b"], ["A1-B 红"], ["A1-B", "--threshold", 0.99], ["--plus", "红鞋"]):
+        first = json.loads(search("query", *options, *query).stdout)["hits"][0]
+        assert first["id"] == "shoe" and first["words"] is True
+    answer = json.loads(search("query", *options, "purple", "--minus", "a1-b", "--word-weight", 3).stdout)
+    assert not any("words" in hit for hit in answer["hits"])
+    assert search("query", *options, "red", "--word-weight", -1).returncode == 2
 
 
 @pytest.mark.parametrize(("arguments", "culprit"), [
