@@ -43,12 +43,17 @@ MAX_HITS, MAX_OFFSET = 200, 2000
 MAX_BATCH_QUERIES, MAX_ITEMS = 64, 64
 MAX_TAGS = 1000  # texts in a field that is a list
 MAX_ID_LENGTH = 1024  # characters
+MAX_WORD_WEIGHT = 100  # beyond it, the ranking by words decides alone
 MAX_WHERE_LENGTH = 2**16  # characters of a filter in a body; in a URL it is bounded by the size of headers
 
 NUM_EXAMPLES = 24  # items that the page shows before there is a query, and a third as many queries to try
 WRITE_TIMEOUT = 10  # seconds that a change waits for another process that writes
 WRITE_RETRY_DELAY = 0.05  # seconds between two attempts
 
+WORDS_DESCRIPTION = (
+    "also find the items that contain all words of the text, whatever their cosine, and fuse both rankings; this is "
+    "the weight of the one by words, 1 that of the one by meaning; 0: meaning alone"
+)
 Kind = Literal["images", "texts"]
 Count = Annotated[int, Query(ge=1, le=MAX_HITS, description="number of hits")]
 
@@ -61,9 +66,10 @@ async def _parse_options(
         str, Query(description='only items with these values: {"license": "MIT", "set": ["mdi", "bi"]}')
     ] = "{}",
     offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="number of best hits to leave out")] = 0,
+    words: Annotated[float, Query(ge=0, le=MAX_WORD_WEIGHT, description=WORDS_DESCRIPTION)] = 0,
 ) -> Options:
     """Return the options that all queries share; async, because FastAPI would run it on a thread otherwise."""
-    return Options(count, among, threshold, _normalize_filter(where), offset)
+    return Options(count, among, threshold, _normalize_filter(where), offset, words)
 
 
 QueryOptions = Annotated[Options, Depends(_parse_options)]
@@ -76,6 +82,7 @@ class HitAnswer(BaseModel):
     score: float = Field(description="cosine similarity of the item and the query")
     fields: dict[str, Any]
     version: str = Field(description="changes with the content: thumbnail?id=...&version=... may be cached forever")
+    words: bool = Field(False, description="true for an item that contains all words of the text")
 
 
 class SearchAnswer(BaseModel):
@@ -109,6 +116,7 @@ class BatchRequest(StrictModel):
     among: Kind = "images"
     threshold: float | None = Field(None, ge=-1, le=1)
     where: dict[str, Any] = Field({}, max_length=MAX_FIELDS, description='such as {"license": "MIT"}')
+    words: float = Field(0, ge=0, le=MAX_WORD_WEIGHT, description=WORDS_DESCRIPTION)
 
 
 def _check_field_count(fields: Any) -> Any:
@@ -191,7 +199,7 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
         for terms, pixels in zip(text_terms, all_pixels, strict=True):
             queries.append(terms if pixels is None else [(1.0, pixels), *terms])
         where = dump_json(parameters.where)
-        options = Options(parameters.count, parameters.among, parameters.threshold, where)
+        options = Options(parameters.count, parameters.among, parameters.threshold, where, words=parameters.words)
         answers = await batcher.answer_all(queries, options)
         return _respond(b"[%b]" % b",".join(answers), start, key=b"results")
 
@@ -251,6 +259,7 @@ def index_routes(index: Index, title: str, card_fields: Sequence[str]) -> APIRou
             **counts,
             "thresholds": thresholds,
             "show": list(card_fields),
+            "words": index.folder is not None,  # Milvus has none
         }
 
     @router.get("/examples", summary="Some items, spread evenly over the index, and captions to search for")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_vil2.apps.search.collection import Hit
+from ernie_vil2.apps.search.collection import Hit, WordQueries
 from ernie_vil2.apps.search.index import Index
 from ernie_vil2.apps.serving.batching import Batcher, Input, Query, copy_error, resolve
 from ernie_vil2.apps.serving.bodies import encode_json
@@ -39,6 +39,7 @@ class Options:
     threshold: float | None = None
     where: str = "{}"  # JSON
     offset: int = 0  # number of best items that are left out
+    words: float = 0.0  # weight of the ranking by the words of the texts; 0: there is none
 
     def search_arguments(self) -> dict[str, Any]:
         """Return arguments of `Index.search_embeddings`; its hits include those that `offset` leaves out."""
@@ -58,6 +59,11 @@ class _SearchQuery(Query):
     def sum_embeddings(self) -> np.ndarray:
         """Return the weighted sum of the embeddings, `[D]`, not normalised."""
         return np.asarray(self.weights, np.float32) @ self.embeddings.rows
+
+    def join_texts(self) -> str:
+        """Return the texts that are added, and not subtracted, as one."""
+        terms = zip(self.weights, self.inputs, strict=True)
+        return " ".join(content for weight, content in terms if weight > 0 and isinstance(content, str))
 
 
 class SearchBatcher(Batcher):
@@ -138,7 +144,10 @@ class SearchBatcher(Batcher):
         answers: list[Any] = []
         try:
             embeddings = np.stack([query.sum_embeddings() for query in queries])
-            for hits in self.index.search_embeddings(embeddings, **options.search_arguments()):
+            words = None
+            if options.words:
+                words = WordQueries([query.join_texts() for query in queries], options.words)
+            for hits in self.index.search_embeddings(embeddings, **options.search_arguments(), words=words):
                 answers.append(_encode_hits(hits[options.offset :]))
         except Exception as error:
             answers = copy_error(error, len(queries))
@@ -184,7 +193,9 @@ def _encode_hits(hits: Iterable[Hit]) -> bytes:
         if "NaN" in fields or "Infinity" in fields:  # not JSON; an index that something else wrote may hold them
             fields = encode_json(hit.fields).decode()
         item_id = encode_json(hit.id).decode()
-        objects.append(f'{{"id":{item_id},"score":{hit.score!r},"fields":{fields},"version":"{hit.digest.hex()}"}}')
+        mark = ',"words":true' if hit.has_words else ""
+        version = hit.digest.hex()
+        objects.append(f'{{"id":{item_id},"score":{hit.score!r},"fields":{fields},"version":"{version}"{mark}}}')
     return f"[{','.join(objects)}]".encode()
 
 

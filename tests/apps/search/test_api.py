@@ -58,6 +58,25 @@ def test_batch_is_answered_as_single_queries_are(client, index):
         assert [hit["score"] for hit in hits] == pytest.approx([hit.score for hit in expected], abs=1e-6)
 
 
+def test_words_of_the_text_are_found_next_to_its_meaning(writable):
+    index, client = writable
+    client.post("/v1/items", json={"items": [{"image": IN_BASE64, "id": "shoe", "fields": {"number": "A1-B"}}]})
+    for text, image in (("a1-b", None), ("A1-B", IN_BASE64)):
+        (expected,) = index.search(texts=[text], word_weight=2.0, count=4)
+        query = {"text": text} if image is None else {"text": text, "image": image}
+        body = {"queries": [query, {"text": "purple", "without": "a1-b"}], "count": 4, "words": 2, "threshold": 0.99}
+        first, second = client.post("/v1/search/batch", json=body).json()["results"]
+        assert [hit["id"] for hit in first] == ["shoe"] == [expected[0].id] and first[0]["words"] is True
+        assert not any("words" in hit for hit in second)
+    hits = client.get("/v1/search", params={"q": "A1-B", "words": 1, "count": 3}).json()["hits"]
+    assert [hit.get("words", False) for hit in hits] == [True, False, False]
+    # Without the parameter, and with an image alone, only the meaning counts.
+    assert not any("words" in hit for hit in client.get("/v1/search", params={"q": "A1-B"}).json()["hits"])
+    assert client.post("/v1/search/image", params={"words": 1}, content=IMAGE).status_code == 200
+    for weight in (-1, 101, "nan"):
+        assert client.get("/v1/search", params={"q": "A1-B", "words": weight}).status_code == 422
+
+
 # Bodies of 20 copies of a text, so that texts of 150 characters are the longest.
 @pytest.mark.parametrize(("path", "make_body"), [
     ("embeddings", lambda text: {"input": [text] * 20}),
@@ -151,7 +170,7 @@ def test_read_only_server_has_no_routes_that_change_items(client):
 def test_info_and_examples_of_the_start_page(client, index, model):
     info = client.get("/v1/info").json()
     assert info == {"title": "Shapes", "model": index.title, "dimensions": model.embed_dim, "images": 16, "texts": 2,
-                    "thresholds": {"images": None, "texts": None}, "show": ["kind"]}  # fmt: skip
+                    "thresholds": {"images": None, "texts": None}, "show": ["kind"], "words": True}  # fmt: skip
     examples = client.get("/v1/examples").json()
     assert len(examples["items"]) == 16 and "a red disc" in examples["texts"]
     assert all(index.collection("images").get(item["id"]) for item in examples["items"])

@@ -96,6 +96,7 @@ function readQuery() {
   if (text.value.trim()) query.set("q", text.value.trim());
   if (without.value.trim()) query.set("without", without.value.trim());
   if (cosine !== null) query.set("threshold", cosine);
+  if (find("words").checked) query.set("words", 1);
   if (Object.keys(where).length) query.set("where", JSON.stringify(where));
   return query;
 }
@@ -116,7 +117,7 @@ async function search(isNextPage = false) {
   if (isEmpty()) return showStart();
 
   const parameters = new URLSearchParams({ count: Math.min(PAGE_SIZE, MAX_HITS - offset), offset });
-  for (const name of ["q", "without", "threshold", "where"]) {
+  for (const name of ["q", "without", "threshold", "where", "words"]) {
     if (query.has(name)) parameters.set(name, query.get(name));
   }
   if (query.has("like")) parameters.set("id", query.get("like"));
@@ -154,6 +155,11 @@ function makeCard(hit) {
     if (name in hit.fields) button.append(write(document.createElement("small"), line));
   }
   if (hit.score !== undefined) button.append(write(document.createElement("small"), hit.score.toFixed(3)));
+  if (hit.words) {
+    const mark = write(document.createElement("small"), words.hasWords);
+    mark.className = "has-words";
+    button.append(mark);
+  }
   const copies = document.createElement("small");
   copies.className = "copies";
   copies.hidden = true;
@@ -318,6 +324,7 @@ function restoreQuery() {
   text.value = query.get("q") || "";
   without.value = query.get("without") || "";
   threshold.value = query.get("threshold") || threshold.min;
+  find("words").checked = query.has("words");
   let where = {};
   try {
     where = Object(JSON.parse(query.get("where") || "{}"));
@@ -358,6 +365,7 @@ find("choose-image").addEventListener("click", () => find("file").click());
 find("file").addEventListener("change", (event) => takeFile(event.target.files));
 threshold.addEventListener("input", readThreshold);
 threshold.addEventListener("change", submitQuery);
+find("words").addEventListener("change", submitQuery);
 find("calibration").addEventListener("click", () => {
   threshold.value = info.thresholds.images;
   readThreshold();
@@ -470,6 +478,8 @@ async function start() {
     find("calibration").title = words.calibratedTitle;
     find("calibration").hidden = false;
   }
+  find("words-option").hidden = !info.words;
+  find("words-option").title = words.exactWordsTitle;
   addFilters(await request("v1/facets"));
   await restoreQuery();
 }
