@@ -44,7 +44,8 @@ MAX_TRAINING_SAMPLES = 100_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ernie-vil2 report`."""
     parser.add_argument("--run", nargs="+", required=True, type=run_folder, metavar="RUN",
-                        help="run folders; RUN@best shows the answers of its best checkpoint")  # fmt: skip
+                        help="run folders; answers are those of the checkpoint that was scored after training, else "
+                        "of the newest; RUN@best and RUN@newest name another")  # fmt: skip
     add_source_options(parser, "--data", "FILE", "data of the queries and answers to show; default: none are shown")
     add_precision_option(parser)
     add_sources(parser, "--old", "FILE",
@@ -62,11 +63,9 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.config import load_config
     from ernie_vil2.evaluation.report_page import ReportedRun, read_evaluations, write_run_report
     from ernie_vil2.io.run_folder import CONFIG, LOG, RESULTS, find_run_folder
-    from ernie_vil2.models.weights.format import find_weights
     from ernie_vil2.training.run_log import describe_config, describe_progress, read_log
 
-    # A run is shown with the answers of a checkpoint, which RUN@best or RUN@newest names.
-    checkpoints = [find_weights(path).parent for path in args.run]
+    checkpoints = list(map(_choose_checkpoint, args.run))
     folders = [
         find_run_folder(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)
     ]
@@ -77,19 +76,31 @@ def run(args: argparse.Namespace) -> int:
         # The configuration may come from somebody else: it must not import modules.
         config = load_config(checkpoint / CONFIG, is_untrusted=True)
         records = read_log(folder / LOG)
-        facts = {"Checkpoint": checkpoint.name}
+        facts = {"Answers of" if args.data else "Checkpoint": checkpoint.name}
         if trained_model := _read_result_after(folder).get("model"):
             facts["Scored after training"] = f"{Path(trained_model).name}, the best of its evaluations"
         facts |= describe_config(config) | describe_progress(config, records)
 
-        changes, verdict_sentences, headline = _compare_before_and_after(args, folder, config)
+        changes, verdict_sentences, headline, key_figure = _compare_before_and_after(args, folder, config)
         image_ids = set[str]()
         for summary in changes.values():
             image_ids.update(summary.image_ids)
         thumbnails |= _make_thumbnails(config, image_ids)
 
         evaluations = read_evaluations(folder / RESULTS)
-        runs.append(ReportedRun(name, config, facts, records, evaluations, changes, verdict_sentences, headline))
+        runs.append(
+            ReportedRun(
+                name,
+                config,
+                facts,
+                records,
+                evaluations,
+                changes=changes,
+                verdict_sentences=verdict_sentences,
+                headline=headline,
+                key_figure=key_figure,
+            )
+        )
         if args.data:
             card_lists += _make_cards(args, checkpoint, config, [name] if len(folders) > 1 else [], licences)
 
@@ -99,7 +110,8 @@ def run(args: argparse.Namespace) -> int:
         cards += [card_list[row] for card_list in card_lists if row < len(card_list)]
     queries, page_facts = {}, {}
     if cards:
-        queries[" ".join(map(str, args.data))] = cards
+        checkpoint_names = ", ".join(dict.fromkeys(checkpoint.name for checkpoint in checkpoints))
+        queries[f"{' '.join(map(str, args.data))}, {checkpoint_names}"] = cards
     if licences:
         page_facts["Licence of the images"] = ", ".join(sorted(licences))
     output = Path(args.output or folders[0] / "report.html")
@@ -118,16 +130,39 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _choose_checkpoint(run: str) -> Path:
+    """Return the checkpoint whose answers are shown: the one that `run` names or, of a run, the one it was scored by.
+
+    A fine-tuning scores the best of its checkpoints, whose figures the page then shows. It is not always the newest.
+    """
+    from ernie_vil2.io.run_folder import CHECKPOINTS
+    from ernie_vil2.models.weights.format import find_weights
+
+    checkpoint = find_weights(run).parent
+    folder = Path(run)
+    if (folder / CHECKPOINTS).is_dir():
+        scored = folder / CHECKPOINTS / Path(_read_result_after(folder).get("model", checkpoint)).name
+        if scored.is_dir():
+            return scored
+    return checkpoint
+
+
 def _compare_before_and_after(
     args: argparse.Namespace, folder: Path, config: Config
-) -> tuple[dict[str, ChangeSummary], list[str], str]:
+) -> tuple[dict[str, ChangeSummary], list[str], str, str]:
     """Compare the results of a run before and after training.
 
     Returns:
-        Won and lost queries by language and direction, sentences on how certain the changes are, and a headline; all
-        empty if a result is missing.
+        Won and lost queries by language and direction, sentences on how certain the changes are, a headline, and its
+        figures in a few words; all empty if a result is missing.
     """
-    from ernie_vil2.evaluation.report_page import compare_rank_files, find_trained_queries, make_headline, read_changes
+    from ernie_vil2.evaluation.report_page import (
+        compare_rank_files,
+        find_trained_queries,
+        format_key_figure,
+        make_headline,
+        read_changes,
+    )
     from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS
 
     rank_files = {name: folder / RESULTS / f"{name}.csv" for name in (BEFORE, AFTER)}
@@ -141,7 +176,7 @@ def _compare_before_and_after(
             "compare with"
         )
     if missing_files:
-        return {}, [], ""
+        return {}, [], "", ""
 
     # What the model could do before: the user's data of it, or those that the initial weights were validated on.
     if args.old:
@@ -152,15 +187,16 @@ def _compare_before_and_after(
         changes = read_changes(rank_files[BEFORE], rank_files[AFTER])
         comparison = compare_rank_files(rank_files)
         if comparison is None:
-            return changes, [], ""
+            return changes, [], "", ""
         trained_queries = None
         trained_texts = _read_trained_texts(config)
         if trained_texts is not None:
             trained_queries = find_trained_queries(rank_files[BEFORE], trained_texts)
-        return changes, comparison.sentences, make_headline(comparison, old_changes, trained_queries)
+        headline = make_headline(comparison, old_changes, trained_queries)
+        return changes, comparison.sentences, headline, format_key_figure(comparison)
     except (OSError, ValueError) as error:
         print(f"warning: {error}; won and lost queries are left out", file=sys.stderr)
-        return {}, [], ""
+        return {}, [], "", ""
 
 
 def _score_old(args: argparse.Namespace, folder: Path, config: Config) -> dict[str, float]:

@@ -238,11 +238,13 @@ class CardMaker:
             row, score = gallery_rows[ranking.positive[position]], float(ranking.positive_score[position])
             card_answers.append(self._make_answer(gallery_side, row, score, True, rank))
 
-        query = self.benchmark.get_side(query_side)[result.matching.left[position]]
+        query_row = result.matching.left[position]
+        query = self.benchmark.get_side(query_side)[query_row]
         tags = [*self.tags, f"rank {rank:,}"]
         if isinstance(query, BenchmarkText):
             return Card(query.text, card_answers, tags=tags, language=self.language)
-        return Card(query.id, card_answers, self._thumbnails(query), tags)
+        caption = self._captions.get(query_row, query.id)
+        return Card(caption, card_answers, self._thumbnails(query), tags, self.language)
 
     def _make_answer(self, side: str, row: int, score: float, is_correct: bool, rank: int | None = None) -> Answer:
         entry = self.benchmark.get_side(side)[row]

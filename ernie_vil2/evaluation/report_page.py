@@ -91,7 +91,10 @@ def _read_ranks_by_language(path: Path) -> dict[str, list[_RankedQuery]]:
 
 
 class RankChange(NamedTuple):
-    """Query with the ranks of its right answer before and after training, and the id of the image it is about."""
+    """Query with the ranks of its right answer before and after training, and the id of the image it is about.
+
+    The text of an image query is that of its best right answer, or the image's id if the file does not have the text.
+    """
 
     text: str
     rank_before: int
@@ -140,6 +143,7 @@ def read_changes(path_before: Path, path_after: Path) -> dict[str, ChangeSummary
     """
     # Queries are matched by key, because a protocol may ask the same query several times.
     queries_before = {query.key: query for query in _read_ranks(path_before)}
+    texts = {(query.language, query.id): query.text for query in queries_before.values()}
     ranks_after = {query.key: query.rank for query in _read_ranks(path_after)}
     changes_by_name = defaultdict(list)
     for key, query in queries_before.items():
@@ -147,7 +151,10 @@ def read_changes(path_before: Path, path_after: Path) -> dict[str, ChangeSummary
             name = format_direction(query.direction)
             if query.language:
                 name = f"{query.language}, {name}"
-            changes_by_name[name].append(RankChange(query.text, query.rank, ranks_after[key], query.image_id))
+            text = query.text
+            if query.direction.startswith("image"):  # an image is shown with a text that is right for it
+                text = texts.get((query.language, query.best_positive_id), text)
+            changes_by_name[name].append(RankChange(text, query.rank, ranks_after[key], query.image_id))
     return {name: _summarise(changes) for name, changes in changes_by_name.items()}
 
 
@@ -314,6 +321,16 @@ def make_headline(
     return f"{'; '.join(clauses)}."
 
 
+def format_key_figure(comparison: Comparison) -> str:
+    """Return the figures after training and their changes in a few words, such as `zh 71.2 (+8.3), en 74.0 (+7.1)`."""
+    figures = []
+    for verdict in comparison.verdicts:
+        value = comparison.estimates[verdict.result, verdict.model, verdict.figure].mean
+        change = format_difference(verdict.difference.mean)
+        figures.append(f"{verdict.result} {value:.1f} ({change})".lstrip())
+    return ", ".join(figures)
+
+
 def _format_change(change: Interval) -> str:
     if change.low is None or change.high is None:
         return format_difference(change.mean)
@@ -357,6 +374,7 @@ class ReportedRun:
         changes: queries won and lost by training, from `read_changes`.
         verdict_sentences: sentences on results before and after training, from `Comparison.sentences`.
         headline: what training changed, from `make_headline`.
+        key_figure: the same in a few words, from `format_key_figure`, to be kept in view.
     """
 
     name: str
@@ -367,6 +385,7 @@ class ReportedRun:
     changes: Mapping[str, ChangeSummary] = field(default_factory=dict)
     verdict_sentences: Sequence[str] = ()
     headline: str = ""
+    key_figure: str = ""
 
 
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
@@ -419,9 +438,12 @@ def write_run_report(
         thumbnails: small JPEG or PNG files by image id, for the images that the won and lost queries are about.
     """
     is_comparison = len(runs) > 1
-    changes, verdict_sentences, headlines, definitions = [], [], [], {}
+    changes, verdict_sentences, headlines, key_figures, definitions = [], [], [], [], {}
     for run in runs:
         prefix = f"{run.name}: " if is_comparison else ""
+        key_figure = run.key_figure or _format_recalls(run)
+        if key_figure:
+            key_figures.append(prefix + key_figure)
         changes += [(f"{prefix}{name}", summary) for name, summary in run.changes.items()]
         verdict_sentences += [f"{prefix}{sentence}" for sentence in run.verdict_sentences]
         if run.headline:
@@ -443,7 +465,8 @@ def write_run_report(
         "report.html",
         title=title,
         facts=facts,
-        headlines=headlines or _summarise_recalls(runs),
+        headlines=headlines,
+        key_figure=f"Mean recall: {'; '.join(key_figures)}" if key_figures else "",
         comparison=comparison,
         tables=make_result_tables(runs),
         verdicts=verdict_sentences,
@@ -455,21 +478,27 @@ def write_run_report(
     )
 
 
-def _summarise_recalls(runs: Sequence[ReportedRun]) -> list[str]:
-    """Return a sentence on the mean recall of each run's last evaluation; no sentence if nothing was scored."""
-    clauses = []
-    for run in runs:
-        if not run.evaluations:
-            continue
-        rows = run.evaluations[-1]["table"]
-        # Two figures of each run are enough for a sentence.
-        figures = [f"{label} {values['mR']:.2f}" for label, values in rows if values and "mR" in values][:2]
-        if figures:
-            prefix = f"{run.name}: " if len(runs) > 1 else ""
-            clauses.append(prefix + ", ".join(figures))
-    if not clauses:
-        return []
-    return [f"Mean recall in percent: {'; '.join(clauses)}."]
+def _format_recalls(run: ReportedRun) -> str:
+    """Return the checkpoint and the mean recalls of a run's last evaluation; "" if nothing was scored."""
+    if not run.evaluations:
+        return ""
+    record = run.evaluations[-1]
+    figures = []
+    for label, values in record["table"]:
+        if values and "mR" in values and label.strip() in record["results"]:
+            language = label.partition(", ")[2]  # a result is called "model, language"
+            figures.append(f"{language} {values['mR']:.2f}".lstrip())
+    if not figures:
+        return ""
+    # Two figures of each run are enough for a line.
+    recalls = ", ".join(figures[:2])
+    checkpoint = _name_checkpoint(record)
+    return f"{recalls} ({checkpoint})" if checkpoint else recalls
+
+
+def _name_checkpoint(record: Mapping[str, Any]) -> str:
+    """Return the name of the checkpoint that a result is of; "" if the record does not say."""
+    return Path(record.get("model", "")).name
 
 
 def make_result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
@@ -486,9 +515,21 @@ def make_result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
     for (_, protocols), scored_runs in scored_runs_by_data.items():
         _, first_record = scored_runs[0]
         heading = f"{' '.join(first_record['data'])}, {' and '.join(protocols)}"
-        rows = _merge_rows(scored_runs, has_run_names=len(runs) > 1)
-        tables[heading] = make_recall_table(rows, [*_compare_trained_runs(scored_runs), *_collect_notes(scored_runs)])
+        has_run_names = len(runs) > 1
+        rows = _merge_rows(scored_runs, has_run_names)
+        notes = [*_name_checkpoints(scored_runs, has_run_names), *_compare_trained_runs(scored_runs)]
+        tables[heading] = make_recall_table(rows, [*notes, *_collect_notes(scored_runs)])
     return tables
+
+
+def _name_checkpoints(scored_runs: Sequence[tuple[ReportedRun, Mapping]], has_run_names: bool) -> list[str]:
+    """Return a sentence that names the checkpoints whose figures a table shows; none if the records do not say."""
+    names: dict[str, None] = {}
+    for run, record in scored_runs:
+        checkpoint = _name_checkpoint(record)
+        if checkpoint:
+            names[f"{run.name}: {checkpoint}" if has_run_names else checkpoint] = None
+    return [f"Figures of {', '.join(names)}."] if names else []
 
 
 def _merge_rows(scored_runs: Sequence[tuple[ReportedRun, Mapping]], has_run_names: bool) -> list[Row]:

@@ -125,7 +125,7 @@ class Card:
     """An example on a page: a query and the answers of a model.
 
     Attributes:
-        query: text of the query, or name of the image.
+        query: text of the query; of an image its first text, or its name if it has none.
         answers: answers of the model, best first.
         images: encoded images of the query.
         tags: words shown above the query.

@@ -48,3 +48,10 @@ def test_report_skips_files_that_are_no_records(run, shapes):
     assert f"{run}/checkpoints/step_00000001" in result.stdout and (run / "report.html").exists()
     assert all(f"{name}.json" in result.stderr for name in foreign) and "log.jsonl: line 1" in result.stderr
     assert result.stderr.count("warning: ") == len(foreign) + 1
+
+
+def test_report_shows_answers_of_the_checkpoint_that_was_scored(run, shapes):
+    call("eval", "--checkpoint", f"{run}@best", "--data", shapes["val"], "--language", "en", "--name", "after")
+    options = ("--data", shapes["val"], "--queries", 1)
+    assert f"{run}/checkpoints/step_00000001" in call("report", "--run", run, *options).stdout
+    assert f"{run}/checkpoints/step_00000002" in call("report", "--run", f"{run}@newest", *options).stdout

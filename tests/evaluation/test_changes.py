@@ -54,6 +54,14 @@ def test_queries_are_won_and_lost_by_first_rank(tmp_path):
     assert changes["text → image"].largest_gains == [("猫", 2, 1, "x")]
 
 
+def test_won_images_are_shown_with_their_right_text(tmp_path):
+    rows = [("image_to_text", "red.jpg", "red.jpg", 5, "7"), ("text_to_image", "7", "红苹果", 1, "red.jpg")]
+    earlier_file = write_ranks(tmp_path / "b.csv", "before, zh", rows)
+    later_file = write_ranks(tmp_path / "a.csv", "after, zh", [(*row[:3], 1, row[4]) for row in rows])
+    changes = read_changes(earlier_file, later_file)
+    assert changes["zh, image → text"].largest_gains == [("红苹果", 5, 1, "red.jpg")]
+
+
 def test_file_with_a_rank_that_is_no_number_is_named(tmp_path):
     valid_file = write_ranks(tmp_path / "b.csv", "before", [("image_to_text", "a", "A", 1)])
     invalid_file = tmp_path / "other.csv"
@@ -127,7 +135,14 @@ def make_record(data, recall, subset=None):
     if subset:
         table += [[subset, None], ["  model, zh", scores]]
     paths = [str(Path(path).resolve()) for path in data]
-    return {"version": 1, "data": data, "paths": paths, "results": {"model, zh": result}, "table": table}
+    return {
+        "version": 1,
+        "model": "runs/first/checkpoints/step_00000189",
+        "data": data,
+        "paths": paths,
+        "results": {"model, zh": result},
+        "table": table,
+    }
 
 
 def make_run(name, evaluations, *overrides):
@@ -153,6 +168,8 @@ def test_runs_are_compared_on_shared_data(tmp_path, monkeypatch):
     ]
     write_run_report(tmp_path / "report.html", title="A report", runs=[first, second], queries={}, facts={})
     text = " ".join(Page((tmp_path / "report.html").read_text(encoding="utf-8")).text)
+    # Each table names the checkpoints whose figures it shows.
+    assert "Figures of first: step_00000189, second: step_00000189." in text
     # The page lists the settings in which the runs differ, except for the output folder.
     assert "Training.steps" in text and "Loss.temperature" in text
     assert "Training.output" not in text and "Loss.tile" not in text

@@ -1,6 +1,7 @@
 """A comparison of small models has the figures of their evaluations, and explains what it refuses."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -190,4 +191,9 @@ def test_command_writes_table_record_ranks_and_page(models, shapes, tmp_path, ca
     lines = (tmp_path / "x.csv").read_text().splitlines()
     assert lines[0] == f"result,query,text,rank/one,rank/second,rank/{module.PIXEL_BASELINE_NAME}" and len(lines) == 33
     page = (tmp_path / "x.html").read_text()
+    # It begins with the largest difference.
+    differences = re.findall(r" ([+-][\d.]+) \(", " ".join(record["verdicts"]))
+    largest = max(differences, key=lambda difference: abs(float(difference)))
+    for name in ("lead", "pinned"):
+        assert re.search(rf'class="{name}">[^<]* {re.escape(largest)} ', page)
     assert "Who finds what" in page and "data:image/jpeg" in page and "http" not in page.replace("http-equiv", "")
