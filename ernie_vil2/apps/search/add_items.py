@@ -20,6 +20,7 @@ from ernie_vil2.apps.search.index import Index
 from ernie_vil2.apps.search.index_types import Exact
 from ernie_vil2.apps.search.item_identity import Catalogue, ImageRecord, SourceImage
 from ernie_vil2.apps.search.locations import compute_digest, is_address, pack_locations, parse_locations
+from ernie_vil2.apps.search.ocr_results import RecognizedTexts
 from ernie_vil2.data.decoding import encode_thumbnail, to_rgb_array
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.source import ShardedSource
@@ -44,6 +45,7 @@ MIN_TUNING_QUERIES = 100  # with fewer captions than this, recall is measured to
 # larger one makes searches slower.
 MAX_STALE_SHARE = 0.1
 DEFAULT_RECALL = 0.98
+TEXT_FIELD = "text_in_image"  # what was recognised in an image
 
 
 class DryRun:
@@ -149,6 +151,11 @@ def list_images(data: DataLike) -> list[SourceImage]:
                 path = _absolute_path(source.shards[shard].name)
                 images.append(SourceImage(f"{entry}, sample {row}", partial(_load_sample, source, row), path))
     return images
+
+
+def add_recognized_texts(images: Iterable[SourceImage], texts: RecognizedTexts) -> list[SourceImage]:
+    """Return images whose records have the text that was recognised in them as a field."""
+    return [image._replace(load=partial(_load_with_text, image, texts)) for image in images]
 
 
 def read_texts(file: str) -> list[str]:
@@ -328,7 +335,11 @@ def rebuild_if_needed(index: Index, kind: str, max_share: float, log: Callable[[
 
 
 def sync_images(
-    index: Index, data: DataLike, thumbnail_side: int = THUMBNAIL_SIDE, is_dry_run: bool = False
+    index: Index,
+    data: DataLike,
+    thumbnail_side: int = THUMBNAIL_SIDE,
+    is_dry_run: bool = False,
+    texts: RecognizedTexts | None = None,
 ) -> UpdateResult:
     """Bring the images of an index up to date with sources: add, update and remove items.
 
@@ -341,9 +352,12 @@ def sync_images(
             belong to the table's source.
         thumbnail_side: as in `add_images`.
         is_dry_run: only count what would be done.
+        texts: texts that were recognised in the images.
     """
     spec = DataSpec.from_data(data)
     images = list_images(spec)
+    if texts is not None:
+        images = add_recognized_texts(images, texts)
     collection = index.collection("images")
     dry_run = DryRun(collection) if is_dry_run else None
     result = add_images(index, images, thumbnail_side, dry_run)
@@ -421,6 +435,15 @@ def _load_file(folder: Path, file: Path) -> ImageRecord:
     except FileNotFoundError as error:
         raise BadSample(Reason.MISSING_IMAGE, str(file)) from error
     return ImageRecord(name, content, {"file": decode_path(file.name)}, _absolute_path(file), has_only_name=True)
+
+
+def _load_with_text(image: SourceImage, texts: RecognizedTexts) -> ImageRecord:
+    record = image.load()
+    text = texts.find(image.path, record.name)
+    if not text:
+        return record
+    fields = {**record.fields, TEXT_FIELD: _escape_surrogates(text)}
+    return record._replace(fields=fields, has_only_name=False)
 
 
 def _load_sample(source: ShardedSource, row: int) -> ImageRecord:

@@ -40,6 +40,7 @@ from ernie_vil2.cli.arguments import (
     get_calibrated_threshold,
     input_file,
     input_folder,
+    input_path,
     make_data_spec,
     model,
     natural,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ernie_vil2.apps.search.index import Index
+    from ernie_vil2.apps.search.ocr_results import RecognizedTexts
     from ernie_vil2.apps.serving.metrics import Metrics
     from ernie_vil2.apps.serving.middleware import Access
     from ernie_vil2.apps.serving.server import Application
@@ -137,6 +139,15 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
     add_sources(parser, "--data", "SOURCE", "any source of docs/data.md, or folders of images")
     add_table_options(parser)
+    parser.add_argument(
+        "--ocr",
+        nargs="+",
+        default=[],
+        type=input_path,
+        metavar="FILE",
+        help="results of PaddleOCR (save_to_json) for images of --data, or folders of them: texts become a field, "
+        "which query --words finds",
+    )
     add_sources(parser, "--texts", "FILE", "lines of a .txt, or the tags of a source of samples")
     parser.add_argument(
         "--thumbnails",
@@ -286,7 +297,10 @@ def _sync(args: argparse.Namespace) -> int:
     _check_table_options(args)
     with _open_index(args, writable=not args.dry_run) as index:
         if args.data:
-            print(f"images: {sync_images(index, make_data_spec(args), args.thumbnails, args.dry_run)}")
+            texts = _read_ocr_results(args)
+            result = sync_images(index, make_data_spec(args), args.thumbnails, args.dry_run, texts)
+            print(f"images: {result}")
+            _report_ocr_results(texts)
         if args.texts:
             print(f"texts: {sync_texts(index, args.texts, args.dry_run)}")
         for kind in KINDS:
@@ -425,19 +439,34 @@ def _open_index(args: argparse.Namespace, writable: bool = False) -> Index:
 
 def _check_table_options(args: argparse.Namespace) -> None:
     """Raise ValueError if there are options of --data without it."""
-    if not args.data and (args.images or args.columns or args.encoding):
-        raise ValueError("--images, --columns and --encoding describe --data: name it, or leave them out")
+    if not args.data and (args.images or args.columns or args.encoding or args.ocr):
+        raise ValueError("--images, --columns, --encoding and --ocr describe --data: name it, or leave them out")
+
+
+def _read_ocr_results(args: argparse.Namespace) -> RecognizedTexts | None:
+    from ernie_vil2.apps.search.ocr_results import RecognizedTexts
+
+    return RecognizedTexts(args.ocr) if args.ocr else None
+
+
+def _report_ocr_results(texts: RecognizedTexts | None) -> None:
+    if texts is not None:
+        print(f"texts in images: {len(texts.used_paths):,} of {len(texts):,} results belong to images of these sources")
 
 
 def _add_sources(index: Index, args: argparse.Namespace) -> int:
     """Add the images and texts of the options, and return how many of them could be used."""
-    from ernie_vil2.apps.search.add_items import add_images, add_texts, list_images, read_texts
+    from ernie_vil2.apps.search.add_items import add_images, add_recognized_texts, add_texts, list_images, read_texts
 
     # Texts are added file by file, each with a summary of its own.
     num_used = 0
     if args.data:
-        result = add_images(index, list_images(make_data_spec(args)), args.thumbnails)
+        images, texts = list_images(make_data_spec(args)), _read_ocr_results(args)
+        if texts is not None:
+            images = add_recognized_texts(images, texts)
+        result = add_images(index, images, args.thumbnails)
         print(f"images: {result}")
+        _report_ocr_results(texts)
         num_used += result.num_used
     for file in args.texts:
         result = add_texts(index, read_texts(file))

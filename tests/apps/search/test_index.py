@@ -238,6 +238,17 @@ def test_command_finds_the_words_of_a_sentence(folder, model, search):
     assert search("query", *options, "red", "--word-weight", -1).returncode == 2
 
 
+def test_command_adds_the_texts_in_images(folder, shapes, search, tmp_path):
+    name = list_images([str(shapes["val"])])[0].load().name
+    content = {"input_path": f"photos/{name}", "rec_texts": ["全场五折"], "rec_scores": [0.9]}
+    (tmp_path / "0_res.json").write_text(json.dumps(content))
+    result = search("add", "--index", folder, "--data", shapes["val"], "--ocr", tmp_path / "0_res.json")
+    assert result.returncode == 0 and "1 refreshed" in result.stdout and "1 of 1" in result.stdout
+    answer = json.loads(search("query", "--index", folder, "--words", "--json", "五折").stdout)
+    assert [hit["id"] for hit in answer["hits"] if "words" in hit] == [name]
+    assert search("add", "--index", folder, "--texts", tmp_path, "--ocr", tmp_path).returncode == 2
+
+
 @pytest.mark.parametrize(("arguments", "culprit"), [
     (["query", "--index", "index"], "nothing to search for"),
     (["build", "--index", "new"], "model"),

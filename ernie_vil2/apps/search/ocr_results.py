@@ -1,0 +1,109 @@
+"""Texts that PaddleOCR has recognised in images, from the files that its `save_to_json` writes.
+
+A result is a JSON object with `input_path`, `rec_texts` and `rec_scores`, alone in a file `NAME_res.json`, within `res`
+as the attribute `json` of a result has it, in a list, or on a line of a `.jsonl`. What else it holds is ignored.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from ernie_vil2.io.files import is_number, load_json, parse_json, read_text
+from ernie_vil2.io.progress import progress_bar
+
+# Lines that PaddleOCR is less sure of are left out: its own default up to version 2 (`drop_score`), while version 3
+# returns all lines.
+MIN_SCORE = 0.5
+MAX_LENGTH = 20_000  # characters of an image, as many as `search.words` splits
+
+
+class _Result(NamedTuple):
+    """The text of an image, and its path as PaddleOCR was given it, with forward slashes."""
+
+    path: str
+    text: str
+
+
+class RecognizedTexts:
+    """Texts in images, from files and folders of results.
+
+    Attributes:
+        used_paths: paths of the images whose text was asked for.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file holds anything but results; the message names it.
+    """
+
+    def __init__(self, sources: Iterable[str | Path]):
+        self._texts: dict[str, str] = {}  # by path
+        self._paths_of_names: dict[str, list[str]] = {}  # by the last part of the path
+        self.used_paths: set[str] = set()
+        files = [file for source in sources for file in _list_files(Path(source))]
+        for file in progress_bar(files, description="reading texts", unit="file"):
+            for path, text in _read_results(file):
+                if path in self._texts:  # the pages of a document
+                    text = f"{self._texts[path]}\n{text}"
+                else:
+                    self._paths_of_names.setdefault(PurePosixPath(path).name, []).append(path)
+                self._texts[path] = text[:MAX_LENGTH]
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def find(self, path: str, name: str) -> str | None:
+        """Return the text in an image, or None.
+
+        Args:
+            path: absolute path of the image file or of its shard.
+            name: name of the image in its source. If no result has the path, one whose path ends with the name counts,
+                unless several do.
+        """
+        candidates = self._paths_of_names.get(PurePosixPath(name).name, [])
+        matches = [candidate for candidate in candidates if os.path.abspath(candidate) == path]  # noqa: PTH100  -- resolve() would follow links
+        if not matches:
+            matches = [candidate for candidate in candidates if f"/{candidate}".endswith(f"/{name}")]
+        if len(matches) != 1:
+            return None
+        self.used_paths.add(matches[0])
+        return self._texts[matches[0]]
+
+
+def _list_files(source: Path) -> list[Path]:
+    if not source.is_dir():
+        return [source]
+    files = sorted(source.rglob("*.json")) + sorted(source.rglob("*.jsonl"))
+    if not files:
+        raise FileNotFoundError(f"{source}: no .json or .jsonl here; name what PaddleOCR's save_to_json has written")
+    return files
+
+
+def _read_results(file: Path) -> Iterator[_Result]:
+    is_jsonl = file.suffix == ".jsonl"
+    content = read_text(file).splitlines() if is_jsonl else load_json(file)
+    values = content if isinstance(content, list) else [content]
+    for value in values:
+        try:
+            yield _parse_result(parse_json(value) if is_jsonl else value)
+        except ValueError as error:
+            raise ValueError(f"{file}: no result of PaddleOCR: {error}") from None
+
+
+def _parse_result(value: Any) -> _Result:
+    """Return the result in a JSON value; ValueError with what is wrong with it."""
+    if isinstance(value, dict) and isinstance(value.get("res"), dict):
+        value = value["res"]
+    if not isinstance(value, dict):
+        raise ValueError("it is not an object")
+    path, texts, scores = (value.get(key) for key in ("input_path", "rec_texts", "rec_scores"))
+    if not isinstance(path, str) or not path:
+        raise ValueError("input_path is not the path of an image")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError("rec_texts is not a list of texts")
+    if not isinstance(scores, list) or len(scores) != len(texts):
+        raise ValueError("rec_scores is not a list with a score for each text")
+    if not all(is_number(score, 0, 1) for score in scores):
+        raise ValueError("rec_scores holds something else than numbers from 0 to 1")
+    lines = [text for text, score in zip(texts, scores, strict=True) if score >= MIN_SCORE]
+    return _Result(path.replace("\\", "/"), "\n".join(lines))
