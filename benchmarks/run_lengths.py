@@ -25,7 +25,7 @@ RUNS = {
 }
 MACHINES = 14
 SAMPLE_BYTES = 50_000
-VIEW_RATE = 870  # pairs a second and core, docs/loader.md
+VIEW_RATE = 870  # pairs a second and core, docs/notes/loader.md
 DISK_RATE = 1e9  # bytes a second at which storage writes and reads checkpoints
 HOURS_BETWEEN_FAILURES = 450  # of 112 GPUs, as in the training of Llama 3
 NOTICE_SECONDS = 30  # until a failure is noticed, docs/ranks.md

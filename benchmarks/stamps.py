@@ -3,7 +3,7 @@
     python demo_data/stamps.py
     python benchmarks/stamps.py                     # about twenty minutes on two cores
     python benchmarks/stamps.py --minutes 9         # ends before; the same command goes on with what is missing
-    python benchmarks/stamps.py --table             # the tables of docs/classification.md, of what there is
+    python benchmarks/stamps.py --table             # the tables of docs/notes/stamps.md, of what there is
 
 The demo's model (runs/emoji, `make demo`) is fine-tuned on 100, on 300 and on all 529 training images; next to it a
 model of the same towers is trained on them from scratch. Scored are the 308 test images, by retrieval (two-way mean

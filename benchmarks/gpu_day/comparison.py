@@ -13,8 +13,8 @@ Figures = Mapping[tuple[str, str], Mapping[str, Any]]  # by step and measurement
 END_SECONDS = 60.0
 # Exit codes of a run that is asked to stop: its own, and that of Paddle's launcher, which passes the signal on.
 STOP_CODE, LAUNCHER_STOP_CODE = 75, 15
-# Share of the time that a step may wait for the loader: its two processes deliver 1,740 rows a second (docs/loader.md),
-# more than any GPU here is expected to take.
+# Share of the time that a step may wait for the loader: its two processes deliver 1,740 rows a second
+# (docs/notes/loader.md), more than any GPU here is expected to take.
 LOADER_WAIT = 0.05
 # Launches of a direct step in bfloat16 of towers of this depth: `python benchmarks/launches.py --steps direct`.
 DIRECT_LAUNCHES = 4420

@@ -77,7 +77,7 @@ def plan_cases(options: Options, results: Results) -> None:
 
 
 def write_photographs(options: Options, results: Results) -> None:
-    """Write shards of JPEG files of 500x375 pixels, as in docs/loader.md, each with a caption of its own."""
+    """Write shards of JPEG files of 500x375 pixels, as in docs/notes/loader.md, each with a caption of its own."""
     from benchmarks.loader import jpeg_files
 
     folder = shards_folder(options)
