@@ -263,7 +263,7 @@ def vectors(rows: int) -> dict[str, str]:
     """Near pairs of made vectors."""
     import faiss
 
-    from ernie_vil2.apps.curation.thumbnails import neighbours
+    from ernie_vil2.apps.curation.neighbours import neighbours
 
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

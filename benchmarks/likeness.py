@@ -28,8 +28,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "demo_data")]
 
 from crawl import drawings, large, lookalikes, scene  # noqa: E402
 
+from ernie_vil2.apps.curation.guesses import Comparison  # noqa: E402
+from ernie_vil2.apps.curation.image_pairs import alike  # noqa: E402
 from ernie_vil2.apps.curation.likeness import thumbnails_of  # noqa: E402
-from ernie_vil2.apps.curation.thumbnails import Comparison, Thumbnails, alike  # noqa: E402
+from ernie_vil2.apps.curation.thumbnails import pack_thumbnails  # noqa: E402
 
 HALVES = ("develop", "report")
 PHASH_BITS = 10  # imagehash's users take 8 to 12 of 64
@@ -220,22 +222,10 @@ def make_drawings(half: str) -> list[Image.Image]:
     return images
 
 
-def pack(images: Sequence[Image.Image]) -> Thumbnails:
-    """Return the thumbnails of images, in memory."""
-    samples, contents, shapes, extents = [], [], [], []
-    for sample, image in enumerate(images):
-        for thumbnail in thumbnails_of(np.asarray(image)):
-            samples.append(sample)
-            contents.append(np.frombuffer(thumbnail.content, np.uint8))
-            shapes.append(thumbnail.shape)
-            extents.append(thumbnail.extent)
-    return Thumbnails(np.array(samples), np.stack(contents), np.array(shapes), np.array(extents))
-
-
 def find_pairs(images: Sequence[Image.Image], queries: Sequence[Image.Image] | None) -> dict[tuple[int, int], bool]:
     """Return pairs of a query and an image, and whether they differ in a spot."""
-    packed = pack(images)
-    asked = None if queries is None else pack(queries)
+    packed = pack_thumbnails([thumbnails_of(np.asarray(image)) for image in images])
+    asked = None if queries is None else pack_thumbnails([thumbnails_of(np.asarray(query)) for query in queries])
     query_samples = packed.samples if asked is None else asked.samples
     pairs: dict[tuple[int, int], bool] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from ernie_vil2.apps.curation.local_features import describe_features
 from ernie_vil2.apps.curation.registration import COLOUR_SIDE, SIDE
 from ernie_vil2.data.decoding import resize_pixels
 
@@ -76,14 +77,21 @@ def shrunk(pixels: np.ndarray) -> np.ndarray:
 
 
 class Thumbnail(NamedTuple):
-    """`BYTES` bytes, the aspect ratio of what is within the borders, and the root of its share of the area."""
+    """What an image is compared by, within its borders.
+
+    content: luminance and colours, `BYTES` bytes.
+    shape: aspect ratio.
+    extent: root of its share of the area.
+    features: local features of the first thumbnail of an image, which shows most of it; of the second one empty.
+    """
 
     content: bytes
     shape: float
     extent: float
+    features: bytes
 
 
-COLUMNS = {"thumbnail": "list<binary>", "shape": "list<float>", "extent": "list<float>"}
+COLUMNS = {"thumbnail": "list<binary>", "shape": "list<float>", "extent": "list<float>", "features": "list<binary>"}
 
 
 def columns_of(thumbnails: Sequence[Thumbnail]) -> dict[str, Any]:
@@ -95,14 +103,18 @@ def thumbnails_of(pixels: np.ndarray) -> list[Thumbnail]:
     """Return the thumbnails of an image, `[H, W, 3]` uint8 RGB: two if its last border may belong to it, else one."""
     colours = shrunk(pixels)
     luminance = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)
-    return [_thumbnail(luminance[part], colours[part], luminance.size) for part in trimmed(luminance)]
+    thumbnails: list[Thumbnail] = []
+    for part in trimmed(luminance):
+        thumbnails.append(_thumbnail(luminance[part], colours[part], luminance.size, has_features=not thumbnails))
+    return thumbnails
 
 
-def _thumbnail(luminance: np.ndarray, colours: np.ndarray, area: int) -> Thumbnail:
+def _thumbnail(luminance: np.ndarray, colours: np.ndarray, area: int, has_features: bool) -> Thumbnail:
     fine = cv2.resize(luminance, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     coarse = cv2.resize(colours, (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
     height, width = luminance.shape
-    return Thumbnail(fine.tobytes() + coarse.tobytes(), width / height, (height * width / area) ** 0.5)
+    features = describe_features(fine) if has_features else b""
+    return Thumbnail(fine.tobytes() + coarse.tobytes(), width / height, (height * width / area) ** 0.5, features)
 
 
 def split_thumbnail(content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

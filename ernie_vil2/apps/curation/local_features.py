@@ -4,7 +4,7 @@ One feature that two images share says where one lies in the other: keypoints ha
 Features are compared by their principal components, whitened, because most of SIFT's bins are alike in all images.
 """
 
-from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 import cv2
@@ -15,6 +15,8 @@ from ernie_vil2.apps.curation.registration import SIDE
 MAX_FEATURES = 24  # of an image, the largest ones, which survive noise and compression
 MIN_FEATURES = 5  # of an image that is compared by them: a plain disc has fewer, and is a crop of many things
 COMPONENTS = 48  # of a descriptor of 128 numbers
+FEATURE = np.dtype([("keypoint", np.float32, 4), ("descriptor", np.uint8, 128)])
+"""A feature: x, y, size and angle in radians, and SIFT's numbers."""
 LEARN_FROM = 100_000  # descriptors that principal components are learnt from
 MIN_SCALE = 0.43  # of a crop to 60 % of a side, whose keypoints have sizes that are off by a quarter
 MAX_LEAN = 14.0  # degrees from the nearest quarter turn: 3, and what the angles of keypoints are off by
@@ -22,49 +24,46 @@ MAX_LEAN = 14.0  # degrees from the nearest quarter turn: 3, and what the angles
 _MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
 
 
-class Features(NamedTuple):
-    """Features of many images, in the order of the images.
-
-    owners: number of the image, `[F]` int64.
-    keypoints: x, y, size, and angle in radians, `[F, 4]` float32.
-    descriptors: `[F, 128]` float32.
-    """
-
-    owners: np.ndarray
-    keypoints: np.ndarray
-    descriptors: np.ndarray
-
-    def mirror(self) -> "Features":
-        """Return the features of the mirrored images."""
-        keypoints = self.keypoints.copy()
-        keypoints[:, 0] = SIDE - 1 - keypoints[:, 0]
-        keypoints[:, 3] = np.pi - keypoints[:, 3]
-        return Features(self.owners, keypoints, self.descriptors[:, _MIRRORED])
+def describe_features(luminance: np.ndarray) -> bytes:
+    """Return the features of a thumbnail, `[64, 64]` uint8, as records of the type `FEATURE`."""
+    points, descriptors = _create_detector().detectAndCompute(_stretch_contrast(luminance), None)
+    if len(points) < MIN_FEATURES:
+        return b""
+    keypoints = np.array([(*point.pt, point.size, np.deg2rad(point.angle)) for point in points], np.float32)
+    largest = np.argsort(-keypoints[:, 2], kind="stable")[:MAX_FEATURES]
+    features = np.empty(len(largest), FEATURE)
+    features["keypoint"] = keypoints[largest]
+    features["descriptor"] = descriptors[largest]  # OpenCV rounds them to bytes
+    return features.tobytes()
 
 
-def find_features(luminances: Iterable[np.ndarray]) -> Features:
-    """Return the features of thumbnails, `[64, 64]` uint8 each."""
+@cache
+def _create_detector() -> cv2.SIFT:
     # The contrast threshold is far below OpenCV's, because the contrast of blurred photographs is.
-    detector = cv2.SIFT.create(0, contrastThreshold=0.005, edgeThreshold=20)
-    owners, keypoints, descriptors = [], [], []
-    for owner, luminance in enumerate(luminances):
-        points, values = detector.detectAndCompute(_stretch_contrast(luminance), None)
-        if len(points) < MIN_FEATURES:
-            continue
-        rows = np.array([(*point.pt, point.size, np.deg2rad(point.angle)) for point in points], np.float32)
-        largest = np.argsort(-rows[:, 2], kind="stable")[:MAX_FEATURES]
-        owners.append(np.full(len(largest), owner))
-        keypoints.append(rows[largest])
-        # Square roots of shares compare better than SIFT's numbers (Arandjelovic and Zisserman 2012).
-        descriptors.append(np.sqrt(values[largest] / values[largest].sum(axis=1, keepdims=True)))
-    if not owners:
-        return Features(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros((0, 128), np.float32))
-    return Features(np.concatenate(owners), np.concatenate(keypoints), np.concatenate(descriptors))
+    return cv2.SIFT.create(0, contrastThreshold=0.005, edgeThreshold=20)
 
 
 def _stretch_contrast(luminance: np.ndarray) -> np.ndarray:
     low, high = np.percentile(luminance, (2, 98))
     return np.clip((luminance - low) * (255 / max(high - low, 20)), 0, 255).astype(np.uint8)
+
+
+def normalise_descriptors(descriptors: np.ndarray, is_mirrored: bool = False) -> np.ndarray:
+    """Return the descriptors that are compared, `[F, 128]` float32, of SIFT's; or those of the mirrored images.
+
+    Square roots of shares compare better than SIFT's numbers (Arandjelovic and Zisserman 2012).
+    """
+    values = descriptors.astype(np.float32)
+    roots = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1))
+    return roots[:, _MIRRORED] if is_mirrored else roots
+
+
+def mirror_keypoints(keypoints: np.ndarray) -> np.ndarray:
+    """Return the keypoints of the mirrored images."""
+    mirrored = keypoints.copy()
+    mirrored[:, 0] = SIDE - 1 - mirrored[:, 0]
+    mirrored[:, 3] = np.pi - mirrored[:, 3]
+    return mirrored
 
 
 class Projection(NamedTuple):

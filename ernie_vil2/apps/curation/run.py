@@ -38,6 +38,7 @@ OMITTED_COLUMNS = {
     "shard",
     "error",
     "thumbnail",
+    "features",
     "sketch",
     "long_sketches",
     "simple_captions",

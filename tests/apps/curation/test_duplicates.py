@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ernie_vil2.apps.curation.guesses import Comparison
+from ernie_vil2.apps.curation.image_pairs import alike
 from ernie_vil2.apps.curation.likeness import (
     EVEN,
     make_vectors,
@@ -17,10 +19,16 @@ from ernie_vil2.apps.curation.likeness import (
     trimmed,
     turn_vectors,
 )
-from ernie_vil2.apps.curation.local_features import find_features
+from ernie_vil2.apps.curation.local_features import (
+    FEATURE,
+    describe_features,
+    mirror_keypoints,
+    normalise_descriptors,
+)
+from ernie_vil2.apps.curation.neighbours import neighbours
 from ernie_vil2.apps.curation.registration import compare, make_view
 from ernie_vil2.apps.curation.steps.near_texts import compute_sketch
-from ernie_vil2.apps.curation.thumbnails import Comparison, Thumbnails, alike, neighbours
+from ernie_vil2.apps.curation.thumbnails import pack_thumbnails
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
 from tests.support.image_formats import encode_image
 
@@ -243,12 +251,13 @@ def test_vectors_and_transforms_turn_as_pixels_do(orientation):
 
 def test_mirrored_features_are_those_of_the_mirrored_image():
     luminance = cv2.cvtColor(cv2.resize(draw_scene(), (64, 64)), cv2.COLOR_RGB2GRAY)
-    mirrored = find_features([luminance]).mirror()
-    expected = find_features([np.ascontiguousarray(luminance[:, ::-1])])
-    cosines = mirrored.descriptors @ expected.descriptors.T
+    features = np.frombuffer(describe_features(luminance), FEATURE)
+    expected = np.frombuffer(describe_features(np.ascontiguousarray(luminance[:, ::-1])), FEATURE)
+    descriptors = normalise_descriptors(features["descriptor"], is_mirrored=True)
+    cosines = descriptors @ normalise_descriptors(expected["descriptor"]).T
     assert np.median(cosines.max(axis=1)) > 0.99
-    nearest = expected.keypoints[cosines.argmax(axis=1)]
-    assert np.median(np.abs(nearest[:, :2] - mirrored.keypoints[:, :2])) < 0.5
+    nearest = expected["keypoint"][cosines.argmax(axis=1)]
+    assert np.median(np.abs(nearest[:, :2] - mirror_keypoints(features["keypoint"])[:, :2])) < 0.5
 
 
 ALTERATIONS = {
@@ -265,8 +274,8 @@ ALTERATIONS = {
 
 @pytest.mark.parametrize("kind", ALTERATIONS)
 def test_altered_photographs_are_found_among_others(tmp_path, kind):
-    images = pack_thumbnails([draw_scene(seed) for seed in range(12)])
-    queries = pack_thumbnails([ALTERATIONS[kind](draw_scene(seed)) for seed in range(6)])
+    images = pack_images([draw_scene(seed) for seed in range(12)])
+    queries = pack_images([ALTERATIONS[kind](draw_scene(seed)) for seed in range(6)])
     pairs = set()
     for matches in alike(images, tmp_path, Comparison(), queries):
         samples = queries.samples[matches.queries], images.samples[matches.rows]
@@ -297,13 +306,8 @@ def test_the_image_without_marks_stays(tmp_path, curated, kind):
     assert len(removed) == 4 and len(removed & {0, 2, 4, 6}) >= 3
 
 
-def pack_thumbnails(originals):
-    rows = []
-    for sample, pixels in enumerate(originals):
-        for thumbnail in thumbnails_of(np.ascontiguousarray(pixels)):
-            rows.append((sample, np.frombuffer(thumbnail.content, np.uint8), thumbnail.shape, thumbnail.extent))
-    samples, contents, shapes, extents = zip(*rows, strict=True)
-    return Thumbnails(np.array(samples), np.stack(contents), np.array(shapes), np.array(extents))
+def pack_images(images):
+    return pack_thumbnails([thumbnails_of(np.ascontiguousarray(pixels)) for pixels in images])
 
 
 def test_spots_are_removed_only_if_captions_agree(tmp_path, curated):
@@ -359,8 +363,8 @@ def test_neighbours_of_many_vectors_are_those_of_all_products(monkeypatch):
     expected = set(map(tuple, np.argwhere(products >= 0.95).tolist()))
     assert len(expected) > 1000
     for exact, queries in ((20_000, None), (100, None), (20_000, vectors), (100, vectors)):
-        monkeypatch.setattr("ernie_vil2.apps.curation.thumbnails.EXACT", exact)
-        monkeypatch.setattr("ernie_vil2.apps.curation.thumbnails.QUERIES", 1000)
+        monkeypatch.setattr("ernie_vil2.apps.curation.neighbours.EXACT", exact)
+        monkeypatch.setattr("ernie_vil2.apps.curation.neighbours.QUERIES", 1000)
         actual = set()
         for pairs in neighbours(vectors, 0.95, queries):
             actual |= {(min(pair), max(pair)) for pair in zip(pairs.queries.tolist(), pairs.rows.tolist(), strict=True)}

@@ -12,12 +12,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from ernie_vil2.apps.curation.guesses import Comparison
+from ernie_vil2.apps.curation.image_pairs import alike
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.apps.curation.likeness import BYTES, COLUMNS, columns_of, thumbnails_of
+from ernie_vil2.apps.curation.likeness import COLUMNS, columns_of, thumbnails_of
 from ernie_vil2.apps.curation.measures import VERSION
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.near_texts import NUM_BANDS, compute_bands, compute_sketch, read_hashes
-from ernie_vil2.apps.curation.thumbnails import Comparison, Thumbnails, alike, alive_thumbnails
+from ernie_vil2.apps.curation.thumbnails import Thumbnails, find_alive, pack_thumbnails, read_thumbnails
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_benchmarks
@@ -79,12 +81,14 @@ class Leaks(Step[Settings]):
 
     def decide(self, joins: Joins) -> None:
         """Remove pairs with images of benchmarks, and report or remove pairs with their captions."""
-        # Removed pairs stay among these images, so that a pair can be reported for several benchmarks.
-        images = alive_thumbnails(joins)
+        images = read_thumbnails(joins)
+        # Pairs that are removed below stay among these, so that a pair can be reported for several benchmarks.
+        is_alive = find_alive(joins, images)
         leaks: list[dict[str, Any]] = []
         for path, benchmarks in self._benchmarks.items():
             thumbnails, image_names = _load_thumbnails(joins.folder, path, benchmarks)
-            matches = self._match_images(joins, images, thumbnails, image_names)
+            name = f"pairs-{blake2b(path.encode(), digest_size=6).hexdigest()}"
+            matches = self._match_images(joins, images, is_alive, thumbnails, image_names, name)
             with joins.register_tables(leaking=pa.table({"sample": pa.array(matches, pa.int64())})):
                 joins.remove("image of a benchmark", "select sample, null from leaking")
             for sample, (likeness, name) in sorted(matches.items()):
@@ -112,13 +116,20 @@ class Leaks(Step[Settings]):
         joins.figures[self.name] = leaks
 
     def _match_images(
-        self, joins: Joins, images: Thumbnails, thumbnails: Thumbnails, image_names: Sequence[str]
+        self,
+        joins: Joins,
+        images: Thumbnails,
+        is_alive: np.ndarray,
+        thumbnails: Thumbnails,
+        image_names: Sequence[str],
+        name: str,
     ) -> dict[int, tuple[float, str]]:
         """Return, for each pair whose image is like one of a benchmark, the greatest likeness and the image's name."""
         matches: dict[int, tuple[float, str]] = {}
         # An image may match by several thumbnails; the greatest likeness is reported. An image that differs in a spot
         # is no leak, because it may be another one of a series.
-        for block in alike(images, joins.folder, self.settings, thumbnails, self.settings.mirrored):
+        mirrored = self.settings.mirrored
+        for block in alike(images, joins.folder, self.settings, thumbnails, mirrored, is_alive, name):
             whole = block.choose(~block.is_local)
             samples = images.samples[whole.rows].tolist()
             for query, sample, likeness in zip(whole.queries, samples, whole.likeness.tolist(), strict=True):
@@ -169,27 +180,13 @@ def _load_thumbnails(folder: Path, path: str, benchmarks: Sequence[Benchmark]) -
 
     cached = _read_cached_thumbnails(cache_path)
     if cached is None:
-        rows: list[int] = []  # of the images
-        contents: list[bytes] = []
-        shapes: list[float] = []
-        extents: list[float] = []
-        for row, image in enumerate(images):
+        thumbnails_by_image = []
+        for image in images:
             try:
-                thumbnails = thumbnails_of(decode_image(image.read(), image.id))
+                thumbnails_by_image.append(thumbnails_of(decode_image(image.read(), image.id)))
             except (BadSample, OSError):
-                continue  # an image that cannot be read cannot be scored either
-            for thumbnail in thumbnails:
-                rows.append(row)
-                contents.append(thumbnail.content)
-                shapes.append(thumbnail.shape)
-                extents.append(thumbnail.extent)
-        pixels = np.frombuffer(b"".join(contents), np.uint8).reshape(len(contents), BYTES)
-        cached = Thumbnails(
-            np.array(rows, np.int64),
-            pixels,
-            np.array(shapes, np.float32),
-            np.array(extents, np.float32),
-        )
+                thumbnails_by_image.append([])  # an image that cannot be read cannot be scored either
+        cached = pack_thumbnails(thumbnails_by_image)
         with atomic_write(cache_path) as aside, aside.open("wb") as file:
             np.savez(file, **cached._asdict())
     return cached, [images[row].id for row in cached.samples.tolist()]

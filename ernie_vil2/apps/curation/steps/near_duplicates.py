@@ -9,12 +9,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from ernie_vil2.apps.curation.guesses import Comparison
+from ernie_vil2.apps.curation.image_pairs import Alike, alike
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.likeness import COLUMNS, columns_of
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.near_texts import compute_sketch, read_hashes
 from ernie_vil2.apps.curation.steps.text_rules import text_key
-from ernie_vil2.apps.curation.thumbnails import Alike, Comparison, Thumbnails, alike, alive_thumbnails
+from ernie_vil2.apps.curation.thumbnails import Thumbnails, find_alive, read_thumbnails
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.section import Fraction
 
@@ -71,28 +73,32 @@ class NearDuplicates(Step[Settings]):
 
     def decide(self, joins: Joins) -> None:
         """Remove near-duplicates, and then mirrored and turned ones of what is left; list the similar ones."""
-        images = alive_thumbnails(joins)
-        for matches in alike(images, joins.folder, self.settings, turned=self.settings.mirrored):
+        images = read_thumbnails(joins)
+        is_alive = find_alive(joins, images)
+        same: list[Alike] = []
+        similar: list[Alike] = []
+        mirrored = self.settings.mirrored
+        for matches in alike(images, joins.folder, self.settings, turned=mirrored, is_alive=is_alive, name=self.name):
             is_agreed = ~matches.is_local | ~_find_unlike_captions(joins, images, matches)
             if self.settings.embedding is not None:
                 is_agreed &= ~_find_different_embeddings(joins, images, matches, self.settings.embedding)
             # Thumbnails cannot show that a mirrored image is another one, but its caption may say so.
             is_sided = matches.is_turned & _find_sided_captions(joins, images, matches)
-            same = matches.choose(is_agreed & ~is_sided)
-            for reason, is_chosen in (
-                ("near-duplicate image", ~same.is_turned),
-                ("mirrored or turned image", same.is_turned),
-            ):
-                duplicates = choose_removed(joins, images, [same.choose(is_chosen)])
-                with joins.register_tables(duplicates=duplicates):
-                    joins.remove(reason, "select sample, nearest from duplicates")
-            self._list_similar(joins, images, matches.choose(~is_agreed))
+            same.append(matches.choose(is_agreed & ~is_sided))
+            similar.append(matches.choose(~is_agreed))
 
-    def _list_similar(self, joins: Joins, images: Thumbnails, matches: Alike) -> None:
+        for reason, is_turned in (("near-duplicate image", False), ("mirrored or turned image", True)):
+            chosen = [matches.choose(matches.is_turned == is_turned) for matches in same]
+            with joins.register_tables(duplicates=choose_removed(joins, images, chosen)):
+                joins.remove(reason, "select sample, nearest from duplicates")
+        self._list_similar(joins, images, similar)
+
+    def _list_similar(self, joins: Joins, images: Thumbnails, blocks: Iterable[Alike]) -> None:
         """Report pairs of images that stay though they differ only in a spot."""
         pairs = {}
-        for query, row, likeness in zip(matches.queries, matches.rows, matches.likeness.tolist(), strict=True):
-            pairs[int(images.samples[query]), int(images.samples[row])] = round(likeness, 4)
+        for matches in blocks:
+            for query, row, likeness in zip(matches.queries, matches.rows, matches.likeness.tolist(), strict=True):
+                pairs[int(images.samples[query]), int(images.samples[row])] = round(likeness, 4)
         alive = {sample for (sample,) in joins.fetch_all("select sample from alive")} if pairs else set()
         similar = []
         for (first, second), likeness in sorted(pairs.items()):

@@ -1,0 +1,291 @@
+"""Pairs of images that show the same, in a file from which a run with other thresholds decides.
+
+A file holds every pair that something proposes (`guesses.py`), and the verdict of registration where it is known. Its
+name follows from all images and the code, and not from a threshold of a step: pairs of images that a step has removed
+are in it as well, and are registered once nothing removes them. If images or code have changed, a new file takes over
+the verdicts of the pairs that have not.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ernie_vil2.apps.curation import guesses, likeness, local_features, neighbours, registration
+from ernie_vil2.apps.curation.guesses import MAX_TRIES, Comparison, Searched, make_guesses, shows_more
+from ernie_vil2.apps.curation.neighbours import PAIRS
+from ernie_vil2.apps.curation.registration import Verdict, View, compare, invert_transforms, make_view
+from ernie_vil2.apps.curation.thumbnails import Thumbnails
+from ernie_vil2.io.files import atomic_write
+from ernie_vil2.io.progress import progress_bar
+
+CACHED_VIEWS = 4096  # 22 kB each
+# Likeness from which the first guess of a pair decides: no other place fits better.
+SURE = 0.97
+UNKNOWN, OTHER, SAME = range(3)
+PAIR = np.dtype(
+    [
+        ("query", np.uint32),
+        ("row", np.uint32),
+        ("key", np.uint64),
+        ("transforms", np.float32, (MAX_TRIES, 2, 3)),
+        ("num_guesses", np.uint8),
+        ("state", np.uint8),
+        ("likeness", np.float32),
+        ("is_local", bool),
+        ("is_turned", bool),
+        ("worse", np.int8),
+    ]
+)
+"""Rows of a query and of an image, what the verdict depends on as a number, guesses, whether the images are known to
+show the same, and how they are alike, as of `registration.Verdict`; the query is the first image."""
+
+
+class Alike(NamedTuple):
+    """Pairs of thumbnails of images that show the same: rows, and how they are alike; `[P]` each.
+
+    queries, rows: numbers of the thumbnails.
+    likeness, is_local, is_turned, worse: as of `registration.Verdict`; the query is the first image.
+    """
+
+    queries: np.ndarray
+    rows: np.ndarray
+    likeness: np.ndarray
+    is_local: np.ndarray
+    is_turned: np.ndarray
+    worse: np.ndarray
+
+    def choose(self, chosen: np.ndarray) -> Alike:
+        """Return the chosen pairs; `chosen` is `[P]` bool."""
+        return Alike(*(values[chosen] for values in self))
+
+
+class _Side:
+    """Images of one side of a comparison. Equal thumbnails are compared once, by the first of them.
+
+    Attributes:
+        images: thumbnails.
+        digests: number of the content of each thumbnail, `[N]` uint64.
+        rows: rows of the first of equal thumbnails, ascending.
+        firsts: row of the first of the thumbnails that are equal to each, `[N]`.
+        members: rows of the thumbnails that are alive, ordered by their `firsts`.
+    """
+
+    def __init__(self, images: Thumbnails, is_alive: np.ndarray | None):
+        self.images = images
+        self.digests = images.compute_digests()
+        _, firsts, inverse = np.unique(self.digests, return_index=True, return_inverse=True)
+        self.rows = np.sort(firsts)
+        self.firsts = firsts[inverse]
+        members = np.arange(len(images.samples)) if is_alive is None else np.flatnonzero(is_alive)
+        self.members = members[np.argsort(self.firsts[members], kind="stable")]
+        self._firsts_of_members = self.firsts[self.members]
+        self.read_view = lru_cache(CACHED_VIEWS)(_view_reader(images))
+
+    def find_members(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the members of some rows begin in `members`, and their numbers."""
+        starts = np.searchsorted(self._firsts_of_members, rows)
+        return starts, np.searchsorted(self._firsts_of_members, rows, side="right") - starts
+
+    def describe(self) -> bytes:
+        """Return a digest of all that proposals depend on."""
+        digest = blake2b(self.digests.tobytes())
+        digest.update(self.images.samples.tobytes())
+        return digest.digest()
+
+
+def _view_reader(images: Thumbnails) -> Callable[[int], View]:
+    def read(row: int) -> View:
+        return make_view(*likeness.split_thumbnail(images.thumbnails[row]))
+
+    return read
+
+
+def alike(
+    images: Thumbnails,
+    folder: Path,
+    by: Comparison,
+    queries: Thumbnails | None = None,
+    turned: bool = True,
+    is_alive: np.ndarray | None = None,
+    name: str = "pairs",
+) -> Iterator[Alike]:
+    """Yield pairs of images that show the same, each once.
+
+    Args:
+        images: images.
+        folder: folder for the pairs and what is needed to find them.
+        by: thresholds of the comparison.
+        queries: other images to compare with; None: the images themselves.
+        turned: also find images that are mirrored or turned by quarters.
+        is_alive: which images are wanted, `[N]` bool; None: all.
+        name: beginning of the file's name, other than those of other comparisons in the folder.
+    """
+    if not len(images.samples) or (queries is not None and not len(queries.samples)):
+        return
+    right = _Side(images, is_alive)
+    left = right if queries is None else _Side(queries, None)
+    pairs = _open_pairs(left, right, folder, by, turned, name)
+    _judge(pairs, left, right)
+    for start in range(0, len(pairs), PAIRS):
+        block = pairs[start : start + PAIRS]
+        is_alike = (block["state"] == SAME) & (block["likeness"] >= by.likeness)
+        if not turned:
+            is_alike &= ~block["is_turned"]
+        yield _expand(block[is_alike], left, right)
+
+
+def _expand(pairs: np.ndarray, left: _Side, right: _Side) -> Alike:
+    """Return the pairs of all living images that have the thumbnails of these pairs."""
+    starts, counts = left.find_members(pairs["query"])
+    other_starts, other_counts = right.find_members(pairs["row"])
+    numbers = (counts * other_counts).astype(np.int64)
+    chosen = np.repeat(np.arange(len(pairs)), numbers)
+    places = np.arange(len(chosen)) - np.repeat(np.cumsum(numbers) - numbers, numbers)
+    queries = left.members[starts[chosen] + places // other_counts[chosen]]
+    rows = right.members[other_starts[chosen] + places % other_counts[chosen]]
+    columns = [pairs[column][chosen] for column in Alike._fields[2:]]
+    expanded = Alike(queries, rows, *columns)
+    if left is not right:
+        return expanded
+    samples = left.images.samples
+    is_same_thumbnail = left.firsts[queries] == left.firsts[rows]
+    # Of equal thumbnails, each pair comes in both orders.
+    return expanded.choose((samples[queries] != samples[rows]) & (~is_same_thumbnail | (queries < rows)))
+
+
+def _open_pairs(left: _Side, right: _Side, folder: Path, by: Comparison, turned: bool, name: str) -> np.ndarray:
+    """Return all pairs that something proposes, `[P]` of the type `PAIR`, mapped from their file."""
+    digest = blake2b(digest_size=12)
+    for side in (left, right):
+        digest.update(side.describe())
+    digest.update(repr((by.candidates, by.crops, turned, PAIR, cv2.__version__)).encode())
+    digest.update(_hash_code(guesses, likeness, local_features, neighbours, registration))
+    path = folder / f"{name}-{digest.hexdigest()}.npy"
+    earlier_paths = [other for other in sorted(folder.glob(f"{name}-*.npy")) if other != path]
+    if not path.exists():
+        _write_pairs(path, _propose(left, right, folder, by, turned), earlier_paths)
+    for earlier in earlier_paths:
+        earlier.unlink()
+    return _map_pairs(path)
+
+
+def _map_pairs(path: Path) -> np.ndarray:
+    if path.stat().st_size < PAIR.itemsize:
+        return np.empty(0, PAIR)
+    return np.memmap(path, PAIR, "r+")
+
+
+@cache
+def _hash_code(*modules: ModuleType) -> bytes:
+    """Return a digest of the code of modules: whatever changes there may change what they find."""
+    digest = blake2b(digest_size=12)
+    for module in modules:
+        digest.update(inspect.getsource(module).encode())
+    return digest.digest()
+
+
+def _propose(left: _Side, right: _Side, folder: Path, by: Comparison, turned: bool) -> Iterator[np.ndarray]:
+    """Yield the pairs that something proposes, ordered by query and row."""
+    images = Searched(right.images, right.rows, folder)
+    queries = images if left is right else Searched(left.images, left.rows, folder)
+    guess_files = make_guesses(images, queries, by, turned)
+    if left is right:
+        # Equal thumbnails are the same image, unless they show nothing.
+        rows = np.unique(left.firsts[left.firsts != np.arange(len(left.firsts))])
+        same = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(rows), 2, 3))
+        guess_files.check(rows, rows, same, guesses.MIN_WHOLE_CORRELATION)
+
+    code = np.frombuffer(_hash_code(registration)[:8], np.uint64)[0]
+    for best in guess_files.read_best():
+        is_first = np.ones(len(best), bool)
+        is_first[1:] = (best["query"][1:] != best["query"][:-1]) | (best["row"][1:] != best["row"][:-1])
+        firsts = np.flatnonzero(is_first)
+        pairs = np.zeros(len(firsts), PAIR)
+        pairs["query"], pairs["row"] = best["query"][firsts], best["row"][firsts]
+        pairs["num_guesses"] = np.diff([*firsts, len(best)])
+        for number in range(MAX_TRIES):
+            has_guess = pairs["num_guesses"] > number
+            pairs["transforms"][has_guess, number] = best["transform"][firsts[has_guess] + number]
+        words = np.ascontiguousarray(pairs["transforms"]).reshape(len(pairs), 6 * MAX_TRIES).view(np.uint32)
+        columns = [left.digests[pairs["query"]], right.digests[pairs["row"]], *words.T]
+        pairs["key"] = _mix(np.full(len(pairs), code), columns)
+        yield pairs
+
+
+def _mix(keys: np.ndarray, columns: list[np.ndarray]) -> np.ndarray:
+    """Return numbers that follow from keys and columns, equal for equal rows and hardly for others, `[P]` uint64."""
+    for column in columns:
+        # Multiply by 2^64 over the golden ratio, whose bits are well mixed, and fold the upper bits down.
+        keys = (keys ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        keys ^= keys >> np.uint64(29)
+    return keys
+
+
+def _write_pairs(path: Path, blocks: Iterator[np.ndarray], earlier_paths: list[Path]) -> None:
+    """Write pairs, with the verdicts that are known from earlier files."""
+    with atomic_write(path) as aside:
+        with aside.open("wb") as file:
+            for block in blocks:
+                file.write(block.tobytes())
+        pairs = _map_pairs(aside)
+        for earlier_path in earlier_paths:
+            earlier = _map_pairs(earlier_path)
+            known = np.flatnonzero(earlier["state"] != UNKNOWN)
+            known = known[np.argsort(earlier["key"][known])]
+            known_keys = earlier["key"][known]
+            for start in range(0, len(pairs) if len(known) else 0, PAIRS):
+                block = pairs[start : start + PAIRS]
+                places = np.searchsorted(known_keys, block["key"]).clip(max=len(known) - 1)
+                is_known = known_keys[places] == block["key"]
+                for column in ("state", *Alike._fields[2:]):
+                    block[column][is_known] = earlier[column][known[places[is_known]]]
+
+
+def _judge(pairs: np.ndarray, left: _Side, right: _Side) -> None:
+    """Register the pairs of living images whose verdict is not known, and write it into their file."""
+    unknown = []
+    for start in range(0, len(pairs), PAIRS):
+        block = pairs[start : start + PAIRS]
+        is_wanted = block["state"] == UNKNOWN
+        for side, column in ((left, "query"), (right, "row")):
+            is_wanted &= side.find_members(block[column])[1] > 0
+        unknown.append(start + np.flatnonzero(is_wanted))
+    for number in progress_bar(np.concatenate(unknown or [np.empty(0, int)]), "comparing images", unit="pair"):
+        pair = pairs[number]
+        verdict = _judge_pair(pair, left, right)
+        if verdict is not None:
+            for column, value in zip(Alike._fields[2:], verdict, strict=True):
+                pairs[column][number] = value
+        # The state comes last: a pair of a killed run is either known or not.
+        pairs["state"][number] = OTHER if verdict is None else SAME
+
+
+def _judge_pair(pair: np.void, left: _Side, right: _Side) -> Verdict | None:
+    """Return the verdict of the guess under which images differ least, or None if they show something else."""
+    query, row = int(pair["query"]), int(pair["row"])
+    best: Verdict | None = None
+    for transform in pair["transforms"][: pair["num_guesses"]]:
+        first, second = left.read_view(query), right.read_view(row)
+        aspects = float(left.images.shapes[query]), float(right.images.shapes[row])
+        if shows_more(transform):
+            # The image that shows less is the template.
+            verdict = compare(second, first, invert_transforms(transform[None])[0], aspects[::-1])
+            verdict = verdict and verdict._replace(worse=-verdict.worse)
+        else:
+            verdict = compare(first, second, transform, aspects)
+        if verdict is None:
+            continue
+        if best is None or (not verdict.is_local, verdict.likeness) > (not best.is_local, best.likeness):
+            best = verdict
+        if not best.is_local and best.likeness >= SURE:
+            break
+    return best

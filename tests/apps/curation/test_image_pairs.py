@@ -1,0 +1,160 @@
+"""Pairs of images: what is proposed and checked, and what a later run takes from the file of an earlier one."""
+
+import cv2
+import numpy as np
+import pytest
+
+from ernie_vil2.apps.curation import image_pairs
+from ernie_vil2.apps.curation.neighbours import _group_by_cell
+from ernie_vil2.apps.curation.registration import (
+    _find_stretch,
+    check_guesses,
+    invert_transforms,
+    make_quick,
+    refine_guesses,
+)
+from tests.support.crawled_pairs import make_distinct_image, table_digests, write_pair_shard
+from tests.support.image_formats import encode_image
+
+STEPS = "image_rules: {{short_side: {short_side}}}\nnear_duplicates: {{likeness: {likeness}}}"
+
+
+def make_altered_images(count):
+    """Return distinct images, and behind them each once more: noisy, or smaller."""
+    originals = [make_distinct_image(number, 128) for number in range(count)]
+    altered = []
+    for number, pixels in enumerate(originals):
+        noise = np.random.default_rng(number).normal(0, 30, pixels.shape)
+        smaller = cv2.resize(pixels, (96, 96), interpolation=cv2.INTER_AREA)
+        altered.append(smaller if number % 2 else np.clip(pixels + noise, 0, 255).astype(np.uint8))
+    return originals + altered
+
+
+def write_shard(path, images):
+    captions = [f"a picture of {number} things" for number in range(len(images))]
+    return write_pair_shard(path, list(zip(map(encode_image, images), captions, strict=True)))
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """Return a list of the samples of all pairs that are registered from now on."""
+    pairs = []
+    judge_pair = image_pairs._judge_pair
+
+    def record(pair, left, right):
+        pairs.append({int(left.images.samples[pair["query"]]), int(right.images.samples[pair["row"]])})
+        return judge_pair(pair, left, right)
+
+    monkeypatch.setattr(image_pairs, "_judge_pair", record)
+    return pairs
+
+
+def test_changed_threshold_registers_nothing_again(tmp_path, curated, judged):
+    path = write_shard(tmp_path / "crawl.tar", make_altered_images(6))
+    loose = curated([path], STEPS.format(short_side=8, likeness=0.8))
+    assert len(judged) >= 6
+    judged.clear()
+    strict = curated([path], STEPS.format(short_side=8, likeness=0.99))
+    assert not judged
+    assert sum(row["is_kept"] for row in loose.values()) < sum(row["is_kept"] for row in strict.values())
+
+    assert strict == curated([path], STEPS.format(short_side=8, likeness=0.99), "fresh")
+    assert table_digests(tmp_path / "curated") == table_digests(tmp_path / "fresh")
+
+
+def test_pairs_are_registered_once_nothing_removes_them(tmp_path, curated, judged):
+    path = write_shard(tmp_path / "crawl.tar", make_altered_images(6))
+    curated([path], STEPS.format(short_side=100, likeness=0.8))
+    registered = list(judged)
+    assert registered and not any(pair & {7, 9, 11} for pair in registered)  # the smaller ones are removed
+    judged.clear()
+    curated([path], STEPS.format(short_side=8, likeness=0.8))
+    assert judged and all(pair & {7, 9, 11} for pair in judged)
+
+    curated([path], STEPS.format(short_side=8, likeness=0.8), "fresh")
+    assert table_digests(tmp_path / "curated") == table_digests(tmp_path / "fresh")
+
+
+def test_changed_image_invalidates_its_own_pairs_alone(tmp_path, curated, judged):
+    images = make_altered_images(6)
+    path = write_shard(tmp_path / "crawl.tar", images)
+    text = STEPS.format(short_side=8, likeness=0.8)
+    curated([path], text)
+    judged.clear()
+    images[8] = make_altered_images(20)[25]
+    write_shard(path, images)
+    curated([path], text)
+    assert all(8 in pair for pair in judged)
+    assert len(list((tmp_path / "curated" / ".curate").glob("near_duplicates-*.npy"))) == 1
+
+    curated([path], text, "fresh")
+    assert table_digests(tmp_path / "curated") == table_digests(tmp_path / "fresh")
+
+
+def test_equal_images_are_compared_once(tmp_path, curated, judged):
+    images = [make_distinct_image(1, 128)] * 5 + [make_distinct_image(2, 128)]
+    table = curated([write_shard(tmp_path / "crawl.tar", images)], "near_duplicates: {}")
+    assert [row["is_kept"] for row in table.values()] == [True, False, False, False, False, True]
+    assert {row["nearest"] for row in table.values()} == {None, 0}
+    assert len(judged) == 1
+
+
+def test_rows_are_grouped_as_by_a_sort(monkeypatch, tmp_path):
+    monkeypatch.setattr("ernie_vil2.apps.curation.neighbours.BLOCK", 3)
+    cells = np.random.default_rng(0).integers(0, 7, (500, 2)).astype(np.int32)
+    order, ends = _group_by_cell(cells, 9, tmp_path)
+    np.testing.assert_array_equal(order, np.argsort(cells.ravel(), kind="stable") // 2)
+    np.testing.assert_array_equal(np.diff(ends), np.bincount(cells.ravel(), minlength=9))
+
+
+def make_moved_images(count):
+    """Return luminances, parts of them, and the maps from the samples of the parts to those of the images."""
+    rng = np.random.default_rng(0)
+    luminances, parts, transforms = [], [], []
+    for number in range(count):
+        luminance = cv2.cvtColor(make_distinct_image(number), cv2.COLOR_RGB2GRAY)
+        scale = rng.uniform(0.7, 0.9)
+        lean = rng.uniform(-0.05, 0.05)
+        transform = np.array([[scale, -lean, rng.uniform(4, 6)], [lean, scale, rng.uniform(4, 6)]], np.float32)
+        parts.append(cv2.warpAffine(luminance, transform, (64, 64), flags=cv2.WARP_INVERSE_MAP))
+        luminances.append(luminance)
+        transforms.append(transform)
+    return luminances, parts, np.stack(transforms)
+
+
+def test_guesses_are_checked_by_their_correlation():
+    luminances, parts, transforms = make_moved_images(8)
+    quick = [np.stack([make_quick(luminance) for luminance in images]) for images in (parts, luminances)]
+    right = check_guesses(*quick, transforms)
+    wrong = check_guesses(quick[0], np.roll(quick[1], 1, axis=0), transforms)
+    expected = []
+    for number in range(8):
+        warped = cv2.warpAffine(luminances[number], transforms[number], (64, 64), flags=cv2.WARP_INVERSE_MAP)
+        expected.append(np.corrcoef(make_quick(warped).ravel(), quick[0][number].ravel())[0, 1])
+    np.testing.assert_allclose(right, expected, atol=0.03)
+    assert wrong.max() < 0.9
+    far = transforms + np.array([[0, 0, 50], [0, 0, 50]], np.float32)
+    np.testing.assert_array_equal(check_guesses(*quick, far), -1)
+
+
+def test_refined_guesses_are_nearer_to_the_truth():
+    luminances, parts, transforms = make_moved_images(8)
+    quick = [np.stack([make_quick(luminance) for luminance in images]) for images in (parts, luminances)]
+    quick[1] = 0.5 * quick[1] + 40  # light does not matter
+    guesses = transforms * np.float32(1.05) + np.array([[0, 0, 1], [0, 0, -1]], np.float32)
+    refined, correlations = refine_guesses(*quick, guesses)
+    assert correlations.min() > 0.99
+    corners = np.array([[0, 63, 0, 63], [0, 0, 63, 63], [1, 1, 1, 1]], np.float32)
+    errors = [np.abs((maps - transforms) @ corners).max(axis=(1, 2)) for maps in (guesses, refined)]
+    assert (errors[1] < 0.5 * errors[0]).all()
+
+
+def test_inverse_maps_and_stretches_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    transforms = rng.normal(size=(50, 2, 3)).astype(np.float32)
+    for transform, inverse in zip(transforms, invert_transforms(transforms), strict=True):
+        np.testing.assert_allclose(inverse, cv2.invertAffineTransform(transform), rtol=1e-3, atol=1e-3)
+    values = np.linalg.svd(transforms[:, :, :2].astype(float), compute_uv=False)
+    np.testing.assert_allclose(
+        _find_stretch(transforms[:, :, :2].astype(float)), values[:, 0] / values[:, 1], rtol=1e-6
+    )
