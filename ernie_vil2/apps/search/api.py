@@ -6,7 +6,7 @@
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -159,6 +159,14 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
     """Return the routes that search; `threshold` is the smallest cosine of a tag."""
     router = APIRouter(dependencies=[Depends(check_parameter_names)])
 
+    async def read_pixels(request: Request, places: ExitStack) -> np.ndarray:
+        """Return the pixels of the image that is the body, and leave a place for its query in `places`."""
+        async with reader.receive(request) as content:
+            # A place first: a crowd must not make the server decode images whose queries it refuses. The upload is
+            # released before the query waits for the encoder: only its pixels are needed then.
+            places.enter_context(batcher.reserve(1))
+            return await reader.decode_pixels(content, index.model.preprocessing)
+
     @router.get("/search", summary="Items that match a sentence", responses=_SEARCH_RESPONSES)
     async def search_by_text(
         options: QueryOptions,
@@ -180,9 +188,10 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
     async def search_by_image(request: Request, options: QueryOptions, q: str = "", without: str = "") -> Response:
         start = time.perf_counter()
         terms = _make_terms(q, without)
-        # The upload is released before the query waits for the encoder: only its pixels are needed then.
-        pixels = await reader.receive_pixels(request, index.model.preprocessing)
-        return _respond(await batcher.answer([(1.0, pixels), *terms], options), start)
+        with ExitStack() as places:
+            pixels = await read_pixels(request, places)
+            (answer,) = await batcher.answer_reserved([[(1.0, pixels), *terms]], options)
+        return _respond(answer, start)
 
     @router.post(
         "/search/batch",
@@ -192,15 +201,21 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
     )
     async def search_batch(request: Request) -> Response:
         start = time.perf_counter()
-        async with reader.receive(request) as content:
-            parameters, text_terms, images = await reader.run_in_thread(_read_batch, content)
-            all_pixels = await reader.decode_all_pixels(images, index.model.preprocessing)
-        queries = []
-        for terms, pixels in zip(text_terms, all_pixels, strict=True):
-            queries.append(terms if pixels is None else [(1.0, pixels), *terms])
-        where = dump_json(parameters.where)
-        options = Options(parameters.count, parameters.among, parameters.threshold, where, words=parameters.words)
-        answers = await batcher.answer_all(queries, options)
+        with ExitStack() as places:
+            async with reader.receive(request) as content:
+                parameters, text_terms, images = await reader.run_in_thread(_read_batch, content)
+                has_images = any(image is not None for image in images)
+                if has_images:
+                    places.enter_context(batcher.reserve(len(images)))
+                all_pixels = await reader.decode_all_pixels(images, index.model.preprocessing)
+            queries = []
+            for terms, pixels in zip(text_terms, all_pixels, strict=True):
+                queries.append(terms if pixels is None else [(1.0, pixels), *terms])
+            where = dump_json(parameters.where)
+            options = Options(parameters.count, parameters.among, parameters.threshold, where, words=parameters.words)
+            # Without images, queries whose answers are cached need no place.
+            answer_queries = batcher.answer_reserved if has_images else batcher.answer_all
+            answers = await answer_queries(queries, options)
         return _respond(b"[%b]" % b",".join(answers), start, key=b"results")
 
     @router.get("/similar", summary="Items similar to an item of the index", responses=_SEARCH_RESPONSES)
@@ -229,10 +244,12 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
     )
     async def tag_image(request: Request, count: Count = 5) -> Response:
         start = time.perf_counter()
-        pixels = await reader.receive_pixels(request, index.model.preprocessing)
-        if not index.has("texts"):
-            return _respond(b"[]", start)
-        return _respond(await batcher.answer([(1.0, pixels)], Options(count, "texts", threshold)), start)
+        with ExitStack() as places:
+            pixels = await read_pixels(request, places)
+            if not index.has("texts"):
+                return _respond(b"[]", start)
+            (answer,) = await batcher.answer_reserved([[(1.0, pixels)]], Options(count, "texts", threshold))
+        return _respond(answer, start)
 
     @router.get("/facets", summary="Fields to filter by: their values with the number of items, or their bounds")
     def list_facets() -> dict[str, dict[str, Any]]:
@@ -293,17 +310,20 @@ def item_routes(index: Index, batcher: SearchBatcher, reader: RequestReader) -> 
         openapi_extra=describe_body(AddRequest),
     )
     async def add_items(request: Request) -> dict[str, Any]:
-        async with reader.receive(request) as content:
-            new_items, images = await reader.run_in_thread(_read_items, content)
-            finished_images = await reader.decode_all(images, index.model.preprocessing, partial(_finish_image, index))
-        # Images and texts are encoded together, then written to their collections.
-        prepared_items: list[_PreparedItem] = []
-        for new_item, image, finished_image in zip(new_items, images, finished_images, strict=True):
-            if image is None or finished_image is None:
-                prepared_items.append(_prepare_text(new_item))
-            else:
-                prepared_items.append(_prepare_image(new_item, image, *finished_image))
-        embeddings = (await batcher.encode([prepared.content for prepared in prepared_items])).rows
+        with ExitStack() as places:
+            async with reader.receive(request) as content:
+                new_items, images = await reader.run_in_thread(_read_items, content)
+                places.enter_context(batcher.reserve(len(new_items)))
+                finish = partial(_finish_image, index)
+                finished_images = await reader.decode_all(images, index.model.preprocessing, finish)
+            # Images and texts are encoded together, then written to their collections.
+            prepared_items: list[_PreparedItem] = []
+            for new_item, image, finished_image in zip(new_items, images, finished_images, strict=True):
+                if image is None or finished_image is None:
+                    prepared_items.append(_prepare_text(new_item))
+                else:
+                    prepared_items.append(_prepare_image(new_item, image, *finished_image))
+            embeddings = (await batcher.encode_reserved([prepared.content for prepared in prepared_items])).rows
 
         added_ids = {}
         for kind in get_args(Kind):

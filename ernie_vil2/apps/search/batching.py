@@ -108,7 +108,8 @@ class SearchBatcher(Batcher):
         # Only the queries without a cached answer are encoded; their answers come back in the same order.
         new_queries = [terms for terms, answer in zip(queries, cached_answers, strict=True) if answer is None]
         self.metrics.add(CACHED_ANSWERS, len(queries) - len(new_queries))
-        new_answers = iter(await self._answer_new(new_queries, options))
+        with self.reserve(len(new_queries)):
+            new_answers = iter(await self.answer_reserved(new_queries, options))
 
         answers = []
         for key, cached_answer in zip(keys, cached_answers, strict=True):
@@ -123,14 +124,14 @@ class SearchBatcher(Batcher):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._searchers, lambda: _encode_hits(search()))
 
-    async def _answer_new(self, queries: Sequence[Sequence[Term]], options: Options) -> list[bytes]:
-        with self.reserve(len(queries)):
-            loop = asyncio.get_running_loop()
-            waiting = []
-            for terms in queries:
-                weights, inputs = zip(*terms, strict=True)
-                waiting.append(_SearchQuery(inputs, loop.create_future(), weights=weights, options=options))
-            return await self._wait_for_answers(waiting)
+    async def answer_reserved(self, queries: Sequence[Sequence[Term]], options: Options) -> list[bytes]:
+        """Return the same as `answer_all`, in a block of `reserve` for as many queries; the cache is not used."""
+        loop = asyncio.get_running_loop()
+        waiting = []
+        for terms in queries:
+            weights, inputs = zip(*terms, strict=True)
+            waiting.append(_SearchQuery(inputs, loop.create_future(), weights=weights, options=options))
+        return await self._wait_for_answers(waiting)
 
     def _finish_batch(self, batch: list[Query]) -> None:
         # Some queries want the embedding only. The others are searched in groups of equal options.

@@ -60,15 +60,6 @@ class RequestReader:
         """Return the result of `work` from a thread: parsing and writing would block the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._preparers, work, *arguments)
 
-    async def receive_pixels(self, request: Request, preprocessing: Preprocessing) -> np.ndarray:
-        """Return the pixels of an image that is the body of a request, and keep nothing of the file.
-
-        Raises:
-            As `Uploads.receive` and `ImageDecoder`.
-        """
-        async with self.receive(request) as content:
-            return await self.decode_pixels(content, preprocessing)
-
     async def decode_pixels(self, image: bytes, preprocessing: Preprocessing) -> np.ndarray:
         """Return the pixels of an image file as the model with this preprocessing sees them.
 

@@ -6,6 +6,7 @@ import socket
 from contextlib import suppress
 
 import pytest
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -110,6 +111,29 @@ def test_memory_of_aborted_uploads_is_released(running):
         wait_until(lambda: is_idle(running))
         assert accepts_uploads(running)
         assert read_memory() - initial < 8 * 19  # less than half of the 16 uploads
+
+
+def test_images_are_not_decoded_while_the_queue_is_full(index, monkeypatch):
+    batcher = SearchBatcher(index, max_queue=2)
+    client = TestClient(build_app(index, batcher=batcher, writable=True))
+    image = encode_data_url(IMAGE)
+    contents = dict.fromkeys(PATHS, IMAGE)
+    contents["/v1/search/batch"] = json.dumps({"queries": [{"text": "red"}, {"image": image}]})
+    contents["/v1/items"] = json.dumps({"items": [{"image": image}]})
+    contents["/v1/embeddings"] = json.dumps({"input": image})
+
+    def fail(*_):
+        raise AssertionError("an image was decoded")
+
+    with batcher.reserve(2):
+        monkeypatch.setattr(type(index.model.preprocessing), "decode", fail)
+        assert {client.post(path, content=content).status_code for path, content in contents.items()} == {503}
+    monkeypatch.undo()
+    # Texts and images of one request are answered together, and give their places back.
+    answer = client.post("/v1/search/batch", content=contents["/v1/search/batch"]).json()
+    texts = client.post("/v1/search/batch", json={"queries": [{"text": "red"}]}).json()
+    images = client.post(SEARCH, content=IMAGE).json()
+    assert answer["results"] == [*texts["results"], images["hits"][:10]] and batcher.num_waiting == 0
 
 
 @pytest.mark.thorough
