@@ -86,7 +86,6 @@ def lay_out_finetuning(folder):
     lay_out_training_sets(folder)
     published.write_flickr30k_cn(folder / "Flickr30k-CN")
     published.write_aic_icc(folder / "aic-icc")
-    (folder / "texts.csv").write_text("caption_en,caption_zh\n" + "a cat,一只猫\na dog,一只狗\n" * 8, encoding="utf-8")
     shutil.copytree(FIXTURES / "others" / "hf_chinese_clip_bin", folder / "chinese-clip-vit-base-patch16")
     shutil.copytree(FIXTURES / "others" / "hf_siglip2_naflex", folder / "siglip2-base-patch16-256")
     write_tar(folder / "other.tar", draw_shape_members(1, seed=9))
