@@ -270,7 +270,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             yield temporary_folder
             # Contents first, then the name, then the list of names in which it stands: the name is on the disk only
             # if everything below it is.
-            for temporary_path in (*temporary_folder.iterdir(), temporary_folder):
+            for temporary_path in (*sorted(temporary_folder.rglob("*"), reverse=True), temporary_folder):
                 _flush_to_disk(temporary_path)
             temporary_folder.rename(path)
             _flush_to_disk(path.parent)
