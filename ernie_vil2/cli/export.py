@@ -3,15 +3,18 @@
     python tools/export.py runs/emoji exports/emoji --to paddle-inference
     python tools/export.py runs/emoji exports/emoji-int8 --to onnx --precision int8
     python tools/export.py official/model.pdparams exports/official --to onnx --data coco_cn.tsv
+    python tools/export.py ernie-vil-2.0-base-zh exports/photos --to immich
 
 CHECKPOINT is any model, released ones included; FOLDER is created. The export is compared with the model on real
 inputs. ernie_vil2.load_model(FOLDER) and --checkpoint FOLDER of the other commands use it like a checkpoint;
-ernie_vil2.runtime_onnx runs an ONNX export without Paddle. docs/export.md has the rest.
+ernie_vil2.runtime_onnx runs an ONNX export without Paddle. An export for Immich, a server for photos, is for Immich
+alone. docs/export.md has the rest.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +32,9 @@ from ernie_vil2.cli.arguments import (
 
 if TYPE_CHECKING:
     from ernie_vil2.data.spec import DataSpec
-    from ernie_vil2.encoder import ErnieViL2
 
-TARGETS = {"paddle-inference": "paddle_inference", "onnx": "onnx"}  # --to -> backend
+BACKENDS = {"paddle-inference": "paddle_inference", "onnx": "onnx"}  # --to -> backend
+IMMICH = "immich"  # --to of an application's layout
 DEMO = Path(__file__).parents[2] / "demo_data" / "emoji-test.tar"  # in a checkout only
 
 
@@ -42,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", type=output_folder, metavar="FOLDER",
                         help="new folder; default: a folder next to the weights, named after --to and --precision, "
                         "which evaluation, tagging and search then use if it ranks like the checkpoint")  # fmt: skip
-    parser.add_argument("--to", required=True, choices=TARGETS,
-                        help="library that runs the export; to make one for onnx, this command needs Python 3.11 or "
-                        "3.12")  # fmt: skip
+    parser.add_argument("--to", required=True, choices=(*BACKENDS, IMMICH),
+                        help="library or application that runs the export; to make one for onnx or immich, this "
+                        "command needs Python 3.11 or 3.12")  # fmt: skip
     parser.add_argument("--precision", choices=("float32", "bfloat16", "int8"), default="float32",
-                        help="bfloat16: for paddle-inference only; int8: 8-bit weights, for onnx only; default: "
-                        "float32")  # fmt: skip
+                        help="bfloat16: for paddle-inference only; int8: 8-bit weights, for onnx and immich; "
+                        "default: float32")  # fmt: skip
     add_width_option(parser)
     parser.add_argument("--vocab", type=input_file, metavar="FILE",
                         help="vocabulary file, if the model does not include one")  # fmt: skip
@@ -64,9 +67,10 @@ def run(args: argparse.Namespace) -> int:
     """Run `ernie-vil2 export` and return its exit code."""
     from ernie_vil2.encoder import load_model
     from ernie_vil2.export import export, require_backend
+    from ernie_vil2.export.immich import NAMES, export_for_immich
     from ernie_vil2.models.weights.format import find_weights
 
-    backend = TARGETS[args.to]
+    backend = BACKENDS.get(args.to, "onnx")
     require_backend(backend)
     if not args.data and not DEMO.is_file():
         raise ValueError("name real inputs to compare the export on, --data SOURCE: there is no demo data here")
@@ -77,10 +81,15 @@ def run(args: argparse.Namespace) -> int:
         args.folder = find_weights(args.checkpoint).parent / name
 
     encoder = load_model(args.checkpoint, args.vocab, "cpu")
-    inputs = read_inputs(encoder, make_data_spec(args, args.data or [str(DEMO)]), args.samples)
-    report = export(encoder, args.folder, backend, args.precision, inputs, str(args.checkpoint), args.width)
+    # Immich prepares images in its own way, which the comparison includes.
+    preprocess = None if args.to == IMMICH else encoder.preprocess
+    inputs = read_inputs(make_data_spec(args, args.data or [str(DEMO)]), args.samples, preprocess)
+    if args.to == IMMICH:
+        report = export_for_immich(encoder, args.folder, args.precision, inputs, args.width)
+    else:
+        report = export(encoder, args.folder, backend, args.precision, inputs, str(args.checkpoint), args.width)
 
-    num_bytes = sum(path.stat().st_size for path in args.folder.iterdir())
+    num_bytes = sum(path.stat().st_size for path in args.folder.rglob("*") if path.is_file())
     print(f"{args.checkpoint} is now {args.folder} ({args.to}, {args.precision}, {num_bytes / 2**20:.1f} MiB)\n")
     print(f"{'':<8}{'inputs':>8}{'largest difference':>20}{'least cosine':>14}")
     for side in ("images", "texts"):
@@ -91,11 +100,26 @@ def run(args: argparse.Namespace) -> int:
         f"\nten closest images: the same ten for {shares['same_images']:.1f} % of the texts, in the same order for "
         f"{shares['same_order']:.1f} %; {shares['mean_overlap']:.1f} % of all are found by both"
     )
+    if args.to == IMMICH:
+        width = args.width or encoder.embed_dim
+        if width in NAMES:
+            print(f"\nnext: copy it to clip/{NAMES[width]} in the container's cache, and choose that model in Immich")
+        else:
+            widths = ", ".join(map(str, NAMES))
+            print(f"\nImmich's container loads it, but its server has models of {widths} numbers, and none of {width}")
     return 0
 
 
-def read_inputs(encoder: ErnieViL2, data: DataSpec, max_samples: int) -> tuple[list, list[str]]:
-    """Return the pixels of the first usable samples of the data, and their captions in all languages."""
+def read_inputs(
+    data: DataSpec, max_samples: int, preprocess: Callable[[bytes, str], Any] | None
+) -> tuple[list, list[str]]:
+    """Return the first usable samples of the data: their images, and their captions in all languages.
+
+    Args:
+        data: the data.
+        max_samples: number of samples.
+        preprocess: makes pixels of an image file and its name; None: images stay files.
+    """
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.samples import BadSampleReport
 
@@ -107,7 +131,7 @@ def read_inputs(encoder: ErnieViL2, data: DataSpec, max_samples: int) -> tuple[l
         with bad_samples.attempt():
             sample = samples[row]
             captions = [sample.caption(language) for language in sample.captions]
-            images.append(encoder.preprocess(sample.image, sample.image_name))
+            images.append(preprocess(sample.image, sample.image_name) if preprocess else sample.image)
             texts.update(dict.fromkeys(captions))
     if not texts:
         raise ValueError(f"{' '.join(data.paths)}: nothing to compare on\n{bad_samples}")

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import numpy as np
 
 from ernie_vil2.data.tokenizer_files import (
+    BERT_TOKENS,
+    build_word_pieces,
     find_vocabulary_file,
     make_tokenizer_json,
     parse_tokenizer,
@@ -228,6 +230,15 @@ class WordPieceTokenizer(TextTokenizer):
     def identity(self) -> dict[str, object]:
         return {"tokens": self.tokens, "rules": self.rules, "max_length": self.max_length}
 
+    def make_library(self) -> tokenizers.Tokenizer:
+        """Return the `tokenizers` library's tokenizer with the same rules, for programs that read a `tokenizer.json`.
+
+        It differs in rare letters alone: a sigma at the end of a word in capitals, and for cn_clip private characters.
+        """
+        if self.rules == "paddlenlp":
+            return build_word_pieces(self.tokens, MAX_WORD_LENGTH[self.rules], BERT_TOKENS, rf"[\p{{S}}{_SYMBOLS}]")
+        return build_word_pieces(self.tokens, MAX_WORD_LENGTH[self.rules], ())
+
     def _split_word(self, word: str) -> list[int]:
         """Return the ids of a word's pieces by WordPiece (Wu et al. 2016): from the left, always the longest piece."""
         if len(word) > MAX_WORD_LENGTH[self.rules]:
@@ -432,6 +443,12 @@ class LibraryTokenizer(TextTokenizer):
             return text
         with translate_library_errors():
             return normalizer.normalize_str(text)
+
+    def make_library(self) -> tokenizers.Tokenizer:
+        """Return a new tokenizer of the library, without what the dialect does to texts."""
+        library = parse_tokenizer(self.content)
+        library.no_padding()
+        return library
 
     def _encode(self, text: str) -> tokenizers.Encoding:
         with translate_library_errors():

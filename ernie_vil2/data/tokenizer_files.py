@@ -39,6 +39,8 @@ _FILES_OF_RULES = {
     "siglip": (*_SENTENCEPIECE_FILES, FILE),
 }
 
+BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
 # Padding tokens of folders that do not name one.
 _PAD_TOKENS = {"siglip": "</s>", "siglip2": "<pad>", "xlm_roberta": "<pad>", "bert": "[PAD]", "clip": "<|endoftext|>"}
 
@@ -229,19 +231,37 @@ def byte_characters() -> dict[str, int]:
 
 def _convert_word_pieces(path: Path, pad_token: str | None) -> str:
     """Return the `tokenizer.json` of a `vocab.txt`, as transformers' fast tokenizer of BERT reads it."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
     tokens = read_text(path).removesuffix("\n").split("\n")
-    vocab = {token: token_id for token_id, token in enumerate(tokens)}
-    special_tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    missing = [token for token in special_tokens[:4] if token not in vocab]
+    missing = [token for token in BERT_TOKENS[:4] if token not in tokens]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing; is this a vocabulary file?")
-    library = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))  # noqa: S106  -- a word of a vocabulary
+    library = build_word_pieces(tokens, 100, BERT_TOKENS)
+    return _set_padding(library.to_str(), pad_token or "[PAD]", bool(pad_token))
+
+
+def build_word_pieces(
+    tokens: Sequence[str], max_word_length: int, special_tokens: Sequence[str], symbols: str = ""
+) -> tokenizers.Tokenizer:
+    """Build BERT's tokenizer of words in lower case and without accents, `[CLS] ... [SEP]`.
+
+    Args:
+        tokens: tokens in the order of their ids.
+        max_word_length: number of characters above which a word is unknown.
+        special_tokens: tokens that are read as such where they stand in a text.
+        symbols: regular expression of characters that are words by themselves, as punctuation is.
+    """
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    vocab = {token: token_id for token_id, token in enumerate(tokens)}
+    model = models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=max_word_length)  # noqa: S106  -- a word of a vocabulary
+    library = Tokenizer(model)
     library.normalizer = normalizers.BertNormalizer()
     library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if symbols:
+        split_symbols = pre_tokenizers.Split(Regex(symbols), "isolated")
+        library.pre_tokenizer = pre_tokenizers.Sequence([library.pre_tokenizer, split_symbols])
     library.post_processor = processors.TemplateProcessing(
         "[CLS] $A [SEP]", special_tokens=[(token, vocab[token]) for token in ("[CLS]", "[SEP]")]
     )
     library.add_special_tokens([token for token in special_tokens if token in vocab])
-    return _set_padding(library.to_str(), pad_token or "[PAD]", bool(pad_token))
+    return library
