@@ -5,7 +5,7 @@ Images are served by id and never by path. Uploads are bounded in bytes, pixels 
 at once; their queries are answered in batches (`batching`).
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,19 +16,17 @@ from ernie_vil2.apps.search import api
 from ernie_vil2.apps.search.batching import SearchBatcher
 from ernie_vil2.apps.search.collection import KINDS, DamagedIndex
 from ernie_vil2.apps.search.index import Index, OtherModel
-from ernie_vil2.apps.search.locations import OriginalImages, compute_digest
+from ernie_vil2.apps.search.locations import OriginalImages
 from ernie_vil2.apps.serving.application import PREFIX, probe_routes
 from ernie_vil2.apps.serving.bodies import RequestReader
 from ernie_vil2.apps.serving.errors import add_error_handlers, make_error_response
 from ernie_vil2.apps.serving.middleware import Access, Middleware
 from ernie_vil2.apps.serving.models import ServedModel, ServedModels, default_name
+from ernie_vil2.apps.serving.page_files import docs_routes, file_routes, make_cacheable_response
 from ernie_vil2.apps.serving.routes import model_routes
 from ernie_vil2.io.terminal import print_error
 
-CACHE_FOREVER = "max-age=31536000, immutable"  # a year, the longest that browsers take
-
 _PAGE_FOLDER = Path(__file__).with_name("page")
-_PAGE_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 # First bytes of the image files that browsers show.
 _IMAGE_TYPES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif", b"RIFF": "image/webp"}
 
@@ -86,7 +84,7 @@ def build_app(
         if item.thumbnail is None:
             return image(id)
         is_current = version == item.digest.hex()
-        return _cacheable_response(request, item.thumbnail, _find_image_type(item.thumbnail), is_current)
+        return make_cacheable_response(request, item.thumbnail, _find_image_type(item.thumbnail), is_current)
 
     @app.get("/image", response_class=Response, summary="An image by its id, from its location")
     def image(id: str) -> Response:
@@ -129,11 +127,9 @@ def build_app(
 
     app.include_router(probe_routes(format_metrics))
 
-    # The files of the page are read once, when the server starts.
-    for path, name in {"/": "index.html", "/docs": "docs.html", "/favicon.ico": "icon.svg"}.items():
-        app.add_api_route(path, _page_file_route(name), include_in_schema=False)
-    for name in ("icon.svg", "page.css", "page.js", "words.js", "docs.js"):
-        app.add_api_route(f"/{name}", _page_file_route(name), include_in_schema=False)
+    names = {f"/{name}": name for name in ("page.css", "page.js", "words.js")}
+    app.include_router(file_routes(_PAGE_FOLDER, {"/": "index.html", **names}))
+    app.include_router(docs_routes())
     return app
 
 
@@ -145,17 +141,6 @@ def _add_index_error_handlers(app: FastAPI) -> None:
         # The message names paths of the server, which clients must not learn.
         print_error(str(error))
         return make_error_response(503, "the index cannot be used now; the server's log says why")
-
-
-def _cacheable_response(
-    request: Request, content: bytes, media_type: str | None, is_permanent: bool = False
-) -> Response:
-    """Return content that browsers cache; they ask whether it has changed, unless it is permanent."""
-    tag = f'"{compute_digest(content).hex()}"'
-    headers = {"ETag": tag, "Cache-Control": CACHE_FOREVER if is_permanent else "no-cache"}
-    if tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
-    return Response(content, media_type=media_type, headers=headers)
 
 
 def _find_image_type(content: bytes) -> str | None:
@@ -171,13 +156,3 @@ def describe_content(index: Index) -> str:
     counts = [f"{len(index.collection(kind)):,} {kind}" for kind in KINDS if index.has(kind)]
     content = " and ".join(counts) or "nothing yet"
     return f"{content}, indexed with {index.title}"
-
-
-def _page_file_route(name: str) -> Callable[[Request], Awaitable[Response]]:
-    content = (_PAGE_FOLDER / name).read_bytes()
-    media_type = _PAGE_TYPES[name.rpartition(".")[2]]
-
-    async def serve_file(request: Request) -> Response:
-        return _cacheable_response(request, content, media_type)
-
-    return serve_file

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import PlainTextResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse
 
 from ernie_vil2.apps.serving.bodies import RequestReader
 from ernie_vil2.apps.serving.errors import add_error_handlers
 from ernie_vil2.apps.serving.metrics import Metrics
 from ernie_vil2.apps.serving.middleware import Access, Middleware
 from ernie_vil2.apps.serving.models import ServedModels
+from ernie_vil2.apps.serving.page_files import docs_routes
 from ernie_vil2.apps.serving.routes import model_routes
 from ernie_vil2.encoder import describe_backend
 
@@ -31,6 +32,9 @@ def build_app(models: ServedModels, access: Access | None = None, metrics: Metri
     add_error_handlers(app)
     app.include_router(model_routes(models, RequestReader()), prefix=PREFIX, tags=["models"])
     app.include_router(probe_routes(metrics.format))
+    app.include_router(docs_routes())
+    # There is no other page: whoever opens the address sees what the server can do.
+    app.add_api_route("/", lambda: RedirectResponse("docs"), include_in_schema=False)
 
     @app.get("/health", summary="Whether the process answers, and its models")
     async def health() -> dict[str, str | list[str]]:

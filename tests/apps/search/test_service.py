@@ -115,7 +115,7 @@ def test_unreadable_index_answers_503_without_advice_to_remove(index, client, mo
 
 
 def test_pages_load_nothing_from_other_hosts(client):
-    for path in ("/", "/docs", "/page.js", "/docs.js", "/words.js", "/page.css"):
+    for path in ("/", "/docs", "/page.js", "/docs.js", "/words.js", "/page.css", "/base.css"):
         response = client.get(path)
         assert response.status_code == 200 and "http://" not in response.text and "https://" not in response.text
         policy = response.headers["content-security-policy"]

@@ -1,6 +1,7 @@
 """Routes of models: what they compute, the form of their answers and errors, and the bounds of a request."""
 
 import base64
+import re
 
 import numpy as np
 import pytest
@@ -190,6 +191,17 @@ def test_images_of_refused_requests_are_not_decoded(client, model, monkeypatch):
     monkeypatch.setattr(type(model.preprocessing), "decode", fail)
     for body in ({"input": IMAGE_URL, "dimensions": 3}, {"input": IMAGE_URL, "model": "other"}):
         assert client.post("/v1/embeddings", json=body).status_code in (404, 422)
+
+
+def test_page_documents_the_routes_and_loads_nothing_from_other_hosts(client):
+    assert client.get("/").url.path == "/docs"
+    page = client.get("/docs")
+    files = re.findall(r'(?:src|href)="(\w+\.\w+)"', page.text)
+    assert {"docs.js", "base.css", "icon.svg", "openapi.json"} <= set(files)
+    for path in ("docs", *files):
+        response = client.get(f"/{path}")
+        assert response.status_code == 200 and "https://" not in response.text
+        assert "default-src 'self'" in response.headers["content-security-policy"]
 
 
 def test_watched_paths_answer(client):
