@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ernie_vil2.apps.curation import Step, load_steps
+from ernie_vil2.apps.curation import STEPS, Step, load_steps
 from ernie_vil2.apps.curation.languages import detect_language
 from ernie_vil2.io.terminal import ConfigError
 from ernie_vil2.section import Section
@@ -112,3 +112,12 @@ def test_overrides_change_settings_and_remove_steps(steps):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "curate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_curation_loads(path):
     assert load_steps(path)
+
+
+def test_note_lists_every_setting_of_the_steps():
+    note = (ROOT / "docs" / "notes" / "curation.md").read_text(encoding="utf-8")
+    for name in STEPS:
+        step = STEPS.find(name)
+        if step.__module__.startswith("ernie_vil2."):
+            missing = [key for key in step.Settings.model_fields if f"| `{name}` | `{key}` |" not in note]
+            assert missing == []
