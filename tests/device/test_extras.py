@@ -112,6 +112,19 @@ def test_missing_package_is_named_before_any_work(monkeypatch, tmp_path, module,
         start_work(tmp_path)
 
 
+def test_help_of_all_commands_needs_no_extra():
+    code = f"""
+import sys
+sys.modules |= dict.fromkeys({sorted(EXTRAS)!r})
+sys.argv = ["ernie-vil2", "--help"]
+from ernie_vil2 import cli
+cli.main()
+"""
+    child = run_process([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert re.search(r"^  curate  ", child.stdout, re.MULTILINE)
+
+
 def test_without_paddle_data_are_prepared_and_the_rest_refused(shapes, tmp_path):
     code = f"""
 import sys
