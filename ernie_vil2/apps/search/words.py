@@ -185,7 +185,8 @@ def _split_chunks(text: str) -> Iterator[list[_Piece]]:
 
 def _find_texts(fields: Mapping[str, Any]) -> Iterator[str]:
     """Yield the texts in fields; whole numbers count as texts, since they may be numbers of articles."""
-    for field in fields.values():
+    # In the order of names, as the stored JSON has them: fields from a source are in an order of their own.
+    for _, field in sorted(fields.items()):
         values = field if isinstance(field, list | tuple) else [field]
         for value in values:
             if isinstance(value, str):

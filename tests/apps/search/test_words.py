@@ -184,6 +184,14 @@ def test_rankings_are_fused_by_reciprocal_ranks():
     assert fuse_rankings([7, 8], [], 1.0) == [7, 8]
 
 
+def test_order_of_fields_is_no_damage(tmp_path):
+    # A source gives fields in its own order; the file of items sorts them.
+    item = Item("apple", b"", {"title": "红苹果", "caption": "一个红苹果", "kind": "水果"})
+    with open_number_index(tmp_path) as index:
+        index.collection("images").add([item], draw_unit_rows(np.random.default_rng(0), 1))
+    assert not check_index(tmp_path / "index").faults
+
+
 def test_lost_words_are_damage(tmp_path):
     with open_number_index(tmp_path) as index:
         add_titles(index.collection("images"), ["红苹果", "绿苹果"])
