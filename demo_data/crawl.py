@@ -4,9 +4,9 @@
     python demo_data/crawl.py --rows 1000 --output runs/crawl
 
 A shard is what img2dataset writes: `000000012.jpg` (or .png, .webp) and `000000012.json` with its `caption`, in Chinese
-or English. `truth.csv` has a row per sample: `key`, `kind` (see `KINDS`), `detail` (how it was made), `of` (the key of
-the row whose image it copies, or the name of the test drawing) and `like` (of a good row: the key of another one, or
-the name of a test drawing, that it resembles by nature).
+or English. `truth.csv` has a row per sample: `key`, `group` (as in demo_data/crawls), `kind` (see `KINDS`), `detail`
+(how it was made), `of` (the key of the row whose image it copies, or the name of the test drawing) and `like` (of a
+good row: the key of another one, or the name of a test drawing, that it resembles by nature).
 
 Good rows are drawings of `emoji-train.tar` and `emoji-val.tar`, and scenes of several of them, each captioned by its
 names and tags; a drawing with the pixels of another is a `twin`. Every fault is planted in a row of its own, with
@@ -57,6 +57,15 @@ KINDS = {
 }
 """Rows of each kind among 20,000."""
 ALTERED = ("resized", "recompressed", "cropped", "bordered", "mirrored", "grey")
+GROUPS = {
+    "good": ("good",),
+    "copy": ("copy", "twin", *ALTERED),
+    "image": ("tiny", "blank", "banner", "broken"),
+    "text": (*texts.JUNK, "language", "repeated"),
+    "leak": ("leak",),
+    "mismatch": ("wrong",),
+}
+GROUP_OF_KIND = {kind: group for group, kinds in GROUPS.items() for kind in kinds}
 ROWS = sum(KINDS.values())
 SCENES = 1 / 6  # of the good rows, and of those with a wrong caption
 LEFT_OUT = "fluent-emoji-flat"  # near-copies of another style
@@ -345,10 +354,10 @@ def write(folder: Path, rows: list[Row], per_shard: int) -> None:
     aside = folder / ".truth.csv.partial"
     with aside.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["key", "kind", "detail", "of", "like"])
+        table.writerow(["key", "group", "kind", "detail", "of", "like"])
         for row in rows:
             others = [other.key if isinstance(other, Row) else other for other in (row.of, row.like)]
-            table.writerow([row.key, row.kind, row.detail, *others])
+            table.writerow([row.key, GROUP_OF_KIND[row.kind], row.kind, row.detail, *others])
     aside.replace(folder / "truth.csv")
 
 
