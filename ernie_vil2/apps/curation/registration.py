@@ -48,9 +48,13 @@ MAX_CLEAR = 0.06  # share of the area that may differ clearly: tiled marks
 MAX_SPOT = 0.3  # share of the area that a sticker, or marks at the edge, may cover
 MIN_GAIN = 0.15  # of the contrast that is left after light
 EDGE = 0.22  # share of a side within which a difference counts as a mark at the edge
-TINT = 20.0  # levels: a tint of 15 % moves the colours of white by so much
+TINT = 20.0  # levels: a tint of 15 % moves the colours of white by so much, and darker ones by less
 OTHER_COLOUR = 20.0  # levels by which colours differ that are not the same
 MAX_OTHER_COLOURS = 0.05  # share of the area that may have another colour, in images that are the same
+# Photographs have pale colours, so that another hue moves them by less than OTHER_COLOUR. What saturation and tint
+# leave of them is compared with what there was.
+PALE_COLOUR = 4.0  # levels: compression leaves half of that
+MAX_UNLIKE_COLOUR = 0.5  # share of the strength of the colours
 
 MIN_MARK = 8  # samples that differ before one of two images is called marked
 BUSIER = 1.25  # ratio of the edges where images differ: letters have more than what they cover
@@ -324,10 +328,9 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     if (_is_plain(source) or _is_plain(target)) and _measure_shift(template, image, transform) > MAX_PLAIN_DIFFERENCE:
         return None
 
-    colours = _find_other_colours(template, image, transform, inside, curve, is_forward)
     differs_in_light = cv2.resize(is_clear.astype(np.uint8), (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
-    near_difference = cv2.dilate(differs_in_light, _NEIGHBOURS) > 0
-    if (colours & ~near_difference).mean() > MAX_OTHER_COLOURS:
+    is_common = cv2.dilate(differs_in_light, _NEIGHBOURS) == 0
+    if _has_other_colours(template, image, transform, inside, is_common, curve, is_forward):
         return None
 
     # Marks at an edge are taken off; what is left may be faint and everywhere, or strong and in one spot.
@@ -474,10 +477,26 @@ def _count_other_bits(first: np.ndarray, second: np.ndarray) -> int:
     return int((hashes[0] != hashes[1]).sum())
 
 
-def _find_other_colours(
-    template: View, image: View, transform: np.ndarray, inside: np.ndarray, curve: np.ndarray, is_forward: bool
-) -> np.ndarray:
-    """Return where colours differ once light, saturation and a bounded tint are fitted, `[16, 16]` bool."""
+def _has_other_colours(
+    template: View,
+    image: View,
+    transform: np.ndarray,
+    inside: np.ndarray,
+    is_common: np.ndarray,
+    curve: np.ndarray,
+    is_forward: bool,
+) -> bool:
+    """Return whether colours differ once light, saturation and a bounded tint are fitted.
+
+    Args:
+        template: the image that shows less.
+        image: the other one.
+        transform: affine map between them, `[2, 3]`.
+        inside: where the template covers the image, `[64, 64]` bool.
+        is_common: where luminances agree, `[16, 16]` bool.
+        curve: knots of the curve of light.
+        is_forward: whether the curve is from the template.
+    """
     scaled = scale_transform(transform, COLOUR_SIDE / SIDE)
     size = (COLOUR_SIDE, COLOUR_SIDE)
     first = _soften(template.colours, scaled)
@@ -488,35 +507,50 @@ def _find_other_colours(
     # Light changes all channels by one curve, which that of the luminances is not where a channel was cut off at white.
     # A saturation changes the channels apart, and only the luminances keep their curve.
     lit = _apply_curve(curve, source)
-    differences = _compare_colours(lit, target, covered)
+    differences, strengths = _compare_colours(lit, target, covered)
     curve_of_channels = _fit_curve(source[covered].ravel(), target[covered].ravel())
     if curve_of_channels is not None:
         other_lit = _apply_curve(curve_of_channels, source)
         # Hues that differ flatten the curve, and a flat curve would hide them.
         if other_lit[covered].std() > 0.9 * lit[covered].std():
-            other_differences = _compare_colours(other_lit, target, covered)
-            differences = min(differences, other_differences, key=lambda values: float(values.sum()))
-    return differences > OTHER_COLOUR
+            other_differences, other_strengths = _compare_colours(other_lit, target, covered)
+            if other_differences.sum() < differences.sum():
+                differences, strengths = other_differences, other_strengths
+
+    if ((differences > OTHER_COLOUR) & is_common).mean() > MAX_OTHER_COLOURS:
+        return True
+    compared = covered & is_common
+    if not compared.any():
+        return False
+    unlike, strength = (float(np.sqrt((values[compared] ** 2).mean())) for values in (differences, strengths))
+    return unlike > max(PALE_COLOUR, MAX_UNLIKE_COLOUR * strength)
 
 
-def _compare_colours(source: np.ndarray, target: np.ndarray, covered: np.ndarray) -> np.ndarray:
-    """Return by how many levels colours of equal light differ, `[16, 16]`, once saturation and tint are fitted."""
+def _compare_colours(source: np.ndarray, target: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return by how many levels colours of equal light differ, and how strong the paler ones are, `[16, 16]` each.
+
+    A saturation and a tint are fitted first.
+    """
     # Blurred, because edges of colours lie a little apart.
     chroma = [cv2.blur(colours - (colours @ _LUMA)[..., None], (3, 3)) for colours in (source, target)]
     # The paler image is predicted from the other one, because no saturation brings back colour to grey.
     energies = [float((values[covered] ** 2).sum()) for values in chroma]
     strong, pale = (chroma[0], chroma[1]) if energies[0] > energies[1] else (chroma[1], chroma[0])
-    colours, paler = strong[covered], pale[covered]
+    # A tint is a gain of the channels, so that it moves dark colours less than light ones.
+    light = (target @ _LUMA)[..., None] / 255
+    colours, paler, lightness = strong[covered], pale[covered], light[covered]
     weights = np.ones((len(colours), 1), np.float32)
     tint = np.zeros(3, np.float32)
     saturation = 1.0
     for _ in range(3):
-        shared = float((weights * colours * (paler - tint)).sum())
+        shared = float((weights * colours * (paler - tint * lightness)).sum())
         saturation = float(np.clip(shared / max(float((weights * colours * colours).sum()), 1.0), 0, 1.5))
-        tint = np.clip((weights * (paler - saturation * colours)).sum(axis=0) / weights.sum(), -TINT, TINT)
-        error = np.linalg.norm(paler - saturation * colours - tint, axis=1, keepdims=True)
+        rest = (weights * lightness * (paler - saturation * colours)).sum(axis=0)
+        tint = np.clip(rest / max(float((weights * lightness**2).sum()), 1e-3), -TINT, TINT)
+        error = np.linalg.norm(paler - saturation * colours - tint * lightness, axis=1, keepdims=True)
         weights = 1 / (1 + (error / 12) ** 2)
-    return np.linalg.norm(pale - saturation * strong - tint, axis=2) * covered
+    differences = np.linalg.norm(pale - saturation * strong - tint * light, axis=2) * covered
+    return differences, np.linalg.norm(pale, axis=2)
 
 
 def _find_edge_marks(is_clear: np.ndarray) -> np.ndarray:
