@@ -28,6 +28,68 @@ def measure_relief(small_pixels: np.ndarray) -> float:
     return float(residuals.std(axis=0).max())
 
 
+_STRIPE, _STRIPES_AREA = 16, 512 * 512  # rows of a stripe, and pixels of all of them, which bound the time
+_STRONG_EDGE = 0.15  # in standard deviations of the levels; noise and the traces of compression are weaker
+
+
+def measure_sharpness(luminance: np.ndarray) -> float:
+    """Return a number in proportion to the number of pixels that the details of an image are worth.
+
+    It is the mean square of the strong slopes, relative to the variance of the levels, times the number of pixels, at
+    the size where it is greatest: the image's own, or a half, a quarter, ... of it. An enlarged image has no more than
+    the original, a blurred one less; light and contrast do not matter. Numbers can be compared only between images that
+    show the same.
+
+    Args:
+        luminance: `[H, W]` uint8, in full size.
+    """
+    sharpness = 0.0
+    while min(luminance.shape) >= 2 * _STRIPE:
+        sharpness = max(sharpness, _sum_strong_slopes(luminance))
+        height, width = luminance.shape
+        luminance = cv2.resize(luminance, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    return sharpness
+
+
+def _sum_strong_slopes(luminance: np.ndarray) -> float:
+    height, width = luminance.shape
+    num_stripes = max(1, _STRIPES_AREA // (_STRIPE * width))
+    if num_stripes * _STRIPE < height:
+        # Stripes from top to bottom show the same of an image in any size, which a part of the middle would not.
+        tops = np.linspace(0, height - _STRIPE, num_stripes).astype(int)
+        stripes = [luminance[top : top + _STRIPE] for top in tops]
+    else:
+        stripes = [luminance]
+    deviation = max(float(np.concatenate(stripes).std()), 1.0)
+    total = 0.0
+    for stripe in stripes:
+        slopes = cv2.magnitude(cv2.Sobel(stripe, cv2.CV_32F, 1, 0), cv2.Sobel(stripe, cv2.CV_32F, 0, 1))
+        slopes /= 8 * deviation
+        total += float((slopes[slopes > _STRONG_EDGE] ** 2).sum())
+    return total / sum(stripe.size for stripe in stripes) * luminance.size
+
+
+_BLOCK = 8  # pixels of a side of a block of JPEG
+_MAX_STEP = 16  # levels between neighbouring pixels; larger ones are edges of what the image shows
+
+
+def measure_blocks(luminance: np.ndarray) -> float:
+    """Return by how much the levels change more between the blocks of JPEG than within them, as a share.
+
+    Args:
+        luminance: `[H, W]` uint8, in full size.
+    """
+    if min(luminance.shape) < 3 * _BLOCK:
+        return 0.0
+    ratios = []
+    for image in (luminance, cv2.transpose(luminance)):
+        steps = np.minimum(cv2.absdiff(image[1:], image[:-1]), _MAX_STEP).mean(axis=1)  # [H - 1]
+        between = steps[_BLOCK - 1 :: _BLOCK]
+        within = (steps.sum() - between.sum()) / (len(steps) - len(between))
+        ratios.append(float(between.mean() / max(within, 0.25)))
+    return max(0.0, min(ratios) - 1)
+
+
 def measure_unfinished(pixels: np.ndarray) -> float:
     """Return the share of an image's rows, from the lowest up, that are the grey of a JPEG file that was cut off."""
     rows = pixels[::-1, :: max(1, pixels.shape[1] // 64)]

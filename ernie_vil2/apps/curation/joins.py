@@ -73,6 +73,28 @@ def decode_file(path: Path) -> None:
             pass
 
 
+class Preference(NamedTuple):
+    """A way in which a pair is better than one that shows the same.
+
+    name: what the better pair has, in words.
+    expression: SQL, greater for the better pair.
+    """
+
+    name: str
+    expression: str
+
+
+# Signs of a bad caption that are too weak to remove it.
+FAULTS = (
+    "cut_captions is not null",
+    "tags > 0",
+    "repetition > 0",
+    "commonest > 0",
+    "keywords > 0",
+    "wrong_decoding > 0",
+)
+
+
 class Joins:
     """Database in which steps remove pairs and weight them.
 
@@ -116,7 +138,9 @@ class Joins:
         # Queries that need an order ask for it; the others need less memory without.
         self.database.execute("set preserve_insertion_order = false")
 
-        self.database.execute("create table removals (sample bigint, step varchar, reason varchar, nearest bigint)")
+        self.database.execute(
+            "create table removals (sample bigint, step varchar, reason varchar, nearest bigint, advantage varchar)"
+        )
         self.database.execute("create table weights (sample bigint, weight double)")
         self.database.execute("create table scores (sample bigint, score double)")
 
@@ -156,11 +180,41 @@ class Joins:
         return column in self.columns
 
     @property
+    def preferences(self) -> list[Preference]:
+        """What of several pairs decides which one to keep, in this order."""
+        num_faults = " + ".join(f"coalesce({condition}, false)::int" for condition in FAULTS)
+        preferences = {
+            "width": Preference("is larger", "width * height"),
+            "score": Preference("has a better score", "coalesce(score, '-infinity'::double)"),
+            "cut_captions": Preference("has a caption with fewer faults", f"-({num_faults})"),
+            "characters": Preference("has a longer caption", "characters"),
+        }
+        return [preference for column, preference in preferences.items() if self.has_column(column)]
+
+    @property
     def preference(self) -> str:
-        """SQL order of several pairs, the one to keep first: largest image, best score, longest caption."""
-        orders = {"width": "width * height desc", "score": "score desc nulls last", "characters": "characters desc"}
-        available = [order for column, order in orders.items() if self.has_column(column)]
-        return ", ".join([*available, "sample"])
+        """SQL order of several pairs, the one to keep first."""
+        return ", ".join([*(f"{preference.expression} desc" for preference in self.preferences), "sample"])
+
+    def explain_removals(self) -> str:
+        """Return a query of the removals, with the key of the nearest pair and what it has over the removed one.
+
+        Its columns are `sample`, `step`, `reason`, `nearest`, `nearest_key` and `advantage`, in words.
+        """
+        columns = ["sample", "key"]
+        cases = ["when r.nearest is null or r.advantage is not null then r.advantage"]
+        for number, preference in enumerate(self.preferences):
+            columns.append(f"{preference.expression} as preference_{number}")
+            cases.append(f"when n.preference_{number} > s.preference_{number} then '{preference.name}'")
+        values = ", ".join(columns)
+        return (
+            "select r.sample, r.step, r.reason, r.nearest, n.key as nearest_key, "  # noqa: S608  -- no text of the data is in it
+            f"case {' '.join(cases)} else 'comes first' end as advantage from removals r "
+            f"left join (select {values} from pairs where sample in (select nearest from removals)) n "
+            "on r.nearest = n.sample "
+            f"left join (select {values} from pairs where sample in "
+            "(select sample from removals where nearest is not null)) s on r.sample = s.sample"
+        )
 
     def fetch_all(self, query: str, values: Iterable[Any] = ()) -> list[tuple]:
         """Return all rows of a query that has few."""
@@ -180,17 +234,20 @@ class Joins:
         for name in tables:
             self.database.unregister(name)
 
-    def remove(self, reason: str, query: str) -> None:
+    def remove(self, reason: str, query: str, advantage: str = "null") -> None:
         """Remove the pairs that a query returns and no step has removed yet.
 
         Args:
             reason: reason for the table and the page.
             query: SQL with two columns: the sample, and the sample that stays in its place, or null.
+            advantage: column of the query with what the staying sample has over the other, in words, such as "is
+                sharper"; null: the first of `preferences` that differs.
         """
         # #1 and #2 are the columns of the query, whatever their names.
         self.database.execute(
-            "insert into removals select chosen.sample, ?, ?, chosen.nearest from "  # noqa: S608  -- no text of the data is in it
-            f"(select #1 as sample, #2 as nearest from ({query})) chosen anti join removals using (sample)",
+            "insert into removals select chosen.sample, ?, ?, chosen.nearest, chosen.advantage from "  # noqa: S608  -- no text of the data is in it
+            f"(select #1 as sample, #2 as nearest, {advantage} as advantage from ({query})) chosen "
+            "anti join removals using (sample)",
             [self.step, reason],
         )
 
@@ -207,7 +264,7 @@ class Joins:
             cases.append(f"when {condition} then '{quoted_reason}'")
         if cases:
             self.database.execute(
-                f"insert into removals select sample, '{step}', reason, null from "  # noqa: S608  -- no text of the data is in it
+                f"insert into removals select sample, '{step}', reason, null, null from "  # noqa: S608  -- no text of the data is in it
                 f"(select sample, case {' '.join(cases)} end as reason from alive) where reason is not null"
             )
 

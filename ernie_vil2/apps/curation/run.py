@@ -31,7 +31,19 @@ from ernie_vil2.io.locks import claim_output
 from ernie_vil2.io.progress import progress_bar
 
 STATE = ".curate"  # folder in the output with the measures of the shards, from which a run continues
-FIRST_COLUMNS = ("sample", "row", "key", "id", "is_kept", "weight", "step", "reason", "nearest", "nearest_key")
+FIRST_COLUMNS = (
+    "sample",
+    "row",
+    "key",
+    "id",
+    "is_kept",
+    "weight",
+    "step",
+    "reason",
+    "nearest",
+    "nearest_key",
+    "advantage",
+)
 """Columns of the table before the measures (docs/curate.md)."""
 # The shard is the file of the table, and the error is in `reason`. The others are large, and of no use elsewhere.
 OMITTED_COLUMNS = {
@@ -212,10 +224,9 @@ def write_table(joins: Joins, shard_sizes: Sequence[int], folder: Path) -> list[
         f"select p.sample, p.row, p.key, coalesce(p.id, 0) as id, p.error is null and r.step is null as is_kept, "  # noqa: S608  -- no text of the data is in it
         "case when p.error is null and r.step is null then coalesce(w.weight, 1.0) else 0.0 end as weight, "
         f"case when p.error is not null then '{UNREADABLE}' else r.step end as step, "
-        f"coalesce(p.error, r.reason) as reason, r.nearest, n.key as nearest_key{measure_columns} "
-        "from pairs p left join removals r using (sample) left join weights w using (sample) "
-        "left join (select sample, key from pairs where sample in (select nearest from removals)) n "
-        "on r.nearest = n.sample order by p.sample"
+        f"coalesce(p.error, r.reason) as reason, r.nearest, r.nearest_key, r.advantage{measure_columns} "
+        f"from pairs p left join ({joins.explain_removals()}) r using (sample) left join weights w using (sample) "
+        "order by p.sample"
     )
     files = []
     for shard, rows in enumerate(_split_by_shard(joins.read_batches(query), shard_sizes)):

@@ -213,6 +213,26 @@ def test_another_hue_and_another_scene_are_other_images():
     assert compare_images(scene, grey) is not None
 
 
+def make_pale_texture(seed=0):
+    """Return clouds of light with pale colours, as photographs have them."""
+    rng = np.random.default_rng(seed)
+    light = cv2.GaussianBlur(rng.normal(size=(200, 240)).astype(np.float32), (0, 0), 4)
+    colours = cv2.GaussianBlur(rng.normal(size=(200, 240, 3)).astype(np.float32), (0, 0), 16)
+    pixels = 120 + 30 * light[..., None] / light.std() + 9 * colours / colours.std() + np.array([8, 0, -8])
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def test_turned_hue_of_pale_colours_is_another_image():
+    pale = make_pale_texture()
+    assert compare_images(pale, pale[..., [1, 2, 0]]) is None
+    assert compare_images(pale, pale[..., ::-1]) is None
+    tinted = np.clip(pale * np.array([1.06, 0.94, 0.94]), 0, 255).astype(np.uint8)
+    hsv = cv2.cvtColor(pale, cv2.COLOR_RGB2HSV)
+    hsv[..., 1] //= 2
+    for copy in (tinted, cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)):
+        assert not compare_images(pale, copy).is_local
+
+
 def test_a_spot_is_local_and_a_mark_in_a_corner_is_not():
     scene = draw_scene()
     spotted, marked = scene.copy(), scene.copy()
@@ -304,6 +324,37 @@ def test_the_image_without_marks_stays(tmp_path, curated, kind):
     path = write_pair_shard(tmp_path / "crawl.tar", rows)
     removed = {row["sample"] for row in curated([path], "near_duplicates: {}").values() if not row["is_kept"]}
     assert len(removed) == 4 and len(removed & {0, 2, 4, 6}) >= 3
+
+
+@pytest.mark.parametrize("kind", ["blurred", "enlarged", "compressed"])
+def test_the_sharper_image_stays_and_the_table_says_why(tmp_path, curated, kind):
+    rows = []
+    for number in range(4):
+        light = np.linspace(0.5, 1.2, 240)[None, :, None]  # no edge is even, so that none is cut off
+        scene = np.clip(draw_scene(number) * light, 0, 255).astype(np.uint8)
+        worse = encode_image(scene, "JPEG", quality=25)
+        if kind == "blurred":
+            worse = encode_image(cv2.GaussianBlur(scene, (0, 0), 2))
+        elif kind == "enlarged":
+            small = cv2.resize(scene, (80, 67), interpolation=cv2.INTER_AREA)
+            worse = encode_image(cv2.resize(small, (480, 400), interpolation=cv2.INTER_CUBIC))
+        # The caption of the worse image is longer.
+        rows += [(worse, f"{CAPTION} {number}, seen from above"), (encode_image(scene), f"{CAPTION} {number}")]
+    path = write_pair_shard(tmp_path / "crawl.tar", rows)
+    table = curated([path], "near_duplicates: {}").values()
+    nearest_of_removed = {row["sample"]: row["nearest"] for row in table if not row["is_kept"]}
+    assert nearest_of_removed == {number: number + 1 for number in (0, 2, 4, 6)}
+    advantages = {row["advantage"] for row in table if not row["is_kept"]}
+    assert advantages <= ({"is sharper", "is less compressed"} if kind == "compressed" else {"is sharper"})
+
+
+def test_caption_with_fewer_faults_stays(tmp_path, curated):
+    pixels = encode_image(make_distinct_image(1))
+    captions = [f"{CAPTION} one, which is wonderful #wonderful", f"{CAPTION} one"]
+    path = write_pair_shard(tmp_path / "a.tar", [(pixels, caption) for caption in captions])
+    rows = list(curated([path], "{text_rules: {}, exact_duplicates: {}}").values())
+    assert [row["is_kept"] for row in rows] == [False, True]
+    assert rows[0]["advantage"] == "has a caption with fewer faults" and rows[1]["advantage"] is None
 
 
 def pack_images(images):

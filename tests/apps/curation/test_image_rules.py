@@ -7,9 +7,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ernie_vil2.apps.curation.image_measures import (
     count_letters,
+    measure_blocks,
     measure_qr_code,
     measure_relief,
     measure_seams,
+    measure_sharpness,
     measure_unfinished,
     shrink_luminance,
 )
@@ -116,3 +118,26 @@ def test_measures_take_images_of_any_shape(shape):
         assert count_letters(luminance) == 0 and measure_seams(luminance) == 0 and measure_qr_code(luminance) == 0
         assert measure_relief(pixels) == pytest.approx(0)
         measure_unfinished(pixels)
+
+
+def test_sharpness_is_that_of_the_details_and_not_of_the_size():
+    luminance = np.where(make_distinct_image(3, 256)[..., 1] > 128, 200, 50).astype(np.uint8)
+    sharpness = measure_sharpness(luminance)
+    small = cv2.resize(luminance, (128, 128), interpolation=cv2.INTER_AREA)
+    enlarged = cv2.resize(small, (512, 512), interpolation=cv2.INTER_CUBIC)
+    assert measure_sharpness(small) < 0.7 * sharpness
+    assert measure_sharpness(enlarged) < 0.9 * sharpness
+    assert measure_sharpness(cv2.GaussianBlur(luminance, (0, 0), 2)) < 0.7 * sharpness
+    darker = (0.6 * luminance).astype(np.uint8)
+    assert measure_sharpness(darker) == pytest.approx(sharpness, rel=0.1)
+
+
+def test_blocks_of_compression_are_seen():
+    pixels = make_gradient()
+    blocks = []
+    for quality in (95, 30, 8):
+        _, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        blocks.append(measure_blocks(cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)))
+    assert blocks == sorted(blocks) and blocks[0] < 0.5 < blocks[2]
+    assert measure_blocks(cv2.cvtColor(make_distinct_image(3, 256), cv2.COLOR_RGB2GRAY)) < 0.3
+    assert measure_blocks(np.zeros((1, 30), np.uint8)) == measure_sharpness(np.zeros((1, 30), np.uint8)) == 0

@@ -3,13 +3,15 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from ernie_vil2.apps.curation.guesses import Comparison
+from ernie_vil2.apps.curation.image_measures import measure_blocks, measure_sharpness
 from ernie_vil2.apps.curation.image_pairs import Alike, alike
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.likeness import COLUMNS, columns_of
@@ -55,17 +57,26 @@ class NearDuplicates(Step[Settings]):
     name = "near_duplicates"
     cost = 5
     Settings = Settings
-    columns = COLUMNS | {"sided": "uint64", "caption_key": "uint64", "caption_sketch": "binary"}
+    columns = COLUMNS | {
+        "sharpness": "float",
+        "blocks": "float",
+        "sided": "uint64",
+        "caption_key": "uint64",
+        "caption_sketch": "binary",
+    }
 
     def get_embedding_setting(self) -> str | None:
         return None if self.settings.embedding is None else "embedding"
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Return the columns of the thumbnails, and what captions are compared by."""
+        """Return the columns of the thumbnails, the quality of the image, and what captions are compared by."""
         texts = pair.captions.values()
         key = text_key(texts)
         is_sided = any(DIRECTIONAL_WORDS.search(text) for text in texts)
+        luminance = cv2.cvtColor(pair.pixels, cv2.COLOR_RGB2GRAY)
         return columns_of(pair.thumbnails) | {
+            "sharpness": measure_sharpness(luminance),
+            "blocks": measure_blocks(luminance),
             "sided": key if is_sided else None,
             "caption_key": key,
             "caption_sketch": compute_sketch("\n".join(texts)),
@@ -90,7 +101,7 @@ class NearDuplicates(Step[Settings]):
         for reason, is_turned in (("near-duplicate image", False), ("mirrored or turned image", True)):
             chosen = [matches.choose(matches.is_turned == is_turned) for matches in same]
             with joins.register_tables(duplicates=choose_removed(joins, images, chosen)):
-                joins.remove(reason, "select sample, nearest from duplicates")
+                joins.remove(reason, "select sample, nearest, advantage from duplicates", "advantage")
         self._list_similar(joins, images, similar)
 
     def _list_similar(self, joins: Joins, images: Thumbnails, blocks: Iterable[Alike]) -> None:
@@ -153,12 +164,48 @@ def _find_different_embeddings(joins: Joins, images: Thumbnails, matches: Alike,
     return is_different
 
 
+class _Quality(NamedTuple):
+    """What decides which of several images stays, the most important first; smaller is better.
+
+    defects: number of matches in which it has marks or bars, or shows less.
+    border: negative share of the side that is not border, in steps; edges of a border would count as sharp.
+    blur: negative logarithm of the sharpness, in steps.
+    smallness: negative logarithm of the number of pixels within its borders, in steps.
+    compression: logarithm of the strength of the blocks of JPEG, in steps.
+    """
+
+    defects: int
+    border: int
+    blur: int
+    smallness: int
+    compression: int
+
+    def explain_advantage(self, other: "_Quality") -> str | None:
+        """Return in words why this image is better than another one; None if none of these decided."""
+        for value, value_of_other, words in zip(self, other, _ADVANTAGES, strict=True):
+            if value < value_of_other:
+                return words
+        return None
+
+
+_ADVANTAGES = (
+    "has fewer marks or bars, or shows more",
+    "has less of a border",
+    "is sharper",
+    "is larger",
+    "is less compressed",
+)
+# Steps in which differences count. Of 24 photographs, compression and light change the logarithm of the sharpness by
+# 0.1, half of the size by 0.9, and JPEG of quality 25 the logarithm of the blocks by 0.5.
+BORDER_STEP, BLUR_STEP, SIZE_STEP, COMPRESSION_STEP = 0.05, 0.35, 0.1, 0.2
+
+
 def choose_removed(joins: Joins, images: Thumbnails, matches: Iterable[Alike]) -> pa.Table:
     """Choose which of the matching images are removed.
 
-    Images are visited from best to worst: those without marks, bars and cuts first, then those with the most pixels
-    within their borders, then by `Joins.preference`. An image stays unless it matches one that stays already; then it
-    is removed, and its `nearest` is the staying image with the highest likeness.
+    Images are visited from best to worst: first those without marks, bars and cuts, then those with less of a border,
+    the sharper, larger and less compressed ones, then by `Joins.preference`. An image stays unless it matches one that
+    stays already; then it is removed, and its `nearest` is the staying image with the highest likeness.
 
     Args:
         joins: the database.
@@ -166,35 +213,48 @@ def choose_removed(joins: Joins, images: Thumbnails, matches: Iterable[Alike]) -
         matches: matching thumbnails.
 
     Returns:
-        Table with the columns `sample` and `nearest`.
+        Table with the columns `sample`, `nearest`, and `advantage`: what the nearest has over the other, in words.
     """
     # All matches of an image, in both directions, and in how many of them it has marks or shows less.
     likeness_by_sample: dict[int, dict[int, float]] = defaultdict(dict)
-    defects: Counter[int] = Counter()
+    worse_by_pair: dict[tuple[int, int], int] = {}
     for block in matches:
         first_samples = images.samples[block.queries].tolist()
         second_samples = images.samples[block.rows].tolist()
         rows = zip(first_samples, second_samples, block.likeness.tolist(), block.worse.tolist(), strict=True)
         for first, second, likeness, worse in rows:
-            if worse:
-                defects[first if worse > 0 else second] += 1
-            # An image may have two thumbnails, so the same two samples can match several times.
-            likeness = max(likeness, likeness_by_sample[first].get(second, 0.0))
-            likeness_by_sample[first][second] = likeness_by_sample[second][first] = likeness
+            # An image may have two thumbnails, with and without its border, so the same two samples can match several
+            # times. They are most alike where both have their borders, or none has.
+            if likeness > likeness_by_sample[first].get(second, 0.0):
+                likeness_by_sample[first][second] = likeness_by_sample[second][first] = likeness
+                worse_by_pair[min(first, second), max(first, second)] = worse if first < second else -worse
+    defects: Counter[int] = Counter()
+    for (first, second), worse in worse_by_pair.items():
+        if worse:
+            defects[first if worse > 0 else second] += 1
 
-    size = "width * height" if joins.has_column("width") else "1"
     extents = dict(zip(images.samples.tolist(), images.extents.tolist(), strict=True))
+    size = "width * height" if joins.has_column("width") else "1"
     with joins.register_tables(candidates=pa.table({"sample": pa.array(likeness_by_sample, pa.int64())})):
-        best_first = joins.fetch_all(
-            f"select sample, {size} from alive semi join candidates using (sample) order by {joins.preference}"  # noqa: S608  -- no text of the data is in it
+        measures = joins.fetch_all(
+            f"select sample, {size}, sharpness, blocks from alive semi join candidates using (sample) "  # noqa: S608  -- no text of the data is in it
+            f"order by {joins.preference}"
         )
-    sizes = dict(best_first)
+    qualities = {}
+    for sample, num_pixels, sharpness, blocks in measures:
+        # Steps of a tenth: a few pixels of a cut border are no difference.
+        smallness = -round(float(np.log(num_pixels * extents[sample] ** 2)) / SIZE_STEP)
+        blur = -round(float(np.log(max(sharpness, 1e-6))) / BLUR_STEP)
+        compression = round(float(np.log1p(blocks)) / COMPRESSION_STEP)
+        border = -round(extents[sample] / BORDER_STEP)
+        qualities[sample] = _Quality(defects[sample], border, blur, smallness, compression)
     # Sorting is stable: of equals, the preferred one stays first.
-    best_first.sort(key=lambda row: (defects[row[0]], *_rank_size(sizes[row[0]], extents[row[0]])))
+    best_first = sorted(qualities, key=lambda sample: qualities[sample])
+
     # Better images decide first, so an image is compared only with those that are known to stay.
     staying = set[int]()
     nearest_by_sample = dict[int, int]()
-    for sample, _ in best_first:
+    for sample in best_first:
         likeness_by_staying = {}
         for match, likeness in likeness_by_sample[sample].items():
             if match in staying:
@@ -204,14 +264,12 @@ def choose_removed(joins: Joins, images: Thumbnails, matches: Iterable[Alike]) -
             nearest_by_sample[sample] = max(likeness_by_staying, key=lambda match: (likeness_by_staying[match], -match))
         else:
             staying.add(sample)
+    advantages = []
+    for sample, nearest in nearest_by_sample.items():
+        advantages.append(qualities[nearest].explain_advantage(qualities[sample]))
     columns = {
         "sample": pa.array(nearest_by_sample.keys(), pa.int64()),
         "nearest": pa.array(nearest_by_sample.values(), pa.int64()),
+        "advantage": pa.array(advantages, pa.string()),
     }
     return pa.table(columns)
-
-
-def _rank_size(size: int, extent: float) -> tuple[int, float]:
-    """Return keys by which an image with more pixels within its borders comes first, and then one without borders."""
-    # Steps of a tenth: a few pixels of a cut border are no difference.
-    return -round(10 * float(np.log(size * extent**2))), -extent
