@@ -27,9 +27,8 @@ from paddle.autograd import PyLayer, saved_tensors_hooks
 from paddle.base import core
 from paddle.nn import functional as F
 
-from ernie_vil2.tasks import contrastive_step, task
-from tests.like_gpu_build.sitecustomize import make_gpu_linear
-from tests.support.mixed_precision import (
+from benchmarks.gpu_linear import make_gpu_linear
+from benchmarks.mixed_precision import (
     LISTED_NAMES,
     NARROW_TYPES,
     NORMS,
@@ -38,6 +37,7 @@ from tests.support.mixed_precision import (
     list_tensors,
     replace_tensors,
 )
+from ernie_vil2.tasks import contrastive_step, task
 
 KINDS = (
     "matrix products", "norms", "activations", "dropout", "attention", "casts", "sums of gradients", "copies of views",

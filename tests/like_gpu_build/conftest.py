@@ -3,7 +3,7 @@
 import paddle
 import pytest
 
-from tests.like_gpu_build.sitecustomize import make_gpu_linear
+from benchmarks.gpu_linear import make_gpu_linear
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
+from benchmarks.mixed_precision import emulate_mixed_precision
 from ernie_vil2.towers.layers.blocks import DropPath
-from tests.support.mixed_precision import emulate_mixed_precision
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])

@@ -12,6 +12,7 @@ import pytest
 from paddle import nn
 from paddle.nn import functional as F
 
+from benchmarks.mixed_precision import emulate_mixed_precision
 from ernie_vil2.config import LoraConfig, TuningConfig
 from ernie_vil2.tasks.contrastive_step import DirectStep
 from ernie_vil2.tasks.task import apply_tuning, prepare_attention
@@ -20,7 +21,6 @@ from ernie_vil2.towers.base import BACKBONE, OWN, ImageVariant, TextVariant
 from ernie_vil2.towers.layers import attention as attention_module
 from ernie_vil2.towers.layers.attention import Attention
 from ernie_vil2.towers.layers.blocks import PostNormBlock, PreNormBlock
-from tests.support.mixed_precision import emulate_mixed_precision
 from tests.support.steps import build_model_and_loss, make_config
 from tests.support.towers import Cropping
 

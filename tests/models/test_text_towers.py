@@ -7,11 +7,11 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
+from benchmarks.mixed_precision import emulate_mixed_precision
 from ernie_vil2.towers.layers import attention as attention_module
 from ernie_vil2.towers.layers import transformer
 from ernie_vil2.towers.layers.attention import Attention
 from tests.support import tower_formulas as formulas
-from tests.support.mixed_precision import emulate_mixed_precision
 from tests.support.towers import encode, make_text_config
 
 IDS = np.array([[1, 7, 5, 9, 2], [1, 4, 2, 0, 0], [1, 2, 0, 0, 0]])

@@ -8,14 +8,14 @@ Operations on tensors of 16 bits, which mostly lack kernels for CPUs, compute in
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from types import BuiltinFunctionType
 from typing import Any
+from unittest import mock
 
 import paddle
-import pytest
 from paddle import Tensor
 from paddle.amp.auto_cast import _update_list  # private, as of Paddle 3.3.1: the lists, with those of the caller
 from paddle.base import core
@@ -60,7 +60,8 @@ class MixedPrecision:
         use_promote: bool = True,
     ) -> Iterator[None]:
         """Stand in for `paddle.amp.auto_cast`."""
-        assert level == "O1"
+        if level != "O1":
+            raise ValueError(f"level {level}: only O1 is emulated")
         previous = self.dtype, self.white_list, self.black_list
         if enable:
             self.dtype = getattr(paddle, dtype)
@@ -115,13 +116,17 @@ def emulate_mixed_precision() -> Iterator[None]:
         yield
         return
     emulation = MixedPrecision()
-    with pytest.MonkeyPatch.context() as patches:
+    with ExitStack() as patches:
+
+        def replace(owner: Any, attribute: str, value: Any) -> None:
+            patches.enter_context(mock.patch.object(owner, attribute, value))
+
         for owner, attribute, name in _find_operations():
             function = getattr(owner, attribute)
-            patches.setattr(owner, attribute, emulation.convert(LISTED_NAMES.get(name, name), function))
-        patches.setattr(paddle.amp, "auto_cast", emulation.auto_cast)
-        patches.setattr(paddle.amp, "is_autocast_enabled", lambda: emulation.dtype is not None)
-        patches.setattr(paddle.amp, "get_autocast_dtype", lambda: emulation.dtype)
+            replace(owner, attribute, emulation.convert(LISTED_NAMES.get(name, name), function))
+        replace(paddle.amp, "auto_cast", emulation.auto_cast)
+        replace(paddle.amp, "is_autocast_enabled", lambda: emulation.dtype is not None)
+        replace(paddle.amp, "get_autocast_dtype", lambda: emulation.dtype)
         yield
 
 
