@@ -1,7 +1,7 @@
 """Stages of a run: parts with an image size, share of image tokens, text length and learning rate of their own.
 
 A stage is the run with these settings replaced, from the step at which it begins. `enter_stage` makes the configuration
-of a stage; whatever reads that needs no knowledge of stages.
+of a stage; code that reads it need not know of stages.
 """
 
 from itertools import pairwise
@@ -107,21 +107,20 @@ def find_stage(config: Config, step: int) -> int:
 
 
 def list_begun_stages(config: Config, steps: int) -> list[tuple[int, StageConfig]]:
-    """Return what the first steps of a run depend on: the stages that begin before, each with its first step.
+    """Return the stages that begin within the first steps of a run, each with its first step.
 
-    Two runs made the same stages of these steps if the lists are equal; `until` is left out, and so may move as long as
-    the border lies ahead.
+    Two runs with equal lists ran these steps alike. `until` is left out: a border that lies ahead may still move.
 
     Args:
         config: configuration of the run that `resolve_stages` returned, or of one of its stages.
         steps: number of steps.
     """
     borders, stages = find_borders(config), config.Training.stages
-    begun = []
+    begun_stages = []
     for start, stage in zip([0, *borders], stages, strict=False):
         if start < max(1, steps):
-            begun.append((start, stage.model_copy(update={"until": 1.0})))
-    return begun
+            begun_stages.append((start, stage.model_copy(update={"until": 1.0})))
+    return begun_stages
 
 
 def describe_stage(config: Config, number: int) -> str:

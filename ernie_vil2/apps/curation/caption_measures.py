@@ -53,11 +53,15 @@ def measure_repetition(text: str) -> float:
     for period in range(1, min(MAX_PERIOD, len(units) // 2) + 1):
         longest = run = 0
         for unit, previous in zip(units[period:], units, strict=False):
-            run = run + 1 if unit == previous else 0
-            longest = max(longest, run)
+            if unit == previous:
+                run += 1
+                longest = max(longest, run)
+            else:
+                run = 0
+        # How often it has to come: once less where the caption consists of nothing else, except for pairs of words.
         num_times = 4 if period == 1 else 3
         if longest + period == len(units) and period != 2:
-            num_times = 3 if period == 1 else 2
+            num_times -= 1
         if longest >= period * (num_times - 1):
             best = max(best, longest + period)
     return best / max(1, len(units))
@@ -82,7 +86,9 @@ def measure_commonest(text: str) -> float:
         return 0.0
     commonest, count = counts.most_common(1)[0]
     num_times = count // 2 if HAN.match(commonest) else count
-    return count / len(units) if num_times >= 4 else 0.0
+    if num_times < 4:
+        return 0.0
+    return count / len(units)
 
 
 def measure_keywords(text: str) -> float:
@@ -99,7 +105,10 @@ def measure_keywords(text: str) -> float:
         is_chinese = sum(map(_is_han_word, entries)) >= 0.7 * len(entries)
         if not is_chinese and (text != text.lower() or text.endswith(".")):
             return 0.0
-        num_entries = len(entries) - 2 if is_chinese else (len(entries) + 2) // 2
+        if is_chinese:
+            num_entries = len(entries) - 2
+        else:
+            num_entries = (len(entries) + 2) // 2
     num_plain = sum(map(_is_keyword, entries))
     if num_plain < 0.85 * len(entries):
         return 0.0
@@ -112,8 +121,9 @@ def measure_keywords(text: str) -> float:
         pairs = {first + second for first, second in pairwise(units) if HAN.match(first) and HAN.match(second)}
         counts.update(pairs.union(unit for unit in units if not HAN.match(unit)))
     commonest = max(counts.values(), default=0)
-    is_repetitive = num_entries >= 4 and commonest >= max(3, 0.6 * len(entries))
-    return float(num_entries + 3 if is_repetitive else num_entries)
+    if num_entries >= 4 and commonest >= max(3, 0.6 * len(entries)):
+        num_entries += 3
+    return float(num_entries)
 
 
 _GAP = re.compile(r"[\s\-_]+")
@@ -153,11 +163,14 @@ def measure_codes(text: str) -> float:
     for token in text.split():
         num_characters += len(token)
         has_digit = any(letter.isdecimal() for letter in token)
-        num_code_characters += len(token) if has_digit else 0
+        if has_digit:
+            num_code_characters += len(token)
         # A slug may have a number: "leather-boots-2021". The letters of codes are capitals, or few.
         words = [word for word in _LATIN_WORD.findall(token) if len(word) >= 3]
         num_words += sum(not (has_digit and word.isupper()) for word in words)
-    return num_code_characters / max(1, num_characters) if num_words < 2 else 0.0
+    if num_words >= 2:
+        return 0.0
+    return num_code_characters / max(1, num_characters)
 
 
 def measure_random_letters(text: str) -> float:
@@ -189,8 +202,15 @@ def _count_key_runs(word: str) -> int:
     for neighbours in _KEY_PAIRS:
         run = 1
         for first, second in pairwise(word):
-            run = run + 1 if first + second in neighbours else 1
-            num_pairs += _KEY_RUN - 1 if run == _KEY_RUN else run > _KEY_RUN
+            if first + second not in neighbours:
+                run = 1
+                continue
+            run += 1
+            # The pairs of a run count when it is long enough, and from then on each further pair.
+            if run == _KEY_RUN:
+                num_pairs += _KEY_RUN - 1
+            elif run > _KEY_RUN:
+                num_pairs += 1
     return num_pairs
 
 
@@ -221,24 +241,29 @@ def measure_wrong_decoding(text: str) -> float:
 
 
 def _count_gbk_traces(text: str) -> int:
-    """Return the number of Chinese characters that the bytes of a text in GBK are in UTF-8, unless they are few.
+    """Encode a text in GBK, and return how many Chinese characters its bytes are when read as UTF-8; 0 if few.
 
-    In Chinese text such bytes come about by chance only now and then: of the bytes in 12,000 captions 2 % at most.
+    In good Chinese text few bytes can be read so by chance: at most 2 % of them, in 12,000 captions.
     """
     content = text.encode("gbk", "ignore")
     num_wide = sum(byte >= 0x80 for byte in content)
     traces = _UTF8_HAN.findall(content)
-    return len(traces) if len(traces) >= 2 and 3 * len(traces) >= 0.5 * num_wide else 0
+    # Each trace is three bytes long.
+    if len(traces) < 2 or 3 * len(traces) < 0.5 * num_wide:
+        return 0
+    return len(traces)
 
 
 _UTF8_HAN = re.compile(rb"[\xe4-\xe9][\x80-\xbf]{2}|\xef\xbc[\x80-\xbf]|\xe3\x80[\x80-\xbf]")
 
 
 def _count_rare_han(text: str) -> int:
-    """Return the number of Chinese characters in no national standard, unless they are less than 40 %."""
+    """Return the number of Chinese characters that no national standard has; 0 if they are less than 40 %."""
     characters = HAN.findall(text)
     num_rare = sum(not _is_in_standard(character) for character in characters)
-    return num_rare if num_rare >= 2 and num_rare >= 0.4 * len(characters) else 0
+    if num_rare < 2 or num_rare < 0.4 * len(characters):
+        return 0
+    return num_rare
 
 
 def _is_in_standard(character: str) -> bool:

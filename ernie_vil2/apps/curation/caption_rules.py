@@ -34,7 +34,8 @@ _WORD = re.compile(r"[^\W\d_]{2,}")
 # Parentheses that make a group, once those that do not are left out.
 _NO_GROUP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
 _GROUP = re.compile(r"\((?!\?)")
-_MAX_CUTS = 4  # times that all rules cut a caption, which may end in a credit, an address, and tags
+# How often all rules are applied to a caption, which may end in a credit, an address, and tags.
+_MAX_CUTS = 4
 
 
 class Examples(Section):
@@ -111,21 +112,20 @@ class CaptionRules:
     def cut(self, captions: Sequence[str]) -> list[str]:
         """Return captions without what the rules cut off.
 
-        A caption of which no two words or Chinese characters would be left stays as it is.
+        A caption stays as it is if fewer than two words or Chinese characters would be left.
         """
         results = list(captions)
         changing = list(range(len(results)))
         for _ in range(_MAX_CUTS):
-            before = [results[number] for number in changing]
-            array = pa.array(before, pa.string())
+            texts = [results[number] for number in changing]
+            array = pa.array(texts, pa.string())
             for rule in self.cutting.values():
                 for pattern in rule.pattern:
                     # What is in a group stays.
                     replacement = r"\1" if _GROUP.search(_NO_GROUP.sub("", pattern)) else ""
                     array = compute.replace_substring_regex(array, pattern=FLAGS + pattern, replacement=replacement)
-            after = array.to_pylist()
             still_changing = []
-            for number, text, shorter in zip(changing, before, after, strict=True):
+            for number, text, shorter in zip(changing, texts, array.to_pylist(), strict=True):
                 if shorter != text and _is_enough(shorter):
                     results[number] = shorter.rstrip(_LOOSE_ENDS).lstrip(" \t\r\n\u3000|-–—,，、;；:：/\\~>»•·")
                     still_changing.append(number)
@@ -199,11 +199,11 @@ def _check_examples_of_rule(rule: CaptionRules, examples: Examples) -> None:
     for caption, fault in zip(examples.removed, rule.find_faults(examples.removed), strict=True):
         if fault is None:
             raise ValueError(f"does not remove {caption!r}, an example of what is removed")
-    kept = examples.kept or ["-"]  # a pattern is compiled, and so checked, when it looks at a caption
-    for caption, fault in zip(kept, rule.find_faults(kept), strict=True):
+    good_captions = examples.kept or ["-"]  # a pattern is compiled, and so checked, when it looks at a caption
+    for caption, fault in zip(good_captions, rule.find_faults(good_captions), strict=True):
         if fault is not None and examples.kept:
             raise ValueError(f"removes {caption!r}, an example of what is kept")
-    expected = {caption: caption for caption in kept} | examples.cut
+    expected = {caption: caption for caption in good_captions} | examples.cut
     for (caption, shorter), result in zip(expected.items(), rule.cut(list(expected)), strict=True):
         if result != shorter:
             raise ValueError(f"makes {result!r} of {caption!r}, and its example says {shorter!r}")

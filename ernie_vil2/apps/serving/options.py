@@ -1,4 +1,4 @@
-"""Options of every command that serves, the settings that they make, and opening of an application in a worker."""
+"""Options of the commands that serve, and a function that serves an application by their values."""
 
 from __future__ import annotations
 

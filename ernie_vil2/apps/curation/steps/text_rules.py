@@ -68,7 +68,7 @@ class TextRules(Step[Settings]):
 
     @cached_property
     def caption_rules(self) -> CaptionRules:
-        """The rules of captions in the files that the settings name."""
+        """Rules of captions in the files that the settings name."""
         try:
             paths = [arguments.configuration(path) for path in self.settings.rules]
         except ArgumentTypeError as error:
@@ -135,8 +135,8 @@ class TextRules(Step[Settings]):
             image = "content" if joins.has_column("content") else "key"
             frequent = f"(select text_key from {{}} group by text_key having count(*) > {most})"  # noqa: S608  -- no text of the data is in it
             rows = f"readable semi join {frequent.format('readable')} using (text_key)"
-            many = frequent.format(f"(select distinct text_key, {image} from {rows})")  # count(distinct) spills nothing  # noqa: S608  -- no text of the data is in it
-            joins.remove("caption of many images", f"select sample, null from alive semi join {many} using (text_key)")  # noqa: S608  -- no text of the data is in it
+            keys = frequent.format(f"(select distinct text_key, {image} from {rows})")  # count(distinct) spills nothing  # noqa: S608  -- no text of the data is in it
+            joins.remove("caption of many images", f"select sample, null from alive semi join {keys} using (text_key)")  # noqa: S608  -- no text of the data is in it
 
     def histograms(self) -> Iterable[Histogram]:
         yield Histogram("characters", "characters of the caption", (self.settings.longest,))
@@ -151,5 +151,5 @@ def plain(text: str) -> str:
 
 
 def text_key(texts: Iterable[str]) -> int:
-    """Equal for captions that are equal as `plain` has them."""
+    """Return a number that is the same for captions of which `plain` makes the same."""
     return int.from_bytes(blake2b("\n".join(map(plain, texts)).encode(), digest_size=8).digest(), "little")
