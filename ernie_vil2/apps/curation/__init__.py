@@ -6,12 +6,13 @@ Steps measure the pairs of a shard in one pass (`measures.py`), and decide by jo
 
 from typing import TYPE_CHECKING, Any
 
+from ernie_vil2.apps.curation.rules import Rule
 from ernie_vil2.apps.curation.step import STEPS, Pair, Step, load_steps
 
 if TYPE_CHECKING:
     from ernie_vil2.apps.curation.run import curate
 
-__all__ = ["STEPS", "Pair", "Step", "curate", "load_steps"]
+__all__ = ["STEPS", "Pair", "Rule", "Step", "curate", "load_steps"]
 
 
 def __getattr__(name: str) -> Any:

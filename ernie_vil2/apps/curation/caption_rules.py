@@ -87,11 +87,27 @@ class Rule(Section):
         """SQL condition on the measures of a pair, true if its captions have the fault."""
         conditions = []
         if self.pattern or self.whole:
-            quoted_pattern = self.full_pattern.replace("'", "''")
-            conditions.append(f"regexp_matches({TEXT_COLUMN}, '{quoted_pattern}')")
+            conditions.append(f"regexp_matches({TEXT_COLUMN}, {self._quoted_pattern})")
         for measure, bound in self.above.items():
             conditions.append(f"{measure} > {bound!r}")
         return " or ".join(conditions)
+
+    @property
+    def decided(self) -> str:
+        """SQL of what meets the condition, as text: the piece of the captions, or a measure and its bound."""
+        cases = []
+        if self.pattern or self.whole:
+            piece = f"regexp_extract({TEXT_COLUMN}, {self._quoted_pattern})"
+            cases.append(f"when regexp_matches({TEXT_COLUMN}, {self._quoted_pattern}) then '“' || trim({piece}) || '”'")
+        for measure, bound in self.above.items():
+            text = f"format('{measure} {{:.2g}} > {bound:.2g}', {measure}::double)"
+            cases.append(f"when {measure} > {bound!r} then {text}")
+        return f"case {' '.join(cases)} end"
+
+    @property
+    def _quoted_pattern(self) -> str:
+        escaped = self.full_pattern.replace("'", "''")
+        return f"'{escaped}'"
 
 
 class _RuleFile(Section):

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
+from ernie_vil2.apps.curation.rules import Rule
+
 BATCH = 65_536  # rows of a batch that leaves the database: bounds the memory of those who read it
 INSERT_BATCH = 1000  # rows of one executemany
 GB = 10**9  # bytes, as DuckDB counts them
@@ -220,6 +222,12 @@ class Joins:
         """Return all rows of a query that has few."""
         return self.database.execute(query, list(values)).fetchall()
 
+    def describe_samples(self, samples: Iterable[int], query: str) -> dict[int, str]:
+        """Return texts that are not null, of a query with the columns `sample` and a text, by sample."""
+        listed = ", ".join(map(str, samples))
+        rows = self.fetch_all(f"select #1, #2 from ({query}) where #1 in ({listed}) and #2 is not null")  # noqa: S608  -- no text of the data is in it
+        return dict(rows)
+
     def read_batches(self, query: str) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a query in batches, however many there are; other queries may run meanwhile."""
         with self.database.cursor() as cursor:
@@ -251,17 +259,17 @@ class Joins:
             [self.step, reason],
         )
 
-    def apply_rules(self, step: str, rules: Iterable[tuple[str, str]]) -> None:
+    def apply_rules(self, step: str, rules: Iterable[Rule]) -> None:
         """Remove pairs by conditions on their own measures.
 
         Args:
             step: name of the step.
-            rules: reasons and their SQL conditions; the first condition that holds gives the reason.
+            rules: rules; the first condition that holds gives the reason.
         """
         cases = []
-        for reason, condition in rules:
-            quoted_reason = reason.replace("'", "''")
-            cases.append(f"when {condition} then '{quoted_reason}'")
+        for rule in rules:
+            quoted_reason = rule.reason.replace("'", "''")
+            cases.append(f"when {rule.condition} then '{quoted_reason}'")
         if cases:
             self.database.execute(
                 f"insert into removals select sample, '{step}', reason, null, null from "  # noqa: S608  -- no text of the data is in it

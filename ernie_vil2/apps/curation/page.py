@@ -1,5 +1,7 @@
 """Outcome of a curation as text and as a page: what was removed, why, and what stayed in its place."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -91,6 +93,21 @@ class PairCard:
 
 
 @dataclass(frozen=True)
+class Example:
+    """A removed pair.
+
+    Args:
+        removed: the pair.
+        staying: the pair that stayed in its place; None if it is no duplicate.
+        decided: what decided, such as a measure and its threshold; empty if a step does not say.
+    """
+
+    removed: PairCard
+    staying: PairCard | None
+    decided: str
+
+
+@dataclass(frozen=True)
 class Sheet:
     """Examples of pairs that a step removed for a reason.
 
@@ -98,13 +115,13 @@ class Sheet:
         step: name of the step.
         reason: the reason.
         num_pairs: number of all pairs that were removed for it.
-        examples: removed pairs, each with the pair that stayed in its place; None if it is no duplicate.
+        examples: some of these pairs.
     """
 
     step: str
     reason: str
     num_pairs: int
-    examples: Sequence[tuple[PairCard, PairCard | None]]
+    examples: Sequence[Example]
 
 
 class _CardMaker:
@@ -163,7 +180,7 @@ def write_curation_page(
         funnel=_make_funnel(curation),
         notes=joins.facts,
         charts=charts,
-        sheets=_make_sheets(joins, cards, curation),
+        sheets=_make_sheets(joins, cards, curation, steps),
         num_cut=_count_cut_pairs(joins),
         cuts=_make_cut_cards(joins, cards),
         groups=_find_largest_groups(joins, cards),
@@ -235,24 +252,26 @@ def _draw_histogram(joins: Joins, histogram: Histogram) -> list[Chart]:
     return [replace(chart, lines=[replace(line, last="") for line in chart.lines])]
 
 
-def _make_sheets(joins: Joins, cards: _CardMaker, curation: Curation) -> list[Sheet]:
+def _make_sheets(joins: Joins, cards: _CardMaker, curation: Curation, steps: Sequence[Step]) -> list[Sheet]:
     """Return examples of each reason, spread over the source, in the order of their numbers."""
-    removals = [removal for removal in curation.removals if removal.step != UNREADABLE]
-    # An order by hash spreads the examples over the source, and is the same in every run.
-    examples = {}
-    for removal in removals:
-        examples[removal] = joins.fetch_all(
-            "select sample, nearest from removals where step = ? and reason = ? order by hash(sample) limit ?",
+    step_by_name = {step.name: step for step in steps}
+    sheets = []
+    for removal in curation.removals:
+        if removal.step == UNREADABLE:
+            continue
+        # An order by hash spreads the examples over the source, and is the same in every run.
+        rows = joins.fetch_all(
+            f"select sample, nearest, advantage from ({joins.explain_removals()}) where step = ? and reason = ? "  # noqa: S608  -- no text of the data is in it
+            "order by hash(sample) limit ?",
             [removal.step, removal.reason, NUM_EXAMPLES],
         )
-
-    sheets = []
-    for removal in removals:
-        pairs: list[tuple[PairCard, PairCard | None]] = []
-        for sample, nearest in sorted(examples[removal]):
-            twin = None if nearest is None else cards.make_card(nearest, "stayed")
-            pairs.append((cards.make_card(sample), twin))
-        sheets.append(Sheet(removal.step, removal.reason, removal.num_pairs, pairs))
+        decided = step_by_name[removal.step].explain(joins, removal.reason, [row[0] for row in rows])
+        examples = []
+        for sample, nearest, advantage in sorted(rows):
+            staying = None if nearest is None else cards.make_card(nearest, f"stayed: {advantage}")
+            removed = cards.make_card(sample, "" if nearest is None else "removed")
+            examples.append(Example(removed, staying, _shorten(decided.get(sample, ""))))
+        sheets.append(Sheet(removal.step, removal.reason, removal.num_pairs, examples))
     return sheets
 
 

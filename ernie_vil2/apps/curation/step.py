@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import ValidationError, create_model
 
 from ernie_vil2.apps.curation.likeness import Thumbnail, shrunk, thumbnails_of
+from ernie_vil2.apps.curation.rules import Rule
 from ernie_vil2.config.load import describe_problems, override, read_yaml, split_key
 from ernie_vil2.data.decoding import EncodedImage
 from ernie_vil2.data.samples import Sample
@@ -137,12 +138,19 @@ class Step(Generic[SettingsT]):
     def prepare(self, joins: Joins) -> None:
         """Compute what other steps may use, before any of them decides."""
 
-    def rules(self) -> Iterable[tuple[str, str]]:
-        """Yield reasons for which a pair is removed alone, each with its SQL condition on the measures."""
+    def rules(self) -> Iterable[Rule]:
+        """Yield the rules by which a pair is removed alone."""
         return ()
 
     def decide(self, joins: Joins) -> None:
         """Remove or weight pairs in view of all pairs. The rules have been applied before."""
+
+    def explain(self, joins: Joins, reason: str, samples: Sequence[int]) -> dict[int, str]:
+        """Return what decided that samples were removed for a reason, in words for the page, where it is known."""
+        for rule in self.rules():
+            if rule.reason == reason:
+                return joins.describe_samples(samples, f"select sample, {rule.decided} from pairs")  # noqa: S608  -- no text of the data is in it
+        return {}
 
     def histograms(self) -> Iterable[Histogram]:
         """Yield histograms for the page."""

@@ -1,8 +1,10 @@
 """The page of a curation: its sections, and that captions with HTML are shown as text."""
 
+import html
 import re
 
 import duckdb
+import numpy as np
 import pytest
 
 from ernie_vil2.apps.curation import page
@@ -55,3 +57,29 @@ def test_histograms_of_counts_have_whole_bins(monkeypatch):
     with pytest.raises(AttributeError):  # nothing is drawn
         page._draw_histogram(Database(), Histogram("words", "words", (3,)))
     assert dict(drawn[0].points) == dict.fromkeys(map(float, range(1, 8)), 10.0)
+
+
+def test_page_says_what_decided(tmp_path, curated):
+    original = make_distinct_image(1, 96)
+    lit = np.clip(0.8 * original, 0, 255).astype(np.uint8)
+    rows = [
+        (encode_image(original), "a picture of a boat in the old harbour"),
+        (encode_image(lit), "fishermen repair their nets"),
+        (encode_image(make_distinct_image(2, 40)), "a small picture of a lighthouse"),
+        (encode_image(make_distinct_image(3, 96)), "a <b>red</b> hat on the table"),
+        (encode_image(make_distinct_image(4, 96)), "x"),
+        (encode_image(make_distinct_image(5, 96)), "a picture of two boats in the old harbour"),
+        (encode_image(make_distinct_image(6, 96)), "a picture of two boats in the old harbour!"),
+    ]
+    curated(
+        [write_pair_shard(tmp_path / "crawl.tar", rows)],
+        "text_rules: {}\nimage_rules: {short_side: 64}\nnear_duplicates: {likeness: 0.9}\nnear_texts: {most: 1}",
+    )
+    page_text = (tmp_path / "curated" / page.FILE).read_text(encoding="utf-8")
+    decided = []
+    for content in re.findall(r'<div class="decided">(.*?)</div>', page_text, re.DOTALL):
+        decided.append(html.unescape(re.sub(r"<[^>]*>", "", content)).strip())
+    assert {"short side 40 < 64", "letters 1 < 3", "likeness of captions 1.00"} <= set(decided)
+    assert any(text.startswith("“<b>") for text in decided)
+    assert re.search(r"stayed: (is|has|shows) ", page_text)
+    assert any(re.fullmatch(r"likeness (0\.9\d\d|1\.000) >= 0\.9", text) for text in decided)

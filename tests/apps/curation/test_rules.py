@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ernie_vil2.apps.curation import STEPS, Step, load_steps
+from ernie_vil2.apps.curation import STEPS, Rule, Step, load_steps
 from ernie_vil2.apps.curation.languages import detect_language
 from ernie_vil2.io.terminal import ConfigError
 from ernie_vil2.section import Section
@@ -78,7 +78,7 @@ class EvenSides(Step):
         return {"odd": bool(pair.image.height % 2 or pair.image.width % 2)}
 
     def rules(self):
-        yield self.settings.reason, "odd"
+        yield Rule(self.settings.reason, "odd")
 
 
 def test_user_step_is_named_by_its_import_path(tmp_path, curated):

@@ -14,6 +14,7 @@ from ernie_vil2.apps.curation.image_measures import (
     measure_unfinished,
     shrink_luminance,
 )
+from ernie_vil2.apps.curation.rules import Rule, make_bound
 from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.section import Count, Fraction, Section, Strength
 
@@ -77,16 +78,16 @@ class ImageRules(Step[Settings]):
             "qr_code": measure_qr_code(luminance),
         }
 
-    def rules(self) -> Iterable[tuple[str, str]]:
+    def rules(self) -> Iterable[Rule]:
         settings = self.settings
-        yield "image too small", f"least(width, height) < {settings.short_side}"
-        yield "image too long", f"aspect > {settings.aspect}"
-        yield "blank image", f"deviation < {settings.deviation}"
-        yield "gradient", f"relief < {settings.relief}"
-        yield "unfinished image", f"unfinished >= {settings.unfinished}"
-        yield "QR code", f"qr_code >= {settings.qr_code}"
-        yield "page of text", f"letters_shown >= {settings.letters}"
-        yield "collage", f"seams >= {settings.seams}"
+        yield make_bound("image too small", "least(width, height)", "<", settings.short_side, "short side")
+        yield make_bound("image too long", "aspect", ">", settings.aspect)
+        yield make_bound("blank image", "deviation", "<", settings.deviation)
+        yield make_bound("gradient", "relief", "<", settings.relief)
+        yield make_bound("unfinished image", "unfinished", ">=", settings.unfinished)
+        yield make_bound("QR code", "qr_code", ">=", settings.qr_code)
+        yield make_bound("page of text", "letters_shown", ">=", settings.letters)
+        yield make_bound("collage", "seams", ">=", settings.seams)
 
     def histograms(self) -> Iterable[Histogram]:
         yield Histogram("least(width, height)", "short side in pixels", (self.settings.short_side,))

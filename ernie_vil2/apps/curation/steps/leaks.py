@@ -115,6 +115,12 @@ class Leaks(Step[Settings]):
             joins.facts.setdefault(self.name, []).append(fact)
         joins.figures[self.name] = leaks
 
+    def explain(self, joins: Joins, reason: str, samples: Sequence[int]) -> dict[int, str]:
+        explanations = {}
+        for leak in joins.figures[self.name]:
+            explanations[leak["sample"]] = f"likeness {leak['likeness']:.3f} with {leak['image']}"
+        return explanations
+
     def _match_images(
         self,
         joins: Joins,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -86,6 +86,7 @@ class NearDuplicates(Step[Settings]):
         """Remove near-duplicates, and then mirrored and turned ones of what is left; list the similar ones."""
         images = read_thumbnails(joins)
         is_alive = find_alive(joins, images)
+        self._likeness: dict[int, float] = {}  # of removed samples and those that stay in their place
         same: list[Alike] = []
         similar: list[Alike] = []
         mirrored = self.settings.mirrored
@@ -100,9 +101,17 @@ class NearDuplicates(Step[Settings]):
 
         for reason, is_turned in (("near-duplicate image", False), ("mirrored or turned image", True)):
             chosen = [matches.choose(matches.is_turned == is_turned) for matches in same]
-            with joins.register_tables(duplicates=choose_removed(joins, images, chosen)):
+            duplicates = choose_removed(joins, images, chosen)
+            self._likeness |= dict(
+                zip(duplicates["sample"].to_pylist(), duplicates["likeness"].to_pylist(), strict=True)
+            )
+            with joins.register_tables(duplicates=duplicates):
                 joins.remove(reason, "select sample, nearest, advantage from duplicates", "advantage")
         self._list_similar(joins, images, similar)
+
+    def explain(self, joins: Joins, reason: str, samples: Sequence[int]) -> dict[int, str]:
+        bound = self.settings.likeness
+        return {sample: f"likeness {self._likeness[sample]:.3f} >= {bound:g}" for sample in samples}
 
     def _list_similar(self, joins: Joins, images: Thumbnails, blocks: Iterable[Alike]) -> None:
         """Report pairs of images that stay though they differ only in a spot."""
@@ -213,7 +222,8 @@ def choose_removed(joins: Joins, images: Thumbnails, matches: Iterable[Alike]) -
         matches: matching thumbnails.
 
     Returns:
-        Table with the columns `sample`, `nearest`, and `advantage`: what the nearest has over the other, in words.
+        Table with the columns `sample`, `nearest`, `likeness` of both, and `advantage`: what the nearest has over the
+        other, in words.
     """
     # All matches of an image, in both directions, and in how many of them it has marks or shows less.
     likeness_by_sample: dict[int, dict[int, float]] = defaultdict(dict)
@@ -267,9 +277,11 @@ def choose_removed(joins: Joins, images: Thumbnails, matches: Iterable[Alike]) -
     advantages = []
     for sample, nearest in nearest_by_sample.items():
         advantages.append(qualities[nearest].explain_advantage(qualities[sample]))
+    likeness_of_removed = [likeness_by_sample[sample][nearest] for sample, nearest in nearest_by_sample.items()]
     columns = {
         "sample": pa.array(nearest_by_sample.keys(), pa.int64()),
         "nearest": pa.array(nearest_by_sample.values(), pa.int64()),
+        "likeness": pa.array(likeness_of_removed, pa.float32()),
         "advantage": pa.array(advantages, pa.string()),
     }
     return pa.table(columns)

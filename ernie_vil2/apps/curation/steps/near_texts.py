@@ -98,6 +98,17 @@ class NearTexts(Step[Settings]):
                 f"qualify row_number() over {window} > {self.settings.most}",
             )
 
+    def explain(self, joins: Joins, reason: str, samples: Sequence[int]) -> dict[int, str]:
+        listed = ", ".join(map(str, samples))
+        rows = joins.fetch_all(
+            "select sample, a.caption, b.caption from removals join pairs a using (sample) "  # noqa: S608  -- no text of the data is in it
+            f"join (select sample as nearest, caption from pairs) b using (nearest) where sample in ({listed})"
+        )
+        explanations = {}
+        for sample, caption, nearest_caption in rows:
+            explanations[sample] = f"likeness of captions {compute_likeness(caption, nearest_caption):.2f}"
+        return explanations
+
 
 def compute_likeness(left: str, right: str) -> float:
     """Return the share of the pieces of two captions, or of their words if it is smaller, that both have.

@@ -150,7 +150,7 @@ class Embedder:
 def _rule_conditions(job: MeasuringJob) -> list[str]:
     conditions = []
     for step in job.steps:
-        conditions += [f"({condition})" for _, condition in step.rules()]
+        conditions += [f"({rule.condition})" for rule in step.rules()]
     return conditions
 
 
@@ -294,6 +294,16 @@ class Score(Step[Settings]):
         mismatched_share = 1 - np.searchsorted(mismatched_scores, score) / len(mismatched_scores)
         wrong_share = estimate_wrong_share(scores, mismatched_scores) * mismatched_share / kept_share
         return Threshold(score, float(kept_share), float(wrong_share))
+
+    def explain(self, joins: Joins, reason: str, samples: Sequence[int]) -> dict[int, str]:
+        if self.settings.by == "value":
+            cosines = [f"format('cosine {{:.3f}} ({language})', cosine_{language}::double)" for language in LANGUAGES]
+            text = f"concat_ws(', ', {', '.join(cosines)})"
+            return joins.describe_samples(samples, f"select sample, {text} from pairs")  # noqa: S608  -- no text of the data is in it
+        cases = []
+        for languages, threshold in self._thresholds.items():
+            cases.append(f"when '{languages}' then format('score {{:.2f}} < {threshold:.2f}', score)")
+        return joins.describe_samples(samples, f"select sample, case languages {' '.join(cases)} end from pairs")  # noqa: S608  -- no text of the data is in it
 
     def histograms(self) -> Iterable[Histogram]:
         """Yield the histogram of the scores, and those of the cosines by language."""

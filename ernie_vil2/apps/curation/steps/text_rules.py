@@ -14,6 +14,7 @@ from ernie_vil2.apps.curation.caption_measures import MEASURES, measure_captions
 from ernie_vil2.apps.curation.caption_rules import TEXT_COLUMN, CaptionRules, check_examples, load_rules
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.languages import HAN, detect_language
+from ernie_vil2.apps.curation.rules import Rule, make_bound
 from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.cli import arguments
 from ernie_vil2.data.selection import CUT_CAPTIONS
@@ -115,18 +116,23 @@ class TextRules(Step[Settings]):
             "text_key": text_key(captions),
         } | measure_captions(captions)
 
-    def rules(self) -> Iterable[tuple[str, str]]:
+    def rules(self) -> Iterable[Rule]:
         settings = self.settings
         for name, rule in self.caption_rules.removing.items():
-            yield name, rule.condition
+            yield Rule(name, rule.condition, rule.decided)
         unwanted = [language for language in ("zh", "en", "other") if language not in settings.languages]
         if unwanted:
-            yield "other language", " or ".join(f"contains(languages, '{language}')" for language in unwanted)
-        yield (
-            "caption too short",
-            f"words < {settings.words} or letters < {settings.characters} or han < {settings.han}",
-        )
-        yield "caption too long", f"characters > {settings.longest}"
+            conditions = [f"contains(languages, '{language}')" for language in unwanted]
+            yield Rule("other language", " or ".join(conditions), "'languages: ' || languages")
+        bounds = [
+            make_bound("caption too short", "words", "<", settings.words),
+            make_bound("caption too short", "letters", "<", settings.characters),
+            make_bound("caption too short", "han", "<", settings.han, "Chinese characters"),
+        ]
+        cases = [f"when {bound.condition} then {bound.decided}" for bound in bounds]
+        condition = " or ".join(bound.condition for bound in bounds)
+        yield Rule("caption too short", condition, f"case {' '.join(cases)} end")
+        yield make_bound("caption too long", "characters", ">", settings.longest)
 
     def decide(self, joins: Joins) -> None:
         """Remove captions of many images."""
