@@ -65,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.io.run_folder import CONFIG, LOG, RESULTS, find_run_folder
     from ernie_vil2.training.run_log import describe_config, describe_progress, read_log
 
+    # Figures are read from the files that evaluations have left in the run. Only answers are computed here, by one
+    # checkpoint of each run.
     checkpoints = list(map(_choose_checkpoint, args.run))
     folders = [
         find_run_folder(checkpoint) or Path(path) for checkpoint, path in zip(checkpoints, args.run, strict=True)
@@ -81,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
             facts["Scored after training"] = f"{Path(trained_model).name}, the best of its evaluations"
         facts |= describe_config(config) | describe_progress(config, records)
 
+        # A fine-tuning has scored its test data before and after; other runs have nothing to compare.
         changes, verdict_sentences, headline, key_figure = _compare_before_and_after(args, folder, config)
         image_ids = set[str]()
         for summary in changes.values():
@@ -104,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
         if args.data:
             card_lists += _make_cards(args, checkpoint, config, [name] if len(folders) > 1 else [], licences)
 
-    # All runs and languages draw the same captions: show the cards of a caption next to each other.
+    # All runs and languages draw the same captions: show the cards of a caption next to each other. A run without one
+    # of the languages has fewer cards.
     cards = []
     for row in range(args.queries):
         cards += [card_list[row] for card_list in card_lists if row < len(card_list)]
@@ -188,6 +192,8 @@ def _compare_before_and_after(
         comparison = compare_rank_files(rank_files)
         if comparison is None:
             return changes, [], "", ""
+        # Test texts that were trained on may have been memorised: the headline tells their gain from that of the
+        # others.
         trained_queries = None
         trained_texts = _read_trained_texts(config)
         if trained_texts is not None:

@@ -46,6 +46,7 @@ def resolve_stages(config: Config) -> Config:
                 f"Training.stages: stage {number} sets image_size={stage['image_size']}, but 'NaFlex' resizes its "
                 "positions itself and keeps the grid of Model.image.image_size: leave it out"
             )
+    # Each stage is a whole configuration, which may contradict itself where that of the run does not.
     config = validate_config(tree, "Training.stages")
     for number in range(len(config.Training.stages)):
         enter_stage(config, number)
@@ -88,6 +89,7 @@ def find_borders(config: Config) -> list[int]:
         ConfigError: the run is so short that a stage has no step.
     """
     steps = config.Training.steps
+    # `until` is a share of the run, so that another number of steps moves the borders along.
     borders = [round(stage.until * steps) for stage in config.Training.stages] or [steps]
     for number, (start, end) in enumerate(pairwise([0, *borders]), start=1):
         if start == end:

@@ -210,6 +210,7 @@ def _make_bar(
         clipped = min(max(value, axis_start), axis_end)
         return round(100 * (clipped - axis_start) / (axis_end - axis_start), 2)
 
+    # A bar of a negative difference ends at zero, so that its beginning is the figure.
     start, end = sorted((to_percent(0), to_percent(interval.mean)))
     low = span = None
     if interval.low is not None and interval.high is not None:
@@ -229,6 +230,7 @@ def _make_scatter(comparison: Comparison, result: str, model: str) -> dict[str, 
     is_answered = model_ranks > 0
     baseline_ranks, model_ranks = baseline_ranks[is_answered], model_ranks[is_answered]
     # Both axes reach to the same rank, so that the diagonal is where both models are equal.
+    # At least 10, so that a tick besides 1 is on the axis.
     largest_rank = max(10, *baseline_ranks.tolist(), *model_ranks.tolist())
     num_steps = STEPS_PER_DECADE * math.log10(largest_rank)
 
@@ -273,7 +275,8 @@ def _select_queries(comparison: Comparison, images: _ImageTable, count: int) -> 
 
         for model in models:
             ranks = comparison.find_ranks(model, result)
-            # Rank 0: the model did not answer the query.
+            # Rank 0: the model did not answer the query. On a logarithmic scale the step from rank 1 to 10 is as large
+            # as that from 10 to 100, which is how a user sees it.
             gaps = np.abs(np.log(np.maximum(ranks, 1)) - np.log(np.maximum(baseline.ranks, 1)))
             is_won = (ranks == 1) & (baseline.ranks > 1)
             is_lost = (baseline.ranks == 1) & (ranks > 1)
@@ -323,6 +326,7 @@ def _describe_query(
     sides = []
     for model in models:
         outcomes = comparison.outcomes[model][result]
+        # Embeddings of other programs may have the queries in another order.
         if list(outcomes.query_ids) == list(baseline.query_ids):
             position = row
         else:
@@ -374,6 +378,7 @@ def _list_choices(queries: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for key, value in query["fields"].items():
             value_counts.setdefault(key, Counter())[value] += 1
 
+    # A field of one value chooses nothing, one of very many chooses single queries.
     fields = []
     for key, counts in value_counts.items():
         if 2 <= len(counts) <= MAX_FIELD_VALUES:

@@ -225,6 +225,7 @@ def compare_rank_files(paths: Mapping[str, Path]) -> Comparison | None:
     """
     try:
         outcomes = {name: read_outcomes(path) for name, path in paths.items()}
+        # Only languages that all results have can be compared, in the order of the first one.
         first_outcomes, *other_outcomes = outcomes.values()
         languages = list(first_outcomes)
         for outcomes_by_language in other_outcomes:
@@ -452,6 +453,7 @@ def write_run_report(
             for result in record["results"].values():
                 definitions[f"Protocol {result['protocol']}"] = result["definition"]
 
+    # Several runs have a table with their facts and settings side by side; those of one run are facts of the page.
     if is_comparison:
         facts = dict(facts)
         comparison = {"runs": [run.name for run in runs], "rows": list(_compare_runs(runs))}
@@ -555,6 +557,7 @@ def _merge_rows(scored_runs: Sequence[tuple[ReportedRun, Mapping]], has_run_name
             elif (label, values) not in shared_rows[heading]:
                 shared_rows[heading].append((label, values))
 
+    # A heading, what the runs reach under it, and then what they are compared with.
     merged_rows: list[Row] = []
     for heading, rows in run_rows.items():
         merged_rows += [(heading, None), *rows, *shared_rows[heading]]
@@ -566,6 +569,7 @@ def _compare_trained_runs(scored_runs: Sequence[tuple[ReportedRun, Mapping]]) ->
     paths: dict[str, Path] = {}
     for run, record in scored_runs:
         path = record.get("rank_file")
+        # Ranks before training are compared elsewhere, with those of the same run after it.
         if path and path.is_file() and path.stem != BEFORE:
             paths.setdefault(run.name, path)
     if len(paths) < 2:
@@ -582,6 +586,7 @@ def _collect_notes(scored_runs: Sequence[tuple[ReportedRun, Mapping]]) -> list[s
         for result in record["results"].values():
             data_notes += result["notes"]
             tie_rules.append(describe_recalls(result["tie_rule"]))
+        # Published rows of one source share a note.
         for row in record.get("published", []):
             source = "; ".join(filter(None, [row["source"], row["note"]]))
             models_by_source[source][row["model"]] = None
@@ -597,6 +602,7 @@ def _compare_runs(runs: Sequence[ReportedRun]) -> Iterator[tuple[str, list[str]]
     fact_names: dict[str, None] = {}
     for run in runs:
         fact_names |= dict.fromkeys(run.facts)
+    # A fact that a run lacks, such as a rate before its first record, is a dash.
     for name in fact_names:
         yield name, [run.facts.get(name, "–") for run in runs]
     for key, values in differences(*(run.config.model_dump() for run in runs)):

@@ -130,6 +130,7 @@ class CaptionRules:
 
         A caption stays as it is if fewer than two words or Chinese characters would be left.
         """
+        # A round looks only at captions that the round before has changed.
         results = list(captions)
         changing = list(range(len(results)))
         for _ in range(_MAX_CUTS):
@@ -161,6 +162,7 @@ class CaptionRules:
             quoted_name = name.replace("'", "''")
             cases.append(f"when {rule.condition} then '{quoted_name}'")
         case = f"case {' '.join(cases)} end" if cases else "null"
+        # The same SQL as for the table of a curation, so that an example is judged as a pair would be.
         with duckdb.cursor() as database:
             database.register("captions", pa.Table.from_pylist(rows))
             rows_of_faults = database.execute(f"select {case} from captions order by number").fetchall()  # noqa: S608  -- rules are of the user

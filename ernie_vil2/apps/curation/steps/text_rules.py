@@ -85,6 +85,7 @@ class TextRules(Step[Settings]):
 
     def edit(self, pairs: Sequence[Pair]) -> None:
         """Cut the captions of pairs."""
+        # All captions are cut in one call: Arrow compiles a pattern once for the whole array.
         captions: list[str] = []
         for pair in pairs:
             captions += pair.captions.values()
