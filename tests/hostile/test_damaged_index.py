@@ -309,6 +309,18 @@ def test_writer_runs_no_trigger_of_a_foreign_database(index_folder, name):
     assert read_tables(index_folder) == content
 
 
+def test_foreign_schema_is_refused_at_every_refresh(index_folder):
+    # A reader looks at the schema only after a commit, and must not forget what it has refused.
+    images = FolderStore(index_folder, writable=False).collection("images")
+    images.refresh()
+    with closing(sqlite3.connect(index_folder / "images" / "items.sqlite")) as connection, connection:
+        connection.execute("CREATE VIEW foreign_view AS SELECT 1")
+    for _ in range(2):
+        with pytest.raises(DamagedIndex, match="foreign_view"):
+            images.refresh()
+    images.close()
+
+
 def test_file_of_another_version_is_named(index_folder):
     for name, change in {
         "index.json": set_json("index.json", version=None),

@@ -5,19 +5,20 @@ that wait for them. An answer does not depend on the other queries of its batch.
 """
 
 import asyncio
+import json
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
+import orjson
 
 from ernie_vil2.apps.search.collection import Hit, WordQueries
 from ernie_vil2.apps.search.index import Index
 from ernie_vil2.apps.serving.batching import Batcher, Input, Query, copy_error, resolve
-from ernie_vil2.apps.serving.bodies import encode_json
 from ernie_vil2.apps.serving.metrics import CACHED_ANSWERS, Metrics
 from ernie_vil2.io.files import parse_json
 
@@ -186,18 +187,25 @@ class _AnswerCache:
                 self._entries.popitem(last=False)
 
 
-def _encode_hits(hits: Iterable[Hit]) -> bytes:
+def _encode_hits(hits: Sequence[Hit]) -> bytes:
     """Return hits as a JSON array; fields are copied as text, because parsing them would take longer than all else."""
-    objects = []
-    for hit in hits:
-        fields = hit.fields_json
-        if "NaN" in fields or "Infinity" in fields:  # not JSON; an index that something else wrote may hold them
-            fields = encode_json(hit.fields).decode()
-        item_id = encode_json(hit.id).decode()
-        mark = ',"words":true' if hit.has_words else ""
-        version = hit.digest.hex()
-        objects.append(f'{{"id":{item_id},"score":{hit.score!r},"fields":{fields},"version":"{version}"{mark}}}')
-    return f"[{','.join(objects)}]".encode()
+    try:
+        return orjson.dumps([_describe_hit(hit, _copy_fields(hit)) for hit in hits])
+    except TypeError:  # an id that is not Unicode, or a number of more than 64 bits
+        return json.dumps([_describe_hit(hit, hit.fields) for hit in hits]).encode()
+
+
+def _describe_hit(hit: Hit, fields: Any) -> dict[str, Any]:
+    values = {"id": hit.id, "score": hit.score, "fields": fields, "version": hit.digest.hex()}
+    if hit.has_words:
+        values["words"] = True
+    return values
+
+
+def _copy_fields(hit: Hit) -> Any:
+    if "NaN" in hit.fields_json or "Infinity" in hit.fields_json:
+        return hit.fields  # not JSON; an index that something else wrote may hold them, and orjson writes null
+    return orjson.Fragment(hit.fields_json)
 
 
 def _limit_faiss_threads() -> None:

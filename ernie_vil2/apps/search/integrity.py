@@ -155,17 +155,27 @@ def check_rows(embeddings: np.ndarray, rows: Sequence[int] | np.ndarray) -> None
 
 def parse_item(item_id: Any, digest: Any, fields: Any, location: Any, thumbnail: Any, name: str) -> Item:
     """Return the item that these columns describe; DamagedIndex with `name` if one is of another form."""
-    if not isinstance(item_id, str):
-        raise DamagedIndex(f"{name} holds an id that is not a text")
+    values = parse_fields(item_id, digest, fields, name)
     try:
-        if not isinstance(digest, bytes) or not isinstance(thumbnail, bytes | None):
-            raise DamagedIndex("digest or thumbnail is not binary")
-        fields = parse_json_as(dict, fields, "fields")
-        item = Item(item_id, digest, fields, parse_json_as(list, location, "location"), thumbnail)
+        if not isinstance(thumbnail, bytes | None):
+            raise DamagedIndex("the thumbnail is not binary")
+        item = Item(item_id, digest, values, parse_json_as(list, location, "location"), thumbnail)
         parse_locations(item)
     except DamagedIndex as error:
         raise DamagedIndex(f"{name}: item {item_id[:MAX_VALUE_IN_MESSAGE]!r}: {error}") from error
     return item
+
+
+def parse_fields(item_id: Any, digest: Any, fields: Any, name: str) -> dict[str, Any]:
+    """Return the fields of an item; DamagedIndex with `name` if one of what an answer shows is of another form."""
+    if not isinstance(item_id, str):
+        raise DamagedIndex(f"{name} holds an id that is not a text")
+    try:
+        if not isinstance(digest, bytes):
+            raise DamagedIndex("the digest is not binary")
+        return parse_json_as(dict, fields, "fields")
+    except DamagedIndex as error:
+        raise DamagedIndex(f"{name}: item {item_id[:MAX_VALUE_IN_MESSAGE]!r}: {error}") from error
 
 
 def compute_crc32(path: Path, size: int) -> int:

@@ -6,6 +6,7 @@ The file may be damaged, or a stranger's: nothing in it is executed, and what is
 import errno
 import hashlib
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.apps.search import integrity, words
-from ernie_vil2.apps.search.collection import DamagedIndex, Item
+from ernie_vil2.apps.search.collection import DamagedIndex, Hit, Item
 
 FILE_NAME = "items.sqlite"
 COLUMNS = ("row", "id", "digest", "fields", "location", "thumbnail")
@@ -146,6 +147,12 @@ class ItemsFile:
                 state = integrity.unseal(state, name)
             return integrity.check_state(state, name), records[0][2:]
 
+    def read_data_version(self) -> int:
+        """Return a number that changes when another connection commits anything; it is read in some microseconds."""
+        with self.translate_errors():
+            ((data_version,),) = self._connection.execute("PRAGMA data_version")
+            return data_version
+
     def is_generation(self, generation: int) -> bool:
         """Return whether nothing has been committed since this generation of the collection."""
         records = []
@@ -271,16 +278,35 @@ def verify_record(record: Sequence[Any], rows: np.ndarray) -> Item:
     Raises:
         DamagedIndex: the row does not exist, a column is of another form, or a checksum differs.
     """
-    row, item_id, digest, fields, location, thumbnail, item_hash, thumbnail_hash = record
+    _check_row(record, rows)
+    _, item_id, digest, fields, location, thumbnail, *_ = record
+    item = integrity.parse_item(item_id, digest, fields, location, thumbnail, FILE_NAME)
+    _check_sums(record, rows)
+    return item
+
+
+def verify_hit(record: Sequence[Any], rows: np.ndarray) -> Hit:
+    """Return the item of a record as a hit without a score, checked as by `verify_record` but for its location."""
+    _check_row(record, rows)
+    _, item_id, digest, fields, *_ = record
+    integrity.parse_fields(item_id, digest, fields, FILE_NAME)
+    _check_sums(record, rows)
+    return Hit(item_id, math.nan, fields, digest)
+
+
+def _check_row(record: Sequence[Any], rows: np.ndarray) -> None:
+    row = record[0]
     if not 0 <= row < len(rows):
         raise DamagedIndex(f"{FILE_NAME} names row {row:,} of {len(rows):,}")
-    item = integrity.parse_item(item_id, digest, fields, location, thumbnail, FILE_NAME)
+
+
+def _check_sums(record: Sequence[Any], rows: np.ndarray) -> None:
+    row, item_id, *_, thumbnail, item_hash, thumbnail_hash = record
     is_intact = item_hash == hash_item(record[: len(COLUMNS) - 1], rows[row])
     if thumbnail_hash is not None:
-        is_intact = is_intact and thumbnail_hash == integrity.hash_values(item.thumbnail)
+        is_intact = is_intact and thumbnail_hash == integrity.hash_values(thumbnail)
     if not is_intact:
-        raise DamagedIndex(f"{FILE_NAME} or rows.f16: item {item.id[:100]!r} differs from its checksum")
-    return item
+        raise DamagedIndex(f"{FILE_NAME} or rows.f16: item {item_id[:100]!r} differs from its checksum")
 
 
 def hash_item(record: Sequence[Any], embedding: np.ndarray) -> bytes:

@@ -10,7 +10,6 @@ item names, and the next writer overwrites them. Replacing or removing an item l
 collection is compacted, which means copied into another folder without such rows.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Container
@@ -34,7 +33,7 @@ from ernie_vil2.apps.search.collection import (
 )
 from ernie_vil2.apps.search.fusion import FUSION_DEPTH, fuse_rankings
 from ernie_vil2.apps.search.index_types import EXACT_UP_TO, NUM_CANDIDATES, ROWS_PER_THREAD, Exact, IndexType, Log, rank
-from ernie_vil2.apps.search.items import FILE_NAME, ItemsFile, dump_json, verify_record
+from ernie_vil2.apps.search.items import FILE_NAME, ItemsFile, dump_json, verify_hit, verify_record
 from ernie_vil2.encoder import truncate_embeddings
 from ernie_vil2.io.files import parse_json
 
@@ -101,6 +100,7 @@ class LocalCollection(Collection):
         if writable:
             folder.mkdir(parents=True, exist_ok=True)
         self.items = ItemsFile(folder, writable)
+        self._data_version: int | None = None  # of the last refresh
         self.reopen()
 
     def reopen(self) -> None:
@@ -131,8 +131,13 @@ class LocalCollection(Collection):
         return index_types.open_index_type(rows, index_types.index_type_folder(self.folder))
 
     def refresh(self) -> None:
+        # Every query asks for this, and reading schema and generation each time took a sixth of the server's work.
+        data_version = self.items.read_data_version()
+        if data_version == self._data_version:
+            return
         if not self.items.is_generation(self._snapshot.generation):
             self.reopen()
+        self._data_version = data_version  # not before: a file that is refused now is refused again
 
     @property
     def rows(self) -> np.ndarray:
@@ -396,9 +401,7 @@ class LocalCollection(Collection):
                 chunk = missing_rows[start : start + READ_CHUNK]
                 condition = f"WHERE items.row IN ({', '.join('?' * len(chunk))})"
                 for record in self.items.iterate_records(condition, *chunk, thumbnails=False):
-                    item = verify_record(record, snapshot.rows)
-                    row, fields_json = record[0], record[3]
-                    new_hits[row] = Hit(item.id, math.nan, fields_json, item.digest)
+                    new_hits[record[0]] = verify_hit(record, snapshot.rows)
         for row in missing_rows:
             if row not in new_hits:
                 self._check_unchanged(snapshot, f"{FILE_NAME} has no item of row {row:,}")
@@ -489,19 +492,27 @@ def find_candidates(
         return snapshot.prefix_searches[width].find_candidates(truncate_embeddings(queries, width), count, allowed)
 
     num_covered = index_type.facts["rows"]
-    allowed_rows = np.arange(len(rows)) if allowed is None else np.flatnonzero(allowed)
-    are_few = allowed is not None and len(allowed_rows) <= min(EXACT_UP_TO, len(rows) // 2)
+    are_few = False
+    if allowed is not None:
+        are_few = np.count_nonzero(allowed) <= min(EXACT_UP_TO, len(rows) // 2)
     if index_type.name != Exact.name and (are_few or count * MIN_ROWS_PER_CANDIDATE > num_covered):
         # An approximate index type scans a small share of all rows, and would see too few of the allowed ones. Few rows
         # are scanned quickly anyway.
-        return _scan_rows(rows, allowed_rows, queries, count)
+        return _scan_rows(rows, _list_rows(allowed, range(len(rows))), queries, count)
     # Otherwise the index type searches the rows that it covers, and the others are scanned.
     allowed_covered = None if allowed is None else allowed[:num_covered]
     candidates = index_type.find_candidates(queries, count, allowed_covered)
     if num_covered == len(rows):
         return candidates
-    first_uncovered = np.searchsorted(allowed_rows, num_covered)
-    return np.concatenate([candidates, _scan_rows(rows, allowed_rows[first_uncovered:], queries, count)], axis=1)
+    uncovered_rows = _list_rows(allowed, range(num_covered, len(rows)))
+    return np.concatenate([candidates, _scan_rows(rows, uncovered_rows, queries, count)], axis=1)
+
+
+def _list_rows(allowed: np.ndarray | None, block: range) -> np.ndarray:
+    """Return the numbers of the allowed rows in a block; None allows all."""
+    if allowed is None:
+        return np.arange(block.start, block.stop)
+    return block.start + np.flatnonzero(allowed[block.start : block.stop])
 
 
 def _scan_rows(rows: np.ndarray, numbers: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
