@@ -34,6 +34,10 @@ MAX_SHEAR = 0.09  # cosine of the axes of an image in the other one; a turn by 3
 MIN_OVERLAP = 0.88  # of the template that the image covers
 MAX_LEAN = 6.0  # degrees from the nearest quarter turn
 MIN_DETAIL = 0.95  # correlation of what is finer than a tenth of the image: two skies agree in all that is coarser
+# Copies of drawings agree in their details by 0.985 and more, or differ little on the whole: marks leave the rest as it
+# is, and noise is faint. Drawings of the same thing by two teams do neither.
+SURE_DETAIL = 0.985
+MAX_ROUGHNESS = 0.09  # mean difference in units of the contrast; 0.1 lets twice as many pairs pass
 MAX_OTHER_BITS = 6  # of the 64 of perceptual hashes, for whole images without details
 # Plain shapes are alike in any light: a red disc is a black one. Most of the demo's drawings have more edges.
 PLAIN_EDGES, PLAIN_GROUND = 0.25, 0.3  # share of samples on an edge; share of the commonest level
@@ -41,6 +45,10 @@ MAX_GREY_SPREAD = 8.0  # levels between the channels of a grey image, from JPEG
 MAX_PLAIN_DIFFERENCE = (
     10.0  # levels of the channels on average, before light is fitted, of plain shapes that are the same
 )
+
+# Of the light of plain shapes that are the same, or one over it. A small square on white differs by little on average
+# from a darker one; captions then decide, as for a spot.
+MAX_PLAIN_GAIN = 1.18
 
 CLEAR, STRONG = 0.2, 0.6  # differences in units of the contrast: clearly visible; more than any change of light leaves
 LEAST_CONTRAST = 16.0  # levels; a fainter image is judged as if it had so much, or its noise would count
@@ -83,7 +91,8 @@ class Verdict(NamedTuple):
     """How two images that show the same are alike.
 
     likeness: correlation of the luminances where they agree, once light is fitted.
-    is_local: whether they differ in a spot that may matter, such as a sticker or a letter.
+    is_local: whether they differ in a spot that may matter, such as a sticker or a letter, or are plain shapes in other
+        light.
     is_turned: whether one is mirrored, or turned by a quarter or more.
     worse: 1 if the first image has marks, or shows less; -1 if the second one does; 0 if neither is known to.
     """
@@ -320,13 +329,20 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     if away.sum() < 0.4 * inside.sum():
         away = is_same_place
     # Noise hides the details of a sky or a wall. Whole images may agree by their perceptual hashes instead.
-    if _correlate_details(source, target, away) < MIN_DETAIL and not (
-        _is_whole(transform) and _count_other_bits(source, target) <= MAX_OTHER_BITS
-    ):
+    detail = _correlate_details(source, target, away)
+    if detail < MIN_DETAIL and not (_is_whole(transform) and _count_other_bits(source, target) <= MAX_OTHER_BITS):
+        return None
+    # Blurred, because noise is no difference.
+    roughness = float((np.abs(cv2.blur(source - target, (3, 3))) * inside).mean()) / contrast
+    if detail < SURE_DETAIL and roughness > MAX_ROUGHNESS:
         return None
 
-    if (_is_plain(source) or _is_plain(target)) and _measure_shift(template, image, transform) > MAX_PLAIN_DIFFERENCE:
-        return None
+    is_other_light = False
+    if _is_plain(source) or _is_plain(target):
+        if _measure_shift(template, image, transform) > MAX_PLAIN_DIFFERENCE:
+            return None
+        gain = float((curve[1, -1] - curve[1, 0]) / (curve[0, -1] - curve[0, 0]))
+        is_other_light = not 1 / MAX_PLAIN_GAIN < gain < MAX_PLAIN_GAIN
 
     differs_in_light = cv2.resize(is_clear.astype(np.uint8), (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
     is_common = cv2.dilate(differs_in_light, _NEIGHBOURS) == 0
@@ -336,7 +352,7 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     # Marks at an edge are taken off; what is left may be faint and everywhere, or strong and in one spot.
     inner = is_clear & ~_find_edge_marks(is_clear)
     is_strong = inner & (differences > STRONG)
-    is_local = inner.sum() > MAX_CLEAR * inside.sum() or bool(is_strong.any())
+    is_local = inner.sum() > MAX_CLEAR * inside.sum() or bool(is_strong.any()) or is_other_light
     marked = _compare_marks(source, target, is_clear)
     if not is_forward:  # the image was fitted to the template
         marked = -marked

@@ -242,6 +242,17 @@ def test_a_spot_is_local_and_a_mark_in_a_corner_is_not():
     assert not compare_images(scene, marked).is_local
 
 
+def test_plain_shapes_in_other_light_differ_locally():
+    def draw_square(level):
+        pixels = np.full((128, 128, 3), 255, np.uint8)
+        pixels[48:80, 48:80] = level
+        return pixels
+
+    assert not compare_images(draw_square(60), draw_square(66)).is_local
+    other = compare_images(draw_square(60), draw_square(130))
+    assert other is None or other.is_local
+
+
 def test_moved_clock_hand_is_no_duplicate_and_a_shift_is():
     """Clocks whose hand points elsewhere are two images; a clock that lies a pixel lower is the same."""
 
