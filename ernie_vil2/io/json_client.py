@@ -78,6 +78,9 @@ class JsonClient:
             self._headers["Authorization"] = f"Bearer {token}"
         self._opener = urllib.request.build_opener(_NoRedirects)
         self._is_stopped = threading.Event()
+        # A program that ends, such as by Ctrl-C, waits for its threads: none should go on to ask a server that is away.
+        # The function is private; concurrent.futures uses it from Python 3.9 on. `atexit` is called after that wait.
+        threading._register_atexit(self.stop)  # type: ignore[attr-defined]
 
     def get(self, path: str, max_bytes: int) -> Any:
         """Return the answer to a GET; arguments and errors as for `post`."""

@@ -20,7 +20,9 @@ def parse_address(address: str) -> tuple[str, str]:
         is_usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
     except ValueError:  # of a port that is no number
         is_usable = False
-    if not is_usable or not address.isprintable() or " " in url.netloc + url.path:
+    # Other characters than ASCII must be written as %XX; the name of a model may have any.
+    location = url.netloc + url.path
+    if not is_usable or not address.isprintable() or not location.isascii() or " " in location:
         raise ValueError(f"{address!r} is not an address of a model: write http://host:8000/v1#MODEL")
     if "@" in url.netloc or url.query:
         raise ValueError(f"{url.scheme}://{url.hostname}: no password and no ? in the address of a model; a token is "

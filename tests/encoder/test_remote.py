@@ -1,6 +1,7 @@
 """Embeddings of a model on a server: those of the model itself, whatever server and network do meanwhile."""
 
 import sqlite3
+import sys
 import threading
 
 import numpy as np
@@ -17,6 +18,7 @@ from ernie_vil2.io.model_address import parse_address
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.embedding_servers import ScriptedServer, embed, make_entries, serve_model
 from tests.support.encoding_model import make_noise_image, normalise_rows
+from tests.support.processes import run_process
 
 TEXTS = ["a red disc", "红色圆", "a green bar", "a red disc"]
 
@@ -253,12 +255,25 @@ def test_token_is_sent_and_never_shown(server, monkeypatch):
 @pytest.mark.parametrize(
     "address",
     ["http://", "http://host/v1", "http://host/v1#", "http://me:secret@host/v1#m", "http://host/v1?key=secret#m",
-     "http://host:port/v1#m", "http://a b/v1#m", "http://host/v1\n#m"],
+     "http://host:port/v1#m", "http://a b/v1#m", "http://host/v1\n#m", "http://host/模型#m"],
 )  # fmt: skip
 def test_malformed_address_is_refused(address):
     with pytest.raises(ValueError, match=r"model|MODEL") as error:
         parse_address(address)
     assert "secret" not in str(error.value)
+
+
+ENDS_EARLY = """
+import sys
+from ernie_vil2.encoder import RemoteEncoder
+RemoteEncoder(sys.argv[1]).start_texts(["b"])
+"""
+
+
+def test_program_that_ends_does_not_go_on_asking(server):
+    server.script = [None, *[refuse(503)] * 99]
+    run_process([sys.executable, "-c", ENDS_EARLY, server.address], check=True)
+    assert 1 <= server.inputs.count("b") < json_client.MAX_ATTEMPTS
 
 
 def test_address_has_the_path_of_the_api_and_the_model():
