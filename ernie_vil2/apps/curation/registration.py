@@ -375,8 +375,12 @@ def _compare_extent(image: np.ndarray, transform: np.ndarray) -> int:
     if beyond.mean() < MIN_BEYOND:
         return 0
     levels = image[beyond]
-    is_even = float((np.abs(levels - np.median(levels)) <= EVEN_LEVELS).mean()) >= EVEN_SHARE
-    return -1 if is_even else 1
+    level = float(np.median(levels))
+    is_even = float((np.abs(levels - level) <= EVEN_LEVELS).mean()) >= EVEN_SHARE
+    # An even ground that goes on within the image is a part of it, and no bar.
+    ring = (cv2.dilate(beyond.astype(np.uint8), _NEIGHBOURS, iterations=2) > 0) & ~beyond
+    goes_on = bool(ring.any()) and float((np.abs(image[ring] - level) <= EVEN_LEVELS).mean()) >= EVEN_SHARE
+    return -1 if is_even and not goes_on else 1
 
 
 def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
