@@ -62,3 +62,15 @@ def test_training_container_has_the_folder_and_name_of_the_jobs():
         job = path.read_text(encoding="utf-8")
         assert yaml.safe_load(job)["kind"] == "PaddleJob"
         assert re.findall(r"workingDir: (\S+)", job) == [folder] and re.findall(r"image: (\S+):", job) == [name]
+
+
+def test_compose_mounts_what_the_server_reads():
+    service = yaml.safe_load((ROOT / "containers" / "compose.yaml").read_text(encoding="utf-8"))["services"]["search"]
+    text = (ROOT / service["build"]["dockerfile"]).read_text(encoding="utf-8")
+    (entrypoint,) = re.findall(r"^ENTRYPOINT (.*)$", text, re.M)
+    words = [*ast.literal_eval(entrypoint), *service["command"]]
+    options = {words[number]: words[number + 1] for number in range(len(words) - 1)}
+    # NAME:TARGET[:ro], where NAME may hold a colon, as in ${INDEX:?message}.
+    targets = {re.sub(r"^\$\{.*?\}:", "", volume) for volume in service["volumes"]}
+    assert targets == {options["--index"], f"{options['--checkpoint']}:ro", f"{options['--root']}:ro"}
+    assert options["--token-file"] == f"/run/secrets/{service['secrets'][0]}"
