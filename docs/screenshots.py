@@ -19,28 +19,28 @@ SHOTS = {(390, False): "phone", (390, True): "", (1280, False): "desk", (1280, T
 """The end of a screenshot's name by width and darkness; "": the page is looked at alone."""
 CONTRAST = """(() => {
   const parts = (colour) => {
-    const found = colour.match(/[\\d.]+/g).map(Number)
+    const numbers = colour.match(/[\\d.]+/g).map(Number)
     const scale = colour.startsWith("color(") ? 255 : 1
-    return [found[0] * scale, found[1] * scale, found[2] * scale, found[3] ?? 1]
+    return [numbers[0] * scale, numbers[1] * scale, numbers[2] * scale, numbers[3] ?? 1]
   }
-  const light = (colour) => colour.slice(0, 3).map((one) => one / 255)
-    .map((one) => one <= .03928 ? one / 12.92 : ((one + .055) / 1.055) ** 2.4)
-    .reduce((sum, one, row) => sum + one * [.2126, .7152, .0722][row], 0)
+  const light = (colour) => colour.slice(0, 3).map((level) => level / 255)
+    .map((level) => level <= .03928 ? level / 12.92 : ((level + .055) / 1.055) ** 2.4)
+    .reduce((sum, level, row) => sum + level * [.2126, .7152, .0722][row], 0)
   const over = (top, below) => [0, 1, 2].map((row) => top[row] * top[3] + below[row] * (1 - top[3])).concat(1)
   const behind = (node) => node
     ? over(parts(getComputedStyle(node).backgroundColor), behind(node.parentElement)) : [255, 255, 255, 1]
-  const found = []
+  const faults = []
   for (const node of document.querySelectorAll("body *")) {
     const style = getComputedStyle(node)
-    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim())
-    if (!own || node.closest("svg, noscript, script, style, [hidden], option, :disabled")
+    const hasText = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim())
+    if (!hasText || node.closest("svg, noscript, script, style, [hidden], option, :disabled")
         || !node.getClientRects().length) continue
-    const [one, other] = [light(over(parts(style.color), behind(node))), light(behind(node))].sort().reverse()
+    const [lighter, darker] = [light(over(parts(style.color), behind(node))), light(behind(node))].sort().reverse()
     const large = parseFloat(style.fontSize) >= 24 || parseFloat(style.fontSize) >= 18.6 && style.fontWeight >= 700
-    const ratio = (one + .05) / (other + .05)
-    if (ratio < (large ? 3 : 4.5)) found.push(`${ratio.toFixed(2)}: ${node.textContent.trim().slice(0, 30)}`)
+    const ratio = (lighter + .05) / (darker + .05)
+    if (ratio < (large ? 3 : 4.5)) faults.push(`${ratio.toFixed(2)}: ${node.textContent.trim().slice(0, 30)}`)
   }
-  return [...new Set(found)]
+  return [...new Set(faults)]
 })()"""
 WIDER = "Math.max(0, document.documentElement.scrollWidth - document.documentElement.clientWidth)"
 UNREACHED = """[...document.querySelectorAll("a[href], button, input, select, textarea, .scroll")]
@@ -50,20 +50,24 @@ UNREACHED = """[...document.querySelectorAll("a[href], button, input, select, te
 
 
 def look(browser: Browser) -> list[str]:
-    """What is wrong with the page that a browser shows."""
-    found = [f"is {wider} pixels wider than the screen" for wider in [browser.run(WIDER)] if wider]
-    found += [f"contrast {one}" for one in browser.run(CONTRAST)]
-    found += [f"cannot be reached by the keyboard: {one}" for one in browser.run(UNREACHED)]
-    return [*found, *(f"console: {one}" for one in browser.errors)]
+    """Return what is wrong with the page that a browser shows."""
+    faults = []
+    num_pixels = browser.run(WIDER)
+    if num_pixels:
+        faults.append(f"is {num_pixels} pixels wider than the screen")
+    faults += [f"contrast {text}" for text in browser.run(CONTRAST)]
+    faults += [f"cannot be reached by the keyboard: {element}" for element in browser.run(UNREACHED)]
+    faults += [f"console: {message}" for message in browser.errors]
+    return faults
 
 
 def open_page(browser: Browser, address: str) -> None:
-    """Opens a page and waits until it is whole, with its images."""
+    """Open a page and wait until it is whole, with its images."""
     browser.open(address)
-    whole = "document.readyState === 'complete' && document.title"
-    whole += " && (!document.getElementById('hits') || document.querySelector('#hits li img'))"
-    seen = "[...document.images].filter((image) => image.src && image.getBoundingClientRect().top < innerHeight)"
-    browser.wait_for(f"{whole} && {seen}.every((image) => image.complete || !image.getClientRects().length)")
+    is_whole = "document.readyState === 'complete' && document.title"
+    is_whole += " && (!document.getElementById('hits') || document.querySelector('#hits li img'))"
+    visible = "[...document.images].filter((image) => image.src && image.getBoundingClientRect().top < innerHeight)"
+    browser.wait_for(f"{is_whole} && {visible}.every((image) => image.complete || !image.getClientRects().length)")
 
 
 def main() -> int:
@@ -72,20 +76,21 @@ def main() -> int:
     parser.add_argument("pages", nargs="+", metavar="NAME=PAGE", help="a file or an address")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    wrong = 0
+    num_faults = 0
     for (width, dark), ending in SHOTS.items():
-        for name, _, page in (one.partition("=") for one in args.pages):
+        for argument in args.pages:
+            name, _, page = argument.partition("=")
             with (
                 tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile,
                 Browser(profile, width=width, dark=dark) as browser,
             ):
                 open_page(browser, page if "://" in page else Path(page).resolve().as_uri())
-                for line in (found := look(browser)):
-                    print(f"{name}, {width} pixels, {'dark' if dark else 'light'}: {line}")
-                wrong += len(found)
+                for fault in look(browser):
+                    print(f"{name}, {width} pixels, {'dark' if dark else 'light'}: {fault}")
+                    num_faults += 1
                 if ending:
                     browser.screenshot(args.folder / f"{name}-{ending}.png")
-    return int(wrong > 0)
+    return int(num_faults > 0)
 
 
 if __name__ == "__main__":
