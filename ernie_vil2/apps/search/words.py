@@ -44,8 +44,7 @@ MAX_MATCHES = 20_000
 _RUN_CHARACTERS = "々〇\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
 _PIECE_PATTERN = re.compile(
     rf"(?P<run>[{_RUN_CHARACTERS}]+)|(?P<word>[^\W_{_RUN_CHARACTERS}]+)"
-    rf"|(?P<sign>(?<=[^\W_])[{re.escape(SIGNS)}](?=[^\W_]))|(?P<gap>.)",
-    re.DOTALL,
+    rf"|(?P<sign>(?<=[^\W_])[{re.escape(SIGNS)}](?=[^\W_]))"
 )
 _ACCENTS = re.compile("[\u0300-\u036f]")
 _DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"))  # typed for each other
@@ -165,20 +164,22 @@ class _Piece(NamedTuple):
 
 def _split_chunks(text: str) -> Iterator[list[_Piece]]:
     """Yield the chunks of a text, which spaces and punctuation separate, in pieces."""
-    text = unicodedata.normalize("NFKD", text.translate(_DASHES))
-    # Composed again, since kana and hangul have been decomposed too.
-    text = unicodedata.normalize("NFC", _ACCENTS.sub("", text)).casefold()
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text.translate(_DASHES))
+        # Composed again, since kana and hangul have been decomposed too.
+        text = unicodedata.normalize("NFC", _ACCENTS.sub("", text))
     chunk: list[_Piece] = []
-    for match in _PIECE_PATTERN.finditer(text):
-        content = match.group()
-        if match.lastgroup == "gap":
-            if chunk:
-                yield chunk
+    end = 0
+    for match in _PIECE_PATTERN.finditer(text.casefold()):
+        if chunk and match.start() > end:
+            yield chunk
             chunk = []
-        elif match.lastgroup == "run":
-            chunk.append(_Piece(list(content), [content[start : start + 2] for start in range(len(content) - 1)]))
-        else:
-            chunk.append(_Piece([content], []))
+        end = match.end()
+        content = match.group()
+        pairs = []
+        if match.lastgroup == "run":
+            pairs = [content[start : start + 2] for start in range(len(content) - 1)]
+        chunk.append(_Piece(list(content) if match.lastgroup == "run" else [content], pairs))
     if chunk:
         yield chunk
 
