@@ -179,6 +179,8 @@ def lay_out_search(folder):
     for home in (folder, folder / "my-images"):
         (home / "cat.jpg").write_bytes(ROWS_BY_SPLIT["test"][0].image)
     (folder / "queries.txt").write_text("a red apple\n红苹果\n", encoding="utf-8")
+    text = {"input_path": "my-images/cat.jpg", "rec_texts": ["A1-B"], "rec_scores": [0.98]}
+    write_files(folder / "my-images-ocr", {"cat_res.json": text})
 
 
 def lay_out_export(folder):
