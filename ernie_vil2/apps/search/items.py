@@ -9,9 +9,10 @@ import json
 import math
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +61,23 @@ class ItemsFile:
         with self.translate_errors():
             integrity.check_is_file(path)
             # All threads of a server share the connection: SQLite itself serialises the calls.
-            self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}", uri=True, check_same_thread=False, timeout=LOCK_TIMEOUT
-            )
+            self._connection = _connect(path, mode, writable)
             self._words = words.WordTable(self._connection)
-            # The schema of a stranger's file may not call functions, and damaged pages are noticed when they are read.
-            for setting in ("trusted_schema = OFF", "cell_size_check = ON", f"query_only = {not writable}"):
-                self._connection.execute(f"PRAGMA {setting}")
             if writable:
                 # With a write-ahead log, readers go on with the previous state while a writer commits.
                 self._connection.execute("PRAGMA journal_mode = WAL")
                 if is_new or not self.has_tables():
                     self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
 
+        # Words are searched on a connection of their own: other reads do not wait for a query with many common words.
+        self._open_word_search = partial(_connect, path, mode.replace("rwc", "rw"), writable=False)
+        self._word_search: sqlite3.Connection | None = None
+        self._word_lock = threading.Lock()
+
     def close(self) -> None:
         self._connection.close()
+        if self._word_search is not None:
+            self._word_search.close()
 
     def has_tables(self) -> bool:
         """Return whether the database has its tables; it has none yet while a writer creates it."""
@@ -171,10 +174,12 @@ class ItemsFile:
         return [message for (message,) in records]
 
     def find_words(self, text: str) -> words.WordMatches:
-        """Return the items that contain all words of a text, none if there are too many to rank."""
-        with self.translate_errors():
+        """Return the items that contain all words of a text, see `WordTable.find`."""
+        with self.translate_errors(), self._word_lock:
+            if self._word_search is None:
+                self._word_search = self._open_word_search()
             try:
-                return self._words.find(text)
+                return words.WordTable(self._word_search).find(text)
             except (ValueError, TypeError, OverflowError) as error:
                 raise DamagedIndex(f"{FILE_NAME}: words of an item: {error}") from error
 
@@ -327,6 +332,15 @@ def dump_json(value: Any) -> str:
 def _dump_location(item: Item) -> str:
     # In ASCII: names of files need not be Unicode.
     return json.dumps(list(item.location))
+
+
+def _connect(path: Path, mode: str, writable: bool) -> sqlite3.Connection:
+    address = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(address, uri=True, check_same_thread=False, timeout=LOCK_TIMEOUT)
+    # The schema of a stranger's file may not call functions, and damaged pages are noticed when they are read.
+    for setting in ("trusted_schema = OFF", "cell_size_check = ON", f"query_only = {not writable}"):
+        connection.execute(f"PRAGMA {setting}")
+    return connection
 
 
 def _has_schema(connection: sqlite3.Connection) -> bool:

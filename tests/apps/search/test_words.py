@@ -164,6 +164,17 @@ def test_shorter_items_come_first_and_then_the_closer_ones(collection, monkeypat
     assert find_numbers(collection, "红鞋") == set() and find_numbers(collection, "红鞋 女") == {0, 2}
 
 
+def test_words_that_take_too_long_are_ignored(collection, monkeypatch):
+    # Each item has all tokens of the phrase, in another order, so that all items are compared with it.
+    add_titles(collection, ["果苹的色红" * 20] * 500)
+    assert find_numbers(collection, "红a色") == set()
+    assert len(find_numbers(collection, "苹的", count=500)) == FUSION_DEPTH
+    monkeypatch.setattr(words, "MAX_SECONDS", -1.0)
+    monkeypatch.setattr(words, "STEPS_BETWEEN_CHECKS", 1)
+    assert find_numbers(collection, "苹的") == set()
+    assert len(collection.search(np.ones([1, WIDTH]), 3, words=WordQueries(["苹的"]))[0]) == 3
+
+
 def test_pages_of_an_answer_fit_together(collection):
     rng = np.random.default_rng(0)
     titles = ["红鞋" if number % 3 else f"鞋 {number}" for number in range(3 * FUSION_DEPTH)]
