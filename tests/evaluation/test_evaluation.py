@@ -36,7 +36,8 @@ class ColourModel:
         return Preprocessing("ernie_vil2", 8, mean=(0, 0, 0), std=(1, 1, 1))(image, "image")
 
     def start_pixels(self, images):
-        return lambda: -normalise_rows(255 - images.reshape(len(images), -1, 3).mean(axis=1)).astype(np.float32)
+        colours = np.stack(images).mean(axis=(1, 2))
+        return lambda: -normalise_rows(255 - colours).astype(np.float32)
 
     def start_texts(self, texts):
         colours = np.array([self.COLOURS[text.split()[-1]] for text in texts], float)
