@@ -47,7 +47,7 @@ MIN_FEATURE_COSINE = 0.7  # of projected descriptors; 0.6 proposes four times as
 MOST_NEAREST = 8
 MIN_WHOLE_CORRELATION = 0.85  # of 16 x 16 samples of whole images; a guess of a feature is less exact
 MAX_GUESSES = 4  # of a pair and batch that are checked
-MAX_TRIES = 3  # guesses of a pair that are registered
+MAX_TRIES = 2  # guesses of a pair that are registered
 MIN_DISTANCE = 3.0  # samples between the corners of these: registration goes from nearer ones to the same place
 EXTENT = 0.6  # by which the logarithms of two extents may differ: a small square is not a large one
 ROWS_OF_A_FILE = 2**17  # queries whose guesses are sorted at once: some 100 MB
@@ -223,22 +223,11 @@ def _choose_best(guesses: np.ndarray) -> np.ndarray:
     pairs = np.cumsum(is_first) - 1
     corners = np.array([(0, SIDE - 1, 0), (0, 0, SIDE - 1), (1, 1, 1)], np.float32)
     places = guesses["transform"] @ corners
+    distances = np.abs(places - places[is_first][pairs]).max(axis=(1, 2))
+    others = np.flatnonzero(distances > MIN_DISTANCE)
+    _, seconds = np.unique(pairs[others], return_index=True)
     is_chosen = is_first
-    last_places = places[is_first][pairs]
-    is_left = ~is_first
-    for _ in range(MAX_TRIES - 1):
-        # The next one is the best of those that are far from all that are chosen.
-        is_left &= np.abs(places - last_places).max(axis=(1, 2)) > MIN_DISTANCE
-        others = np.flatnonzero(is_left)
-        pairs_of_next, first_others = np.unique(pairs[others], return_index=True)
-        following = others[first_others]
-        is_chosen[following] = True
-        is_left[following] = False
-        last_places = last_places.copy()
-        numbers = np.full(pairs[-1] + 1, -1)
-        numbers[pairs_of_next] = following
-        has_next = numbers[pairs] >= 0
-        last_places[has_next] = places[numbers[pairs[has_next]]]
+    is_chosen[others[seconds]] = True
     return guesses[is_chosen]
 
 

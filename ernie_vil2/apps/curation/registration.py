@@ -22,8 +22,7 @@ COARSE_SIDE = 32  # a first registration at half the size forgives a worse guess
 COARSE_STEPS, FINE_STEPS = 25, 6  # of ECC; more change nothing in most pairs
 
 MIN_QUICK = 0.5  # correlation of a guess; below it ECC rarely finds the way
-QUICK_SHARE = 0.8  # of its samples that count: a sticker covers the others
-MIN_REFINED = 0.93  # correlation of a refined guess; copies have 0.97, half of the others less than 0.95
+MIN_REFINED = 0.8  # correlation of a refined guess; 99 % of copies have 0.95, half of the others have less than 0.77
 QUICK_SLACK, COARSE_SLACK = 2.0, 1.3  # of the limits below, for refined guesses, and for coarse registrations
 MIN_COARSE = 0.65  # correlation of a coarse registration: a sticker over 15 % of a faint image leaves so much
 MIN_AREA = 0.3  # of the image that the template covers: a crop to 60 % of either side covers 0.36
@@ -148,7 +147,7 @@ def check_guesses(templates: np.ndarray, images: np.ndarray, guesses: np.ndarray
 
 
 def refine_guesses(templates: np.ndarray, images: np.ndarray, guesses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return better guesses, and the correlations of most samples; arguments are those of `check_guesses`.
+    """Return better guesses, and their correlations; arguments and correlations are those of `check_guesses`.
 
     A step of Gauss and Newton fits the six numbers of the map, and a gain and an offset of the light, for all guesses
     at once. It is worth much less than a registration, but costs a tenth, and most wrong guesses do not survive it.
@@ -163,26 +162,14 @@ def refine_guesses(templates: np.ndarray, images: np.ndarray, guesses: np.ndarra
         places = _find_places(transforms)
         is_inside = _find_inside(places)
         warped = _sample(images, places)
-        is_counted = is_inside & _find_most_alike(goals, warped)
-        correlations = _correlate_inside(goals, warped, is_counted)
+        correlations = _correlate_inside(goals, warped, is_inside)
         correlations[is_inside.mean(axis=1) < 0.4] = -1
         is_better = correlations > best_correlations
         best[is_better], best_correlations[is_better] = transforms[is_better], correlations[is_better]
         if step < QUICK_STEPS:
             slopes = [_sample(slopes_x, places), _sample(slopes_y, places)]
-            transforms = transforms + _solve_step(goals, warped, slopes, is_counted)
+            transforms = transforms + _solve_step(goals, warped, slopes, is_inside)
     return scale_transform(best, SIDE / QUICK_SIDE), best_correlations
-
-
-def _find_most_alike(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the samples of rows, `[P, 256]` bool, without those that differ most, which a sticker may cover."""
-    scaled = []
-    for luminances in (first, second):
-        levels = luminances - luminances.mean(axis=1, keepdims=True)
-        scaled.append(levels / np.maximum(levels.std(axis=1, keepdims=True), 1))
-    differences = np.abs(scaled[0] - scaled[1])
-    last = int(QUICK_SHARE * differences.shape[1])
-    return differences <= np.partition(differences, last, axis=1)[:, last, None]
 
 
 _QUICK_ROWS, _QUICK_COLUMNS = np.mgrid[:QUICK_SIDE, :QUICK_SIDE].reshape(2, -1).astype(np.float32)
