@@ -45,8 +45,9 @@ def _describe_sample(sample: Sample) -> list[tuple[str, str]]:
     for language, tags in sample.tags.items():
         rows.append((f"tags_{language}" if language else "tags", ", ".join(tags)))
     for name, value in sample.fields.items():
-        is_text = name == "text" or name.partition("_")[0] in ("caption", "tags")
-        if not is_text:  # shown above
+        # "text" is another name of the caption, which has been shown.
+        is_caption_or_tags = name == "text" or name.partition("_")[0] in ("caption", "tags")
+        if not is_caption_or_tags:
             rows.append((name, str(value)))
     return rows
 

@@ -27,7 +27,7 @@ CHUNK_SIZE = 128  # samples that are read and sent at once; their images are in 
 
 
 class _EmbeddedChunk(NamedTuple):
-    """Embeddings of the images and texts that no earlier chunk has, by their names."""
+    """Embeddings of the images and texts that no earlier chunk has: images by their names, texts by themselves."""
 
     images: dict[str, np.ndarray]
     texts: dict[str, np.ndarray]
@@ -79,16 +79,16 @@ def _embed_training_data(config: Config, encoder: Encoder) -> Path:
 def _embed_chunks(stream: SampleStream, encoder: Encoder) -> Iterator[_EmbeddedChunk]:
     known_images, known_texts = set[str](), set[str]()
 
-    def start_chunks() -> Iterator[Callable[[], _EmbeddedChunk]]:
+    def start_chunks(readers: ThreadPoolExecutor) -> Iterator[Callable[[], _EmbeddedChunk]]:
         samples = stream.iterate_samples()
         while chunk := list(islice(samples, CHUNK_SIZE)):
-            # As in training, the first of several images or texts of one name counts.
+            # As in training, the first of several images of one name counts; equal texts are embedded once.
             new_images: dict[str, bytes] = {}
             new_texts: dict[str, None] = {}
-            for source, sample in chunk:
+            for source_number, sample in chunk:
                 if sample.image_name not in known_images:
                     new_images.setdefault(sample.image_name, sample.image)
-                for text in _list_captions(sample, stream.views[source]):
+                for text in _list_captions(sample, stream.views[source_number]):
                     if text not in known_texts:
                         new_texts[text] = None
             known_images.update(new_images)
@@ -97,7 +97,7 @@ def _embed_chunks(stream: SampleStream, encoder: Encoder) -> Iterator[_EmbeddedC
 
     with ThreadPoolExecutor(runtime.num_usable_cores()) as readers:
         # The server computes a chunk while the next one is read.
-        yield from wait_in_turn(start_chunks())
+        yield from wait_in_turn(start_chunks(readers))
 
 
 def _start_chunk(

@@ -21,7 +21,7 @@ import numpy as np
 
 from ernie_vil2.apps.curation import guesses, likeness, local_features, neighbours, registration
 from ernie_vil2.apps.curation.guesses import MAX_TRIES, Comparison, Searched, make_guesses, shows_more
-from ernie_vil2.apps.curation.neighbours import PAIRS
+from ernie_vil2.apps.curation.neighbours import PAIRS_PER_BLOCK
 from ernie_vil2.apps.curation.registration import Verdict, View, compare, invert_transforms, make_view
 from ernie_vil2.apps.curation.thumbnails import Thumbnails
 from ernie_vil2.io.files import atomic_write
@@ -135,8 +135,8 @@ def alike(
     left = right if queries is None else _Side(queries, None)
     pairs = _open_pairs(left, right, folder, by, turned, name)
     _judge(pairs, left, right)
-    for start in range(0, len(pairs), PAIRS):
-        block = pairs[start : start + PAIRS]
+    for start in range(0, len(pairs), PAIRS_PER_BLOCK):
+        block = pairs[start : start + PAIRS_PER_BLOCK]
         is_alike = (block["state"] == SAME) & (block["likeness"] >= by.likeness)
         if not turned:
             is_alike &= ~block["is_turned"]
@@ -242,8 +242,8 @@ def _write_pairs(path: Path, blocks: Iterator[np.ndarray], earlier_paths: list[P
             known = np.flatnonzero(earlier["state"] != UNKNOWN)
             known = known[np.argsort(earlier["key"][known])]
             known_keys = earlier["key"][known]
-            for start in range(0, len(pairs) if len(known) else 0, PAIRS):
-                block = pairs[start : start + PAIRS]
+            for start in range(0, len(pairs) if len(known) else 0, PAIRS_PER_BLOCK):
+                block = pairs[start : start + PAIRS_PER_BLOCK]
                 places = np.searchsorted(known_keys, block["key"]).clip(max=len(known) - 1)
                 is_known = known_keys[places] == block["key"]
                 for column in ("state", *Alike._fields[2:]):
@@ -253,8 +253,8 @@ def _write_pairs(path: Path, blocks: Iterator[np.ndarray], earlier_paths: list[P
 def _judge(pairs: np.ndarray, left: _Side, right: _Side) -> None:
     """Register the pairs of living images whose verdict is not known, and write it into their file."""
     unknown = []
-    for start in range(0, len(pairs), PAIRS):
-        block = pairs[start : start + PAIRS]
+    for start in range(0, len(pairs), PAIRS_PER_BLOCK):
+        block = pairs[start : start + PAIRS_PER_BLOCK]
         is_wanted = block["state"] == UNKNOWN
         for side, column in ((left, "query"), (right, "row")):
             is_wanted &= side.find_members(block[column])[1] > 0

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-EXACT = 20_000  # vectors up to which every pair is looked at
-PROBES = 6  # cells in which a vector is looked for
-OF_A_CELL = 64  # vectors that a centroid is learnt from
-QUERIES = 4_000_000  # whose cells are known at once
-BLOCK = 4096
-PAIRS = 100_000  # that are given at once
+MAX_EXACT_VECTORS = 20_000  # up to which every pair is looked at; more vectors are divided into cells
+NUM_PROBES = 6  # cells in which the neighbours of a query are looked for
+VECTORS_PER_CELL = 64  # from which a centroid is learnt
+QUERIES_PER_PASS = 4_000_000  # whose cells are held at once
+BLOCK = 4096  # vectors multiplied at once
+PAIRS_PER_BLOCK = 100_000  # most pairs that are yielded at once
 
 
 class Neighbours(NamedTuple):
@@ -31,7 +31,7 @@ class Neighbours(NamedTuple):
 
 def allocate(folder: Path | None, kind: np.dtype | type, shape: tuple[int, ...]) -> np.ndarray:
     """Return an array of zeros in a file without a name, which is deleted with it; in memory if there is no folder."""
-    if folder is None or not shape[0]:  # of size 0 there is no map
+    if folder is None or not shape[0]:  # an empty file cannot be mapped
         return np.zeros(shape, kind)
     with tempfile.TemporaryFile(dir=folder) as file:
         return np.memmap(file, kind, "w+", shape=shape)
@@ -46,55 +46,71 @@ def neighbours(
 ) -> Iterator[Neighbours]:
     """Yield the pairs of a query and a vector whose cosine is at least `least`; of many vectors, nearly all pairs.
 
-    Of more than `EXACT` vectors, those are found that lie in one of the `PROBES` cells that are nearest to the query: a
-    memory of some cells is enough, whatever the number of vectors.
+    Of more than `MAX_EXACT_VECTORS` vectors, those are found that lie in one of the `NUM_PROBES` cells that are nearest
+    to the query. Only the vectors of one cell at a time are in memory, whatever the number of vectors.
 
     Args:
         vectors: `[N, D]` float of length 1, in memory or mapped from a file.
         least: smallest cosine of a pair.
-        queries: `[M, D]`; None: the vectors themselves, of which each pair is given once or twice.
-        most: number of vectors of a cell, the nearest ones, that a query is paired with; None: all.
+        queries: `[M, D]`; None: the vectors themselves; none is paired with itself. Beyond `MAX_EXACT_VECTORS` vectors
+            a pair may come in both directions.
+        most: number of vectors, the nearest ones, that a query is paired with: of all vectors, or beyond
+            `MAX_EXACT_VECTORS` of each of its cells. Vectors as near as the last of them come too. Without `queries`,
+            the vector itself counts before it is left out, and up to `MAX_EXACT_VECTORS` so do the vectors of earlier
+            rows. None: all.
         folder: folder for the cells of the vectors; None: memory.
     """
     is_own = queries is None
     query_vectors = vectors if queries is None else queries
-    if len(vectors) <= EXACT:
-        whole = np.asarray(vectors, np.float32)
+    if len(vectors) <= MAX_EXACT_VECTORS:
+        candidates = np.asarray(vectors, np.float32)
         for start in range(0, len(query_vectors), BLOCK):
             numbers = np.arange(start, min(start + BLOCK, len(query_vectors)))
-            for near in _near(query_vectors, numbers, whole, np.arange(len(whole)), least, most):
+            for near in _near(query_vectors, numbers, candidates, np.arange(len(candidates)), least, most):
                 yield near.of(near.queries < near.rows) if is_own else near
         return
 
     centroids = _centroids(vectors)
-    cells = _find_cells(vectors, centroids, PROBES if is_own else 1, folder)
-    order, ends = _group_by_cell(cells[:, :1], len(centroids), folder)
-    for first in range(0, len(query_vectors), len(query_vectors) if is_own else QUERIES):
+    cells = _find_cells(vectors, centroids, NUM_PROBES if is_own else 1, folder)
+    rows_by_cell, bounds = _group_by_cell(cells[:, :1], len(centroids), folder)
+    query_cells = cells
+    del cells  # so that they are freed when the cells of other queries replace them
+
+    # Own queries make a single pass: their cells are known already, as those of the vectors.
+    step = len(query_vectors) if is_own else QUERIES_PER_PASS
+    for first in range(0, len(query_vectors), step):
         if queries is not None:
-            cells = _find_cells(queries[first : first + QUERIES], centroids, PROBES, folder)
-        asking, asking_ends = _group_by_cell(cells, len(centroids), folder)
+            query_cells = _find_cells(queries[first : first + step], centroids, NUM_PROBES, folder)
+        query_order, query_bounds = _group_by_cell(query_cells, len(centroids), folder)
         for cell in range(len(centroids)):
-            rows = order[ends[cell] : ends[cell + 1]].astype(np.int64)
-            numbers = first + asking[asking_ends[cell] : asking_ends[cell + 1]].astype(np.int64)
+            rows = rows_by_cell[bounds[cell] : bounds[cell + 1]].astype(np.int64)
+            numbers = first + query_order[query_bounds[cell] : query_bounds[cell + 1]].astype(np.int64)
             if not len(rows):
                 continue
-            whole = np.asarray(vectors[rows], np.float32)
+            candidates = np.asarray(vectors[rows], np.float32)
             for start in range(0, len(numbers), BLOCK):
-                for near in _near(query_vectors, numbers[start : start + BLOCK], whole, rows, least, most):
+                for near in _near(query_vectors, numbers[start : start + BLOCK], candidates, rows, least, most):
                     yield near.of(near.queries != near.rows) if is_own else near
 
 
 def _near(
-    query_vectors: np.ndarray, numbers: np.ndarray, whole: np.ndarray, rows: np.ndarray, least: float, most: int | None
+    query_vectors: np.ndarray,
+    numbers: np.ndarray,
+    candidates: np.ndarray,
+    rows: np.ndarray,
+    least: float,
+    most: int | None,
 ) -> Iterator[Neighbours]:
-    cosines = np.asarray(query_vectors[numbers], np.float32) @ whole.T
+    """Yield the pairs of queries `numbers` and candidates, whose rows are `rows`."""
+    cosines = np.asarray(query_vectors[numbers], np.float32) @ candidates.T
     is_near = cosines >= least
     if most is not None:
         for row in np.flatnonzero(is_near.sum(axis=1) > most):
             is_near[row] &= cosines[row] >= np.partition(cosines[row], -most)[-most]
     near = np.nonzero(is_near)
-    for start in range(0, len(near[0]), PAIRS):
-        chosen_queries, chosen_rows = near[0][start : start + PAIRS], near[1][start : start + PAIRS]
+    for start in range(0, len(near[0]), PAIRS_PER_BLOCK):
+        chosen_queries = near[0][start : start + PAIRS_PER_BLOCK]
+        chosen_rows = near[1][start : start + PAIRS_PER_BLOCK]
         yield Neighbours(numbers[chosen_queries], rows[chosen_rows], cosines[chosen_queries, chosen_rows])
 
 
@@ -103,8 +119,10 @@ def _centroids(vectors: np.ndarray) -> np.ndarray:
 
     cells = int(2 * np.sqrt(len(vectors)))
     rng = np.random.default_rng(0)
-    sample = np.sort(rng.choice(len(vectors), min(len(vectors), OF_A_CELL * cells), replace=False))
-    learnt = faiss.Kmeans(vectors.shape[1], cells, niter=8, seed=0, spherical=True, max_points_per_centroid=OF_A_CELL)
+    sample = np.sort(rng.choice(len(vectors), min(len(vectors), VECTORS_PER_CELL * cells), replace=False))
+    learnt = faiss.Kmeans(
+        vectors.shape[1], cells, niter=8, seed=0, spherical=True, max_points_per_centroid=VECTORS_PER_CELL
+    )
     learnt.train(np.asarray(vectors[sample], np.float32))
     return learnt.centroids
 
@@ -137,9 +155,9 @@ def _group_by_cell(cells: np.ndarray, num_cells: int, folder: Path | None) -> tu
     counts = np.zeros(num_cells, np.int64)
     for start in range(0, len(cells), size):
         counts += np.bincount(cells[start : start + size].ravel(), minlength=num_cells)
-    ends = np.concatenate([[0], np.cumsum(counts)])
-    grouped = allocate(folder, np.uint32, (cells.size,))
-    next_places = ends[:-1].copy()
+    bounds = np.concatenate([[0], np.cumsum(counts)])
+    rows_by_cell = allocate(folder, np.uint32, (cells.size,))
+    next_places = bounds[:-1].copy()
     for start in range(0, len(cells), size):
         block = cells[start : start + size].ravel()
         order = np.argsort(block, kind="stable")
@@ -147,6 +165,6 @@ def _group_by_cell(cells: np.ndarray, num_cells: int, folder: Path | None) -> tu
         block_counts = np.bincount(block, minlength=num_cells)
         firsts = np.cumsum(block_counts) - block_counts
         places = next_places[sorted_cells] + np.arange(len(block)) - firsts[sorted_cells]
-        grouped[places] = start + order // cells.shape[1]
+        rows_by_cell[places] = start + order // cells.shape[1]
         next_places += block_counts
-    return grouped, ends
+    return rows_by_cell, bounds

@@ -36,16 +36,17 @@ CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(
 """
 SHADOW_PREFIX = "words_"  # of the tables in which FTS5 stores the table `words`
 
-MAX_TEXT_LENGTH = 20_000  # characters of an item that have words: ten dense pages; what follows is not found
-MAX_QUERY_TOKENS = 64  # titles in shops have up to 60; the tokens after them make a match slower and hardly stricter
-# Words that more items than this contain are ignored: they say too little to rank by. Reading that many takes 50 ms.
+MAX_ITEM_LENGTH = 20_000  # characters of an item that have words: ten dense pages; what follows is not found
+MAX_QUERY_TOKENS = 64  # titles in shops have up to 60; tokens beyond this many make a match slower and hardly stricter
+# A query that more items than this match gets no matches by words: it says too little to rank by. Reading that many
+# takes 50 ms.
 MAX_MATCHES = 20_000
 # CPU time after which a search for words ends without matches. On 377,000 items, phrases of 64 of the commonest tokens
 # took 1 s, a phrase of five of them 0.07 s.
 MAX_SECONDS = 0.25
-STEPS_BETWEEN_CHECKS = 100  # of SQLite's virtual machine; so many took up to 1.5 ms
+STEPS_BETWEEN_CHECKS = 100  # of SQLite's virtual machine; 100 steps took up to 1.5 ms
 
-# Han, and kana and hangul, whose words are not separated by spaces either or change their endings.
+# Han; kana, which has no spaces between words either; and hangul, whose words change their endings.
 _RUN_CHARACTERS = "々〇\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\U00020000-\U0003ffff"
 _PIECE_PATTERN = re.compile(
     rf"(?P<run>[{_RUN_CHARACTERS}]+)|(?P<word>[^\W_{_RUN_CHARACTERS}]+)"
@@ -56,7 +57,7 @@ _DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-
 
 
 class ItemWords(NamedTuple):
-    """The words of an item, as the table holds them; `length` is the number of tokens."""
+    """The words of an item, as the table holds them; `length` is the number of tokens without boundaries."""
 
     tokens: str
     pairs: str
@@ -91,8 +92,8 @@ def split_item(item_id: str, fields: Mapping[str, Any]) -> ItemWords:
     """Return the words of an item with this id and these fields."""
     tokens: list[str] = []
     pairs: list[str] = []
-    num_signs = 0
-    remaining_length = MAX_TEXT_LENGTH
+    num_boundaries = 0
+    remaining_length = MAX_ITEM_LENGTH
     for text in dict.fromkeys([item_id, *_find_texts(fields)]):  # a text that several fields hold counts once
         for chunk in _split_chunks(text[:remaining_length]):
             for piece in chunk:
@@ -100,9 +101,9 @@ def split_item(item_id: str, fields: Mapping[str, Any]) -> ItemWords:
                 if len(piece.pairs) > 0:
                     pairs += [*piece.pairs, BOUNDARY]
         tokens.append(BOUNDARY)
-        num_signs += 1
+        num_boundaries += 1
         remaining_length -= min(len(text), remaining_length)
-    return ItemWords(" ".join(tokens), " ".join(pairs), len(tokens) - num_signs)
+    return ItemWords(" ".join(tokens), " ".join(pairs), len(tokens) - num_boundaries)
 
 
 def make_match(text: str) -> str | None:
@@ -113,11 +114,12 @@ def make_match(text: str) -> str | None:
     phrases: dict[str, None] = {}
     num_tokens = 0
     for chunk in _split_chunks(text):
-        # A run alone is found by its pairs, which fewer items have than its characters.
-        is_run = len(chunk) == 1 and len(chunk[0].pairs) > 0
-        column, tokens = "tokens", [token for piece in chunk for token in piece.tokens]
-        if is_run:
+        # A chunk that is one run of at least two characters is searched by its pairs, which fewer items have.
+        use_pairs = len(chunk) == 1 and len(chunk[0].pairs) > 0
+        if use_pairs:
             column, tokens = "pairs", chunk[0].pairs
+        else:
+            column, tokens = "tokens", [token for piece in chunk for token in piece.tokens]
         tokens = tokens[: MAX_QUERY_TOKENS - num_tokens]
         if not tokens:
             break

@@ -1,8 +1,8 @@
-"""The bound on a text; a module of its own, because an index has it too and needs no server."""
+"""The bound on a text. A module of its own, so that an index can check texts without importing the server."""
 
 from collections.abc import Iterable
 
-# Characters of a text. Tokenizing takes time in proportion, and only what fits into the model's text length counts.
+# Characters of a text. Tokenizing time grows with the text, and the model cuts off all but its first tokens.
 MAX_TEXT_LENGTH = 10_000
 
 

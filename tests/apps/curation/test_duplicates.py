@@ -434,8 +434,8 @@ def test_neighbours_of_many_vectors_are_those_of_all_products(monkeypatch):
     expected = set(map(tuple, np.argwhere(products >= 0.95).tolist()))
     assert len(expected) > 1000
     for exact, queries in ((20_000, None), (100, None), (20_000, vectors), (100, vectors)):
-        monkeypatch.setattr("ernie_vil2.apps.curation.neighbours.EXACT", exact)
-        monkeypatch.setattr("ernie_vil2.apps.curation.neighbours.QUERIES", 1000)
+        monkeypatch.setattr("ernie_vil2.apps.curation.neighbours.MAX_EXACT_VECTORS", exact)
+        monkeypatch.setattr("ernie_vil2.apps.curation.neighbours.QUERIES_PER_PASS", 1000)
         actual = set()
         for pairs in neighbours(vectors, 0.95, queries):
             actual |= {(min(pair), max(pair)) for pair in zip(pairs.queries.tolist(), pairs.rows.tolist(), strict=True)}

@@ -102,9 +102,9 @@ def test_equal_images_are_compared_once(tmp_path, curated, judged):
 def test_rows_are_grouped_as_by_a_sort(monkeypatch, tmp_path):
     monkeypatch.setattr("ernie_vil2.apps.curation.neighbours.BLOCK", 3)
     cells = np.random.default_rng(0).integers(0, 7, (500, 2)).astype(np.int32)
-    order, ends = _group_by_cell(cells, 9, tmp_path)
-    np.testing.assert_array_equal(order, np.argsort(cells.ravel(), kind="stable") // 2)
-    np.testing.assert_array_equal(np.diff(ends), np.bincount(cells.ravel(), minlength=9))
+    rows_by_cell, bounds = _group_by_cell(cells, 9, tmp_path)
+    np.testing.assert_array_equal(rows_by_cell, np.argsort(cells.ravel(), kind="stable") // 2)
+    np.testing.assert_array_equal(np.diff(bounds), np.bincount(cells.ravel(), minlength=9))
 
 
 def make_moved_images(count):
