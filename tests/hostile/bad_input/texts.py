@@ -44,7 +44,7 @@ CASES = [
     caption_case("caption of spaces, wide ones too", " \t\u3000\u2003\n", Reason.EMPTY_CAPTION),
     caption_case("caption of control and zero-width characters", "\0\x07\u200b\u200d\ufeff", Reason.EMPTY_CAPTION),
     caption_case("NUL and control characters in a caption", "a r\0ed\x1b \x07disc\r\n", reads_as=CAPTION,
-                 note="the tokeniser drops them"),
+                 note="the tokenizer drops them"),
     caption_case("byte order mark before a caption", "\ufeffa red disc", reads_as=CAPTION, note="dropped"),
     caption_case("caption of several lines", "a red\ndisc", reads_as=CAPTION,
                  note="each line is a text where `Views.caption_lines` says so", remark=SEVERAL_LINES),
