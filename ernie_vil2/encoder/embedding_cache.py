@@ -14,7 +14,7 @@ from ernie_vil2.io.files import DamagedFile
 FOLDER = "embeddings"  # in the cache folder
 LOCK_SECONDS = 60  # that a command waits for another one that writes
 MAX_VALUES = 500  # keys of a query; SQLite's own limit is at least 999
-MAX_NAME_LENGTH = 100  # characters of the address in a file's name
+MAX_NAME_LENGTH = 100  # characters of the readable model name in the file's name
 
 
 class EmbeddingCache:
@@ -34,7 +34,7 @@ class EmbeddingCache:
         self.path = folder / f"{readable_name}-{blake2b(identity.encode(), digest_size=6).hexdigest()}.sqlite"
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """Return those embeddings, `[D]` float32, that there are, by their keys."""
+        """Return the stored embeddings among these keys, `[D]` float32, by key; missing keys are left out."""
         if not self.path.exists():
             return {}
         embeddings = {}

@@ -51,13 +51,17 @@ class Encoder(Protocol):
 
     @property
     def views(self) -> ViewsConfig:
-        """How tags become texts for it."""
+        """Templates by which tags become texts for this model."""
 
     def with_width(self, width: int | None) -> Encoder:
         """Return this model with embeddings cut to a width that it was trained with; None: itself."""
 
     def preprocess(self, image: ImageLike, name: str = "image") -> Any:
-        """Return an image as `start_pixels` takes it; BadSample, with the name, if it cannot be used."""
+        """Return the image in the form that `start_pixels` takes.
+
+        Raises:
+            BadSample: the image cannot be used; the message names its file, or else `name`.
+        """
 
     def start_pixels(self, pixels: Sequence[Any]) -> PendingEmbeddings:
         """Start to encode N outputs of `preprocess`; return a function that waits for `[N, D]` float32, normalised."""
@@ -66,7 +70,11 @@ class Encoder(Protocol):
         """Start to encode N texts, as `start_pixels`."""
 
     def encode_images(self, images: Images) -> np.ndarray:
-        """Encode N images to `[N, D]` float32, L2-normalised; BadSample if one cannot be used."""
+        """Encode N images to `[N, D]` float32, L2-normalised.
+
+        Raises:
+            BadSample: an image cannot be used.
+        """
 
     def encode_texts(self, texts: Iterable[str]) -> np.ndarray:
         """Encode N texts to `[N, D]` float32, L2-normalised."""

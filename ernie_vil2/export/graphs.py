@@ -28,16 +28,16 @@ from ernie_vil2.runtime_onnx import last_line
 OPSET = 17  # first version of ONNX with LayerNormalization; a newer one needs a newer onnxruntime
 
 # Runs in a new process, since paddle2onnx ends its process at an operator that it does not know; one process for both
-# towers, as importing it takes longer than a conversion. Without its optimiser: the default one lets pip install
-# packages that break NumPy and OpenCV.
+# towers, as importing it takes longer than a conversion. Its arguments are the opset and the paths without suffix.
 _CONVERT_GRAPHS = """
 import os, sys, paddle2onnx
 
-opset, *graphs = sys.argv[1:]
-for graph in graphs:
-    partial = f"{graph}.partial"
-    paddle2onnx.export(f"{graph}.json", f"{graph}.pdiparams", partial, opset_version=int(opset), optimize_tool="None")
-    os.replace(partial, f"{graph}.onnx")
+opset, *stems = sys.argv[1:]
+for stem in stems:
+    partial = f"{stem}.partial"
+    # paddle2onnx's default optimiser runs pip, and what it installs breaks NumPy and OpenCV.
+    paddle2onnx.export(f"{stem}.json", f"{stem}.pdiparams", partial, opset_version=int(opset), optimize_tool="None")
+    os.replace(partial, f"{stem}.onnx")
 """
 
 
@@ -148,7 +148,8 @@ def convert_to_onnx(graphs: Mapping[str, TowerGraph], folder: Path, should_quant
     """
     import onnx
 
-    command = [sys.executable, "-c", _CONVERT_GRAPHS, str(OPSET), *(str(folder / tower) for tower in graphs)]
+    stems = [str(folder / tower) for tower in graphs]
+    command = [sys.executable, "-c", _CONVERT_GRAPHS, str(OPSET), *stems]
     child = subprocess.run(command, capture_output=True, text=True, errors="replace")  # noqa: S603  -- this Python, with code of ours
     for tower, graph in graphs.items():
         path = folder / f"{tower}.onnx"
@@ -184,14 +185,14 @@ def _name_values(onnx_graph: Any, graph: TowerGraph) -> None:
                 dimension.dim_param = axis
 
 
-def _constants_to_initializers(graph: Any) -> None:
+def _constants_to_initializers(onnx_graph: Any) -> None:
     """Turn weights, which paddle2onnx writes as nodes, into initializers: quantisation and runtimes expect these."""
-    constants = [node for node in graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
+    constants = [node for node in onnx_graph.node if node.op_type == "Constant" and node.attribute[0].name == "value"]
     for node in constants:
-        tensor = graph.initializer.add()
+        tensor = onnx_graph.initializer.add()
         tensor.CopyFrom(node.attribute[0].t)
         tensor.name = node.output[0]
-        graph.node.remove(node)
+        onnx_graph.node.remove(node)
 
 
 def _quantize(path: Path) -> None:

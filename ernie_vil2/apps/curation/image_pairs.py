@@ -1,9 +1,9 @@
-"""Pairs of images that show the same, in a file from which a run with other thresholds decides.
+"""Cache of image pairs that may show the same, with their verdicts.
 
-A file holds every pair that something proposes (`guesses.py`), and the verdict of registration where it is known. Its
-name follows from all images and the code, and not from a threshold of a step: pairs of images that a step has removed
-are in it as well, and are registered once nothing removes them. If images or code have changed, a new file takes over
-the verdicts of the pairs that have not.
+A run with other thresholds need not register the pairs again. A file holds every pair that is proposed (`guesses.py`),
+and the verdict of registration where it is known. Its name depends on the images, the code and how pairs are proposed,
+not on the likeness that a step asks for. Pairs of images that a step has removed are in it as well, and are registered
+once nothing removes them. If images or code have changed, a new file takes over the verdicts of unchanged pairs.
 """
 
 from __future__ import annotations
@@ -28,31 +28,32 @@ from ernie_vil2.io.files import atomic_write
 from ernie_vil2.io.progress import progress_bar
 
 CACHED_VIEWS = 4096  # 22 kB each
-# Likeness from which the first guess of a pair decides: no other place fits better.
+# Once a guess gives a verdict of at least this likeness that is not local, the other guesses are not tried: no other
+# place fits better.
 SURE = 0.97
-UNKNOWN, OTHER, SAME = range(3)
-PAIR = np.dtype(
+UNKNOWN, OTHER, SAME = range(3)  # states of a pair: not registered yet, showing something else, showing the same
+PAIR_DTYPE = np.dtype(
     [
-        ("query", np.uint32),
-        ("row", np.uint32),
-        ("key", np.uint64),
-        ("transforms", np.float32, (MAX_TRIES, 2, 3)),
-        ("num_guesses", np.uint8),
-        ("state", np.uint8),
+        ("query", np.uint32),  # row of the first image's thumbnail
+        ("row", np.uint32),  # row of the second image's thumbnail
+        ("key", np.uint64),  # hash of both thumbnails, the guesses and the code of registration
+        ("transforms", np.float32, (MAX_TRIES, 2, 3)),  # guesses: maps from query to row, best first
+        ("num_guesses", np.uint8),  # how many of `transforms` are guesses; the others are zero
+        ("state", np.uint8),  # UNKNOWN, OTHER or SAME
+        # The verdict, `registration.Verdict`, if the state is SAME.
         ("likeness", np.float32),
         ("is_local", bool),
         ("is_turned", bool),
-        ("worse", np.int8),
+        ("worse", np.int8),  # 1: the query, -1: the row
     ]
 )
-"""Rows of a query and of an image, what the verdict depends on as a number, guesses, whether the images are known to
-show the same, and how they are alike, as of `registration.Verdict`; the query is the first image."""
+"""A proposed pair, as it is stored in a file."""
 
 
 class Alike(NamedTuple):
     """Pairs of thumbnails of images that show the same: rows, and how they are alike; `[P]` each.
 
-    queries, rows: numbers of the thumbnails.
+    queries, rows: rows of the thumbnails.
     likeness, is_local, is_turned, worse: as of `registration.Verdict`; the query is the first image.
     """
 
@@ -73,7 +74,7 @@ class _Side:
 
     Attributes:
         images: thumbnails.
-        digests: number of the content of each thumbnail, `[N]` uint64.
+        digests: hash of each thumbnail, `[N]` uint64.
         rows: rows of the first of equal thumbnails, ascending.
         firsts: row of the first of the thumbnails that are equal to each, `[N]`.
         members: rows of the thumbnails that are alive, ordered by their `firsts`.
@@ -91,9 +92,10 @@ class _Side:
         self.read_view = lru_cache(CACHED_VIEWS)(_view_reader(images))
 
     def find_members(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return where the members of some rows begin in `members`, and their numbers."""
+        """Return, for each row, the start of its members in `members`, and their count."""
         starts = np.searchsorted(self._firsts_of_members, rows)
-        return starts, np.searchsorted(self._firsts_of_members, rows, side="right") - starts
+        ends = np.searchsorted(self._firsts_of_members, rows, side="right")
+        return starts, ends - starts
 
     def describe(self) -> bytes:
         """Return a digest of all that proposals depend on."""
@@ -147,11 +149,13 @@ def _expand(pairs: np.ndarray, left: _Side, right: _Side) -> Alike:
     """Return the pairs of all living images that have the thumbnails of these pairs."""
     starts, counts = left.find_members(pairs["query"])
     other_starts, other_counts = right.find_members(pairs["row"])
-    numbers = (counts * other_counts).astype(np.int64)
-    chosen = np.repeat(np.arange(len(pairs)), numbers)
-    places = np.arange(len(chosen)) - np.repeat(np.cumsum(numbers) - numbers, numbers)
-    queries = left.members[starts[chosen] + places // other_counts[chosen]]
-    rows = right.members[other_starts[chosen] + places % other_counts[chosen]]
+    # A pair stands for all combinations of the members of its two thumbnails, numbered from 0.
+    combination_counts = (counts * other_counts).astype(np.int64)
+    chosen = np.repeat(np.arange(len(pairs)), combination_counts)
+    first_combinations = np.cumsum(combination_counts) - combination_counts
+    combinations = np.arange(len(chosen)) - np.repeat(first_combinations, combination_counts)
+    queries = left.members[starts[chosen] + combinations // other_counts[chosen]]
+    rows = right.members[other_starts[chosen] + combinations % other_counts[chosen]]
     columns = [pairs[column][chosen] for column in Alike._fields[2:]]
     expanded = Alike(queries, rows, *columns)
     if left is not right:
@@ -163,11 +167,11 @@ def _expand(pairs: np.ndarray, left: _Side, right: _Side) -> Alike:
 
 
 def _open_pairs(left: _Side, right: _Side, folder: Path, by: Comparison, turned: bool, name: str) -> np.ndarray:
-    """Return all pairs that something proposes, `[P]` of the type `PAIR`, mapped from their file."""
+    """Return all proposed pairs, `[P]` of `PAIR_DTYPE`, mapped from their file."""
     digest = blake2b(digest_size=12)
     for side in (left, right):
         digest.update(side.describe())
-    digest.update(repr((by.candidates, by.crops, turned, PAIR, cv2.__version__)).encode())
+    digest.update(repr((by.candidates, by.crops, turned, PAIR_DTYPE, cv2.__version__)).encode())
     digest.update(_hash_code(guesses, likeness, local_features, neighbours, registration))
     path = folder / f"{name}-{digest.hexdigest()}.npy"
     earlier_paths = [other for other in sorted(folder.glob(f"{name}-*.npy")) if other != path]
@@ -179,9 +183,9 @@ def _open_pairs(left: _Side, right: _Side, folder: Path, by: Comparison, turned:
 
 
 def _map_pairs(path: Path) -> np.ndarray:
-    if path.stat().st_size < PAIR.itemsize:
-        return np.empty(0, PAIR)
-    return np.memmap(path, PAIR, "r+")
+    if path.stat().st_size < PAIR_DTYPE.itemsize:
+        return np.empty(0, PAIR_DTYPE)
+    return np.memmap(path, PAIR_DTYPE, "r+")
 
 
 @cache
@@ -209,12 +213,12 @@ def _propose(left: _Side, right: _Side, folder: Path, by: Comparison, turned: bo
         is_first = np.ones(len(best), bool)
         is_first[1:] = (best["query"][1:] != best["query"][:-1]) | (best["row"][1:] != best["row"][:-1])
         firsts = np.flatnonzero(is_first)
-        pairs = np.zeros(len(firsts), PAIR)
+        pairs = np.zeros(len(firsts), PAIR_DTYPE)
         pairs["query"], pairs["row"] = best["query"][firsts], best["row"][firsts]
         pairs["num_guesses"] = np.diff([*firsts, len(best)])
-        for number in range(MAX_TRIES):
-            has_guess = pairs["num_guesses"] > number
-            pairs["transforms"][has_guess, number] = best["transform"][firsts[has_guess] + number]
+        for index in range(MAX_TRIES):
+            has_guess = pairs["num_guesses"] > index
+            pairs["transforms"][has_guess, index] = best["transform"][firsts[has_guess] + index]
         words = np.ascontiguousarray(pairs["transforms"]).reshape(len(pairs), 6 * MAX_TRIES).view(np.uint32)
         columns = [left.digests[pairs["query"]], right.digests[pairs["row"]], *words.T]
         pairs["key"] = _mix(np.full(len(pairs), code), columns)
@@ -257,16 +261,17 @@ def _judge(pairs: np.ndarray, left: _Side, right: _Side) -> None:
         block = pairs[start : start + PAIRS_PER_BLOCK]
         is_wanted = block["state"] == UNKNOWN
         for side, column in ((left, "query"), (right, "row")):
-            is_wanted &= side.find_members(block[column])[1] > 0
+            _, counts = side.find_members(block[column])
+            is_wanted &= counts > 0
         unknown.append(start + np.flatnonzero(is_wanted))
-    for number in progress_bar(np.concatenate(unknown or [np.empty(0, int)]), "comparing images", unit="pair"):
-        pair = pairs[number]
+    for index in progress_bar(np.concatenate(unknown or [np.empty(0, int)]), "comparing images", unit="pair"):
+        pair = pairs[index]
         verdict = _judge_pair(pair, left, right)
         if verdict is not None:
             for column, value in zip(Alike._fields[2:], verdict, strict=True):
-                pairs[column][number] = value
+                pairs[column][index] = value
         # The state comes last: a pair of a killed run is either known or not.
-        pairs["state"][number] = OTHER if verdict is None else SAME
+        pairs["state"][index] = OTHER if verdict is None else SAME
 
 
 def _judge_pair(pair: np.void, left: _Side, right: _Side) -> Verdict | None:

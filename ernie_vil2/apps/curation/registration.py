@@ -17,7 +17,7 @@ import numpy as np
 SIDE, COLOUR_SIDE = 64, 16  # samples of a side of a thumbnail: of its luminance, and of its colours
 QUICK_SIDE = 16  # samples at which a guess is checked before anything is registered
 MAX_CHECKS = 2000  # guesses that are checked at once: OpenCV has images of at most 32,767 rows
-QUICK_STEPS = 4  # of a guess that is refined there; more change few
+QUICK_STEPS = 4  # steps of Gauss and Newton per guess at `QUICK_SIDE`; further ones improve few guesses
 COARSE_SIDE = 32  # a first registration at half the size forgives a worse guess, for a quarter of the time
 COARSE_STEPS, FINE_STEPS = 25, 6  # of ECC; more change nothing in most pairs
 
@@ -42,19 +42,19 @@ MAX_OTHER_BITS = 6  # of the 64 of perceptual hashes, for whole images without d
 # Plain shapes are alike in any light: a red disc is a black one. Most of the demo's drawings have more edges.
 PLAIN_EDGES, PLAIN_GROUND = 0.25, 0.3  # share of samples on an edge; share of the commonest level
 MAX_GREY_SPREAD = 8.0  # levels between the channels of a grey image, from JPEG
-MAX_PLAIN_DIFFERENCE = (
-    10.0  # levels of the channels on average, before light is fitted, of plain shapes that are the same
-)
+# Levels of the channels on average, before light is fitted, by which plain shapes that are the same may differ.
+MAX_PLAIN_DIFFERENCE = 10.0
 
-# Of the light of plain shapes that are the same, or one over it. A small square on white differs by little on average
-# from a darker one; captions then decide, as for a spot.
+# Largest gain of light (or its reciprocal) between plain shapes that count as the same. Beyond it the pair counts as
+# differing locally, and the caller decides, near duplicates by their captions: a small square on white differs so
+# little on average from a darker square that MAX_PLAIN_DIFFERENCE does not tell them apart.
 MAX_PLAIN_GAIN = 1.18
 
 CLEAR, STRONG = 0.2, 0.6  # differences in units of the contrast: clearly visible; more than any change of light leaves
 LEAST_CONTRAST = 16.0  # levels; a fainter image is judged as if it had so much, or its noise would count
 MAX_CLEAR = 0.06  # share of the area that may differ clearly: tiled marks
 MAX_SPOT = 0.3  # share of the area that a sticker, or marks at the edge, may cover
-MIN_GAIN = 0.15  # of the contrast that is left after light
+MIN_GAIN = 0.15  # smallest overall slope of the curve of light; below it levels do not rise together
 EDGE = 0.22  # share of a side within which a difference counts as a mark at the edge
 TINT = 20.0  # levels: a tint of 15 % moves the colours of white by so much, and darker ones by less
 OTHER_COLOUR = 20.0  # levels by which colours differ that are not the same
@@ -309,68 +309,82 @@ def _refine(template: np.ndarray, image: np.ndarray, guess: np.ndarray, steps: i
 
 
 def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarray, is_turned: bool) -> Verdict | None:
+    """Return the verdict on two images that a map lays on each other, or None if they show something else."""
     first = _soften(template.fine, transform)
     second = cv2.warpAffine(image.fine, transform, (SIDE, SIDE), flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
-    fit = _fit_light(first, second, inside)
-    if fit is None:
+    light_fit = _fit_light(first, second, inside)
+    if light_fit is None:
         return None
-    curve, is_forward, source, target = fit
+    curve, is_forward, lit, target = light_fit
 
-    contrast = max(float(min(source[inside].std(), target[inside].std())), LEAST_CONTRAST)
+    contrast = max(float(min(lit[inside].std(), target[inside].std())), LEAST_CONTRAST)
     # The curve of light is fitted to what is common: an eye of a few dark samples may lie beyond its knots, and then
     # only the levels as they are agree.
-    differences = np.minimum(_find_differences(source, target), _find_differences(first, second)) * inside / contrast
-    is_clear = differences > CLEAR
-    is_same_place = inside & ~is_clear
+    differences = np.minimum(_find_differences(lit, target), _find_differences(first, second)) * inside / contrast
+    differs_clearly = differences > CLEAR  # [64, 64]
+    is_same_place = inside & ~differs_clearly
     if is_same_place.sum() < (1 - MAX_SPOT) * inside.sum():
         return None
-    likeness = _correlate(source[is_same_place], target[is_same_place])
+    likeness = _correlate(lit[is_same_place], target[is_same_place])
     away = cv2.erode(is_same_place.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0  # marks reach beyond their edges
     if away.sum() < 0.4 * inside.sum():
         away = is_same_place
     # Noise hides the details of a sky or a wall. Whole images may agree by their perceptual hashes instead.
-    detail = _correlate_details(source, target, away)
-    if detail < MIN_DETAIL and not (_is_whole(transform) and _count_other_bits(source, target) <= MAX_OTHER_BITS):
+    detail = _correlate_details(lit, target, away)
+    if detail < MIN_DETAIL and not (_is_whole(transform) and _count_other_bits(lit, target) <= MAX_OTHER_BITS):
         return None
     # Blurred, because noise is no difference.
-    roughness = float((np.abs(cv2.blur(source - target, (3, 3))) * inside).mean()) / contrast
+    roughness = float((np.abs(cv2.blur(lit - target, (3, 3))) * inside).mean()) / contrast
     if detail < SURE_DETAIL and roughness > MAX_ROUGHNESS:
         return None
 
     is_other_light = False
-    if _is_plain(source) or _is_plain(target):
-        if _measure_shift(template, image, transform) > MAX_PLAIN_DIFFERENCE:
+    if _is_plain(lit) or _is_plain(target):
+        if _measure_colour_difference(template, image, transform) > MAX_PLAIN_DIFFERENCE:
             return None
         gain = float((curve[1, -1] - curve[1, 0]) / (curve[0, -1] - curve[0, 0]))
         is_other_light = not 1 / MAX_PLAIN_GAIN < gain < MAX_PLAIN_GAIN
 
-    differs_in_light = cv2.resize(is_clear.astype(np.uint8), (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
-    is_common = cv2.dilate(differs_in_light, _NEIGHBOURS) == 0
+    differs_at_colour_size = cv2.resize(  # [16, 16]
+        differs_clearly.astype(np.uint8), (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA
+    )
+    is_common = cv2.dilate(differs_at_colour_size, _NEIGHBOURS) == 0
     if _has_other_colours(template, image, transform, inside, is_common, curve, is_forward):
         return None
 
     # Marks at an edge are taken off; what is left may be faint and everywhere, or strong and in one spot.
-    inner = is_clear & ~_find_edge_marks(is_clear)
+    inner = differs_clearly & ~_find_edge_marks(differs_clearly)
     is_strong = inner & (differences > STRONG)
     is_local = inner.sum() > MAX_CLEAR * inside.sum() or bool(is_strong.any()) or is_other_light
-    marked = _compare_marks(source, target, is_clear)
+    marked_side = _compare_marks(lit, target, differs_clearly)  # 1: the template, -1: the image
     if not is_forward:  # the image was fitted to the template
-        marked = -marked
-    return Verdict(likeness, is_local, is_turned, marked or _compare_extent(image.fine, transform))
+        marked_side = -marked_side
+    worse = marked_side
+    if marked_side == 0:
+        worse = _compare_extent(image.fine, transform)
+    return Verdict(likeness, is_local, is_turned, worse)
 
 
-def _compare_marks(first: np.ndarray, second: np.ndarray, is_clear: np.ndarray) -> int:
+def _compare_marks(first: np.ndarray, second: np.ndarray, differs_clearly: np.ndarray) -> int:
     """Return 1 if the first luminance is the busier one where both differ, -1 if the second is, else 0."""
-    if is_clear.sum() < MIN_MARK:
+    if differs_clearly.sum() < MIN_MARK:
         return 0
-    busyness = [float(np.abs(cv2.Laplacian(luminance, cv2.CV_32F))[is_clear].mean()) for luminance in (first, second)]
+    busyness = []
+    for luminance in (first, second):
+        edges = np.abs(cv2.Laplacian(luminance, cv2.CV_32F))
+        busyness.append(float(edges[differs_clearly].mean()))
     if max(busyness) < BUSIER * min(busyness):
         return 0
     return 1 if busyness[0] > busyness[1] else -1
 
 
 def _compare_extent(image: np.ndarray, transform: np.ndarray) -> int:
-    """Return 1 if the image shows more than the template, -1 if what it has more is a bar or a frame, else 0."""
+    """Return which image is the worse one by what it shows, as in `Verdict.worse`.
+
+    Returns:
+        1 if the image shows more than the template, so that the template is the worse one; -1 if what it shows more is
+        only a bar or a frame; 0 if it shows no more.
+    """
     beyond = cv2.warpAffine(_INSIDE, transform, (SIDE, SIDE), flags=cv2.INTER_NEAREST) == 0
     if beyond.mean() < MIN_BEYOND:
         return 0
@@ -394,9 +408,13 @@ def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
 def _fit_light(
     first: np.ndarray, second: np.ndarray, inside: np.ndarray
 ) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray] | None:
-    """Return the curve of light between two luminances, whether it is from the first, and both after it.
+    """Return the better curve of light between two luminances, and both after it; None if levels do not rise together.
 
     A curve cannot bring back what was cut off at white, so both directions are tried.
+
+    Returns:
+        The curve, whether it maps `first` to `second` (else the reverse), the mapped luminance, and the unchanged
+        target.
     """
     best = None
     least_error = np.inf
@@ -422,10 +440,10 @@ def _fit_curve(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
     ordered_source, ordered_target = source[order], target[order]
     # The middle ones of sorted values are a median; np.median takes five times as long for so few.
     knots = np.empty((2, len(slices)))
-    for number, levels_of_knot in enumerate(slices):
+    for index, levels_of_knot in enumerate(slices):
         middle = (levels_of_knot.stop - levels_of_knot.start) // 2
-        knots[0, number] = ordered_source[levels_of_knot][middle]
-        knots[1, number] = np.sort(ordered_target[levels_of_knot])[middle]
+        knots[0, index] = ordered_source[levels_of_knot][middle]
+        knots[1, index] = np.sort(ordered_target[levels_of_knot])[middle]
     levels, first = np.unique(knots[0], return_index=True)
     # The running maximum from below and the minimum from above enclose the rising curve.
     values = (np.maximum.accumulate(knots[1]) + np.minimum.accumulate(knots[1][::-1])[::-1])[first] / 2
@@ -465,7 +483,7 @@ def _is_plain(luminance: np.ndarray) -> bool:
     return edges < PLAIN_EDGES and levels.max() > PLAIN_GROUND * luminance.size
 
 
-def _measure_shift(template: View, image: View, transform: np.ndarray) -> float:
+def _measure_colour_difference(template: View, image: View, transform: np.ndarray) -> float:
     """Return the mean difference of the colours, in levels; that of the luminances where one image is grey."""
     scaled = scale_transform(transform, COLOUR_SIDE / SIDE)
     size = (COLOUR_SIDE, COLOUR_SIDE)
@@ -515,7 +533,7 @@ def _has_other_colours(
         inside: where the template covers the image, `[64, 64]` bool.
         is_common: where luminances agree, `[16, 16]` bool.
         curve: knots of the curve of light.
-        is_forward: whether the curve is from the template.
+        is_forward: whether the curve maps the template to the image; else the reverse.
     """
     scaled = scale_transform(transform, COLOUR_SIDE / SIDE)
     size = (COLOUR_SIDE, COLOUR_SIDE)
@@ -524,8 +542,9 @@ def _has_other_colours(
     source, target = (first, second) if is_forward else (second, first)
     covered = cv2.resize(inside.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.9
 
-    # Light changes all channels by one curve, which that of the luminances is not where a channel was cut off at white.
-    # A saturation changes the channels apart, and only the luminances keep their curve.
+    # A change of light applies one curve to all channels. Where a channel is clipped at white, the curve of the
+    # luminances is not that curve, so a second one is fitted to the channels. After a change of saturation only the
+    # curve of the luminances holds. Both are tried, and the better one is kept.
     lit = _apply_curve(curve, source)
     differences, strengths = _compare_colours(lit, target, covered)
     curve_of_channels = _fit_curve(source[covered].ravel(), target[covered].ravel())
@@ -573,13 +592,13 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, covered: np.ndarray
     return differences, np.linalg.norm(pale, axis=2)
 
 
-def _find_edge_marks(is_clear: np.ndarray) -> np.ndarray:
+def _find_edge_marks(differs_clearly: np.ndarray) -> np.ndarray:
     """Return the connected differences that lie within the edge of an image, `[64, 64]` bool."""
-    marks = np.zeros_like(is_clear)
-    if not is_clear.any():
+    marks = np.zeros_like(differs_clearly)
+    if not differs_clearly.any():
         return marks
     depth = round(EDGE * SIDE)
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(is_clear.astype(np.uint8))
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(differs_clearly.astype(np.uint8))
     for label in range(1, count):
         left, top, width, height, _ = boxes[label].tolist()
         reach = min(left + width, top + height, SIDE - left, SIDE - top)  # depth from the nearest edge
