@@ -26,8 +26,8 @@ VALUES_IN_TURN = 2  # bad values of an argument in the usual run
 FILES = {arguments.input_file, arguments.configuration, arguments.named_file, arguments.named_list,
          arguments.optional_file}  # fmt: skip
 INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source, arguments.model,
-                  arguments.run_folder, compare.labelled_model, compare.labelled_folder}  # fmt: skip
-FOLDERS = {arguments.input_folder, compare.labelled_folder}
+                  arguments.run_folder, compare.labelled_model, compare.labelled_embeddings}  # fmt: skip
+FOLDERS = {arguments.input_folder, compare.labelled_embeddings}
 OUTPUTS = {arguments.output_file, arguments.output_folder, arguments.output_path}
 NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.positive_number, arguments.fraction,
            arguments.port, arguments.threshold, arguments.share, curate.parse_share}  # fmt: skip
@@ -101,7 +101,7 @@ def run(command, tmp_path, capsys):
 
 def format_path(kind, path):
     """Return the value of an argument of a kind that stands for a path."""
-    kinds_with_name = (arguments.named_file, arguments.named_list, arguments.optional_file, compare.labelled_folder)
+    kinds_with_name = (arguments.named_file, arguments.named_list, arguments.optional_file, compare.labelled_embeddings)
     return f"en={path}" if kind in kinds_with_name else os.fspath(path)
 
 

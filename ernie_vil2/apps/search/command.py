@@ -45,6 +45,7 @@ from ernie_vil2.cli.arguments import (
     model,
     natural,
     number,
+    positive_number,
     threshold,
 )
 from ernie_vil2.device.extras import require
@@ -196,19 +197,12 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--word-weight",
-        type=_weight,
+        type=positive_number,
         default=1.0,
         metavar="WEIGHT",
         help="weight of the ranking by words; that of the one by meaning is 1; default: 1",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object for each query")
-
-
-def _weight(text: str) -> float:
-    """Return a number of 0 or more."""
-    if number(text) < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return number(text)
 
 
 def _add_serve_options(parser: argparse.ArgumentParser) -> None:
