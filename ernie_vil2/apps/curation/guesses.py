@@ -181,8 +181,8 @@ class GuessFiles:
         """Return refined guesses without those that fail."""
         templates = self.queries.quick[guesses["query"]].astype(np.float32)
         images = self.images.quick[guesses["row"]].astype(np.float32)
-        aspects = [self.queries.images.shapes[guesses["query"]], self.images.images.shapes[guesses["row"]]]
-        aspects = np.stack(aspects, axis=1)
+        shapes = [self.queries.images.shapes[guesses["query"]], self.images.images.shapes[guesses["row"]]]
+        aspects = np.stack(shapes, axis=1)
         # The image that shows less is the template.
         is_swapped = shows_more(guesses["transform"])
         templates[is_swapped], images[is_swapped] = images[is_swapped], templates[is_swapped]

@@ -494,7 +494,7 @@ def find_candidates(
     num_covered = index_type.facts["rows"]
     are_few = False
     if allowed is not None:
-        are_few = np.count_nonzero(allowed) <= min(EXACT_UP_TO, len(rows) // 2)
+        are_few = int(np.count_nonzero(allowed)) <= min(EXACT_UP_TO, len(rows) // 2)
     if index_type.name != Exact.name and (are_few or count * MIN_ROWS_PER_CANDIDATE > num_covered):
         # An approximate index type scans a small share of all rows, and would see too few of the allowed ones. Few rows
         # are scanned quickly anyway.
