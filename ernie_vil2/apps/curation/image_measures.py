@@ -63,9 +63,9 @@ def _sum_strong_slopes(luminance: np.ndarray) -> float:
     deviation = max(float(np.concatenate(stripes).std()), 1.0)
     total = 0.0
     for stripe in stripes:
-        slopes = cv2.magnitude(cv2.Sobel(stripe, cv2.CV_32F, 1, 0), cv2.Sobel(stripe, cv2.CV_32F, 0, 1)) / (
-            8 * deviation
-        )
+        slopes_x = cv2.Sobel(stripe, cv2.CV_32F, 1, 0)
+        slopes_y = cv2.Sobel(stripe, cv2.CV_32F, 0, 1)
+        slopes = cv2.magnitude(slopes_x, slopes_y) / (8 * deviation)
         total += float((slopes[slopes > _STRONG_EDGE] ** 2).sum())
     return total / sum(stripe.size for stripe in stripes) * luminance.size
 
