@@ -30,7 +30,7 @@ from crawl import drawings, large, lookalikes, scene  # noqa: E402
 
 from ernie_vil2.apps.curation.guesses import Comparison  # noqa: E402
 from ernie_vil2.apps.curation.image_pairs import alike  # noqa: E402
-from ernie_vil2.apps.curation.likeness import thumbnails_of  # noqa: E402
+from ernie_vil2.apps.curation.likeness import make_thumbnails  # noqa: E402
 from ernie_vil2.apps.curation.thumbnails import pack_thumbnails  # noqa: E402
 
 HALVES = ("develop", "report")
@@ -224,8 +224,8 @@ def make_drawings(half: str) -> list[Image.Image]:
 
 def find_pairs(images: Sequence[Image.Image], queries: Sequence[Image.Image] | None) -> dict[tuple[int, int], bool]:
     """Return pairs of a query and an image, and whether they differ in a spot."""
-    packed = pack_thumbnails([thumbnails_of(np.asarray(image)) for image in images])
-    asked = None if queries is None else pack_thumbnails([thumbnails_of(np.asarray(query)) for query in queries])
+    packed = pack_thumbnails([make_thumbnails(np.asarray(image)) for image in images])
+    asked = None if queries is None else pack_thumbnails([make_thumbnails(np.asarray(query)) for query in queries])
     query_samples = packed.samples if asked is None else asked.samples
     pairs: dict[tuple[int, int], bool] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -270,7 +270,7 @@ def _guess_by_vectors(
 def _guess_by_windows(guesses: GuessFiles, vectors: np.ndarray, query_vectors: np.ndarray, least: float) -> None:
     """Add the guesses that an image is another one without a bar or a frame."""
     for window in likeness.WINDOWS:
-        transform = likeness.transform_of_window(window)  # of the window's samples to the image's
+        transform = likeness.make_window_transform(window)  # of the window's samples to the image's
         back = invert_transforms(transform[None])[0]
         _guess_by_vectors(guesses, vectors, guesses.queries.make_vectors(window), back, least)
         if not guesses.is_own:

@@ -18,56 +18,64 @@ BYTES = SIDE * SIDE + 3 * COLOUR_SIDE * COLOUR_SIDE
 FREQUENCIES = 8  # of either axis that a vector has: finer ones change with every shift
 WIDTH = FREQUENCIES * FREQUENCIES  # numbers of a vector
 ORIENTATIONS = 8  # quarter turns, and those of the mirrored image
-EVEN = 12  # levels by which values of an even border may differ: JPEG's noise, but less than from yellow to white
-WHITE = 245  # level from which a border is paper
-LEAST = 0.3  # of a side, that is left of it
-LEAST_CONTRAST = 8.0  # standard deviation of what is left
+MAX_BORDER_DEVIATION = 12  # levels from a border's median that are JPEG's noise: less than from yellow to white
+WHITE_LEVEL = 245  # level from which a border is paper
+MIN_CONTENT_SHARE = 0.3  # of a side: a thicker border is part of the image
+MIN_CONTENT_CONTRAST = 8.0  # standard deviation of what borders leave; less is a plain shape, seen by its margin alone
 _LEVELS = np.arange(256)
 
 
-def trimmed(luminance: np.ndarray) -> list[tuple[slice, slice]]:
-    """Rows and columns of an image, `[H, W]` uint8, within even borders: a frame, and the margin within it.
+def find_content(luminance: np.ndarray) -> list[tuple[slice, slice]]:
+    """Return the rows and columns of an image, `[H, W]` uint8, within even borders: a frame, and the margin within it.
 
     The last border may be the ground of a plain sign whose edges a crop has cut off. Unless it is white on all sides,
-    the part that includes it is another one, and comes first.
+    the region that includes it is returned as well, and comes first.
     """
-    parts, paper = [(slice(0, luminance.shape[0]), slice(0, luminance.shape[1]))], True
+    regions = [(slice(0, luminance.shape[0]), slice(0, luminance.shape[1]))]
+    is_paper = True
     for _ in range(4):
-        rows, columns = parts[-1]
-        part = luminance[rows, columns]
-        (top, bottom, left, right), levels = _even_lines(part)
-        height, width = part.shape
-        too_much = top + bottom > (1 - LEAST) * height or left + right > (1 - LEAST) * width
-        if too_much or not (top or bottom or left or right):
+        rows, columns = regions[-1]
+        content = luminance[rows, columns]
+        (top, bottom, left_side, right_side), levels = _count_border_lines(content)
+        height, width = content.shape
+        if not (top or bottom or left_side or right_side):
             break
-        if cv2.meanStdDev(part[top : height - bottom, left : width - right])[1].item() < LEAST_CONTRAST:
-            break  # a plain shape is seen by its margin alone
+        max_border_share = 1 - MIN_CONTENT_SHARE
+        if top + bottom > max_border_share * height or left_side + right_side > max_border_share * width:
+            break
+        inner = content[top : height - bottom, left_side : width - right_side]
+        if cv2.meanStdDev(inner)[1].item() < MIN_CONTENT_CONTRAST:
+            break
         rows = slice(rows.start + top, rows.stop - bottom)
-        columns = slice(columns.start + left, columns.stop - right)
-        paper = min(top, bottom, left, right) > 0 and min(levels) >= WHITE
-        parts.append((rows, columns))
-    return parts[-1:] if paper else parts[-2:]
+        columns = slice(columns.start + left_side, columns.stop - right_side)
+        is_paper = min(top, bottom, left_side, right_side) > 0 and min(levels) >= WHITE_LEVEL
+        regions.append((rows, columns))
+    return regions[-1:] if is_paper else regions[-2:]
 
 
-def _even_lines(luminance: np.ndarray) -> tuple[list[int], list[int]]:
-    """How many lines from top, bottom, left and right on have the level of the first, nearly everywhere; the levels."""
+def _count_border_lines(luminance: np.ndarray) -> tuple[list[int], list[int]]:
+    """Count the lines from top, bottom, left and right on that have the level of the first one nearly everywhere.
+
+    Returns:
+        The four counts, and the four levels.
+    """
     uneven: dict[tuple[int, int], np.ndarray] = {}  # by level and axis
-    found, levels = [], []
+    counts, levels = [], []
     for axis, end in ((1, 0), (1, -1), (0, 0), (0, -1)):
         line = np.sort(luminance[end] if axis else luminance[:, end])
         level = (int(line[(len(line) - 1) // 2]) + int(line[len(line) // 2])) // 2  # the median
         if (level, axis) not in uneven:
-            table = (np.abs(_LEVELS - level) > EVEN).astype(np.uint8)
-            off = cv2.reduce(cv2.LUT(luminance, table), axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
-            uneven[level, axis] = off > 0.02 * len(line)
+            table = (np.abs(_LEVELS - level) > MAX_BORDER_DEVIATION).astype(np.uint8)
+            deviating = cv2.reduce(cv2.LUT(luminance, table), axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
+            uneven[level, axis] = deviating > 0.02 * len(line)
         lines = uneven[level, axis][:: -1 if end else 1]
         first = int(lines.argmax())
-        found.append(first if lines[first] else len(lines))
+        counts.append(first if lines[first] else len(lines))
         levels.append(level)
-    return found, levels
+    return counts, levels
 
 
-def shrunk(pixels: np.ndarray) -> np.ndarray:
+def limit_size(pixels: np.ndarray) -> np.ndarray:
     """Shrink an image, `[H, W, 3]` uint8, to at most `LARGEST` pixels a side."""
     shrink = max(pixels.shape[:2]) / LARGEST
     if shrink <= 1:
@@ -94,22 +102,23 @@ class Thumbnail(NamedTuple):
 COLUMNS = {"thumbnail": "list<binary>", "shape": "list<float>", "extent": "list<float>", "features": "list<binary>"}
 
 
-def columns_of(thumbnails: Sequence[Thumbnail]) -> dict[str, Any]:
+def make_columns(thumbnails: Sequence[Thumbnail]) -> dict[str, Any]:
     """Return the thumbnails of an image as measures of a step; see `COLUMNS`."""
     return dict(zip(COLUMNS, map(list, zip(*thumbnails, strict=True)), strict=True))
 
 
-def thumbnails_of(pixels: np.ndarray) -> list[Thumbnail]:
+def make_thumbnails(pixels: np.ndarray) -> list[Thumbnail]:
     """Return the thumbnails of an image, `[H, W, 3]` uint8 RGB: two if its last border may belong to it, else one."""
-    colours = shrunk(pixels)
+    colours = limit_size(pixels)
     luminance = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)
     thumbnails: list[Thumbnail] = []
-    for part in trimmed(luminance):
-        thumbnails.append(_thumbnail(luminance[part], colours[part], luminance.size, has_features=not thumbnails))
+    for region in find_content(luminance):
+        has_features = not thumbnails
+        thumbnails.append(_make_thumbnail(luminance[region], colours[region], luminance.size, has_features))
     return thumbnails
 
 
-def _thumbnail(luminance: np.ndarray, colours: np.ndarray, area: int, has_features: bool) -> Thumbnail:
+def _make_thumbnail(luminance: np.ndarray, colours: np.ndarray, area: int, has_features: bool) -> Thumbnail:
     fine = cv2.resize(luminance, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     coarse = cv2.resize(colours, (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
     height, width = luminance.shape
@@ -157,7 +166,7 @@ WINDOWS = [
 features to be found by these, such as a sky."""
 
 
-def transform_of_window(window: Window) -> np.ndarray:
+def make_window_transform(window: Window) -> np.ndarray:
     """Return the map from the samples of an enlarged window to those of the image, `[2, 3]` float32."""
     scale_x, scale_y = (window.right - window.left) / SIDE, (window.bottom - window.top) / SIDE
     return np.array(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import numpy as np
 from pydantic import ValidationError, create_model
 
-from ernie_vil2.apps.curation.likeness import Thumbnail, shrunk, thumbnails_of
+from ernie_vil2.apps.curation.likeness import Thumbnail, limit_size, make_thumbnails
 from ernie_vil2.apps.curation.rules import Rule
 from ernie_vil2.config.load import describe_problems, override, read_yaml, split_key
 from ernie_vil2.data.decoding import EncodedImage
@@ -56,12 +56,12 @@ class Pair:
     @cached_property
     def small_pixels(self) -> np.ndarray:
         """Image of at most 128 pixels a side, `[H, W, 3]` uint8 RGB."""
-        return shrunk(self.pixels)
+        return limit_size(self.pixels)
 
     @cached_property
     def thumbnails(self) -> list[Thumbnail]:
         """Thumbnails for comparing the image with others."""
-        return thumbnails_of(self.small_pixels)
+        return make_thumbnails(self.small_pixels)
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from PIL import Image
 from ernie_vil2.apps.curation.guesses import Comparison
 from ernie_vil2.apps.curation.image_pairs import alike
 from ernie_vil2.apps.curation.likeness import (
-    EVEN,
+    MAX_BORDER_DEVIATION,
+    find_content,
+    make_thumbnails,
     make_vectors,
     orient,
     split_thumbnail,
-    thumbnails_of,
     transform_of,
-    trimmed,
     turn_vectors,
 )
 from ernie_vil2.apps.curation.local_features import (
@@ -167,7 +167,7 @@ def test_unreadable_benchmark_is_named_before_any_work(tmp_path, crawl, curated)
 
 def compare_images(first, second, guess=None):
     """Return the verdict about two images, and None; the guess is that both have the same frame."""
-    thumbnails = [thumbnails_of(np.ascontiguousarray(pixels))[0] for pixels in (first, second)]
+    thumbnails = [make_thumbnails(np.ascontiguousarray(pixels))[0] for pixels in (first, second)]
     views = [make_view(*split_thumbnail(np.frombuffer(thumbnail.content, np.uint8))) for thumbnail in thumbnails]
     guess = np.eye(2, 3, dtype=np.float32) if guess is None else guess
     return compare(*views, guess, (thumbnails[0].shape, thumbnails[1].shape))
@@ -378,7 +378,7 @@ def test_caption_with_fewer_faults_stays(tmp_path, curated):
 
 
 def pack_images(images):
-    return pack_thumbnails([thumbnails_of(np.ascontiguousarray(pixels)) for pixels in images])
+    return pack_thumbnails([make_thumbnails(np.ascontiguousarray(pixels)) for pixels in images])
 
 
 def test_spots_are_removed_only_if_captions_agree(tmp_path, curated):
@@ -401,7 +401,7 @@ def test_spots_are_removed_only_if_captions_agree(tmp_path, curated):
 def test_borders_are_trimmed_as_by_a_plain_loop():
     def count_even_lines(image, level):
         lines = 0
-        while lines < len(image) and (np.abs(image[lines].astype(int) - level) > EVEN).mean() <= 0.02:
+        while lines < len(image) and (np.abs(image[lines].astype(int) - level) > MAX_BORDER_DEVIATION).mean() <= 0.02:
             lines += 1
         return lines
 
@@ -421,7 +421,7 @@ def test_borders_are_trimmed_as_by_a_plain_loop():
                 break
             rows = slice(rows.start + lines[0], rows.stop - lines[1])
             columns = slice(columns.start + lines[2], columns.stop - lines[3])
-        assert trimmed(framed)[-1] == (rows, columns)
+        assert find_content(framed)[-1] == (rows, columns)
 
 
 @pytest.mark.thorough

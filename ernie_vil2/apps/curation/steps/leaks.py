@@ -15,7 +15,7 @@ from pydantic import Field
 from ernie_vil2.apps.curation.guesses import Comparison
 from ernie_vil2.apps.curation.image_pairs import alike
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.apps.curation.likeness import COLUMNS, columns_of, thumbnails_of
+from ernie_vil2.apps.curation.likeness import COLUMNS, make_columns, make_thumbnails
 from ernie_vil2.apps.curation.measures import VERSION
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.near_texts import NUM_BANDS, compute_bands, compute_sketch, read_hashes
@@ -69,7 +69,7 @@ class Leaks(Step[Settings]):
 
     def measure(self, pair: Pair) -> dict[str, Any]:
         """Return the columns of the thumbnails, and the sketches of the captions that are long enough."""
-        return columns_of(pair.thumbnails) | {"long_sketches": self._compute_sketches(pair.captions.values())}
+        return make_columns(pair.thumbnails) | {"long_sketches": self._compute_sketches(pair.captions.values())}
 
     def _compute_sketches(self, texts: Iterable[str]) -> list[bytes]:
         sketches = []
@@ -189,7 +189,7 @@ def _load_thumbnails(folder: Path, path: str, benchmarks: Sequence[Benchmark]) -
         thumbnails_by_image = []
         for image in images:
             try:
-                thumbnails_by_image.append(thumbnails_of(decode_image(image.read(), image.id)))
+                thumbnails_by_image.append(make_thumbnails(decode_image(image.read(), image.id)))
             except (BadSample, OSError):
                 thumbnails_by_image.append([])  # an image that cannot be read cannot be scored either
         cached = pack_thumbnails(thumbnails_by_image)

@@ -14,7 +14,7 @@ from ernie_vil2.apps.curation.guesses import Comparison
 from ernie_vil2.apps.curation.image_measures import measure_blocks, measure_sharpness
 from ernie_vil2.apps.curation.image_pairs import Alike, alike
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.apps.curation.likeness import COLUMNS, columns_of
+from ernie_vil2.apps.curation.likeness import COLUMNS, make_columns
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.near_texts import compute_sketch, read_hashes
 from ernie_vil2.apps.curation.steps.text_rules import text_key
@@ -74,7 +74,7 @@ class NearDuplicates(Step[Settings]):
         key = text_key(texts)
         is_sided = any(DIRECTIONAL_WORDS.search(text) for text in texts)
         luminance = cv2.cvtColor(pair.pixels, cv2.COLOR_RGB2GRAY)
-        return columns_of(pair.thumbnails) | {
+        return make_columns(pair.thumbnails) | {
             "sharpness": measure_sharpness(luminance),
             "blocks": measure_blocks(luminance),
             "sided": key if is_sided else None,
