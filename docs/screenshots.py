@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.support.browser import Browser
+from docs.browser import CHROMIUM, Browser
 
 SHOTS = {(390, False): "phone", (390, True): "", (1280, False): "desk", (1280, True): "dark"}
 """The end of a screenshot's name by width and darkness; "": the page is looked at alone."""
@@ -75,6 +75,8 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("pages", nargs="+", metavar="NAME=PAGE", help="a file or an address")
     args = parser.parse_args()
+    if not CHROMIUM:
+        parser.error("chromium is missing: apt-get install chromium")
     args.folder.mkdir(parents=True, exist_ok=True)
     num_faults = 0
     for (width, dark), ending in SHOTS.items():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.browser import CHROMIUM, Browser
+from docs.browser import CHROMIUM, Browser
 from tests.support.page_commands import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium")]

@@ -2,8 +2,8 @@
 
 import pytest
 
+from docs.browser import CHROMIUM, Browser
 from docs.screenshots import SHOTS, look, open_page
-from tests.support.browser import CHROMIUM, Browser
 from tests.support.paths import ROOT
 
 PAGES = [ROOT / "docs" / "ablation" / "study.html", ROOT / "docs" / "compare" / "demo.html"]

@@ -6,12 +6,12 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
+from docs.browser import CHROMIUM, Browser
 from ernie_vil2.apps.search import open_index
 from ernie_vil2.apps.search.add_items import optimize_collection
 from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.io.calibration import Calibration, Threshold
-from tests.support.browser import CHROMIUM, Browser
 from tests.support.small_index import IMAGE, draw_unit_rows, fill_index
 from tests.support.sockets import RunningServer
 

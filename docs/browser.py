@@ -8,15 +8,18 @@ import subprocess
 import time
 from contextlib import suppress
 
-from tests.support.limits import PATIENCE
-from tests.support.processes import start_process
-
 CHROMIUM = shutil.which("chromium")
 KEYS = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9,
         "Backspace": 8}  # fmt: skip
 OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic", "--disable-sync",
            "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
            "--remote-debugging-pipe"]  # fmt: skip
+PATIENCE = 600
+"""Seconds to wait for a page, or for the end of the browser: ten times what a busy machine needs."""
+
+
+class BrowserError(RuntimeError):
+    """A browser that has ended, refuses a command, or shows a page that does not become ready."""
 
 
 class Browser:
@@ -33,8 +36,11 @@ class Browser:
         options = [*OPTIONS, f"--user-data-dir={folder}", f"--window-size={width},{height}", f"--lang={language}",
                    f"--accept-lang={language}"]  # fmt: skip
         script = f'exec "$@" 3<&{command_input} 4>&{answer_output}'
-        self._process = start_process(["bash", "-c", script, "bash", CHROMIUM, *options, "about:blank"],
-                                      pass_fds=[command_input, answer_output], stderr=subprocess.DEVNULL)  # fmt: skip
+        self._process = subprocess.Popen(  # noqa: S603  -- the command is written above
+            ["bash", "-c", script, "bash", CHROMIUM, *options, "about:blank"],  # noqa: S607
+            pass_fds=[command_input, answer_output],
+            stderr=subprocess.DEVNULL,
+        )
         os.close(command_input)
         os.close(answer_output)
         self._command_number, self._session, self._buffer, self.errors = 0, None, b"", []
@@ -69,14 +75,16 @@ class Browser:
         while True:
             answer = self._receive()
             if answer.get("id") == self._command_number:
-                assert "error" not in answer, answer
+                if "error" in answer:
+                    raise BrowserError(f"{method}: {answer}")
                 return answer["result"]
             self._record_error(answer)
 
     def _receive(self):
         while b"\0" not in self._buffer:
             chunk = os.read(self._in, 1 << 16)
-            assert chunk, "chromium has ended"
+            if not chunk:
+                raise BrowserError("chromium has ended")
             self._buffer += chunk
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
@@ -96,7 +104,8 @@ class Browser:
     def run(self, script):
         """Return the value of an expression."""
         answer = self._evaluate(script)
-        assert "exceptionDetails" not in answer, answer
+        if "exceptionDetails" in answer:
+            raise BrowserError(f"{script}: {answer}")
         return answer["result"].get("value")
 
     def _evaluate(self, script):
@@ -109,7 +118,9 @@ class Browser:
             answer = self._evaluate(script)
             if "exceptionDetails" not in answer and answer["result"].get("value"):
                 return answer["result"]["value"]
-            assert time.monotonic() - start < PATIENCE, (script, self.run("document.body.innerText")[:500], self.errors)
+            if time.monotonic() - start > PATIENCE:
+                text = self.run("document.body.innerText")[:500]
+                raise BrowserError(f"{script} does not become true; the page: {text}; its errors: {self.errors}")
             time.sleep(0.05)
 
     def press(self, *keys):
