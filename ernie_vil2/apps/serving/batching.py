@@ -25,6 +25,10 @@ MAX_BATCH_SIZE = 32  # texts and images; bounds how long the first one waits for
 # Seconds that a query waits for others, and only while several ask. Longer makes larger batches and later answers.
 MAX_BATCH_DELAY = 0.002
 
+# Texts that a CPU encodes at once. They are padded to the longest of them, so texts of similar length go together; with
+# fewer, each costs more. Measured with the demo's model, see docs/notes/search_speed.md.
+NUM_TEXTS_AT_ONCE = 16
+
 Input = str | np.ndarray
 """A text, or the pixels of an image as `ErnieViL2.preprocess` returns them."""
 
@@ -79,8 +83,11 @@ class Batcher:
     def __init__(self, model: ErnieViL2, max_queue: int, metrics: Metrics | None = None):
         self.model, self.max_queue = model, max_queue
         self.metrics = metrics or Metrics()
-        # int8 graphs scale activations by the largest of a batch, so a query must be encoded alone.
-        self._encoding_batch_size = 1 if model.precision == "int8" else None
+        self._text_batch_size = NUM_TEXTS_AT_ONCE if model.device == "cpu" else None
+        self._image_batch_size: int | None = None
+        if model.precision == "int8":
+            # Its graphs scale activations by the largest of a batch, so a query must be encoded alone.
+            self._text_batch_size = self._image_batch_size = 1
         self._queue: deque[Query] = deque()
         self._queue_lock = threading.Lock()
         self._is_encoding = False
@@ -191,8 +198,8 @@ class Batcher:
                     token_rows.append(self.model.tokenizer.encode(value))
                 else:
                     images.append(value)
-        text_rows = self.model.encode_tokens(token_rows, self._encoding_batch_size)
-        image_rows = self.model.encode_pixels(images, self._encoding_batch_size)
+        text_rows = self._encode_tokens(token_rows)
+        image_rows = self.model.encode_pixels(images, self._image_batch_size)
         num_tokens = map(len, token_rows)
 
         texts, pixels = zip(text_rows, num_tokens, strict=True), iter(image_rows)
@@ -206,6 +213,14 @@ class Batcher:
                     row = next(pixels)
                 rows.append(row)
             query.embeddings = Embeddings(np.stack(rows), query_tokens)
+
+    def _encode_tokens(self, token_rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the embeddings of texts, which are encoded in the order of their lengths."""
+        order = sorted(range(len(token_rows)), key=lambda number: len(token_rows[number]))
+        sorted_embeddings = self.model.encode_tokens([token_rows[number] for number in order], self._text_batch_size)
+        embeddings = np.empty_like(sorted_embeddings)
+        embeddings[order] = sorted_embeddings
+        return embeddings
 
 
 def copy_error(error: Exception, count: int) -> list[Exception]:

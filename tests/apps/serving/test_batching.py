@@ -1,0 +1,25 @@
+"""Batches of texts: which texts are padded together, and in which order their embeddings are returned."""
+
+import asyncio
+from unittest.mock import Mock
+
+import numpy as np
+
+from ernie_vil2.apps.serving import batching
+from ernie_vil2.apps.serving.batching import Batcher
+
+
+def test_texts_are_padded_to_those_of_similar_length(model, monkeypatch):
+    monkeypatch.setattr(batching, "NUM_TEXTS_AT_ONCE", 2)
+    start_ids = Mock(wraps=model.backend.start_ids)
+    monkeypatch.setattr(model.backend, "start_ids", start_ids)
+    texts = ["a blue bar of a red disc", "red", "a blue bar of a red square", "green", "yellow"]
+
+    embeddings = asyncio.run(Batcher(model, 8).encode(texts))
+
+    lengths = sorted(len(model.tokenizer.encode(text)) for text in texts)
+    shapes = [call.args[0].shape for call in start_ids.call_args_list]
+    assert shapes == [(2, lengths[1]), (2, lengths[3]), (1, lengths[4])]
+    expected = [model.encode_texts([text])[0] for text in texts]
+    np.testing.assert_allclose(embeddings.rows, expected, atol=1e-6)
+    assert embeddings.num_tokens == sum(lengths)
