@@ -5,7 +5,7 @@ All three encode the texts and images of a request, and differ in what they make
 
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -110,11 +110,11 @@ class EmbeddingsRequest(ModelRequest):
     def make_answer(self, model: ErnieViL2, texts: Sequence[str | None], embeddings: np.ndarray) -> dict[str, Any]:
         if self.dimensions not in (None, model.embed_dim):
             embeddings = truncate_embeddings(embeddings, self.dimensions)
-        data: list[dict[str, Any]] = []
-        for number, row in enumerate(np.ascontiguousarray(embeddings, np.float32)):
-            value = row
-            if self.encoding_format == "base64":  # of little-endian numbers, as OpenAI's clients read it
-                value = base64.b64encode(row.astype("<f4").tobytes()).decode()
+        values: Iterable[Any] = np.ascontiguousarray(embeddings, np.float32)
+        if self.encoding_format == "base64":  # of little-endian numbers, as OpenAI's clients read it
+            values = [base64.b64encode(row).decode() for row in np.ascontiguousarray(embeddings, "<f4")]
+        data = []
+        for number, value in enumerate(values):
             data.append({"object": "embedding", "index": number, "embedding": value})
         return {"object": "list", "data": data}
 
@@ -189,7 +189,7 @@ def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
 
     async def read(request: Request, body_class: type[ModelRequest], places: ExitStack) -> _ModelQuery:
         async with reader.receive(request) as body:
-            parameters, contents = await reader.run_in_thread(_read_request, body_class, body)
+            parameters, contents = await reader.prepare(len(body), _read_request, body_class, body)
             served = models.find(parameters.model)
             parameters.check(served.model)
             # Before images are decoded: their pixels take more memory than the body.
@@ -199,8 +199,9 @@ def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
         inputs: list[Input] = []
         for content, pixels in zip(contents, all_pixels, strict=True):
             inputs.append(content.text or "" if pixels is None else pixels)
-        for value in parameters.list_contents():
-            value.image = None
+        if any(image is not None for image in images):
+            for value in parameters.list_contents():
+                value.image = None
         return _ModelQuery(parameters, served, [content.text for content in contents], inputs)
 
     async def answer(request: Request, body_class: type[ModelRequest]) -> Response:
@@ -214,7 +215,8 @@ def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
             usage = {"prompt_tokens": embeddings.num_tokens, "total_tokens": embeddings.num_tokens}
             return encode_json({**value, "model": query.served.name, "usage": usage})
 
-        return Response(await reader.run_in_thread(write_answer), media_type="application/json")
+        content = await reader.prepare(embeddings.rows.size, write_answer)
+        return Response(content, media_type="application/json")
 
     @router.get("/models", summary="The models, in OpenAI's form")
     async def list_models() -> dict[str, Any]:
