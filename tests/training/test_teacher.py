@@ -96,6 +96,21 @@ def test_two_ranks_learn_like_one_process(config, overrides, folder, tmp_path):
             assert record[name] == pytest.approx(expected[name], rel=1e-4), (record["step"], name)
 
 
+@pytest.mark.slow
+def test_two_ranks_learn_from_a_server(config, overrides, shapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    model, folder = write_untrained_checkpoint(tmp_path / "model"), tmp_path / "teacher"
+    succeed("embed", "--checkpoint", model, "--data", shapes["train"], "--language", "en", "--output", folder)
+    fit(config(*PLAIN, f"Tuning.teacher={{embeddings: {folder}}}", f"Training.output={tmp_path / 'alone'}"))
+    with serve_model(load_model(model, device="cpu")) as address:
+        run_ranks(train, [*overrides, *PLAIN, f"Tuning.teacher={{embeddings: {address}}}", "Training.device=cpu"])
+    records, expected_records = read_train_records(tmp_path / "run"), read_train_records(tmp_path / "alone")
+    for record, expected in zip(records, expected_records, strict=True):
+        for name in ("loss", "teacher", "image_text", "text_image", "gradient_norm"):
+            # Two ranks add the same float32 numbers in another order.
+            assert record[name] == pytest.approx(expected[name], rel=1e-4), (record["step"], name)
+
+
 def write_other_width(path):
     np.save(path, np.zeros([16, 4], np.float32))
 
