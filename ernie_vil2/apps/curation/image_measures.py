@@ -1,4 +1,4 @@
-"""Measures of images that show no scene: gradients, QR codes, pages of text, collages, unfinished files."""
+"""Measures of images that show no scene: gradients, QR codes, collages, unfinished files."""
 
 import cv2
 import numpy as np
@@ -112,47 +112,6 @@ def shrink_luminance(pixels: np.ndarray) -> np.ndarray:
         return luminance
     height, width = (max(1, round(side * factor)) for side in luminance.shape)
     return cv2.resize(luminance, (width, height), interpolation=cv2.INTER_AREA)
-
-
-# A page has a ground of one level on more than half of it, and letters that are at most so high, as a share of the
-# height. Letters of titles are higher; posters have few others.
-_GROUND, _LETTER_HEIGHTS = 0.5, (0.008, 0.05)
-_CONTRAST = 48  # levels between letters and the ground; the shades of a table's rows are nearer
-
-
-def count_letters(luminance: np.ndarray) -> int:
-    """Return the number of small marks in rows on an even ground, 0 if anything large is on it.
-
-    Args:
-        luminance: from `shrink_luminance`.
-    """
-    histogram = cv2.calcHist([luminance], [0], None, [256], [0, 256]).ravel()
-    near_levels = np.convolve(histogram, np.ones(9), "same")
-    ground = int(near_levels.argmax())
-    if near_levels[ground] < _GROUND * luminance.size:
-        return 0
-    marks = cv2.bitwise_not(cv2.inRange(luminance, max(0, ground - _CONTRAST), min(255, ground + _CONTRAST)))
-    _, _, boxes, _ = cv2.connectedComponentsWithStats(marks, connectivity=8)
-    boxes = boxes[1:]
-    widths, heights, areas = boxes[:, cv2.CC_STAT_WIDTH], boxes[:, cv2.CC_STAT_HEIGHT], boxes[:, cv2.CC_STAT_AREA]
-    # The lines of a table are long and thin, so that they cover little.
-    if (areas > 0.03 * luminance.size).any():
-        return 0
-
-    height = luminance.shape[0]
-    is_letter = (heights >= max(4, _LETTER_HEIGHTS[0] * height)) & (heights <= _LETTER_HEIGHTS[1] * height)
-    is_letter &= (widths <= 3 * heights) & (areas >= 0.15 * widths * heights)
-    letters = boxes[is_letter]
-    if not len(letters):
-        return 0
-    # Letters of a row stand on the same line, and the next one is not far.
-    bottoms = letters[:, cv2.CC_STAT_TOP] + letters[:, cv2.CC_STAT_HEIGHT]
-    lefts = letters[:, cv2.CC_STAT_LEFT]
-    order = np.lexsort((lefts, bottoms // 3))
-    letters, bottoms, lefts = letters[order], bottoms[order], lefts[order]
-    gaps = lefts[1:] - (lefts[:-1] + letters[:-1, cv2.CC_STAT_WIDTH])
-    is_next = (np.abs(bottoms[1:] - bottoms[:-1]) <= 2) & (np.abs(gaps) <= 2 * letters[:-1, cv2.CC_STAT_HEIGHT])
-    return int(is_next.sum())
 
 
 _SEAMS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4)  # of a side, where the pictures of a collage meet

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from ernie_vil2.apps.curation.image_measures import (
-    count_letters,
     measure_blocks,
     measure_qr_code,
     measure_relief,
@@ -15,6 +14,7 @@ from ernie_vil2.apps.curation.image_measures import (
     measure_unfinished,
     shrink_luminance,
 )
+from ernie_vil2.apps.curation.text_rows import measure_text
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
 from tests.support.image_formats import encode_image
 
@@ -24,13 +24,35 @@ def make_gradient(size=240):
     return np.stack([250 * x, 200 - 90 * y, 40 + 100 * x * y], axis=2).astype(np.uint8)
 
 
-def make_page(size=480, num_lines=10):
-    page = Image.new("RGB", (size, size), (245,) * 3)
+def draw_text(image, text, place, size=22, ink=(20, 20, 20)):
+    canvas = Image.fromarray(image)
     # Pillow's font, because OpenCV's is another one from version 5 on.
-    font = ImageFont.load_default(22)
+    ImageDraw.Draw(canvas).text(place, text, ink, ImageFont.load_default(size))
+    return np.array(canvas)
+
+
+def make_page(size=480, num_lines=10):
+    page = np.full((size, size, 3), 245, np.uint8)
     for line in range(num_lines):
-        ImageDraw.Draw(page).text((20, 20 + 40 * line), f"Returns within {line} days", (20,) * 3, font)
-    return np.array(page)
+        page = draw_text(page, f"Returns within {line} days", (20, 20 + 40 * line))
+    return page
+
+
+def make_card():
+    """Return a rough picture of 120 lines above a card of 280 lines with a title."""
+    card = cv2.resize(make_gradient(), (400, 400))
+    card[:120] = np.random.default_rng(0).integers(0, 256, (120, 400, 3))
+    return draw_text(card, "Sale ends today", (40, 240), size=40, ink=(255, 255, 255))
+
+
+def make_drawing():
+    """Return a drawing on an even ground with a word below it."""
+    drawing = np.full((400, 400, 3), (250, 240, 220), np.uint8)
+    cv2.circle(drawing, (200, 170), 120, (200, 40, 40), -1)
+    cv2.circle(drawing, (160, 140), 15, (20, 20, 20), -1)
+    cv2.circle(drawing, (240, 140), 15, (20, 20, 20), -1)
+    cv2.ellipse(drawing, (200, 190), (60, 40), 0, 0, 180, (20, 20, 20), 6)
+    return draw_text(drawing, "a red ball", (140, 340), size=28)
 
 
 def make_collage(gap=4, size=200):
@@ -59,16 +81,17 @@ def make_unfinished():
 
 
 MADE = {
-    "gradient": make_gradient, "page of text": make_page, "collage": make_collage, "QR code": make_code,
-    "unfinished image": make_unfinished,
+    "gradient": make_gradient, "page of text": make_page, "card of text": make_card, "collage": make_collage,
+    "QR code": make_code, "unfinished image": make_unfinished,
 }  # fmt: skip
 
 
 def test_images_without_a_scene_are_removed(tmp_path, curated):
-    images = [*(make() for make in MADE.values()), *(make_distinct_image(number, 240) for number in range(20))]
+    good_images = [make_drawing(), *(make_distinct_image(number, 240) for number in range(20))]
+    images = [*(make() for make in MADE.values()), *good_images]
     rows = [(encode_image(image), f"a picture of something, number {number}") for number, image in enumerate(images)]
     table = curated([write_pair_shard(tmp_path / "crawl.tar", rows)], "image_rules: {}").values()
-    assert [row["reason"] for row in table] == [*MADE, *[None] * 20]
+    assert [row["reason"] for row in table] == [*MADE, *[None] * len(good_images)]
 
 
 @pytest.mark.parametrize("angle", [0, 7, 90])
@@ -78,13 +101,23 @@ def test_share_of_a_qr_code_is_that_of_its_square(angle):
     assert measure_qr_code(shrink_luminance(make_code(angle))) == pytest.approx((side / 400) ** 2, rel=0.1)
 
 
-def test_letters_are_counted_in_rows():
-    # Each line has 17 letters and 3 spaces; a letter counts if the next one is near it.
-    num_letters = count_letters(shrink_luminance(make_page(num_lines=8)))
-    assert num_letters == pytest.approx(8 * 17, rel=0.15)
-    page = make_page()
-    page[200:320, 200:320] = 0  # a picture on the page
-    assert count_letters(shrink_luminance(page)) == 0
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_rows_of_text_are_counted_on_any_ground(is_dark):
+    page = make_page(num_lines=8)
+    page[:] = 255 - page if is_dark else page
+    shading = np.linspace(0, 40, len(page))[:, None, None]  # another ground on every line
+    page = np.clip(page - shading if not is_dark else page + shading, 0, 255).astype(np.uint8)
+    # Eight letters of each row count.
+    assert measure_text(shrink_luminance(page)).letters == pytest.approx(8 * 8)
+    page[200:320, 200:320] = 90  # a picture, which breaks three rows
+    assert 8 * 8 > measure_text(shrink_luminance(page)).letters >= 5 * 8
+
+
+def test_card_is_the_band_without_anything_but_text():
+    assert measure_text(shrink_luminance(make_card())).card == pytest.approx(280 / 400, abs=0.02)
+    assert measure_text(shrink_luminance(make_page())).card == pytest.approx(1)
+    # The circle ends at line 290 of 400.
+    assert measure_text(shrink_luminance(make_drawing())).card <= 110 / 400
 
 
 def test_relief_is_zero_for_a_quadratic_and_the_noise_otherwise():
@@ -115,7 +148,8 @@ def test_measures_take_images_of_any_shape(shape):
     for level in (0, 128, 255):
         pixels = np.full((*shape, 3), level, np.uint8)
         luminance = shrink_luminance(pixels)
-        assert count_letters(luminance) == 0 and measure_seams(luminance) == 0 and measure_qr_code(luminance) == 0
+        assert measure_text(luminance) == (0, 0)
+        assert measure_seams(luminance) == 0 and measure_qr_code(luminance) == 0
         assert measure_relief(pixels) == pytest.approx(0)
         measure_unfinished(pixels)
 

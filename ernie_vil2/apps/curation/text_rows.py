@@ -1,0 +1,166 @@
+"""Rows of text in an image: how many letters it shows, and how much of it is a card with nothing else."""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+# The constants were chosen on the made crawls of demo_data/crawls, with an eye on photographs and drawings of public
+# repositories (docs/notes/curation.md). Lengths are in pixels of an image of at most 640 a side.
+_EDGE = 24  # levels within 3 x 3 pixels; noise and the traces of compression are weaker
+_WEAK_EDGE = 12  # of the faint drawings and textures that a card lacks
+_MAX_EDGES = 0.42  # share of an image on which there are edges; screenshots of photographs have up to 0.40
+_MAX_CANDIDATES = 80  # the largest ones, which bounds the time
+
+# Gaps that are closed within a row, as a share of the width, and the rows' heights at most, as a share of the image's.
+# A wide gap joins the letters of a title, and a narrow one separates a label from the bar of a chart beside it.
+_PASSES = ((0.04, 0.45), (0.013, 0.06))
+_LEAST_ASPECT = 1.3  # width of a row over its height
+_MAX_LETTERS = 8  # of a row that count, so that two lines above a picture are no page
+
+_GROUND_TOLERANCE = 16  # levels; a card's ground may be a gradient
+_INK = 20  # levels between letters and the ground
+_LARGE = 48  # pixels of height from which letters must be of one level inside; drawings are shaded
+_MAX_LINE = 11  # height of a line between rows of a card with its surroundings, in half the size
+_LEAST_ROW = 3.0  # letters of a card; short words are on many drawings
+
+
+class TextShown(NamedTuple):
+    """What an image shows of text.
+
+    letters: number of letters, roughly: the rows' widths over their heights, of each row eight at most.
+    card: share of the height of the longest band that contains rows of text and nothing else.
+    """
+
+    letters: float
+    card: float
+
+
+class Row(NamedTuple):
+    """Box in an image of half the size."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def letters(self) -> float:
+        """Number of letters that count, roughly."""
+        return min(self.width / self.height, _MAX_LETTERS)
+
+
+def measure_text(luminance: np.ndarray) -> TextShown:
+    """Find the rows of text of an image.
+
+    Args:
+        luminance: from `shrink_luminance`.
+    """
+    kernel = np.ones((3, 3), np.uint8)
+    contrast = cv2.subtract(cv2.dilate(luminance, kernel), cv2.erode(luminance, kernel))
+    edges = _threshold_halves(contrast, _EDGE)
+    share_of_edges = cv2.countNonZero(edges) / edges.size
+    if not 0 < share_of_edges < _MAX_EDGES:
+        return TextShown(0.0, 0.0)
+
+    rows: list[Row] = []
+    is_text = np.zeros_like(edges)
+    for gap, max_height in _PASSES:
+        for row in _find_candidates(edges, gap, max_height):
+            is_known = is_text[row.top + row.height // 2, row.left + row.width // 2]
+            if not is_known and _holds_letters(luminance, row):
+                rows.append(row)
+                is_text[row.top : row.top + row.height, row.left : row.left + row.width] = 255
+    return TextShown(sum(row.letters for row in rows), _measure_card(contrast, is_text, rows))
+
+
+def _find_candidates(edges: np.ndarray, gap: float, max_height: float) -> list[Row]:
+    """Return the boxes of marks that stand in a row."""
+    kernel = np.ones((1, max(3, round(gap * edges.shape[1]))), np.uint8)
+    marks = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, kernel)
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(marks, connectivity=4)
+    boxes = boxes[1:]
+    widths, heights, areas = boxes[:, cv2.CC_STAT_WIDTH], boxes[:, cv2.CC_STAT_HEIGHT], boxes[:, cv2.CC_STAT_AREA]
+    is_row = (heights >= 3) & (heights <= max_height * edges.shape[0]) & (widths >= _LEAST_ASPECT * heights)
+    # Letters fill their row, apart from ascenders.
+    is_row &= areas >= 0.45 * widths * heights
+    boxes = boxes[is_row]
+    if len(boxes) > _MAX_CANDIDATES:
+        boxes = boxes[np.argsort(-boxes[:, cv2.CC_STAT_AREA])[:_MAX_CANDIDATES]]
+    return [Row(*box) for box in boxes[:, :4].tolist()]
+
+
+def _holds_letters(luminance: np.ndarray, row: Row) -> bool:
+    """Return whether a box holds strokes of one colour on an even ground, close to each other as those of letters."""
+    # A margin of two pixels is ground.
+    lines = slice(max(0, 2 * row.top - 2), 2 * (row.top + row.height) + 2)
+    columns = slice(max(0, 2 * row.left - 2), 2 * (row.left + row.width) + 2)
+    crop = luminance[lines, columns].astype(np.float32)
+    # The ground may be a gradient: it is interpolated between the left and the right end of each line.
+    ground = crop[:, :1] + (crop[:, -1:] - crop[:, :1]) * np.linspace(0, 1, crop.shape[1], dtype=np.float32)
+    differences = crop - ground
+    border = np.concatenate([differences[0], differences[-1], differences[:, 0], differences[:, -1]])
+    if (np.abs(border) <= _GROUND_TOLERANCE).mean() < 0.85:
+        return False
+
+    dark, light = differences < -_INK, differences > _INK
+    num_dark, num_light = np.count_nonzero(dark), np.count_nonzero(light)
+    ink = dark if num_dark >= num_light else light
+    num_ink = max(num_dark, num_light)
+    # Letters are either darker or lighter than the ground, and cover a sixteenth to two thirds of their row.
+    if min(num_dark, num_light) > 0.05 * num_ink or not 0.06 <= num_ink / crop.size <= 0.65:
+        return False
+
+    height, width = 2 * row.height - 2, 2 * row.width
+    if height > _LARGE:
+        levels = differences[ink]
+        if (np.abs(levels - np.median(levels)) <= _INK).mean() < 0.6:
+            return False
+
+    strokes = np.count_nonzero(ink[:, 1:] & ~ink[:, :-1], axis=1) + ink[:, 0]  # [H], on each line
+    middle = strokes[len(strokes) // 4 : 3 * len(strokes) // 4 + 1]
+    # A letter has one stroke or more on its middle lines, for each height of a row. Bold ones are a third of the height
+    # wide; in small print they touch.
+    stroke_width = num_ink / max(1, int(strokes.sum()))
+    max_stroke = 0.4 if height > 14 else 0.55
+    return bool(np.median(middle) * height >= 0.7 * width and stroke_width <= max_stroke * height)
+
+
+def _threshold_halves(contrast: np.ndarray, level: int) -> np.ndarray:
+    """Return 255 where any of 2 x 2 pixels reaches a level, in half the size."""
+    reached = cv2.threshold(contrast, level - 1, 255, cv2.THRESH_BINARY)[1]
+    half_size = tuple(max(1, side // 2) for side in contrast.shape[::-1])
+    return cv2.threshold(cv2.resize(reached, half_size, interpolation=cv2.INTER_AREA), 0, 255, cv2.THRESH_BINARY)[1]
+
+
+def _measure_card(contrast: np.ndarray, is_text: np.ndarray, rows: list[Row]) -> float:
+    """Return the share of the height of the longest band that has edges only within rows of text.
+
+    Args:
+        contrast: levels within 3 x 3 pixels.
+        is_text: 255 within rows of text, in half the size.
+        rows: the rows of text.
+    """
+    if sum(row.letters for row in rows) < _LEAST_ROW:
+        return 0.0
+    # Letters are surrounded by traces of compression.
+    surroundings = cv2.dilate(is_text, np.ones((9, 9), np.uint8))
+    others = cv2.bitwise_and(_threshold_halves(contrast, _WEAK_EDGE), cv2.bitwise_not(surroundings))
+    others = _erase_lines(others)
+    # Two points of a line are noise.
+    ends = np.flatnonzero(np.count_nonzero(others, axis=1) > 2).tolist()
+    longest = 0
+    for before, after in pairwise([-1, *ends, len(others)]):
+        if after - before - 1 > longest:
+            letters = sum(row.letters for row in rows if before < row.top < after)
+            if letters >= _LEAST_ROW:
+                longest = after - before - 1
+    return longest / len(others)
+
+
+def _erase_lines(edges: np.ndarray) -> np.ndarray:
+    """Return edges without thin horizontal lines, which belong to the card on which they separate rows."""
+    lines = cv2.morphologyEx(edges, cv2.MORPH_OPEN, np.ones((1, max(3, edges.shape[1] // 8)), np.uint8))
+    thick = cv2.morphologyEx(lines, cv2.MORPH_OPEN, np.ones((_MAX_LINE, 1), np.uint8))
+    return cv2.subtract(edges, cv2.dilate(cv2.subtract(lines, thick), np.ones((1, 5), np.uint8)))
