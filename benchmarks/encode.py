@@ -150,7 +150,7 @@ def prepare(folder, count, of_family, backends):
         (checkpoint / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     (checkpoint / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     model = load_model(checkpoint, device="cpu")
-    images, texts = read_inputs(model, DataSpec([str(DEMO)]), count)
+    images, texts = read_inputs(DataSpec([str(DEMO)]), count, model.preprocess)
     np.savez(folder / "inputs.npz", images=np.stack(images), texts=model.tokenizer(texts[:count]))
     (folder / "means.json").write_text(model.config.Model.image.model_dump_json(include={"mean", "std"}))
     weights = model.backend.model.state_dict()
