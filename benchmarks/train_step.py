@@ -2,14 +2,15 @@
 these libraries as installed, and PyTorch eager.
 
     python benchmarks/train_step.py
-    python benchmarks/train_step.py --torch-python ~/torch/bin/python --switches
+    python benchmarks/train_step.py --torch-python ~/torch/bin/python
+    python benchmarks/train_step.py --switches
 
 A step is forward, four-pair loss, backward and AdamW with clipping, of a small ViT and an ERNIE with dropout, on one
 thread. Each arm has a process of its own; they take turns, step by step, so that a busy machine slows all of them
 alike. Before the first step all arms score the same batch with the same weights, without dropout: the losses must
-agree. --switches also runs with one switch of ERNIE_VIL2_RUNTIME off at a time. --torch-python is an interpreter with
-torch and numpy; PyTorch runs as installed, and with the thresholds of glibc's malloc that this package sets. The
-libraries' towers are left out where they are not installed.
+agree. --torch-python is an interpreter with torch and numpy; PyTorch runs as installed, and with the thresholds of
+glibc's malloc that this package sets. The libraries' towers are left out where they are not installed. --switches
+compares this package with itself without one switch of ERNIE_VIL2_RUNTIME instead.
 """
 
 import argparse
@@ -38,7 +39,8 @@ SWITCHES_SHOWN = ("mkl", "malloc", "strides", "layers", "denormals")  # threads:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", metavar="PATH", help="interpreter with torch, for the comparison with it")
-    parser.add_argument("--switches", action="store_true", help="also without each switch in turn")
+    parser.add_argument("--switches", nargs="*", choices=SWITCHES_SHOWN, metavar="NAME",
+                        help="measure without each of these switches instead; default: of all")  # fmt: skip
     parser.add_argument("--batch", type=int, default=128, help="pairs in a step")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each arm, after one that is not")
     parser.add_argument("--worker", metavar="FOLDER", help=argparse.SUPPRESS)
@@ -54,23 +56,32 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         this = [sys.executable, __file__, "--batch", str(args.batch), "--worker", folder]
         theirs = [args.torch_python, str(Path(__file__).with_name("train_step_torch.py")), folder]
-        arms = {"this package": (this, {})}
-        if find_spec("paddleclas") and find_spec("paddlenlp"):
-            suite = [*this, "--implementation", "suite"]
-            arms |= {"the suite's towers": (suite, {}), "Paddle as installed": (suite, {"ERNIE_VIL2_RUNTIME": "0"})}
         print(f"{processor_name()}, {len(os.sched_getaffinity(0))} cores, one thread; "
               f"load average {os.getloadavg()[0]:.1f}")  # fmt: skip
-        if args.torch_python:
-            arms["PyTorch eager"] = (theirs, {})
-        show(in_turn(arms, args.rounds, shown=True), list(arms)[-1])
-        others = {}
-        if args.torch_python:
-            others["PyTorch eager, malloc set"] = (theirs, MALLOC)
-        if args.switches:
-            others |= {f"without {name}": (this, {"ERNIE_VIL2_RUNTIME": f"-{name}"}) for name in SWITCHES_SHOWN}
-        for name, arm in others.items():  # two at a time: each holds a gigabyte or two
-            show(in_turn({"this package": (this, {}), name: arm}, args.rounds), "this package")
+        if args.switches is None:
+            compare_libraries(this, theirs if args.torch_python else None, args.rounds)
+        else:
+            for name in args.switches or SWITCHES_SHOWN:
+                compare_with(f"without {name}", (this, {"ERNIE_VIL2_RUNTIME": f"-{name}"}), this, args.rounds)
     return 0
+
+
+def compare_libraries(this, theirs, rounds):
+    """Compare this package with the libraries that are installed, and with PyTorch if there is a command for it."""
+    arms = {"this package": (this, {})}
+    if find_spec("paddleclas") and find_spec("paddlenlp"):
+        suite = [*this, "--implementation", "suite"]
+        arms |= {"the suite's towers": (suite, {}), "Paddle as installed": (suite, {"ERNIE_VIL2_RUNTIME": "0"})}
+    if theirs:
+        arms["PyTorch eager"] = (theirs, {})
+    show(in_turn(arms, rounds, shown=True), list(arms)[-1])
+    if theirs:
+        compare_with("PyTorch eager, malloc set", (theirs, MALLOC), this, rounds)
+
+
+def compare_with(name, arm, this, rounds):
+    """Compare an arm with this package, two at a time: each holds a gigabyte or two."""
+    show(in_turn({"this package": (this, {}), name: arm}, rounds), "this package")
 
 
 def processor_name() -> str:
