@@ -70,7 +70,7 @@ class WordQueries(NamedTuple):
     """The words that the items of an answer contain, next to its embeddings.
 
     texts: for each query the words as a text; an item contains all of them. Empty: none.
-    weight: factor of the ranks by words when they are fused with those by meaning, see `search.fusion`.
+    weight: factor of the ranks by names and words when they are fused with those by meaning, see `search.fusion`.
     """
 
     texts: Sequence[str]

@@ -23,7 +23,7 @@ from ernie_vil2.apps.search.collection import DamagedIndex, Hit, Item
 
 FILE_NAME = "items.sqlite"
 COLUMNS = ("row", "id", "digest", "fields", "location", "thumbnail")
-VERSION = 2  # of the database, stored as its `user_version`
+VERSION = 3  # of the database, stored as its `user_version`
 # `checksums` has one row for each item with its embedding, `blocks` one for each run of embeddings added together.
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS items (

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -72,6 +73,14 @@ class _ItemCache:
             self._older, self._newer = self._newer, {}
         if len(hits) <= MAX_CACHED_ITEMS // 2:
             self._newer.update(hits)
+
+
+class _WordRanking(NamedTuple):
+    """The rows of the items with all words of a query, best first, and their cosines."""
+
+    named_rows: Sequence[int] = ()  # of the items that the query names
+    other_rows: Sequence[int] = ()
+    scores: Mapping[int, float] = MappingProxyType({})  # of all these rows
 
 
 @dataclass
@@ -211,32 +220,38 @@ class LocalCollection(Collection):
         if not count:
             return [[] for _ in queries]
         allowed = self._filter_rows(snapshot, dump_json(where or {}))
-        depth = count if words is None else max(count, FUSION_DEPTH)
-        with self.items.translate_errors():
-            candidates = self._find_valid_candidates(snapshot, queries, max(depth, NUM_CANDIDATES), allowed, width)
-            scores, rows = rank(snapshot.rows, queries, candidates, depth)
-        score_lists, row_lists = scores.tolist(), rows.tolist()
-
-        # Rankings by words change the order, and add items whose scores are computed here.
-        rows_with_words: list[set[int]] = [set()] * len(queries)
+        word_rankings = [_WordRanking()] * len(queries)
         if words is not None:
-            for number, text in enumerate(words.texts):
-                word_rows = self._rank_by_words(snapshot, text, queries[number], allowed)
-                scores_by_row = dict(zip(row_lists[number], score_lists[number], strict=True)) | word_rows
-                rows_with_words[number] = set(word_rows)
-                rows_by_meaning = [row for row in row_lists[number] if row >= 0]
-                row_lists[number] = fuse_rankings(rows_by_meaning, list(word_rows), words.weight)[:count]
+            texts_and_queries = zip(words.texts, queries, strict=True)
+            word_rankings = [self._rank_by_words(snapshot, *pair, allowed) for pair in texts_and_queries]
+
+        # Most sentences are in no item. Only queries with words need as many ranks by meaning as are fused.
+        score_lists: list[list[float]] = [[] for _ in queries]
+        row_lists: list[list[int]] = [[] for _ in queries]
+        for has_words, depth in ((False, count), (True, max(count, FUSION_DEPTH))):
+            numbers = [number for number, ranking in enumerate(word_rankings) if bool(ranking.scores) == has_words]
+            if numbers:
+                scores, rows = self._rank_by_meaning(snapshot, queries[numbers], depth, allowed, width)
+                for number, query_scores, query_rows in zip(numbers, scores.tolist(), rows.tolist(), strict=True):
+                    score_lists[number], row_lists[number] = query_scores, query_rows
+
+        for number, ranking in enumerate(word_rankings):
+            if words is not None and ranking.scores:
+                scores_by_row = {**dict(zip(row_lists[number], score_lists[number], strict=True)), **ranking.scores}
+                by_meaning = [row for row in row_lists[number] if row >= 0]
+                fused_rows = fuse_rankings(by_meaning, ranking.named_rows, ranking.other_rows, words.weight)
+                row_lists[number] = fused_rows[:count]
                 score_lists[number] = [scores_by_row[row] for row in row_lists[number]]
 
         items = self._read_items(snapshot, sorted(set().union(*row_lists)))
         # An item that was removed since the snapshot is left out, so an answer may have fewer hits than `count`.
         answers = []
-        for query_scores, query_rows, with_words in zip(score_lists, row_lists, rows_with_words, strict=True):
+        for query_scores, query_rows, ranking in zip(score_lists, row_lists, word_rankings, strict=True):
             hits = []
             for score, row in zip(query_scores, query_rows, strict=True):
                 item = items.get(row)
                 if item is not None:
-                    hits.append(Hit(item.id, score, item.fields_json, item.digest, row in with_words))
+                    hits.append(Hit(item.id, score, item.fields_json, item.digest, row in ranking.scores))
             answers.append(hits)
         return answers
 
@@ -363,10 +378,18 @@ class LocalCollection(Collection):
             raise DamagedIndex(f"{folder} is damaged ({error}); remove {folder} and build the index again") from error
         return candidates
 
+    def _rank_by_meaning(
+        self, snapshot: _Snapshot, queries: np.ndarray, count: int, allowed: np.ndarray | None, width: int | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores and rows of the closest items, `[Q, count]`, as `rank`."""
+        with self.items.translate_errors():
+            candidates = self._find_valid_candidates(snapshot, queries, max(count, NUM_CANDIDATES), allowed, width)
+            return rank(snapshot.rows, queries, candidates, count)
+
     def _rank_by_words(
         self, snapshot: _Snapshot, text: str, query: np.ndarray, allowed: np.ndarray | None
-    ) -> dict[int, float]:
-        """Return the best `FUSION_DEPTH` rows whose items contain all words of a text, best first, with their scores.
+    ) -> _WordRanking:
+        """Return the best `FUSION_DEPTH` items that a text names, and as many others that contain all words of it.
 
         The fewer other words an item has, the better; of items of the same length, the one closer to the query.
         """
@@ -375,13 +398,20 @@ class LocalCollection(Collection):
         are_visible = (matches.rows >= 0) & (matches.rows < len(snapshot.rows))
         if allowed is not None:
             are_visible[are_visible] = allowed[matches.rows[are_visible]]
-        rows, lengths = matches.rows[are_visible], matches.lengths[are_visible]
+        rows = matches.rows[are_visible]
+        if not len(rows):
+            return _WordRanking()
+
         with self.items.translate_errors():
             scores, ranked_rows = rank(snapshot.rows, query[None], rows[None], len(rows))
-        lengths_by_row = dict(zip(rows.tolist(), lengths.tolist(), strict=True))
-        ranked = zip(ranked_rows[0].tolist(), scores[0].tolist(), strict=True)
-        best = sorted(ranked, key=lambda row_and_score: lengths_by_row[row_and_score[0]])
-        return dict(best[:FUSION_DEPTH])
+        scores_by_row = dict(zip(ranked_rows[0].tolist(), scores[0].tolist(), strict=True))
+        lengths_by_row = dict(zip(rows.tolist(), matches.lengths[are_visible].tolist(), strict=True))
+        named_rows = set(rows[matches.are_named[are_visible]].tolist())
+        best_rows = sorted(scores_by_row, key=lambda row: lengths_by_row[row])
+        best_named = [row for row in best_rows if row in named_rows][:FUSION_DEPTH]
+        best_others = [row for row in best_rows if row not in named_rows][:FUSION_DEPTH]
+        best_scores = {row: scores_by_row[row] for row in (*best_named, *best_others)}
+        return _WordRanking(best_named, best_others, best_scores)
 
     def _read_items(self, snapshot: _Snapshot, rows: list[int]) -> dict[int, Hit]:
         """Return the items of rows as hits without a score; -1 has none, nor has an item removed meanwhile."""

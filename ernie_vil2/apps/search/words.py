@@ -5,12 +5,15 @@ items that contain all of its words. Texts are split here and not by FTS5, whose
 a sentence (`unicode61`), or none below three characters (`trigram`):
 
     红色 iPhone手机壳 A1-B
-    tokens: 红 色 iphone 手 机 壳 a1 - b    words, single Chinese characters, and signs within words
+    tokens: 红 色 iphone 手 机 壳 a1 - b |  words, single Chinese characters, and signs within words
     pairs: 红色 | 手机 机壳 |               overlapping pairs of each run of Chinese characters
 
 A run of Chinese characters is found wherever a text contains it: 苹果 finds 红苹果汁. Letters and digits match as whole
 words, and the signs within a word must be the same: A1-B finds neither "A1 B" nor "A1-BC". Case, full width and accents
 make no difference.
+
+An item is named by a query that is the whole of its id, of a text or of a number, or that has a code, such as A1-B.
+Elements of lists are no names: tags say what else an image has to do with.
 """
 
 import re
@@ -27,7 +30,8 @@ import numpy as np
 from ernie_vil2.io.terminal import RunError
 
 SIGNS = "-_./+&#:"  # tokens where they stand between two characters of words; otherwise they separate words
-BOUNDARY = "|"  # a token between texts and between runs, so that no phrase reaches from one into the next
+BOUNDARY = "|"  # a token after each text and each run, so that no phrase reaches from one into the next
+ELEMENT_BOUNDARY = "||"  # the same after the element of a list
 # The tokenizer `ascii` takes letters and digits, all characters beyond ASCII, and these signs; spaces separate.
 SCHEMA = f"""
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(
@@ -37,6 +41,8 @@ CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(
 SHADOW_PREFIX = "words_"  # of the tables in which FTS5 stores the table `words`
 
 MAX_ITEM_LENGTH = 20_000  # characters of an item that have words: ten dense pages; what follows is not found
+# Characters of a code, with its signs; shorter ones with a digit are also said of what is seen: "3D", "2x2", "1st".
+MIN_CODE_LENGTH = 4
 MAX_QUERY_TOKENS = 64  # titles in shops have up to 60; tokens beyond this many make a match slower and hardly stricter
 # A query that more items than this match gets no matches by words: it says too little to rank by. Reading that many
 # takes 50 ms.
@@ -65,10 +71,11 @@ class ItemWords(NamedTuple):
 
 
 class WordMatches(NamedTuple):
-    """The items that contain all words of a query: their rows `[n]` and lengths `[n]`, int64."""
+    """The items that contain all words of a query: their rows, lengths, and whether the query names them, `[n]`."""
 
-    rows: np.ndarray
-    lengths: np.ndarray
+    rows: np.ndarray  # int64
+    lengths: np.ndarray  # int64
+    are_named: np.ndarray  # bool
 
 
 class NoFullTextSearch(RunError):  # noqa: N818  -- named by what has happened
@@ -90,20 +97,21 @@ def check_full_text_search() -> None:
 
 def split_item(item_id: str, fields: Mapping[str, Any]) -> ItemWords:
     """Return the words of an item with this id and these fields."""
+    texts, elements = _find_texts(fields)
+    # A text that several fields hold counts once; a name is a text first.
+    boundaries = dict.fromkeys(elements, ELEMENT_BOUNDARY) | dict.fromkeys([item_id, *texts], BOUNDARY)
     tokens: list[str] = []
     pairs: list[str] = []
-    num_boundaries = 0
     remaining_length = MAX_ITEM_LENGTH
-    for text in dict.fromkeys([item_id, *_find_texts(fields)]):  # a text that several fields hold counts once
+    for text in dict.fromkeys([item_id, *texts, *elements]):
         for chunk in _split_chunks(text[:remaining_length]):
             for piece in chunk:
                 tokens += piece.tokens
                 if len(piece.pairs) > 0:
                     pairs += [*piece.pairs, BOUNDARY]
-        tokens.append(BOUNDARY)
-        num_boundaries += 1
+        tokens.append(boundaries[text])
         remaining_length -= min(len(text), remaining_length)
-    return ItemWords(" ".join(tokens), " ".join(pairs), len(tokens) - num_boundaries)
+    return ItemWords(" ".join(tokens), " ".join(pairs), len(tokens) - len(boundaries))
 
 
 def make_match(text: str) -> str | None:
@@ -126,6 +134,17 @@ def make_match(text: str) -> str | None:
         num_tokens += len(tokens)
         phrases[f'{column} : "{" ".join(tokens)}"'] = None
     return " AND ".join(phrases) or None
+
+
+def contains_code(text: str) -> bool:
+    """Return whether a text has a word with a digit, such as A1-B, that is long enough for a number of an article."""
+    for chunk in _split_chunks(text):
+        code = ""
+        for piece in chunk:
+            code = "" if piece.is_run else code + piece.tokens[0]
+            if len(code) >= MIN_CODE_LENGTH and any(character.isdigit() for character in code):
+                return True
+    return False
 
 
 class WordTable:
@@ -154,15 +173,19 @@ class WordTable:
             ValueError, TypeError: a length is not a number.
         """
         match = make_match(text)
-        records: list[tuple[int, int]] = []
+        records: list[tuple[int, int, int]] = []
         if match is not None:
-            statement = "SELECT rowid, length FROM words WHERE words MATCH ? LIMIT ?"
+            # Boundaries around the tokens of the query: they are those of a whole text.
+            tokens = [token for chunk in _split_chunks(text) for piece in chunk for token in piece.tokens]
+            name = f" {BOUNDARY} {' '.join(tokens)} {BOUNDARY} "
+            is_named = f"instr(' {BOUNDARY} ' || tokens || ' ', ?) > 0"
+            statement = f"SELECT rowid, length, {is_named} FROM words WHERE words MATCH ? LIMIT ?"  # noqa: S608  -- no text of a query is in it
             start = time.thread_time()
             self._connection.set_progress_handler(
                 lambda: time.thread_time() - start > MAX_SECONDS, STEPS_BETWEEN_CHECKS
             )
             try:
-                records = self._connection.execute(statement, (match, MAX_MATCHES + 1)).fetchall()
+                records = self._connection.execute(statement, (name, match, MAX_MATCHES + 1)).fetchall()
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                     raise
@@ -170,8 +193,8 @@ class WordTable:
                 self._connection.set_progress_handler(None, 0)
         if len(records) > MAX_MATCHES:
             records = []
-        rows, lengths = np.array(records, np.int64).reshape(-1, 2).T
-        return WordMatches(rows, lengths)
+        rows, lengths, are_named = np.array(records, np.int64).reshape(-1, 3).T
+        return WordMatches(rows, lengths, (are_named > 0) | contains_code(text))
 
 
 class _Piece(NamedTuple):
@@ -179,6 +202,7 @@ class _Piece(NamedTuple):
 
     tokens: list[str]
     pairs: list[str]
+    is_run: bool
 
 
 def _split_chunks(text: str) -> Iterator[list[_Piece]]:
@@ -195,21 +219,27 @@ def _split_chunks(text: str) -> Iterator[list[_Piece]]:
             chunk = []
         end = match.end()
         content = match.group()
-        pairs = []
         if match.lastgroup == "run":
             pairs = [content[start : start + 2] for start in range(len(content) - 1)]
-        chunk.append(_Piece(list(content) if match.lastgroup == "run" else [content], pairs))
+            chunk.append(_Piece(list(content), pairs, is_run=True))
+        else:
+            chunk.append(_Piece([content], [], is_run=False))
     if chunk:
         yield chunk
 
 
-def _find_texts(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the texts in fields; whole numbers count as texts, since they may be numbers of articles."""
+def _find_texts(fields: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the texts in fields, and those in lists; whole numbers count, since they may be numbers of articles."""
+    texts: list[str] = []
+    elements: list[str] = []
     # In the order of names, as the stored JSON has them: fields from a source are in an order of their own.
     for _, field in sorted(fields.items()):
-        values = field if isinstance(field, list | tuple) else [field]
-        for value in values:
-            if isinstance(value, str):
-                yield value
-            elif isinstance(value, int) and not isinstance(value, bool):
-                yield str(value)
+        if isinstance(field, list | tuple):
+            elements += [str(value) for value in field if _has_words(value)]
+        elif _has_words(field):
+            texts.append(str(field))
+    return texts, elements
+
+
+def _has_words(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)

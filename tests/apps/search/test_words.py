@@ -187,12 +187,99 @@ def test_pages_of_an_answer_fit_together(collection):
         assert [hit.id for hit in hits] == ids[: len(hits)]
 
 
-def test_rankings_are_fused_by_reciprocal_ranks():
+def test_names_and_meaning_are_fused_by_reciprocal_ranks():
     # 1/61 + 1/63 > 1/62 + 1/64 > 1/61 > 1/62; then what only the first ranking has.
-    assert fuse_rankings([7, 8, 5, 6], [5, 6], 1.0) == [5, 6, 7, 8]
-    assert fuse_rankings([7, 8, 5], [9], 1.0) == [9, 7, 8, 5]  # of equal sums, the words come first
-    assert fuse_rankings([7, 8], [9], 0.5) == [7, 8, 9]
-    assert fuse_rankings([7, 8], [], 1.0) == [7, 8]
+    assert fuse_rankings([7, 8, 5, 6], [5, 6], [], 1.0) == [5, 6, 7, 8]
+    assert fuse_rankings([7, 8, 5], [9], [], 1.0) == [9, 7, 8, 5]  # of equal sums, the name comes first
+    assert fuse_rankings([7, 8], [9], [], 0.5) == [7, 8, 9]
+    assert fuse_rankings([7, 8], [], [], 1.0) == [7, 8]
+
+
+def test_words_alone_leave_the_first_hits_by_meaning():
+    # 0.93/61 lies between 1/65 and 1/66, 0.93/62 between 1/66 and 1/67. Item 3 is found by its words, too.
+    meaning = [0, 1, 2, 3, 4, 5, 6, 7]
+    assert fuse_rankings(meaning, [], [20, 3, 21], 1.0) == [0, 1, 2, 3, 4, 20, 5, 6, 21, 7]
+    # Twice of it is more than 1/61 for all of them.
+    assert fuse_rankings(meaning, [], [20, 3, 21], 2.0) == [20, 3, 21, 0, 1, 2, 4, 5, 6, 7]
+    assert fuse_rankings(meaning, [21], [20], 1.0)[:2] == [21, 0]
+
+
+@pytest.mark.parametrize("meanings", [5, FUSION_DEPTH + 50])
+@pytest.mark.parametrize("weight", [0.3, 1.0, 5.0])
+def test_fused_order_is_that_of_the_scores_of_all_items(meanings, weight):
+    rng = np.random.default_rng(meanings)
+    for _ in range(20):
+        by_meaning = rng.permutation(300)[:meanings].tolist()
+        with_words = rng.permutation(300).tolist()
+        by_name, by_words = with_words[: rng.integers(3)], with_words[3 : 3 + rng.integers(30)]
+        scores = np.zeros(300)
+        for rank, item in enumerate(by_meaning[:FUSION_DEPTH]):
+            scores[item] += 1 / (61 + rank)
+        for rank, item in enumerate(by_name):
+            scores[item] += weight / (61 + rank)
+        for rank, item in enumerate(by_words):
+            scores[item] = max(scores[item], 0.93 * weight / (61 + rank))
+        fused = fuse_rankings(by_meaning, by_name, by_words, weight)
+        num_scored = np.count_nonzero(scores)
+        np.testing.assert_allclose(scores[fused[:num_scored]], -np.sort(-scores)[:num_scored])
+        assert fused[num_scored:] == [item for item in by_meaning[FUSION_DEPTH:] if scores[item] == 0]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("苹果", {1}), ("红 苹果", {2, 3}), ("手机壳", set()), ("iphone 手机壳", {6}), ("红", {11}), ("水果", set()),
+        ("A1-B", {7, 8}), ("a1-b 蓝色", {8}), ("4711", {9, 10}), ("77", {12}), ("mug 4711", {10}), ("x.png", {13}),
+    ],
+)  # fmt: skip
+def test_query_names_items_by_a_whole_text_or_a_code(collection, query, names):
+    # By hand: the whole of a text, of a number or of the id, or a word with a digit of at least four characters.
+    fields = [
+        {}, {"title": "苹果"}, {"title": "红苹果"}, {"title": "红，苹果！", "tags": ["水果"]}, {"title": "红苹果汁"},
+        {"tags": ["苹果", "手机壳"]}, {"title": "iPhone手机壳", "other": "手机壳套装"}, {"title": "A1-B"},
+        {"title": "蓝色A1-B型"}, {"number": 4711}, {"title": "Mug 4711"}, {"colour": "红", "title": "鞋"},
+        {"number": 77, "title": "a 77 b"}, {}, {"title": "77 balloons"},
+    ]  # fmt: skip
+    items = [Item(f"x{number}", b"%d" % number, field) for number, field in enumerate(fields)]
+    items[13] = Item("x.png", b"", {"tags": ["x.png", "picture"]})
+    collection.add(items, draw_unit_rows(np.random.default_rng(0), len(items)))
+    matches = collection.items.find_words(query)
+    assert set(matches.rows[matches.are_named].tolist()) == names
+
+
+@limit_examples(200)
+@given(st.lists(st.text("猫a1- ，", max_size=6), max_size=4), st.lists(st.text("猫a1-", max_size=4), max_size=3))
+def test_whole_texts_are_names_and_elements_of_lists_are_not(texts, tags):
+    def join_tokens(text):
+        return words.split_item(text, {}).tokens
+
+    fields = {str(number): text for number, text in enumerate(texts)} | {"tags": tags}
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(words.SCHEMA)
+        table = words.WordTable(connection)
+        table.add([(0, words.split_item("id", fields))])
+        for query in (*texts, *tags):
+            matches = table.find(query)
+            if len(matches.rows):
+                is_named = any(join_tokens(text) == join_tokens(query) for text in texts)
+                assert matches.are_named.tolist() == [is_named or words.contains_code(query)]
+
+
+def test_query_for_a_common_thing_keeps_its_first_hit_by_meaning(collection):
+    # Images 0 to 9 have no texts; the closest one to the query is among them. Others have the word among their tags.
+    titles = [{}] * 10 + [{"title": "虎", "tags": ["猫", "动物"]}] * 3 + [{"title": "猫"}]
+    items = [Item(f"x{number}", b"%d" % number, fields) for number, fields in enumerate(titles)]
+    rows = draw_unit_rows(np.random.default_rng(0), len(items))
+    scores = rows.astype(np.float32) @ rows[4].astype(np.float32)
+    scores[10:] = -2  # as if no image with texts was close
+    expected = np.argsort(-scores)[:5].tolist()
+    rows[10:] = -rows[4]
+    collection.add(items, rows)
+    query = rows[4:5].astype(np.float32)
+    (hits,) = collection.search(query, 10, words=WordQueries(["动物"]))
+    assert [hit.id for hit in hits[:6]] == [*(f"x{number}" for number in expected), "x10"]
+    (hits,) = collection.search(query, 10, words=WordQueries(["猫"]))
+    assert [hit.id for hit in hits[:2]] == ["x13", "x4"]
 
 
 def test_order_of_fields_is_no_damage(tmp_path):
