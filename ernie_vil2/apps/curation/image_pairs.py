@@ -19,7 +19,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ernie_vil2.apps.curation import guesses, likeness, local_features, neighbours, registration
+from ernie_vil2.apps.curation import details, guesses, likeness, local_features, neighbours, registration
+from ernie_vil2.apps.curation.details import decode_detail, differ_in_spot
 from ernie_vil2.apps.curation.guesses import MAX_TRIES, Comparison, Searched, make_guesses, shows_more
 from ernie_vil2.apps.curation.neighbours import PAIRS_PER_BLOCK
 from ernie_vil2.apps.curation.registration import Verdict, View, compare, invert_transforms, make_view
@@ -36,11 +37,11 @@ PAIR_DTYPE = np.dtype(
     [
         ("query", np.uint32),  # row of the first image's thumbnail
         ("row", np.uint32),  # row of the second image's thumbnail
-        ("key", np.uint64),  # hash of both thumbnails, the guesses and the code of registration
+        ("key", np.uint64),  # hash of both thumbnails, the guesses and the code of the verdict
         ("transforms", np.float32, (MAX_TRIES, 2, 3)),  # guesses: maps from query to row, best first
         ("num_guesses", np.uint8),  # how many of `transforms` are guesses; the others are zero
         ("state", np.uint8),  # UNKNOWN, OTHER or SAME
-        # The verdict, `registration.Verdict`, if the state is SAME.
+        # The verdict, `registration.Verdict`, if the state is SAME; `is_local` also if details differ in a spot.
         ("likeness", np.float32),
         ("is_local", bool),
         ("is_turned", bool),
@@ -172,7 +173,7 @@ def _open_pairs(left: _Side, right: _Side, folder: Path, by: Comparison, turned:
     for side in (left, right):
         digest.update(side.describe())
     digest.update(repr((by.candidates, by.crops, turned, PAIR_DTYPE, cv2.__version__)).encode())
-    digest.update(_hash_code(guesses, likeness, local_features, neighbours, registration))
+    digest.update(_hash_code(details, guesses, likeness, local_features, neighbours, registration))
     path = folder / f"{name}-{digest.hexdigest()}.npy"
     earlier_paths = [other for other in sorted(folder.glob(f"{name}-*.npy")) if other != path]
     if not path.exists():
@@ -208,7 +209,7 @@ def _propose(left: _Side, right: _Side, folder: Path, by: Comparison, turned: bo
         same = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(rows), 2, 3))
         guess_files.check(rows, rows, same, guesses.MIN_WHOLE_CORRELATION)
 
-    code = np.frombuffer(_hash_code(registration)[:8], np.uint64)[0]
+    code = np.frombuffer(_hash_code(details, registration)[:8], np.uint64)[0]
     for best in guess_files.read_best():
         is_first = np.ones(len(best), bool)
         is_first[1:] = (best["query"][1:] != best["query"][:-1]) | (best["row"][1:] != best["row"][:-1])
@@ -268,8 +269,8 @@ def _judge(pairs: np.ndarray, left: _Side, right: _Side) -> None:
         pair = pairs[index]
         verdict = _judge_pair(pair, left, right)
         if verdict is not None:
-            for column, value in zip(Alike._fields[2:], verdict, strict=True):
-                pairs[column][index] = value
+            for column in Alike._fields[2:]:
+                pairs[column][index] = getattr(verdict, column)
         # The state comes last: a pair of a killed run is either known or not.
         pairs["state"][index] = OTHER if verdict is None else SAME
 
@@ -284,7 +285,9 @@ def _judge_pair(pair: np.void, left: _Side, right: _Side) -> Verdict | None:
         if shows_more(transform):
             # The image that shows less is the template.
             verdict = compare(second, first, invert_transforms(transform[None])[0], aspects[::-1])
-            verdict = verdict and verdict._replace(worse=-verdict.worse)
+            if verdict is not None:
+                back = invert_transforms(verdict.transform[None])[0]
+                verdict = verdict._replace(worse=-verdict.worse, transform=back)
         else:
             verdict = compare(first, second, transform, aspects)
         if verdict is None:
@@ -293,4 +296,8 @@ def _judge_pair(pair: np.void, left: _Side, right: _Side) -> Verdict | None:
             best = verdict
         if not best.is_local and best.likeness >= SURE:
             break
-    return best
+    if best is None or best.is_local:
+        return best
+    first_picture = decode_detail(left.images.read_detail(query), left.images.boxes[query])
+    second_picture = decode_detail(right.images.read_detail(row), right.images.boxes[row])
+    return best._replace(is_local=differ_in_spot(first_picture, second_picture, best.transform))

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from ernie_vil2.apps.curation.details import DETAIL_SIDE, encode_detail
 from ernie_vil2.apps.curation.local_features import describe_features
 from ernie_vil2.apps.curation.registration import COLOUR_SIDE, SIDE
 from ernie_vil2.data.decoding import resize_pixels
 
-LARGEST = 128  # pixels of a side of what is looked at
 BYTES = SIDE * SIDE + 3 * COLOUR_SIDE * COLOUR_SIDE
 FREQUENCIES = 8  # of either axis that a vector has: finer ones change with every shift
 WIDTH = FREQUENCIES * FREQUENCIES  # numbers of a vector
@@ -76,8 +76,8 @@ def _count_border_lines(luminance: np.ndarray) -> tuple[list[int], list[int]]:
 
 
 def limit_size(pixels: np.ndarray) -> np.ndarray:
-    """Shrink an image, `[H, W, 3]` uint8, to at most `LARGEST` pixels a side."""
-    shrink = max(pixels.shape[:2]) / LARGEST
+    """Shrink an image, `[H, W, 3]` uint8, to at most `DETAIL_SIDE` pixels a side."""
+    shrink = max(pixels.shape[:2]) / DETAIL_SIDE
     if shrink <= 1:
         return pixels
     height, width = (max(1, round(side / shrink)) for side in pixels.shape[:2])
@@ -91,15 +91,26 @@ class Thumbnail(NamedTuple):
     shape: aspect ratio.
     extent: root of its share of the area.
     features: local features of the first thumbnail of an image, which shows most of it; of the second one empty.
+    box: left, top, right and bottom of what it shows, as shares of width and height, four float32.
+    detail: JPEG of the whole image for the first thumbnail of an image (`details.py`); for the second one empty.
     """
 
     content: bytes
     shape: float
     extent: float
     features: bytes
+    box: bytes
+    detail: bytes
 
 
-COLUMNS = {"thumbnail": "list<binary>", "shape": "list<float>", "extent": "list<float>", "features": "list<binary>"}
+COLUMNS = {
+    "thumbnail": "list<binary>",
+    "shape": "list<float>",
+    "extent": "list<float>",
+    "features": "list<binary>",
+    "box": "list<binary>",
+    "detail": "list<binary>",
+}
 
 
 def make_columns(thumbnails: Sequence[Thumbnail]) -> dict[str, Any]:
@@ -112,18 +123,22 @@ def make_thumbnails(pixels: np.ndarray) -> list[Thumbnail]:
     colours = limit_size(pixels)
     luminance = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)
     thumbnails: list[Thumbnail] = []
-    for region in find_content(luminance):
-        has_features = not thumbnails
-        thumbnails.append(_make_thumbnail(luminance[region], colours[region], luminance.size, has_features))
+    for rows, columns in find_content(luminance):
+        fine = cv2.resize(luminance[rows, columns], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        coarse = cv2.resize(colours[rows, columns], (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        box = np.array([columns.start, rows.start, columns.stop, rows.stop], np.float32)
+        box /= np.tile(luminance.shape[::-1], 2)
+        thumbnail = Thumbnail(
+            content=fine.tobytes() + coarse.tobytes(),
+            shape=width / height,
+            extent=(height * width / luminance.size) ** 0.5,
+            features=b"" if thumbnails else describe_features(fine),
+            box=box.astype(np.float32).tobytes(),
+            detail=b"" if thumbnails else encode_detail(colours),
+        )
+        thumbnails.append(thumbnail)
     return thumbnails
-
-
-def _make_thumbnail(luminance: np.ndarray, colours: np.ndarray, area: int, has_features: bool) -> Thumbnail:
-    fine = cv2.resize(luminance, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    coarse = cv2.resize(colours, (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
-    height, width = luminance.shape
-    features = describe_features(fine) if has_features else b""
-    return Thumbnail(fine.tobytes() + coarse.tobytes(), width / height, (height * width / area) ** 0.5, features)
 
 
 def split_thumbnail(content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

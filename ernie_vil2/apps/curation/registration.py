@@ -68,7 +68,7 @@ MIN_MARK = 8  # samples that differ before one of two images is called marked
 BUSIER = 1.25  # ratio of the edges where images differ: letters have more than what they cover
 MIN_BEYOND = 0.04  # share of an image beyond the template
 EVEN_LEVELS, EVEN_SHARE = 14, 0.55  # a bar or a frame has one level but for its letters
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _INSIDE = np.ones((SIDE, SIDE), np.uint8)
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -95,12 +95,14 @@ class Verdict(NamedTuple):
         light.
     is_turned: whether one is mirrored, or turned by a quarter or more.
     worse: 1 if the first image has marks, or shows less; -1 if the second one does; 0 if neither is known to.
+    transform: affine map from the samples of the first image to those of the second one, `[2, 3]`.
     """
 
     likeness: float
     is_local: bool
     is_turned: bool
     worse: int
+    transform: np.ndarray
 
 
 def make_view(luminance: np.ndarray, colours: np.ndarray) -> View:
@@ -312,7 +314,7 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     """Return the verdict on two images that a map lays on each other, or None if they show something else."""
     first = _soften(template.fine, transform)
     second = cv2.warpAffine(image.fine, transform, (SIDE, SIDE), flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
-    light_fit = _fit_light(first, second, inside)
+    light_fit = fit_light(first, second, inside)
     if light_fit is None:
         return None
     curve, is_forward, lit, target = light_fit
@@ -362,7 +364,7 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     worse = marked_side
     if marked_side == 0:
         worse = _compare_extent(image.fine, transform)
-    return Verdict(likeness, is_local, is_turned, worse)
+    return Verdict(likeness, is_local, is_turned, worse, transform)
 
 
 def _compare_marks(first: np.ndarray, second: np.ndarray, differs_clearly: np.ndarray) -> int:
@@ -405,7 +407,7 @@ def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(luminance, (0, 0), 0.3 + 0.45 * (1 / area - 1) ** 0.5)
 
 
-def _fit_light(
+def fit_light(
     first: np.ndarray, second: np.ndarray, inside: np.ndarray
 ) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray] | None:
     """Return the better curve of light between two luminances, and both after it; None if levels do not rise together.
@@ -422,7 +424,7 @@ def _fit_light(
         curve = _fit_curve(source[inside], target[inside])
         if curve is None:
             continue
-        lit = _apply_curve(curve, source)
+        lit = apply_curve(curve, source)
         error = float(np.abs(lit - target)[inside].mean()) / max(float(target[inside].std()), LEAST_CONTRAST)
         if error < least_error:
             best, least_error = (curve, is_forward, lit, target), error
@@ -449,10 +451,15 @@ def _fit_curve(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
     values = (np.maximum.accumulate(knots[1]) + np.minimum.accumulate(knots[1][::-1])[::-1])[first] / 2
     if len(levels) < 2 or values[-1] - values[0] < MIN_GAIN * (levels[-1] - levels[0]):
         return None
-    return np.stack([levels, values])
+    # Beyond the outer knots, where an eye or a reflection of few samples may lie, the overall gain goes on.
+    gain = (values[-1] - values[0]) / (levels[-1] - levels[0])
+    darkest = max(values[0] - gain * (levels[0] + 1), 0)
+    lightest = min(values[-1] + gain * (256 - levels[-1]), 255)
+    return np.stack([np.concatenate([[-1], levels, [256]]), np.concatenate([[darkest], values, [lightest]])])
 
 
-def _apply_curve(curve: np.ndarray, levels: np.ndarray) -> np.ndarray:
+def apply_curve(curve: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Return levels after a curve of light, float32."""
     return np.interp(levels, curve[0], curve[1]).astype(np.float32)
 
 
@@ -545,11 +552,11 @@ def _has_other_colours(
     # A change of light applies one curve to all channels. Where a channel is clipped at white, the curve of the
     # luminances is not that curve, so a second one is fitted to the channels. After a change of saturation only the
     # curve of the luminances holds. Both are tried, and the better one is kept.
-    lit = _apply_curve(curve, source)
+    lit = apply_curve(curve, source)
     differences, strengths = _compare_colours(lit, target, covered)
     curve_of_channels = _fit_curve(source[covered].ravel(), target[covered].ravel())
     if curve_of_channels is not None:
-        other_lit = _apply_curve(curve_of_channels, source)
+        other_lit = apply_curve(curve_of_channels, source)
         # Hues that differ flatten the curve, and a flat curve would hide them.
         if other_lit[covered].std() > 0.9 * lit[covered].std():
             other_differences, other_strengths = _compare_colours(other_lit, target, covered)
@@ -571,12 +578,12 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, covered: np.ndarray
     A saturation and a tint are fitted first.
     """
     # Blurred, because edges of colours lie a little apart.
-    chroma = [cv2.blur(colours - (colours @ _LUMA)[..., None], (3, 3)) for colours in (source, target)]
+    chroma = [cv2.blur(colours - (colours @ LUMA)[..., None], (3, 3)) for colours in (source, target)]
     # The paler image is predicted from the other one, because no saturation brings back colour to grey.
     energies = [float((values[covered] ** 2).sum()) for values in chroma]
     strong, pale = (chroma[0], chroma[1]) if energies[0] > energies[1] else (chroma[1], chroma[0])
     # A tint is a gain of the channels, so that it moves dark colours less than light ones.
-    light = (target @ _LUMA)[..., None] / 255
+    light = (target @ LUMA)[..., None] / 255
     colours, paler, lightness = strong[covered], pale[covered], light[covered]
     weights = np.ones((len(colours), 1), np.float32)
     tint = np.zeros(3, np.float32)

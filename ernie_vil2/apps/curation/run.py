@@ -51,11 +51,12 @@ OMITTED_COLUMNS = {
     "error",
     "thumbnail",
     "features",
+    "box",
+    "detail",
     "sketch",
     "long_sketches",
     "simple_captions",
-    "caption_key",
-    "caption_sketch",
+    "plain_captions",
 }
 
 

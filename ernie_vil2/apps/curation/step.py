@@ -55,7 +55,7 @@ class Pair:
 
     @cached_property
     def small_pixels(self) -> np.ndarray:
-        """Image of at most 128 pixels a side, `[H, W, 3]` uint8 RGB."""
+        """Image of at most 160 pixels a side, `[H, W, 3]` uint8 RGB."""
         return limit_size(self.pixels)
 
     @cached_property

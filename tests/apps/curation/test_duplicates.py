@@ -100,9 +100,7 @@ def test_chain_of_small_differences_is_cut(tmp_path, curated):
     # that stays, not only another dropped one.
     start, end = make_distinct_image(1, SIZE).astype(float), make_distinct_image(2, SIZE).astype(float)
     blends = [(start * (1 - share) + end * share).astype(np.uint8) for share in np.linspace(0, 1, 41)]
-    path = write_pair_shard(
-        tmp_path / "chain.tar", [(encode_image(pixels), f"{CAPTION} {number}") for number, pixels in enumerate(blends)]
-    )
+    path = write_pair_shard(tmp_path / "chain.tar", [(encode_image(pixels), CAPTION) for pixels in blends])
     rows = list(curated([path], "near_duplicates: {likeness: 0.9, crops: false, mirrored: false}").values())
     kept_samples = {row["sample"] for row in rows if row["is_kept"]}
     assert 2 <= len(kept_samples) < 41

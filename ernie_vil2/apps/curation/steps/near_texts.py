@@ -127,9 +127,14 @@ def _find_pieces(text: str) -> set[str]:
     return {text[start : start + PIECE_LENGTH] for start in range(len(text) - PIECE_LENGTH + 1)}
 
 
+def split_units(text: str) -> list[str]:
+    """Return the words and Chinese characters of a plain text."""
+    return _UNIT.findall(text)
+
+
 def _find_words(text: str) -> set[str]:
     """Return the words of a plain text; a Chinese character counts with the next one."""
-    units = _UNIT.findall(text)
+    units = split_units(text)
     words = set()
     for unit, following in zip(units, [*units[1:], ""], strict=True):
         words.add(unit + following if HAN.match(unit) and HAN.match(following) else unit)

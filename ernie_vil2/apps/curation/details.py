@@ -1,0 +1,224 @@
+"""Compare two images that show the same in their details: a letter, a button or another ground makes another image.
+
+Thumbnails are too small to show a letter. Pairs whose thumbnails agree (`registration.py`) are therefore compared once
+more, in colour and with their borders, at 160 samples of the longer side. The map between the thumbnails lays the
+images over each other, light and colour are fitted for all samples together, and what then still differs is a spot.
+
+The limits were chosen on the made crawls of a shop, of news sites and of photographs (`benchmarks/curate_truth.py`).
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ernie_vil2.apps.curation.registration import LUMA, SIDE, TINT, apply_curve, fit_light
+from ernie_vil2.data.decoding import decode_image
+
+DETAIL_SIDE = 160  # samples of the longer side: a letter of a fifteenth of the image has ten
+QUALITY = 85  # of the JPEG in which an image is stored: some 6 kB, and 2 levels of noise
+SPOT = 18.0  # levels: compression, noise and levels that are cut off at white leave up to 16, most letters 30 and more
+COLOUR_SPOT = 28.0  # levels of colour: levels that are cut off leave up to 23, a button of another colour 49 and more
+CLEAN, COLOUR_CLEAN = 5.0, 8.0  # likewise, up to which nothing needs to be measured again
+MIN_SPOT = 3  # samples: fewer are the noise of a single edge
+EDGE = 0.2  # share of a side within which marks, bars and frames are expected
+MAX_BEYOND = 0.12  # share that both images show beyond the other: a crop, or a frame, is beyond one only
+MIN_SAMPLES = 300  # that are compared at least
+# Tiled marks are in most of the nine cells of a grid, and thin. Spots in fewer cells are an object that moved.
+MIN_MARKED_CELLS, MAX_MARKED = 7, 0.25
+# An even rim is the ground of an object. A change of light that moves its level moves the object's levels as well.
+RIM, EVEN_SHARE, EVEN_LEVELS = 0.05, 0.8, 12.0  # share of a side; share of the rim that has one level, within so many
+OTHER_GROUND = 8.0  # levels of a channel, by which grounds differ: twice as much as compression leaves
+OBJECT_CONTRAST = 40.0  # levels from the ground
+MAX_UNCHANGED = 0.8  # ratio of two mean errors: 0.4 to 0.7 if the ground is another one, above 1 if the light is
+_NEIGHBOURS = np.ones((3, 3), np.uint8)
+_WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+
+
+class Picture(NamedTuple):
+    """An image with its borders.
+
+    pixels: `[H, W, 3]` float32 RGB.
+    box: left, top, right and bottom of what its thumbnail shows, as shares of width and height.
+    """
+
+    pixels: np.ndarray
+    box: np.ndarray
+
+
+def encode_detail(pixels: np.ndarray) -> bytes:
+    """Return a JPEG of an image, `[H, W, 3]` uint8 RGB, that has at most `DETAIL_SIDE` pixels a side."""
+    return cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
+
+
+def decode_detail(content: np.ndarray, box: np.ndarray) -> Picture:
+    """Return the picture of a JPEG, `[bytes]` uint8, and the box of its thumbnail, `[4]`."""
+    pixels = decode_image(content.tobytes(), "detail").astype(np.float32)
+    return Picture(cv2.GaussianBlur(pixels, (0, 0), 0.8), box)  # blurred, because noise is no difference
+
+
+def differ_in_spot(first: Picture, second: Picture, transform: np.ndarray) -> bool:
+    """Return whether images differ within them, in their ground, or in how they are placed on it.
+
+    Marks at an edge or all over, bars and cuts do not count, and neither do light, colours, noise and blur.
+
+    Args:
+        first: an image.
+        second: another image.
+        transform: affine map from the samples of the first thumbnail to those of the second one, `[2, 3]`.
+    """
+    to_second = np.linalg.inv(_map_to_thumbnail(second)) @ np.vstack([transform, [0, 0, 1]]) @ _map_to_thumbnail(first)
+    scale = abs(float(np.linalg.det(to_second[:2, :2]))) ** 0.5
+    if scale < 1:  # the coarser image is the frame, so that nothing is enlarged
+        first, second, to_second, scale = second, first, np.linalg.inv(to_second), 1 / scale
+    is_covered = _cover(second.pixels, to_second, first.pixels)
+    is_covered_back = _cover(first.pixels, np.linalg.inv(to_second), second.pixels)
+    if 1 - max(is_covered.mean(), is_covered_back.mean()) > MAX_BEYOND:
+        return True
+
+    # Lay the second image over the part of the first one that it covers.
+    left, top, width, height = cv2.boundingRect(is_covered)
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    is_covered = cv2.erode(is_covered[rows, columns], _NEIGHBOURS, iterations=2) > 0
+    if is_covered.sum() < MIN_SAMPLES:
+        return True
+    pixels = second.pixels
+    if scale > 1.05:
+        pixels = cv2.GaussianBlur(pixels, (0, 0), 0.5 * (scale**2 - 1) ** 0.5)
+    to_second = to_second @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
+    warped = cv2.warpAffine(pixels, to_second[:2], (width, height), flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+    frame = first.pixels[rows, columns]
+
+    if _has_other_ground(frame, warped, is_covered):
+        return True
+    measured = _measure_differences(frame, warped, is_covered)
+    if measured is None:
+        return True
+    differences, colour_differences = measured
+    return _has_spot((differences > SPOT) | (colour_differences > COLOUR_SPOT))
+
+
+def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray) -> bool:
+    """Return whether an object has another ground in each image, `[H, W, 3]`, and the same colours."""
+    height, width = is_covered.shape
+    depth_y, depth_x = max(3, round(RIM * height)), max(3, round(RIM * width))
+    is_rim = is_covered.copy()
+    is_rim[depth_y : height - depth_y, depth_x : width - depth_x] = False
+    grounds = []
+    for pixels in (first, second):
+        ground = np.median(pixels[is_rim], axis=0)
+        is_even = np.abs(pixels[is_rim] - ground).max(axis=1) <= EVEN_LEVELS
+        if is_even.mean() < EVEN_SHARE:
+            return False
+        grounds.append(ground)
+    if np.abs(grounds[0] - grounds[1]).max() < OTHER_GROUND:
+        return False
+    is_object = is_covered & (np.abs(first - grounds[0]).max(axis=2) > OBJECT_CONTRAST)
+    if is_object.sum() < MIN_SAMPLES:
+        return False
+    # The light that turns one ground into the other must fit the object better than no change of light.
+    lit = np.minimum(first[is_object] * grounds[1] / np.maximum(grounds[0], 1), 255)
+    unchanged_error = np.abs(second[is_object] - first[is_object]).mean()
+    return bool(unchanged_error < MAX_UNCHANGED * np.abs(second[is_object] - lit).mean())
+
+
+def _map_to_thumbnail(picture: Picture) -> np.ndarray:
+    """Return the map from the samples of a picture to those of its thumbnail, `[3, 3]`."""
+    height, width = picture.pixels.shape[:2]
+    left, top, right, bottom = picture.box
+    scale_x, scale_y = SIDE / ((right - left) * width), SIDE / ((bottom - top) * height)
+    shift_x, shift_y = (0.5 - left * width) * scale_x - 0.5, (0.5 - top * height) * scale_y - 0.5
+    return np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y], [0, 0, 1]])
+
+
+def _cover(image: np.ndarray, transform: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Return where an image covers a frame, `[H, W]` uint8, by the map from the frame to the image."""
+    inside = np.ones(image.shape[:2], np.uint8)
+    height, width = frame.shape[:2]
+    return cv2.warpAffine(inside, transform[:2], (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+
+
+def _measure_differences(
+    first: np.ndarray, second: np.ndarray, is_covered: np.ndarray
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return by how many levels light and colours differ, `[H, W]` each; None if levels do not rise together."""
+    luminances = first @ LUMA, second @ LUMA
+    light_fit = fit_light(*luminances, is_covered)
+    if light_fit is None:
+        return None
+    curve, is_forward, lit, target = light_fit
+    source, target_colours = (first, second) if is_forward else (second, first)
+    differences = _find_differences(lit, target)
+    colour_differences = _compare_colours(apply_curve(curve, source), target_colours, is_covered)
+    # The curve is fitted to what is common: a level of few samples may lie beyond it, and be right as it is.
+    if _exceeds(differences, is_covered, CLEAN):
+        differences = np.minimum(differences, _find_differences(*luminances))
+    if _exceeds(colour_differences, is_covered, COLOUR_CLEAN):
+        colour_differences = np.minimum(colour_differences, _compare_colours(source, target_colours, is_covered))
+    return differences * is_covered, colour_differences * is_covered
+
+
+def _exceeds(values: np.ndarray, places: np.ndarray, limit: float) -> bool:
+    return bool((values[places] > limit).any())
+
+
+def _find_differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return by how much images differ, `[H, W]` or `[H, W, C]`, beyond a shift by a sample."""
+    differences = np.zeros_like(first)
+    for one_side, other_side in ((first, second), (second, first)):
+        above = one_side - cv2.dilate(other_side, _NEIGHBOURS)
+        below = cv2.erode(other_side, _NEIGHBOURS) - one_side
+        differences = np.maximum(differences, cv2.blur(np.maximum(np.maximum(above, below), 0), (3, 3)))
+    return differences
+
+
+def _compare_colours(source: np.ndarray, target: np.ndarray, is_covered: np.ndarray) -> np.ndarray:
+    """Return by how many levels colours differ once a saturation and a bounded tint are fitted, `[H, W]`."""
+    height, width = is_covered.shape
+    half_size = max(1, width // 2), max(1, height // 2)  # JPEG stores colours at half of the size
+    source, target = (cv2.resize(image, half_size, interpolation=cv2.INTER_AREA) for image in (source, target))
+    chroma = [image - (image @ LUMA)[..., None] for image in (source, target)]
+    # Colours are fitted within the edge: a strong frame would take the fit over.
+    is_inside = cv2.resize((is_covered & _find_inner(is_covered.shape)).astype(np.uint8), half_size) > 0
+    # The paler image is predicted from the other one, because no saturation brings back colour to grey.
+    energies = [float((values[is_inside] ** 2).sum()) for values in chroma]
+    strong, pale = (chroma[0], chroma[1]) if energies[0] > energies[1] else (chroma[1], chroma[0])
+    light = (target @ LUMA)[..., None] / 255
+    # Every third sample is enough for four numbers.
+    colours, paler, lightness = strong[is_inside][::3], pale[is_inside][::3], light[is_inside][::3]
+    weights = np.ones((len(colours), 1), np.float32)
+    tint = np.zeros(3, np.float32)
+    saturation = 1.0
+    for _ in range(5):
+        shared = float((weights * colours * (paler - tint * lightness)).sum())
+        saturation = float(np.clip(shared / max(float((weights * colours * colours).sum()), 1.0), 0, 1.5))
+        rest = (weights * lightness * (paler - saturation * colours)).sum(axis=0)
+        tint = np.clip(rest / max(float((weights * lightness**2).sum()), 1e-3), -TINT, TINT)
+        error = np.linalg.norm(paler - saturation * colours - tint * lightness, axis=1, keepdims=True)
+        weights = 1 / (1 + (error / 8) ** 2)
+    differences = np.linalg.norm(_find_differences(saturation * strong + tint * light, pale), axis=2)
+    return cv2.resize(differences, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def _has_spot(differs: np.ndarray) -> bool:
+    """Return whether images differ within them, and not only by marks at an edge or all over, `[H, W]` bool."""
+    if not differs.any():
+        return False
+    # A spot is inner if any of its samples is: a letter may begin near the edge.
+    joined = cv2.dilate(differs.astype(np.uint8), _NEIGHBOURS)
+    _, labels = cv2.connectedComponents(joined, connectivity=8)
+    inner_labels = np.unique(labels[differs & _find_inner(differs.shape)])
+    is_spot = differs & np.isin(labels, inner_labels)
+    if is_spot.sum() < MIN_SPOT:
+        return False
+    cells = cv2.resize(differs.astype(np.float32), (3, 3), interpolation=cv2.INTER_AREA)
+    return not ((cells > 0).sum() >= MIN_MARKED_CELLS and differs.mean() <= MAX_MARKED)
+
+
+def _find_inner(shape: tuple[int, ...]) -> np.ndarray:
+    """Return what lies within the edge of an image, `[H, W]` bool."""
+    height, width = shape
+    depth_y, depth_x = round(EDGE * height), round(EDGE * width)
+    is_inner = np.zeros((height, width), bool)
+    is_inner[depth_y : height - depth_y, depth_x : width - depth_x] = True
+    return is_inner

@@ -1,0 +1,110 @@
+"""Details by which images differ that thumbnails take for the same, and captions that name two things."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from ernie_vil2.apps.curation.details import decode_detail, differ_in_spot, encode_detail
+from ernie_vil2.apps.curation.likeness import limit_size
+from ernie_vil2.apps.curation.steps.near_duplicates import is_variant
+from tests.support.crawled_pairs import write_pair_shard
+from tests.support.image_formats import encode_image
+
+HEIGHT, WIDTH = 300, 400
+
+
+def draw_object(ground=(255, 255, 255), seed=0):
+    """Return a round thing of many colours on a plain ground."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((HEIGHT, WIDTH, 3), ground, np.uint8)
+    cv2.circle(pixels, (200, 150), 90, (120, 90, 60), -1)
+    for _ in range(12):
+        place = tuple((np.array([200, 150]) + rng.integers(-55, 56, 2)).tolist())
+        cv2.circle(pixels, place, int(rng.integers(8, 22)), tuple(rng.integers(30, 200, 3).tolist()), -1)
+    return pixels
+
+
+def draw_letter(pixels, letter, place=(185, 165)):
+    written = pixels.copy()
+    cv2.putText(written, letter, place, cv2.FONT_HERSHEY_SIMPLEX, 1.3, (20, 20, 90), 4)
+    return written
+
+
+def differ(*images):
+    """Compare two images that lie on each other as they are."""
+    details = [np.frombuffer(encode_detail(limit_size(pixels)), np.uint8) for pixels in images]
+    pictures = [decode_detail(detail, np.array([0, 0, 1, 1])) for detail in details]
+    return differ_in_spot(*pictures, np.eye(2, 3))
+
+
+def test_letters_and_buttons_are_spots():
+    thing = draw_object()
+    assert differ(draw_letter(thing, "A"), draw_letter(thing, "K"))
+    buttons = []
+    for colour in ((200, 40, 40), (40, 40, 200)):
+        buttons.append(cv2.circle(thing.copy(), (200, 150), 6, colour, -1))
+    assert differ(*buttons)
+
+
+def compress(pixels):
+    content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 20])[1]
+    return cv2.imdecode(content, cv2.IMREAD_COLOR)
+
+
+HARMLESS = {
+    "darker": lambda pixels: (pixels * 0.6).astype(np.uint8),
+    "gamma": lambda pixels: (255 * (pixels / 255) ** 1.6).astype(np.uint8),
+    "compressed": compress,
+    "noisy": lambda pixels: np.clip(pixels + np.random.default_rng(0).normal(0, 12, pixels.shape), 0, 255).astype(
+        np.uint8
+    ),
+    "smaller": lambda pixels: cv2.resize(pixels, (160, 120), interpolation=cv2.INTER_AREA),
+    "marked": lambda pixels: draw_letter(pixels, "shop", (300, 290)),
+}
+
+
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_light_noise_and_marks_at_an_edge_are_no_spot(kind):
+    for ground in ((255, 255, 255), (70, 90, 120)):
+        thing = draw_object(ground)
+        assert not differ(thing, HARMLESS[kind](thing))
+
+
+def test_another_ground_makes_another_image():
+    thing = draw_object()
+    assert not differ(thing, draw_object())
+    assert differ(thing, draw_object((225, 238, 252)))
+    tinted = np.clip(thing * np.array([0.88, 0.93, 0.99]), 0, 255).astype(np.uint8)  # the thing as well
+    assert not differ(thing, tinted)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("a beer mug blue buttons", "a beer mug yellow buttons", True),
+        ("81号小型飞机的插图", "5号小型飞机的插图", True),
+        ("postcard series tram", "postcard series bus", True),
+        ("a beer mug", "a beer mug on a table", False),  # says more, and nothing else
+        ("a beer mug on a table", "my new mug for the office", False),
+        ("red", "blue", False),
+        ("a beer mug", "a beer mug", False),
+    ],
+)
+def test_variants_name_something_else_in_one_place(first, second, expected):
+    assert is_variant(first, second) == is_variant(second, first) == expected
+
+
+def test_images_of_one_template_of_captions_all_stay(tmp_path, curated):
+    rows = []
+    for number in range(3):
+        thing = draw_object((90, 120, 160), seed=number)
+        smaller = cv2.resize(thing, (240, 180), interpolation=cv2.INTER_AREA)
+        captions = (f"round toy for children {number}", "something on blue") if number else ("toy, red", "toy, blue")
+        rows += [(encode_image(thing), captions[0]), (encode_image(smaller), captions[1])]
+    path = write_pair_shard(tmp_path / "crawl.tar", rows)
+    table = curated([path], "near_duplicates: {}").values()
+    assert [row["sample"] for row in table if not row["is_kept"]] == [3, 5]
+    similar = json.loads((tmp_path / "curated" / "curation.json").read_text())["figures"]["near_duplicates"]
+    assert [(pair["sample"], pair["similar"]) for pair in similar] == [(0, 1)]
