@@ -2,32 +2,38 @@
 
     python benchmarks/serving.py exports/emoji
     python benchmarks/serving.py exports/emoji --clients 8 --texts 16
+    python benchmarks/serving.py exports/emoji --peer bert-onnx
 
 Each round runs both, one after the other: the loop encodes all texts in batches in a process of its own, and clients
 send the same texts to `tools/serve.py` as OpenAI's client does, in base64, over connections that stay open. Loading and
 warming up are not measured. The seconds of the processor are those of the loop's process, and of the server's without
-the clients'. The last line is the median over the rounds of the server's texts for such a second, divided by the
-loop's.
+the clients'. The last lines are medians over the rounds of a server's texts for such a second, divided by the loop's.
+
+With `--peer`, infinity_emb serves a model of its own from a folder in the layout of transformers that has a model.onnx,
+by its fastest engine on CPUs (optimum, over ONNX Runtime). Give it a text tower of about the same size.
 """
 
 import argparse
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+# The peer fetches nothing and reports no use.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE = 300  # seconds until a server answers
 LOOP = """
@@ -44,6 +50,13 @@ print(time.perf_counter() - start, time.process_time() - start_cpu)
 """
 
 
+class Server(NamedTuple):
+    """A server that runs: its process id, and its address."""
+
+    pid: int
+    address: str
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder of an ONNX export")
@@ -51,22 +64,49 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=64, help="texts of a request, and of a batch of the loop")
     parser.add_argument("--requests", type=int, default=200, help="requests of a round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peer", metavar="FOLDER", help="model that infinity_emb serves in the same run")
+    parser.add_argument("--infinity", default="infinity_emb", metavar="PROGRAM", help="the program; default: on PATH")
     args = parser.parse_args()
 
     texts = make_texts(args.texts * args.requests)
     print(f"{len(texts):,} texts, {args.texts} in a request, {args.clients} clients, {os.cpu_count()} cores")
     print(f"{'':<14}{'texts/s':>10}{'texts/CPU s':>14}")
-    ratios = []
-    with run_server(args.model) as (pid, address):
-        ask(address, texts, args)
-        for _ in range(args.rounds):
-            loop_rate = report("plain loop", len(texts), *run_loop(args.model, texts, args.texts))
-            start, start_cpu = time.perf_counter(), read_cpu_seconds(pid)
-            ask(address, texts, args)
-            seconds, cpu_seconds = time.perf_counter() - start, read_cpu_seconds(pid) - start_cpu
-            ratios.append(report("server", len(texts), seconds, cpu_seconds) / loop_rate)
-    print(f"server / plain loop for a second of the processor: {statistics.median(ratios):.2f}")
+    with ExitStack() as stack:
+        servers = {"server": stack.enter_context(run_server(serving_command(args.model)))}
+        if args.peer and shutil.which(args.infinity):
+            servers["infinity"] = stack.enter_context(run_server(infinity_command(args.infinity), Path(args.peer)))
+        elif args.peer:
+            print(f"without the peer: {args.infinity} is not installed")
+        ratios = measure(servers, texts, args)
+    for name, values in ratios.items():
+        print(f"{name} / plain loop for a second of the processor: {statistics.median(values):.2f}")
     return 0
+
+
+def measure(servers: Mapping[str, Server], texts: Sequence[str], args: argparse.Namespace) -> dict[str, list[float]]:
+    """Return for each server and round its texts for a second of the processor, divided by the loop's."""
+    for server in servers.values():
+        ask(server.address, texts, args)
+    ratios: dict[str, list[float]] = {name: [] for name in servers}
+    for _ in range(args.rounds):
+        loop_rate = report("plain loop", len(texts), *run_loop(args.model, texts, args.texts))
+        for name, server in servers.items():
+            start, start_cpu = time.perf_counter(), read_cpu_seconds(server.pid)
+            ask(server.address, texts, args)
+            seconds, cpu_seconds = time.perf_counter() - start, read_cpu_seconds(server.pid) - start_cpu
+            ratios[name].append(report(name, len(texts), seconds, cpu_seconds) / loop_rate)
+    return ratios
+
+
+def serving_command(model: str) -> list[str]:
+    return [sys.executable, str(ROOT / "tools" / "serve.py"), f"model={os.path.abspath(model)}"]  # noqa: PTH100  -- a model may be more than a path
+
+
+def infinity_command(program: str) -> list[str]:
+    # From within its folder: version 0.0.78 with optimum 2 finds model.onnx by a path that is its name alone.
+    options = ["--model-id", ".", "--served-model-name", "model", "--engine", "optimum", "--device", "cpu"]
+    options += ["--url-prefix", "/v1", "--host", "127.0.0.1", "--log-level", "error", "--no-model-warmup"]
+    return [os.path.abspath(shutil.which(program) or program), "v2", *options]  # noqa: PTH100  -- resolve() would leave the environment
 
 
 def make_texts(count: int) -> list[str]:
@@ -97,17 +137,18 @@ def run_loop(model: str, texts: Sequence[str], batch_size: int) -> tuple[float, 
 
 
 @contextmanager
-def run_server(model: str) -> Iterator[tuple[int, str]]:
-    """Yield the process id and the address of a server of the model."""
+def run_server(command: Sequence[str], folder: Path = ROOT) -> Iterator[Server]:
+    """Yield a server that a command starts in a folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "tools/serve.py", f"model={model}", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)  # noqa: S603  -- a command of this script
+    process = subprocess.Popen(  # noqa: S603  -- a command of this script
+        [*command, "--port", str(port)], cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL
+    )
     try:
         address = f"http://127.0.0.1:{port}"
         wait_for_server(process, address)
-        yield process.pid, address
+        yield Server(process.pid, address)
     finally:
         process.terminate()
         process.wait(60)
@@ -117,7 +158,7 @@ def wait_for_server(process: subprocess.Popen, address: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            urllib.request.urlopen(f"{address}/readyz", timeout=60).close()  # noqa: S310  -- our own server
+            urllib.request.urlopen(f"{address}/v1/models", timeout=60).close()  # noqa: S310  -- our own server
             return
         except OSError:
             if process.poll() is not None or time.monotonic() > deadline:
