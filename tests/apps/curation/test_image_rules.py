@@ -1,5 +1,7 @@
 """Rules of images: pages of text, collages, gradients, QR codes and unfinished images, each made here."""
 
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +9,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ernie_vil2.apps.curation.image_measures import (
     measure_blocks,
+    measure_focus,
+    measure_pixelation,
     measure_qr_code,
     measure_relief,
     measure_seams,
@@ -43,6 +47,21 @@ def make_card():
     card = cv2.resize(make_gradient(), (400, 400))
     card[:120] = np.random.default_rng(0).integers(0, 256, (120, 400, 3))
     return draw_text(card, "Sale ends today", (40, 240), size=40, ink=(255, 255, 255))
+
+
+def make_blurred():
+    return cv2.GaussianBlur(make_distinct_image(7, 400), (0, 0), 12)
+
+
+def make_pixelated(block=16):
+    small = cv2.resize(make_distinct_image(8, 400), (400 // block, 400 // block), interpolation=cv2.INTER_AREA)
+    return small.repeat(block, axis=0).repeat(block, axis=1)
+
+
+def make_scene(number):
+    """Return a smooth image with the grain of a camera."""
+    grain = np.random.default_rng(number).normal(0, 3, (240, 240, 1))
+    return np.clip(make_distinct_image(number, 240) + grain, 0, 255).astype(np.uint8)
 
 
 def make_drawing():
@@ -82,12 +101,13 @@ def make_unfinished():
 
 MADE = {
     "gradient": make_gradient, "page of text": make_page, "card of text": make_card, "collage": make_collage,
-    "QR code": make_code, "unfinished image": make_unfinished,
+    "QR code": make_code, "unfinished image": make_unfinished, "out of focus": make_blurred,
+    "pixelated": make_pixelated,
 }  # fmt: skip
 
 
 def test_images_without_a_scene_are_removed(tmp_path, curated):
-    good_images = [make_drawing(), *(make_distinct_image(number, 240) for number in range(20))]
+    good_images = [make_drawing(), *(make_scene(number) for number in range(20))]
     images = [*(make() for make in MADE.values()), *good_images]
     rows = [(encode_image(image), f"a picture of something, number {number}") for number, image in enumerate(images)]
     table = curated([write_pair_shard(tmp_path / "crawl.tar", rows)], "image_rules: {}").values()
@@ -120,6 +140,41 @@ def test_card_is_the_band_without_anything_but_text():
     assert measure_text(shrink_luminance(make_drawing())).card <= 110 / 400
 
 
+def test_focus_is_the_step_of_an_edge_over_its_height():
+    edge = np.full((300, 300), 200, np.uint8)
+    edge[:, :150] = 40
+    for sigma in (6, 9):
+        blurred = cv2.GaussianBlur(edge, (0, 0), sigma)
+        small = cv2.resize(blurred, (128, 128), interpolation=cv2.INTER_AREA)
+        # Of an edge 160 levels high that is blurred by s pixels of the thumbnail, one pixel makes the share
+        # erf(0.5 / (s * sqrt(2))), and the seven pixels of a window make erf(3 / (s * sqrt(2))).
+        spread = sigma * 128 / 300
+        expected = math.erf(0.5 / (spread * 2**0.5)) / math.erf(3 / (spread * 2**0.5))
+        focus = measure_focus(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), blurred)
+        assert focus == pytest.approx(expected, rel=0.15)
+    small = cv2.resize(edge, (128, 128), interpolation=cv2.INTER_AREA)
+    assert measure_focus(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), edge) > 0.45
+
+
+def test_image_with_grain_is_not_out_of_focus():
+    blurred = make_blurred()
+    grain = np.random.default_rng(0).normal(0, 2, blurred.shape)
+    for pixels, is_blurred in ((blurred, True), (np.clip(blurred + grain, 0, 255).astype(np.uint8), False)):
+        small = cv2.resize(pixels, (128, 128), interpolation=cv2.INTER_AREA)
+        assert (measure_focus(small, shrink_luminance(pixels)) < 0.3) == is_blurred
+
+
+@pytest.mark.parametrize("block", [8, 16, 25])
+def test_pixelated_images_change_between_blocks_only(block):
+    pixelated = make_pixelated(block)
+    # Nearly all changes are on one line of each block; a few lines are too weak to count.
+    assert measure_pixelation(shrink_luminance(pixelated)) == pytest.approx(1 - 1 / block, abs=0.04)
+    _, content = cv2.imencode(".jpg", pixelated, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    assert measure_pixelation(cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)) > 0.4
+    assert measure_pixelation(shrink_luminance(make_distinct_image(8, 400))) == 0
+    assert measure_pixelation(shrink_luminance(make_drawing())) == 0
+
+
 def test_relief_is_zero_for_a_quadratic_and_the_noise_otherwise():
     rng = np.random.default_rng(0)
     noise = np.kron(rng.normal(0, 5, (32, 32, 3)), np.ones((4, 4, 1)))
@@ -149,6 +204,7 @@ def test_measures_take_images_of_any_shape(shape):
         pixels = np.full((*shape, 3), level, np.uint8)
         luminance = shrink_luminance(pixels)
         assert measure_text(luminance) == (0, 0)
+        assert measure_focus(pixels, luminance) == 1 and measure_pixelation(luminance) == 0
         assert measure_seams(luminance) == 0 and measure_qr_code(luminance) == 0
         assert measure_relief(pixels) == pytest.approx(0)
         measure_unfinished(pixels)
