@@ -17,10 +17,10 @@ from ernie_vil2.data.decoding import decode_image
 
 DETAIL_SIDE = 160  # samples of the longer side: a letter of a fifteenth of the image has ten
 QUALITY = 85  # of the JPEG in which an image is stored: some 6 kB, and 2 levels of noise
-SPOT = 18.0  # levels: compression, noise and levels that are cut off at white leave up to 16, most letters 30 and more
-COLOUR_SPOT = 28.0  # levels of colour: levels that are cut off leave up to 23, a button of another colour 49 and more
+SPOT = 26.0  # levels: light that is cut off, compression and faint marks leave less, an object or a circle 30 and more
+COLOUR_SPOT = 40.0  # levels of colour: saturation that is cut off leaves less, a button of another colour 49 and more
 CLEAN, COLOUR_CLEAN = 5.0, 8.0  # likewise, up to which nothing needs to be measured again
-MIN_SPOT = 3  # samples: fewer are the noise of a single edge
+MIN_SPOT = 8  # samples: fewer are the noise of a single edge
 EDGE = 0.2  # share of a side within which marks, bars and frames are expected
 MAX_BEYOND = 0.12  # share that both images show beyond the other: a crop, or a frame, is beyond one only
 MIN_SAMPLES = 300  # that are compared at least
@@ -28,9 +28,10 @@ MIN_SAMPLES = 300  # that are compared at least
 MIN_MARKED_CELLS, MAX_MARKED = 7, 0.25
 # An even rim is the ground of an object. A change of light that moves its level moves the object's levels as well.
 RIM, EVEN_SHARE, EVEN_LEVELS = 0.05, 0.8, 12.0  # share of a side; share of the rim that has one level, within so many
-OTHER_GROUND = 8.0  # levels of a channel, by which grounds differ: twice as much as compression leaves
+OTHER_GROUND = 12.0  # levels of a channel, by which grounds differ: noise that is cut off at white leaves 8
 OBJECT_CONTRAST = 40.0  # levels from the ground
-MAX_UNCHANGED = 0.8  # ratio of two mean errors: 0.4 to 0.7 if the ground is another one, above 1 if the light is
+MAX_UNCHANGED = 0.7  # ratio of two mean errors: 0.4 to 0.66 if the ground is another one, above 1 if the light is
+BLURS = (0.7, 1.0, 1.4, 2.0, 2.8)  # samples, by which the sharper image is blurred until it is as soft as the other one
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 
@@ -91,6 +92,7 @@ def differ_in_spot(first: Picture, second: Picture, transform: np.ndarray) -> bo
 
     if _has_other_ground(frame, warped, is_covered):
         return True
+    frame, warped = _soften_alike(frame, warped)
     measured = _measure_differences(frame, warped, is_covered)
     if measured is None:
         return True
@@ -136,6 +138,26 @@ def _cover(image: np.ndarray, transform: np.ndarray, frame: np.ndarray) -> np.nd
     inside = np.ones(image.shape[:2], np.uint8)
     height, width = frame.shape[:2]
     return cv2.warpAffine(inside, transform[:2], (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+
+
+def _soften_alike(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Blur the sharper one of two images until its edges are as soft as those of the other one."""
+    softness = [_measure_edges(pixels) for pixels in (first, second)]
+    if softness[0] < softness[1]:
+        second, first = _soften_alike(second, first)
+        return first, second
+    for blur in BLURS:
+        blurred = cv2.GaussianBlur(first, (0, 0), blur)
+        if _measure_edges(blurred) < softness[1]:
+            break
+        first = blurred
+    return first, second
+
+
+def _measure_edges(pixels: np.ndarray) -> float:
+    """Return the energy of the finest edges, in proportion to that of all levels."""
+    luminance = pixels @ LUMA
+    return float(cv2.Laplacian(luminance, cv2.CV_32F).var() / max(luminance.var(), 1))
 
 
 def _measure_differences(

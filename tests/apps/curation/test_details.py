@@ -28,7 +28,7 @@ def draw_object(ground=(255, 255, 255), seed=0):
 
 def draw_letter(pixels, letter, place=(185, 165)):
     written = pixels.copy()
-    cv2.putText(written, letter, place, cv2.FONT_HERSHEY_SIMPLEX, 1.3, (20, 20, 90), 4)
+    cv2.putText(written, letter, place, cv2.FONT_HERSHEY_SIMPLEX, 2, (20, 20, 90), 6)
     return written
 
 
@@ -60,6 +60,7 @@ HARMLESS = {
     "noisy": lambda pixels: np.clip(pixels + np.random.default_rng(0).normal(0, 12, pixels.shape), 0, 255).astype(
         np.uint8
     ),
+    "blurred": lambda pixels: cv2.GaussianBlur(pixels, (0, 0), 4),
     "smaller": lambda pixels: cv2.resize(pixels, (160, 120), interpolation=cv2.INTER_AREA),
     "marked": lambda pixels: draw_letter(pixels, "shop", (300, 290)),
 }
