@@ -415,6 +415,13 @@ def fraction(text: str) -> float:
     return float(text)
 
 
+def non_negative_number(text: str) -> float:
+    """Return a number that is 0 or above."""
+    if number(text) < 0:
+        raise ArgumentTypeError(f"{text} is below 0")
+    return float(text)
+
+
 def positive_number(text: str) -> float:
     """Return a number above 0."""
     if number(text) <= 0:

@@ -43,7 +43,7 @@ MAX_HITS, MAX_OFFSET = 200, 2000
 MAX_BATCH_QUERIES, MAX_ITEMS = 64, 64
 MAX_TAGS = 1000  # texts in a field that is a list
 MAX_ID_LENGTH = 1024  # characters
-MAX_WORD_WEIGHT = 100  # beyond it, the ranking by words decides alone
+MAX_WORD_WEIGHT = 100  # words come first from 2 on
 MAX_WHERE_LENGTH = 2**16  # characters of a filter in a body; in a URL it is bounded by the size of headers
 
 NUM_EXAMPLES = 24  # items that the page shows before there is a query, and a third as many queries to try
@@ -51,8 +51,8 @@ WRITE_TIMEOUT = 10  # seconds that a change waits for another process that write
 WRITE_RETRY_DELAY = 0.05  # seconds between two attempts
 
 WORDS_DESCRIPTION = (
-    "also find the items that contain all words of the text, whatever their cosine, and fuse both rankings; this is "
-    "the weight of the one by words, 1 that of the one by meaning; 0: meaning alone"
+    "weight of the items that contain all words of the text, whatever their cosine; with 1, those that the text names "
+    "come first, and the first five by meaning stay before the others; with 2, all of them come first; 0: meaning alone"
 )
 Kind = Literal["images", "texts"]
 Count = Annotated[int, Query(ge=1, le=MAX_HITS, description="number of hits")]
@@ -276,7 +276,7 @@ def index_routes(index: Index, title: str, card_fields: Sequence[str]) -> APIRou
             **counts,
             "thresholds": thresholds,
             "show": list(card_fields),
-            "words": index.folder is not None,  # Milvus has none
+            "words": index.has_words,
         }
 
     @router.get("/examples", summary="Some items, spread evenly over the index, and captions to search for")

@@ -4,7 +4,7 @@
     python tools/search.py query --index icons "a red apple" "红苹果"
     python tools/search.py query --index icons --image cat.jpg --among texts
     python tools/search.py query --index icons --image cat.jpg --plus "at night" --minus "people" --where license=MIT
-    python tools/search.py query --index icons --words "A1-B" "苹果手机壳"   # exact words, next to the meaning
+    python tools/search.py query --index icons "A1-B" "苹果手机壳"   # exact names and numbers, next to the meaning
     python tools/search.py add --index icons --data more/    # or: remove --index icons ID ...
     python tools/search.py sync --index icons --data more/   # add, update and remove what has changed
     python tools/search.py serve --index icons               # a page at http://127.0.0.1:8000
@@ -44,8 +44,8 @@ from ernie_vil2.cli.arguments import (
     make_data_spec,
     model,
     natural,
+    non_negative_number,
     number,
-    positive_number,
     threshold,
 )
 from ernie_vil2.device.extras import require
@@ -147,7 +147,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         type=input_path,
         metavar="FILE",
         help="results of PaddleOCR (save_to_json) for images of --data, or folders of them: texts become a field, "
-        "which query --words finds",
+        "which query finds",
     )
     add_sources(parser, "--texts", "FILE", "lines of a .txt, or the tags of a source of samples")
     parser.add_argument(
@@ -190,17 +190,11 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
         help="only items with this value, or within bounds: price<100, date>=2025-01-01",
     )
     parser.add_argument(
-        "--words",
-        action="store_true",
-        help="also find the items whose fields contain all words of a sentence, such as a name or a number of an "
-        "article, and fuse both rankings",
-    )
-    parser.add_argument(
         "--word-weight",
-        type=positive_number,
-        default=1.0,
+        type=non_negative_number,
         metavar="WEIGHT",
-        help="weight of the ranking by words; that of the one by meaning is 1; default: 1",
+        help="weight of the items whose fields contain all words of a sentence; with 1, those that it names come "
+        "first, with 2 all of them; 0: meaning alone; default: 1, or 0 with --plus or --minus",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object for each query")
 
@@ -346,10 +340,13 @@ def _query(args: argparse.Namespace) -> int:
             direction = "image_to_text" if args.among == "texts" else "text_to_image"
             options["threshold"] = get_calibrated_threshold(index.model, index.name, direction, is_quiet=args.json)
         offset = index.combine_embeddings(terms)
+        word_weight = args.word_weight
+        if word_weight is None:
+            word_weight = 1.0 if index.has_words and not terms else 0.0
         for names, sentences, embeddings in _encode_queries(index, texts, args.image):
-            if args.words:
+            if word_weight > 0:
                 word_texts = [" ".join([sentence, *args.plus]) for sentence in sentences]
-                options["words"] = WordQueries(word_texts, args.word_weight)
+                options["words"] = WordQueries(word_texts, word_weight)
             answers = index.search_embeddings(embeddings + offset, **options)
             for name, hits in zip(names, answers, strict=True):
                 terms_of_query = [name, *suffixes] if name else suffixes  # there is no name for --plus alone

@@ -90,6 +90,11 @@ class Index:
         """Folder of the index; None if it lies in Milvus."""
         return self._store.folder
 
+    @property
+    def has_words(self) -> bool:
+        """Whether items are found by their words; Milvus has none."""
+        return self.folder is not None
+
     def stored_path(self, path: str) -> str:
         """Return a path as the index stores it, so that a server on another machine finds the file.
 
@@ -171,8 +176,9 @@ class Index:
             among: `images` or `texts`.
             where: filter, such as {"license": "MIT", "set": ["mdi", "tabler"]}.
             threshold: smallest cosine similarity of a hit; None: any.
-            word_weight: if set, items that contain all words of a text are found too, whatever their similarity. Both
-                rankings are fused, and this is the weight of the one by words; 1: that of the one by meaning.
+            word_weight: if set, items that contain all words of a text are found too, whatever their similarity. With
+                1, those that the text names come first, and the first five by meaning stay before the others; with 2,
+                all of them come first. None: meaning alone, so that the hits are in the order of their scores.
 
         Raises:
             BadSample: an image cannot be read.

@@ -229,12 +229,13 @@ def test_command_finds_the_words_of_a_sentence(folder, model, search):
     item = Item("shoe", b"", {"caption_zh": "红鞋", "number": "A1-B"})
     with open_index(folder, model, writable=True) as index:
         index.collection("images").add([item], model.encode_texts(["blue bar"]))
-    options = ["--index", folder, "--json", "--count", 2, "--words"]
-    for query in (["a1-b"], ["A1-B 红"], ["A1-B", "--threshold", 0.99], ["--plus", "红鞋"]):
+    options = ["--index", folder, "--json", "--count", 2]
+    for query in (["a1-b"], ["A1-B 红"], ["A1-B", "--threshold", 0.99], ["--plus", "红鞋", "--word-weight", 1]):
         first = json.loads(search("query", *options, *query).stdout)["hits"][0]
         assert first["id"] == "shoe" and first["words"] is True
-    answer = json.loads(search("query", *options, "purple", "--minus", "a1-b", "--word-weight", 3).stdout)
-    assert not any("words" in hit for hit in answer["hits"])
+    for query in (["purple", "--minus", "a1-b", "--word-weight", 3], ["a1-b", "--word-weight", 0], ["--plus", "红鞋"]):
+        answer = json.loads(search("query", *options, *query).stdout)
+        assert not any("words" in hit for hit in answer["hits"])
     assert search("query", *options, "red", "--word-weight", -1).returncode == 2
 
 
@@ -244,7 +245,7 @@ def test_command_adds_the_texts_in_images(folder, shapes, search, tmp_path):
     (tmp_path / "0_res.json").write_text(json.dumps(content))
     result = search("add", "--index", folder, "--data", shapes["val"], "--ocr", tmp_path / "0_res.json")
     assert result.returncode == 0 and "1 refreshed" in result.stdout and "1 of 1" in result.stdout
-    answer = json.loads(search("query", "--index", folder, "--words", "--json", "五折").stdout)
+    answer = json.loads(search("query", "--index", folder, "--json", "五折").stdout)
     assert [hit["id"] for hit in answer["hits"] if "words" in hit] == [name]
     assert search("add", "--index", folder, "--texts", tmp_path, "--ocr", tmp_path).returncode == 2
 

@@ -131,17 +131,19 @@ def test_numbers_are_filtered_by_from_and_to(browser, address):
     assert [browser.run(f"{bound}.value") for bound in (lower, upper)] == ["3.5", "5"]
 
 
-def test_switch_finds_exact_words(browser, address):
+def test_exact_words_are_found_until_switched_off(browser, address):
     num_marks = "document.querySelectorAll('#hits .has-words').length"
     browser.open(f"{address}?q=more+77")
+    browser.wait_for(f"{HITS} >= 60 && {num_marks} === 1")
+    assert browser.run("document.querySelector('#hits button').hit.id") == "more 77"
+    browser.run("document.getElementById('words').click()")
+    browser.wait_for(f"{num_marks} === 0 && location.search.includes('words=0')")
+    browser.open(browser.run("location.href"))
+    browser.wait_for(f"{HITS} >= 60")
+    assert browser.run(f"{num_marks} === 0 && !document.getElementById('words').checked")
+    browser.open(f"{address}?q=more+77&without=red")
     browser.wait_for(f"{HITS} >= 60")
     assert browser.run(num_marks) == 0
-    browser.run("document.getElementById('words').click()")
-    browser.wait_for(f"{num_marks} === 1 && location.search.includes('words=1')")
-    assert browser.run("document.querySelector('#hits button').hit.id") == "more 77"
-    browser.open(browser.run("location.href"))
-    browser.wait_for(f"{num_marks} === 1")
-    assert browser.run("document.getElementById('words').checked")
 
 
 def test_address_with_a_password_works(browser, address):

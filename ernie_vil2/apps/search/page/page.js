@@ -96,7 +96,7 @@ function readQuery() {
   if (text.value.trim()) query.set("q", text.value.trim());
   if (without.value.trim()) query.set("without", without.value.trim());
   if (cosine !== null) query.set("threshold", cosine);
-  if (find("words").checked) query.set("words", 1);
+  if (!find("words").checked) query.set("words", 0);
   if (Object.keys(where).length) query.set("where", JSON.stringify(where));
   return query;
 }
@@ -117,9 +117,11 @@ async function search(isNextPage = false) {
   if (isEmpty()) return showStart();
 
   const parameters = new URLSearchParams({ count: Math.min(PAGE_SIZE, MAX_HITS - offset), offset });
-  for (const name of ["q", "without", "threshold", "where", "words"]) {
+  for (const name of ["q", "without", "threshold", "where"]) {
     if (query.has(name)) parameters.set(name, query.get(name));
   }
+  // In a sum of queries, an item that one of them names is not what was asked for.
+  if (info.words && find("words").checked && !queryImage && !query.has("without")) parameters.set("words", 1);
   if (query.has("like")) parameters.set("id", query.get("like"));
   if (!isNextPage) say(words.searching);
   try {
@@ -324,7 +326,7 @@ function restoreQuery() {
   text.value = query.get("q") || "";
   without.value = query.get("without") || "";
   threshold.value = query.get("threshold") || threshold.min;
-  find("words").checked = query.has("words");
+  find("words").checked = query.get("words") !== "0";
   let where = {};
   try {
     where = Object(JSON.parse(query.get("where") || "{}"));

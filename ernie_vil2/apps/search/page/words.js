@@ -19,7 +19,7 @@ const ENGLISH = {
   anyValue: (field) => `any ${field}`, images: (n) => `${n} images`, texts: (n) => `${n} texts`,
   similarity: "similarity", queryImage: "The query image", sameImage: "same image",
   copies: (count) => `+ ${count} equal`, from: "from", to: "to",
-  exactWords: "exact words, too", exactWordsTitle: "also finds the images whose fields contain all words of the query",
+  exactWords: "exact words, too", exactWordsTitle: "a query of text alone also finds the images whose fields contain all of its words",
   hasWords: "has the words",
 };
 const CHINESE = {
@@ -38,7 +38,7 @@ const CHINESE = {
   like: (name) => `与“${name}”相似`, likeWithWords: (name) => `${name}；可再加文字`,
   anyValue: (field) => `${field}：不限`, images: (n) => `${n} 张图片`, texts: (n) => `${n} 条文本`,
   similarity: "相似度", queryImage: "所给的图片", sameImage: "相同的图片", copies: (count) => `另有 ${count} 张相同`,
-  from: "从", to: "到", exactWords: "同时查找原词", exactWordsTitle: "字段中含有全部查询词的图片也会列出",
+  from: "从", to: "到", exactWords: "同时查找原词", exactWordsTitle: "只用文字查询时，字段里含有全部查询词的图片也会列出",
   hasWords: "含查询词",
 };
 
