@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from ftfy.badness import badness
@@ -15,7 +16,7 @@ from ernie_vil2.apps.curation.languages import ENGLISH_WORDS, HAN
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 _UNIT = re.compile(f"{HAN.pattern}|(?:(?!{HAN.pattern})[^\\W_])+")  # a Chinese character, or a word
-_LATIN_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_LATIN_WORD = re.compile("[A-Za-z\u00c0-\u024f]+(?:['’][A-Za-z\u00c0-\u024f]+)*")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _TAG = re.compile(r"(?:#|(?<!\w)@)[^\s#@]*[^\W\d_][^\s#@]*#?")
 
@@ -48,7 +49,7 @@ def measure_repetition(text: str) -> float:
     A word has to come four times, two or more words three times. In a caption that consists of nothing else, a word has
     to come three times, and three or more words twice.
     """
-    units = [unit.casefold() for unit in _UNIT.findall(text)]
+    units = _find_units(text)
     best = 0
     for period in range(1, min(MAX_PERIOD, len(units) // 2) + 1):
         longest = run = 0
@@ -64,7 +65,27 @@ def measure_repetition(text: str) -> float:
             num_times -= 1
         if longest >= period * (num_times - 1):
             best = max(best, longest + period)
+    if len(units) > 2 * MAX_PERIOD and 2 * _find_period(units) <= len(units):
+        return 1.0
     return best / max(1, len(units))
+
+
+@lru_cache(maxsize=4)  # several measures need the words of the same caption
+def _find_units(text: str) -> tuple[str, ...]:
+    """Return the words and single Chinese characters of a text, in lower case."""
+    return tuple(_UNIT.findall(text.casefold()))
+
+
+def _find_period(units: Sequence[str]) -> int:
+    """Return the least distance at which all units repeat (the failure function of Knuth, Morris and Pratt)."""
+    borders = [0] * len(units)
+    border = 0
+    for position in range(1, len(units)):
+        while border and units[position] != units[border]:
+            border = borders[border - 1]
+        border += units[position] == units[border]
+        borders[position] = border
+    return len(units) - border
 
 
 MAX_PERIOD = 12  # words or Chinese characters of what is repeated; a longer text is rarely repeated three times
@@ -72,11 +93,11 @@ MAX_PERIOD = 12  # words or Chinese characters of what is repeated; a longer tex
 
 def measure_commonest(text: str) -> float:
     """Return the share of the commonest word, or pair of Chinese characters, if it comes at least four times."""
-    units = [unit.casefold() for unit in _UNIT.findall(text)]
+    units = _find_units(text)
     if len(units) < 4:
         return 0.0
     counts: Counter[str] = Counter()
-    for unit, following in zip(units, [*units[1:], ""], strict=True):
+    for unit, following in zip(units, (*units[1:], ""), strict=True):
         if HAN.match(unit):
             if HAN.match(following):
                 counts[unit + following] += 2  # characters
@@ -96,21 +117,23 @@ def measure_keywords(text: str) -> float:
 
     Entries between commas, bars or similar marks count as they are; words between spaces count less, see the comments.
     """
-    entries = [entry.strip() for entry in _SEPARATOR.split(text) if entry.strip(" .")]
+    entries = _split_entries(text)
     num_entries = len(entries)
+    least_share = 0.85  # of entries that are short and join no words; a list may have a title
     if num_entries < 4:
         # Without marks, only words in lower case or groups of Chinese characters between spaces look like a list, and
-        # titles of goods look like that too, so that it takes more of them.
+        # titles of goods look like that too, so that it takes more of them. A slug is a caption.
         entries = _GAP.split(text)
         is_chinese = sum(map(_is_han_word, entries)) >= 0.7 * len(entries)
-        if not is_chinese and (text != text.lower() or text.endswith(".")):
+        if not is_chinese and (text != text.lower() or text.endswith(".") or " " not in text):
             return 0.0
         if is_chinese:
             num_entries = len(entries) - 2
         else:
             num_entries = (len(entries) + 2) // 2
+            least_share = 1.0
     num_plain = sum(map(_is_keyword, entries))
-    if num_plain < 0.85 * len(entries):
+    if num_plain < least_share * len(entries):
         return 0.0
 
     # Entries with a word in common ("red dress, summer dress") are a list already where there are few of them.
@@ -128,6 +151,17 @@ def measure_keywords(text: str) -> float:
 
 _GAP = re.compile(r"[\s\-_]+")
 _SEPARATOR = re.compile(r"[,;|/、·•>~\n]|\s[-–—]\s")
+# Not in ENGLISH_WORDS, because other languages have them, too.
+_JOINING_WORDS = ENGLISH_WORDS | {"a", "i", "in", "me", "us", "him", "do", "does", "did", "am", "who's", "it's"}
+
+
+def _split_entries(text: str) -> list[str]:
+    """Split a text at the mark that is the most frequent; a list has one, and a caption commas and dashes."""
+    counts = Counter(_SEPARATOR.findall(text))
+    if not counts:
+        return [text]
+    mark, _ = counts.most_common(1)[0]
+    return [entry.strip() for entry in text.split(mark) if entry.strip(" .")]
 
 
 def _is_han_word(entry: str) -> bool:
@@ -141,7 +175,7 @@ def _is_keyword(entry: str) -> bool:
     words = [word.casefold() for word in _LATIN_WORD.findall(entry)]
     if num_han > 7 or len(words) > 4 or not (num_han or words):
         return False
-    return not (_HAN_FUNCTION.search(entry) or ENGLISH_WORDS.intersection(words) or "a" in words)
+    return not (_HAN_FUNCTION.search(entry) or _JOINING_WORDS.intersection(words))
 
 
 def measure_tags(text: str) -> float:
@@ -157,31 +191,47 @@ def measure_marks(text: str) -> float:
 
 
 def measure_codes(text: str) -> float:
-    """Return the share of the characters in words with a digit, 0 for captions with two words or Chinese characters."""
+    """Return the share of the characters in words with a digit, 0 for captions with two words or Chinese characters.
+
+    With a long number, a caption may have two words: `Object ID 871404932`.
+    """
     text, num_words = HAN.subn(" ", text)
-    num_characters = num_code_characters = 0
+    num_characters = num_code_characters = num_long_characters = 0
     for token in text.split():
         num_characters += len(token)
         has_digit = any(letter.isdecimal() for letter in token)
         if has_digit:
             num_code_characters += len(token)
+            if _LONG_NUMBER.search(token):
+                num_long_characters += len(token)
         # A slug may have a number: "leather-boots-2021". The letters of codes are capitals, or few.
         words = [word for word in _LATIN_WORD.findall(token) if len(word) >= 3]
         num_words += sum(not (has_digit and word.isupper()) for word in words)
+    if num_words <= 2 and num_long_characters > MIN_LONG_NUMBER * num_characters:
+        return 1.0
     if num_words >= 2:
         return 0.0
     return num_code_characters / max(1, num_characters)
 
 
+_LONG_NUMBER = re.compile(r"\d{6,}|(?<![^\W_])(?=[a-f]*\d)[0-9a-f]{8,}(?![^\W_])")
+MIN_LONG_NUMBER = 0.38  # share of the characters; an article and its number have less
+
+
 def measure_random_letters(text: str) -> float:
     """Return by how much the pairs of letters are rarer than in words, in bits a pair; random letters reach 1.4.
 
-    Captions with fewer than six pairs, or fewer Latin letters than Chinese characters, have 0.
+    Captions with fewer than six pairs, or fewer than two for each Chinese character, have 0; letters one by one, and
+    long words without vowels, have 2.
     """
-    total = num_pairs = num_single = 0
+    total = num_pairs = num_unpronounceable = 0
     words = [word.casefold() for word in _LATIN_WORD.findall(text)]
+    if len(words) >= 5:
+        tokens = text.split()
+        num_single = sum(len(token) == 1 and token.isalpha() and token.isascii() for token in tokens)
+        if num_single >= 0.6 * len(tokens):
+            return 2.0
     for word in words:
-        num_single += len(word) == 1
         if not word.isascii() or len(word) < 2:
             continue
         letters = [ord(letter) - ord("a") for letter in word if letter != "'"]
@@ -189,11 +239,15 @@ def measure_random_letters(text: str) -> float:
             total += _PAIR_BITS[26 * first + second]
         num_pairs += len(letters) - 1
         total -= 2 * _count_key_runs(word)
-    if len(words) >= 5 and num_single >= 0.6 * len(words):
-        return 2.0  # letters one by one
-    if num_pairs < 6 or num_pairs < len(HAN.findall(text)):
+        num_unpronounceable += len(word) >= 5 and not _VOWEL.search(word)
+    if num_pairs < 6 or num_pairs < 2 * len(HAN.findall(text)):
         return 0.0
+    if 3 * num_unpronounceable >= len(words) and text.islower() and not _JOINING_WORDS.intersection(words):
+        return 2.0
     return -total / num_pairs
+
+
+_VOWEL = re.compile("[aeiouy]")
 
 
 def _count_key_runs(word: str) -> int:

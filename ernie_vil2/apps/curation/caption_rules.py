@@ -13,24 +13,40 @@ from pathlib import Path
 from typing import Any, Literal
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 from pydantic import Field, ValidationError, model_validator
 
 from ernie_vil2.apps.curation.caption_measures import MEASURES, measure_captions, simplify
 from ernie_vil2.apps.curation.languages import HAN
+from ernie_vil2.apps.curation.markup import strip_markup
 from ernie_vil2.config.load import describe_problems, read_yaml
 from ernie_vil2.io.terminal import ConfigError
 from ernie_vil2.section import Name, Section
 
 TEXT_COLUMN = "simple_captions"
 """Column of the measures with the simple form of a pair's captions, each on a line."""
-# A pattern starts with these flags: ^ and $ are the ends of a caption, and case does not matter. `(?-i:...)` minds it.
+# A pattern starts with these flags: ^ and $ are the ends of a caption or of its lines, and case does not matter.
+# `(?-i:...)` minds it. If $ were the end of the text alone, RE2 would search backwards, which takes up to 40 times as
+# long for a list of remarks.
 FLAGS = "(?mi)"
 MARKS = r"[^\pL\pN\n]*"  # around a pattern that has to be the whole caption
+# What sets a remark apart from the caption in front of it: marks, which go with it, the end of a sentence, which stays,
+# or a wide space or line break.
+_BEFORE_REMARK = (
+    r"(?:[\s\x{3000}]*[|¦,;，；、·•/\\\-–—:：>»›~～*(（\[【《“]+[\s\x{3000}]*|([.!?。！？…”\"\x27)）\]】])[\s\x{3000}]*"
+    r"|\s\s+|\x{3000}|\n)"
+)
+_AFTER_REMARK = r"[\s\x{3000}]*(?:[|¦.!?。！？…:：)）\]】»›~～]+|\s[\-–—/]+\s|\n)[\s\x{3000}]*"
+_MARKS_AT_START = r"[\s\x{3000}|¦*#>»•·:：\-–—(（\[【~～“”\"\x27]*"
+_MARKS_AT_END = (
+    r"[\s\x{3000}|¦.。!！?？,，;；:：…)）\]】>»›”\"\x27~～*_•·\x{FE0F}\x{1F300}-\x{1FAFF}\x{2600}-\x{27BF}-]*"
+)
+_BETWEEN_REMARKS = r"[\s\x{3000}|¦,;.!?，；。！？…:：()（）\[\]【】»›>~～/&+\-–—·•]*"
 # Marks that may be left where something was cut off. Dots, question marks and quotation marks end a sentence.
 _LOOSE_ENDS = " \t\r\n\u3000|-–—,，、;；:：/\\~>»•·([（【"
-_WORD = re.compile(r"[^\W\d_]{2,}")
+_WORD = re.compile(r"[^\W\d_]{3,}")  # a shorter word alone is no caption
 # Parentheses that make a group, once those that do not are left out.
 _NO_GROUP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
 _GROUP = re.compile(r"\((?!\?)")
@@ -57,6 +73,11 @@ class Rule(Section):
     whole: list[Name] = Field(
         default=[], description="patterns, one of which has to be the whole caption, except marks at its ends"
     )
+    remark: list[Name] = Field(
+        default=[],
+        description="patterns of remarks, which are cut off where marks set them apart at an end of the caption, and "
+        "of which a caption may not consist",
+    )
     above: dict[str, float] = Field(
         default={}, description="measures of a caption, one of which has to be greater than its bound"
     )
@@ -64,29 +85,48 @@ class Rule(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Rule:
-        if not (self.pattern or self.whole or self.above):
-            raise ValueError("a rule needs pattern, whole, or above with a bound of a measure")
-        if self.action == "cut" and (self.whole or self.above):
-            raise ValueError("only pattern can say what to cut off")
+        if not (self.pattern or self.whole or self.remark or self.above):
+            raise ValueError("a rule needs pattern, whole, remark, or above with a bound of a measure")
+        if self.action == "cut" and self.above:
+            raise ValueError("only pattern and remark can say what to cut off")
         unknown = [name for name in self.above if name not in MEASURES]
         if unknown:
             raise ValueError(f"above: no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
         return self
 
     @property
-    def full_pattern(self) -> str:
-        """All patterns as one, with the flags."""
-        patterns = [f"(?:{pattern})" for pattern in self.pattern]
-        if self.whole:
-            whole = "|".join(f"(?:{pattern})" for pattern in self.whole)
-            patterns.append(f"^{MARKS}(?:{whole}){MARKS}$")
-        return FLAGS + "|".join(patterns)
+    def whole_pattern(self) -> str:
+        """Pattern of a caption that consists of the fault and marks, with the flags; empty if there is none."""
+        patterns = [*self.whole, *self.remark]
+        if not patterns:
+            return ""
+        repeated = "+" if self.remark else ""
+        return f"{FLAGS}^{MARKS}(?:(?:{_join(patterns)}){MARKS}){repeated}$"
+
+    @property
+    def removal_pattern(self) -> str:
+        """Pattern of the captions that go, with the flags; empty if there is none."""
+        patterns = self.pattern if self.action == "remove" else []
+        whole = self.whole_pattern.removeprefix(FLAGS)
+        alternatives = _join([*patterns, whole] if whole else patterns)
+        return FLAGS + alternatives if alternatives else ""
+
+    @property
+    def cut_patterns(self) -> list[str]:
+        """Patterns of what is cut off, with the flags."""
+        patterns = list(self.pattern) if self.action == "cut" else []
+        if self.remark:
+            # Once in each pattern, because a long one takes milliseconds to compile.
+            remarks = f"(?:(?:{_join(self.remark)}){_BETWEEN_REMARKS})+"
+            patterns.append(f"{_BEFORE_REMARK}{remarks}{_MARKS_AT_END}$")
+            patterns.append(f"^{_MARKS_AT_START}{remarks}{_AFTER_REMARK}")
+        return [FLAGS + pattern for pattern in patterns]
 
     @property
     def condition(self) -> str:
         """SQL condition on the measures of a pair, true if its captions have the fault."""
         conditions = []
-        if self.pattern or self.whole:
+        if self.removal_pattern:
             conditions.append(f"regexp_matches({TEXT_COLUMN}, {self._quoted_pattern})")
         for measure, bound in self.above.items():
             conditions.append(f"{measure} > {bound!r}")
@@ -96,7 +136,7 @@ class Rule(Section):
     def decided(self) -> str:
         """SQL of what meets the condition, as text: the piece of the captions, or a measure and its bound."""
         cases = []
-        if self.pattern or self.whole:
+        if self.removal_pattern:
             piece = f"regexp_extract({TEXT_COLUMN}, {self._quoted_pattern})"
             cases.append(f"when regexp_matches({TEXT_COLUMN}, {self._quoted_pattern}) then '“' || trim({piece}) || '”'")
         for measure, bound in self.above.items():
@@ -106,8 +146,13 @@ class Rule(Section):
 
     @property
     def _quoted_pattern(self) -> str:
-        escaped = self.full_pattern.replace("'", "''")
+        escaped = self.removal_pattern.replace("'", "''")
         return f"'{escaped}'"
+
+
+def _join(patterns: Sequence[str]) -> str:
+    """Return a pattern of which each of several is an alternative."""
+    return "|".join(f"(?:{pattern})" for pattern in patterns)
 
 
 class _RuleFile(Section):
@@ -122,14 +167,38 @@ class CaptionRules:
     """
 
     def __init__(self, rules: Mapping[str, Rule]):
-        self.removing = {name: rule for name, rule in rules.items() if rule.action == "remove"}
-        self.cutting = {name: rule for name, rule in rules.items() if rule.action == "cut"}
+        self.removing = {name: rule for name, rule in rules.items() if rule.removal_pattern or rule.above}
+        self.cutting = {name: rule for name, rule in rules.items() if rule.cut_patterns}
+
+    @property
+    def patterns_of_cuts(self) -> list[str]:
+        """All patterns on which the result of `cut` depends."""
+        patterns = [rule.whole_pattern + rule.removal_pattern for rule in self.removing.values()]
+        for rule in self.cutting.values():
+            patterns += rule.cut_patterns
+        return patterns
 
     def cut(self, captions: Sequence[str]) -> list[str]:
-        """Return captions without what the rules cut off.
+        """Return captions without markup and without what the rules cut off.
 
-        A caption stays as it is if fewer than two words or Chinese characters would be left.
+        A caption is not cut if no word or fewer than two Chinese characters would be left, or if all of it is a fault:
+        "Photo: Jane Doe" is the name of an author, and not a caption "Jane Doe" with a remark in front of it.
         """
+        plain_captions = list(map(strip_markup, captions))
+        results = self._cut_ends(plain_captions)
+        changed = [number for number, text in enumerate(plain_captions) if results[number] != text]
+        # A single word that is left says too little where a rule would have removed the caption, for whatever is in it.
+        single_words = [number for number in changed if _is_single_word(results[number])]
+        whole_patterns = [rule.whole_pattern for rule in self.removing.values()]
+        removal_patterns = [rule.removal_pattern for rule in self.removing.values()]
+        for numbers, patterns in ((changed, whole_patterns), (single_words, removal_patterns)):
+            texts = [plain_captions[number] for number in numbers]
+            for number, is_fault in zip(numbers, _match_any(texts, patterns), strict=True):
+                if is_fault:
+                    results[number] = plain_captions[number]
+        return results
+
+    def _cut_ends(self, captions: Sequence[str]) -> list[str]:
         # A round looks only at captions that the round before has changed.
         results = list(captions)
         changing = list(range(len(results)))
@@ -137,10 +206,10 @@ class CaptionRules:
             texts = [results[number] for number in changing]
             array = pa.array(texts, pa.string())
             for rule in self.cutting.values():
-                for pattern in rule.pattern:
+                for pattern in rule.cut_patterns:
                     # What is in a group stays.
                     replacement = r"\1" if _GROUP.search(_NO_GROUP.sub("", pattern)) else ""
-                    array = compute.replace_substring_regex(array, pattern=FLAGS + pattern, replacement=replacement)
+                    array = compute.replace_substring_regex(array, pattern=pattern, replacement=replacement)
             still_changing = []
             for number, text, shorter in zip(changing, texts, array.to_pylist(), strict=True):
                 if shorter != text and _is_enough(shorter):
@@ -169,8 +238,21 @@ class CaptionRules:
         return [fault for (fault,) in rows_of_faults]
 
 
+def _match_any(captions: Sequence[str], patterns: Iterable[str]) -> list[bool]:
+    """Return whether one of the patterns matches the simple form of each caption; empty patterns match nothing."""
+    array = pa.array(map(simplify, captions), pa.string())
+    results = np.zeros(len(captions), bool)
+    for pattern in filter(None, patterns):
+        results |= compute.match_substring_regex(array, pattern).to_numpy(zero_copy_only=False)
+    return results.tolist()
+
+
+def _is_single_word(text: str) -> bool:
+    return len(HAN.findall(text)) < 2 and len(_WORD.findall(text)) < 2
+
+
 def _is_enough(text: str) -> bool:
-    return len(HAN.findall(text)) >= 2 or len(_WORD.findall(text)) >= 2
+    return len(HAN.findall(text)) >= 2 or bool(_WORD.search(text))
 
 
 def load_rules(paths: Iterable[str | Path], without: Iterable[str] = ()) -> CaptionRules:

@@ -39,6 +39,18 @@ FOREIGN_WORDS = frozenset(
 """Function words of German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish, Turkish, Indonesian,
 Finnish, Hungarian and Vietnamese, without those that are English words as well."""
 
+# Of these a single one decides, where a text has no English function word: no name, and no word of another language.
+CLEAR_WORDS = frozenset(
+    """nicht eine einen einem einer eines auf für über unter auch wird werden wurde sind haben nach bei zum zur beim
+    dans avec aux cette leur nous vous ils sont être notre votre una unos unas pero muy esta estos estas
+    cuando donde desde hasta gli questo questa anche sulla uma não são pelo pela seu sua
+    een het voor zijn niet deze dit naar ook maar worden tussen och det som från eller från ikke til efter
+    jest oraz przez przy nad dla bir için olan gibi kadar daha untuk dengan pada adalah tidak akan atau oleh juga
+    dalam dari mutta sekä ovat joka hogy nem csak của một các những không với được trong mga sinh vào este din pentru
+    și nebo jako který jsou koji gdje kako yra dhe""".split()  # noqa: SIM905  -- words are read as a text
+)
+NAME_WORDS = frozenset("de la le el du del di da do dos van von los las les des der y e".split())  # noqa: SIM905  -- words are read as a text
+"""Words that are in names of people and places; two of them do not make a text a foreign one."""
 LOANWORDS = frozenset(
     "café cafés crêpe crêpes déjà décor entrée façade jalapeño jalapeños naïve piña piñata résumé sauté sautéed".split()  # noqa: SIM905  -- words are read as a text
 )
@@ -46,7 +58,7 @@ LOANWORDS = frozenset(
 _PLACES = re.compile(
     r"\b(?:big sur|el (?:paso|capitan|salvador)|la (?:paz|jolla|la land)|las (?:vegas|palmas)|"
     r"le mans|los (?:angeles|cabos)|mar del plata|punta del este|rio de janeiro|leonardo da vinci|tour de france|"
-    r"eau de (?:parfum|toilette))\b",
+    r"eau de (?:parfum|toilette)|notre dame(?: de paris)?)\b",
     re.IGNORECASE,
 )
 """Names and phrases with a foreign word that English captions have."""
@@ -61,8 +73,8 @@ def detect_language(text: str) -> Language:
     A text is `other` if at least a tenth of its letters are kana, hangul or of a script that neither Chinese nor
     English uses. Otherwise a Chinese character weighs as much as three Latin letters, and Chinese characters that no
     standard of Chinese has in full are `other`, too. Latin text is English unless it has at least two different foreign
-    words, that is words of other languages or with accents, and more of them than English function words. A capital
-    with accents begins a name, unless half of the words have accents.
+    words, that is words of other languages or with accents, and more of them than English function words, or more clear
+    words of other languages. A capital with accents begins a name, unless half of the words have accents.
     """
     if text.isascii():  # a shortcut: most captions are ASCII, and the patterns below need not look at them
         return _detect_latin_language(text)
@@ -103,20 +115,28 @@ def _detect_latin_language(text: str) -> Language:
     words = _WORD.findall(_PLACES.sub("", text))
     if not words:
         return "en" if _WORD.search(text) else "other"
-    num_english = 0
+    is_shouted = text.isupper()
+    num_english = num_clear = 0
     foreign_words: set[str] = set()
     accented_names: set[str] = set()
     for word in words:
         folded = word.casefold()
         num_english += folded in ENGLISH_WORDS
+        # In a text in mixed case, capitals are short for something: LED, DE, SE.
+        is_short_form = word.isupper() and not is_shouted
         if folded in FOREIGN_WORDS:
-            foreign_words.add(folded)
+            if not is_short_form:
+                foreign_words.add(folded)
         elif not (folded.isascii() or folded in LOANWORDS):
             (accented_names if word[0].isupper() else foreign_words).add(folded)
+        num_clear += folded in CLEAR_WORDS and word.islower()
     if 2 * len(accented_names) >= len(words):
         foreign_words |= accented_names
 
-    if len(foreign_words) >= 2 and len(foreign_words) > num_english:
+    has_foreign_grammar = len(foreign_words) >= 3 or bool(foreign_words - NAME_WORDS)
+    if len(foreign_words) >= 2 and has_foreign_grammar and len(foreign_words) > num_english:
+        return "other"
+    if num_clear > num_english:
         return "other"
     if foreign_words and not num_english and len(words) <= MAX_SHORT_WORDS:
         return "other"

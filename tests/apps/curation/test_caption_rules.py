@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from ernie_vil2.apps.curation.caption_measures import MEASURES, measure_captions, simplify
 from ernie_vil2.apps.curation.caption_rules import CaptionRules, Rule, check_examples, load_rules
 from ernie_vil2.apps.curation.languages import detect_language
+from ernie_vil2.apps.curation.markup import strip_markup
 from ernie_vil2.apps.curation.steps.near_texts import compute_likeness
 from ernie_vil2.io.terminal import ConfigError
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
@@ -51,6 +52,53 @@ def test_several_ends_are_cut_one_after_another(shipped):
     assert shipped.cut(captions) == ["Sunset over Bergen", "https://example.com #sea"]
 
 
+REMARKS = Rule(why="asks", action="cut", remark=["read more", "likes? \\d+"])
+
+
+@pytest.mark.parametrize(("caption", "expected"), [
+    ("Two hats - read more", "Two hats"), ("Two hats. READ MORE >> like 5!", "Two hats."),
+    ("Read more | two hats", "two hats"), ("Two hats read more", "Two hats read more"),
+    ("Read more: like 5", "Read more: like 5"), ("He read more books", "He read more books"),
+])  # fmt: skip
+def test_remark_is_cut_only_where_a_mark_sets_it_apart(caption, expected):
+    assert CaptionRules({"remark": REMARKS}).cut([caption]) == [expected]
+
+
+def test_caption_of_remarks_alone_is_removed():
+    rules = CaptionRules({"remark": REMARKS})
+    captions = ["Read more: like 5", "read more", "Two hats. Read more"]
+    assert rules.find_faults(captions) == ["remark", "remark", None]
+
+
+def test_caption_that_is_a_fault_is_not_cut_to_a_caption(shipped):
+    captions = ["Photo: Jane Doe Images", "thanks @anna_b", "DSC_6853_copy.jpg"]
+    assert shipped.cut(captions) == captions
+    assert None not in shipped.find_faults(captions)
+
+
+@pytest.mark.parametrize(("caption", "expected"), [
+    ("<b>Red</b> hats<br/>on&nbsp;a table.</p>", "Red hats on a table."), ("Tom &amp;amp; Jerry", "Tom & Jerry"),
+    ("A [cat](http://a.b/c) and a **dog**", "A cat and a dog"), ("[b]Two hats[/b]", "Two hats"),
+    ("I <3 R&D; 1 < 2", "I <3 R&D; 1 < 2"), ("[1] a #1 hat", "[1] a #1 hat"),
+    ('<p class="caption">hats</p>', '<p class="caption">hats</p>'),
+])  # fmt: skip
+def test_markup_is_left_out_unless_it_is_most_of_the_caption(caption, expected):
+    assert strip_markup(caption) == expected
+
+
+@given(st.text(alphabet='ab <>&;#[]()*_!/"='))
+def test_plain_text_is_no_longer_than_markup(text):
+    assert len(strip_markup(text)) <= len(text)
+
+
+def test_a_text_is_foreign_by_one_clear_word_or_two_others():
+    captions = ["Die Polizei sucht nach Zeugen", "Menghadiri acara pada 18 Maret", "20W LED Floodlights",
+                "Logo de la SE", "Chateau de la Roche at dusk", "Cathedral Notre Dame de Paris",
+                "Le chat dort sur la table"]  # fmt: skip
+    languages = ["other", "other", "en", "en", "en", "en", "other"]
+    assert list(map(detect_language, captions)) == languages
+
+
 USER_RULES = """
 our shop:
   why: our own name is in every caption
@@ -81,7 +129,8 @@ def test_users_add_and_replace_rules_and_leave_some_out(tmp_path, curated):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("a: {why: b}", "above"), ("a: {why: b, above: {shouting: 1}}", "shouting"), ("a: {pattern: [b]}", "why"),
-    ("a: {why: b, action: cut, whole: [b]}", "cut off"), ("a: {why: b, pattern: ['(?=b)']}", "'a' of captions"),
+    ("a: {why: b, action: cut, pattern: [c], above: {marks: 1}}", "cut off"),
+    ("a: {why: b, pattern: ['(?=b)']}", "'a' of captions"),
     ("a: {why: b, pattern: [c], examples: {removed: [bbb]}}", "bbb"), ("[a]", "rules"),
     ("a: {why: b, pattern: [c], examples: {kept: [ccc]}}", "ccc"),
     ("a: {why: b, action: cut, pattern: [c$], examples: {cut: {red hat c: blue hat}}}", "red hat"),
@@ -97,12 +146,19 @@ def test_unknown_rule_to_leave_out_is_refused():
         load_rules([SHIPPED], ["adress"])
 
 
+LONG = "a photo of thirteen different words that is longer than any period of the measure"
+
+
 @pytest.mark.parametrize(("name", "caption", "expected"), [
     ("repetition", "red red red red hat", 4 / 5), ("repetition", "a b a b a b", 1),
     ("repetition", "red hat red hat", 0), ("repetition", "红帽红帽红帽子", 6 / 7), ("commonest", "a hat", 0),
     ("commonest", "hat red hat big hats hat", 4 / 6),
     ("tags", "#a1 bcd", 1 / 2), ("marks", "ab!!", 1 / 2), ("codes", "AB12 of", 4 / 6), ("codes", "AB12 red hat", 0),
     ("keywords", "x, y, z, w, e, f", 6), ("keywords", "x, y, z, w, e, and f", 0),
+    ("repetition", f"{LONG} {LONG}", 1), ("repetition", LONG, 0), ("codes", "Object ID 871404932", 1),
+    ("random_letters", "q w e r t y", 2), ("random_letters", "2年3月4日5时6分", 0),
+    ("random_letters", "kcslz ceye ad", 2),
+    ("keywords", "red hat, blue hat, green hat - x, y", 4 + 3),
     ("wrong_decoding", "红帽子", 0), ("wrong_decoding", "red hat", 0),
 ])  # fmt: skip
 def test_measures_of_captions_by_hand(name, caption, expected):

@@ -81,7 +81,7 @@ class TextRules(Step[Settings]):
 
     def measure_dependencies(self) -> Any:
         """Return what the cuts depend on; the other rules are applied to the measures."""
-        return [rule.pattern for rule in self.caption_rules.cutting.values()]
+        return self.caption_rules.patterns_of_cuts
 
     def edit(self, pairs: Sequence[Pair]) -> None:
         """Cut the captions of pairs."""
