@@ -391,7 +391,8 @@ class LocalCollection(Collection):
     ) -> _WordRanking:
         """Return the best `FUSION_DEPTH` items that a text names, and as many others that contain all words of it.
 
-        The fewer other words an item has, the better; of items of the same length, the one closer to the query.
+        First come items with a text that is the query: the article A1-B comes before a case for it. Then, the fewer
+        other words an item has, the better; of items of the same length, the one closer to the query.
         """
         matches = self.items.find_words(text)
         # Items that were added since the snapshot have rows beyond it.
@@ -406,8 +407,9 @@ class LocalCollection(Collection):
             scores, ranked_rows = rank(snapshot.rows, query[None], rows[None], len(rows))
         scores_by_row = dict(zip(ranked_rows[0].tolist(), scores[0].tolist(), strict=True))
         lengths_by_row = dict(zip(rows.tolist(), matches.lengths[are_visible].tolist(), strict=True))
+        equal_rows = set(rows[matches.are_equal[are_visible]].tolist())
         named_rows = set(rows[matches.are_named[are_visible]].tolist())
-        best_rows = sorted(scores_by_row, key=lambda row: lengths_by_row[row])
+        best_rows = sorted(scores_by_row, key=lambda row: (row not in equal_rows, lengths_by_row[row]))
         best_named = [row for row in best_rows if row in named_rows][:FUSION_DEPTH]
         best_others = [row for row in best_rows if row not in named_rows][:FUSION_DEPTH]
         best_scores = {row: scores_by_row[row] for row in (*best_named, *best_others)}

@@ -71,11 +71,22 @@ class ItemWords(NamedTuple):
 
 
 class WordMatches(NamedTuple):
-    """The items that contain all words of a query: their rows, lengths, and whether the query names them, `[n]`."""
+    """The items that contain all words of a query.
 
-    rows: np.ndarray  # int64
-    lengths: np.ndarray  # int64
-    are_named: np.ndarray  # bool
+    rows, lengths: of the items, `[n]` int64.
+    are_equal: whether the query is the whole of one of their texts, `[n]` bool.
+    has_code: whether the query has a code.
+    """
+
+    rows: np.ndarray
+    lengths: np.ndarray
+    are_equal: np.ndarray
+    has_code: bool
+
+    @property
+    def are_named(self) -> np.ndarray:
+        """Whether the query names the items, `[n]` bool."""
+        return self.are_equal | self.has_code
 
 
 class NoFullTextSearch(RunError):  # noqa: N818  -- named by what has happened
@@ -177,15 +188,15 @@ class WordTable:
         if match is not None:
             # Boundaries around the tokens of the query: they are those of a whole text.
             tokens = [token for chunk in _split_chunks(text) for piece in chunk for token in piece.tokens]
-            name = f" {BOUNDARY} {' '.join(tokens)} {BOUNDARY} "
-            is_named = f"instr(' {BOUNDARY} ' || tokens || ' ', ?) > 0"
-            statement = f"SELECT rowid, length, {is_named} FROM words WHERE words MATCH ? LIMIT ?"  # noqa: S608  -- no text of a query is in it
+            whole_text = f" {BOUNDARY} {' '.join(tokens)} {BOUNDARY} "
+            is_equal = f"instr(' {BOUNDARY} ' || tokens || ' ', ?) > 0"
+            statement = f"SELECT rowid, length, {is_equal} FROM words WHERE words MATCH ? LIMIT ?"  # noqa: S608  -- no text of a query is in it
             start = time.thread_time()
             self._connection.set_progress_handler(
                 lambda: time.thread_time() - start > MAX_SECONDS, STEPS_BETWEEN_CHECKS
             )
             try:
-                records = self._connection.execute(statement, (name, match, MAX_MATCHES + 1)).fetchall()
+                records = self._connection.execute(statement, (whole_text, match, MAX_MATCHES + 1)).fetchall()
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                     raise
@@ -193,8 +204,8 @@ class WordTable:
                 self._connection.set_progress_handler(None, 0)
         if len(records) > MAX_MATCHES:
             records = []
-        rows, lengths, are_named = np.array(records, np.int64).reshape(-1, 3).T
-        return WordMatches(rows, lengths, (are_named > 0) | contains_code(text))
+        rows, lengths, are_equal = np.array(records, np.int64).reshape(-1, 3).T
+        return WordMatches(rows, lengths, are_equal > 0, contains_code(text))
 
 
 class _Piece(NamedTuple):

@@ -265,6 +265,16 @@ def test_whole_texts_are_names_and_elements_of_lists_are_not(texts, tags):
                 assert matches.are_named.tolist() == [is_named or words.contains_code(query)]
 
 
+def test_article_comes_before_others_with_its_number(collection):
+    titles = ["Case for A1-B", "A1-B"]
+    items = [Item(f"x{number}", b"%d" % number, {"title": title}) for number, title in enumerate(titles)]
+    items.append(Item("x2", b"2", {"number": "A1-B", "title": "a phone with a large screen, in blue or in green"}))
+    rows = draw_unit_rows(np.random.default_rng(0), 3)
+    collection.add(items, rows)
+    (hits,) = collection.search(rows[:1].astype(np.float32), 3, words=WordQueries(["a1-b"], 100.0))
+    assert [hit.id for hit in hits] == ["x1", "x2", "x0"]
+
+
 def test_query_for_a_common_thing_keeps_its_first_hit_by_meaning(collection):
     # Images 0 to 9 have no texts; the closest one to the query is among them. Others have the word among their tags.
     titles = [{}] * 10 + [{"title": "虎", "tags": ["猫", "动物"]}] * 3 + [{"title": "猫"}]
