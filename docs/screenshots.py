@@ -3,9 +3,10 @@
     python -m docs.screenshots docs/images/pages report=runs/emoji/report.html study=docs/ablation/study.html \
         search=http://127.0.0.1:8000/?q=red+apple
 
-Each page is opened by Debian's chromium at 390 and 1,280 pixels, in light and dark. The exit code is 1 if one scrolls
-sideways, has text of too little contrast for WCAG AA, a control that the keyboard does not reach, or an error on its
-console. FOLDER gets NAME-phone.png and NAME-desk.png in light, NAME-dark.png in dark.
+Each page is opened by Debian's chromium at 390 and 1,280 pixels, in light and dark; Chinese needs a font, such as that
+of fonts-wqy-microhei. The exit code is 1 if one scrolls sideways, has text of too little contrast for WCAG AA, a
+control that the keyboard does not reach, or an error on its console. FOLDER gets NAME-phone.png and NAME-desk.png in
+light, NAME-dark.png in dark.
 """
 
 import argparse
