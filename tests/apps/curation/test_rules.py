@@ -35,7 +35,7 @@ def test_every_dropped_pair_has_a_reason(tmp_path, curated):
         (encode_image(make_distinct_image(3)), "ab"),
         (encode_image(make_distinct_image(4)[:20]), "a very wide photograph"),
         (encode_image(make_distinct_image(5)[:8, :8]), "a very small photograph"),
-        (encode_image(flat), "a picture of nothing"),
+        (encode_image(flat), "a picture of a lamp"),
         (b"\x89PNG\r\n\x1a\n broken", "a picture that is broken"),
         (encode_image(make_distinct_image(0)), "a red shoe on the table, seen from above"),
         (encode_image(make_distinct_image(6)), "win a prize, everybody"),
