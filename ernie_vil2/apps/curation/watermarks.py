@@ -1,0 +1,136 @@
+"""Watermarks that are tiled over an image: the same faint mark, at the points of a lattice."""
+
+from functools import cache, lru_cache
+
+import cv2
+import numpy as np
+
+# Everything was chosen on the made crawls of demo_data/crawls, whose marks are names at an angle; figures of others
+# are in docs/notes/curation.md. Sides are the longer ones, in pixels: at 128 many marks are a blur, and 256 takes four
+# times as long, so that only images that are like themselves at 128 are looked at again.
+_COARSE_SIDE, _FINE_SIDE = 128, 256
+_MAX_LEVEL = 6.0  # levels from the surroundings: a mark is faint, and what the image shows must not outweigh it
+_MIN_LAG = 0.09  # of the longer side; nearer than that everything is like itself
+_MIN_OVERLAP = 0.12  # share of the area that an image and its moved copy have in common
+_CANDIDATE = 3.3  # deviations at 128 pixels, which 4 % of photographs reach, and nearly all marked images
+_MIN_SLANT = 0.03  # of the longer side; windows, panels and printed patterns repeat straight to the right
+_MIN_BORDER = 0.35  # marks are cut off at the border; there is little around a set of equal things on an even ground
+_MAX_RIDGE = 0.25  # of a peak's height, around it; stripes, frames and rows of windows are ridges, letters are not
+
+
+def measure_watermark(small_pixels: np.ndarray, luminance: np.ndarray) -> float:
+    """Return how clearly faint marks repeat in two directions.
+
+    An image is correlated with itself, moved by every vector; all frequencies weigh the same, so that only what repeats
+    exactly shows. The measure is the height of the second of the two peaks that span the lattice.
+
+    Args:
+        small_pixels: at most 128 pixels a side, `[H, W, 3]` uint8.
+        luminance: from `shrink_luminance`.
+
+    Returns:
+        Height in standard deviations of the correlations: 2 to 3 of images without marks, 5 to 25 of images with them,
+        and 0 if there are no two narrow peaks at an angle.
+    """
+    coarse = _keep_fine_levels(cv2.cvtColor(small_pixels, cv2.COLOR_RGB2GRAY), _COARSE_SIDE)
+    if coarse is None or _correlate(coarse, _COARSE_SIDE).max() < _CANDIDATE:
+        return 0.0
+    levels = _keep_fine_levels(luminance, _FINE_SIDE)
+    if levels is None or _measure_border(levels) < _MIN_BORDER:
+        return 0.0
+
+    correlations = _correlate(levels, _FINE_SIDE)
+    first = _find_peak(correlations)
+    # The second vector of the lattice must lead away from the line of the first.
+    lags_y, lags_x = _make_lags(_FINE_SIDE)
+    distances = np.abs(lags_y * first[1] - lags_x * first[0]) / np.hypot(*first)
+    second = _find_peak(np.where(distances >= 0.06 * _FINE_SIDE, correlations, 0))
+    if min(first[0], second[0]) < _MIN_SLANT * _FINE_SIDE:
+        return 0.0
+    if max(_measure_ridge(correlations, peak) for peak in (first, second)) > _MAX_RIDGE:
+        return 0.0
+    return float(correlations[second[0], second[1] + _FINE_SIDE])
+
+
+@cache
+def _make_lags(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the vectors by which an image is moved, downwards and either to the right or to the left."""
+    return np.arange(side, dtype=np.float32)[:, None], np.arange(-side, side, dtype=np.float32)
+
+
+def _keep_fine_levels(luminance: np.ndarray, side: int) -> np.ndarray | None:
+    """Return by how much pixels differ from their surroundings, at most `side` pixels a side; None of a plain image."""
+    height, width = luminance.shape
+    factor = side / max(height, width)
+    if factor < 1:
+        height, width = max(1, round(factor * height)), max(1, round(factor * width))
+        luminance = cv2.resize(luminance, (width, height), interpolation=cv2.INTER_AREA)
+    if min(height, width) < side // 4:
+        return None
+    levels = luminance.astype(np.float32)
+    levels -= cv2.GaussianBlur(levels, (0, 0), 1.5 if side == _COARSE_SIDE else 2.0)
+    levels = np.clip(levels, -_MAX_LEVEL, _MAX_LEVEL)
+    return levels if levels.std() >= 0.03 else None
+
+
+def _measure_border(levels: np.ndarray) -> float:
+    """Return how much there is at the border of an image, relative to the whole image."""
+    strengths = np.abs(levels)
+    margin = len(levels) // 16
+    inner = strengths[margin:-margin, margin:-margin]
+    mean_of_border = (strengths.sum() - inner.sum()) / (strengths.size - inner.size)
+    return float(mean_of_border / strengths.mean())
+
+
+def _correlate(levels: np.ndarray, side: int) -> np.ndarray:
+    """Return the correlations of an image with itself, in standard deviations, `[side, 2 * side]`.
+
+    Those of vectors that are short, or that leave little overlap, are 0.
+    """
+    height, width = levels.shape
+    padded = np.zeros((2 * side, 2 * side), np.float32)
+    padded[:height, :width] = levels - levels.mean()
+    # OpenCV packs a real spectrum: columns 1, 3, 5, ... have the real parts, and a power spectrum has no others.
+    spectrum = cv2.dft(padded)
+    power = cv2.mulSpectrums(spectrum, spectrum, 0, conjB=True)[:, 1::2]
+    packed = np.zeros_like(padded)
+    packed[:, 1::2] = power / (cv2.blur(power, (9, 9)) + 1e-6 * power.max())
+    packed[:, -1] = 0
+    correlations = cv2.dft(packed, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)
+    correlations = np.roll(correlations, side, axis=1)[:side]
+
+    is_valid = _select_lags(height, width, side)
+    _, deviation = cv2.meanStdDev(correlations, mask=is_valid)
+    correlations = cv2.GaussianBlur(correlations, (0, 0), 0.8) / max(float(deviation.item()), 1e-9)
+    return cv2.bitwise_and(correlations, correlations, mask=is_valid)
+
+
+@lru_cache(maxsize=64)  # many images of a crawl are of one size
+def _select_lags(height: int, width: int, side: int) -> np.ndarray:
+    """Return 255 for the vectors that are long enough and leave enough overlap."""
+    lags_y, lags_x = _make_lags(side)
+    overlaps = np.maximum(height - lags_y, 0) * np.maximum(width - np.abs(lags_x), 0)
+    is_valid = (overlaps >= _MIN_OVERLAP * height * width) & (lags_y**2 + lags_x**2 >= (_MIN_LAG * side) ** 2)
+    is_valid[0, :side] = False  # the same vectors as to the right
+    return is_valid.astype(np.uint8) * 255
+
+
+def _find_peak(correlations: np.ndarray) -> tuple[int, int]:
+    """Return the vector of the greatest correlation: down, and to the right."""
+    row, column = np.unravel_index(int(correlations.argmax()), correlations.shape)
+    return int(row), int(column) - len(correlations)
+
+
+_RADII = np.hypot(*np.mgrid[-8:9, -8:9])
+_RING = (_RADII >= 4) & (_RADII <= 8)  # pixels at 256 a side, where the peak of a letter has ended
+
+
+def _measure_ridge(correlations: np.ndarray, peak: tuple[int, int]) -> float:
+    """Return the greatest correlation in a ring around a peak, as a share of the peak's."""
+    # Of two opposite vectors only one is kept: what is above the first line is the lines below it, turned.
+    above = np.zeros_like(correlations[:8])
+    above[:, 1:] = correlations[8:0:-1, :0:-1]
+    padded = np.pad(np.concatenate([above, correlations]), ((0, 8), (8, 8)))
+    row, column = peak[0], peak[1] + len(correlations)
+    around = padded[row : row + 17, column : column + 17]
+    return float(around[_RING].max() / max(correlations[row, column], 1e-9))
