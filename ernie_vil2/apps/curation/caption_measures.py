@@ -50,6 +50,8 @@ def measure_repetition(text: str) -> float:
     to come three times, and three or more words twice.
     """
     units = _find_units(text)
+    if len(set(units)) == len(units):  # a shortcut: most captions have every word once
+        return 0.0
     best = 0
     for period in range(1, min(MAX_PERIOD, len(units) // 2) + 1):
         longest = run = 0
@@ -94,7 +96,8 @@ MAX_PERIOD = 12  # words or Chinese characters of what is repeated; a longer tex
 def measure_commonest(text: str) -> float:
     """Return the share of the commonest word, or pair of Chinese characters, if it comes at least four times."""
     units = _find_units(text)
-    if len(units) < 4:
+    # Of four times, singular and plural together, at least two are repetitions.
+    if len(units) < 4 or len(units) - len(set(units)) < 2:
         return 0.0
     counts: Counter[str] = Counter()
     for unit, following in zip(units, (*units[1:], ""), strict=True):
@@ -195,6 +198,8 @@ def measure_codes(text: str) -> float:
 
     With a long number, a caption may have two words: `Object ID 871404932`.
     """
+    if not _DIGIT.search(text):
+        return 0.0
     text, num_words = HAN.subn(" ", text)
     num_characters = num_code_characters = num_long_characters = 0
     for token in text.split():
@@ -214,6 +219,7 @@ def measure_codes(text: str) -> float:
     return num_code_characters / max(1, num_characters)
 
 
+_DIGIT = re.compile(r"\d")
 _LONG_NUMBER = re.compile(r"\d{6,}|(?<![^\W_])(?=[a-f]*\d)[0-9a-f]{8,}(?![^\W_])")
 MIN_LONG_NUMBER = 0.38  # share of the characters; an article and its number have less
 
@@ -232,14 +238,10 @@ def measure_random_letters(text: str) -> float:
         if num_single >= 0.6 * len(tokens):
             return 2.0
     for word in words:
-        if not word.isascii() or len(word) < 2:
-            continue
-        letters = [ord(letter) - ord("a") for letter in word if letter != "'"]
-        for first, second in pairwise(letters):
-            total += _PAIR_BITS[26 * first + second]
-        num_pairs += len(letters) - 1
-        total -= 2 * _count_key_runs(word)
-        num_unpronounceable += len(word) >= 5 and not _VOWEL.search(word)
+        bits, num_pairs_of_word = _measure_word(word)
+        total += bits
+        num_pairs += num_pairs_of_word
+        num_unpronounceable += len(word) >= 5 and word.isascii() and not _VOWEL.search(word)
     if num_pairs < 6 or num_pairs < 2 * len(HAN.findall(text)):
         return 0.0
     if 3 * num_unpronounceable >= len(words) and text.islower() and not _JOINING_WORDS.intersection(words):
@@ -248,6 +250,16 @@ def measure_random_letters(text: str) -> float:
 
 
 _VOWEL = re.compile("[aeiouy]")
+
+
+@lru_cache(maxsize=2**14)  # few words make up most of any text
+def _measure_word(word: str) -> tuple[int, int]:
+    """Return the bits of the pairs of letters of a word, those in runs of keys counted off, and their number."""
+    if not word.isascii() or len(word) < 2:
+        return 0, 0
+    letters = [ord(letter) - ord("a") for letter in word if letter != "'"]
+    bits = sum(_PAIR_BITS[26 * first + second] for first, second in pairwise(letters))
+    return bits - 2 * _count_key_runs(word), len(letters) - 1
 
 
 def _count_key_runs(word: str) -> int:

@@ -31,9 +31,14 @@ TEXT_COLUMN = "simple_captions"
 # `(?-i:...)` minds it. If $ were the end of the text alone, RE2 would search backwards, which takes up to 40 times as
 # long for a list of remarks.
 FLAGS = "(?mi)"
-MARKS = r"[^\pL\pN\n]*"  # around a pattern that has to be the whole caption
+# Marks, emoji and spaces around a pattern that has to be the whole caption. Ranges, because RE2 takes a hundred times
+# as long to compile "neither a letter nor a digit".
+MARKS = (
+    r"[\x{1}-\x{9}\x{B}-\x{2F}\x{3A}-\x{40}\x{5B}-\x{60}\x{7B}-\x{BF}\x{2000}-\x{2BFF}\x{3000}-\x{303F}"
+    r"\x{FE00}-\x{FE0F}\x{1F000}-\x{1FAFF}]*"
+)
 # What sets a remark apart from the caption in front of it: marks, which go with it, the end of a sentence, which stays,
-# or a wide space or line break.
+# or a wide space or a line break.
 _BEFORE_REMARK = (
     r"(?:[\s\x{3000}]*[|¦,;，；、·•/\\\-–—:：>»›~～*(（\[【《“]+[\s\x{3000}]*|([.!?。！？…”\"\x27)）\]】])[\s\x{3000}]*"
     r"|\s\s+|\x{3000}|\n)"
@@ -47,11 +52,13 @@ _BETWEEN_REMARKS = r"[\s\x{3000}|¦,;.!?，；。！？…:：()（）\[\]【】
 # Marks that may be left where something was cut off. Dots, question marks and quotation marks end a sentence.
 _LOOSE_ENDS = " \t\r\n\u3000|-–—,，、;；:：/\\~>»•·([（【"
 _WORD = re.compile(r"[^\W\d_]{3,}")  # a shorter word alone is no caption
+_SENTENCE_END = re.compile(r"[!?]+\s+|[。！？…\n]+\s*|(?<=\w\w\w)\.\s+|\s[-–—|]\s|[｜】]\s*")
 # Parentheses that make a group, once those that do not are left out.
 _NO_GROUP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
 _GROUP = re.compile(r"\((?!\?)")
-# How often all rules are applied to a caption, which may end in a credit, an address, and tags.
-_MAX_CUTS = 4
+# How often all rules are applied to a caption, which may end in a credit, an address, and tags. Rules of what stands at
+# the outer end come first in the file. A round costs some tens of milliseconds, in which the patterns are compiled.
+_MAX_CUTS = 2
 
 
 class Examples(Section):
@@ -110,6 +117,11 @@ class Rule(Section):
         whole = self.whole_pattern.removeprefix(FLAGS)
         alternatives = _join([*patterns, whole] if whole else patterns)
         return FLAGS + alternatives if alternatives else ""
+
+    @property
+    def removes_by_piece(self) -> bool:
+        """Whether a piece of a caption is enough for the rule to remove it."""
+        return self.action == "remove" and bool(self.pattern)
 
     @property
     def cut_patterns(self) -> list[str]:
@@ -196,7 +208,7 @@ class CaptionRules:
             for number, is_fault in zip(numbers, _match_any(texts, patterns), strict=True):
                 if is_fault:
                     results[number] = plain_captions[number]
-        return results
+        return self._drop_faulty_sentences(results) if self.cutting else results
 
     def _cut_ends(self, captions: Sequence[str]) -> list[str]:
         # A round looks only at captions that the round before has changed.
@@ -218,6 +230,34 @@ class CaptionRules:
             changing = still_changing
         return results
 
+    def _drop_faulty_sentences(self, captions: Sequence[str]) -> list[str]:
+        """Return captions without sentences at their ends for which a rule would remove the whole caption.
+
+        A caption with a good sentence in the middle of faulty ones, or with none, stays as it is.
+        """
+        results = list(captions)
+        patterns = [FLAGS + _join(rule.pattern) for rule in self.removing.values() if rule.removes_by_piece]
+        numbers = [number for number, caption in enumerate(captions) if _SENTENCE_END.search(caption)]
+        are_suspects = _match_any([captions[number] for number in numbers], patterns)
+        spans_by_suspect = {}
+        for number, is_suspect in zip(numbers, are_suspects, strict=True):
+            if is_suspect:
+                spans_by_suspect[number] = _find_sentences(captions[number])
+        sentences = []
+        for number, spans in spans_by_suspect.items():
+            sentences += [captions[number][start:stop] for start, stop in spans]
+        removal_patterns = [rule.removal_pattern for rule in self.removing.values()]
+        are_faults = iter(_match_any(sentences, removal_patterns))
+        for number, spans in spans_by_suspect.items():
+            good_spans = [span for span in spans if not next(are_faults)]
+            if not good_spans:
+                continue
+            first, last = spans.index(good_spans[0]), spans.index(good_spans[-1])
+            remainder = captions[number][good_spans[0][0] : good_spans[-1][1]].strip().rstrip(_LOOSE_ENDS)
+            if last - first + 1 == len(good_spans) < len(spans) and not _is_single_word(remainder):
+                results[number] = remainder
+        return results
+
     def find_faults(self, captions: Sequence[str]) -> list[str | None]:
         """Return for each caption the name of the first rule that removes it, or None."""
         if not captions:
@@ -236,6 +276,14 @@ class CaptionRules:
             database.register("captions", pa.Table.from_pylist(rows))
             rows_of_faults = database.execute(f"select {case} from captions order by number").fetchall()  # noqa: S608  -- rules are of the user
         return [fault for (fault,) in rows_of_faults]
+
+
+def _find_sentences(text: str) -> list[tuple[int, int]]:
+    """Return start and end of each sentence, which a mark, a bar, a dash or a line break ends."""
+    stops = [match.end() for match in _SENTENCE_END.finditer(text)]
+    starts = [0, *stops]
+    spans = zip(starts, [*stops, len(text)], strict=True)
+    return [(start, stop) for start, stop in spans if text[start:stop].strip()]
 
 
 def _match_any(captions: Sequence[str], patterns: Iterable[str]) -> list[bool]:

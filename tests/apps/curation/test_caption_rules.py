@@ -70,6 +70,17 @@ def test_caption_of_remarks_alone_is_removed():
     assert rules.find_faults(captions) == ["remark", "remark", None]
 
 
+@pytest.mark.parametrize(("caption", "expected"), [
+    ("Two red hats. Only 3 left! A sale ends", "Two red hats. Only 3 left!"),
+    ("Sale ends soon! Two red hats. Next sale here", "Two red hats."), ("Two hats - a sale", "Two hats"),
+    ("Two hats. A sale! Two coats.", "Two hats. A sale! Two coats."), ("A sale! On sale!", "A sale! On sale!"),
+    ("Hats for sale", "Hats for sale"),
+])  # fmt: skip
+def test_faulty_sentences_go_only_around_good_ones(caption, expected):
+    rules = {"sale": Rule(why="offers", pattern=["sale"]), "cut": Rule(why="x", action="cut", pattern=["never$"])}
+    assert CaptionRules(rules).cut([caption]) == [expected]
+
+
 def test_caption_that_is_a_fault_is_not_cut_to_a_caption(shipped):
     captions = ["Photo: Jane Doe Images", "thanks @anna_b", "DSC_6853_copy.jpg"]
     assert shipped.cut(captions) == captions
