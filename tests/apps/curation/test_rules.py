@@ -82,7 +82,7 @@ class EvenSides(Step):
 
 
 def test_user_step_is_named_by_its_import_path(tmp_path, curated):
-    rows = [(encode_image(make_distinct_image(size, size)), "a picture of something") for size in (64, 65)]
+    rows = [(encode_image(make_distinct_image(size, size)), "a picture of a shed") for size in (64, 65)]
     text = "text_rules: {}\ntests.apps.curation.test_rules:EvenSides: {reason: one side isn't even}"
     table = list(curated([write_pair_shard(tmp_path / "crawl.tar", rows)], text).values())
     assert [(row["step"], row["reason"], row["odd"]) for row in table] == [
