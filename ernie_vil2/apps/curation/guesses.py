@@ -29,6 +29,8 @@ from ernie_vil2.apps.curation.registration import (
     MAX_CHECKS,
     MIN_QUICK,
     MIN_REFINED,
+    MIN_TRIMMED_QUICK,
+    MIN_TRIMMED_REFINED,
     QUICK_SIDE,
     QUICK_SLACK,
     SIDE,
@@ -190,16 +192,28 @@ class GuessFiles:
         transforms = guesses["transform"].copy()
         transforms[is_swapped] = invert_transforms(transforms[is_swapped])
 
-        passing = np.flatnonzero(check_guesses(templates, images, transforms) >= least)
-        if not len(passing):
-            return guesses[:0]
-        transforms, correlations = refine_guesses(templates[passing], images[passing], transforms[passing])
-        is_good = (correlations >= MIN_REFINED) & is_plausible(transforms, aspects[passing], QUICK_SLACK)
-        passing, transforms, is_swapped = passing[is_good], transforms[is_good], is_swapped[passing[is_good]]
-        transforms[is_swapped] = invert_transforms(transforms[is_swapped])
-        guesses = guesses[passing]
-        guesses["transform"], guesses["correlation"] = transforms, correlations[is_good]
-        return guesses
+        # Those that fit badly are refined once more without what a sticker may cover.
+        refined = [guesses[:0]]
+        rest = np.arange(len(guesses))
+        limits = ((False, least, MIN_REFINED), (True, max(least, MIN_TRIMMED_QUICK), MIN_TRIMMED_REFINED))
+        for is_trimmed, min_quick, min_refined in limits:
+            if not len(rest):
+                break
+            correlations = check_guesses(templates[rest], images[rest], transforms[rest], is_trimmed)
+            numbers = rest[correlations >= min_quick]
+            if not len(numbers):
+                continue
+            maps, correlations = refine_guesses(templates[numbers], images[numbers], transforms[numbers], is_trimmed)
+            is_good = (correlations >= min_refined) & is_plausible(maps, aspects[numbers], QUICK_SLACK)
+            numbers, maps = numbers[is_good], maps[is_good]
+            maps[is_swapped[numbers]] = invert_transforms(maps[is_swapped[numbers]])
+            chosen = guesses[numbers]
+            chosen["transform"], chosen["correlation"] = maps, correlations[is_good]
+            if is_trimmed:  # the other guesses of a pair are tried first
+                chosen["correlation"] -= 1
+            refined.append(chosen)
+            rest = np.setdiff1d(rest, numbers[correlations[is_good] >= MIN_TRIMMED_REFINED])
+        return np.concatenate(refined)
 
     def read_best(self) -> Iterator[np.ndarray]:
         """Yield the best guesses of each pair, at most `MAX_TRIES`, ordered by query, row and falling correlation."""

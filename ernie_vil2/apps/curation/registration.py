@@ -23,7 +23,12 @@ COARSE_STEPS, FINE_STEPS = 25, 6  # of ECC; more change nothing in most pairs
 
 MIN_QUICK = 0.5  # correlation of a guess; below it ECC rarely finds the way
 MIN_REFINED = 0.8  # correlation of a refined guess; 99 % of copies have 0.95, half of the others have less than 0.77
+# A sticker over 15 % of an image breaks these correlations. A guess that fails is checked without the samples that fit
+# worst, a fifth of them if errors are normal, and then has to fit the better.
+MAX_ERROR = 1.6  # of a sample, in mean errors
+MIN_TRIMMED_QUICK, MIN_TRIMMED_REFINED = 0.75, 0.95
 QUICK_SLACK, COARSE_SLACK = 2.0, 1.3  # of the limits below, for refined guesses, and for coarse registrations
+WITHOUT_STICKER = 0.93  # correlation of a map from which on no part of the images is left out
 MIN_COARSE = 0.65  # correlation of a coarse registration: a sticker over 15 % of a faint image leaves so much
 MIN_AREA = 0.3  # of the image that the template covers: a crop to 60 % of either side covers 0.36
 MAX_CROP_STRETCH = 1.75  # ratio of the scales of two thumbnails: 1 / 0.6 if a crop takes 40 % of one side only
@@ -133,22 +138,29 @@ def make_quick(luminance: np.ndarray) -> np.ndarray:
     return cv2.resize(blurred, (QUICK_SIDE, QUICK_SIDE), interpolation=cv2.INTER_AREA)
 
 
-def check_guesses(templates: np.ndarray, images: np.ndarray, guesses: np.ndarray) -> np.ndarray:
+def check_guesses(
+    templates: np.ndarray, images: np.ndarray, guesses: np.ndarray, is_trimmed: bool = False
+) -> np.ndarray:
     """Return the correlation of luminances under each guess, `[P]` float32, -1 where they hardly overlap.
 
     Args:
         templates: what `make_quick` returns, `[P, 16, 16]` float32; P up to `MAX_CHECKS`.
         images: likewise, of other images.
         guesses: affine maps from the 64 x 64 samples of the templates to those of the images, `[P, 2, 3]`.
+        is_trimmed: leave out the samples that fit worst, as those of a sticker do.
     """
     places = _find_places(scale_transform(guesses, QUICK_SIDE / SIDE))
     is_inside = _find_inside(places)
-    correlations = _correlate_inside(templates.reshape(len(guesses), -1), _sample(images, places), is_inside)
+    goals, warped = templates.reshape(len(guesses), -1), _sample(images, places)
+    is_common = _trim(goals, warped, is_inside) if is_trimmed else is_inside
+    correlations = _correlate_inside(goals, warped, is_common)
     correlations[is_inside.mean(axis=1) < 0.4] = -1
     return correlations
 
 
-def refine_guesses(templates: np.ndarray, images: np.ndarray, guesses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def refine_guesses(
+    templates: np.ndarray, images: np.ndarray, guesses: np.ndarray, is_trimmed: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Return better guesses, and their correlations; arguments and correlations are those of `check_guesses`.
 
     A step of Gauss and Newton fits the six numbers of the map, and a gain and an offset of the light, for all guesses
@@ -164,13 +176,14 @@ def refine_guesses(templates: np.ndarray, images: np.ndarray, guesses: np.ndarra
         places = _find_places(transforms)
         is_inside = _find_inside(places)
         warped = _sample(images, places)
-        correlations = _correlate_inside(goals, warped, is_inside)
+        is_common = _trim(goals, warped, is_inside) if is_trimmed else is_inside
+        correlations = _correlate_inside(goals, warped, is_common)
         correlations[is_inside.mean(axis=1) < 0.4] = -1
         is_better = correlations > best_correlations
         best[is_better], best_correlations[is_better] = transforms[is_better], correlations[is_better]
         if step < QUICK_STEPS:
             slopes = [_sample(slopes_x, places), _sample(slopes_y, places)]
-            transforms = transforms + _solve_step(goals, warped, slopes, is_inside)
+            transforms = transforms + _solve_step(goals, warped, slopes, is_common)
     return scale_transform(best, SIDE / QUICK_SIDE), best_correlations
 
 
@@ -205,6 +218,22 @@ def _correlate_inside(first: np.ndarray, second: np.ndarray, is_inside: np.ndarr
         centred.append((luminances - means) * weights)
     energies = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
     return (centred[0] * centred[1]).sum(axis=1) / np.maximum(energies, 1e-3)
+
+
+def _trim(goals: np.ndarray, warped: np.ndarray, is_inside: np.ndarray) -> np.ndarray:
+    """Return the samples inside without those that fit worst once light is fitted to the others, `[P, 256]` bool."""
+    is_common = is_inside
+    for _ in range(2):
+        weights = is_common.astype(np.float32)
+        num_samples = np.maximum(weights.sum(axis=1, keepdims=True), 1)
+        first = goals - (goals * weights).sum(axis=1, keepdims=True) / num_samples
+        second = warped - (warped * weights).sum(axis=1, keepdims=True) / num_samples
+        energy = np.maximum((second**2 * weights).sum(axis=1, keepdims=True), 1)
+        gains = np.maximum((first * second * weights).sum(axis=1, keepdims=True) / energy, 0.2)
+        errors = np.abs(first - gains * second)
+        mean_errors = (errors * weights).sum(axis=1, keepdims=True) / num_samples
+        is_common = is_inside & (errors <= MAX_ERROR * mean_errors)
+    return is_common
 
 
 def _solve_step(goals: np.ndarray, warped: np.ndarray, slopes: list[np.ndarray], is_inside: np.ndarray) -> np.ndarray:
@@ -281,33 +310,75 @@ def compare(template: View, image: View, guess: np.ndarray, aspects: tuple[float
 
 def _register(template: View, image: View, guess: np.ndarray, aspects: np.ndarray) -> np.ndarray | None:
     """Return the affine map that fits best, or None if there is none near the guess."""
-    coarse = _refine(template.coarse, image.coarse, scale_transform(guess, COARSE_SIDE / SIDE), COARSE_STEPS)
+    transform = _register_by(template, image, guess, aspects, None)
+    if transform is not None and _correlate_warped(template.fine, image.fine, transform, None) >= WITHOUT_STICKER:
+        return transform
+    # Leave out what a sticker may cover, and see which map fits the rest better.
+    is_common = _find_common(template.coarse, image.coarse, scale_transform(guess, COARSE_SIDE / SIDE))
+    other_transform = _register_by(template, image, guess, aspects, is_common)
+    if transform is None or other_transform is None:
+        return other_transform if transform is None else transform
+    likenesses = []
+    for candidate in (transform, other_transform):
+        is_common = _find_common(template.fine, image.fine, candidate)
+        likenesses.append(_correlate_warped(template.fine, image.fine, candidate, is_common))
+    is_better = 1 - likenesses[1] < 0.7 * (1 - likenesses[0])
+    return other_transform if is_better else transform
+
+
+def _register_by(
+    template: View, image: View, guess: np.ndarray, aspects: np.ndarray, is_common: np.ndarray | None
+) -> np.ndarray | None:
+    """Return the affine map that fits best where images may agree, `[32, 32]`, or None if there is none."""
+    coarse = scale_transform(guess, COARSE_SIDE / SIDE)
+    coarse = _refine(template.coarse, image.coarse, coarse, COARSE_STEPS, is_common)
     # The second registration moves corners by a sample or two. It is left out where that cannot help.
     if not is_plausible(coarse[None], aspects, COARSE_SLACK).item():
         return None
-    warped = cv2.warpAffine(
-        image.coarse, coarse, (COARSE_SIDE, COARSE_SIDE), flags=_WARP, borderMode=cv2.BORDER_REPLICATE
-    )
-    if _correlate(template.coarse.ravel(), warped.ravel()) < MIN_COARSE:
+    if _correlate_warped(template.coarse, image.coarse, coarse, is_common) < MIN_COARSE:
         return None
-    return _refine(template.fine, image.fine, scale_transform(coarse, SIDE / COARSE_SIDE), FINE_STEPS)
+    if is_common is not None:
+        is_common = cv2.resize(is_common, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    return _refine(template.fine, image.fine, scale_transform(coarse, SIDE / COARSE_SIDE), FINE_STEPS, is_common)
 
 
-def _refine(template: np.ndarray, image: np.ndarray, guess: np.ndarray, steps: int) -> np.ndarray:
+def _find_common(template: np.ndarray, image: np.ndarray, guess: np.ndarray) -> np.ndarray:
+    """Return where images agree best under a guess, `[S, S]` uint8: all but what a sticker may cover."""
+    size = template.shape[::-1]
+    warped = cv2.warpAffine(image, guess, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+    is_inside = np.ones((1, template.size), bool)
+    return _trim(template.reshape(1, -1), warped.reshape(1, -1), is_inside).reshape(template.shape).astype(np.uint8)
+
+
+def _correlate_warped(
+    template: np.ndarray, image: np.ndarray, transform: np.ndarray, is_common: np.ndarray | None
+) -> float:
+    """Return the correlation of a template and an image under a map, where they may agree."""
+    size = template.shape[::-1]
+    warped = cv2.warpAffine(image, transform, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+    if is_common is None:
+        return _correlate(template.ravel(), warped.ravel())
+    return _correlate(template[is_common > 0], warped[is_common > 0])
+
+
+def _refine(
+    template: np.ndarray, image: np.ndarray, guess: np.ndarray, steps: int, is_common: np.ndarray | None
+) -> np.ndarray:
     """Return the map after some steps of ECC, or the guess if they do not improve it."""
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, steps, 1e-3)
-    no_mask: Any = None  # the type hints of OpenCV 5 want an array, which would be filtered at every step
+    # OpenCV wants the places in the image; the type hints of OpenCV 5 want an array, which costs time at every step.
+    places: Any = None
+    if is_common is not None:
+        places = cv2.warpAffine(is_common, guess, image.shape[::-1], flags=cv2.INTER_NEAREST, borderValue=1)
     try:
-        refined = cv2.findTransformECC(template, image, guess.copy(), cv2.MOTION_AFFINE, criteria, no_mask, 5)[1]
+        refined = cv2.findTransformECC(template, image, guess.copy(), cv2.MOTION_AFFINE, criteria, places, 5)[1]
     except cv2.error:  # it does not converge, as on images with little but a gradient
         return guess
-    correlations = []
-    for transform in (guess, refined):
-        size = (template.shape[1], template.shape[0])
-        warped = cv2.warpAffine(image, transform, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
-        correlations.append(_correlate(template.ravel(), warped.ravel()))
     # ECC runs away on faint images, to maps of a few samples.
-    return refined if correlations[1] >= correlations[0] else guess
+    is_better = _correlate_warped(template, image, refined, is_common) >= _correlate_warped(
+        template, image, guess, is_common
+    )
+    return refined if is_better else guess
 
 
 def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarray, is_turned: bool) -> Verdict | None:
@@ -332,11 +403,14 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     if away.sum() < 0.4 * inside.sum():
         away = is_same_place
     # Noise hides the details of a sky or a wall. Whole images may agree by their perceptual hashes instead.
-    detail = _correlate_details(lit, target, away)
+    # A strong mark would reach far beyond its edges, so that it is put into both.
+    detail = _correlate_details(
+        lit, np.where(cv2.dilate(differs_clearly.astype(np.uint8), _NEIGHBOURS), lit, target), away
+    )
     if detail < MIN_DETAIL and not (_is_whole(transform) and _count_other_bits(lit, target) <= MAX_OTHER_BITS):
         return None
     # Blurred, because noise is no difference.
-    roughness = float((np.abs(cv2.blur(lit - target, (3, 3))) * inside).mean()) / contrast
+    roughness = float(np.abs(cv2.blur(lit - target, (3, 3)))[is_same_place].mean()) / contrast
     if detail < SURE_DETAIL and roughness > MAX_ROUGHNESS:
         return None
 
@@ -553,21 +627,21 @@ def _has_other_colours(
     # luminances is not that curve, so a second one is fitted to the channels. After a change of saturation only the
     # curve of the luminances holds. Both are tried, and the better one is kept.
     lit = apply_curve(curve, source)
-    differences, strengths = _compare_colours(lit, target, covered)
-    curve_of_channels = _fit_curve(source[covered].ravel(), target[covered].ravel())
-    if curve_of_channels is not None:
-        other_lit = apply_curve(curve_of_channels, source)
-        # Hues that differ flatten the curve, and a flat curve would hide them.
-        if other_lit[covered].std() > 0.9 * lit[covered].std():
-            other_differences, other_strengths = _compare_colours(other_lit, target, covered)
-            if other_differences.sum() < differences.sum():
-                differences, strengths = other_differences, other_strengths
-
-    if ((differences > OTHER_COLOUR) & is_common).mean() > MAX_OTHER_COLOURS:
-        return True
     compared = covered & is_common
     if not compared.any():
         return False
+    differences, strengths = _compare_colours(lit, target, compared)
+    curve_of_channels = _fit_curve(source[compared].ravel(), target[compared].ravel())
+    if curve_of_channels is not None:
+        other_lit = apply_curve(curve_of_channels, source)
+        # Hues that differ flatten the curve, and a flat curve would hide them.
+        if other_lit[compared].std() > 0.9 * lit[compared].std():
+            other_differences, other_strengths = _compare_colours(other_lit, target, compared)
+            if other_differences.sum() < differences.sum():
+                differences, strengths = other_differences, other_strengths
+
+    if (differences > OTHER_COLOUR).mean() > MAX_OTHER_COLOURS:
+        return True
     unlike, strength = (float(np.sqrt((values[compared] ** 2).mean())) for values in (differences, strengths))
     return unlike > max(PALE_COLOUR, MAX_UNLIKE_COLOUR * strength)
 

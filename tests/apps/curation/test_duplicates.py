@@ -240,6 +240,16 @@ def test_a_spot_is_local_and_a_mark_in_a_corner_is_not():
     assert not compare_images(scene, marked).is_local
 
 
+def test_a_sticker_hides_no_image():
+    guess = np.array([[1, 0, 1], [0, 1, -1]], np.float32)
+    for seed in (2, 3, 6):  # scenes of many colours; on plain ones a sticker is most of what there is
+        for left, top in [(20, 20), (90, 60), (140, 110)]:
+            covered = draw_scene(seed)
+            covered[top : top + 60, left : left + 70] = (40, 40, 160)
+            verdict = compare_images(draw_scene(seed), covered, guess)
+            assert verdict is not None and verdict.is_local
+
+
 def test_plain_shapes_in_other_light_differ_locally():
     def draw_square(level):
         pixels = np.full((128, 128, 3), 255, np.uint8)
