@@ -170,9 +170,10 @@ def _explain(error: BaseException) -> tuple[str, bool]:
     if isinstance(error, FileNotFoundError) and error.__cause__:
         error = error.__cause__
     if isinstance(error, ClientResponseError) and not isinstance(error, TooManyRedirects):
-        # Some servers send a whole page as the message.
+        # Some servers send a whole page as the message, others nothing. In aiohttp's own messages, such as that for a
+        # malformed header, a colon ends the first line.
         first_line = error.message.partition("\n")[0][:100]
-        answer = f"{error.status} {first_line}".rstrip(":")
+        answer = f"{error.status} {first_line}".rstrip(": ")
         if error.status in (404, 410):
             return f"no such file ({answer}); check the address", True
         if error.status in (401, 403, 407):
@@ -406,12 +407,20 @@ def _make_room(folder: Path, size: int, name: str, keep_open_files: bool) -> boo
 
     # Files that nobody reads go first, from the one that was not used for the longest time.
     used = sum(file_size for _, file_size, _ in files) + sum(incoming_sizes.values())
-    for remove in (_remove_if_unused,) if keep_open_files else (_remove_if_unused, _remove):
-        for _, file_size, path in files:
+    open_files: list[tuple[int, Path]] = []
+    for _, file_size, path in files:
+        if used + size <= limit:
+            return True
+        if _remove_if_unused(path):
+            used -= file_size
+        else:
+            open_files.append((file_size, path))
+    if not keep_open_files:
+        for file_size, path in open_files:
             if used + size <= limit:
                 return True
-            if remove(path):
-                used -= file_size
+            path.unlink(missing_ok=True)
+            used -= file_size
     return used + size <= limit
 
 
@@ -419,15 +428,11 @@ def _remove_if_unused(path: Path) -> bool:
     try:
         with path.open("r+b") as file:
             lock_exclusive(file)
-            return _remove(path)
+            path.unlink(missing_ok=True)
     except FileNotFoundError:
         return True
     except Locked:
         return False
-
-
-def _remove(path: Path) -> bool:
-    path.unlink(missing_ok=True)
     return True
 
 

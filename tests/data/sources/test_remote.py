@@ -5,6 +5,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from aiohttp import ClientResponseError
 
 from ernie_vil2.data.readers import open_sources, remote, source
 from ernie_vil2.data.readers.locations import pipes_allowed
@@ -138,6 +139,31 @@ def test_full_cache_drops_the_least_recently_used_file(cache, monkeypatch):
         assert reopened.read() == b"b" * 1000
     with pytest.raises(OSError, match="2500 bytes; raise ERNIE_VIL2_SHARD_CACHE_GIB"):
         RemoteFile(store("d.bin", bytes(3000))).open()
+
+
+def test_open_files_make_room_after_unused_ones_are_gone(cache, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(3500 / 2**30))
+    files = [RemoteFile(store(f"{name}.bin", name.encode() * 1000)) for name in "fgh"]
+    files[0].open().close()
+    opened = [file.open() for file in files[1:]]
+    sizes_of_others = []
+
+    def fetch(path):
+        sizes_of_others.extend(file.stat().st_size for file in list_cached(cache) if file.suffix == ".bin")
+        path.write_bytes(bytes(3000))
+
+    opened.append(remote.open_cached("large", "large.bin", fetch, 3000))
+    assert sum(sizes_of_others) + 3000 <= 3500
+    for file in opened:
+        file.close()
+
+
+def test_answer_without_a_reason_is_quoted_by_its_number():
+    def refuse():
+        raise FileNotFoundError from ClientResponseError(None, (), status=404, message="")
+
+    with pytest.raises(FetchError, match=r"\(404\)"):
+        remote.ask_server("http://127.0.0.1/a.tar", refuse)
 
 
 @pytest.mark.parametrize("value", ["much", "0", "nan"])
