@@ -168,11 +168,17 @@ def decode_base64(text: str) -> bytes:
 
 
 def encode_json(value: Any) -> bytes:
-    """Return a value as JSON, arrays as lists; by Python where orjson fails, as for numbers of more than 64 bits."""
+    """Return a value as JSON; NumPy's arrays and numbers become lists and numbers."""
     try:
         return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    except TypeError:
-        return json.dumps(value).encode()
+    except TypeError:  # orjson refuses integers above 64 bits and halves of surrogate pairs
+        return json.dumps(value, default=_convert_to_lists).encode()
+
+
+def _convert_to_lists(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def describe_body(model: type[BaseModel]) -> dict[str, Any]:

@@ -61,6 +61,7 @@ def add_server_options(parser: argparse.ArgumentParser, max_queue: int) -> None:
     parser.add_argument(
         "--allowed-host",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME",
         help="names by which requests may address the server, as a proxy passes them on; default: 127.0.0.1 and "

@@ -1,9 +1,15 @@
 """Bodies of requests: where they are parsed."""
 
+import argparse
 import asyncio
+import json
 import threading
 
-from ernie_vil2.apps.serving.bodies import MAX_IMMEDIATE_SIZE, RequestReader
+import numpy as np
+import pytest
+
+from ernie_vil2.apps.serving.bodies import MAX_IMMEDIATE_SIZE, RequestReader, encode_json
+from ernie_vil2.apps.serving.options import add_server_options
 
 
 def test_large_bodies_are_parsed_on_a_thread():
@@ -15,3 +21,18 @@ def test_large_bodies_are_parsed_on_a_thread():
 
     small, large = asyncio.run(find_threads())
     assert small == threading.get_ident() != large
+
+
+@pytest.mark.parametrize("number", [1, 2**70])
+def test_arrays_are_encoded_next_to_numbers_of_any_size(number):
+    value = {"rows": np.arange(4, dtype=np.float32).reshape(2, 2), "score": np.float32(0.5), "number": number}
+    assert json.loads(encode_json(value)) == {"rows": [[0, 1], [2, 3]], "score": 0.5, "number": number}
+
+
+@pytest.mark.parametrize("option", ["--allowed-host", "--trusted-proxy"])
+def test_repeated_options_of_the_server_add_up(option):
+    parser = argparse.ArgumentParser()
+    add_server_options(parser, 1)
+    args = parser.parse_args([option, "10.0.0.1", option, "10.0.0.2"])
+    values = getattr(args, option.removeprefix("--").replace("-", "_"))
+    assert [str(value).partition("/")[0] for value in values] == ["10.0.0.1", "10.0.0.2"]
