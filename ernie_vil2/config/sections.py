@@ -321,11 +321,13 @@ class DataConfig(Section):
         if not self.sources:
             raise ValueError("data to score that name no files of their own are those of Data.train: set it")
         source = self.sources[0]
-        names = list(self._location)
-        if self.holds_out(name):
-            names += ["split", "text_id", "layout"]
-        location = {key: getattr(entry, key) or getattr(source, key) for key in names}
-        return entry.model_copy(update={"data": source.data, **location})
+        location: dict[str, Any] = {"data": source.data}
+        for key in LocationConfig.model_fields:
+            # Only a part of the training data has their split; other data to score have one of their own.
+            is_inherited = key not in ("data", "split") or self.holds_out(name)
+            if is_inherited and getattr(entry, key) in (None, {}, []):
+                location[key] = getattr(source, key)
+        return entry.model_copy(update=location)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -823,7 +825,7 @@ class Config(Section):
         if self.Data.max_length > text.longest:
             needed = self.Data.max_length + text.first_position
             raise ValueError(
-                f"Data.max_length ({self.Data.max_length}) exceeds Model.text.max_positions "
-                f"({text.longest}): shorten the texts, or set Model.text.max_positions={needed}; positions of initial "
-                "weights are then stretched"
+                f"Data.max_length ({self.Data.max_length}) exceeds the {text.longest} tokens that "
+                f"Model.text.max_positions ({text.max_positions}) has room for: shorten the texts, or set "
+                f"Model.text.max_positions={needed}; positions of initial weights are then stretched"
             )

@@ -33,7 +33,7 @@ from tests.support.paths import ROOT
         ("Data.train=[{data: [a.tar], wieght: 2}]", "did you mean Data.train.weight or "),
         ("Data.train=a.csv", "Data.train: Input should be a valid list, got 'a.csv'; write [a.csv]"),
         ("Data.train=[a.tar, {data: [b.tar], weight: 2}]", "a.tar has no weight, other sources have one"),
-        ("Data.max_length=600", "exceeds Model.text.max_positions"),
+        ("Data.max_length=600", "Model.text.max_positions=600"),
         ("Loss.temperature", "write Section.key=value"),
         ("Loss.temperature.x=1", "Loss.temperature"),
         ("Training.mixup=0.99", "unknown key Training.mixup; known here: Training.task, "),
@@ -44,6 +44,14 @@ def test_error_names_the_key_and_the_remedy(override, message):
     with pytest.raises(ConfigError, match=re.escape(message)) as caught:
         load_config(None, [override])
     assert len(str(caught.value)) < 1000
+
+
+def test_too_long_texts_are_refused_by_the_positions_that_they_need():
+    # Two positions of these 50 come before the first token.
+    tower = "{name: transformer, width: 8, depth: 1, heads: 1, max_positions: 50, variant: {first_position: 2}}"
+    load_config(None, [f"Model.text={tower}", "Data.max_length=48"])
+    with pytest.raises(ConfigError, match=r"48 tokens.*max_positions \(50\).*max_positions=51"):
+        load_config(None, [f"Model.text={tower}", "Data.max_length=49"])
 
 
 def test_default_yaml_shows_every_field_with_its_default():

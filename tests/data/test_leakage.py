@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.config import Config, ConfigError, load_config
 from ernie_vil2.data.decoding import collect_remarks
 from ernie_vil2.data.readers import open_benchmark
 from ernie_vil2.data.stream import SampleStream, watch_for_leaks
@@ -79,5 +79,12 @@ def test_scored_data_without_files_are_taken_from_training(tmp_path):
     assert (test_config.data, test_config.protocol, test_config.images) == (["a"], "coco-cn-test", "others")
     with pytest.raises(ConfigError, match="test: "):
         load_config(None, ["Data.test=[a, {split: test}]"])
+
+    location = {"layout": "tsv", "images": "b", "columns": {"image": "c"}, "encoding": "gb18030", "text_id": "d",
+                "caption_lines": True}  # fmt: skip
+    train = {"data": ["a"], "split": "train", **location}
+    data = Config.model_validate({"Data": {"train": [train], "val": [{"split": "val", "caption_lines": False}]}}).Data
+    expected = {**location, "data": ["a"], "split": "val", "protocol": None, "caption_lines": False}
+    assert data.val_config.model_dump() == expected
     with pytest.raises(ValueError, match="Data.train"):
         _ = load_config(None, ["Data.val=[{split: val}]"]).Data.val_config
