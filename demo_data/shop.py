@@ -1,9 +1,9 @@
-"""A shop of its own: images of articles and a table as Excel writes it in China, for docs/own_data.md.
+"""A shop of its own: images of products and a table as Excel writes it in China, for docs/own_data.md.
 
-    python demo_data/shop.py --output shop                  # 600 images of 300 articles, in some seconds
-    python demo_data/shop.py --output shop --articles 40
+    python demo_data/shop.py --output shop                  # 600 images of 300 products, in some seconds
+    python demo_data/shop.py --output shop --products 40
 
-Each article is a drawing of the demo's validation set, one to three times, on a card of some colour, photographed
+Each product is a drawing of the demo's validation set, one to three times, on a card of some colour, photographed
 twice: the title names colour, number and object, so that a model that knows the objects has something to learn. The
 table, 商品.csv, is in GB18030 with semicolons; its columns are 图片, 标题, 货号, 类目 and 价格. The images lie in
 photos/.
@@ -51,29 +51,29 @@ def photograph(drawing: np.ndarray, colour: tuple[int, int, int], number: int, r
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--articles", type=int, default=300)
+    parser.add_argument("--products", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     random, source = np.random.default_rng(args.seed), open_sources([str(DRAWINGS)])
     (args.output / "photos").mkdir(parents=True, exist_ok=True)
     objects = [row for row in range(len(source)) if source[row].fields["kind"] == "object"]
     rows: list[tuple] = [HEADER]
-    for article in range(args.articles):
+    for product in range(args.products):
         sample = source[int(random.choice(objects))]
         drawing = decode_image(sample.image, sample.image_name)
         colour, number = str(random.choice(list(COLOURS))), int(random.integers(1, 4))
         title = f"{colour}卡片 {sample.captions['zh']} {NUMBERS[number]}"
         price = f"{random.integers(5, 200)}.{random.integers(0, 10)}"
         for view in "ab":
-            name = f"{article:04d}{view}.jpg"
+            name = f"{product:04d}{view}.jpg"
             (args.output / "photos" / name).write_bytes(photograph(drawing, COLOURS[colour], number, random))
-            rows.append((name, title, f"A{article:05d}", colour, price))
+            rows.append((name, title, f"A{product:05d}", colour, price))
     table = io.StringIO()
     csv.writer(table, delimiter=";", lineterminator="\r\n").writerows(rows)
     path = args.output / "商品.csv"
     path.write_bytes(table.getvalue().encode("gb18030"))
     write_text(args.output / "LICENSE.txt", "Drawings: see demo_data/LICENSES.md.\n")
-    print(f"{len(rows) - 1} images of {args.articles} articles: {args.output / 'photos'}, {path}")
+    print(f"{len(rows) - 1} images of {args.products} products: {args.output / 'photos'}, {path}")
     return 0
 
 

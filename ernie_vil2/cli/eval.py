@@ -81,10 +81,10 @@ class EvalRetrieval:
         python tools/eval_retrieval.py --data coco-cn --protocol coco-cn-test --check
         python tools/eval_retrieval.py --embeddings cross_modal_embeddings.out --protocol official-rows
 
-    Prints a table and what it means, and writes it as JSON, the rank of every query as CSV, and a page with the worst
-    and the best queries. Finished embeddings stay in the output folder: after an interruption the same command reuses
-    them. docs/benchmarks.md shows the folders that --data takes, docs/protocols.md defines the protocols. tools/eval.py
-    scores everything else.
+    Prints a table and what it means, and writes it as JSON, the rank of each query's right answer as CSV, and a page
+    with the worst and the best queries. Finished embeddings stay in the output folder: after an interruption the same
+    command reuses them. docs/benchmarks.md shows the folders that --data takes, docs/protocols.md defines the
+    protocols. tools/eval.py scores everything else.
     """
 
     @staticmethod

@@ -181,7 +181,7 @@ class HoldoutConfig(Section):
     )
     group_by: Name | None = Field(
         None,
-        description="field or table column, such as an article number, no value of which is in two parts; null: only "
+        description="field or table column, such as a product number, no value of which is in two parts; null: only "
         "images and captions are kept together",
     )
     stratify_by: Name | None = Field(

@@ -25,7 +25,7 @@ from tests.support.stand_ins import make_checkout, shorten
 
 COMMANDS = [text for kind, text in split_page(PAGES["own_data.md"]) if kind == "shell"]
 TRAIN = next(command for command in COMMANDS if "train.py" in command and "--dry-run" not in command)
-SMALLER = {"demo_data/shop.py": " --articles 30"}
+SMALLER = {"demo_data/shop.py": " --products 30"}
 """Script -> options that make its command short."""
 REPORT = ("report", "--run", "runs/own", "--output")
 

@@ -53,7 +53,7 @@ def named_model(text: str) -> tuple[str, str]:
 
 def run(args: argparse.Namespace) -> int:
     """Serve the models and return the exit code."""
-    require("a server of models", "fastapi", "uvicorn", "orjson")
+    require("a model server", "fastapi", "uvicorn", "orjson")
     from ernie_vil2.apps.serving.models import choose_names
 
     choose_names(args.models)  # equal names are reported now, and not when all models have been loaded

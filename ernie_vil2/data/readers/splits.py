@@ -35,7 +35,7 @@ class Division:
 
     Attributes:
         shares: share of the samples in each part, by the part's name; they sum to 1.
-        group_by: field whose values stay in one part each, such as an article's number. This is the name of
+        group_by: field whose values stay in one part each, such as a product's number. This is the name of
             a sample's field, or the header in the user's table. None: only images and captions are kept together.
         stratify_by: field, such as a category, whose values have about the same share in each part; written
             as `group_by`.

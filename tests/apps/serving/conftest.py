@@ -10,7 +10,7 @@ from ernie_vil2.apps.serving.models import ServedModel, ServedModels
 
 @pytest.fixture
 def serve():
-    """Return a function that returns a client of a server of models, given by their names."""
+    """Return a function that returns a client of a model server, given by their names."""
 
     def serve(models, max_queue=256):
         served = [ServedModel(name, model, Batcher(model, max_queue)) for name, model in models.items()]

@@ -1,4 +1,4 @@
-"""The page on the server of models: its commands, requests and clients work."""
+"""The page of the model server: its commands, requests and clients work."""
 
 import base64
 import json
