@@ -187,6 +187,17 @@ def test_pages_of_an_answer_fit_together(collection):
         assert [hit.id for hit in hits] == ids[: len(hits)]
 
 
+def test_words_of_one_query_do_not_change_the_answer_to_another(collection):
+    add_titles(collection, ["红鞋", "红帽", "鞋"] * 50)
+    queries = draw_unit_rows(np.random.default_rng(1), 3).astype(np.float32)
+    texts = ["蓝", "红鞋", ""]
+    together = collection.search(queries, 20, words=WordQueries(texts))
+    alone = [collection.search(queries[[number]], 20, words=WordQueries([texts[number]]))[0] for number in range(3)]
+    assert together == alone
+    by_meaning = collection.search(queries, 20)
+    assert [together[0], together[2]] == [by_meaning[0], by_meaning[2]] and together[1] != by_meaning[1]
+
+
 def test_names_and_meaning_are_fused_by_reciprocal_ranks():
     # 1/61 + 1/63 > 1/62 + 1/64 > 1/61 > 1/62; then what only the first ranking has.
     assert fuse_rankings([7, 8, 5, 6], [5, 6], [], 1.0) == [5, 6, 7, 8]
