@@ -116,7 +116,7 @@ RULES = "text_rules: {}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nne
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_measures_are_named_and_measured_again(tmp_path, steps, damage):
-    rows = [(encode_image(make_distinct_image(number)), f"a picture of {number} things") for number in range(3)]
+    rows = [(encode_image(make_distinct_image(number)), f"a picture of {number} boats") for number in range(3)]
     source = open_sources([str(write_pair_shard(tmp_path / "crawl.tar", rows))])
     curate(source, steps(RULES), tmp_path / "curated")
     expected = table_digests(tmp_path / "curated")

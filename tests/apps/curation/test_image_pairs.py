@@ -31,7 +31,7 @@ def make_altered_images(count):
 
 
 def write_shard(path, images):
-    return write_pair_shard(path, [(encode_image(pixels), "a picture of things") for pixels in images])
+    return write_pair_shard(path, [(encode_image(pixels), "a picture of boats") for pixels in images])
 
 
 @pytest.fixture

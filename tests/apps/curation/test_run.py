@@ -26,7 +26,7 @@ RULES = "text_rules: {}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nne
 
 
 def write_shard(path, numbers):
-    rows = [(encode_image(make_distinct_image(number)), f"a picture of {number} things") for number in numbers]
+    rows = [(encode_image(make_distinct_image(number)), f"a picture of {number} boats") for number in numbers]
     return write_pair_shard(path, rows)
 
 
