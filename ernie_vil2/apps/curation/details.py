@@ -4,7 +4,8 @@ Thumbnails are too small to show a letter. Pairs whose thumbnails agree (`regist
 more, in colour and with their borders, at 160 samples of the longer side. The map between the thumbnails lays the
 images over each other, light and colour are fitted for all samples together, and what then still differs is a spot.
 
-The limits were chosen on the made crawls of a shop, of news sites and of photographs (`benchmarks/curate_truth.py`).
+The limits were chosen on the crawls of `demo_data/crawls` (`benchmarks/curate_truth.py`), and on one half of the images
+of `benchmarks/likeness.py`.
 """
 
 from typing import NamedTuple
