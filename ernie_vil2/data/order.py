@@ -1,4 +1,4 @@
-"""The order of samples, a function of the seed and the position in an endless stream without further state.
+"""The order of samples in an endless stream, computed from the seed and the position alone.
 
 What is drawn at a position does not depend on earlier draws. So a run that continues needs to know only its position,
 and any number of ranks and workers can share the stream.
@@ -44,18 +44,25 @@ def make_generator(purpose: Purpose, seed: int, *position: int) -> np.random.Gen
         seed: the run's seed.
         position: up to three coordinates.
     """
-    counter = [0, *position, *[0] * (3 - len(position))]
+    padding = [0] * (3 - len(position))
+    counter = [0, *position, *padding]
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=counter))
 
 
 class EpochDraws(Protocol):
-    """The rows that are drawn for each epoch, where rows have probabilities (`data/selection.py`)."""
+    """The rows that are drawn for each epoch, where rows have probabilities (`data/selection.py`).
 
-    expected: float
+    Attributes:
+        mean_size: mean number of rows of an epoch.
+    """
 
-    def sizes(self, epoch: int) -> np.ndarray: ...
+    mean_size: float
 
-    def rows(self, epoch: int, shard: int) -> np.ndarray: ...
+    def shard_sizes(self, epoch: int) -> np.ndarray:
+        """Return how many rows of each shard are drawn."""
+
+    def drawn_rows(self, epoch: int, shard: int) -> np.ndarray:
+        """Return the rows of a shard that are drawn, by their numbers in the shard."""
 
 
 class ShardOrder:
@@ -74,43 +81,48 @@ class ShardOrder:
         self.num_samples = int(self._sizes.sum())
         self.draws = draws
         self.key = seed, source
-        # Two epochs, because groups do not reach the end of an epoch with the same row of a batch.
-        self._epoch = lru_cache(maxsize=2)(self._shuffle_shards)
+        # Two epochs, because the rows of one batch may lie in both: some groups are in the next epoch already.
+        self._shards_and_ends = lru_cache(maxsize=2)(self._shuffle_shards)
 
     @property
     def expected_samples(self) -> int:
         """Mean number of samples of an epoch."""
-        return self.num_samples if self.draws is None else max(1, round(self.draws.expected))
+        return self.num_samples if self.draws is None else max(1, round(self.draws.mean_size))
 
     def epoch_size(self, epoch: int) -> int:
         """Return the number of samples of an epoch."""
-        return self.num_samples if self.draws is None else int(self.draws.sizes(epoch).sum())
+        return self.num_samples if self.draws is None else int(self.draws.shard_sizes(epoch).sum())
 
-    def sample(self, epoch: int, position: int) -> int:
-        """Return the number of the sample at a position of an epoch's sequence, counted over all shards as given."""
-        shards, ends = self._epoch(epoch)
-        number = int(np.searchsorted(ends, position, side="right"))
-        shard = shards[number]
-        row = position - (int(ends[number - 1]) if number else 0)
-        if self.draws is not None:  # of the drawn rows, whose numbers in the shard are looked up
-            row = int(self.draws.rows(epoch, shard)[row])
+    def sample_number(self, epoch: int, position: int) -> int:
+        """Return the number of the sample at a position of an epoch's sequence.
+
+        Samples are numbered shard after shard, in the order of `sizes`.
+        """
+        shards, ends = self._shards_and_ends(epoch)
+        place = int(np.searchsorted(ends, position, side="right"))  # of the shard in the epoch
+        shard = shards[place]
+        row = position - (int(ends[place - 1]) if place else 0)
+        if self.draws is not None:
+            # So far the row is counted among the drawn rows of the shard.
+            row = int(self.draws.drawn_rows(epoch, shard)[row])
         return int(self._starts[shard]) + row
 
     def shards(self, epoch: int, first: int, last: int) -> list[int]:
         """Return the shards that hold the positions from `first` to `last`, both included, in their order."""
-        shards, ends = self._epoch(epoch)
+        shards, ends = self._shards_and_ends(epoch)
         begin, end = np.searchsorted(ends, [first, last], side="right")
-        touched = shards[begin : end + 1]
-        return touched[self._epoch_sizes(epoch)[touched] > 0].tolist()
+        candidates = shards[begin : end + 1]
+        # Shards without rows in this epoch may lie between others; they need not be opened.
+        return candidates[self._shard_sizes(epoch)[candidates] > 0].tolist()
 
-    def _epoch_sizes(self, epoch: int) -> np.ndarray:
-        return self._sizes if self.draws is None else self.draws.sizes(epoch)
+    def _shard_sizes(self, epoch: int) -> np.ndarray:
+        return self._sizes if self.draws is None else self.draws.shard_sizes(epoch)
 
     def _shuffle_shards(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the shards of an epoch in their order, and the position behind the end of each."""
         seed, source = self.key
         shards = make_generator(Purpose.SHARDS, seed, source, epoch).permutation(len(self._sizes))
-        return shards, np.cumsum(self._epoch_sizes(epoch)[shards])
+        return shards, np.cumsum(self._shard_sizes(epoch)[shards])
 
 
 class SampleOrder:
@@ -123,62 +135,69 @@ class SampleOrder:
     reading goes from shard to shard: a window touches the shards that its samples fill, and at most two more.
 
     Args:
-        shards: order of the source's shards, common to its groups.
+        shard_order: order of the source's shards, common to its groups.
         buffer: largest window, in samples. A larger one mixes more shards, and keeps more of them open.
         group: number of the group.
         num_groups: number of groups; at most the number of samples.
     """
 
-    def __init__(self, shards: ShardOrder, buffer: int = 100_000, group: int = 0, num_groups: int = 1):
-        self._shards = shards
+    def __init__(self, shard_order: ShardOrder, buffer: int = 100_000, group: int = 0, num_groups: int = 1):
+        self._shard_order = shard_order
         self._group, self._num_groups, self._buffer = group, num_groups, buffer
+        # The epoch that is read and the next ones, which `window_shards` looks into; others are cut again.
         self._share = lru_cache(maxsize=4)(self._cut_share)
         self.num_samples = self._share(0).num_samples
         self._epoch_starts = [0]  # position of each epoch, where epochs differ in size
-        # Windows are numbered over all groups, so that each is shuffled differently.
-        self._first_window = group * -(-shards.num_samples // buffer)
+        # Windows are numbered over all groups, so that each is shuffled differently. No group has more than this.
+        max_windows = _divide_up(shard_order.num_samples, buffer)
+        self._first_window = group * max_windows
         self._shuffled_window = -1, -1  # epoch and window of `_order`
 
     def __getitem__(self, position: int) -> int:
-        """Return the number of the sample, counted over all shards as given."""
-        epoch, window, row = self.window(position)
+        """Return the number of the sample, see `ShardOrder.sample_number`."""
+        epoch, window, row = self.locate(position)
         share = self._share(epoch)
         if (epoch, window) != self._shuffled_window:
-            seed, source = self._shards.key
+            seed, source = self._shard_order.key
             generator = make_generator(Purpose.WINDOW, seed, source, epoch, self._first_window + window)
             size = min(share.window_size, share.num_samples - window * share.window_size)
             self._order = generator.permutation(size)
             self._shuffled_window = epoch, window
-        return self._shards.sample(epoch, share.first + window * share.window_size + int(self._order[row]))
+        position_in_epoch = share.first + window * share.window_size + int(self._order[row])
+        return self._shard_order.sample_number(epoch, position_in_epoch)
 
-    def window(self, position: int) -> tuple[int, int, int]:
+    def locate(self, position: int) -> tuple[int, int, int]:
         """Return the epoch of a position, its window in the epoch, and its row in the window."""
-        if self._shards.draws is None:
-            epoch, position = divmod(position, self.num_samples)
+        if self._shard_order.draws is None:
+            epoch, position_in_share = divmod(position, self.num_samples)
         else:
             while self._epoch_starts[-1] <= position:
                 last_epoch = len(self._epoch_starts) - 1
                 self._epoch_starts.append(self._epoch_starts[-1] + self._share(last_epoch).num_samples)
             epoch = bisect_right(self._epoch_starts, position) - 1
-            position -= self._epoch_starts[epoch]
-        window, row = divmod(position, self._share(epoch).window_size)
+            position_in_share = position - self._epoch_starts[epoch]
+        window, row = divmod(position_in_share, self._share(epoch).window_size)
         return epoch, window, row
 
     def window_shards(self, epoch: int, window: int) -> list[int]:
         """Return the shards that a window touches; a window after an epoch's last one is the next epoch's first."""
-        while window >= (num_windows := self._share(epoch).num_windows):
-            epoch, window = epoch + 1, window - num_windows
         share = self._share(epoch)
+        while window >= share.num_windows:
+            window -= share.num_windows
+            epoch += 1
+            share = self._share(epoch)
         first = share.first + window * share.window_size
         last = min(first + share.window_size, share.first + share.num_samples) - 1
-        return self._shards.shards(epoch, first, last)
+        return self._shard_order.shards(epoch, first, last)
 
     def _cut_share(self, epoch: int) -> _GroupShare:
-        size = self._shards.epoch_size(epoch)
+        size = self._shard_order.epoch_size(epoch)
         first = size * self._group // self._num_groups
         num_samples = size * (self._group + 1) // self._num_groups - first
-        num_windows = -(-num_samples // self._buffer)
-        return _GroupShare(first, num_samples, num_windows, -(-num_samples // max(num_windows, 1)))
+        num_windows = _divide_up(num_samples, self._buffer)
+        # An epoch for which no sample is drawn has no window.
+        window_size = _divide_up(num_samples, num_windows) if num_windows else 0
+        return _GroupShare(first, num_samples, num_windows, window_size)
 
 
 class _GroupShare(NamedTuple):
@@ -190,11 +209,15 @@ class _GroupShare(NamedTuple):
     window_size: int
 
 
-class Mixture:
-    """The source at each position of a group's endless stream, and its earlier positions.
+def _divide_up(number: int, divisor: int) -> int:
+    return -(-number // divisor)
 
-    Every block of 65,536 positions has each source equally often, in a new random order. So shares are exact over
-    blocks, and within a block as exact as chance allows.
+
+class Mixture:
+    """The source of each position of a group's endless stream, and how often that source came before.
+
+    A source has the same number of positions, its quota, in every block of 65,536 positions; their order is random and
+    new in each block. So shares are exact over blocks, and within a block as exact as chance allows.
 
     Args:
         weights: shares of the sources, of any sum.
@@ -209,16 +232,18 @@ class Mixture:
 
     def __getitem__(self, position: int) -> tuple[int, int]:
         """Return the source's number, and the position in that source's own stream."""
-        block, position = divmod(position, BLOCK)
+        block, offset = divmod(position, BLOCK)
         self._shuffle(block)
-        source = int(self._sources[position])
-        return source, block * int(self.quotas[source]) + int(self._positions[position])
+        source = int(self._sources[offset])
+        return source, block * int(self.quotas[source]) + int(self._occurrences[offset])
 
-    def positions(self, position: int) -> list[int]:
-        """Return for each source the number of its samples before a position, which is its own next position."""
-        block, position = divmod(position, BLOCK)
+    def source_positions(self, position: int) -> list[int]:
+        """Return the next position in each source's own stream: the number of its samples before `position`."""
+        block, offset = divmod(position, BLOCK)
         self._shuffle(block)
-        return (block * self.quotas + np.bincount(self._sources[:position], minlength=len(self.quotas))).tolist()
+        in_earlier_blocks = block * self.quotas
+        in_this_block = np.bincount(self._sources[:offset], minlength=len(self.quotas))
+        return (in_earlier_blocks + in_this_block).tolist()
 
     def first_positions(self, source: int, count: int) -> list[int]:
         """Return the first `count` positions that hold a source."""
@@ -238,21 +263,22 @@ class Mixture:
         sources = np.repeat(np.arange(len(self.quotas)), self.quotas)
         order = make_generator(Purpose.MIXTURE, self._seed, block, self._group).permutation(sources)
         self._sources = order.astype(np.uint16)  # small, because every group keeps a block
-        self._positions = np.empty(BLOCK, np.int32)
+        # How often the source of each position occurs before it in this block.
+        self._occurrences = np.empty(BLOCK, np.int32)
         for source, quota in enumerate(self.quotas):
-            self._positions[self._sources == source] = np.arange(quota)
+            self._occurrences[self._sources == source] = np.arange(quota)
 
 
 def _compute_quotas(weights: np.ndarray) -> np.ndarray:
     """Return each source's positions in a block: whole numbers by largest remainder, at least one."""
     exact = weights / weights.sum() * BLOCK
     quotas = np.maximum(1, np.floor(exact)).astype(np.int64)
-    missing = BLOCK - quotas.sum()
-    if missing > 0:
+    num_left = BLOCK - quotas.sum()  # negative if sources were raised to one
+    if num_left > 0:
         # Positions that rounding left over go to the sources that lost most by it.
-        quotas[np.argsort(quotas - exact)[:missing]] += 1
+        quotas[np.argsort(quotas - exact)[:num_left]] += 1
     else:  # the largest source pays for those that were raised to one
-        quotas[np.argmax(quotas)] += missing
+        quotas[np.argmax(quotas)] += num_left
     return quotas
 
 
@@ -274,7 +300,7 @@ class RowsByImage:
 
     def __init__(self, shards: Iterable[Sequence[str | None]], seed: int, source: int = 0):
         self._key = seed, source
-        units_of_shards = [np.zeros(0, np.int64)]
+        units_of_shards = [np.zeros(0, np.int64)]  # `concatenate` needs an array even if there are no shards
         num_units = 0
         self.shard_sizes: list[int] = []
         for names in shards:
@@ -289,9 +315,10 @@ class RowsByImage:
     def __len__(self) -> int:
         return len(self._ends)
 
-    def largest(self, values: np.ndarray) -> np.ndarray:
+    def max_by_unit(self, values: np.ndarray) -> np.ndarray:
         """Return for each unit the largest value of its rows."""
-        return np.maximum.reduceat(values[self._rows], np.append(0, self._ends[:-1]))
+        starts = np.append(0, self._ends[:-1])
+        return np.maximum.reduceat(values[self._rows], starts)
 
     def row(self, unit: int, epoch: int) -> int:
         """Return the row of a unit in an epoch."""
@@ -299,17 +326,17 @@ class RowsByImage:
         rows = self._rows[first : self._ends[unit]]
         if len(rows) == 1:
             return int(rows[0])
-        turn, position = divmod(epoch, len(rows))
+        cycle, position = divmod(epoch, len(rows))  # every row has its turn once in a cycle
         seed, source = self._key
-        order = make_generator(Purpose.UNIT, seed, source, unit, turn).permutation(len(rows))
+        order = make_generator(Purpose.UNIT, seed, source, unit, cycle).permutation(len(rows))
         return int(rows[order[position]])
 
 
 def _number_names(names: Sequence[str | None]) -> np.ndarray:
     """Return the names as numbers, from 0 in the order of their first occurrence; every None is a new number."""
-    numbers: dict[object, int] = {}
-    numbered = np.empty(len(names), np.int64)
+    number_by_key: dict[object, int] = {}
+    numbers = np.empty(len(names), np.int64)
     for row, name in enumerate(names):
-        key = row if name is None else name
-        numbered[row] = numbers.setdefault(key, len(numbers))
-    return numbered
+        key = row if name is None else name  # a row is an int, so it equals no name
+        numbers[row] = number_by_key.setdefault(key, len(number_by_key))
+    return numbers

@@ -249,9 +249,9 @@ class WeightedDraws:
         source: number of the source, so that equal sources are drawn differently.
 
     Attributes:
-        expected: mean number of rows of an epoch.
-        sizes: function of an epoch to the number of drawn rows of each shard.
-        rows: function of an epoch and a shard to its drawn rows, counted within the shard.
+        mean_size: mean number of rows of an epoch.
+        shard_sizes: function of an epoch to the number of drawn rows of each shard.
+        drawn_rows: function of an epoch and a shard to its drawn rows, counted within the shard.
     """
 
     def __init__(self, weights: np.ndarray, ids: np.ndarray, shard_sizes: np.ndarray, seed: int, source: int = 0):
@@ -260,12 +260,12 @@ class WeightedDraws:
         self._bounds = np.minimum(weights * 2.0**64, 2.0**64 - 2048).astype(np.uint64)
         self._is_certain = weights >= 1
         self._ids = ids
-        self.expected = float(weights.sum())
+        self.mean_size = float(weights.sum())
         self._ends = np.cumsum(shard_sizes)
         self._starts = self._ends - shard_sizes
         self._key = seed, source
-        self.sizes = lru_cache(maxsize=4)(self._count_rows)
-        self.rows = lru_cache(maxsize=MAX_OPEN_SHARDS)(self._find_rows)
+        self.shard_sizes = lru_cache(maxsize=4)(self._count_rows)
+        self.drawn_rows = lru_cache(maxsize=MAX_OPEN_SHARDS)(self._find_rows)
 
     def are_drawn(self, epoch: int, first: int, last: int) -> np.ndarray:
         """Return for the rows from `first` to `last`, without `last`, whether they are in an epoch, bool."""

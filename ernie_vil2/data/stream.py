@@ -121,7 +121,7 @@ class SampleStream:
             return ShardOrder(sizes, seed, number)
         weights, ids = selection.weights, selection.ids
         if units is not None:  # an image is drawn with the largest probability of its rows
-            weights, ids = units.largest(weights), units.largest(ids)
+            weights, ids = units.max_by_unit(weights), units.max_by_unit(ids)
         return ShardOrder(sizes, seed, number, WeightedDraws(weights, ids, np.asarray(sizes), seed, number))
 
     def _locate(self, position: int) -> tuple[int, int, int]:
@@ -137,7 +137,7 @@ class SampleStream:
         order, units, selection = self._orders[source][group], self._units[source], self._selections[source]
         number = order[source_position]
         if units is not None:  # from an image to its row in this epoch
-            epoch = order.window(source_position)[0]
+            epoch = order.locate(source_position)[0]
             number = units.row(number, epoch)
         if selection is not None:  # from the selected pairs to the whole source
             number = int(selection.numbers[number])
@@ -164,7 +164,7 @@ class SampleStream:
             return
         source, group, source_position = self._locate(position)
         order = self._orders[source][group]
-        epoch, window, _ = order.window(source_position)
+        epoch, window, _ = order.locate(source_position)
         if self.sources[source].has_remote_shards and self._fetched_windows.get((source, group)) != (epoch, window):
             self._fetched_windows[source, group] = epoch, window
             shards, next_shards = order.window_shards(epoch, window), order.window_shards(epoch, window + 1)
@@ -254,7 +254,7 @@ class SampleStream:
         source_positions = np.zeros(len(self.sources), np.int64)
         for group, mixture in enumerate(self._mixtures):
             group_row = min(max(row - group * self._group_rows, 0), self._group_rows)
-            source_positions += mixture.positions(batch * self._group_rows + group_row)
+            source_positions += mixture.source_positions(batch * self._group_rows + group_row)
         return (source_positions / self._num_samples).tolist()
 
     def state(self, position: int) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_window_lists_its_shards_and_those_of_the_next(sizes, seed, buffer, grou
     shard_of_sample = np.repeat(np.arange(len(sizes)), sizes)
     shards_of_windows = {}
     for position in range(3 * order.num_samples):
-        shards_of_windows.setdefault(order.window(position)[:2], set()).add(shard_of_sample[order[position]])
+        shards_of_windows.setdefault(order.locate(position)[:2], set()).add(shard_of_sample[order[position]])
     for (epoch, window), next_window in itertools.pairwise(shards_of_windows):
         assert set(order.window_shards(epoch, window)) == shards_of_windows[epoch, window]
         assert set(order.window_shards(epoch, window + 1)) == shards_of_windows[next_window]
@@ -159,12 +159,12 @@ def test_shares_are_exact_in_blocks_and_close_within():
 @pytest.mark.parametrize("first", [0, BLOCK - 500, 3 * BLOCK - 500])
 def test_source_advances_one_position_at_a_time(first):
     mixture = Mixture([5, 2, 1], seed=9)
-    expected = mixture.positions(first)
+    expected = mixture.source_positions(first)
     for position in range(first, first + 1000):
         source, position_in_source = mixture[position]
         assert position_in_source == expected[source]
         expected[source] += 1
-    assert mixture.positions(first + 1000) == expected and sum(expected) == first + 1000
+    assert mixture.source_positions(first + 1000) == expected and sum(expected) == first + 1000
 
 
 def test_source_depends_on_its_position_alone():

@@ -54,8 +54,8 @@ def test_weight_is_the_probability_of_a_draw_in_an_epoch(tmp_path, three_shards)
     folder = write_selection(tmp_path / "curated", three_shards, weights)
     stream = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={folder}", "Data.shuffle_buffer=7")
     order, epochs, draws, position = stream._orders[0][0], 200, Counter(), 0
-    while order.window(position)[0] < epochs:
-        draws[order.window(position)[0], stream[position][1].image_name] += 1
+    while order.locate(position)[0] < epochs:
+        draws[order.locate(position)[0], stream[position][1].image_name] += 1
         position += 1
     assert set(draws.values()) == {1}  # never twice in an epoch
     num_epochs_drawn = Counter(name for _, name in draws)
@@ -80,7 +80,7 @@ def test_draws_are_the_same_over_groups_and_after_a_resume(tmp_path, three_shard
         numbers = {0: [], 1: []}  # of the samples drawn in an epoch
         for order in stream._orders[0]:
             position = 0
-            while (epoch := order.window(position)[0]) < 2:
+            while (epoch := order.locate(position)[0]) < 2:
                 numbers[epoch].append(int(stream._selections[0].numbers[order[position]]))
                 position += 1
         draws_by_groups.append([sorted(numbers[0]), sorted(numbers[1])])
@@ -110,8 +110,8 @@ def test_draws_depend_on_seed_epoch_and_id_alone():
     assert np.array_equal(is_drawn, reversed_draws.are_drawn(7, 0, 1000)[::-1])
     assert not np.array_equal(is_drawn, draws.are_drawn(8, 0, 1000))
     assert not np.array_equal(is_drawn, WeightedDraws(weights, ids, sizes, seed=4).are_drawn(7, 0, 1000))
-    assert draws.sizes(7).tolist() == [len(draws.rows(7, 0)), len(draws.rows(7, 1))]
-    assert 400 < draws.sizes(7).sum() < 600
+    assert draws.shard_sizes(7).tolist() == [len(draws.drawn_rows(7, 0)), len(draws.drawn_rows(7, 1))]
+    assert 400 < draws.shard_sizes(7).sum() < 600
 
 
 def test_epoch_without_a_draw_is_skipped():
@@ -126,7 +126,7 @@ def test_epoch_without_a_draw_is_skipped():
     position = 0
     for epoch, rows in enumerate(rows_of_epochs):
         assert {order[position + number] for number in range(len(rows))} == rows
-        assert all(order.window(position + number)[0] == epoch for number in range(len(rows)))
+        assert all(order.locate(position + number)[0] == epoch for number in range(len(rows)))
         position += len(rows)
 
 
