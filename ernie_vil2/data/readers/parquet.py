@@ -40,11 +40,12 @@ class ParquetTable:
     """
 
     def __init__(self, path: str | Path):
-        require(f"{path}, a Parquet file,", "pyarrow")
+        require(f"{path}, a Parquet file,", "pyarrow")  # the subject of an error's sentence
         self.name = str(path)
-        self._file, self._owner = None, os.getpid()
+        self._file: Any = None
+        self._opened_in = os.getpid()  # process that opened the file
         self._identity = LocalFile(path).identity()
-        self._groups: dict[int, Any] = {}
+        self._groups: dict[int, Any] = {}  # Arrow's tables, or the reasons why groups cannot be used
         metadata = self._open().metadata
         sizes = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         if min(sizes, default=0) < 0 or sum(sizes) > MAX_ROWS:
@@ -60,25 +61,27 @@ class ParquetTable:
         unreadable_columns = [name for name in schema.names if name not in self.column_names]
         if unreadable_columns:
             self._columns = list(self.column_names)
-            if should_show_progress():  # in one process only
+            if should_show_progress():  # not in other ranks and loader processes, which would all repeat it
                 folder = Path(self.name).parent
                 print_once(
                     f"{folder}: columns of maps, or nested too deeply, are left out: {join_names(unreadable_columns)}"
                 )
-        self.release()
+        self.release()  # a source may have thousands of files; a file is opened again when a row is read
 
     def _open(self) -> Any:
         import pyarrow as pa
 
         # Arrow's file does not survive a fork.
-        if self._file is None or self._owner != os.getpid():
+        if self._file is None or self._opened_in != os.getpid():
             if LocalFile(self.name).identity() != self._identity:
                 raise OSError(f"{self.name} has changed while in use")
             try:
                 self._source = pa.OSFile(self.name)
-                self._dictionary_columns = _find_dictionary_columns(open_parquet(self._source).metadata)
+                # Arrow wants the dictionary columns when it opens the file, and only the file's footer tells them.
+                metadata = open_parquet(self._source).metadata
+                self._dictionary_columns = _find_dictionary_columns(metadata)
                 self._file = open_parquet(self._source, self._dictionary_columns)
-                self._owner = os.getpid()
+                self._opened_in = os.getpid()
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{self.name}: not a Parquet file ({error}); is it whole?") from error
         return self._file
@@ -91,20 +94,18 @@ class ParquetTable:
         return f"{self.name.rpartition('/')[2]}:{index}"
 
     def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Return the values of a row that are not null, by the names of the columns or by other `names`.
+        """Return the values of a row that are not null, by the names of their columns.
+
+        Args:
+            index: number of the row.
+            names: new names for some columns, by their names in the file.
 
         Raises:
             BadSample: its row group is damaged or too large, or Python cannot represent a value.
         """
         name = self.describe_row(index)
         group = int(np.searchsorted(self._ends, index, side="right"))
-        if group not in self._groups:
-            self._groups[group] = self._read_group(group)
-            num_bytes = sum(getattr(table, "nbytes", 0) for table in self._groups.values())
-            max_groups = MAX_CACHED_GROUPS if num_bytes <= MAX_GROUP_BYTES else 1
-            while len(self._groups) > max_groups:
-                del self._groups[next(iter(self._groups))]
-        table = self._groups[group]
+        table = self._get_group(group)
         if isinstance(table, Reason):
             raise BadSample(table, f"{name} (its row group)")
 
@@ -119,10 +120,22 @@ class ParquetTable:
             (row,) = arrow_row.to_pylist()
         except UnicodeDecodeError as error:
             raise BadSample(Reason.NOT_UTF8, name) from error
-        except (ValueError, OverflowError) as error:  # mostly times
+        except (ValueError, OverflowError) as error:  # such as a date after the year 9999
             raise BadSample(Reason.MALFORMED_ROW, name) from error
         names = names or {}
         return {names.get(column, column): value for column, value in row.items() if value is not None}
+
+    def _get_group(self, group: int) -> Any:
+        """Return a row group from the cache, as `_read_group`; if it is new, old ones may have to leave."""
+        if group not in self._groups:
+            self._groups[group] = self._read_group(group)
+            tables = [table for table in self._groups.values() if not isinstance(table, Reason)]
+            num_bytes = sum(table.nbytes for table in tables)
+            max_groups = MAX_CACHED_GROUPS if num_bytes <= MAX_GROUP_BYTES else 1
+            while len(self._groups) > max_groups:
+                oldest_group = next(iter(self._groups))
+                del self._groups[oldest_group]
+        return self._groups[group]
 
     def _read_group(self, group: int) -> Any:
         """Return a row group as Arrow's table, or the reason why it cannot be used."""
@@ -160,7 +173,7 @@ class ParquetTable:
 
 
 def find_readable_columns(schema: Any) -> tuple[str, ...]:
-    """Return the columns of an Arrow schema that are read: all that contain no map.
+    """Return the columns of an Arrow schema that are read: all without maps, unions or more than MAX_DEPTH levels.
 
     A map is a list of pairs whose keys may repeat. Neither JSON nor a field of a sample has such a value.
     """
@@ -180,7 +193,7 @@ def _is_readable(arrow_type: Any) -> bool:
             children = [arrow_type.field(number).type for number in range(arrow_type.num_fields)]
         elif types.is_list(arrow_type) or types.is_large_list(arrow_type) or types.is_fixed_size_list(arrow_type):
             children = [arrow_type.value_type]
-        elif types.is_nested(arrow_type):
+        elif types.is_nested(arrow_type):  # maps, unions, list views
             return False
         else:
             children = []
@@ -222,19 +235,19 @@ def estimate_decoded_bytes(chunk: Any, width: int, is_dictionary: bool) -> int:
         width: bytes of a value, if all have the same length; otherwise 0.
         is_dictionary: texts are read as a dictionary, in which equal values are stored once.
     """
-    num_bytes = chunk.total_uncompressed_size
+    stored_bytes = chunk.total_uncompressed_size
     # If a text is stored once for many rows, each value may be as long as all stored bytes together.
     is_repeated = (
         chunk.physical_type == "BYTE_ARRAY" and not is_dictionary and not UNSHARED_ENCODINGS.issuperset(chunk.encodings)
     )
-    bytes_per_value = num_bytes if is_repeated else max(VALUE_BYTES, width)
-    return num_bytes + chunk.num_values * bytes_per_value
+    bytes_per_value = stored_bytes if is_repeated else max(VALUE_BYTES, width)
+    return stored_bytes + chunk.num_values * bytes_per_value
 
 
 def estimate_python_bytes(array: Any) -> int:
     """Return about how many bytes the values of an Arrow array take as Python objects, without making them.
 
-    The content of a single text is not counted, because it is no longer than its page.
+    The content of a single text is not counted: it is no longer than its page, which Arrow holds in memory already.
     """
     import pyarrow.compute as pc
     from pyarrow import BaseExtensionType, types
@@ -251,12 +264,14 @@ def estimate_python_bytes(array: Any) -> int:
             return size + upper_bound
         counts = pc.value_counts(array.indices)
         lengths = pc.binary_length(array.dictionary.take(counts.field("values")))
-        return size + (pc.sum(pc.multiply(lengths, counts.field("counts"))).as_py() or 0)
+        content_bytes = pc.sum(pc.multiply(lengths, counts.field("counts"))).as_py()
+        return size + (content_bytes or 0)  # None if all values are null
     if types.is_struct(arrow_type):
         return size + sum(estimate_python_bytes(array.field(number)) for number in range(arrow_type.num_fields))
     if types.is_nested(arrow_type):  # lists of any kind; `find_readable_columns` excludes maps
         return size + estimate_python_bytes(array.flatten())
     is_text = types.is_string(arrow_type) or types.is_large_string(arrow_type)
     if is_text or types.is_binary(arrow_type) or types.is_large_binary(arrow_type):
-        return size + (pc.sum(pc.binary_length(array)).as_py() or 0)
+        content_bytes = pc.sum(pc.binary_length(array)).as_py()
+        return size + (content_bytes or 0)  # None if all values are null
     return size
