@@ -26,6 +26,8 @@ MAX_QUEUE = 256  # queries in progress; at 450 a second the last one waits for a
 CACHE_SIZE = 2048  # answers, some 20 MB
 MAX_CACHED_LENGTH = 2000  # characters of a query and its filter whose answer is cached: 16 MB for all
 NUM_SEARCHERS = 2  # threads
+# Queries that are encoded together are searched by one thread: with more, both threads would less often be busy.
+MAX_BATCH_SIZE = 32
 
 Term = tuple[float, Input]
 """A weight, and a text or pixels. A query is a sum of terms."""
@@ -80,7 +82,7 @@ class SearchBatcher(Batcher):
     def __init__(
         self, index: Index, max_queue: int = MAX_QUEUE, cache_size: int = CACHE_SIZE, metrics: Metrics | None = None
     ):
-        super().__init__(index.model, max_queue, metrics)
+        super().__init__(index.model, max_queue, metrics, MAX_BATCH_SIZE)
         self.index = index
         self._searchers = ThreadPoolExecutor(NUM_SEARCHERS, "search", _limit_faiss_threads)
         self._cache = _AnswerCache(cache_size)

@@ -38,7 +38,7 @@ STATUSES = ("200", "304", "400", "401", "403", "404", "408", "413", "415", "422"
 # Upper bounds of the histograms: seconds of a request, and texts and images of a batch. One more bucket holds larger
 # values.
 LATENCY_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-BATCH_SIZE_BOUNDS = (1, 2, 4, 8, 16, 32)
+BATCH_SIZE_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 
 # Offset of each metric in the slice of a process. A histogram takes len(bounds) + 2 numbers: its buckets, one for
 # larger values, and the sum of all values.

@@ -23,3 +23,10 @@ def test_texts_are_padded_to_those_of_similar_length(model, monkeypatch):
     expected = [model.encode_texts([text])[0] for text in texts]
     np.testing.assert_allclose(embeddings.rows, expected, atol=1e-6)
     assert embeddings.num_tokens == sum(lengths)
+
+
+def test_batches_are_no_larger_than_their_bound(model):
+    metrics = Mock()
+    embeddings = asyncio.run(Batcher(model, 16, metrics, max_batch_size=4).encode(["red", "green"] * 5))
+    assert [call.args[0] for call in metrics.count_batch.call_args_list] == [4, 4, 2]
+    np.testing.assert_allclose(embeddings.rows, model.encode_texts(["red", "green"] * 5), atol=1e-6)
