@@ -109,6 +109,7 @@ def measure_focus(small_pixels: np.ndarray, luminance: np.ndarray) -> float:
 
 
 _MIN_LINES = 8  # lines between blocks; fewer are a window or a shelf
+_MAX_LINES = 0.4  # share of all lines; photographs have nearly as many changes on each
 _REGULAR = 0.6  # share of equal distances between lines; scaling and compression disturb the others
 _VISIBLE = 0.2  # share of a line along which the levels change; drawings of large pixels have fewer changes
 
@@ -129,6 +130,8 @@ def _measure_block_lines(luminance: np.ndarray) -> float:
     mean_steps = cv2.reduce(steps, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
     # Lines of blocks are a third as strong as the strongest fiftieth of all lines.
     is_line = mean_steps >= max(0.35 * float(np.percentile(mean_steps, 98)), 0.5)
+    if is_line.mean() > _MAX_LINES:
+        return 0.0
     lines = np.flatnonzero(is_line)
     lines = lines[np.diff(lines, prepend=-2) > 1]
     if len(lines) < _MIN_LINES:

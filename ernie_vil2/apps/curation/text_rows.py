@@ -11,7 +11,7 @@ import numpy as np
 _EDGE = 24  # levels within 3 x 3 pixels; noise and the traces of compression are weaker
 _WEAK_EDGE = 12  # of the faint drawings and textures that a card lacks
 _MAX_EDGES = 0.42  # share of an image on which there are edges; screenshots of photographs have up to 0.40
-_MAX_CANDIDATES = 80  # the largest ones, which bounds the time
+_MAX_CANDIDATES = 40  # the largest ones of a pass, which bounds the time
 
 # Gaps that are closed within a row, as a share of the width, and the rows' heights at most, as a share of the image's.
 # A wide gap joins the letters of a title, and a narrow one separates a label from the bar of a chart beside it.

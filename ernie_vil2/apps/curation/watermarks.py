@@ -33,10 +33,12 @@ def measure_watermark(small_pixels: np.ndarray, luminance: np.ndarray) -> float:
         and 0 if there are no two narrow peaks at an angle.
     """
     coarse = _keep_fine_levels(cv2.cvtColor(small_pixels, cv2.COLOR_RGB2GRAY), _COARSE_SIDE)
-    if coarse is None or _correlate(coarse, _COARSE_SIDE).max() < _CANDIDATE:
+    if coarse is None or _measure_border(coarse) < _MIN_BORDER:
+        return 0.0
+    if _correlate(coarse, _COARSE_SIDE).max() < _CANDIDATE:
         return 0.0
     levels = _keep_fine_levels(luminance, _FINE_SIDE)
-    if levels is None or _measure_border(levels) < _MIN_BORDER:
+    if levels is None:
         return 0.0
 
     correlations = _correlate(levels, _FINE_SIDE)
