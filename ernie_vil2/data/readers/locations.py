@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 from braceexpand import braceexpand
 
 from ernie_vil2.data.readers.remote import (
-    HTTP,
+    HTTP_PREFIXES,
     FetchError,
     PipeOutput,
     RemoteFile,
@@ -219,7 +219,7 @@ def _match_wildcards(address: str) -> list[Location]:
         return [LocalFile(path) for path in paths]
 
     # HTTP has no listing of files, and "?" begins a query there.
-    if not glob.has_magic(address) or address.startswith(HTTP):
+    if not glob.has_magic(address) or address.startswith(HTTP_PREFIXES):
         return [RemoteFile(address)]
     system, path = open_file_system(address)
     paths = sorted(ask_server(address, lambda: system.glob(path)))

@@ -24,7 +24,7 @@ from ernie_vil2.io.locks import Locked, lock_exclusive, lock_shared
 from ernie_vil2.io.terminal import should_show_progress
 
 T = TypeVar("T")
-HTTP = ("http://", "https://")
+HTTP_PREFIXES = ("http://", "https://")
 SHELL = "/bin/bash"
 
 # A request is tried a few times here, to ride out a dropped connection. Outages that last longer are the caller's to
@@ -39,7 +39,7 @@ MIN_SPEED = 2**10  # bytes a second; a slower transfer counts as stalled
 VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created", "sha256")
 
 DEFAULT_CACHE_GIB = 100.0
-ROOM_LOCK = "room"  # held by the process that counts and removes files of the cache
+SPACE_LOCK = "space"  # held by the process that counts and removes files of the cache
 RESERVED_SUFFIX = ".reserved"
 
 
@@ -98,7 +98,9 @@ class RemoteFile:
         if isinstance(version, date):
             version = version.isoformat()
         # The address in the file system's own spelling: users may write it in several ways.
-        return info.get("size"), f"{system.unstrip_protocol(path)} {info.get('size')} {version}"
+        address = system.unstrip_protocol(path)
+        size = info.get("size")
+        return size, f"{address} {size} {version}"
 
     def identity(self) -> str:
         return self._get_size_and_identity()[1]
@@ -113,21 +115,27 @@ class RemoteFile:
         return open_cached(identity, self.name, fetch, size, is_prefetch)
 
     def _fetch(self, path: Path, size: int | None) -> None:
-        self.failures += 1  # taken back at the end, which an error does not reach
-        download(self.name, path, cache_bytes() if size is None else size)
+        try:
+            self._download_and_check(path, size)
+        except BaseException:
+            self.failures += 1
+            raise
+
+    def _download_and_check(self, path: Path, size: int | None) -> None:
+        max_bytes = cache_bytes() if size is None else size
+        download(self.name, path, max_bytes)
         received = path.stat().st_size
         if size is not None and received != size:
             raise OSError(f"{received} of {size} bytes arrived")
         if self.checksum and sha256(path) != self.checksum:
             raise OSError("what arrived differs from its SHA-256 checksum")
-        self.failures -= 1
 
 
 def download(address: str, path: Path, max_bytes: int) -> None:
     """Write the file at an address to a path; raise fsspec's errors, and OSError if it has more than `max_bytes`."""
     system, remote_path = open_file_system(address)
-    with _progress_callback(address, max_bytes) as callback:
-        system.get_file(remote_path, str(path), callback=callback)
+    with _make_transfer_guard(address, max_bytes) as guard:
+        system.get_file(remote_path, str(path), callback=guard)
 
 
 def ask_server(address: str, request: Callable[[], T]) -> T:
@@ -197,22 +205,25 @@ def _explain(error: BaseException) -> tuple[str, bool]:
     return f"it cannot be fetched ({message or type(error).__name__})", False
 
 
-def _progress_callback(address: str, max_bytes: int) -> Any:
-    """Return fsspec's progress bar, which also aborts a transfer that stalls or exceeds `max_bytes`."""
+def _make_transfer_guard(address: str, max_bytes: int) -> Any:
+    """Return a callback for fsspec: a progress bar that also ends a transfer if it stalls or exceeds `max_bytes`."""
     from fsspec.callbacks import TqdmCallback
 
     start = time.monotonic()
 
-    class Progress(TqdmCallback):
+    class TransferGuard(TqdmCallback):
         def relative_update(self, inc: int = 1) -> None:
             super().relative_update(inc)
             if self.value > max_bytes:
-                raise OSError(errno.EFBIG, f"more than {max_bytes} bytes, as announced or the cache holds", address)
-            if time.monotonic() - start > TIMEOUT + self.value / MIN_SPEED:
+                message = f"more than the {max_bytes} bytes that were announced or that the cache holds"
+                raise OSError(errno.EFBIG, message, address)
+            # A transfer may take TIMEOUT to begin, and must be faster than MIN_SPEED on average.
+            max_seconds = TIMEOUT + self.value / MIN_SPEED
+            if time.monotonic() - start > max_seconds:
                 raise TimeoutError
 
     bar = {"desc": address.rpartition("/")[2], "unit": "B", "unit_scale": True, "unit_divisor": 1024}
-    return Progress({**bar, "delay": 2, "leave": False, "disable": not should_show_progress()})
+    return TransferGuard({**bar, "delay": 2, "leave": False, "disable": not should_show_progress()})
 
 
 class PipeOutput:
@@ -231,6 +242,7 @@ class PipeOutput:
 
     def open(self, is_prefetch: bool = False) -> BinaryIO:
         """Open the output as `RemoteFile.open`."""
+        # The name only makes the file in the cache recognisable: a command has no address.
         return open_cached(self.identity(), "pipe.tar", self._run, None, is_prefetch)
 
     def _run(self, path: Path) -> None:
@@ -262,7 +274,7 @@ def open_file_system(address: str, total_timeout: float | None = None) -> tuple[
 
     options = {}
     try:
-        if address.startswith(HTTP):
+        if address.startswith(HTTP_PREFIXES):
             from aiohttp import ClientTimeout
 
             timeout = ClientTimeout(total=total_timeout, sock_connect=TIMEOUT, sock_read=TIMEOUT)
@@ -273,13 +285,13 @@ def open_file_system(address: str, total_timeout: float | None = None) -> tuple[
         raise ValueError(f"{address}: fsspec cannot open it ({error}); or fetch it and name the local file") from error
 
 
-def _reset_event_loop() -> None:
-    """Forget fsspec's thread after a fork: it does not exist in the child, which would wait for it for ever."""
+def _reset_fsspec_after_fork() -> None:
+    """Make fsspec start a new thread and event loop in a child process, which would wait for the parent's for ever."""
     if "fsspec.asyn" in sys.modules:
         sys.modules["fsspec.asyn"].reset_lock()
 
 
-os.register_at_fork(after_in_child=_reset_event_loop)
+os.register_at_fork(after_in_child=_reset_fsspec_after_fork)
 
 
 def cache_bytes() -> int:
@@ -332,33 +344,44 @@ def open_cached(
             return file
         except FileNotFoundError:
             pass
-        # Remains of killed processes; nobody else writes the file while this process has the lock.
-        for remains in folder.glob(f".{path.name}.*.partial"):
-            remains.unlink(missing_ok=True)
-        reservation = _reserve(path, size or 0, name, is_prefetch)
-        if reservation is None:
-            raise CacheFull(f"{name}: the cache has no room")
-        try:
-            with ExitStack() as after_renaming, atomic_write(path) as partial_path:
-                fetch(partial_path)
-                file = _open_and_hold(partial_path)  # before others can see the file and remove it
-                # The room is locked until the file has its name and the reservation is gone, so that a process which
-                # counts sees exactly one of the two.
-                after_renaming.enter_context(_locked(folder / "locks" / ROOM_LOCK))
-                after_renaming.callback(Path(reservation.name).unlink, missing_ok=True)
-        finally:
-            Path(reservation.name).unlink(missing_ok=True)
-            reservation.close()
+        file = _fetch_into_cache(path, name, fetch, size or 0, is_prefetch)
     # The file may be larger than expected.
-    with _locked(folder / "locks" / ROOM_LOCK):
-        _make_room(folder, 0, name, is_prefetch)
+    with _locked(folder / "locks" / SPACE_LOCK):
+        _free_space(folder, 0, name, keep_open_files=is_prefetch)
+    return file
+
+
+def _fetch_into_cache(path: Path, name: str, fetch: Callable[[Path], None], size: int, is_prefetch: bool) -> BinaryIO:
+    """Fetch a file to a path in the cache and open it; the caller has the lock of the file."""
+    # Remains of killed processes; nobody else writes the file while this process has the lock.
+    for partial_path in path.parent.glob(f".{path.name}.*.partial"):
+        partial_path.unlink(missing_ok=True)
+    reservation = _reserve(path, size, name, keep_open_files=is_prefetch)
+    if reservation is None:
+        raise CacheFull(f"{name}: the cache has no room")
+    try:
+        # The stack is entered first, so it unlocks last: `atomic_write` renames the file at the end of its block.
+        with ExitStack() as until_renamed, atomic_write(path) as partial_path:
+            fetch(partial_path)
+            file = _open_and_hold(partial_path)  # before others can see the file and remove it
+            # The space is locked until the file has its name and the reservation is gone, so that a process which
+            # counts sees exactly one of the two.
+            until_renamed.enter_context(_locked(path.parent / "locks" / SPACE_LOCK))
+            until_renamed.callback(Path(reservation.name).unlink, missing_ok=True)
+    finally:
+        Path(reservation.name).unlink(missing_ok=True)  # if an error came before the renaming
+        reservation.close()
     return file
 
 
 def _reserve(path: Path, size: int, name: str, keep_open_files: bool) -> BinaryIO | None:
-    """Make room for a file and return an open sparse file that reserves it; None if there is no room."""
-    with _locked(path.parent / "locks" / ROOM_LOCK):
-        if not _make_room(path.parent, size, name, keep_open_files) and keep_open_files:
+    """Return an open sparse file that reserves space for a file; None if `keep_open_files` and there is no space.
+
+    If open files need not be kept, the file is needed now: it is fetched even if others take more than the limit.
+    """
+    with _locked(path.parent / "locks" / SPACE_LOCK):
+        has_space = _free_space(path.parent, size, name, keep_open_files)
+        if keep_open_files and not has_space:
             return None
         file = path.with_name(f".{path.name}{RESERVED_SUFFIX}").open("wb")
         lock_shared(file)
@@ -372,7 +395,7 @@ def _open_and_hold(path: Path) -> BinaryIO:
     return file
 
 
-def _make_room(folder: Path, size: int, name: str, keep_open_files: bool) -> bool:
+def _free_space(folder: Path, size: int, name: str, keep_open_files: bool) -> bool:
     """Remove files until `size` more bytes fit into the cache; return whether they do.
 
     Files that have not been used for the longest time go first. Open files go after all others, or stay if
@@ -383,32 +406,10 @@ def _make_room(folder: Path, size: int, name: str, keep_open_files: bool) -> boo
         raise OSError(
             f"{name}: {size} bytes do not fit into the cache of {limit} bytes; raise ERNIE_VIL2_SHARD_CACHE_GIB"
         )
-    files: list[tuple[int, int, Path]] = []  # time of last use, size, path
-    incoming_sizes: dict[str, int] = {}
-    for entry in os.scandir(folder):
-        path = Path(entry.path)
-        is_hidden = entry.name.startswith(".")
-        is_reservation = is_hidden and path.suffix == RESERVED_SUFFIX
-        try:
-            if not entry.is_file():
-                continue
-            if is_reservation and _remove_if_unused(path):
-                continue  # reserved by a killed process
-            status = entry.stat()
-        except FileNotFoundError:  # another process has removed it
-            continue
-        if is_hidden:
-            # A file that is being fetched takes its reserved size, or the size of `.NAME.PROCESS.partial` if larger.
-            target = entry.name.removesuffix(RESERVED_SUFFIX) if is_reservation else entry.name.rsplit(".", 2)[0]
-            incoming_sizes[target] = max(incoming_sizes.get(target, 0), status.st_size)
-        else:
-            files.append((status.st_mtime_ns, status.st_size, path))
-    files.sort()
-
-    # Files that nobody reads go first, from the one that was not used for the longest time.
-    used = sum(file_size for _, file_size, _ in files) + sum(incoming_sizes.values())
+    files, incoming_bytes = _scan_cache(folder)
+    used = sum(file_size for file_size, _ in files) + incoming_bytes
     open_files: list[tuple[int, Path]] = []
-    for _, file_size, path in files:
+    for file_size, path in files:
         if used + size <= limit:
             return True
         if _remove_if_unused(path):
@@ -424,8 +425,45 @@ def _make_room(folder: Path, size: int, name: str, keep_open_files: bool) -> boo
     return used + size <= limit
 
 
+def _scan_cache(folder: Path) -> tuple[list[tuple[int, Path]], int]:
+    """Read what the cache holds, and remove what killed processes have reserved.
+
+    Returns:
+        Size and path of each file, from the one that was not used for the longest time, and the bytes that files which
+        are being fetched have or have reserved.
+    """
+    files: list[tuple[int, int, Path]] = []  # time of last use, size, path
+    incoming_sizes: dict[str, int] = {}
+    for entry in os.scandir(folder):
+        path = Path(entry.path)
+        is_hidden = entry.name.startswith(".")
+        is_reservation = is_hidden and path.suffix == RESERVED_SUFFIX
+        try:
+            if not entry.is_file():
+                continue
+            if is_reservation and _remove_if_unused(path):
+                continue  # reserved by a killed process
+            status = entry.stat()
+        except FileNotFoundError:  # another process has removed it
+            continue
+        if is_hidden:
+            # A file that is being fetched takes the larger one of the sizes of `.NAME.reserved` and
+            # `.NAME.PROCESS.partial`.
+            if is_reservation:
+                target = entry.name.removesuffix(RESERVED_SUFFIX)
+            else:
+                target = entry.name.rsplit(".", 2)[0]
+            incoming_sizes[target] = max(incoming_sizes.get(target, 0), status.st_size)
+        else:
+            files.append((status.st_mtime_ns, status.st_size, path))
+    files.sort()
+    return [(size, path) for _, size, path in files], sum(incoming_sizes.values())
+
+
 def _remove_if_unused(path: Path) -> bool:
+    """Remove a file unless a process has it open; return whether it is gone."""
     try:
+        # Over NFS, an exclusive lock needs a file that is open for writing.
         with path.open("r+b") as file:
             lock_exclusive(file)
             path.unlink(missing_ok=True)
@@ -451,8 +489,8 @@ class Prefetcher:
     begin with different ones. A prefetcher belongs to the process that makes it, because threads do not survive a fork.
 
     Args:
-        fetch: opens the file of a number. It raises CacheFull if there is no room, and OSError or ValueError if the
-            file cannot be fetched.
+        fetch: fetches and opens the file with a number. It raises CacheFull if there is no room, and OSError or
+            ValueError if the file cannot be fetched.
     """
 
     NUM_THREADS = 4  # files that a process fetches at the same time
@@ -462,7 +500,7 @@ class Prefetcher:
         self.process = os.getpid()
         self._fetch = fetch
         self._lock = Lock()
-        self._requested: dict[int, None] = {}
+        self._wanted_files: dict[int, None] = {}  # an ordered set of numbers, the most urgent one first
         self._queue: list[int] = []  # files to fetch, the most urgent one last
         self._open_files: dict[int, BinaryIO] = {}  # open, so that nobody removes them before they are read
         self._num_threads = 0
@@ -480,15 +518,16 @@ class Prefetcher:
         random.shuffle(current)
         random.shuffle(upcoming)
         with self._lock:
-            self._requested = dict.fromkeys([*current, *upcoming])
+            self._wanted_files = dict.fromkeys([*current, *upcoming])
             for number, file in list(self._open_files.items()):
                 # A process that needed room at once may have removed the file: it has no name any more.
                 was_removed = os.fstat(file.fileno()).st_nlink == 0
-                if was_removed or number not in self._requested:
+                if was_removed or number not in self._wanted_files:
                     self._open_files.pop(number).close()
-            self._queue = [number for number in self._requested if number not in self._open_files]
+            self._queue = [number for number in self._wanted_files if number not in self._open_files]
             self._queue.reverse()
-            for _ in range(min(self.NUM_THREADS, len(self._queue)) - self._num_threads):
+            num_useful_threads = min(self.NUM_THREADS, len(self._queue))
+            while self._num_threads < num_useful_threads:
                 Thread(target=self._work, daemon=True).start()
                 self._num_threads += 1
 
@@ -503,17 +542,17 @@ class Prefetcher:
                 file = self._fetch(number)
             except CacheFull:
                 with self._lock:
-                    if self._is_missing(number):
+                    if self._is_wanted(number):
                         self._queue.append(number)
                 time.sleep(self.PAUSE)
                 continue
             except (OSError, ValueError):
                 continue
             with self._lock:
-                if self._is_missing(number):
+                if self._is_wanted(number):
                     self._open_files[number] = file
                 else:
                     file.close()
 
-    def _is_missing(self, number: int) -> bool:
-        return number in self._requested and number not in self._open_files
+    def _is_wanted(self, number: int) -> bool:
+        return number in self._wanted_files and number not in self._open_files
