@@ -71,18 +71,21 @@ def assemble_sample(
         except UnicodeDecodeError as error:
             raise BadSample(Reason.CAPTION_NOT_UTF8, name) from error
         check_text(text, name)
-        captions.setdefault("", text)
+        captions.setdefault("", text)  # "" stands for no language; `caption_zh` of the object stays beside it
 
     image_name = fields.get(IMAGE_ID, name)
     if not is_id(image_name):
         raise BadSample(Reason.MALFORMED_IMAGE_ID, name)
     text_name = choose_text_name(captions, fields, text_id, name)
     # The image is read last: it is not needed if something else is wrong.
-    return Sample(str(image_name), text_name, read(image_suffix, MAX_BYTES), captions, tags, fields)
+    image = read(image_suffix, MAX_BYTES)
+    return Sample(str(image_name), text_name, image, captions, tags, fields)
 
 
 def parse_texts(fields: Mapping, name: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Return captions and tags by language from fields such as `caption`, `caption_zh` and `tags_en`; null is none.
+    """Return captions and tags by language from fields such as `caption`, `caption_zh` and `tags_en`.
+
+    A field that is null is left out.
 
     Raises:
         BadSample: a caption is not a text, or tags are not a list of texts.
@@ -139,6 +142,7 @@ PROBLEMS = (
 MAX_HEADER_BYTES = 2**20  # a header takes 512 bytes, or more with a long name; a damaged one may claim gigabytes
 # Bytes after the end mark that are searched for more data. `tar` itself pads a shard with some thousand zeros.
 MAX_PADDING_BYTES = 2**24
+PADDING_CHUNK = 2**20  # bytes of it that are read at once
 # First bytes of compressed files, which may have any name.
 COMPRESSION_BY_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 ARCHIVE_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -173,14 +177,7 @@ class TarSource(IndexedFile):
     def _scan(self) -> Index:
         builder = _TarIndexBuilder()
         with self.location.open() as file:
-            # A compressed file cannot be read at random.
-            magic = file.read(8)
-            for beginning, compression in COMPRESSION_BY_MAGIC.items():
-                if magic.startswith(beginning):
-                    raise ValueError(
-                        f"{self.name}: compressed with {compression}; samples are read at random, so unpack it first "
-                        "(images do not become smaller by it)"
-                    )
+            self._check_uncompressed(file)
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             try:
@@ -200,19 +197,29 @@ class TarSource(IndexedFile):
             builder.add_row(self.name, Reason.EMPTY_SHARD)
         return builder.make_index()
 
+    def _check_uncompressed(self, file: BinaryIO) -> None:
+        magic = file.read(8)
+        for beginning, compression in COMPRESSION_BY_MAGIC.items():
+            if magic.startswith(beginning):
+                raise ValueError(
+                    f"{self.name}: compressed with {compression}; samples are read at random, so unpack it first "
+                    "(compression does not make images smaller)"
+                )
+
     def _count_rows(self, index: Index) -> int:
         return len(index["name_ends"])
 
-    def __getitem__(self, index: int) -> Sample:
-        arrays = self.index
-        name = unpack_name(arrays, index)
-        problem = PROBLEMS[arrays["problems"][index]]
+    def __getitem__(self, row: int) -> Sample:
+        index = self.index
+        name = unpack_name(index, row)
+        problem = PROBLEMS[index["problems"][row]]
         if problem:
             raise BadSample(problem, name)
-        first, last = np.searchsorted(arrays["member_rows"], [index, index + 1])
+        first, last = np.searchsorted(index["member_rows"], [row, row + 1])
         positions: dict[str, tuple[int, int]] = {}
-        for suffix, offset, size in arrays["members"][first:last].tolist():
-            positions[arrays["suffixes"][suffix].item()] = offset, size
+        for suffix_number, offset, size in index["members"][first:last].tolist():
+            suffix = index["suffixes"][suffix_number].item()
+            positions[suffix] = offset, size
 
         def read_member(suffix: str, max_bytes: int) -> bytes:
             return self._read_bytes(*positions[suffix], name, max_bytes)
@@ -221,7 +228,7 @@ class TarSource(IndexedFile):
 
 
 class _HeaderReader:
-    """A file for `tarfile`, which only reads headers from it; a damaged header may ask for gigabytes."""
+    """A file for `tarfile`, which reads only headers. It refuses larger reads, which a damaged header may ask for."""
 
     def __init__(self, file: BinaryIO):
         self.seek, self.tell = file.seek, file.tell
@@ -252,11 +259,13 @@ class _TarIndexBuilder:
                 while (member := archive.next()) is not None:
                     # With a negative size, tarfile would go back and read in a circle.
                     goes_back = member.size < 0 or archive.offset <= member.offset
-                    if goes_back or (member.isfile() and member.offset_data + member.size > size):
+                    is_cut_off = member.isfile() and member.offset_data + member.size > size
+                    if goes_back or is_cut_off:
                         return member.offset
                     self._add_member(member)
                     archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them in memory
             except (tarfile.ReadError, ValueError, RecursionError):  # damaged headers cause the latter two
+                # The members before the damage are used. A file without any is no tar file.
                 if not self.names:
                     raise
             return archive.offset
@@ -288,10 +297,11 @@ class _TarIndexBuilder:
             self._members.append((row, suffix_number, member.offset_data, member.size))
 
     def _find_row(self, name: str, suffix: str) -> int:
-        """Return the row of a member's sample, which is a new one if the last sample of the name has this suffix."""
+        """Return the row of a member; a new one if the sample of this name already has a file with this suffix."""
         row = self._rows_by_name.get(name)
         if row is None or (row, suffix) in self._suffixes_of_rows:
-            row = self._rows_by_name[name] = len(self.names)
+            row = len(self.names)
+            self._rows_by_name[name] = row
             self.add_row(name)
         self._suffixes_of_rows.add((row, suffix))
         return row
@@ -303,16 +313,16 @@ class _TarIndexBuilder:
         return {
             **pack_names(self.names),
             "problems": np.array(list(map(PROBLEMS.index, self.problems)), np.int8),
-            "member_rows": members[:, 0].copy(),
+            "member_rows": members[:, 0].copy(),  # contiguous, so that a search reads no other column
             "members": members[:, 1:].copy(),
-            "suffixes": np.array(list(self._suffixes) or [""]),
+            "suffixes": np.array(list(self._suffixes), np.str_),
         }
 
 
 def _has_data(file: BinaryIO) -> bool:
-    """Return whether the padding that follows contains anything but zeros."""
-    for _ in range(MAX_PADDING_BYTES >> 20):
-        if file.read(2**20).strip(b"\0"):
+    """Return whether the next MAX_PADDING_BYTES contain anything but zeros."""
+    for _ in range(MAX_PADDING_BYTES // PADDING_CHUNK):
+        if file.read(PADDING_CHUNK).strip(b"\0"):
             return True
     return False
 
@@ -371,13 +381,14 @@ class FilesSource:
     """
 
     def __init__(self, folder: str | Path, text_id: str | None = None):
-        self.name, self.files = str(folder), [Path(folder)]
+        self.name = str(folder)
+        self.files = [Path(folder)]  # the folder identifies the source; its files are listed when one is read
         self._text_id = text_id
         self._index: Index | None = None
         self._size = len(self.index["name_ends"])
         if not self._size:
             raise ValueError(f"{folder}: no files in this folder")
-        self.release()
+        self.release()  # a source may have thousands of folders; a list in memory is made again when a sample is read
 
     @property
     def index(self) -> Index:
@@ -412,8 +423,9 @@ class FilesSource:
                 raise BadSample(Reason.MISSING_FILE, str(paths[suffix])) from error
 
         sample = assemble_sample(decode_path(name), paths, read_with_suffix, self._text_id)
-        suffix = find_image_suffix(paths)
-        return replace(sample, image_file=str(paths[suffix]) if suffix else "")
+        image_suffix = find_image_suffix(paths)
+        assert image_suffix is not None  # `assemble_sample` has found it  # noqa: S101
+        return replace(sample, image_file=str(paths[image_suffix]))
 
 
 def _holds_samples(folder: Path) -> bool:
