@@ -365,14 +365,14 @@ def count(text: str) -> int:
     return _parse_whole_number(text, 1)
 
 
-def natural(text: str) -> int:
+def whole_number(text: str) -> int:
     """Return a whole number from 0."""
     return _parse_whole_number(text, 0)
 
 
 def port(text: str) -> int:
     """Return the number of a TCP port; 0 stands for any free port."""
-    if natural(text) > 65535:
+    if whole_number(text) > 65535:
         raise ArgumentTypeError(f"{text} is not a port; they end at 65535")
     return int(text)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.cli import arguments
-from ernie_vil2.cli.arguments import count, file_name, input_folder, model, natural, option, output_folder, source
+from ernie_vil2.cli.arguments import count, file_name, input_folder, model, option, output_folder, source, whole_number
 from ernie_vil2.cli.eval import write_results
 from ernie_vil2.io.model_address import is_address, parse_address
 
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_encoding_options(parser)
     add("--resamples", type=count, default=10_000,
         help="number of resamples for the intervals and the significance test; default: 10,000")  # fmt: skip
-    add("--seed", type=natural, default=0, help="seed of the resamples (default 0)")
+    add("--seed", type=whole_number, default=0, help="seed of the resamples (default 0)")
     add("--queries", type=count, default=12,
         help="queries of each kind on the page, for each model and direction (default 12)")  # fmt: skip
     add("--name", type=file_name, help="base name of the output files; default: derived from the data")

@@ -6,10 +6,14 @@ python tools/plan.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml --ranks 112 
 python tools/plan.py -c configs/demo/emoji.yaml --ranks 2 --device cpu --measured runs/emoji --json plan.json
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ernie_vil2.cli import rewrite_commands
 from ernie_vil2.cli.arguments import (
@@ -22,6 +26,9 @@ from ernie_vil2.cli.arguments import (
 )
 from ernie_vil2.planning.plan import DEVICES, MEASUREMENT_OPTIONS, check_run, plan_run
 from ernie_vil2.registry import import_user_modules
+
+if TYPE_CHECKING:
+    from ernie_vil2.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     """Run `ernie-vil2 plan` and return its exit code."""
     from ernie_vil2.config import load_config
 
-    device, config = DEVICES[args.device], load_config(args.config, args.override)
+    device = DEVICES[args.device]
+    config = load_config(args.config, args.override)
     import_user_modules(config.component_names)
     check_run(config, args.ranks, device)  # before Paddle is imported, which takes seconds
 
@@ -57,43 +65,44 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.models.weights.initial import resolve_model_like
     from ernie_vil2.training.optimizer import resolve_steps
 
-    num_stages, batch = max(1, len(config.Training.stages)), config.Training.global_batch
-    step_seconds: list[float] = []
-    if args.measured:
-        for number in range(num_stages):
-            stage = number + 1 if num_stages > 1 else None
-            step_seconds.append(read_step_seconds(args.measured, batch, stage))
-    elif args.step_seconds:
-        if num_stages > 1:
-            raise ValueError(
-                f"--step-seconds is one time, and the {num_stages} stages have steps of different times: measure a "
-                "run with these stages, and name it with --measured"
-            )
-        step_seconds = [args.step_seconds]
+    step_seconds = _find_step_seconds(args, config)
     with warnings.catch_warnings(action="ignore"):  # Paddle's warnings about traces and missing packages
         run_config = resolve_steps(resolve_model_like(config), args.samples)
-        text, plan, advice, stages = plan_run(
-            run_config, args.ranks, device, round(args.sample_kb * 1000), step_seconds
-        )
+        result = plan_run(run_config, args.ranks, device, round(args.sample_kb * 1000), step_seconds)
 
-    print(rewrite_commands(text, args.prog))
+    print(rewrite_commands(result.text, args.prog))
     if epochs := config.Training.epochs:
         print(f"The number of steps assumes {epochs:g} epochs of {args.samples:,} samples; change it with --samples")
     if args.json:
-        figures = plan.as_dict()
-        figures["stages"] = [stage.as_dict() for stage in stages]
+        figures = result.plan.as_dict()
+        figures["stages"] = [stage.as_dict() for stage in result.stages]
         figures["advice"] = None
-        if advice:
-            overrides, changed_plan = advice
+        if result.advice:
+            overrides, changed_plan = result.advice
             figures["advice"] = {"overrides": overrides, **changed_plan.as_dict()}
         write_json(args.json, figures)
     return 0
 
 
-def read_step_seconds(run: str, global_batch: int, stage: int | None = None) -> float:
-    """Return the seconds of a step: the median over the log of a run.
+def _find_step_seconds(args: argparse.Namespace, config: Config) -> list[float]:
+    """Return the seconds of a step in each stage, from a log or an option; an empty list if there is neither."""
+    num_stages = max(1, len(config.Training.stages))
+    if args.measured:
+        stages: Sequence[int | None] = range(1, num_stages + 1) if num_stages > 1 else [None]
+        return [read_step_seconds(args.measured, config.Training.global_batch, stage) for stage in stages]
+    if args.step_seconds and num_stages > 1:
+        raise ValueError(
+            f"--step-seconds is one time, and the {num_stages} stages have steps of different times: measure a run "
+            "with these stages, and name it with --measured"
+        )
+    return [args.step_seconds] if args.step_seconds else []
 
-    The first of several records is left out, as it includes the start of the run.
+
+def read_step_seconds(run: str, global_batch: int, stage: int | None = None) -> float:
+    """Return the seconds of a step: the median over the records of a run or of one of its stages.
+
+    The first of several records is left out: it includes the start of the run or of the stage, where everything that
+    depends on the sizes of the stage is built.
 
     Args:
         run: run folder.
@@ -113,13 +122,16 @@ def read_step_seconds(run: str, global_batch: int, stage: int | None = None) -> 
     records = [record for record in read_log(log) if record["kind"] == "train"]
     if stage is not None:
         records = [record for record in records if record.get("stage") == stage]
+    # A rate rounds to 0 if the process was suspended between two records.
     rates = [record["samples_per_second"] for record in records if record["samples_per_second"] > 0]
     if not rates and stage is not None:
         raise ValueError(f"{log} has no step of stage {stage}: train some steps of all of these stages")
     if not rates:
         raise ValueError(f"{log} has no step yet; train for some steps: {MEASUREMENT_OPTIONS}")
+    # Somebody else may have made the run.
     batch = load_config(Path(run, CONFIG), is_untrusted=True).Training.global_batch
     if batch != global_batch:
         raise ValueError(f"{run} has steps of {batch:,} samples, but {global_batch:,} are planned: measure a run with "
                          "the same batch")  # fmt: skip
-    return median(batch / rate for rate in rates[1:] or rates)
+    steady_rates = rates[1:] or rates  # a single record is better than none
+    return median(batch / rate for rate in steady_rates)

@@ -22,8 +22,8 @@ from ernie_vil2.cli.arguments import (
     input_file,
     input_folder,
     make_data_spec,
-    natural,
     output_folder,
+    whole_number,
 )
 from ernie_vil2.data.spec import TRAIN, DataSpec
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="turn images with a longer short side into JPEG with this short side; default: keep the "
                         "bytes of all images")  # fmt: skip
     parser.add_argument("--quality", type=count, default=90, help="quality of that JPEG, 1 to 100 (default 90)")
-    parser.add_argument("--background", type=natural, nargs=3, default=(255, 255, 255),
+    parser.add_argument("--background", type=whole_number, nargs=3, default=(255, 255, 255),
                         metavar=("RED", "GREEN", "BLUE"),
                         help="colour behind the transparent pixels of an image that becomes JPEG (default 255 255 "
                         "255)")  # fmt: skip
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="with --parts: no value of this field is in two folders")  # fmt: skip
     parser.add_argument("--stratify-by", metavar="FIELD",
                         help="with --parts: every value of this field is divided by the same shares")  # fmt: skip
-    parser.add_argument("--seed", type=natural, default=0, help="with --parts: seed of the division (default 0)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="with --parts: seed of the division (default 0)")
     parser.add_argument("--samples-per-shard", type=count, default=10_000, metavar="N",
                         help="samples in each shard (default 10000)")  # fmt: skip
     parser.add_argument("--processes", type=count, metavar="N",
@@ -71,18 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `ernie-vil2 prepare` and return its exit code."""
-    if bool(args.output) == args.check:
-        raise ValueError("give --output FOLDER, or --check")
-    if args.parts and (args.check or len(args.parts) not in SPLIT_NAMES):
-        raise ValueError("--parts takes two or three shares, for --output: 0.8 0.2 or 0.8 0.1 0.1")
-    if args.parts and args.select:
-        raise ValueError("--parts divides a whole source: write the samples of --select first, then divide the output")
-    if (args.group_by or args.stratify_by) and not args.parts:
-        raise ValueError("--group-by and --stratify-by go with --parts")
-    if args.seed and not args.parts:
-        raise ValueError("--seed goes with --parts: nothing else is random")
-    if args.tags_id and not args.tags:
-        raise ValueError("--tags-id names the field for joining --tags: name --tags FILE as well")
+    _check_options(args)
 
     from ernie_vil2.data.prepare import Settings, check, prepare
     from ernie_vil2.data.readers import open_sources
@@ -105,10 +94,11 @@ def run(args: argparse.Namespace) -> int:
     tags = [TagsFile(path) for path in args.tags]
     processes = args.processes or num_usable_cores()
     if args.parts:
-        # Rows are assigned before anything is written, so that all folders come from one division.
         shares = dict(zip(SPLIT_NAMES[len(args.parts)], args.parts, strict=True))
         division = Division(shares, args.group_by, args.stratify_by, args.seed)
-        for name, rows in division.assign_rows(source).items():
+        # All rows are assigned before anything is written, so that no image gets into two folders.
+        rows_by_split = division.assign_rows(source)
+        for name, rows in rows_by_split.items():
             summary = prepare(select_rows(source, rows), args.output / name, settings, tags, processes)
             print(f"{name}: {summary}")
         return 0
@@ -116,8 +106,27 @@ def run(args: argparse.Namespace) -> int:
     samples = SelectedSamples(args.select, source) if args.select else source
     if args.check:
         print(describe_source(source))
-        index = check(samples, settings, tags, processes)
-        print(index)
-        return 1 if index.bad_samples.counts else 0
+        summary = check(samples, settings, tags, processes)
+        print(summary)
+        return 1 if summary.bad_samples.counts else 0
     print(prepare(samples, args.output, settings, tags, processes))
     return 0
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    if args.output and args.check:
+        raise ValueError("--check writes nothing: leave out --output, or --check")
+    if not args.output and not args.check:
+        raise ValueError("give --output FOLDER, or --check")
+    if args.parts and args.check:
+        raise ValueError("--parts goes with --output; --check checks the whole source")
+    if args.parts and len(args.parts) not in SPLIT_NAMES:
+        raise ValueError("--parts takes two or three shares: 0.8 0.2 or 0.8 0.1 0.1")
+    if args.parts and args.select:
+        raise ValueError("--parts divides a whole source: write the samples of --select first, then divide the output")
+    if (args.group_by or args.stratify_by) and not args.parts:
+        raise ValueError("--group-by and --stratify-by go with --parts")
+    if args.seed and not args.parts:
+        raise ValueError("--seed goes with --parts: nothing else is random")
+    if args.tags_id and not args.tags:
+        raise ValueError("--tags-id names the field for joining --tags: name --tags FILE as well")

@@ -20,9 +20,9 @@ from ernie_vil2.cli.arguments import (
     add_sources,
     count,
     make_data_spec,
-    natural,
     output_file,
     run_folder,
+    whole_number,
 )
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 "the verdict; default: Data.val of the run that made the initial weights")  # fmt: skip
     parser.add_argument("--queries", type=count, default=12,
                         help="number of captions to show, each in every language of the run (default 12)")  # fmt: skip
-    parser.add_argument("--seed", type=natural, default=0, help="seed of the choice of captions (default 0)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="seed of the choice of captions (default 0)")
     parser.add_argument("--output", type=output_file, metavar="FILE",
                         help="page to write; default: report.html in the folder of the first run")  # fmt: skip
 

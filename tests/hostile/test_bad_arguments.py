@@ -29,7 +29,7 @@ INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source
                   arguments.run_folder, compare.labelled_model, compare.labelled_embeddings}  # fmt: skip
 FOLDERS = {arguments.input_folder, compare.labelled_embeddings}
 OUTPUTS = {arguments.output_file, arguments.output_folder, arguments.output_path}
-NUMBERS = {arguments.count, arguments.natural, arguments.number, arguments.positive_number, arguments.fraction,
+NUMBERS = {arguments.count, arguments.whole_number, arguments.number, arguments.positive_number, arguments.fraction,
            arguments.port, arguments.threshold, arguments.share, curate.parse_share}  # fmt: skip
 BAD_NUMBERS = ["x", "-1", "0", "1.5", "nan", "1e999"]
 NAMES = {None, str, arguments.file_name, arguments.module, arguments.option, arguments.columns}

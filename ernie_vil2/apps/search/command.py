@@ -43,10 +43,10 @@ from ernie_vil2.cli.arguments import (
     input_path,
     make_data_spec,
     model,
-    natural,
     non_negative_number,
     number,
     threshold,
+    whole_number,
 )
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import parse_json
@@ -152,7 +152,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     add_sources(parser, "--texts", "FILE", "lines of a .txt, or the tags of a source of samples")
     parser.add_argument(
         "--thumbnails",
-        type=natural,
+        type=whole_number,
         default=160,
         metavar="PIXELS",
         help="longer side of the thumbnails that the page shows; 0: no thumbnails; default: 160",
@@ -214,7 +214,7 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--cache",
-        type=natural,
+        type=whole_number,
         default=2048,
         help="number of answers that a process keeps until the index changes; 0: none; default: 2048",
     )
