@@ -203,7 +203,7 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
         start = time.perf_counter()
         with ExitStack() as places:
             async with reader.receive(request) as content:
-                parameters, text_terms, images = await reader.prepare(len(content), _read_batch, content)
+                parameters, text_terms, images = await reader.convert_json(len(content), _read_batch, content)
                 has_images = any(image is not None for image in images)
                 if has_images:
                     places.enter_context(batcher.reserve(len(images)))
@@ -312,7 +312,7 @@ def item_routes(index: Index, batcher: SearchBatcher, reader: RequestReader) -> 
     async def add_items(request: Request) -> dict[str, Any]:
         with ExitStack() as places:
             async with reader.receive(request) as content:
-                new_items, images = await reader.prepare(len(content), _read_items, content)
+                new_items, images = await reader.convert_json(len(content), _read_items, content)
                 places.enter_context(batcher.reserve(len(new_items)))
                 finish = partial(_finish_image, index)
                 finished_images = await reader.decode_all(images, index.model.preprocessing, finish)

@@ -200,7 +200,7 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_serve_options(parser: argparse.ArgumentParser) -> None:
-    add_server_options(parser, max_queue=256)
+    add_server_options(parser, default_queue=256)
     parser.add_argument(
         "--root",
         nargs="+",

@@ -30,12 +30,12 @@ MAX_INPUTS = 256  # texts and images of a request
 # All texts together: 512 characters for each of 256 inputs. Tokenizing them takes about half a second of a core: other
 # clients do not wait longer than for a large image.
 MAX_CHARACTERS = 2**17
-# Commas and opening brackets of a body: at least as many as the values that a parser makes of it, some 100 bytes each.
-# Not smaller than the bound of all texts, because a text may consist of commas.
+# Values of a body, each of which takes a parser some 100 bytes. Commas and opening brackets are counted in their place:
+# there are at least as many. The texts alone may have MAX_CHARACTERS commas.
 MAX_VALUES = 2 * MAX_CHARACTERS
-NUM_PREPARERS = 2  # threads that parse and write much JSON
-# So many bytes are parsed, and so many numbers written, by the event loop itself, in less than a millisecond (in three
-# for the worst errors). A turn on a thread costs 0.1 ms of the processor, as much as parsing 64 texts.
+NUM_JSON_THREADS = 2  # threads that parse and write much JSON
+# Bytes to parse, or numbers to write, up to which the event loop does it itself: it takes less than a millisecond, or
+# three for the worst errors. Handing it to a thread costs 0.1 ms of the processor, as much as parsing 64 texts.
 MAX_IMMEDIATE_SIZE = 2**14
 IMAGE_DESCRIPTION = "an image in base64, or a data: URL"
 
@@ -53,21 +53,27 @@ class RequestReader:
 
     def __init__(self) -> None:
         self._uploads = Uploads()
-        self._preparers = ThreadPoolExecutor(NUM_PREPARERS, "prepare")
+        self._json_threads = ThreadPoolExecutor(NUM_JSON_THREADS, "json")
         self._decoder = ImageDecoder()
 
     def receive(self, request: Request) -> AbstractAsyncContextManager[bytes]:
         """Yield the body of a request, see `Uploads.receive`."""
         return self._uploads.receive(request)
 
-    async def prepare(self, size: int, work: Callable[..., Result], *arguments: Any) -> Result:
-        """Return the result of `work`, which parses `size` bytes or writes as many numbers; much on a thread."""
+    async def convert_json(self, size: int, work: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function that parses or writes JSON and return its result; large work is done on a thread.
+
+        Args:
+            size: number of bytes that `work` parses, or of numbers that it writes.
+            work: the function.
+            *arguments: its arguments.
+        """
         if size <= MAX_IMMEDIATE_SIZE:
             return work(*arguments)
         return await self._run_in_thread(work, *arguments)
 
     async def _run_in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._preparers, work, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._json_threads, work, *arguments)
 
     async def decode_pixels(self, image: bytes, preprocessing: Preprocessing) -> np.ndarray:
         """Return the pixels of an image file as the model with this preprocessing sees them.
@@ -83,7 +89,11 @@ class RequestReader:
         self, images: Sequence[bytes | None], preprocessing: Preprocessing
     ) -> list[np.ndarray | None]:
         """Return the same as `decode_pixels` for all images of a request; None stays None."""
-        return await self.decode_all(images, preprocessing, lambda _, decoded: preprocessing.make_view(decoded))
+
+        def make_view(_file: bytes, image: Any) -> np.ndarray:
+            return preprocessing.make_view(image)
+
+        return await self.decode_all(images, preprocessing, make_view)
 
     async def decode_all(
         self,
@@ -126,7 +136,7 @@ def parse_body(model: type[Body], content: bytes) -> Body:
         return model.model_validate_json(content)
     except ValidationError as error:
         details = error.errors(include_url=False, include_context=False, include_input=False)
-    # Outside of the handler: otherwise this error would keep alive that of pydantic, and with it the body.
+    # Raised outside of the handler: otherwise pydantic's error would be its __context__ and keep the body in memory.
     raise RequestValidationError([{**detail, "loc": ("body", *detail["loc"])} for detail in details])
 
 
@@ -134,8 +144,8 @@ async def check_parameter_names(request: Request) -> None:
     """Raise RequestError for a parameter in the URL that the path does not have; a dependency of routes."""
     if not request.query_params:
         return
-    # The description of the application is made once. A path that it has under another form, /models/{name}, has no
-    # parameters in the URL.
+    # The description of the application is made once. It has paths with a placeholder, such as /models/{name}, in
+    # another form, so they are not found here: they take no parameters.
     path = request.scope["path"].removeprefix(request.scope["root_path"])
     operation = request.app.openapi()["paths"].get(path, {}).get(request.method.lower(), {})
     names = [parameter["name"] for parameter in operation.get("parameters", ())]
@@ -143,7 +153,7 @@ async def check_parameter_names(request: Request) -> None:
         if name not in names:
             shortened = make_printable(name, max_length=MAX_WORD_LENGTH)
             known_names = f"it has {join_names(names, max_names=len(names))}" if names else "it has none"
-            raise RequestError(f"there is no parameter {shortened!r} here; {known_names}", shortened)
+            raise RequestError(f"there is no parameter {shortened!r} here; {known_names}", param=shortened)
 
 
 def check_total_length(texts: Iterable[str]) -> None:
@@ -182,7 +192,7 @@ def _convert_to_lists(value: Any) -> Any:
 
 
 def describe_body(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the description of a body for OpenAPI, with the definitions that it refers to in their places."""
+    """Return OpenAPI's description of a body, with every $ref replaced by the definition that it names."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 

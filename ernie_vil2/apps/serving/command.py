@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_backend_option(parser)
     add_precision_option(parser)
     add_import_option(parser)
-    add_server_options(parser, max_queue=1024)
+    add_server_options(parser, default_queue=1024)
 
 
 def named_model(text: str) -> tuple[str, str]:

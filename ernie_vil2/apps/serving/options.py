@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from ernie_vil2.apps.serving.middleware import Access
     from ernie_vil2.apps.serving.server import Application
 
-    OpenByOptions = Callable[[argparse.Namespace, Metrics, Access], AbstractContextManager[Application]]
+    ApplicationOpener = Callable[[argparse.Namespace, Metrics, Access], AbstractContextManager[Application]]
 
 
-def add_server_options(parser: argparse.ArgumentParser, max_queue: int) -> None:
+def add_server_options(parser: argparse.ArgumentParser, default_queue: int) -> None:
     """Add the options that say where a server listens and who may ask it.
 
     Args:
         parser: parser of the command.
-        max_queue: default of --queue.
+        default_queue: default of --queue, which differs between commands.
     """
     # Defaults are written out here: importing the modules that define them would take longer than printing the help.
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1, this machine")
@@ -37,9 +37,9 @@ def add_server_options(parser: argparse.ArgumentParser, max_queue: int) -> None:
     parser.add_argument(
         "--queue",
         type=count,
-        default=max_queue,
+        default=default_queue,
         help="number of texts and images that may wait in a process; further ones get status 503; default: "
-        f"{max_queue}",
+        f"{default_queue}",
     )
     parser.add_argument(
         "--token-file",
@@ -64,7 +64,7 @@ def add_server_options(parser: argparse.ArgumentParser, max_queue: int) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="names by which requests may address the server, as a proxy passes them on; default: 127.0.0.1 and "
+        help="names that a request may have in its Host header, which a proxy may set; default: 127.0.0.1 and "
         "localhost, or any name if --host lets other machines ask",
     )
     parser.add_argument(
@@ -95,7 +95,7 @@ def root_path(text: str) -> str:
     return text.rstrip("/")
 
 
-def serve_application(open_application: OpenByOptions, args: argparse.Namespace) -> int:
+def serve_application(open_application: ApplicationOpener, args: argparse.Namespace) -> int:
     """Serve an application by the options of the command, and return the exit code.
 
     Args:
@@ -131,7 +131,7 @@ def serve_application(open_application: OpenByOptions, args: argparse.Namespace)
 
 @contextmanager
 def _open_in_worker(
-    open_application: OpenByOptions, args: argparse.Namespace, metrics: Metrics, access: Access
+    open_application: ApplicationOpener, args: argparse.Namespace, metrics: Metrics, access: Access
 ) -> Iterator[Application]:
     """Open an application in a worker process.
 

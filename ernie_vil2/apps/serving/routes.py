@@ -189,7 +189,7 @@ def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
 
     async def read(request: Request, body_class: type[ModelRequest], places: ExitStack) -> _ModelQuery:
         async with reader.receive(request) as body:
-            parameters, contents = await reader.prepare(len(body), _read_request, body_class, body)
+            parameters, contents = await reader.convert_json(len(body), _read_request, body_class, body)
             served = models.find(parameters.model)
             parameters.check(served.model)
             # Before images are decoded: their pixels take more memory than the body.
@@ -215,7 +215,7 @@ def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
             usage = {"prompt_tokens": embeddings.num_tokens, "total_tokens": embeddings.num_tokens}
             return encode_json({**value, "model": query.served.name, "usage": usage})
 
-        content = await reader.prepare(embeddings.rows.size, write_answer)
+        content = await reader.convert_json(embeddings.rows.size, write_answer)
         return Response(content, media_type="application/json")
 
     @router.get("/models", summary="The models, in OpenAI's form")

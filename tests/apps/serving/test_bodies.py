@@ -15,8 +15,8 @@ from ernie_vil2.apps.serving.options import add_server_options
 def test_large_bodies_are_parsed_on_a_thread():
     async def find_threads():
         reader = RequestReader()
-        small = await reader.prepare(MAX_IMMEDIATE_SIZE, threading.get_ident)
-        large = await reader.prepare(MAX_IMMEDIATE_SIZE + 1, threading.get_ident)
+        small = await reader.convert_json(MAX_IMMEDIATE_SIZE, threading.get_ident)
+        large = await reader.convert_json(MAX_IMMEDIATE_SIZE + 1, threading.get_ident)
         return small, large
 
     small, large = asyncio.run(find_threads())
