@@ -12,7 +12,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 MAX_EPSILON = 1e-3  # Paddle's LayerNorm kernel refuses a larger one, at the first batch
 Epsilon = Annotated[float, Field(gt=0, le=MAX_EPSILON)]
-Strength = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Name = Annotated[str, Field(min_length=1)]  # for "nothing" people write null, not an empty text
 # Bounds of sizes, so that a typing error is refused before it fills the memory.

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ernie_vil2.section import Count, Fraction, Name, Positive, Precision, Probability, Section, Size, Strength
+from ernie_vil2.section import Count, Fraction, Name, NonNegative, Positive, Precision, Probability, Section, Size
 from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig
 from ernie_vil2.towers.transformer import PublishedEncoder, PublishedVit
 
@@ -46,9 +46,9 @@ class ViewsConfig(Section):
     )
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
     jitter: Probability = Field(0.8, description="probability of colour jitter")
-    brightness: Strength = Field(0.4, description="colour jitter: factor drawn from 1 +- this")
-    contrast: Strength = Field(0.4, description="colour jitter: factor drawn from 1 +- this")
-    saturation: Strength = Field(0.2, description="colour jitter: factor drawn from 1 +- this")
+    brightness: NonNegative = Field(0.4, description="colour jitter: factor drawn from 1 +- this")
+    contrast: NonNegative = Field(0.4, description="colour jitter: factor drawn from 1 +- this")
+    saturation: NonNegative = Field(0.2, description="colour jitter: factor drawn from 1 +- this")
     hue: Annotated[float, Field(ge=0, le=0.5)] = Field(
         0.1, description="colour jitter: largest rotation, as a share of the colour circle"
     )
@@ -68,8 +68,8 @@ class ViewsConfig(Section):
     )
     long_caption: Annotated[str, Field(pattern="^[A-Za-z0-9]+$")] | None = Field(
         None,
-        description="field of the second text: long reads caption_long_en and the like where a sample has it; null: "
-        "same text",
+        description="suffix of the captions for the second text view: long stands for caption_long_en, caption_long "
+        "and the like; null, or a sample without one: the same text",
     )
     long_first: Probability = Field(
         0.0, description="probability that the image is contrasted with the long caption instead of the short one"
@@ -86,11 +86,15 @@ class ViewsConfig(Section):
     shuffle_tags: bool = Field(True, description="draw a new order of the tags for every view")
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_bounds(self) -> Self:
         for name in ("crop_area", "blur_sigma"):
             bounds = getattr(self, name)
             if bounds is not None and bounds[0] > bounds[1]:
                 raise ValueError(f"{name} is [smallest, largest], got {bounds}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_texts_of_languages(self) -> Self:
         if self.tag_probability:
             for language in self.languages:
                 if language not in self.prompts or language not in self.separators:
@@ -101,7 +105,7 @@ class ViewsConfig(Section):
 class LocationConfig(Section):
     """Location of data, and how it is read."""
 
-    data: list[str] = Field(default=[], description="paths or patterns, as the plain entries of Data.train")
+    data: list[str] = Field(default=[], description="paths or patterns (docs/data.md)")
     layout: Name | None = Field(
         None,
         description="layout by its name in docs/data.md, or your own as module:NAME; null: recognised from the files",
@@ -111,7 +115,7 @@ class LocationConfig(Section):
     )
     images: Name | None = Field(
         None,
-        description="folder of the image files, which absolute paths in tables must lie in; null: next to the data",
+        description="folder of the image files; absolute paths in tables must lie inside it; null: next to the data",
     )
     columns: dict[str, str] = Field(
         default={}, description="columns of tables by the names used here, as in Data.columns"
@@ -121,16 +125,16 @@ class LocationConfig(Section):
     caption_lines: bool | None = Field(None, description="treat each line as a caption; null: Views.caption_lines")
 
 
-class ScoredConfig(LocationConfig):
+class EvaluationDataConfig(LocationConfig):
     """Data to score; without `data` of its own, the data of the first source of `Data.train`."""
 
     protocol: Name | None = Field(None, description="protocol of the scores; null: Evaluation.protocol")
 
 
 class SourceConfig(LocationConfig):
-    """One source of a mixture; a field that is null is taken from `Data` or `Views`."""
+    """One source of a mixture; the description of each field says what null stands for."""
 
-    data: list[str] = Field(min_length=1, description="paths or patterns, as the plain entries of Data.train")
+    data: list[str] = Field(min_length=1, description="paths or patterns (docs/data.md)")
     weight: Positive | None = Field(
         None, description="share in the mixture, relative to the other sources; null in all sources: by their sizes"
     )
@@ -153,12 +157,19 @@ class SourceConfig(LocationConfig):
         """Paths of the source, as a name for people."""
         return ", ".join(self.data)
 
-    def views(self, views: ViewsConfig) -> ViewsConfig:
-        """Return how samples of this source become views; ValueError if a language lacks a prompt or a separator."""
-        settings = views.model_dump()
+    def merge_views(self, defaults: ViewsConfig) -> ViewsConfig:
+        """Return how samples of this source become views.
+
+        Args:
+            defaults: the section `Views`, for what the source leaves open.
+
+        Raises:
+            ValueError: a language lacks a prompt or a separator.
+        """
+        settings = defaults.model_dump()
         settings |= self.model_dump(include={"tag_probability", "languages", "caption_lines"}, exclude_none=True)
-        settings["prompts"] = views.prompts | self.prompts
-        settings["separators"] = views.separators | self.separators
+        settings["prompts"] = defaults.prompts | self.prompts
+        settings["separators"] = defaults.separators | self.separators
         return ViewsConfig(**settings)
 
 
@@ -166,8 +177,11 @@ def _tag_entry(entry: Any) -> str:
     return "pattern" if isinstance(entry, str) else "source"
 
 
-S = TypeVar("S", bound=LocationConfig)
-Entries = list[Annotated[Annotated[str, Tag("pattern")] | Annotated[S, Tag("source")], Discriminator(_tag_entry)]]
+LocationT = TypeVar("LocationT", bound=LocationConfig)
+Pattern = Annotated[str, Tag("pattern")]
+Mapping = Annotated[LocationT, Tag("source")]
+Entries = list[Annotated[Pattern | Mapping[LocationT], Discriminator(_tag_entry)]]
+"""Plain entries, which are paths or patterns, and mappings with the fields of a section."""
 
 
 class HoldoutConfig(Section):
@@ -181,8 +195,8 @@ class HoldoutConfig(Section):
     )
     group_by: Name | None = Field(
         None,
-        description="field or table column, such as a product number, no value of which is in two parts; null: only "
-        "images and captions are kept together",
+        description="field or table column, such as a product number: rows with equal values stay in one part; null: "
+        "only rows with equal images or captions do",
     )
     stratify_by: Name | None = Field(
         None,
@@ -192,8 +206,8 @@ class HoldoutConfig(Section):
 
     @field_validator("group_by", "stratify_by", mode="before")
     @classmethod
-    def _name_numbers(cls, header: Any) -> Any:
-        # YAML reads a header that is a number, such as a year, as one.
+    def _convert_number_to_text(cls, header: Any) -> Any:
+        # A header such as 2024 is an int in YAML.
         return str(header) if type(header) is int else header
 
     @property
@@ -222,13 +236,14 @@ class DataConfig(Section):
         description="sources (docs/data.md): all plain entries are one source, each mapping is another "
         "(docs/streaming.md)",
     )
-    val: Entries[ScoredConfig] = Field(
+    val: Entries[EvaluationDataConfig] = Field(
         default=[],
-        description="data scored during training: plain entries, or one mapping, which without data uses those of "
-        "train",
+        description="data scored during training: plain entries, or one mapping; a mapping without data takes those "
+        "of the first source of train",
     )
-    test: Entries[ScoredConfig] = Field(
-        default=[], description="data scored before training and after it, with the best checkpoint; written as val"
+    test: Entries[EvaluationDataConfig] = Field(
+        default=[],
+        description="data scored before training and after it, with the best checkpoint; in the same form as val",
     )
     images: Name | None = Field(None, description="folder of the image files of plain entries (docs/data.md)")
     columns: dict[str, str] = Field(
@@ -272,22 +287,22 @@ class DataConfig(Section):
 
     @property
     def _location(self) -> dict[str, Any]:
-        """Fields that hold for all plain entries."""
+        """Fields of `Data` that hold for plain entries only; `text_id` and `select` hold for all sources."""
         return {"images": self.images, "columns": self.columns, "encoding": self.encoding}
 
     @property
-    def val_config(self) -> ScoredConfig | None:
+    def val_config(self) -> EvaluationDataConfig | None:
         """`val` as one entry; None if there is none."""
-        return self._find_scored("val")
+        return self._complete_entry("val")
 
     @property
-    def test_config(self) -> ScoredConfig | None:
+    def test_config(self) -> EvaluationDataConfig | None:
         """`test` as one entry; None if there is none."""
-        return self._find_scored("test")
+        return self._complete_entry("test")
 
     @property
-    def unscored_warnings(self) -> list[str]:
-        """Sentences on shares of `holdout` that are 0 although no other data are scored instead."""
+    def missing_score_warnings(self) -> list[str]:
+        """Warnings about val and test that have neither a share of `holdout` nor data of their own."""
         sentences = []
         for name, when in (("val", "during"), ("test", "before and after")):
             if self.holdout is not None and getattr(self.holdout, name) == 0 and not getattr(self, name):
@@ -298,50 +313,57 @@ class DataConfig(Section):
 
     def holds_out(self, name: str) -> bool:
         """Return whether `val` or `test` is a part of the training data instead of files of its own."""
-        entries = getattr(self, name)
-        has_files = bool(entries) and (isinstance(entries[0], str) or bool(entries[0].data))
+        entry = self._read_entry(name)
+        has_files = entry is not None and bool(entry.data)
         return self.holdout is not None and name in self.holdout.shares and not has_files
 
-    def _find_scored(self, name: str) -> ScoredConfig | None:
-        """Return what `val` or `test` scores as one entry that names its data, or None."""
+    def _read_entry(self, name: str) -> EvaluationDataConfig | None:
+        """Return `val` or `test` as one mapping, whose data may be empty; None if nothing is written there."""
         entries: list[Any] = getattr(self, name)
-        if self.holds_out(name):
-            # A part of the files that are trained on, so a split of its own does not apply.
-            entry = entries[0].model_copy(update={"split": None}) if entries else ScoredConfig()
-        elif not entries:
+        if not entries:
             return None
-        elif isinstance(entries[0], str):
-            entry = ScoredConfig(data=entries, **self._location)
-        else:
-            entry = entries[0]
-        if entry.data:
+        if isinstance(entries[0], str):
+            return EvaluationDataConfig(data=entries, **self._location)
+        return entries[0]
+
+    def _complete_entry(self, name: str) -> EvaluationDataConfig | None:
+        """Return `val` or `test` as one mapping that names its data, or None if there is nothing to score."""
+        entry = self._read_entry(name)
+        is_held_out = self.holds_out(name)
+        if is_held_out:
+            # This part is taken from the training files, whose split applies instead of the mapping's.
+            entry = (entry or EvaluationDataConfig()).model_copy(update={"split": None})
+        if entry is None or entry.data:
             return entry
 
         # Without files of its own it scores those of the first source of train, read as training reads them.
         if not self.sources:
-            raise ValueError("data to score that name no files of their own are those of Data.train: set it")
+            raise ValueError(f"Data.{name} names no data and so takes those of Data.train, which is empty: set one")
         source = self.sources[0]
         location: dict[str, Any] = {"data": source.data}
         for key in LocationConfig.model_fields:
-            # Only a part of the training data has their split; other data to score have one of their own.
-            is_inherited = key not in ("data", "split") or self.holds_out(name)
+            is_inherited = is_held_out or key not in ("data", "split")
             if is_inherited and getattr(entry, key) in (None, {}, []):
                 location[key] = getattr(source, key)
         return entry.model_copy(update=location)
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_evaluation_data(self) -> Self:
         for name in ("val", "test"):
             entries = getattr(self, name)
             if len(entries) > 1 and not all(isinstance(entry, str) for entry in entries):
                 raise ValueError(f"{name}: write plain entries, or one mapping {{data: [...], split: ...}}")
-            is_part = bool(entries) and not isinstance(entries[0], str) and not (entries[0].data or entries[0].split)
-            if is_part and self.holdout is not None and getattr(self.holdout, name) == 0:
+            entry = self._read_entry(name)
+            needs_share = entry is not None and not entry.data and not entry.split
+            if needs_share and self.holdout is not None and getattr(self.holdout, name) == 0:
                 raise ValueError(
                     f"{name} names no data, and holdout.{name} is 0: it would score what is trained on; name data or a "
                     f"split, or a share above 0"
                 )
+        return self
 
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
         unweighted = [source for source in self.sources if source.weight is None]
         if unweighted and len(unweighted) < len(self.sources):
             raise ValueError(
@@ -362,41 +384,46 @@ class ModelConfig(Section):
     # These two come before the towers, because the validator of the towers reads them.
     implementation: Literal["native", "suite"] | None = Field(
         None,
-        description="library of the towers that exist twice: this package (native), PaddleClas and PaddleNLP "
-        "(suite); null: as their names say",
+        description="library that builds ViT, RepVGG, ERNIE and BERT: this package (native), or PaddleClas and "
+        "PaddleNLP (suite); null: as the names of the towers say",
     )
     like: str | None = Field(
         None,
-        description="model whose architecture holds for all that the configuration does not set; weights: the "
-        "initial one",
+        description="model, named as in weights, from which the architecture is taken where the configuration does "
+        "not set it; the word weights stands for the same model",
     )
     image: ImageTower = Field(PublishedVit(), validate_default=True, description="image tower")
     text: TextTower = Field(PublishedEncoder(), validate_default=True, description="text tower")
     embed_dim: Size | None = Field(None, description="width of the joint space; null: the text tower's width")
     projections: Literal["by_width", "always", "image", "text"] = Field(
         "by_width",
-        description="towers followed by a linear projection: those of another width (by_width), and besides them both "
-        "(always), image, or text",
+        description="towers that are followed by a linear projection: those of another width (by_width), both "
+        "(always), or one tower and the other one if it has another width (image, text)",
     )
     weights: str | None = Field(
         None, description="initial weights of the whole model: file, folder or known name; a tower's own replace them"
     )
     dialect: dict[str, str] = Field(
-        default={}, description="variants of how a model of another family is read from weights (docs/models.md)"
+        default={},
+        description="choices for weights of another family that can be read in more than one way, such as {text: long} "
+        "of FG-CLIP 2 (docs/models.md)",
     )
     allow: list[str] = Field(
         default=[],
-        description="glob patterns of parameters that the initial weights may lack, or have beyond the model's",
+        description="glob patterns of parameters in which the initial weights may differ from the model: either may "
+        "lack them",
     )
 
     @field_validator("image", "text")
     @classmethod
-    def _name_builder(cls, tower: TowerConfig, info: ValidationInfo) -> TowerConfig:
+    def _apply_implementation(cls, tower: TowerConfig, info: ValidationInfo) -> TowerConfig:
         """Return the tower under the name that `implementation` asks for."""
-        builder = info.data.get("implementation")
-        if builder is None or (info.data.get("like") and "name" not in tower.model_fields_set):
-            return tower  # its name decides, or that of the model in `like`
-        return tower.built_by(builder)
+        implementation = info.data.get("implementation")
+        if implementation is None:
+            return tower  # its name decides
+        if info.data.get("like") and "name" not in tower.model_fields_set:
+            return tower  # the name comes from the model in `like`
+        return tower.built_by(implementation)
 
 
 def with_native_towers(config: ModelConfig) -> ModelConfig:
@@ -420,7 +447,7 @@ def with_installed_towers(config: ModelConfig) -> ModelConfig:
 class HeadConfig(Section):
     """Classifier on the embeddings, of the tasks entailment and nlvr2."""
 
-    shared_fields: ClassVar[tuple[str, ...]] = ("dropout", "rate")
+    shared_fields: ClassVar[tuple[str, ...]] = ("dropout", "rate")  # kept when an override changes `kind`
 
     kind: Literal["concatenation", "interaction"] = Field(
         "concatenation",
@@ -435,15 +462,16 @@ class HeadConfig(Section):
 class PairWeights(Section):
     """Weights of the view pairs: lambda of equation 2."""
 
-    image_image: Strength = Field(1.0, description="two augmentations of the image")
-    text_text: Strength = Field(1.0, description="the text under two dropout masks")
-    image_text: Strength = Field(1.0, description="image against all texts")
-    text_image: Strength = Field(1.0, description="text against all images")
+    image_image: NonNegative = Field(1.0, description="two augmentations of the image")
+    text_text: NonNegative = Field(1.0, description="the text under two dropout masks")
+    image_text: NonNegative = Field(1.0, description="image against all texts")
+    text_image: NonNegative = Field(1.0, description="text against all images")
 
 
 class LossConfig(Section):
     """Multi-view contrastive loss."""
 
+    # Kept when an override changes `kind`.
     shared_fields: ClassVar[tuple[str, ...]] = ("weights", "max_logit_scale", "duplicates", "tile")
 
     kind: str = Field(
@@ -460,21 +488,22 @@ class LossConfig(Section):
     )
     duplicates: Literal["ignored", "masked", "positives"] = Field(
         "masked",
-        description="rows with the same image or text: negatives as in the paper (ignored), left out (masked), or "
-        "positives",
+        description="other rows with the same image or text count as negatives, as in the paper (ignored), are left "
+        "out of the loss (masked), or count as positives (positives)",
     )
     tile: Count | None = Field(
         1024, description="rows and columns of a tile of logits (docs/loss.md); null: the whole matrix at once"
     )
     widths: list[Size] = Field(
         default=[],
-        description="widths of prefixes of the embeddings whose losses are added (docs/loss.md); []: whole embeddings",
+        description="Matryoshka: add the loss of the first 32, 64, ... numbers of the embeddings, for each width here "
+        "(docs/loss.md); []: whole embeddings only",
     )
     options: dict[str, Any] = Field(default={}, description="further arguments of your own class, by name")
 
     @field_validator("widths")
     @classmethod
-    def _ascend(cls, widths: list[int]) -> list[int]:
+    def _check_order(cls, widths: list[int]) -> list[int]:
         if any(width >= next_width for width, next_width in pairwise(widths)):
             raise ValueError(f"{widths} do not ascend; write the narrowest first, and each once")
         return widths
@@ -487,7 +516,7 @@ class OptimizerConfig(Section):
     beta1: Fraction = Field(0.9, description="decay of the first moment")
     beta2: Fraction = Field(0.999, description="decay of the second moment")
     epsilon: Positive = Field(1e-8, description="number added to the denominator")
-    weight_decay: Strength = Field(
+    weight_decay: NonNegative = Field(
         0.01, description="decoupled weight decay, not of norms, biases and temperature (paper: 0)"
     )
     clip_norm: Positive | None = Field(1.0, description="largest global gradient norm; null: no clipping")
@@ -498,18 +527,20 @@ class ScheduleConfig(Section):
 
     kind: Literal["cosine", "constant"] = Field(
         "cosine",
-        description="after the warm-up: half a cosine down to the floor (paper), or the peak (constant), which a "
-        "longer run continues (docs/runs.md)",
+        description="after the warm-up: half a cosine down to the floor (cosine, paper), or the peak rate up to the "
+        "cooldown (constant), so that the run can be made longer later (docs/runs.md)",
     )
 
     warmup_steps: Annotated[int, Field(ge=0)] = Field(
-        2000, description="steps of linear warm-up (paper: 2,000); a tenth of the steps of a run that is not longer"
+        2000,
+        description="steps of linear warm-up (paper: 2,000). If the run has no more steps than these, or is given in "
+        "epochs, at most a tenth of its steps",
     )
     cooldown: Probability = Field(
         0.0,
         description="share of the steps, at the end, over which a constant rate goes linearly down to the floor",
     )
-    floor: Strength = Field(1e-6, description="learning rate at the end of cosine or cooldown (paper: 1e-6)")
+    floor: NonNegative = Field(1e-6, description="learning rate at the end of cosine or cooldown (paper: 1e-6)")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -525,7 +556,9 @@ class StageConfig(Section):
     image_size: Annotated[int, Field(ge=1, le=4096)] | None = Field(
         None, description="side of the images in pixels; null: Model.image.image_size"
     )
-    keep_tokens: Fraction | None = Field(None, description="share of the patches; null: Model.image.keep_tokens")
+    keep_tokens: Fraction | None = Field(
+        None, description="share of the patches that go through the blocks; null: Model.image.keep_tokens"
+    )
     max_length: Annotated[int, Field(ge=3)] | None = Field(
         None, description="largest number of tokens of a text; null: Data.max_length"
     )
@@ -545,7 +578,7 @@ class TrainingConfig(Section):
     output: Name = Field("runs/default", description="run folder")
     steps: Count = Field(100_000, description="number of optimiser steps")
     epochs: Positive | None = Field(
-        None, description="number of passes over the data, in place of steps; null: steps counts"
+        None, description="number of passes over the data; replaces steps. null: steps sets the length of the run"
     )
     stages: list[StageConfig] = Field(
         default=[],
@@ -565,7 +598,9 @@ class TrainingConfig(Section):
         description="masks that depend only on a row's position (counter), or Paddle's own (native; docs/memory.md)",
     )
     fused_attention: Literal["auto", "on", "off"] = Field(
-        "auto", description="attention as one kernel: of a ViT, and with dropout: native of texts; auto: on GPUs"
+        "auto",
+        description="compute attention in one kernel, in a ViT and, if dropout is native, in the text tower; auto: on "
+        "GPUs only",
     )
     sharding: Literal["none", "stage1", "stage2"] = Field(
         "none",
@@ -602,7 +637,7 @@ class TrainingConfig(Section):
             # Both encode rows a second time, which must draw the masks of the first time.
             raise ValueError("dropout: native does not go with micro_batch or recompute; use dropout: counter")
         if self.sharding == "stage2" and self.micro_batch:
-            # stage2 sends gradients away during backward, and the cached step has one backward for every micro batch.
+            # stage2 sends gradients away during backward, and with micro batches a step runs several of those.
             raise ValueError("sharding: stage2 does not go with micro_batch; use stage1, or micro_batch: null")
         if self.residual == "reduced" and self.precision == "float32":
             raise ValueError("residual: reduced is for precision: bfloat16 or float16; use residual: float32")
@@ -610,7 +645,7 @@ class TrainingConfig(Section):
 
     @field_validator("stages")
     @classmethod
-    def _end_with_the_run(cls, stages: list[StageConfig]) -> list[StageConfig]:
+    def _check_ends(cls, stages: list[StageConfig]) -> list[StageConfig]:
         ends = [stage.until for stage in stages]
         if ends and (ends[-1] != 1 or any(end >= next_end for end, next_end in pairwise(ends))):
             raise ValueError(f"the values of until are {ends}; they must ascend, and the last one must be 1")
@@ -628,15 +663,15 @@ class ClassesConfig(Section):
     label: Name = Field("label", description="column or field of the class")
     names: dict[str, str] = Field(default={}, description="files of class names, by language")
     templates: dict[str, str] = Field(default={}, description="files of prompt templates, by language")
-    split: Name | None = Field(None, description="split to score; null: val if there is one")
+    split: Name | None = Field(None, description="split to score; null: val, or test if there is no val")
     images: Name | None = Field(None, description="folder of a table's image files; null: next to the table")
 
 
-NamedPart = Annotated[
+EvaluatorEntry = Annotated[
     Annotated[str, Tag("name")] | Annotated[dict[str, dict[str, Any]], Tag("options")],
     Discriminator(lambda value: "options" if isinstance(value, dict) else "name"),
 ]
-"""A name, or a mapping of one name to its options."""
+"""An evaluator: its name, or {name: {option: value}}."""
 
 
 class EvaluationConfig(Section):
@@ -644,7 +679,7 @@ class EvaluationConfig(Section):
 
     every: Annotated[int, Field(ge=0)] = Field(1000, description="steps between two evaluations; 0: none")
     at_start: bool = Field(False, description="also evaluate before the first step, for comparison")
-    evaluators: list[NamedPart] | None = Field(
+    evaluators: list[EvaluatorEntry] | None = Field(
         None, description="scorers by name, or as {name: {option: value}}; null: those of the task"
     )
     protocol: Name = Field("pairs", description="protocol by which Data.val is scored (docs/protocols.md)")
@@ -661,7 +696,10 @@ class EvaluationConfig(Section):
             return None
         options: dict[str, dict[str, Any]] = {}
         for entry in self.evaluators:
-            options.update({entry: {}} if isinstance(entry, str) else entry)
+            if isinstance(entry, str):
+                options[entry] = {}
+            else:
+                options.update(entry)
         return options
 
 
@@ -686,8 +724,10 @@ class TeacherConfig(Section):
     )
     weight: Positive = Field(1.0, description="weight of the distillation loss, on the scale of Loss.weights")
     logit_scale: Positive = Field(100.0, description="1 / temperature of the teacher's softmax over a batch")
-    distance: Strength = Field(
-        0.0, description="weight of the mean squared distance to the teacher's embeddings, which must have our width"
+    distance: NonNegative = Field(
+        0.0,
+        description="weight of the mean squared distance to the teacher's embeddings, which must be as wide as the "
+        "model's",
     )
 
 
@@ -765,11 +805,10 @@ class Config(Section):
         Raises:
             ValueError: the model was not trained with this width.
         """
-        if self.Loss.widths:
-            widths, reason = self.Loss.widths, f"its widths are {', '.join(map(str, self.Loss.widths))}"
-        else:
-            widths, reason = [embed_dim], "it has no Loss.widths"
-        if width not in widths:
+        if width not in (self.Loss.widths or [embed_dim]):
+            reason = "it has no Loss.widths"
+            if self.Loss.widths:
+                reason = f"its widths are {', '.join(map(str, self.Loss.widths))}"
             raise ValueError(
                 f"embeddings of this model have {embed_dim} numbers and cannot be cut to {width}: {reason}"
             )
@@ -778,15 +817,40 @@ class Config(Section):
         return self.model_copy(update={"Model": model, "Loss": loss})
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.Model.like is None:
-            self._check_model()
+    def _check_sizes(self) -> Self:
+        if self.Model.like is not None:
+            return self  # the sizes come from that model
+        if self.Views.crop_area is None and self.Views.resize < self.Model.image.image_size:
+            raise ValueError(
+                f"Views.resize ({self.Views.resize}) is smaller than the crop, Model.image.image_size "
+                f"({self.Model.image.image_size})"
+            )
+        text_tower, widths = self.Model.text, self.Loss.widths
+        embed_dim = self.Model.embed_dim or text_tower.sizes.get("width")
+        if widths and embed_dim and widths[-1] != embed_dim:
+            raise ValueError(f"Loss.widths ends with {widths[-1]}, not with the width of the embeddings, {embed_dim}")
+        if self.Data.max_length > text_tower.max_tokens:
+            # The positions before the first one belong to no token.
+            needed_positions = self.Data.max_length + text_tower.first_position
+            raise ValueError(
+                f"Data.max_length ({self.Data.max_length}) exceeds the {text_tower.max_tokens} tokens that "
+                f"Model.text.max_positions ({text_tower.max_positions}) has room for: shorten the texts, or set "
+                f"Model.text.max_positions={needed_positions}; positions of initial weights are then stretched"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_data(self) -> Self:
         for source in self.Data.sources:
-            source.views(self.Views)
+            source.merge_views(self.Views)  # raises if a language has no prompt or separator
         if self.Training.global_batch % self.Data.groups:
             raise ValueError(
                 f"Data.groups ({self.Data.groups}) does not divide Training.global_batch ({self.Training.global_batch})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_loss_terms(self) -> Self:
         if self.Tuning.teacher and not (self.Loss.weights.image_text or self.Loss.weights.text_image):
             raise ValueError("Tuning.teacher compares images with texts: give Loss.weights.image_text a weight")
         if self.Views.long_caption and not (self.Loss.weights.text_text or self.Views.long_first):
@@ -794,38 +858,21 @@ class Config(Section):
                 "Views.long_caption: the long caption is the second text of Loss.weights.text_text, whose weight is 0: "
                 "give it one, or contrast images with the long caption (Views.long_first)"
             )
-        if self.Tuning.patience and not self.Evaluation.every:
-            raise ValueError("Tuning.patience counts evaluations, and Evaluation.every is 0: there are none")
-        if len(self.Training.stages) > 1:
-            self._check_tuning_of_stages()
         return self
 
-    def _check_tuning_of_stages(self) -> None:
-        if self.Tuning.patience:
+    @model_validator(mode="after")
+    def _check_tuning(self) -> Self:
+        has_stages = len(self.Training.stages) > 1
+        if self.Tuning.patience and not self.Evaluation.every:
+            raise ValueError("Tuning.patience counts evaluations, and Evaluation.every is 0: there are none")
+        if has_stages and self.Tuning.patience:
             raise ValueError(
                 "Tuning.patience does not go with Training.stages: a stage that stops improving would end the run "
                 "before its last stage; set one of them"
             )
-        if self.Tuning.initial_share:
+        if has_stages and self.Tuning.initial_share:
             raise ValueError(
                 "Tuning.initial_share does not go with Training.stages: initial weights have one image size; set one "
                 "of them"
             )
-
-    def _check_model(self) -> None:
-        if self.Views.crop_area is None and self.Views.resize < self.Model.image.image_size:
-            raise ValueError(
-                f"Views.resize ({self.Views.resize}) is smaller than the crop, Model.image.image_size "
-                f"({self.Model.image.image_size})"
-            )
-        text, widths = self.Model.text, self.Loss.widths
-        embed_dim = self.Model.embed_dim or text.sizes.get("width")
-        if widths and embed_dim and widths[-1] != embed_dim:
-            raise ValueError(f"Loss.widths ends with {widths[-1]}, not with the width of the embeddings, {embed_dim}")
-        if self.Data.max_length > text.longest:
-            needed = self.Data.max_length + text.first_position
-            raise ValueError(
-                f"Data.max_length ({self.Data.max_length}) exceeds the {text.longest} tokens that "
-                f"Model.text.max_positions ({text.max_positions}) has room for: shorten the texts, or set "
-                f"Model.text.max_positions={needed}; positions of initial weights are then stretched"
-            )
+        return self

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ernie_vil2.config import Config, HoldoutConfig, ScoredConfig
+    from ernie_vil2.config import Config, EvaluationDataConfig, HoldoutConfig
     from ernie_vil2.config.sections import LocationConfig
 
 TRAIN = "train"
@@ -98,7 +98,7 @@ class DataSpec:
         )
 
     @classmethod
-    def from_scored(cls, config: Config, scored: ScoredConfig, split: str) -> DataSpec:
+    def from_scored(cls, config: Config, scored: EvaluationDataConfig, split: str) -> DataSpec:
         """Return the spec of data that a run scores.
 
         Args:

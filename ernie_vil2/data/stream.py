@@ -65,7 +65,7 @@ class SampleStream:
             if self._data_names.count(name) > 1:
                 name = f"{name} ({number})"
             self.names.append(name)
-            self.views.append(source_config.views(config.Views))
+            self.views.append(source_config.merge_views(config.Views))
 
         # Open them, and choose their samples.
         self._text_ids, self.sources = [], []

@@ -640,10 +640,10 @@ def load_model(
 
     config = stored.config
     if max_length is not None:
-        longest = config.Model.text.longest
-        if not 3 <= max_length <= longest:
-            raise ValueError(f"max_length is {max_length}; this model takes 3 to {longest}: for longer texts, train it "
-                             "with a larger Model.text.max_positions")  # fmt: skip
+        max_tokens = config.Model.text.max_tokens
+        if not 3 <= max_length <= max_tokens:
+            raise ValueError(f"max_length is {max_length}; this model takes 3 to {max_tokens}: for longer texts, train "
+                             "it with a larger Model.text.max_positions")  # fmt: skip
         data = config.Data.model_copy(update={"max_length": max_length})
         config = config.model_copy(update={"Data": data})
     try:

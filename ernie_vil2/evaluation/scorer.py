@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from ernie_vil2.config import Config, ScoredConfig
+from ernie_vil2.config import Config, EvaluationDataConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.opening import UnknownLayout, recognise
@@ -131,7 +131,7 @@ class Scorer(Protocol):
 
     @classmethod
     def from_config(
-        cls, config: Config, scored: ScoredConfig | None, default_split: str
+        cls, config: Config, scored: EvaluationDataConfig | None, default_split: str
     ) -> tuple[Scorer, DataSpec | None]:
         """Return the scorer of a run's models, and the data to score; None if the configuration names no data.
 

@@ -210,7 +210,7 @@ def check_text_pair(config: Config) -> None:
     Whether a user's own tower has dropout is unknown; it is not refused.
     """
     text = config.Model.text
-    has_tags = any(source.views(config.Views).tag_probability for source in config.Data.sources)
+    has_tags = any(source.merge_views(config.Views).tag_probability for source in config.Data.sources)
     is_varied = text.dropout or text.attention_dropout or has_tags or config.Views.long_caption or text.is_user_defined
     if config.Loss.weights.text_text and not is_varied:
         raise ConfigError(

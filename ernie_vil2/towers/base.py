@@ -398,7 +398,7 @@ class TextTowerConfig(TowerConfig):
         return 0
 
     @property
-    def longest(self) -> int:
+    def max_tokens(self) -> int:
         """Number of tokens of the longest text."""
         return self.max_positions - self.first_position
 

@@ -186,7 +186,7 @@ def dry_run(
     lines = [f"{name}: {line}" for name, line in zip(stream.names, source_lines, strict=True)]
     if base and changes:
         lines.append(f"changed from {base[0]}: {changes}")
-    lines += config.Data.unscored_warnings
+    lines += config.Data.missing_score_warnings
     lines += [f"the run would stop: {obstacle}" for obstacle in obstacles]
     lines += [plan_line, timing, str(bad_samples)]
     return DryRun(folder, "\n".join(lines), bool(obstacles))

@@ -74,10 +74,10 @@ QUICK = ("hf_chinese_clip_bin", "hf_clip", "hf_siglip")
 )
 def test_stretched_positions_go_back_into_every_layout(name, tmp_path):
     original = read_model(FOLDERS[name])
-    first, tokens = original.config.Model.text.first_position, original.config.Model.text.longest
+    first, tokens = original.config.Model.text.first_position, original.config.Model.text.max_tokens
     longer = 4 * tokens - 60 if tokens > 40 else 2 * tokens  # 20 positions stay, the others become four each
     stored, model = stretch_model(name, longer)
-    assert stored.config.Model.text.longest == stored.config.Data.max_length == longer
+    assert stored.config.Model.text.max_tokens == stored.config.Data.max_length == longer
     if not first and tokens > 40:
         table = original.arrays[POSITIONS].astype("float32")  # Chinese-CLIP's files are float16
         np.testing.assert_allclose(stored.arrays[POSITIONS], stretch_by_four(table), atol=1e-6)
@@ -176,7 +176,11 @@ def test_texts_beyond_the_positions_name_the_option():
         load_config(None, ["Model.text.max_positions=16", "Data.max_length=20"])
     if "hf_altclip" in FOLDERS:  # its first position is row 2
         source = read_model(FOLDERS["hf_altclip"]).config.Model.text
-        like = ["Model.like=weights", f"Model.weights={FOLDERS['hf_altclip']}", f"Data.max_length={source.longest + 1}"]
+        like = [
+            "Model.like=weights",
+            f"Model.weights={FOLDERS['hf_altclip']}",
+            f"Data.max_length={source.max_tokens + 1}",
+        ]
         assert resolve_model_like(load_config(None, like)).Model.text.max_positions == source.max_positions + 1
         with pytest.raises(ConfigError, match=f"set Model.text.max_positions={source.max_positions + 1}"):
             resolve_model_like(load_config(None, [*like, f"Model.text.max_positions={source.max_positions}"]))

@@ -37,8 +37,8 @@ def describe_tower(hf_model_name, array_width=128, positions=514, token_types=1,
 def test_facts_of_a_kind_follow_from_its_name():
     roberta = describe_tower("FacebookAI/xlm-roberta-large", positions=514).tower
     bert = describe_tower("microsoft/BiomedNLP-BiomedBERT-base", positions=512, token_types=2).tower
-    assert (roberta.variant.padding, roberta.first_position, roberta.longest, roberta.epsilon) == (1, 2, 512, 1e-5)
-    assert (bert.variant.padding, bert.first_position, bert.longest, bert.epsilon) == (0, 0, 512, 1e-12)
+    assert (roberta.variant.padding, roberta.first_position, roberta.max_tokens, roberta.epsilon) == (1, 2, 512, 1e-5)
+    assert (bert.variant.padding, bert.first_position, bert.max_tokens, bert.epsilon) == (0, 0, 512, 1e-12)
     assert (bert.width, bert.heads, bert.variant.hidden, bert.depth) == (128, 2, 384, 1)
 
 
@@ -51,7 +51,7 @@ def test_heads_are_64_wide_unless_the_folder_describes_this_width():
 @pytest.mark.parametrize("name", NLLBS)
 def test_facts_of_nllb(name):
     tower = describe_tower(name, array_width=1024, hf_pooler_type="cls_pooler").tower
-    assert (tower.heads, tower.depth, tower.first_position, tower.longest) == (16, 1, 2, 1024)
+    assert (tower.heads, tower.depth, tower.first_position, tower.max_tokens) == (16, 1, 2, 1024)
     assert (tower.pooling, tower.variant.padding, tower.variant.hidden) == ("first", 1, 4096)
     assert describe_tower(name, array_width=24, width=24, heads=3).tower.heads == 3
 

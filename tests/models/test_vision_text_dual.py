@@ -45,7 +45,7 @@ def test_positions_of_a_roberta_begin_after_its_padding(tmp_path):
     folder = copy_folder(VIT, tmp_path / "m", "config.json", "text_config", model_type="roberta", pad_token_id=0)
     stored = read_model(folder)
     text = stored.config.Model.text
-    assert (text.first_position, text.longest, stored.config.Data.max_length) == (1, 63, 63)
+    assert (text.first_position, text.max_tokens, stored.config.Data.max_length) == (1, 63, 63)
     ids = read_expected(VIT)["input_ids"][:3, :20]
     roberta, bert = build_for_evaluation(stored), build_for_evaluation(read_model(FOLDERS[VIT]))
     positions = bert.text.network["embeddings"]["position_embeddings"].weight

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ernie_vil2.config import Config, ScoredConfig
+from ernie_vil2.config import Config, EvaluationDataConfig
 from ernie_vil2.data.benchmark import BenchmarkImage, BenchmarkText
 from ernie_vil2.data.readers import open_benchmarks, open_sources
 from ernie_vil2.data.spec import DataSpec, option
@@ -83,7 +83,7 @@ class Retrieval(Scorer):
 
     @classmethod
     def from_config(
-        cls, config: Config, scored: ScoredConfig | None, default_split: str
+        cls, config: Config, scored: EvaluationDataConfig | None, default_split: str
     ) -> tuple[Scorer, DataSpec | None]:
         """Return the scorer of the data's protocol or, if the data name none, of the run's protocol."""
         name = config.Evaluation.protocol

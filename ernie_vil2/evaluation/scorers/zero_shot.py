@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ernie_vil2.config import Config, ConfigError, ScoredConfig
+from ernie_vil2.config import Config, ConfigError, EvaluationDataConfig
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.labelled import LABEL, open_labelled
 from ernie_vil2.data.source_files import list_image_files
@@ -85,7 +85,7 @@ class ZeroShot(Scorer):
 
     @classmethod
     def from_config(
-        cls, config: Config, scored: ScoredConfig | None, default_split: str
+        cls, config: Config, scored: EvaluationDataConfig | None, default_split: str
     ) -> tuple[Scorer, DataSpec | None]:
         """Return the scorer and the data of `Evaluation.classes`."""
         classes = config.Evaluation.classes

@@ -259,7 +259,7 @@ def _update_sizes(folder: Path, old: ModelConfig, new: ModelConfig) -> None:
     """Change the settings in a folder for a model that was trained with larger images or longer texts."""
     image_sizes = old.image.image_size, new.image.image_size
     positions = old.text.max_positions, new.text.max_positions
-    lengths = old.text.longest, new.text.longest
+    lengths = old.text.max_tokens, new.text.max_tokens
     if image_sizes[0] == image_sizes[1] and positions[0] == positions[1]:
         return
     changes: dict[str, tuple[int, int]] = {}

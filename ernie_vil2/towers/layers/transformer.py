@@ -292,7 +292,7 @@ class TextTransformer(Transformer):
         super().__init__()
         width, depth = config.sizes["width"], config.sizes["depth"]
         self.width, self.first_position = variant.head or width, variant.first_position
-        self.longest = config.max_positions - variant.first_position
+        self.max_tokens = config.max_positions - variant.first_position
         self.mask, self.padding, self.pooling, self.end = variant.mask, variant.padding, config.pooling, variant.end
         is_post_norm = variant.norm == "after"
 
@@ -342,7 +342,7 @@ class TextTransformer(Transformer):
 
     @paddle.jit.not_to_static
     def forward(self, ids: paddle.Tensor) -> paddle.Tensor:
-        check_length(ids.shape[1], self.longest)
+        check_length(ids.shape[1], self.max_tokens)
         # Under either mask no token attends to padding on the right; only pooling of the last position would see it.
         if self.mask != "none" and self.pooling != "last":
             ids = align_length(ids, self.padding)
@@ -386,10 +386,10 @@ class TextTransformer(Transformer):
         if self.word_scale is not None:
             states = self.word_scale * states
         positions = _positions(ids)
-        if paddle.in_dynamic_mode() and ids.shape[1] > self.longest:
+        if paddle.in_dynamic_mode() and ids.shape[1] > self.max_tokens:
             # Only padding that `align_length` has added lies beyond the last position. It gets the last one: nothing
             # depends on it.
-            positions = positions.clip(max=self.longest - 1)
+            positions = positions.clip(max=self.max_tokens - 1)
         if self.first_position:
             # RoBERTa does not use the first rows of its position embedding, and counts real tokens only: a text may
             # spell out a padding token, which then takes no position.

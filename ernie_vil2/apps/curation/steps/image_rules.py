@@ -19,7 +19,7 @@ from ernie_vil2.apps.curation.rules import Rule, make_bound
 from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.apps.curation.text_rows import measure_text
 from ernie_vil2.apps.curation.watermarks import measure_watermark
-from ernie_vil2.section import Count, Fraction, Section, Strength
+from ernie_vil2.section import Count, Fraction, NonNegative, Section
 
 
 class Settings(Section):
@@ -29,12 +29,12 @@ class Settings(Section):
     # 150 to 199 pixels high; icons and thumbnails that show too little have less than 128.
     short_side: Count = Field(128, description="least length of the shorter side, in pixels")
     aspect: Annotated[float, Field(ge=1)] = Field(3.0, description="greatest ratio of the longer side to the shorter")
-    deviation: Strength = Field(
+    deviation: NonNegative = Field(
         4.0, description="least standard deviation of luminance, which has 255 levels; an image below it is blank"
     )
     # The others were chosen on the shop's crawl of demo_data/crawls, the demo's drawings, and crops of photographs. Of
     # 1,622, 2,105 and 1,092 good images they remove none but crops of even skies and walls, by their relief.
-    relief: Strength = Field(
+    relief: NonNegative = Field(
         1.2, description="least standard deviation from a smooth surface, in levels; an image below it is a gradient"
     )
     unfinished: Fraction = Field(
@@ -59,7 +59,7 @@ class Settings(Section):
         0.4, description="share of the changes that lies on regular lines both ways, from which an image is pixelated"
     )
     # Tiled names of the crawls have from 5.7; of 2,600 photographs and drawings of public repositories none has 5.
-    watermark: Strength = Field(
+    watermark: NonNegative = Field(
         5.0, description="clearness, in standard deviations, from which a faint mark is tiled over an image"
     )
     qr_code: Fraction = Field(0.05, description="share of the area that a QR code covers, from which an image goes")
