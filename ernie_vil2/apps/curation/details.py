@@ -33,8 +33,23 @@ OTHER_GROUND = 12.0  # levels of a channel, by which grounds differ: noise that 
 OBJECT_CONTRAST = 40.0  # levels from the ground
 MAX_UNCHANGED = 0.7  # ratio of two mean errors: 0.4 to 0.66 if the ground is another one, above 1 if the light is
 BLURS = (0.7, 1.0, 1.4, 2.0, 2.8)  # samples, by which the sharper image is blurred until it is as soft as the other one
+# The outline of a mark is an edge in the marked image alone: of 140 marks in the crawls one is taken for the other's.
+MARK, COLOUR_MARK, MIN_MARK = 16.0, 26.0, 12  # levels, of light and of colour; samples
+SHARPER_OUTLINE = 1.1  # ratio of the edges of two images along an outline
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+
+
+class Difference(NamedTuple):
+    """What differs between two images that show the same.
+
+    has_spot: whether they differ within, in their ground, or in how they are placed on it. Marks at an edge or all
+        over, bars and cuts do not count, and neither do light, colours, noise and blur.
+    marked: 1 if the first image has a mark, a strip or a sticker; -1 if the second one has; 0 if neither is known to.
+    """
+
+    has_spot: bool
+    marked: int
 
 
 class Picture(NamedTuple):
@@ -59,10 +74,8 @@ def decode_detail(content: np.ndarray, box: np.ndarray) -> Picture:
     return Picture(cv2.GaussianBlur(pixels, (0, 0), 0.8), box)  # blurred, because noise is no difference
 
 
-def differ_in_spot(first: Picture, second: Picture, transform: np.ndarray) -> bool:
-    """Return whether images differ within them, in their ground, or in how they are placed on it.
-
-    Marks at an edge or all over, bars and cuts do not count, and neither do light, colours, noise and blur.
+def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> Difference:
+    """Return what differs between two images.
 
     Args:
         first: an image.
@@ -71,19 +84,21 @@ def differ_in_spot(first: Picture, second: Picture, transform: np.ndarray) -> bo
     """
     to_second = np.linalg.inv(_map_to_thumbnail(second)) @ np.vstack([transform, [0, 0, 1]]) @ _map_to_thumbnail(first)
     scale = abs(float(np.linalg.det(to_second[:2, :2]))) ** 0.5
-    if scale < 1:  # the coarser image is the frame, so that nothing is enlarged
-        first, second, to_second, scale = second, first, np.linalg.inv(to_second), 1 / scale
+    if scale < 0.999:  # the coarser image is the frame, so that nothing is enlarged
+        back = np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
+        difference = compare_details(second, first, back)
+        return Difference(difference.has_spot, -difference.marked)
     is_covered = _cover(second.pixels, to_second, first.pixels)
     is_covered_back = _cover(first.pixels, np.linalg.inv(to_second), second.pixels)
     if 1 - max(is_covered.mean(), is_covered_back.mean()) > MAX_BEYOND:
-        return True
+        return Difference(True, 0)
 
     # Lay the second image over the part of the first one that it covers.
     left, top, width, height = cv2.boundingRect(is_covered)
     rows, columns = slice(top, top + height), slice(left, left + width)
     is_covered = cv2.erode(is_covered[rows, columns], _NEIGHBOURS, iterations=2) > 0
     if is_covered.sum() < MIN_SAMPLES:
-        return True
+        return Difference(True, 0)
     pixels = second.pixels
     if scale > 1.05:
         pixels = cv2.GaussianBlur(pixels, (0, 0), 0.5 * (scale**2 - 1) ** 0.5)
@@ -92,13 +107,33 @@ def differ_in_spot(first: Picture, second: Picture, transform: np.ndarray) -> bo
     frame = first.pixels[rows, columns]
 
     if _has_other_ground(frame, warped, is_covered):
-        return True
+        return Difference(True, 0)
     frame, warped = _soften_alike(frame, warped)
     measured = _measure_differences(frame, warped, is_covered)
     if measured is None:
-        return True
+        return Difference(True, 0)
     differences, colour_differences = measured
-    return _has_spot((differences > SPOT) | (colour_differences > COLOUR_SPOT))
+    has_spot = _has_spot((differences > SPOT) | (colour_differences > COLOUR_SPOT))
+    differs = (differences > MARK) | (colour_differences > COLOUR_MARK)
+    return Difference(has_spot, _find_marked(frame, warped, differs, is_covered))
+
+
+def _find_marked(first: np.ndarray, second: np.ndarray, differs: np.ndarray, is_covered: np.ndarray) -> int:
+    """Return which of two images, `[H, W, 3]`, has a mark where they differ, as in `Difference.marked`."""
+    if differs.sum() < MIN_MARK:
+        return 0
+    mark = differs.astype(np.uint8)
+    grown, shrunk = cv2.dilate(mark, _NEIGHBOURS, iterations=2), cv2.erode(mark, _NEIGHBOURS, iterations=2)
+    is_outline = (grown > shrunk) & is_covered
+    if not is_outline.any():
+        return 0
+    edges = []
+    for pixels in (first, second):
+        slopes = np.stack([cv2.Sobel(pixels, cv2.CV_32F, 1, 0), cv2.Sobel(pixels, cv2.CV_32F, 0, 1)])
+        edges.append(float(np.linalg.norm(slopes, axis=(0, 3))[is_outline].mean()))
+    if max(edges) < SHARPER_OUTLINE * max(min(edges), 1e-3):
+        return 0
+    return 1 if edges[0] > edges[1] else -1
 
 
 def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray) -> bool:

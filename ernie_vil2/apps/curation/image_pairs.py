@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from ernie_vil2.apps.curation import details, guesses, likeness, local_features, neighbours, registration
-from ernie_vil2.apps.curation.details import decode_detail, differ_in_spot
+from ernie_vil2.apps.curation.details import compare_details, decode_detail
 from ernie_vil2.apps.curation.guesses import MAX_TRIES, Comparison, Searched, make_guesses, shows_more
 from ernie_vil2.apps.curation.neighbours import PAIRS_PER_BLOCK
 from ernie_vil2.apps.curation.registration import Verdict, View, compare, invert_transforms, make_view
@@ -296,8 +296,11 @@ def _judge_pair(pair: np.void, left: _Side, right: _Side) -> Verdict | None:
             best = verdict
         if not best.is_local and best.likeness >= SURE:
             break
-    if best is None or best.is_local:
-        return best
+    if best is None:
+        return None
     first_picture = decode_detail(left.images.read_detail(query), left.images.boxes[query])
     second_picture = decode_detail(right.images.read_detail(row), right.images.boxes[row])
-    return best._replace(is_local=differ_in_spot(first_picture, second_picture, best.transform))
+    difference = compare_details(first_picture, second_picture, best.transform)
+    # An image with a mark is the worse one, whichever shows more.
+    worse = difference.marked or best.worse
+    return best._replace(is_local=best.is_local or difference.has_spot, worse=worse)

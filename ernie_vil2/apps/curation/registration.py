@@ -69,8 +69,6 @@ MAX_OTHER_COLOURS = 0.05  # share of the area that may have another colour, in i
 PALE_COLOUR = 4.0  # levels: compression leaves half of that
 MAX_UNLIKE_COLOUR = 0.5  # share of the strength of the colours
 
-MIN_MARK = 8  # samples that differ before one of two images is called marked
-BUSIER = 1.25  # ratio of the edges where images differ: letters have more than what they cover
 MIN_BEYOND = 0.04  # share of an image beyond the template
 EVEN_LEVELS, EVEN_SHARE = 14, 0.55  # a bar or a frame has one level but for its letters
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -99,7 +97,7 @@ class Verdict(NamedTuple):
     is_local: whether they differ in a spot that may matter, such as a sticker or a letter, or are plain shapes in other
         light.
     is_turned: whether one is mirrored, or turned by a quarter or more.
-    worse: 1 if the first image has marks, or shows less; -1 if the second one does; 0 if neither is known to.
+    worse: 1 if the first image shows less, or a bar or frame more; -1 if the second one does; 0 if neither is known to.
     transform: affine map from the samples of the first image to those of the second one, `[2, 3]`.
     """
 
@@ -432,26 +430,8 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     inner = differs_clearly & ~_find_edge_marks(differs_clearly)
     is_strong = inner & (differences > STRONG)
     is_local = inner.sum() > MAX_CLEAR * inside.sum() or bool(is_strong.any()) or is_other_light
-    marked_side = _compare_marks(lit, target, differs_clearly)  # 1: the template, -1: the image
-    if not is_forward:  # the image was fitted to the template
-        marked_side = -marked_side
-    worse = marked_side
-    if marked_side == 0:
-        worse = _compare_extent(image.fine, transform)
+    worse = _compare_extent(image.fine, transform)
     return Verdict(likeness, is_local, is_turned, worse, transform)
-
-
-def _compare_marks(first: np.ndarray, second: np.ndarray, differs_clearly: np.ndarray) -> int:
-    """Return 1 if the first luminance is the busier one where both differ, -1 if the second is, else 0."""
-    if differs_clearly.sum() < MIN_MARK:
-        return 0
-    busyness = []
-    for luminance in (first, second):
-        edges = np.abs(cv2.Laplacian(luminance, cv2.CV_32F))
-        busyness.append(float(edges[differs_clearly].mean()))
-    if max(busyness) < BUSIER * min(busyness):
-        return 0
-    return 1 if busyness[0] > busyness[1] else -1
 
 
 def _compare_extent(image: np.ndarray, transform: np.ndarray) -> int:

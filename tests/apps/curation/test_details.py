@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ernie_vil2.apps.curation.details import decode_detail, differ_in_spot, encode_detail
+from ernie_vil2.apps.curation.details import compare_details, decode_detail, encode_detail
 from ernie_vil2.apps.curation.likeness import limit_size
 from ernie_vil2.apps.curation.steps.near_duplicates import is_variant
 from tests.support.crawled_pairs import write_pair_shard
@@ -32,11 +32,15 @@ def draw_letter(pixels, letter, place=(185, 165)):
     return written
 
 
-def differ(*images):
+def compare_images(*images):
     """Compare two images that lie on each other as they are."""
     details = [np.frombuffer(encode_detail(limit_size(pixels)), np.uint8) for pixels in images]
     pictures = [decode_detail(detail, np.array([0, 0, 1, 1])) for detail in details]
-    return differ_in_spot(*pictures, np.eye(2, 3))
+    return compare_details(*pictures, np.eye(2, 3))
+
+
+def differ(*images):
+    return compare_images(*images).has_spot
 
 
 def test_letters_and_buttons_are_spots():
@@ -79,6 +83,18 @@ def test_another_ground_makes_another_image():
     assert differ(thing, draw_object((225, 238, 252)))
     tinted = np.clip(thing * np.array([0.88, 0.93, 0.99]), 0, 255).astype(np.uint8)  # the thing as well
     assert not differ(thing, tinted)
+
+
+def test_the_outline_of_a_mark_tells_which_image_is_marked():
+    texture = cv2.GaussianBlur(draw_object((90, 120, 160)), (0, 0), 3)
+    for colour in ((240, 120, 20), (250, 250, 240)):
+        marked = texture.copy()
+        marked[180:240, 20:380] = colour  # plainer than what it covers
+        smaller = cv2.resize(marked, (200, 150), interpolation=cv2.INTER_AREA)
+        for image in (marked, smaller):
+            assert compare_images(image, texture).marked == 1
+            assert compare_images(texture, image).marked == -1
+    assert compare_images(texture, (texture * 0.7).astype(np.uint8)).marked == 0
 
 
 @pytest.mark.parametrize(
