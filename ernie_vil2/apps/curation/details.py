@@ -27,6 +27,8 @@ MAX_BEYOND = 0.12  # share that both images show beyond the other: a crop, or a 
 MIN_SAMPLES = 300  # that are compared at least
 # Tiled marks are in most of the nine cells of a grid, and thin. Spots in fewer cells are an object that moved.
 MIN_MARKED_CELLS, MAX_MARKED = 7, 0.25
+# Faint differences over a large part are another texture; marks all over cover up to 0.1 of the inner part.
+FAINT, MAX_FAINT = 6.0, 0.2  # levels; share of the inner part
 # An even rim is the ground of an object. A change of light that moves its level moves the object's levels as well.
 RIM, EVEN_SHARE, EVEN_LEVELS = 0.05, 0.8, 12.0  # share of a side; share of the rim that has one level, within so many
 OTHER_GROUND = 12.0  # levels of a channel, by which grounds differ: noise that is cut off at white leaves 8
@@ -114,6 +116,8 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> D
         return Difference(True, 0)
     differences, colour_differences = measured
     has_spot = _has_spot((differences > SPOT) | (colour_differences > COLOUR_SPOT))
+    inner_differences = cv2.blur(differences, (5, 5))[is_covered & _find_inner(is_covered.shape)]
+    has_spot |= bool(inner_differences.size) and float((inner_differences > FAINT).mean()) > MAX_FAINT
     differs = (differences > MARK) | (colour_differences > COLOUR_MARK)
     return Difference(has_spot, _find_marked(frame, warped, differs, is_covered))
 

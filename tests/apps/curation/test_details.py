@@ -85,6 +85,17 @@ def test_another_ground_makes_another_image():
     assert not differ(thing, tinted)
 
 
+def test_another_texture_makes_another_image():
+    def draw_on_cloth(seed):
+        cloth = np.random.default_rng(seed).normal(0, 40, (HEIGHT, WIDTH))
+        return np.clip(draw_object((90, 120, 160)) + cv2.GaussianBlur(cloth, (0, 0), 4)[..., None] * 5, 0, 255).astype(
+            np.uint8
+        )
+
+    assert differ(draw_on_cloth(0), draw_on_cloth(1))
+    assert not differ(draw_on_cloth(0), compress(draw_on_cloth(0)))
+
+
 def test_the_outline_of_a_mark_tells_which_image_is_marked():
     texture = cv2.GaussianBlur(draw_object((90, 120, 160)), (0, 0), 3)
     for colour in ((240, 120, 20), (250, 250, 240)):
