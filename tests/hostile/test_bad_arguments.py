@@ -30,7 +30,8 @@ INPUTS = FILES | {arguments.input_folder, arguments.input_path, arguments.source
 FOLDERS = {arguments.input_folder, compare.labelled_embeddings}
 OUTPUTS = {arguments.output_file, arguments.output_folder, arguments.output_path}
 NUMBERS = {arguments.count, arguments.whole_number, arguments.number, arguments.positive_number, arguments.fraction,
-           arguments.port, arguments.threshold, arguments.share, curate.parse_share}  # fmt: skip
+           arguments.port, arguments.threshold, arguments.share, arguments.non_negative_number,
+           curate.parse_share}  # fmt: skip
 BAD_NUMBERS = ["x", "-1", "0", "1.5", "nan", "1e999"]
 NAMES = {None, str, arguments.file_name, arguments.module, arguments.option, arguments.columns}
 
