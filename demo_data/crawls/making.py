@@ -145,11 +145,11 @@ def encode_image(picture: Image.Image, suffix: str = "jpg", quality: int = 90) -
     return buffer.getvalue()
 
 
-def parse_arguments(description: str | None) -> argparse.Namespace:
+def parse_arguments(description: str | None, num_rows: int = 5000) -> argparse.Namespace:
     """Parse the options that every script of the folder has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of the shards, the truth and the benchmark")
-    parser.add_argument("--rows", type=int, default=5000, help="about how many samples")
+    parser.add_argument("--rows", type=int, default=num_rows, help="about how many samples; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=Path, help="folder of large JPEGs named by what they show; default: made ones")
     parser.add_argument("--font", type=Path, help="font with Chinese characters; default: one that is installed")
@@ -279,8 +279,8 @@ class PhotoSource:
         folder: JPEGs whose file names say what they show, words separated by hyphens; None makes all photographs.
         rng: draws the order.
         num_expected: how many will be taken, so that made ones are spread evenly if there are not enough crops.
-        least_scale: photographs are reduced to between this and 1 before they are cut: the smaller, the more of a
-            photograph does a crop show, and the fewer crops there are.
+        least_scale: photographs are reduced to between this and `greatest_scale` before they are cut: the smaller, the
+            more of a photograph does a crop show, and the fewer crops there are.
         detail: least detail of a crop, in grey levels.
         accept: whether a crop with enough detail is given; default: all are.
         make: makes a photograph when there are no crops; told whether it is the subject of a picture.
@@ -294,17 +294,19 @@ class PhotoSource:
         rng: random.Random,
         num_expected: int,
         least_scale: float = 1,
+        greatest_scale: float = 1,
         detail: float = 5,
         accept: Callable[[Image.Image], bool] = lambda crop: True,
         make: "Callable[[random.Random, bool], Photo] | None" = None,
     ) -> None:
-        self.rng, self.least_scale, self.detail = rng, least_scale, detail
+        self.rng, self.detail = rng, detail
+        self.least_scale, self.greatest_scale = least_scale, greatest_scale
         self.accept, self.make = accept, make or make_photograph
         self.paths = sorted(folder.glob("*.jpg")) if folder else []
         rng.shuffle(self.paths)
         sizes = [Image.open(path).size for path in self.paths]
         # A crop has some 370 x 345 pixels, and two thirds of them show something.
-        area_share = ((1 + least_scale) / 2) ** 2
+        area_share = ((greatest_scale + least_scale) / 2) ** 2
         num_crops = 0.67 * area_share * sum((width // 370) * (height // 345) for width, height in sizes)
         self.share_of_crops = min(1, num_crops / num_expected)
         self.open_photos: list[tuple[str, list[Image.Image]]] = []
@@ -348,7 +350,7 @@ class PhotoSource:
         """Cut a photograph into cells of a random size."""
         crops = []
         if self.least_scale < 1:
-            image = resize_by(image, self.rng.uniform(self.least_scale, 1))
+            image = resize_by(image, self.rng.uniform(self.least_scale, self.greatest_scale))
         width = min(self.rng.randint(300, 430), image.width)
         height = min(self.rng.randint(300, 390), image.height)
         for top in range(0, image.height - height + 1, height):
