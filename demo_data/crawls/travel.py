@@ -13,8 +13,19 @@ from dataclasses import replace
 from typing import Any
 
 import travel_texts as texts
-from making import Crawl, PhotoSource, Row, Signs, name_colour, parse_arguments, paste_drawing, shift_hue
-from PIL import Image
+from making import (
+    WHITE,
+    Crawl,
+    PhotoSource,
+    Row,
+    Signs,
+    desaturate,
+    name_colour,
+    parse_arguments,
+    paste_drawing,
+    shift_hue,
+)
+from PIL import Image, ImageOps
 from travel_pictures import (
     ALTERATIONS,
     EQUALLY_GOOD,
@@ -86,6 +97,7 @@ class Community:
         self.add_bad_pictures()
         self.add_albums()
         self.add_good_with_tails()
+        self.add_rare_forms()
         num_copies = self.num_of_kind * len(ALTERATIONS)
         num_stolen = self.num_of_kind
         while len(self.crawl.rows) < self.num_rows - num_copies - num_stolen:
@@ -136,8 +148,10 @@ class Community:
         if style == "short_name" and "thing" in facts:
             return facts["thing" if language == "zh" else "a_thing"], style
         if style == "mixed_language" and language == "zh":
-            mixed = join_facts(scene.facts, state(city=(scene.facts["en"]["city"], scene.facts["en"]["city"])))
-            return replace(scene, facts=mixed).write_caption(language, rng), style
+            city = scene.facts["en"]["city"]
+            mixed = replace(scene, facts=join_facts(scene.facts, state(city=(city, city))))
+            caption = mixed.write_caption(language, rng)
+            return caption, style if city in caption else "plain"
         caption = scene.write_caption(language, rng)
         if style == "all_caps":
             return caption.upper(), style
@@ -167,6 +181,33 @@ class Community:
                 clean = scene.write_caption(language, self.rng).rstrip(" .。")
                 head, tail = texts.draw_tail(kind, language, scene.facts[language], self.rng)
                 self.add(scene, head + clean + tail, kind=f"good_with_{kind}", clean=clean)
+
+    def add_rare_forms(self) -> None:
+        """Add good rows of forms that are rare: very wide and tall views, black and white, two dishes side by side."""
+        rng = self.rng
+        for _ in range(self.num_of_kind):
+            view = replace(draw_view(rng), size=rng.choice(((960, 280), (840, 260), (270, 560))))
+            self.add_with_caption(self.show_view(view, texts.draw_facts(rng)), kind="panorama")
+
+            photo = self.take_photo()
+            self.add_with_caption(replace(photo, image=desaturate(photo.image)), kind="black_and_white")
+
+            left, right = self.make_plain_dish(), self.make_plain_dish()
+            image = Image.new("RGB", (484, 300), WHITE)
+            image.paste(ImageOps.fit(left.image, (240, 300)), (0, 0))
+            image.paste(ImageOps.fit(right.image, (240, 300)), (244, 0))
+            second = state(extra=(right.facts["zh"]["a_thing"], right.facts["en"]["a_thing"]))
+            self.add_with_caption(Scene(image, "diptych", join_facts(left.facts, second)), kind="diptych")
+
+    def add_with_caption(self, scene: Scene, **truth: Any) -> Row:
+        return self.add(scene, scene.write_caption(self.draw_language(), self.rng), **truth)
+
+    def make_plain_dish(self) -> Scene:
+        """Compose a dish that has nothing beside it."""
+        while True:
+            scene = self.studio.compose_dish()
+            if "extra" not in scene.facts["zh"]:
+                return scene
 
     # -----------------------------------------------------------------------------------------------------------------
     # Good rows that resemble each other
@@ -431,11 +472,8 @@ class Community:
         self.add_local_pair(kind, scene, replace(scene, image=image), (caption, caption))
 
     def make_plain_scene(self) -> Scene:
-        """Compose a dish or a pet that has nothing beside it, in the middle of the picture."""
-        while True:
-            scene = self.studio.compose_dish() if self.rng.random() < 0.6 else self.studio.compose_pet()
-            if "extra" not in scene.facts["zh"]:
-                return scene
+        """Compose a dish or a pet that has nothing beside it."""
+        return self.make_plain_dish() if self.rng.random() < 0.6 else self.studio.compose_pet()
 
     # -----------------------------------------------------------------------------------------------------------------
     # Faults

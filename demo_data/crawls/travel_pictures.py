@@ -157,12 +157,9 @@ class View:
         width, height = self.size
         noise = np.random.default_rng((self.seed, self.weather))
         pixels = PAINTERS[self.motif](self, width, height)
-        light = {"night": 0.45, "dusk": 0.85, "dawn": 0.92, "grey": 0.88}.get(self.sky, 1)
-        tone = {"night": (0.8, 0.9, 1.25), "dusk": (1.1, 0.95, 0.98), "gold": (1.12, 1.02, 0.82)}.get(
-            self.sky, (1, 1, 1)
-        )
+        # The towers of a skyline have their own brightness, which their windows outshine at night.
         if self.motif != "skyline":
-            pixels = pixels * (np.array(tone, np.float32) * light)
+            pixels = pixels * np.array(SKY_LIGHT[self.sky], np.float32)
         return finish(pixels, noise)
 
 
@@ -173,6 +170,15 @@ SKY_COLOURS = {
     "grey": ((140, 147, 154), (216, 218, 216)),
     "night": ((22, 28, 60), (90, 100, 145)),
     "dawn": ((150, 175, 205), (248, 214, 190)),
+}
+# Factors of red, green and blue that the light of a sky has on what is below it.
+SKY_LIGHT = {
+    "noon": (1.0, 1.0, 1.0),
+    "dusk": (0.93, 0.81, 0.83),
+    "gold": (1.12, 1.02, 0.82),
+    "grey": (0.88, 0.88, 0.88),
+    "night": (0.36, 0.4, 0.56),
+    "dawn": (0.92, 0.92, 0.92),
 }
 GROUND_COLOURS = {
     "green": (60, 105, 48),

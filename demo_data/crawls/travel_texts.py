@@ -454,6 +454,12 @@ ZH = {
         "徒步路上{saw}{thing}，不敢出声", "第{n}次来{city}，头一回{saw}{thing}", "请看镜头！{thing}",
         "{who}先发现的：{thing}", "{thing}，{detail_word}", "放大看，{thing}{mood?}",
     ],
+    "diptych": [
+        "左边{a_thing}，右边{extra}", "{a_thing}和{extra}的拼图", "二选一：{thing}还是{extra}？",
+        "{city}吃了两家，{a_thing}，{extra}",
+        "{who}点的{thing}，我点的{extra}", "{meal}和甜点：{a_thing}，{extra}",
+        "拼个图，{thing}＋{extra}{bang}",
+    ],
     "aside": [
         "从{street}走过去{n}分钟", "{who}说旺季要提前{n}天订", "那天{weather}，{who}一直催我快拍",
         "{year}年来的时候还不是这样", "下次想带{who}再来", "记得带{bring}", "算是给这趟{city}之行留个纪念",
@@ -658,6 +664,11 @@ EN = {
         "{We} spotted {a_thing} on the trail{mood?}", "{A_thing}, {city}, {month} {year}", "Shh! {A_thing}",
         "{A_thing}, {camera}", "Best sighting of the trip: {a_thing}{mood?}", "My {who} saw it first: {a_thing}",
         "{A_thing}, {detail_word}", "{When_} {we} found {a_thing}{mood?}",
+    ],
+    "diptych": [
+        "{A_thing} on the left, {extra} on the right", "Two plates from {city}: {a_thing} and {extra}",
+        "{thing} or {extra}? You choose", "Collage of {a_thing} and {extra}", "My {who} had {a_thing}, I had {extra}",
+        "{A_thing} from {shop}, and {extra} next door", "Side by side: {thing}, {extra}{bang}",
     ],
     "aside": [
         "It is a {n} minute walk from {street}.",
@@ -1529,26 +1540,27 @@ QUESTIONS = {
 }
 REVIEWS = {
     "zh": (
-        "前台态度极差，等了{n}0分钟才办好入住，空调还是坏的，打电话也没人管，再也不来了。",
-        "服务员爱答不理，催了{n}次才上菜，结账还多算了{price}元，避雷！",
-        "订单早就付了款，到店说没有房间，平台客服互相推诿，退款等了{n}天。",
-        "总体不错，交通方便，性价比高，服务热情，下次还会再来，推荐给大家。",
-        "酒店位置很好，出门就是地铁，早餐种类丰富，服务周到，满意，五星好评。",
-        "导游全程带我们购物，不买就甩脸色，{city}这个团千万别报。",
-        "默认好评！默认好评！系统自动评价。",
-        "第{n}次住了，一如既往的好，感谢前台小姐姐的升级。",
+        "前台态度极差，等了{n}0分钟才办好入住", "空调是坏的，打电话也没人管", "再也不来了",
+        "服务员爱答不理，催了{n}次才上菜", "结账还多算了{price}元，避雷", "订单早就付了款，到店说没有房间",
+        "平台客服互相推诿，退款等了{n}天",
+        "总体不错，交通方便，性价比高", "服务热情，下次还会再来，推荐给大家", "出门就是地铁，早餐种类丰富，五星好评",
+        "导游全程带我们购物，不买就甩脸色", "{city}这个团千万别报", "默认好评", "第{n}次住了，一如既往的好",
+        "感谢前台小姐姐的升级", "停车要另收{price}，没有提前说", "隔壁半夜还在装修，投诉无门", "发票开了三天还没寄到",
     ),
     "en": (
-        "We waited {n}0 minutes to check in, the wifi did not work and nobody at reception cared. Avoid.",
-        "Terrible service. They charged my card twice and still haven't refunded the {price} {money}.",
-        "Great value for money, friendly staff, excellent location. Would definitely recommend to family and friends!",
-        "The tour was cancelled at the last minute and they refuse to answer my emails.",
-        "Everything was perfect from booking to check-out, thank you to the whole team, see you next year!",
-        "Overpriced and overrated. The waiter was rude and we left without a tip.",
-        "Five stars because the app makes me give five stars.",
-        "Had an issue with parking but the manager sorted it out quickly. Solid 4/5.",
+        "We waited {n}0 minutes to check in", "The wifi did not work and nobody at reception cared",
+        "They charged my card twice and still haven't refunded the {price} {money}",
+        "Great value for money and friendly staff",
+        "Would definitely recommend to family and friends", "The tour was cancelled at the last minute",
+        "They refuse to answer my emails", "Everything was perfect from booking to check-out",
+        "Thank you to the whole team, see you next year", "Overpriced and overrated",
+        "The waiter was rude and we left without a tip",
+        "Five stars because the app makes me give five stars",
+        "We had an issue with parking but the manager sorted it out",
+        "Solid 4/5", "Would not come back", "Booking in {city} was easy and the confirmation came at once",
+        "Nobody told us about the resort fee of {price} {money}", "Housekeeping knocked at {hour} every morning",
     ),
-}
+}  # fmt: skip
 SAYINGS = {
     "zh": (
         "人生就是一场旅行，不必在乎目的地，在乎的是沿途的风景。",
@@ -1691,19 +1703,37 @@ def draw_bad_caption(kind: str, language: str, facts: Mapping[str, str], caption
                     "HUAWEI P30 Pro",
                 )
             )
+            aperture, shutter = (
+                rng.choice(("1.8", "2.8", "4", "5.6", "8", "11")),
+                rng.choice((30, 60, 125, 250, 400, 1000)),
+            )
+            speed, focus = rng.choice((100, 200, 400, 800, 1600, 3200)), rng.choice((16, 24, 35, 50, 85, 135, 200))
             return rng.choice(
                 (
-                    f"{body}, f/{count % 12 + 2}.8, 1/{number} sec, ISO {count}00, {count + 14}mm",
-                    f"光圈F{count % 12 + 2} 快门1/{number}s ISO{count}00 焦距{count + 14}mm 白平衡自动",
-                    f"{body} | {count + 14}mm | f/{count % 10 + 3} | 1/{number}s | ISO{count * 10}",
+                    f"{body}, f/{aperture}, 1/{shutter} sec, ISO {speed}, {focus}mm",
+                    f"光圈F{aperture} 快门1/{shutter}s ISO{speed} 焦距{focus}mm 白平衡自动",
+                    f"{body} | {focus}mm | f/{aperture} | 1/{shutter}s | ISO{speed}",
                     f"Taken {year}:{month:02d}:{day:02d} 12:{count % 60:02d}:07, {body}, no flash, sRGB, 5472x3648",
-                    f"相机：{body} 曝光补偿：-0.3EV 测光：点测光",
+                    f"相机：{body} 曝光补偿：-0.3EV 测光：点测光 ISO{speed}",
                 )
             )
         case "forum_question":
-            return _fill(rng.choice(QUESTIONS[language]), facts, rng)
+            zh = ("", "", "急急急，", "小白提问：", "大家好，", "各位大神，", "求助！", "rt，")
+            en = (
+                "",
+                "",
+                "Hi everyone! ",
+                "First timer here. ",
+                "Quick question: ",
+                "Help! ",
+                "Hey guys, ",
+                "Planning our honeymoon. ",
+            )
+            return rng.choice(zh if is_zh else en) + _fill(rng.choice(QUESTIONS[language]), facts, rng)
         case "service_review":
-            return _fill(rng.choice(REVIEWS[language]), facts, rng)
+            remarks = rng.sample(REVIEWS[language], rng.randint(2, 4))
+            text = "，".join(remarks) + "。" if is_zh else ". ".join(remarks) + "."
+            return _fill(text, facts, rng)
         case "repeated_text":
             word = (
                 rng.choice(("好吃", "太美了！", f"{city}旅游，", "打卡打卡", f"我爱{city}", caption[:14]))
@@ -1750,7 +1780,7 @@ def draw_bad_caption(kind: str, language: str, facts: Mapping[str, str], caption
                     f"{city}市中山区人民路{number}号（近地铁2号线）",
                     f"地址：{facts['street']}{count}号 电话：0{count + 20}-{number}{number} 营业时间：10:00-22:00",
                     f"经度{count + 70}.{number} 纬度{count % 40 + 10}.{number}",
-                    f"人均：¥{number} 营业：11:00-21:30 停车：免费",
+                    f"人均：¥{count + 20} 营业：11:00-21:30 停车：免费",
                 )
                 if is_zh
                 else (
@@ -1761,7 +1791,9 @@ def draw_bad_caption(kind: str, language: str, facts: Mapping[str, str], caption
                 )
             )
         case "wise_saying":
-            return rng.choice(SAYINGS[language])
+            zh = ("", "", "——三毛", " 早安", " 晚安，好梦", "（转）", "与君共勉", " ❤️")
+            en = ("", "", " - unknown", " ~ Ibn Battuta", " #quote", " xx", " Good night everyone", " 🙏")
+            return rng.choice(SAYINGS[language]) + rng.choice(zh if is_zh else en)
         case "template_variable":
             return rng.choice(
                 (
