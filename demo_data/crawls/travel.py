@@ -47,6 +47,7 @@ from travel_pictures import (
 # Forty rows of each of the eighty kinds of faults are as many as a share of them needs; the good rows are some more.
 NUM_ROWS = 7000
 NUM_OF_KIND = 42
+PHOTO_SHARE = 0.55  # of pictures that are not made for what their kind needs
 SHARE_OF_SECOND_FAULTS = 0.1  # of copies and captions that are none; 5 % of all rows with a fault
 EMOJI_OF_TOPIC = {
     "dish": "😋🍴🤤",
@@ -111,10 +112,16 @@ class Community:
     def draw_language(self) -> str:
         return self.rng.choice(("zh", "en"))
 
-    def draw_scene(self, photo_share: float = 0.55) -> Scene:
+    def draw_scene(self) -> Scene:
         """Take a photograph or compose a scene."""
-        if self.rng.random() < photo_share:
+        if self.rng.random() < PHOTO_SHARE:
             return self.take_photo()
+        return self.studio.make_any()
+
+    def make_scene(self) -> Scene:
+        """Compose a scene or paint a photograph, which leaves those of the folder to rows whose pictures matter."""
+        if self.rng.random() < PHOTO_SHARE:
+            return describe_photo(make_photograph(self.rng), texts.draw_facts(self.rng))
         return self.studio.make_any()
 
     def take_photo(self) -> Scene:
@@ -177,7 +184,7 @@ class Community:
         """Add good captions with a head or tail that an editor cuts off."""
         for kind in texts.TAIL_KINDS:
             for _ in range(self.num_of_kind):
-                scene, language = self.draw_scene(), self.draw_language()
+                scene, language = self.make_scene(), self.draw_language()
                 clean = scene.write_caption(language, self.rng).rstrip(" .。")
                 head, tail = texts.draw_tail(kind, language, scene.facts[language], self.rng)
                 self.add(scene, head + clean + tail, kind=f"good_with_{kind}", clean=clean)
@@ -243,8 +250,7 @@ class Community:
         extra, facts = self.studio.shelf.draw("person", rng), texts.draw_facts(rng)
         first = self.studio.compose_outdoors(category, view, (drawing, entry), 0.34, facts, extra)
         moved = replace(view, step=rng.choice((-70, -55, 55, 70)), weather=1)
-        turned = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        second = self.studio.compose_outdoors(category, moved, (turned, entry), 0.68, facts, extra)
+        second = self.studio.compose_outdoors(category, moved, (drawing, entry), 0.68, facts, extra)
         return first, second
 
     def make_same_dish(self) -> tuple[Scene, Scene]:
@@ -481,7 +487,7 @@ class Community:
     def add_bad_captions(self) -> None:
         for kind in texts.TEXT_KINDS:
             for _ in range(self.num_of_kind):
-                scene = self.draw_scene(photo_share=0.3)
+                scene = self.make_scene()
                 detail = ""
                 if self.rng.random() < SHARE_OF_SECOND_FAULTS / 2:
                     fault = self.rng.choice(FAULT_KINDS)
@@ -497,9 +503,7 @@ class Community:
     def add_bad_pictures(self) -> None:
         for kind in FAULT_KINDS:
             for _ in range(self.num_of_kind):
-                scene = describe_photo(make_photograph(self.rng), texts.draw_facts(self.rng))
-                if self.rng.random() < 0.5:
-                    scene = self.studio.make_any()
+                scene = self.make_scene()
                 caption = scene.write_caption(self.draw_language(), self.rng)
                 self.add(replace(scene, image=self.faulty.make(kind, scene.image)), caption, group="image", kind=kind)
 
@@ -600,8 +604,8 @@ def main() -> None:
     rng = random.Random(arguments.seed)  # noqa: S311
     crawl, signs = Crawl(rng), Signs(arguments.font)
     shelf = Shelf(("emoji-train.tar", "emoji-val.tar"))
-    # Three of ten rows take a photograph. Smaller crops show too little of what their file is named by.
-    num_photos, scales = int(0.3 * arguments.rows), {"least_scale": 0.4, "greatest_scale": 0.75}
+    # A fifth of the rows takes a photograph. Smaller crops show too little of what their file is named by.
+    num_photos, scales = arguments.rows // 5, {"least_scale": 0.5, "greatest_scale": 0.9}
     photos = PhotoSource(arguments.images, rng, num_photos, **scales, detail=6, make=make_photograph)
     studio, test_studio = Studio(shelf, signs, rng), Studio(Shelf(("emoji-test.tar",)), signs, rng)
     darkroom, faulty = Darkroom(shelf, signs, rng), FaultyPictures(signs, shelf, rng)

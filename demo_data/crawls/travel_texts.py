@@ -910,7 +910,7 @@ EN = {
     "wall_S": ["{wall}"],
     "Room_": ["{room_name}"],
     "room_name": [
-        "double room", "single room", "family room", "attic room", "deluxe room", "garden room", "hostel room",
+        "double room", "single room", "family room", "loft room", "deluxe room", "garden room", "hostel room",
         "studio", "corner suite",
     ],
     "stay": [", {stay_word}", " ({stay_word})", ". {stay_S}.", ", {stay_word}, {stay_word}"],
