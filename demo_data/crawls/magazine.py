@@ -85,6 +85,7 @@ class MagazineCrawl:
         drawings = read_drawings("emoji-train.tar", names) + read_drawings("emoji-val.tar", names)
         self.all_drawings = [drawing for drawing in drawings if is_solid(drawing.image)]
         self.unused_drawings: list[Drawing] = []
+        self.used_designs: set[tuple] = set()  # of flags and signs, so that no two are the same
         self.unused_times: list[tuple[int, int]] = []  # of clocks, so that no two show the same one
         self.captions: set[str] = set()
         self.subjects: dict[Row, tuple[Subject, str, dict[str, str]]] = {}
@@ -382,13 +383,17 @@ class MagazineCrawl:
     def add_flags(self) -> None:
         rng = self.rng
         layout, layout_zh, bands = rng.choice((("upright", "竖", "bars"), ("lying", "横", "stripes")))
-        emblem = rng.choice(self.all_drawings) if rng.random() < 0.5 else None
+        emblem = rng.choice(self.all_drawings) if rng.random() < 0.75 else None
         language = self.choose_language()
         places, places_zh = rng.sample(texts.DISTRICTS, 3), rng.sample(texts.DISTRICTS_ZH, 3)
         ring = rng.sample(list(texts.FLAG_COLOURS), 4)
         members = []
         for index, (place, place_zh) in enumerate(zip(places, places_zh, strict=True)):
             first, second, third = (ring + ring)[index : index + 3]
+            design = (first, second, third, layout, emblem.name_en if emblem else "")
+            if design in self.used_designs:
+                continue
+            self.used_designs.add(design)
             colours_zh, levels = zip(*(texts.FLAG_COLOURS[name] for name in (first, second, third)), strict=True)
             captions = {
                 "zh": f"{place_zh}旗，{'、'.join(colours_zh)}三色{layout_zh}条",
@@ -672,8 +677,10 @@ class MagazineCrawl:
         )
         town = rng.choice(texts.DISTRICTS)
         pattern = rng.choice(patterns)
+        numbers = [number for number in range(1, 100) if (letter, number, shape) not in self.used_designs]
         members = []
-        for number in rng.sample(range(1, 99), 2):
+        for number in rng.sample(numbers, 2):
+            self.used_designs.add((letter, number, shape))
             image = pictures.make_route_sign(f"{letter}{number}", colour, shape, self.signs)
             members.append((image, pattern.format(f"{letter}{number}", town)))
         self.add_local_pair("number_on_sign", members, "captions differ")

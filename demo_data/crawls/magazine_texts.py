@@ -331,7 +331,26 @@ ENGLISH_RULES: dict[str, Sequence[str]] = {
     "before its last journey|in its first livery"),
     "coda_building": split_words("built in <old_year>|restored in <year>|as seen from the park|open daily|"
     "after plans by <person>"),
+    # A second sentence of long captions.
+    "sequel": (
+        "{We|Nobody} {stayed|waited} {for an hour|until <hour>|longer than planned}.",
+        "{Entry|The tour|Parking} is free {on <weekday>s|in <month>|for members}.",
+        "The {original|print|negative|sketch} is {kept|on display} {in <town>|"
+        "at the <brand> archive}{, inv. no. <d1><d><d>|}.",
+        "{Our|The} {guide|driver|host}, <person>, {knew every name|told us the rest|laughed}.",
+        "It {took|takes} {<two> minutes|<d1> hours|half a day} {to get there|in all|by bus|on foot}.",
+        "{Next time|One day} {we will|I'd like to} {come back|try again|bring a tripod}{ in <season>|}.",
+        "{According to|As} <person>{, who has worked here since <year>|}, {it was|"
+        "this was} {the first in <d1> years|nothing unusual}.",
+        "{The picture|This photograph} {won|was shortlisted for} the <town> {prize|award} in <year>.",
+        "{Scale|Height|Width}: {about |}<cm> {cm|mm|m}.",
+    ),
     "photo": (
+        "<S> {in|near} <spot>. <sequel>",
+        "<S>, <coda>. <sequel>",
+        "{<month> <year>|<spot>|Day <d1>}: <s>. <sequel>",
+        "<S>{, <spot>|}. <sequel>",
+        "<sequel> {In the picture|Here}: <s>.",
         "<S>, <coda>", "<S>, <coda>{.|}", "<S> {in|near} <spot>, <coda>",
         "<S>. {It is|Today it is|That means:} <coda>.", "<S>, <spot>: <coda>",
         "{At|Around} <hour>, <s>, <coda>", "{Photographed|Seen} {in|near} <spot>: <s>, <coda>{.|}",
@@ -458,7 +477,24 @@ CHINESE_RULES: dict[str, Sequence[str]] = {
         "{今天的|周末}{早餐|午饭|下午茶}：<s>", "<colour>的<s>{，看着就有食欲|，<coda>|}",
         "{第<d1>步|最后一步}：摆上<s>", "<s>{营养成分|热量}：每100克约<two><d>千卡",
     ),
+    # A second sentence of long captions.
+    "sequel": (
+        "{我们|大家}{待了一个多小时|一直等到<hour>|停留的时间比计划的长}。",
+        "{门票|停车|讲解}{周一免费|<month>半价|对会员免费}。",
+        "{原件|底片|画稿}{现存<town>|由<brand>收藏}{，编号<d1><d><d>|}。",
+        "{向导|司机|房东}<person>{叫得出每一个名字|给我们讲了后来的事|笑了}。",
+        "{步行|坐公交|开车}{大约<two>分钟|要<d1>个小时}。",
+        "{下次|以后}{一定再来|还想再试一次|要带上三脚架}{，最好是<season>|}。",
+        "据<person>{介绍|回忆}，{这是<d1>年来头一回|这并不稀奇}。",
+        "{这张照片|这幅作品}{获得|入围}<year>年<town>{摄影奖|影展}。",
+        "{高|宽|长}约<cm>{厘米|毫米|米}。",
+    ),
     "photo": (
+        "<spot>的<s>。<sequel>",
+        "<s>，<coda>。<sequel>",
+        "{<year>年<month>|<season>|<hour>}，<s>。<sequel>",
+        "<s>{，<spot>|}。<sequel>",
+        "<sequel>{图为|图中是}<s>。",
         "<s>，<coda>", "<spot>的<s>，<coda>。", "<s>（<coda>）", "<hour>的<s>，<coda>", "<s>：<coda>",
         "{<year>年<month>|<season>}，<s>，<coda>", "{摄于|拍自}<spot>的<s>，<coda>",
         "<s>", "<s>。", "<spot><s>", "<spot>的<s>", "<hour>，<s>", "<hour>的<spot>，<s>", "<season>，<spot>，<s>",
@@ -471,9 +507,9 @@ CHINESE_RULES: dict[str, Sequence[str]] = {
         "<spot>{之行|游记|一日|周末}：<s>",
         "{每到|又到}<season>，<s>{总是|都}{让人想起<spot>|吸引不少游客|特别好看}{。|}",
         "{游客|市民|村民|同学们}{喜欢|常来看|纷纷拍下}<spot>的<s>。",
-        "<s>，{构图简洁|光线柔和|色彩浓郁|层次分明|细节清晰}{，<spot>|}", "《<s>》 <person>{ 摄| <year>年|}",
+        "<s>，{构图简洁|光线柔和|色彩浓郁|层次分明|细节清晰}{，<spot>|}", "《<s>》 <person>{ <year>年|}",
         "{老照片|明信片|旧影}：<old_year>年的<s>", "{获奖|参赛}作品《<s>》{，作者<person>|}",
-        "{电脑壁纸|手机壁纸|桌面背景|配图}：<s>", "<s>{高清|}{特写|全景|近景|远景}{，<hour>|}",
+        "{电脑壁纸|手机壁纸|桌面背景}：<s>", "<s>{高清|}{特写|全景|近景|远景}{，<hour>|}",
         "{我们|大家|一行人}在<spot>{停下来看|路过|见到了}<s>{，<hour>的光线正好|，天气很好|。}",
         "{最美|最喜欢的|今天的}{一张|画面|风景}：<s>{，<spot>|}", "<hour>{拍|走}到<spot>，{遇上|看见|正好是}<s>",
         "<s>是<spot>{常见的景象|的一张名片|很少有人注意的角落}。",
