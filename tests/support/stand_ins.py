@@ -51,7 +51,7 @@ def lay_out_benchmarks(folder):
     """Lay out the folders of docs/benchmarks.md."""
     lay_out_training_sets(folder)
     published.write_flickr30k_cn(folder / "flickr30k-cn")
-    published.write_muge(folder / "Flickr30k-CN")
+    published.write_muge(folder / "chinese-clip" / "Flickr30k-CN")
     published.write_aic_icc(folder)
     for kind in ("imgs.tsv", "texts.jsonl"):
         content = (folder / "MUGE" / f"valid_{kind}").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def lay_out_benchmarks(folder):
         for key, competition_key in (("text_id", "query_id"), ('"text"', '"query_text"'), ("image_ids", "item_ids")):
             queries = queries.replace(key, competition_key)
         write_files(folder, {
-            f"Flickr30k-CN/test_{kind}": content,
+            f"chinese-clip/Flickr30k-CN/test_{kind}": content,
             f"MUGE/test_{kind}": re.sub(r'"image_ids": \[\d+\]', '"image_ids": []', content),
             f"Multimodal_Retrieval/MR_valid_{kind.replace('texts', 'queries')}": queries,
         })  # fmt: skip
@@ -193,7 +193,7 @@ def lay_out_tags(folder):
 
 
 def lay_out_entailment(folder):
-    write_untrained_checkpoint(folder / "runs" / "english", entailment_data.TOKENS)
+    write_untrained_checkpoint(folder / "ENGLISH_MODEL", entailment_data.TOKENS)
     entailment_data.write_entailment_folder(folder / "data" / "snli-ve")
     entailment_data.write_nlvr2_folder(folder / "data" / "nlvr2")
     for name in ("entailment", "nlvr2"):
