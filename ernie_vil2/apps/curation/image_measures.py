@@ -1,5 +1,7 @@
 """Measures of images that show no scene, or not well: gradients, QR codes, collages, unfinished and blurred files."""
 
+import math
+
 import cv2
 import numpy as np
 
@@ -9,8 +11,8 @@ MAX_SIDE = 640
 _GRADIENT_SIDE = 32
 _COORDINATES = np.linspace(-1, 1, _GRADIENT_SIDE)
 _Y, _X = (grid.ravel() for grid in np.meshgrid(_COORDINATES, _COORDINATES, indexing="ij"))
-_BASIS, _ = np.linalg.qr(np.stack([np.ones_like(_X), _X, _Y, _X * _X, _X * _Y, _Y * _Y], axis=1))
-"""Orthonormal polynomials of two variables up to degree two, `[1024, 6]`."""
+_POLYNOMIALS = np.linalg.qr(np.stack([np.ones_like(_X), _X, _Y, _X * _X, _X * _Y, _Y * _Y], axis=1))[0].T.copy()
+"""Orthonormal polynomials of two variables up to degree two, `[6, 1024]`."""
 
 
 def measure_relief(small_pixels: np.ndarray) -> float:
@@ -24,8 +26,22 @@ def measure_relief(small_pixels: np.ndarray) -> float:
     """
     size = (_GRADIENT_SIDE, _GRADIENT_SIDE)
     coarse = cv2.resize(small_pixels, size, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float64)
-    residuals = coarse - _BASIS @ (_BASIS.T @ coarse)
-    return float(residuals.std(axis=0).max())
+    # The constant is one of the polynomials: another level changes nothing, and an even image has exactly 0.
+    coarse -= coarse[0]
+    coefficients = _POLYNOMIALS @ coarse  # [6, 3]
+    # By Pythagoras, what the surface does not explain.
+    energies = np.einsum("ij,ij->j", coarse, coarse) - np.einsum("ij,ij->j", coefficients, coefficients)
+    return math.sqrt(max(0.0, float(energies.max())) / len(coarse))
+
+
+def compute_percentile(values: np.ndarray, percent: float) -> float:
+    """Return what `numpy.percentile` returns; it takes a tenth of the time for an image's rows."""
+    place = percent / 100 * (len(values) - 1)
+    below = int(place)
+    above = min(below + 1, len(values) - 1)
+    ordered = np.partition(values, (below, above))
+    low, high = float(ordered[below]), float(ordered[above])
+    return low + (high - low) * (place - below)
 
 
 _STRIPE, _STRIPES_AREA = 16, 512 * 512  # rows of a stripe, and pixels of all of them, which bound the time
@@ -100,10 +116,11 @@ def measure_focus(small_pixels: np.ndarray, luminance: np.ndarray) -> float:
     is_edge = ranges >= _LEAST_RANGE
     if np.count_nonzero(is_edge) < _LEAST_PLACES:
         return 1.0
-    focus = float(np.percentile(steps[is_edge] / ranges[is_edge], 99))
+    focus = compute_percentile(np.divide(steps[is_edge], ranges[is_edge], dtype=np.float32), 99)
     if focus < _MAX_BLURRED:
-        grain = cv2.subtract(luminance, cv2.GaussianBlur(luminance, (0, 0), 1.2), dtype=cv2.CV_32F)
-        if grain.std() >= _GRAIN:
+        grain = cv2.subtract(luminance, cv2.GaussianBlur(luminance, (0, 0), 1.2), dtype=cv2.CV_16S)
+        _, deviation = cv2.meanStdDev(grain)
+        if deviation.item() >= _GRAIN:
             return 1.0
     return focus
 
@@ -120,16 +137,19 @@ def measure_pixelation(luminance: np.ndarray) -> float:
     Args:
         luminance: from `shrink_luminance`.
     """
-    return min(_measure_block_lines(luminance), _measure_block_lines(cv2.transpose(luminance)))
+    share = _measure_block_lines(luminance)
+    if share:
+        share = min(share, _measure_block_lines(cv2.transpose(luminance)))
+    return share
 
 
 def _measure_block_lines(luminance: np.ndarray) -> float:
     if min(luminance.shape) < 4 * _MIN_LINES:
         return 0.0
     steps = cv2.absdiff(luminance[1:], luminance[:-1])
-    mean_steps = cv2.reduce(steps, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
+    mean_steps = _average_rows(steps)
     # Lines of blocks are a third as strong as the strongest fiftieth of all lines.
-    is_line = mean_steps >= max(0.35 * float(np.percentile(mean_steps, 98)), 0.5)
+    is_line = mean_steps >= max(0.35 * compute_percentile(mean_steps, 98), 0.5)
     if is_line.mean() > _MAX_LINES:
         return 0.0
     lines = np.flatnonzero(is_line)
@@ -207,25 +227,33 @@ def measure_seams(luminance: np.ndarray) -> float:
     """
     if min(luminance.shape) < _SMALLEST_COLLAGE:
         return 0.0
-    shares = []
-    for image in (luminance, cv2.transpose(luminance)):
-        steps = cv2.threshold(cv2.absdiff(image[1:], image[:-1]), _STEP - 1, 1, cv2.THRESH_BINARY)[1]
-        end = steps.shape[1] // 5
-        shares_of_lines, left, right = (
-            cv2.reduce(part, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
-            for part in (steps, steps[:, :end], steps[:, -end:])
-        )
-        reaches_end = np.maximum(left, right) >= _WHOLE
-        best = 0.0
-        for place in _SEAMS:
-            # Pictures are a few pixels apart at most, and seldom exactly where they should be.
-            middle, reach = round(place * len(image)), max(6, len(image) // 40)
-            band = slice(middle - reach, middle + reach)
-            seams = shares_of_lines[band][reaches_end[band]]
-            if len(seams):
-                best = max(best, float(seams.max() - np.median(shares_of_lines[band])))
-        shares.append(best)
-    return min(shares)
+    share = _measure_horizontal_seams(luminance)
+    if share:
+        share = min(share, _measure_horizontal_seams(cv2.transpose(luminance)))
+    return share
+
+
+def _measure_horizontal_seams(luminance: np.ndarray) -> float:
+    height = len(luminance)
+    steps = cv2.threshold(cv2.absdiff(luminance[1:], luminance[:-1]), _STEP - 1, 1, cv2.THRESH_BINARY)[1]
+    end = steps.shape[1] // 5
+    reaches_end = np.maximum(_average_rows(steps[:, :end]), _average_rows(steps[:, -end:])) >= _WHOLE
+    if not reaches_end.any():
+        return 0.0
+    shares = _average_rows(steps)
+    best = 0.0
+    for place in _SEAMS:
+        # Pictures are a few pixels apart at most, and seldom exactly where they should be.
+        middle, reach = round(place * height), max(6, height // 40)
+        band = slice(middle - reach, middle + reach)
+        seams = shares[band][reaches_end[band]]
+        if len(seams):
+            best = max(best, float(seams.max() - np.median(shares[band])))
+    return best
+
+
+def _average_rows(levels: np.ndarray) -> np.ndarray:
+    return cv2.reduce(levels, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
 
 
 def measure_qr_code(luminance: np.ndarray) -> float:
@@ -269,11 +297,11 @@ def _find_code(luminance: np.ndarray) -> tuple[slice, slice] | None:
     if not height or not width:
         return None
     luminance = luminance[: height * _CELL, : width * _CELL]
-    # The mean over a square of a mask of 0 and 255.
-    dark = cv2.resize(cv2.inRange(luminance, 0, 80), (width, height), interpolation=cv2.INTER_AREA) / 255
-    light = cv2.resize(cv2.inRange(luminance, 175, 255), (width, height), interpolation=cv2.INTER_AREA) / 255
-    is_code = (dark > 0.2) & (light > 0.2) & (dark + light > 0.75)
-    rows, columns = np.nonzero(is_code[:-1, :-1] & is_code[1:, :-1] & is_code[:-1, 1:] & is_code[1:, 1:])
+    dark = _average_cells(cv2.inRange(luminance, 0, 80))
+    if not _find_four_cells(dark > 0.2).any():
+        return None
+    light = _average_cells(cv2.inRange(luminance, 175, 255))
+    rows, columns = np.nonzero(_find_four_cells((dark > 0.2) & (light > 0.2) & (dark + light > 0.75)))
     if not len(rows):
         return None
     # Of four squares that lie together these are the first ones.
@@ -281,3 +309,17 @@ def _find_code(luminance: np.ndarray) -> tuple[slice, slice] | None:
         slice(rows.min() * _CELL, (rows.max() + 2) * _CELL),
         slice(columns.min() * _CELL, (columns.max() + 2) * _CELL),
     )
+
+
+def _average_cells(mask: np.ndarray) -> np.ndarray:
+    """Return the share of each cell's pixels that are 255 in a mask."""
+    height, width = mask.shape
+    # OpenCV halves an image ten times as fast as it shrinks one to a 32nd.
+    half_mask = cv2.resize(mask, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    return cv2.resize(half_mask, (width // _CELL, height // _CELL), interpolation=cv2.INTER_AREA) / 255
+
+
+def _find_four_cells(is_code: np.ndarray) -> np.ndarray:
+    """Return where a cell and those to its right, below, and below to the right are all true."""
+    both_rows = is_code[:-1] & is_code[1:]
+    return both_rows[:, :-1] & both_rows[:, 1:]

@@ -1,5 +1,6 @@
 """Watermarks that are tiled over an image: the same faint mark, at the points of a lattice."""
 
+import math
 from functools import cache, lru_cache
 
 import cv2
@@ -71,17 +72,18 @@ def _keep_fine_levels(luminance: np.ndarray, side: int) -> np.ndarray | None:
         return None
     levels = luminance.astype(np.float32)
     levels -= cv2.GaussianBlur(levels, (0, 0), 1.5 if side == _COARSE_SIDE else 2.0)
-    levels = np.clip(levels, -_MAX_LEVEL, _MAX_LEVEL)
-    return levels if levels.std() >= 0.03 else None
+    levels = cv2.max(cv2.min(levels, _MAX_LEVEL), -_MAX_LEVEL)
+    _, deviation = cv2.meanStdDev(levels)
+    return levels if deviation.item() >= 0.03 else None
 
 
 def _measure_border(levels: np.ndarray) -> float:
     """Return how much there is at the border of an image, relative to the whole image."""
-    strengths = np.abs(levels)
     margin = len(levels) // 16
-    inner = strengths[margin:-margin, margin:-margin]
-    mean_of_border = (strengths.sum() - inner.sum()) / (strengths.size - inner.size)
-    return float(mean_of_border / strengths.mean())
+    inner = levels[margin:-margin, margin:-margin]
+    total = cv2.norm(levels, cv2.NORM_L1)
+    mean_of_border = (total - cv2.norm(inner, cv2.NORM_L1)) / (levels.size - inner.size)
+    return mean_of_border / (total / levels.size)
 
 
 def _correlate(levels: np.ndarray, side: int) -> np.ndarray:
@@ -92,29 +94,40 @@ def _correlate(levels: np.ndarray, side: int) -> np.ndarray:
     height, width = levels.shape
     padded = np.zeros((2 * side, 2 * side), np.float32)
     padded[:height, :width] = levels - levels.mean()
-    # OpenCV packs a real spectrum: columns 1, 3, 5, ... have the real parts, and a power spectrum has no others.
-    spectrum = cv2.dft(padded)
-    power = cv2.mulSpectrums(spectrum, spectrum, 0, conjB=True)[:, 1::2]
+    # OpenCV packs a real spectrum: columns 1, 3, 5, ... have the real parts, and those after them the imaginary ones,
+    # which a power spectrum lacks. The first and the last column, of the lowest and highest frequency, are left out.
+    squares = cv2.dft(padded)
+    np.square(squares, out=squares)
+    power = squares[:, 1:-1:2] + squares[:, 2::2]
+    scale = cv2.blur(power, (9, 9))
+    scale += 1e-6 * cv2.minMaxLoc(power)[1]
     packed = np.zeros_like(padded)
-    packed[:, 1::2] = power / (cv2.blur(power, (9, 9)) + 1e-6 * power.max())
-    packed[:, -1] = 0
-    correlations = cv2.dft(packed, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)
-    correlations = np.roll(correlations, side, axis=1)[:side]
+    np.divide(power, scale, out=packed[:, 1:-1:2])
+    moved = cv2.dft(packed, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)[:side]
+    correlations = np.concatenate([moved[:, side:], moved[:, :side]], axis=1)
 
-    is_valid = _select_lags(height, width, side)
-    _, deviation = cv2.meanStdDev(correlations, mask=is_valid)
-    correlations = cv2.GaussianBlur(correlations, (0, 0), 0.8) / max(float(deviation.item()), 1e-9)
+    is_valid, num_valid = _select_lags(height, width, side)
+    valid = cv2.bitwise_and(correlations, correlations, mask=is_valid)
+    mean = cv2.sumElems(valid)[0] / num_valid
+    deviation = math.sqrt(max(0.0, cv2.norm(valid, cv2.NORM_L2SQR) / num_valid - mean**2))
+    correlations = cv2.GaussianBlur(correlations, (0, 0), 0.8)
+    correlations *= 1 / max(deviation, 1e-9)
     return cv2.bitwise_and(correlations, correlations, mask=is_valid)
 
 
 @lru_cache(maxsize=64)  # many images of a crawl are of one size
-def _select_lags(height: int, width: int, side: int) -> np.ndarray:
-    """Return 255 for the vectors that are long enough and leave enough overlap."""
+def _select_lags(height: int, width: int, side: int) -> tuple[np.ndarray, int]:
+    """Return 255 for the vectors that are long enough and leave enough overlap, and their number."""
     lags_y, lags_x = _make_lags(side)
     overlaps = np.maximum(height - lags_y, 0) * np.maximum(width - np.abs(lags_x), 0)
-    is_valid = (overlaps >= _MIN_OVERLAP * height * width) & (lags_y**2 + lags_x**2 >= (_MIN_LAG * side) ** 2)
-    is_valid[0, :side] = False  # the same vectors as to the right
-    return is_valid.astype(np.uint8) * 255
+    is_valid = cv2.inRange(overlaps, _MIN_OVERLAP * height * width, math.inf)
+    # Only vectors near to the middle column may be too short.
+    reach = math.ceil(_MIN_LAG * side)
+    columns = slice(side - reach, side + reach + 1)
+    is_short = lags_y[:reach] ** 2 + lags_x[columns] ** 2 < (_MIN_LAG * side) ** 2
+    is_valid[:reach, columns][is_short] = 0
+    is_valid[0, :side] = 0  # the same vectors as to the right
+    return is_valid, cv2.countNonZero(is_valid)
 
 
 def _find_peak(correlations: np.ndarray) -> tuple[int, int]:

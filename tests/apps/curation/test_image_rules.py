@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from ernie_vil2.apps.curation.image_measures import (
+    compute_percentile,
     measure_blocks,
     measure_focus,
     measure_pixelation,
@@ -247,6 +248,22 @@ def test_measures_take_images_of_any_shape(shape):
         assert measure_seams(luminance) == 0 and measure_qr_code(luminance) == 0
         assert measure_relief(pixels) == pytest.approx(0)
         measure_unfinished(pixels)
+
+
+def test_relief_is_the_deviation_from_the_best_surface():
+    pixels = make_scene(3)
+    levels = cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(float)
+    y, x = np.indices((32, 32)).reshape(2, -1)
+    surfaces = np.stack([x**i * y**j for i in range(3) for j in range(3 - i)], axis=1)
+    expected = (levels - surfaces @ np.linalg.lstsq(surfaces, levels, rcond=None)[0]).std(axis=0).max()
+    assert measure_relief(pixels) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("length", [1, 2, 99, 400])
+def test_percentile_is_that_of_numpy(length):
+    values = np.random.default_rng(length).random(length, dtype=np.float32)
+    for percent in (0, 50, 98, 100):
+        assert compute_percentile(values, percent) == pytest.approx(np.percentile(values, percent))
 
 
 def test_sharpness_is_that_of_the_details_and_not_of_the_size():
