@@ -8,6 +8,7 @@ from ernie_vil2.apps.curation import image_pairs
 from ernie_vil2.apps.curation.neighbours import _group_by_cell
 from ernie_vil2.apps.curation.registration import (
     _find_stretch,
+    _solve_positive,
     check_guesses,
     invert_transforms,
     make_quick,
@@ -146,6 +147,14 @@ def test_refined_guesses_are_nearer_to_the_truth():
     corners = np.array([[0, 63, 0, 63], [0, 0, 63, 63], [1, 1, 1, 1]], np.float32)
     errors = [np.abs((maps - transforms) @ corners).max(axis=(1, 2)) for maps in (guesses, refined)]
     assert (errors[1] < 0.5 * errors[0]).all()
+
+
+def test_steps_of_all_guesses_solve_their_own_equations():
+    rng = np.random.default_rng(0)
+    roots = rng.normal(size=(20, 8, 30))
+    matrices, vectors = roots @ roots.transpose(0, 2, 1), rng.normal(size=(20, 8))
+    expected = np.linalg.solve(matrices, vectors[..., None])[..., 0]
+    np.testing.assert_allclose(_solve_positive(matrices, vectors), expected, rtol=1e-9)
 
 
 def test_inverse_maps_and_stretches_are_those_of_numpy():
