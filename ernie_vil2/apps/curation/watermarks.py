@@ -44,15 +44,20 @@ def measure_watermark(small_pixels: np.ndarray, luminance: np.ndarray) -> float:
 
     correlations = _correlate(levels, _FINE_SIDE)
     first = _find_peak(correlations)
+    if not _is_mark(correlations, first):
+        return 0.0
     # The second vector of the lattice must lead away from the line of the first.
     lags_y, lags_x = _make_lags(_FINE_SIDE)
     distances = np.abs(lags_y * first[1] - lags_x * first[0]) / np.hypot(*first)
     second = _find_peak(np.where(distances >= 0.06 * _FINE_SIDE, correlations, 0))
-    if min(first[0], second[0]) < _MIN_SLANT * _FINE_SIDE:
-        return 0.0
-    if max(_measure_ridge(correlations, peak) for peak in (first, second)) > _MAX_RIDGE:
+    if not _is_mark(correlations, second):
         return 0.0
     return float(correlations[second[0], second[1] + _FINE_SIDE])
+
+
+def _is_mark(correlations: np.ndarray, peak: tuple[int, int]) -> bool:
+    """Return whether a peak is at an angle, and narrow."""
+    return peak[0] >= _MIN_SLANT * _FINE_SIDE and _measure_ridge(correlations, peak) <= _MAX_RIDGE
 
 
 @cache
@@ -115,7 +120,7 @@ def _correlate(levels: np.ndarray, side: int) -> np.ndarray:
     return cv2.bitwise_and(correlations, correlations, mask=is_valid)
 
 
-@lru_cache(maxsize=64)  # many images of a crawl are of one size
+@lru_cache(maxsize=128)  # many images of a crawl are of one size; at most 16 MB
 def _select_lags(height: int, width: int, side: int) -> tuple[np.ndarray, int]:
     """Return 255 for the vectors that are long enough and leave enough overlap, and their number."""
     lags_y, lags_x = _make_lags(side)
