@@ -197,7 +197,7 @@ def _soften_alike(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np
 def _measure_edges(pixels: np.ndarray) -> float:
     """Return the energy of the finest edges, in proportion to that of all levels."""
     luminance = pixels @ LUMA
-    return float(cv2.Laplacian(luminance, cv2.CV_32F).var() / max(luminance.var(), 1))
+    return float(cv2.Laplacian(luminance, cv2.CV_32F).var() / max(float(luminance.var()), 1))
 
 
 def _measure_differences(

@@ -77,7 +77,7 @@ def _keep_fine_levels(luminance: np.ndarray, side: int) -> np.ndarray | None:
         return None
     levels = luminance.astype(np.float32)
     levels -= cv2.GaussianBlur(levels, (0, 0), 1.5 if side == _COARSE_SIDE else 2.0)
-    levels = cv2.max(cv2.min(levels, _MAX_LEVEL), -_MAX_LEVEL)
+    np.clip(levels, -_MAX_LEVEL, _MAX_LEVEL, out=levels)
     _, deviation = cv2.meanStdDev(levels)
     return levels if deviation.item() >= 0.03 else None
 
@@ -104,8 +104,7 @@ def _correlate(levels: np.ndarray, side: int) -> np.ndarray:
     squares = cv2.dft(padded)
     np.square(squares, out=squares)
     power = squares[:, 1:-1:2] + squares[:, 2::2]
-    scale = cv2.blur(power, (9, 9))
-    scale += 1e-6 * cv2.minMaxLoc(power)[1]
+    scale = cv2.blur(power, (9, 9)) + np.float32(1e-6 * cv2.minMaxLoc(power)[1])
     packed = np.zeros_like(padded)
     np.divide(power, scale, out=packed[:, 1:-1:2])
     moved = cv2.dft(packed, flags=cv2.DFT_INVERSE | cv2.DFT_SCALE)[:side]
@@ -115,8 +114,7 @@ def _correlate(levels: np.ndarray, side: int) -> np.ndarray:
     valid = cv2.bitwise_and(correlations, correlations, mask=is_valid)
     mean = cv2.sumElems(valid)[0] / num_valid
     deviation = math.sqrt(max(0.0, cv2.norm(valid, cv2.NORM_L2SQR) / num_valid - mean**2))
-    correlations = cv2.GaussianBlur(correlations, (0, 0), 0.8)
-    correlations *= 1 / max(deviation, 1e-9)
+    correlations = cv2.GaussianBlur(correlations, (0, 0), 0.8) * np.float32(1 / max(deviation, 1e-9))
     return cv2.bitwise_and(correlations, correlations, mask=is_valid)
 
 
