@@ -254,8 +254,8 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, is_covered: np.ndar
     for _ in range(5):
         shared = float((weights * colours * (paler - tint * lightness)).sum())
         saturation = float(np.clip(shared / max(float((weights * colours * colours).sum()), 1.0), 0, 1.5))
-        rest = (weights * lightness * (paler - saturation * colours)).sum(axis=0)
-        tint = np.clip(rest / max(float((weights * lightness**2).sum()), 1e-3), -TINT, TINT)
+        residual = (weights * lightness * (paler - saturation * colours)).sum(axis=0)
+        tint = np.clip(residual / max(float((weights * lightness**2).sum()), 1e-3), -TINT, TINT)
         error = np.linalg.norm(paler - saturation * colours - tint * lightness, axis=1, keepdims=True)
         weights = 1 / (1 + (error / 8) ** 2)
     differences = np.linalg.norm(_find_differences(saturation * strong + tint * light, pale), axis=2)

@@ -194,13 +194,13 @@ class GuessFiles:
 
         # Those that fit badly are refined once more without what a sticker may cover.
         refined = [guesses[:0]]
-        rest = np.arange(len(guesses))
+        remaining = np.arange(len(guesses))
         limits = ((False, least, MIN_REFINED), (True, max(least, MIN_TRIMMED_QUICK), MIN_TRIMMED_REFINED))
         for is_trimmed, min_quick, min_refined in limits:
-            if not len(rest):
+            if not len(remaining):
                 break
-            correlations = check_guesses(templates[rest], images[rest], transforms[rest], is_trimmed)
-            numbers = rest[correlations >= min_quick]
+            correlations = check_guesses(templates[remaining], images[remaining], transforms[remaining], is_trimmed)
+            numbers = remaining[correlations >= min_quick]
             if not len(numbers):
                 continue
             maps, correlations = refine_guesses(templates[numbers], images[numbers], transforms[numbers], is_trimmed)
@@ -212,7 +212,7 @@ class GuessFiles:
             if is_trimmed:  # the other guesses of a pair are tried first
                 chosen["correlation"] -= 1
             refined.append(chosen)
-            rest = np.setdiff1d(rest, numbers[correlations[is_good] >= MIN_TRIMMED_REFINED])
+            remaining = np.setdiff1d(remaining, numbers[correlations[is_good] >= MIN_TRIMMED_REFINED])
         return np.concatenate(refined)
 
     def read_best(self) -> Iterator[np.ndarray]:
@@ -238,10 +238,10 @@ def _choose_best(guesses: np.ndarray) -> np.ndarray:
     corners = np.array([(0, SIDE - 1, 0), (0, 0, SIDE - 1), (1, 1, 1)], np.float32)
     places = guesses["transform"] @ corners
     distances = np.abs(places - places[is_first][pairs]).max(axis=(1, 2))
-    others = np.flatnonzero(distances > MIN_DISTANCE)
-    _, seconds = np.unique(pairs[others], return_index=True)
+    distant = np.flatnonzero(distances > MIN_DISTANCE)
+    _, seconds = np.unique(pairs[distant], return_index=True)
     is_chosen = is_first
-    is_chosen[others[seconds]] = True
+    is_chosen[distant[seconds]] = True
     return guesses[is_chosen]
 
 

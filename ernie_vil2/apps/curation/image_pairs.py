@@ -206,8 +206,8 @@ def _propose(left: _Side, right: _Side, folder: Path, by: Comparison, turned: bo
     if left is right:
         # Equal thumbnails are the same image, unless they show nothing.
         rows = np.unique(left.firsts[left.firsts != np.arange(len(left.firsts))])
-        same = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(rows), 2, 3))
-        guess_files.check(rows, rows, same, guesses.MIN_WHOLE_CORRELATION)
+        identities = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(rows), 2, 3))
+        guess_files.check(rows, rows, identities, guesses.MIN_WHOLE_CORRELATION)
 
     code = np.frombuffer(_hash_code(details, registration)[:8], np.uint64)[0]
     for best in guess_files.read_best():
@@ -244,15 +244,15 @@ def _write_pairs(path: Path, blocks: Iterator[np.ndarray], earlier_paths: list[P
         pairs = _map_pairs(aside)
         for earlier_path in earlier_paths:
             earlier = _map_pairs(earlier_path)
-            known = np.flatnonzero(earlier["state"] != UNKNOWN)
-            known = known[np.argsort(earlier["key"][known])]
-            known_keys = earlier["key"][known]
-            for start in range(0, len(pairs) if len(known) else 0, PAIRS_PER_BLOCK):
+            judged = np.flatnonzero(earlier["state"] != UNKNOWN)
+            judged = judged[np.argsort(earlier["key"][judged])]
+            judged_keys = earlier["key"][judged]
+            for start in range(0, len(pairs) if len(judged) else 0, PAIRS_PER_BLOCK):
                 block = pairs[start : start + PAIRS_PER_BLOCK]
-                places = np.searchsorted(known_keys, block["key"]).clip(max=len(known) - 1)
-                is_known = known_keys[places] == block["key"]
+                places = np.searchsorted(judged_keys, block["key"]).clip(max=len(judged) - 1)
+                is_judged = judged_keys[places] == block["key"]
                 for column in ("state", *Alike._fields[2:]):
-                    block[column][is_known] = earlier[column][known[places[is_known]]]
+                    block[column][is_judged] = earlier[column][judged[places[is_judged]]]
 
 
 def _judge(pairs: np.ndarray, left: _Side, right: _Side) -> None:

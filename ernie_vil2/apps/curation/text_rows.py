@@ -154,17 +154,17 @@ def _measure_card(contrast: np.ndarray, is_text: np.ndarray, rows: list[Row]) ->
         return 0.0
     # Letters are surrounded by traces of compression.
     surroundings = cv2.dilate(is_text, np.ones((9, 9), np.uint8))
-    others = cv2.bitwise_and(_threshold_halves(contrast, _WEAK_EDGE), cv2.bitwise_not(surroundings))
-    others = _erase_lines(others)
+    other_edges = cv2.bitwise_and(_threshold_halves(contrast, _WEAK_EDGE), cv2.bitwise_not(surroundings))
+    other_edges = _erase_lines(other_edges)
     # Two points of a line are noise.
-    ends = np.flatnonzero(np.count_nonzero(others, axis=1) > 2).tolist()
+    ends = np.flatnonzero(np.count_nonzero(other_edges, axis=1) > 2).tolist()
     longest = 0
-    for before, after in pairwise([-1, *ends, len(others)]):
-        if after - before - 1 > longest:
-            letters = sum(row.letters for row in rows if before < row.top < after)
+    for top, bottom in pairwise([-1, *ends, len(other_edges)]):
+        if bottom - top - 1 > longest:
+            letters = sum(row.letters for row in rows if top < row.top < bottom)
             if letters >= _LEAST_ROW:
-                longest = after - before - 1
-    return longest / len(others)
+                longest = bottom - top - 1
+    return longest / len(other_edges)
 
 
 def _erase_lines(edges: np.ndarray) -> np.ndarray:
