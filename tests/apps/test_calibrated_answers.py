@@ -25,7 +25,7 @@ def test_search_and_tagging_use_calibrated_thresholds(tmp_path, shapes, checkpoi
     words.write_text("red\na\n")
     index, data, model = str(tmp_path / "index"), str(shapes["val"]), ["--checkpoint", str(checkpoint)]
     # Images that have the words of a query are found whatever their cosine is.
-    query = ["query", "--index", index, "red", "--word-weight", "0", "--threshold", "calibrated"]
+    query = ["query", "--index", index, "red", "--no-words", "--threshold", "calibrated"]
     tag = ["lexicon", data, *model, "--words", f"en={words}", "--threshold", "calibrated", "--output"]
     assert run("search", ["build", "--index", index, *model, "--data", data, "--texts", str(words)]) == 0
     for command, arguments in (("search", query), ("tag", [*tag, str(output)])):

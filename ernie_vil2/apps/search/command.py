@@ -190,11 +190,17 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
         help="only items with this value, or within bounds: price<100, date>=2025-01-01",
     )
     parser.add_argument(
+        "--words",
+        action=argparse.BooleanOptionalAction,
+        help="also find the items whose fields contain all words of a sentence; default: yes, unless there is --plus "
+        "or --minus, or the index is in Milvus",
+    )
+    parser.add_argument(
         "--word-weight",
         type=non_negative_number,
+        default=1.0,
         metavar="WEIGHT",
-        help="weight of the items whose fields contain all words of a sentence; with 1, those that it names come "
-        "first, with 2 all of them; 0: meaning alone; default: 1, or 0 with --plus or --minus",
+        help="weight of these items; with 1, those that a sentence names come first, with 2 all of them; default: 1",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object for each query")
 
@@ -340,13 +346,13 @@ def _query(args: argparse.Namespace) -> int:
             direction = "image_to_text" if args.among == "texts" else "text_to_image"
             options["threshold"] = get_calibrated_threshold(index.model, index.name, direction, is_quiet=args.json)
         offset = index.combine_embeddings(terms)
-        word_weight = args.word_weight
-        if word_weight is None:
-            word_weight = 1.0 if index.has_words and not terms else 0.0
+        use_words = args.words
+        if use_words is None:
+            use_words = index.has_words and not terms
         for names, sentences, embeddings in _encode_queries(index, texts, args.image):
-            if word_weight > 0:
+            if use_words:
                 word_texts = [" ".join([sentence, *args.plus]) for sentence in sentences]
-                options["words"] = WordQueries(word_texts, word_weight)
+                options["words"] = WordQueries(word_texts, args.word_weight)
             answers = index.search_embeddings(embeddings + offset, **options)
             for name, hits in zip(names, answers, strict=True):
                 terms_of_query = [name, *suffixes] if name else suffixes  # there is no name for --plus alone

@@ -230,10 +230,10 @@ def test_command_finds_the_words_of_a_sentence(folder, model, search):
     with open_index(folder, model, writable=True) as index:
         index.collection("images").add([item], model.encode_texts(["blue bar"]))
     options = ["--index", folder, "--json", "--count", 2]
-    for query in (["a1-b"], ["A1-B 红"], ["A1-B", "--threshold", 0.99], ["--plus", "红鞋", "--word-weight", 1]):
+    for query in (["a1-b"], ["A1-B 红"], ["A1-B", "--threshold", 0.99], ["--plus", "红鞋", "--words"]):
         first = json.loads(search("query", *options, *query).stdout)["hits"][0]
         assert first["id"] == "shoe" and first["words"] is True
-    for query in (["purple", "--minus", "a1-b", "--word-weight", 3], ["a1-b", "--word-weight", 0], ["--plus", "红鞋"]):
+    for query in (["purple", "--minus", "a1-b", "--words"], ["a1-b", "--no-words"], ["--plus", "红鞋"]):
         answer = json.loads(search("query", *options, *query).stdout)
         assert not any("words" in hit for hit in answer["hits"])
     assert search("query", *options, "red", "--word-weight", -1).returncode == 2
