@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ernie_vil2.apps.curation.registration import LUMA, SIDE, TINT, apply_curve, fit_light
+from ernie_vil2.apps.curation.registration import LUMA, SIDE, apply_curve, fit_colours, fit_light
 from ernie_vil2.data.decoding import decode_image
 
 DETAIL_SIDE = 160  # samples of the longer side: a letter of a fifteenth of the image has ten
@@ -90,27 +90,11 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> D
         back = np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
         difference = compare_details(second, first, back)
         return Difference(difference.has_spot, -difference.marked)
-    is_covered = _cover(second.pixels, to_second, first.pixels)
-    is_covered_back = _cover(first.pixels, np.linalg.inv(to_second), second.pixels)
-    if 1 - max(is_covered.mean(), is_covered_back.mean()) > MAX_BEYOND:
+    overlay = _lay_over(first.pixels, second.pixels, to_second, scale)
+    if overlay is None or _has_other_ground(*overlay):
         return Difference(True, 0)
-
-    # Lay the second image over the part of the first one that it covers.
-    left, top, width, height = cv2.boundingRect(is_covered)
-    rows, columns = slice(top, top + height), slice(left, left + width)
-    is_covered = cv2.erode(is_covered[rows, columns], _NEIGHBOURS, iterations=2) > 0
-    if is_covered.sum() < MIN_SAMPLES:
-        return Difference(True, 0)
-    pixels = second.pixels
-    if scale > 1.05:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), 0.5 * (scale**2 - 1) ** 0.5)
-    to_second = to_second @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
-    warped = cv2.warpAffine(pixels, to_second[:2], (width, height), flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
-    frame = first.pixels[rows, columns]
-
-    if _has_other_ground(frame, warped, is_covered):
-        return Difference(True, 0)
-    frame, warped = _soften_alike(frame, warped)
+    is_covered = overlay.is_covered
+    frame, warped = _soften_alike(overlay.frame, overlay.warped)
     measured = _measure_differences(frame, warped, is_covered)
     if measured is None:
         return Difference(True, 0)
@@ -120,6 +104,40 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> D
     has_spot |= bool(inner_differences.size) and float((inner_differences > FAINT).mean()) > MAX_FAINT
     differs = (differences > MARK) | (colour_differences > COLOUR_MARK)
     return Difference(has_spot, _find_marked(frame, warped, differs, is_covered))
+
+
+class _Overlay(NamedTuple):
+    """What one image shows of another one, `[H, W, 3]` each, and where, `[H, W]` bool."""
+
+    frame: np.ndarray
+    warped: np.ndarray
+    is_covered: np.ndarray
+
+
+def _lay_over(first: np.ndarray, second: np.ndarray, to_second: np.ndarray, scale: float) -> _Overlay | None:
+    """Lay an image over the part of another one that it covers; None if they share too little.
+
+    Args:
+        first: `[H, W, 3]`.
+        second: the image that is laid over it.
+        to_second: map from the samples of the first to those of the second, `[3, 3]`.
+        scale: samples of the second for one of the first, at least 1.
+    """
+    is_covered = _cover(second, to_second, first)
+    is_covered_back = _cover(first, np.linalg.inv(to_second), second)
+    if 1 - max(is_covered.mean(), is_covered_back.mean()) > MAX_BEYOND:
+        return None
+
+    left, top, width, height = cv2.boundingRect(is_covered)
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    is_covered = cv2.erode(is_covered[rows, columns], _NEIGHBOURS, iterations=2) > 0
+    if is_covered.sum() < MIN_SAMPLES:
+        return None
+    if scale > 1.05:
+        second = cv2.GaussianBlur(second, (0, 0), 0.5 * (scale**2 - 1) ** 0.5)
+    to_second = to_second @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
+    warped = cv2.warpAffine(second, to_second[:2], (width, height), flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+    return _Overlay(first[rows, columns], warped, is_covered)
 
 
 def _find_marked(first: np.ndarray, second: np.ndarray, differs: np.ndarray, is_covered: np.ndarray) -> int:
@@ -247,17 +265,8 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, is_covered: np.ndar
     strong, pale = (chroma[0], chroma[1]) if energies[0] > energies[1] else (chroma[1], chroma[0])
     light = (target @ LUMA)[..., None] / 255
     # Every third sample is enough for four numbers.
-    colours, paler, lightness = strong[is_inside][::3], pale[is_inside][::3], light[is_inside][::3]
-    weights = np.ones((len(colours), 1), np.float32)
-    tint = np.zeros(3, np.float32)
-    saturation = 1.0
-    for _ in range(5):
-        shared = float((weights * colours * (paler - tint * lightness)).sum())
-        saturation = float(np.clip(shared / max(float((weights * colours * colours).sum()), 1.0), 0, 1.5))
-        residual = (weights * lightness * (paler - saturation * colours)).sum(axis=0)
-        tint = np.clip(residual / max(float((weights * lightness**2).sum()), 1e-3), -TINT, TINT)
-        error = np.linalg.norm(paler - saturation * colours - tint * lightness, axis=1, keepdims=True)
-        weights = 1 / (1 + (error / 8) ** 2)
+    samples = [values[is_inside][::3] for values in (strong, pale, light)]
+    saturation, tint = fit_colours(*samples, num_rounds=5, scale=8)
     differences = np.linalg.norm(_find_differences(saturation * strong + tint * light, pale), axis=2)
     return cv2.resize(differences, (width, height), interpolation=cv2.INTER_NEAREST)
 

@@ -399,10 +399,9 @@ def _refine(
     except cv2.error:  # it does not converge, as on images with little but a gradient
         return guess
     # ECC runs away on faint images, to maps of a few samples.
-    is_better = _correlate_warped(template, image, refined, is_common) >= _correlate_warped(
-        template, image, guess, is_common
-    )
-    return refined if is_better else guess
+    correlation = _correlate_warped(template, image, guess, is_common)
+    refined_correlation = _correlate_warped(template, image, refined, is_common)
+    return refined if refined_correlation >= correlation else guess
 
 
 def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarray, is_turned: bool) -> Verdict | None:
@@ -428,9 +427,8 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
         away = is_same_place
     # Noise hides the details of a sky or a wall. Whole images may agree by their perceptual hashes instead.
     # A strong mark would reach far beyond its edges, so that it is put into both.
-    detail = _correlate_details(
-        lit, np.where(cv2.dilate(differs_clearly.astype(np.uint8), _NEIGHBOURS), lit, target), away
-    )
+    is_marked = cv2.dilate(differs_clearly.astype(np.uint8), _NEIGHBOURS)
+    detail = _correlate_details(lit, np.where(is_marked, lit, target), away)
     if detail < MIN_DETAIL and not (_is_whole(transform) and _count_other_bits(lit, target) <= MAX_OTHER_BITS):
         return None
     # Blurred, because noise is no difference.
@@ -664,19 +662,34 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, covered: np.ndarray
     strong, pale = (chroma[0], chroma[1]) if energies[0] > energies[1] else (chroma[1], chroma[0])
     # A tint is a gain of the channels, so that it moves dark colours less than light ones.
     light = (target @ LUMA)[..., None] / 255
-    colours, paler, lightness = strong[covered], pale[covered], light[covered]
-    weights = np.ones((len(colours), 1), np.float32)
-    tint = np.zeros(3, np.float32)
-    saturation = 1.0
-    for _ in range(3):
-        shared = float((weights * colours * (paler - tint * lightness)).sum())
-        saturation = float(np.clip(shared / max(float((weights * colours * colours).sum()), 1.0), 0, 1.5))
-        rest = (weights * lightness * (paler - saturation * colours)).sum(axis=0)
-        tint = np.clip(rest / max(float((weights * lightness**2).sum()), 1e-3), -TINT, TINT)
-        error = np.linalg.norm(paler - saturation * colours - tint * lightness, axis=1, keepdims=True)
-        weights = 1 / (1 + (error / 12) ** 2)
+    saturation, tint = fit_colours(strong[covered], pale[covered], light[covered], num_rounds=3, scale=12)
     differences = np.linalg.norm(pale - saturation * strong - tint * light, axis=2) * covered
     return differences, np.linalg.norm(pale, axis=2)
+
+
+def fit_colours(
+    strong: np.ndarray, pale: np.ndarray, light: np.ndarray, num_rounds: int, scale: float
+) -> tuple[float, np.ndarray]:
+    """Return the saturation and the bounded tint, `[3]`, that turn strong colours into pale ones.
+
+    Args:
+        strong: colours less their luminance, `[N, 3]`.
+        pale: the same of the paler image, `[N, 3]`.
+        light: luminance from 0 to 1, `[N, 1]`.
+        num_rounds: after each of them, samples weigh less the worse they fit.
+        scale: levels of an error at which a sample weighs half.
+    """
+    weights = np.ones((len(strong), 1), np.float32)
+    tint = np.zeros(3, np.float32)
+    saturation = 1.0
+    for _ in range(num_rounds):
+        shared = float((weights * strong * (pale - tint * light)).sum())
+        saturation = float(np.clip(shared / max(float((weights * strong * strong).sum()), 1.0), 0, 1.5))
+        residual = (weights * light * (pale - saturation * strong)).sum(axis=0)
+        tint = np.clip(residual / max(float((weights * light**2).sum()), 1e-3), -TINT, TINT)
+        error = np.linalg.norm(pale - saturation * strong - tint * light, axis=1, keepdims=True)
+        weights = 1 / (1 + (error / scale) ** 2)
+    return saturation, tint
 
 
 def _find_edge_marks(differs_clearly: np.ndarray) -> np.ndarray:
