@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501  (lists of words, which read better in long lines)
 
+import calendar
 from typing import NamedTuple
 
 
@@ -365,18 +366,5 @@ DOCUMENT_EN = (
     "Signed on behalf of the committee",
     "{city_en}, {day} {Month} {year}",
 )
-MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
+MONTHS = tuple(calendar.month_name)[1:]
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

@@ -4,6 +4,7 @@ A rule of a grammar is a list of alternatives. `{name}` stands for a fact of the
 for the same half of the time. Alternatives that need a fact which the picture lacks are not taken.
 """
 
+import calendar
 import random
 import re
 from collections.abc import Mapping
@@ -1118,20 +1119,7 @@ EN_STREETS = (
     "Nguyen Hue",
     "Baker Street",
 )
-EN_MONTHS = (
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-)
+EN_MONTHS = tuple(calendar.month_name)[1:]
 ZH_TITLES = (
     "海边的一天",
     "慢慢走",
