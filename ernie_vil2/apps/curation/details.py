@@ -265,8 +265,8 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, is_covered: np.ndar
     strong, pale = (chroma[0], chroma[1]) if energies[0] > energies[1] else (chroma[1], chroma[0])
     light = (target @ LUMA)[..., None] / 255
     # Every third sample is enough for four numbers.
-    samples = [values[is_inside][::3] for values in (strong, pale, light)]
-    saturation, tint = fit_colours(*samples, num_rounds=5, scale=8)
+    strong_samples, pale_samples, lightness = (values[is_inside][::3] for values in (strong, pale, light))
+    saturation, tint = fit_colours(strong_samples, pale_samples, lightness, num_rounds=5, scale=8)
     differences = np.linalg.norm(_find_differences(saturation * strong + tint * light, pale), axis=2)
     return cv2.resize(differences, (width, height), interpolation=cv2.INTER_NEAREST)
 
