@@ -19,9 +19,7 @@ from ernie_vil2.apps.curation.image_measures import (
     measure_unfinished,
     shrink_luminance,
 )
-from ernie_vil2.apps.curation.likeness import limit_size
 from ernie_vil2.apps.curation.text_rows import measure_text
-from ernie_vil2.apps.curation.watermarks import measure_watermark
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
 from tests.support.image_formats import encode_image
 
@@ -59,18 +57,6 @@ def make_blurred():
 def make_pixelated(block=16):
     small = cv2.resize(make_distinct_image(8, 400), (400 // block, 400 // block), interpolation=cv2.INTER_AREA)
     return small.repeat(block, axis=0).repeat(block, axis=1)
-
-
-def make_watermarked(opacity=0.4, angle=25):
-    """Return a scene with a name at an angle, at every point of a lattice."""
-    canvas = np.zeros((1000, 1000, 3), np.uint8)
-    for top in range(0, 1000, 90):
-        for left in range(-(top % 4) * 40, 1000, 220):
-            canvas = draw_text(canvas, "example.com", (left, top), size=26, ink=(255, 255, 255))
-    matrix = cv2.getRotationMatrix2D((500, 500), angle, 1)
-    marks = cv2.warpAffine(canvas, matrix, (1000, 1000))[300:700, 300:700, :1] / 255
-    scene = cv2.resize(make_scene(3), (400, 400)).astype(float)
-    return (scene + opacity * marks * (255 - scene)).astype(np.uint8)
 
 
 def make_set():
@@ -132,7 +118,7 @@ def make_unfinished():
 MADE = {
     "gradient": make_gradient, "page of text": make_page, "card of text": make_card, "collage": make_collage,
     "QR code": make_code, "unfinished image": make_unfinished, "out of focus": make_blurred,
-    "pixelated": make_pixelated, "tiled watermark": make_watermarked,
+    "pixelated": make_pixelated,
 }  # fmt: skip
 
 
@@ -205,15 +191,6 @@ def test_pixelated_images_change_between_blocks_only(block):
     assert measure_pixelation(shrink_luminance(make_drawing())) == 0
 
 
-@pytest.mark.parametrize("angle", [10, 25, -35])
-def test_tiled_watermark_is_what_repeats_in_two_directions(angle):
-    marked = make_watermarked(angle=angle)
-    assert measure_watermark(limit_size(marked), shrink_luminance(marked)) > 5
-    faint = make_watermarked(opacity=0.01, angle=angle)
-    for pixels in (faint, make_set(), make_stripes(), make_drawing(), make_page(), make_collage()):
-        assert measure_watermark(limit_size(pixels), shrink_luminance(pixels)) < 5
-
-
 def test_relief_is_zero_for_a_quadratic_and_the_noise_otherwise():
     rng = np.random.default_rng(0)
     noise = np.kron(rng.normal(0, 5, (32, 32, 3)), np.ones((4, 4, 1)))
@@ -244,7 +221,6 @@ def test_measures_take_images_of_any_shape(shape):
         luminance = shrink_luminance(pixels)
         assert measure_text(luminance) == (0, 0)
         assert measure_focus(pixels, luminance) == 1 and measure_pixelation(luminance) == 0
-        assert measure_watermark(pixels, luminance) == 0
         assert measure_seams(luminance) == 0 and measure_qr_code(luminance) == 0
         assert measure_relief(pixels) == pytest.approx(0)
         measure_unfinished(pixels)

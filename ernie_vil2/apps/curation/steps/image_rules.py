@@ -18,7 +18,6 @@ from ernie_vil2.apps.curation.image_measures import (
 from ernie_vil2.apps.curation.rules import Rule, make_bound
 from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.apps.curation.text_rows import measure_text
-from ernie_vil2.apps.curation.watermarks import measure_watermark
 from ernie_vil2.section import Count, Fraction, NonNegative, Section
 
 
@@ -58,10 +57,6 @@ class Settings(Section):
     pixelation: Fraction = Field(
         0.4, description="share of the changes that lies on regular lines both ways, from which an image is pixelated"
     )
-    # Tiled names of the crawls have from 5.7; of 2,600 photographs and drawings of public repositories none has 5.
-    watermark: NonNegative = Field(
-        5.0, description="clearness, in standard deviations, from which a faint mark is tiled over an image"
-    )
     qr_code: Fraction = Field(0.05, description="share of the area that a QR code covers, from which an image goes")
 
 
@@ -84,7 +79,6 @@ class ImageRules(Step[Settings]):
         "qr_code": "float",
         "focus": "float",
         "pixelation": "float",
-        "watermark": "float",
     }
 
     def measure(self, pair: Pair) -> dict[str, Any]:
@@ -106,7 +100,6 @@ class ImageRules(Step[Settings]):
             "qr_code": measure_qr_code(luminance),
             "focus": measure_focus(pair.small_pixels, luminance),
             "pixelation": measure_pixelation(luminance),
-            "watermark": measure_watermark(pair.small_pixels, luminance),
         }
 
     def rules(self) -> Iterable[Rule]:
@@ -123,7 +116,6 @@ class ImageRules(Step[Settings]):
         # Blocks also have seams.
         yield make_bound("pixelated", "pixelation", ">=", settings.pixelation)
         yield make_bound("collage", "seams", ">=", settings.seams)
-        yield make_bound("tiled watermark", "watermark", ">=", settings.watermark)
 
     def histograms(self) -> Iterable[Histogram]:
         yield Histogram("least(width, height)", "short side in pixels", (self.settings.short_side,))
