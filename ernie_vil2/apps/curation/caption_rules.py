@@ -53,6 +53,8 @@ _BETWEEN_REMARKS = r"[\s\x{3000}|¦,;.!?，；。！？…:：()（）\[\]【】
 _LOOSE_ENDS = " \t\r\n\u3000|-–—,，、;；:：/\\~>»•·([（【"
 _WORD = re.compile(r"[^\W\d_]{3,}")  # a shorter word alone is no caption
 _SENTENCE_END = re.compile(r"[!?]+\s+|[。！？…\n]+\s*|(?<=\w\w\w)\.\s+|\s[-–—|]\s|[｜】]\s*")
+# The name of a list of words in braces. Those of \p{Han} and \x{3000} belong to the backslash in front of them.
+_LIST_NAME = re.compile(r"\\(?:[pPx]\{[^{}]*\}|.)|\{([a-z][a-z ]*)\}")
 # Parentheses that make a group, once those that do not are left out.
 _NO_GROUP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
 _GROUP = re.compile(r"\((?!\?)")
@@ -101,6 +103,17 @@ class Rule(Section):
             raise ValueError(f"above: no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
         return self
 
+    def insert_lists(self, lists: Mapping[str, str]) -> Rule:
+        """Return the rule with the words of lists in the place of their names.
+
+        Raises:
+            ValueError: a pattern names a list that is not there.
+        """
+        fields = {}
+        for field in ("pattern", "whole", "remark"):
+            fields[field] = [_insert_lists(pattern, lists) for pattern in getattr(self, field)]
+        return self.model_copy(update=fields)
+
     @property
     def whole_pattern(self) -> str:
         """Pattern of a caption that consists of the fault and marks, with the flags; empty if there is none."""
@@ -134,6 +147,10 @@ class Rule(Section):
             patterns.append(f"^{_MARKS_AT_START}{remarks}{_AFTER_REMARK}")
         return [FLAGS + pattern for pattern in patterns]
 
+    def exceeds_bounds(self, measures: Mapping[str, float]) -> bool:
+        """Return whether a measure of a caption is greater than its bound."""
+        return any(measures[name] > bound for name, bound in self.above.items())
+
     @property
     def condition(self) -> str:
         """SQL condition on the measures of a pair, true if its captions have the fault."""
@@ -162,12 +179,31 @@ class Rule(Section):
         return f"'{escaped}'"
 
 
+def _insert_lists(pattern: str, lists: Mapping[str, str]) -> str:
+    """Return a pattern with the words of a list in the place of its name in braces."""
+
+    def insert(match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            return match[0]
+        if name not in lists:
+            raise ValueError(f"no list of words {name!r} above it; there are {', '.join(lists) or 'none'}")
+        return lists[name]
+
+    return _LIST_NAME.sub(insert, pattern)
+
+
+def _join_words(words: Sequence[str]) -> str:
+    return f"(?:{'|'.join(words)})"
+
+
 def _join(patterns: Sequence[str]) -> str:
     """Return a pattern of which each of several is an alternative."""
     return "|".join(f"(?:{pattern})" for pattern in patterns)
 
 
 class _RuleFile(Section):
+    words: dict[str, list[Name]] = Field(default={}, description="lists by name, which patterns name in braces")
     rules: dict[str, Rule]
 
 
@@ -208,6 +244,10 @@ class CaptionRules:
             for number, is_fault in zip(numbers, _match_any(texts, patterns), strict=True):
                 if is_fault:
                     results[number] = plain_captions[number]
+        for number in single_words:
+            values = measure_captions([plain_captions[number]])
+            if any(rule.exceeds_bounds(values) for rule in self.removing.values()):
+                results[number] = plain_captions[number]
         return self._drop_faulty_sentences(results) if self.cutting else results
 
     def _cut_ends(self, captions: Sequence[str]) -> list[str]:
@@ -219,12 +259,10 @@ class CaptionRules:
             array = pa.array(texts, pa.string())
             for rule in self.cutting.values():
                 for pattern in rule.cut_patterns:
-                    # What is in a group stays.
-                    replacement = r"\1" if _GROUP.search(_NO_GROUP.sub("", pattern)) else ""
-                    array = compute.replace_substring_regex(array, pattern=pattern, replacement=replacement)
+                    array = _cut_pattern(array, pattern)
             still_changing = []
             for number, text, shorter in zip(changing, texts, array.to_pylist(), strict=True):
-                if shorter != text and _is_enough(shorter):
+                if shorter != text:
                     results[number] = shorter.rstrip(_LOOSE_ENDS).lstrip(" \t\r\n\u3000|-–—,，、;；:：/\\~>»•·")
                     still_changing.append(number)
             changing = still_changing
@@ -278,6 +316,20 @@ class CaptionRules:
         return [fault for (fault,) in rows_of_faults]
 
 
+def _cut_pattern(captions: pa.StringArray, pattern: str) -> pa.StringArray:
+    """Return captions without what a pattern finds, except for what is in its group, where enough is left of them."""
+    replacement = r"\1" if _GROUP.search(_NO_GROUP.sub("", pattern)) else ""
+    shorter_captions = compute.replace_substring_regex(captions, pattern=pattern, replacement=replacement)
+    changed = compute.indices_nonzero(compute.not_equal(captions, shorter_captions)).to_pylist()
+    if all(_is_enough(shorter_captions[number].as_py()) for number in changed):
+        return shorter_captions
+    results = shorter_captions.to_pylist()
+    for number in changed:
+        if not _is_enough(results[number]):
+            results[number] = captions[number].as_py()
+    return pa.array(results, pa.string())
+
+
 def _find_sentences(text: str) -> list[tuple[int, int]]:
     """Return start and end of each sentence, which a mark, a bar, a dash or a line break ends."""
     stops = [match.end() for match in _SENTENCE_END.finditer(text)]
@@ -307,19 +359,30 @@ def load_rules(paths: Iterable[str | Path], without: Iterable[str] = ()) -> Capt
     """Read files of rules.
 
     Args:
-        paths: YAML files; a later rule replaces one of the same name in an earlier file.
+        paths: YAML files of rules by name, and of lists by name under `words`; a later rule or list replaces one of
+            the same name in an earlier file.
         without: names of rules that are left out.
 
     Raises:
-        ConfigError: a file is no YAML or has an unknown key, or a name in `without` is unknown.
+        ConfigError: a file is no YAML or has an unknown key, or the name of a list or in `without` is unknown.
     """
     rules: dict[str, Rule] = {}
+    lists: dict[str, str] = {}
     for path in paths:
         tree: Any = read_yaml(path, keep_switch_words=True) or {}
+        words = tree.pop("words", {}) if isinstance(tree, dict) else {}
         try:
-            rules |= _RuleFile.model_validate({"rules": tree}).rules
+            file = _RuleFile.model_validate({"words": words, "rules": tree})
         except ValidationError as error:
             raise describe_problems(error, str(path), _RuleFile) from None
+        try:
+            for name, phrases in file.words.items():
+                spaced_phrases = [phrase.replace(" ", r"\s+") for phrase in phrases]
+                lists[name] = _insert_lists(_join_words(spaced_phrases), lists)
+            for name, rule in file.rules.items():
+                rules[name] = rule.insert_lists(lists)
+        except ValueError as error:
+            raise ConfigError(f"{path}: {name}: {error}") from None
     for name in without:
         if rules.pop(name, None) is None:
             raise ConfigError(f"text_rules.without: no rule {name!r}; there are {', '.join(rules)}")

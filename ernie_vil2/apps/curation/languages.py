@@ -67,6 +67,13 @@ _PLACES = re.compile(
 MAX_SHORT_WORDS = 3
 
 
+JAPANESE_WORDS = frozenset("駐車場 駐輪場 送料無料 株式会社 会社概要 会社案内 撮影禁止 立入禁止 改札口 待合室".split())  # noqa: SIM905  -- words are read as a text
+"""Words that Chinese has other words for, of characters that Chinese has as well."""
+# First character of level 2 of JIS X 0208, in Shift-JIS. Of the characters in daily use nearly all are in level 1, and
+# of those that were simplified in 1946 most old forms are not.
+FIRST_RARE_KANJI = b"\x98\x9f"
+
+
 def detect_language(text: str) -> Language:
     """Return the language of a text: zh, en or other.
 
@@ -85,17 +92,27 @@ def detect_language(text: str) -> Language:
         return "other"
     # Product names are often Latin in Chinese captions, and a Chinese word has fewer characters than an English one.
     if 3 * num_han >= num_latin:
-        return "zh" if num_han and not _is_japanese("".join(HAN.findall(text))) else "other"
+        return "zh" if num_han and not _is_japanese(text) else "other"
     return _detect_latin_language(unicodedata.normalize("NFC", text))
 
 
-def _is_japanese(characters: str) -> bool:
-    """Return whether Chinese characters are Japanese, because both standards of Chinese lack one that Japanese has.
+def _is_japanese(text: str) -> bool:
+    """Return whether a text whose letters are mostly Chinese characters is Japanese.
 
     Chinese is written in the simplified characters of GB 2312, or in the traditional ones of Big5. Japanese has some of
-    both, and some of its own, such as 駅 or 桜. Text without any of those cannot be told apart in this way.
+    both, and some of its own, such as 駅 or 桜. Other Japanese cannot be told from Chinese by its characters.
     """
-    return not (_fits(characters, "gb2312") or _fits(characters, "big5")) and _fits(characters, "shift_jis")
+    characters = "".join(HAN.findall(text))
+    if any(word in characters for word in JAPANESE_WORDS):
+        return True
+    if _fits(characters, "gb2312") or _fits(characters, "big5") or not _fits(characters, "shift_jis"):
+        return False
+    if not all(_fits(character, "gb2312") or _fits(character, "big5") for character in characters):
+        return True
+    # Characters of both kinds of Chinese. Somebody may have mixed them, but then some are rare in Japanese, which also
+    # has another comma.
+    is_common = all(character.encode("shift_jis") < FIRST_RARE_KANJI for character in characters)
+    return is_common and "，" not in text
 
 
 def _fits(text: str, encoding: str) -> bool:

@@ -138,7 +138,27 @@ def test_users_add_and_replace_rules_and_leave_some_out(tmp_path, curated):
     assert table[2]["caption"] == captions[2] and table[2]["cut_captions"] is None
 
 
+def test_lists_of_words_stand_in_the_place_of_their_names(tmp_path):
+    lists = "words: {days: [mon, tue], times: ['{days} \\d+', 'at noon']}\n"
+    rules = "time: {why: b, pattern: ['^{times}$', '^\\p{Han}{2}{days}$', '\\{days\\}', '^\\x{4E00}{days}?$']}"
+    (tmp_path / "rules.yaml").write_text(lists + rules, encoding="utf-8")
+    captions = ["mon 12", "at  noon", "今天Tue", "{days}", "一", "a mon 12", "{times}", "days"]
+    faults = load_rules([tmp_path / "rules.yaml"]).find_faults(captions)
+    assert faults == ["time"] * 5 + [None] * 3
+
+
+def test_a_cut_that_leaves_nothing_does_not_undo_other_cuts():
+    rules = {name: Rule(why="x", action="cut", pattern=[name]) for name in ("^.*©.*$", "^© \\w+: ", " tail$")}
+    assert CaptionRules(rules).cut(["© Doe: two hats", "two © hats tail"]) == ["two hats", "two © hats"]
+
+
+def test_characters_of_both_kinds_of_chinese_are_not_always_japanese():
+    captions = ["藍色警車，送礼佳品", "紅色的紅苹果", "浅草雷門前", "無料駐車場", "会社概要", "紅色連衣裙"]
+    assert list(map(detect_language, captions)) == ["zh", "zh", "other", "other", "other", "zh"]
+
+
 @pytest.mark.parametrize(("text", "message"), [
+    ("a: {why: b, pattern: ['{colours}']}", "colours"), ("words: {a: red}", "words"),
     ("a: {why: b}", "above"), ("a: {why: b, above: {shouting: 1}}", "shouting"), ("a: {pattern: [b]}", "why"),
     ("a: {why: b, action: cut, pattern: [c], above: {marks: 1}}", "cut off"),
     ("a: {why: b, pattern: ['(?=b)']}", "'a' of captions"),

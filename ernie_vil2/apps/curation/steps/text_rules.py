@@ -33,7 +33,7 @@ class Settings(Section):
     )
     words: Count = Field(1, description="least number in an English caption")
     characters: Count = Field(3, description="least number in an English caption")
-    han: Count = Field(2, description="least number of Chinese characters in a Chinese caption")
+    han: Count = Field(1, description="least number of Chinese characters in a Chinese caption")
     longest: Count = Field(1000, description="characters of a caption at most")
     rules: list[str] = Field(
         default=["configs/curate/rules/text.yaml"],
