@@ -118,11 +118,11 @@ def maps(data: str, count: int) -> dict[str, float]:
     for step in steps:
         step.check()
         for pair, _ in pairs:  # whatever steps share counts for each
-            vars(pair).pop("small_pixels", None), vars(pair).pop("thumbnails", None)
+            forget_shared(pair)
         spent = seconds(lambda step=step: measure_pairs(step, [pair for pair, _ in pairs]))
         rates[step.name] = len(pairs) / max(spent, 1e-9)
     for pair, _ in pairs:
-        vars(pair).pop("small_pixels", None), vars(pair).pop("thumbnails", None)
+        forget_shared(pair)
     rates["all steps"] = len(pairs) / seconds(lambda: [step.measure(pair) for pair, _ in pairs for step in steps])
 
     def plain() -> list:
@@ -136,6 +136,12 @@ def maps(data: str, count: int) -> dict[str, float]:
     rates["plain loop: Pillow's decoding"] = len(pairs) / seconds(pillow)
     rates["plain loop: Pillow's decoding and imagehash.phash"] = len(pairs) / seconds(plain)
     return rates
+
+
+def forget_shared(pair: "Pair") -> None:
+    """Drop what steps share, except the pixels."""
+    for name in ("luminance", "small_pixels", "thumbnails"):
+        vars(pair).pop(name, None)
 
 
 def measure_pairs(step: "Step", pairs: "list[Pair]") -> None:

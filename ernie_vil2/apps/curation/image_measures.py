@@ -76,14 +76,15 @@ def _sum_strong_slopes(luminance: np.ndarray) -> float:
         stripes = [luminance[top : top + _STRIPE] for top in tops]
     else:
         stripes = [luminance]
-    deviation = max(float(np.concatenate(stripes).std()), 1.0)
+    deviation = max(cv2.meanStdDev(np.concatenate(stripes))[1].item(), 1.0)
+    unit = 8 * deviation  # Sobel's filter sums eight differences
     total = 0.0
     for stripe in stripes:
-        slopes_x = cv2.Sobel(stripe, cv2.CV_32F, 1, 0)
-        slopes_y = cv2.Sobel(stripe, cv2.CV_32F, 0, 1)
-        slopes = cv2.magnitude(slopes_x, slopes_y) / (8 * deviation)
-        total += float((slopes[slopes > _STRONG_EDGE] ** 2).sum())
-    return total / sum(stripe.size for stripe in stripes) * luminance.size
+        slopes = cv2.magnitude(cv2.Sobel(stripe, cv2.CV_32F, 1, 0), cv2.Sobel(stripe, cv2.CV_32F, 0, 1))
+        _, strong_slopes = cv2.threshold(slopes, _STRONG_EDGE * unit, 0, cv2.THRESH_TOZERO)
+        total += cv2.norm(strong_slopes, cv2.NORM_L2SQR)
+    mean_square = total / unit**2 / sum(stripe.size for stripe in stripes)
+    return mean_square * luminance.size
 
 
 _WINDOW = 7  # pixels of a thumbnail, within which even a blurred edge ends
@@ -93,19 +94,19 @@ _GRAIN = 0.4  # levels; every sharp image of the made crawls has more, a blurred
 _MAX_BLURRED = 0.35  # focus from which the grain is not looked at, which takes longer
 
 
-def measure_focus(small_pixels: np.ndarray, luminance: np.ndarray) -> float:
+def measure_focus(small_luminance: np.ndarray, luminance: np.ndarray) -> float:
     """Return how steep the steepest edges of an image are: about 0.2 out of focus, and from 0.45 in photographs.
 
     It is the step between two pixels of a thumbnail over the range of levels around them, at the hundredth of all
     places where it is steepest. A plain image has 1, and so has one with grain, which was in focus somewhere.
 
     Args:
-        small_pixels: at most 128 pixels a side, `[H, W, 3]` uint8.
+        small_luminance: at most 160 pixels a side, `[H, W]` uint8.
         luminance: from `shrink_luminance`.
     """
-    if min(small_pixels.shape[:2]) < 2 * _WINDOW:
+    levels = small_luminance
+    if min(levels.shape) < 2 * _WINDOW:
         return 1.0
-    levels = cv2.cvtColor(small_pixels, cv2.COLOR_RGB2GRAY)
     window = np.ones((_WINDOW, _WINDOW), np.uint8)
     ranges = cv2.subtract(cv2.dilate(levels, window), cv2.erode(levels, window))[1:, 1:]
     steps = cv2.max(cv2.absdiff(levels[1:, 1:], levels[1:, :-1]), cv2.absdiff(levels[1:, 1:], levels[:-1, 1:]))
@@ -178,7 +179,7 @@ def measure_blocks(luminance: np.ndarray) -> float:
         return 0.0
     ratios = []
     for image in (luminance, cv2.transpose(luminance)):
-        steps = np.minimum(cv2.absdiff(image[1:], image[:-1]), _MAX_STEP).mean(axis=1)  # [H - 1]
+        steps = _average_rows(cv2.min(cv2.absdiff(image[1:], image[:-1]), _MAX_STEP))  # [H - 1]
         between = steps[_BLOCK - 1 :: _BLOCK]
         within = (steps.sum() - between.sum()) / (len(steps) - len(between))
         ratios.append(float(between.mean() / max(within, 0.25)))
@@ -198,9 +199,8 @@ def _is_grey(rows: np.ndarray) -> np.ndarray:
     return ((rows >= 126) & (rows <= 130)).all(axis=(1, 2))
 
 
-def shrink_luminance(pixels: np.ndarray) -> np.ndarray:
-    """Return the luminance of an image of at most `MAX_SIDE`, `[H, W]` uint8."""
-    luminance = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+def shrink_luminance(luminance: np.ndarray) -> np.ndarray:
+    """Shrink a luminance, `[H, W]` uint8, to at most `MAX_SIDE` pixels a side."""
     factor = MAX_SIDE / max(luminance.shape)
     if factor >= 1:
         return luminance

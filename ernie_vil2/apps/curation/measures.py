@@ -28,7 +28,7 @@ from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import atomic_write
 
 # Version of all measures. It is part of the files' names, so that another number measures every shard again.
-VERSION = 2
+VERSION = 3
 # Pairs measured between two writes, after which the bar moves. It bounds the rows in memory, and is a row group of the
 # file: small groups compress worse.
 BATCH = 1000

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+import cv2
 import numpy as np
 from pydantic import ValidationError, create_model
 
@@ -52,6 +53,11 @@ class Pair:
     def pixels(self) -> np.ndarray:
         """Decoded image, `[H, W, 3]` uint8 RGB; BadSample if it cannot be decoded."""
         return self.image.decode()
+
+    @cached_property
+    def luminance(self) -> np.ndarray:
+        """Luminance of the image, `[H, W]` uint8."""
+        return cv2.cvtColor(self.pixels, cv2.COLOR_RGB2GRAY)
 
     @cached_property
     def small_pixels(self) -> np.ndarray:

@@ -24,6 +24,10 @@ from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
 from tests.support.image_formats import encode_image
 
 
+def get_luminance(pixels):
+    return shrink_luminance(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+
+
 def make_gradient(size=240):
     x, y = np.meshgrid(np.linspace(0, 1, size), np.linspace(0, 1, size))
     return np.stack([250 * x, 200 - 90 * y, 40 + 100 * x * y], axis=2).astype(np.uint8)
@@ -132,9 +136,9 @@ def test_images_without_a_scene_are_removed(tmp_path, curated):
 
 @pytest.mark.parametrize("angle", [0, 7, 90])
 def test_share_of_a_qr_code_is_that_of_its_square(angle):
-    rows, _ = np.nonzero(shrink_luminance(make_code()) < 128)
+    rows, _ = np.nonzero(get_luminance(make_code()) < 128)
     side = rows.max() + 1 - rows.min()
-    assert measure_qr_code(shrink_luminance(make_code(angle))) == pytest.approx((side / 400) ** 2, rel=0.1)
+    assert measure_qr_code(get_luminance(make_code(angle))) == pytest.approx((side / 400) ** 2, rel=0.1)
 
 
 @pytest.mark.parametrize("is_dark", [False, True])
@@ -144,16 +148,16 @@ def test_rows_of_text_are_counted_on_any_ground(is_dark):
     shading = np.linspace(0, 40, len(page))[:, None, None]  # another ground on every line
     page = np.clip(page - shading if not is_dark else page + shading, 0, 255).astype(np.uint8)
     # Eight letters of each row count.
-    assert measure_text(shrink_luminance(page)).letters == pytest.approx(8 * 8)
+    assert measure_text(get_luminance(page)).letters == pytest.approx(8 * 8)
     page[200:320, 200:320] = 90  # a picture, which breaks three rows
-    assert 8 * 8 > measure_text(shrink_luminance(page)).letters >= 5 * 8
+    assert 8 * 8 > measure_text(get_luminance(page)).letters >= 5 * 8
 
 
 def test_card_is_the_band_without_anything_but_text():
-    assert measure_text(shrink_luminance(make_card())).card == pytest.approx(280 / 400, abs=0.02)
-    assert measure_text(shrink_luminance(make_page())).card == pytest.approx(1)
+    assert measure_text(get_luminance(make_card())).card == pytest.approx(280 / 400, abs=0.02)
+    assert measure_text(get_luminance(make_page())).card == pytest.approx(1)
     # The circle ends at line 290 of 400.
-    assert measure_text(shrink_luminance(make_drawing())).card <= 110 / 400
+    assert measure_text(get_luminance(make_drawing())).card <= 110 / 400
 
 
 def test_focus_is_the_step_of_an_edge_over_its_height():
@@ -166,10 +170,10 @@ def test_focus_is_the_step_of_an_edge_over_its_height():
         # erf(0.5 / (s * sqrt(2))), and the seven pixels of a window make erf(3 / (s * sqrt(2))).
         spread = sigma * 128 / 300
         expected = math.erf(0.5 / (spread * 2**0.5)) / math.erf(3 / (spread * 2**0.5))
-        focus = measure_focus(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), blurred)
+        focus = measure_focus(small, blurred)
         assert focus == pytest.approx(expected, rel=0.15)
     small = cv2.resize(edge, (128, 128), interpolation=cv2.INTER_AREA)
-    assert measure_focus(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), edge) > 0.45
+    assert measure_focus(small, edge) > 0.45
 
 
 def test_image_with_grain_is_not_out_of_focus():
@@ -177,18 +181,18 @@ def test_image_with_grain_is_not_out_of_focus():
     grain = np.random.default_rng(0).normal(0, 2, blurred.shape)
     for pixels, is_blurred in ((blurred, True), (np.clip(blurred + grain, 0, 255).astype(np.uint8), False)):
         small = cv2.resize(pixels, (128, 128), interpolation=cv2.INTER_AREA)
-        assert (measure_focus(small, shrink_luminance(pixels)) < 0.3) == is_blurred
+        assert (measure_focus(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), get_luminance(pixels)) < 0.3) == is_blurred
 
 
 @pytest.mark.parametrize("block", [8, 16, 25])
 def test_pixelated_images_change_between_blocks_only(block):
     pixelated = make_pixelated(block)
     # Nearly all changes are on one line of each block; a few lines are too weak to count.
-    assert measure_pixelation(shrink_luminance(pixelated)) == pytest.approx(1 - 1 / block, abs=0.04)
+    assert measure_pixelation(get_luminance(pixelated)) == pytest.approx(1 - 1 / block, abs=0.04)
     _, content = cv2.imencode(".jpg", pixelated, [cv2.IMWRITE_JPEG_QUALITY, 85])
     assert measure_pixelation(cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)) > 0.4
-    assert measure_pixelation(shrink_luminance(make_distinct_image(8, 400))) == 0
-    assert measure_pixelation(shrink_luminance(make_drawing())) == 0
+    assert measure_pixelation(get_luminance(make_distinct_image(8, 400))) == 0
+    assert measure_pixelation(get_luminance(make_drawing())) == 0
 
 
 def test_relief_is_zero_for_a_quadratic_and_the_noise_otherwise():
@@ -201,11 +205,11 @@ def test_relief_is_zero_for_a_quadratic_and_the_noise_otherwise():
 
 
 def test_seams_cross_both_ways_and_rough_images_have_none():
-    assert measure_seams(shrink_luminance(make_collage())) > 0.8
+    assert measure_seams(get_luminance(make_collage())) > 0.8
     pair = make_collage()[:200]  # side by side
-    assert measure_seams(shrink_luminance(pair)) < 0.5
+    assert measure_seams(get_luminance(pair)) < 0.5
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
-    assert measure_seams(shrink_luminance(noise)) < 0.2
+    assert measure_seams(get_luminance(noise)) < 0.2
 
 
 def test_unfinished_share_is_that_of_the_grey_rows():
@@ -218,9 +222,9 @@ def test_unfinished_share_is_that_of_the_grey_rows():
 def test_measures_take_images_of_any_shape(shape):
     for level in (0, 128, 255):
         pixels = np.full((*shape, 3), level, np.uint8)
-        luminance = shrink_luminance(pixels)
+        luminance = get_luminance(pixels)
         assert measure_text(luminance) == (0, 0)
-        assert measure_focus(pixels, luminance) == 1 and measure_pixelation(luminance) == 0
+        assert measure_focus(luminance, luminance) == 1 and measure_pixelation(luminance) == 0
         assert measure_seams(luminance) == 0 and measure_qr_code(luminance) == 0
         assert measure_relief(pixels) == pytest.approx(0)
         measure_unfinished(pixels)

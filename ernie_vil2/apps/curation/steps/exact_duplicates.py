@@ -30,11 +30,12 @@ class ExactDuplicates(Step[Settings]):
     columns: ClassVar[Mapping[str, str]] = {"content": "binary", "text_key": "uint64"}
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Return a digest of the decoded pixels, and the key of the captions."""
-        pixels = pair.pixels
-        # The width goes into the digest, because images of different shapes may have the same bytes.
-        content = blake2b(pixels.data, digest_size=16, person=b"%d" % pixels.shape[1]).digest()
-        return {"content": content, "text_key": text_key(pair.captions.values())}
+        """Return a digest of the decoded image, and the key of the captions."""
+        # The luminance of every pixel, and the colours in small, tell images apart in half the time of all bytes. The
+        # width goes into the digest, because images of different shapes may have the same bytes.
+        digest = blake2b(pair.luminance.data, digest_size=16, person=b"%d" % pair.luminance.shape[1])
+        digest.update(pair.small_pixels.data)
+        return {"content": digest.digest(), "text_key": text_key(pair.captions.values())}
 
     def decide(self, joins: Joins) -> None:
         if self.settings.of == "image":

@@ -85,7 +85,7 @@ class ImageRules(Step[Settings]):
         height, width = pair.image.height, pair.image.width
         small_luminance = cv2.cvtColor(pair.small_pixels, cv2.COLOR_RGB2GRAY)
         _, deviation = cv2.meanStdDev(small_luminance)
-        luminance = shrink_luminance(pair.pixels)
+        luminance = shrink_luminance(pair.luminance)
         text = measure_text(luminance)
         return {
             "width": width,
@@ -98,7 +98,7 @@ class ImageRules(Step[Settings]):
             "card": text.card,
             "seams": measure_seams(luminance),
             "qr_code": measure_qr_code(luminance),
-            "focus": measure_focus(pair.small_pixels, luminance),
+            "focus": measure_focus(small_luminance, luminance),
             "pixelation": measure_pixelation(luminance),
         }
 

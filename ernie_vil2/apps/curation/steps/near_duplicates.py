@@ -5,7 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
@@ -75,10 +74,9 @@ class NearDuplicates(Step[Settings]):
         texts = pair.captions.values()
         key = text_key(texts)
         is_sided = any(DIRECTIONAL_WORDS.search(text) for text in texts)
-        luminance = cv2.cvtColor(pair.pixels, cv2.COLOR_RGB2GRAY)
         return make_columns(pair.thumbnails) | {
-            "sharpness": measure_sharpness(luminance),
-            "blocks": measure_blocks(luminance),
+            "sharpness": measure_sharpness(pair.luminance),
+            "blocks": measure_blocks(pair.luminance),
             "sided": key if is_sided else None,
             "plain_captions": "\n".join(map(plain, texts)),
         }
