@@ -17,7 +17,7 @@ from ernie_vil2.apps.serving import middleware
 from ernie_vil2.data.samples import BadSample
 from tests.support.image_formats import encode_data_url
 from tests.support.limits import wait_until
-from tests.support.processes import read_memory
+from tests.support.processes import read_memory, read_used_memory
 from tests.support.small_index import IMAGE, BlockedEncoder
 from tests.support.sockets import (
     RunningServer,
@@ -149,9 +149,9 @@ def test_uploads_leave_no_memory_while_they_wait_for_the_encoder(index, monkeypa
         for number in range(14):
             clients.append(running.connect(make_request("POST", path, content)))
             wait_until(lambda number=number: batcher.num_waiting == number + 1)
-            if number == 3:  # by now each thread has the memory that it uses again for the next upload
-                initial = read_memory()
-        wait_until(lambda: read_memory() - initial < 40)  # MiB, of 90 or more that were sent since
+            if number == 3:
+                initial = read_used_memory()
+        wait_until(lambda: read_used_memory() - initial < 40)  # MiB, of 90 or more that were sent since
         blocked.resume.set()
         for client in clients:
             assert parse_status(receive_all(client)) == 200
