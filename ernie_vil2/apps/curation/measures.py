@@ -29,12 +29,12 @@ from ernie_vil2.io.files import atomic_write
 
 # Version of all measures. It is part of the files' names, so that another number measures every shard again.
 VERSION = 3
-# Pairs measured between two writes, after which the bar moves. It bounds the rows in memory, and is a row group of the
-# file: small groups compress worse.
-BATCH = 1000
-# Bytes of encoded images in memory at a time. The captions of many pairs are edited together, because every call
-# compiles its patterns; of a batch of usual images all are.
-MAX_IMAGE_BYTES = 2**26
+# Pairs measured between two writes. It bounds the rows in memory, some 15 KB each, and is a row group of the file:
+# small groups compress worse. The captions of all are edited together, because every call compiles its patterns, which
+# takes as long as measuring 50 images.
+BATCH = 4000
+# Bytes of encoded images in memory at a time; of a batch of usual images all are.
+MAX_IMAGE_BYTES = 2**27
 COLUMNS = {"row": "int32", "key": "string", "id": "uint64", "error": "string"}
 """Columns that no step measures: row of the pair in its shard, name of its image, number from which its random draws
 follow, and the reason why it could not be read."""
@@ -114,13 +114,14 @@ def measure_shard(job: MeasuringJob, shard: int, count_samples: CountSamples = l
         size = int(job.source.shard_sizes[shard])
         for start in range(0, size, BATCH):
             rows = range(start, min(start + BATCH, size))
-            measures = _measure_rows(job, file_of_shard.first_sample, rows)
+            measures = _measure_rows(job, file_of_shard.first_sample, rows, count_samples)
             writer.write_table(pa.Table.from_pylist(measures, schema))
-            count_samples(len(rows))
     return file_of_shard.path
 
 
-def _measure_rows(job: MeasuringJob, first_sample: int, rows: Iterable[int]) -> list[dict[str, Any]]:
+def _measure_rows(
+    job: MeasuringJob, first_sample: int, rows: Iterable[int], count_samples: CountSamples
+) -> list[dict[str, Any]]:
     """Return the measures of rows of the shard whose first sample has this number."""
     measures: list[dict[str, Any]] = []
     pairs: list[tuple[Pair, dict[str, Any]]] = []
@@ -132,6 +133,7 @@ def _measure_rows(job: MeasuringJob, first_sample: int, rows: Iterable[int]) -> 
             sample = job.source[first_sample + row]
         except BadSample as bad:
             values |= {"key": bad.name, "error": str(bad.reason)}
+            count_samples(1)
             continue
         values["key"] = sample.image_name
         values["id"] = hash_id(sample.image_name + "\n" + sample.text_name, sample.image)
@@ -139,16 +141,17 @@ def _measure_rows(job: MeasuringJob, first_sample: int, rows: Iterable[int]) -> 
             pairs.append((Pair(sample), values))
         except BadSample as bad:
             values["error"] = str(bad.reason)
+            count_samples(1)
             continue
         num_bytes += len(sample.image)
         if num_bytes > MAX_IMAGE_BYTES:
-            _measure_pairs(job, pairs)
+            _measure_pairs(job, pairs, count_samples)
             num_bytes = 0
-    _measure_pairs(job, pairs)
+    _measure_pairs(job, pairs, count_samples)
     return measures
 
 
-def _measure_pairs(job: MeasuringJob, pairs: list[tuple[Pair, dict[str, Any]]]) -> None:
+def _measure_pairs(job: MeasuringJob, pairs: list[tuple[Pair, dict[str, Any]]], count_samples: CountSamples) -> None:
     """Add the measures of pairs to their values, and empty the list."""
     for step in job.steps:
         step.edit([pair for pair, _ in pairs])
@@ -160,6 +163,7 @@ def _measure_pairs(job: MeasuringJob, pairs: list[tuple[Pair, dict[str, Any]]]) 
                 values |= step.measure(pair)
         except BadSample as bad:
             values["error"] = str(bad.reason)
+        count_samples(1)
 
 
 def check_files(files: Iterable[ExpectedFile]) -> None:
