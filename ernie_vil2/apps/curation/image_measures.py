@@ -62,8 +62,7 @@ def measure_sharpness(luminance: np.ndarray) -> float:
     sharpness = 0.0
     while min(luminance.shape) >= 2 * _STRIPE:
         sharpness = max(sharpness, _sum_strong_slopes(luminance))
-        height, width = luminance.shape
-        luminance = cv2.resize(luminance, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+        luminance = halve(luminance)
     return sharpness
 
 
@@ -208,6 +207,15 @@ def shrink_luminance(luminance: np.ndarray) -> np.ndarray:
     return cv2.resize(luminance, (width, height), interpolation=cv2.INTER_AREA)
 
 
+def halve(image: np.ndarray) -> np.ndarray:
+    """Shrink an image, `[H, W]` uint8, to half the size, without the last line if their number is odd.
+
+    OpenCV takes six times as long for any other factor than exactly two.
+    """
+    height, width = (side // 2 for side in image.shape)
+    return cv2.resize(image[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+
+
 _SEAMS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4)  # of a side, where the pictures of a collage meet
 _STEP = 16  # levels between two pictures, or a picture and the line between them
 _WHOLE = 0.85  # share of an end of a line along which the levels change in a seam
@@ -315,8 +323,7 @@ def _average_cells(mask: np.ndarray) -> np.ndarray:
     """Return the share of each cell's pixels that are 255 in a mask."""
     height, width = mask.shape
     # OpenCV halves an image ten times as fast as it shrinks one to a 32nd.
-    half_mask = cv2.resize(mask, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    return cv2.resize(half_mask, (width // _CELL, height // _CELL), interpolation=cv2.INTER_AREA) / 255
+    return cv2.resize(halve(mask), (width // _CELL, height // _CELL), interpolation=cv2.INTER_AREA) / 255
 
 
 def _find_four_cells(is_code: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ernie_vil2.apps.curation.image_measures import halve
+
 # The constants were chosen on the made crawls of demo_data/crawls, with an eye on photographs and drawings of public
 # repositories (docs/notes/curation.md). Lengths are in pixels of an image of at most 640 a side.
 _EDGE = 24  # levels within 3 x 3 pixels; noise and the traces of compression are weaker
@@ -23,6 +25,7 @@ _GROUND_TOLERANCE = 16  # levels; a card's ground may be a gradient
 _INK = 20  # levels between letters and the ground
 _LARGE = 48  # pixels of height from which letters must be of one level inside; drawings are shaded
 _MAX_LINE = 11  # height of a line between rows of a card with its surroundings, in half the size
+_LEAST_SIDE = 16  # pixels, in which there is hardly a letter
 _LEAST_ROW = 3.0  # letters of a card; short words are on many drawings
 
 
@@ -57,6 +60,8 @@ def measure_text(luminance: np.ndarray) -> TextShown:
     Args:
         luminance: from `shrink_luminance`.
     """
+    if min(luminance.shape) < _LEAST_SIDE:
+        return TextShown(0.0, 0.0)
     kernel = np.ones((3, 3), np.uint8)
     contrast = cv2.subtract(cv2.dilate(luminance, kernel), cv2.erode(luminance, kernel))
     edges = _threshold_halves(contrast, _EDGE)
@@ -138,8 +143,7 @@ def _subtract_ground(lines: np.ndarray) -> np.ndarray:
 def _threshold_halves(contrast: np.ndarray, level: int) -> np.ndarray:
     """Return 255 where any of 2 x 2 pixels reaches a level, in half the size."""
     reached = cv2.threshold(contrast, level - 1, 255, cv2.THRESH_BINARY)[1]
-    half_size = tuple(max(1, side // 2) for side in contrast.shape[::-1])
-    return cv2.threshold(cv2.resize(reached, half_size, interpolation=cv2.INTER_AREA), 0, 255, cv2.THRESH_BINARY)[1]
+    return cv2.threshold(halve(reached), 0, 255, cv2.THRESH_BINARY)[1]
 
 
 def _measure_card(contrast: np.ndarray, is_text: np.ndarray, rows: list[Row]) -> float:
