@@ -1,4 +1,4 @@
-"""Measures of images that show no scene, or not well: gradients, QR codes, collages, unfinished and blurred files."""
+"""Measures of images that show no scene, or not well: gradients, collages, unfinished and blurred files."""
 
 import math
 
@@ -125,45 +125,6 @@ def measure_focus(small_luminance: np.ndarray, luminance: np.ndarray) -> float:
     return focus
 
 
-_MIN_LINES = 8  # lines between blocks; fewer are a window or a shelf
-_MAX_LINES = 0.4  # share of all lines; photographs have nearly as many changes on each
-_REGULAR = 0.6  # share of equal distances between lines; scaling and compression disturb the others
-_VISIBLE = 0.2  # share of a line along which the levels change; drawings of large pixels have fewer changes
-
-
-def measure_pixelation(luminance: np.ndarray) -> float:
-    """Return the share of the changes between pixels that lies on few, regular lines both ways, the sides of blocks.
-
-    Args:
-        luminance: from `shrink_luminance`.
-    """
-    share = _measure_block_lines(luminance)
-    if share:
-        share = min(share, _measure_block_lines(cv2.transpose(luminance)))
-    return share
-
-
-def _measure_block_lines(luminance: np.ndarray) -> float:
-    if min(luminance.shape) < 4 * _MIN_LINES:
-        return 0.0
-    steps = cv2.absdiff(luminance[1:], luminance[:-1])
-    mean_steps = _average_rows(steps)
-    # Lines of blocks are a third as strong as the strongest fiftieth of all lines.
-    is_line = mean_steps >= max(0.35 * compute_percentile(mean_steps, 98), 0.5)
-    if is_line.mean() > _MAX_LINES:
-        return 0.0
-    lines = np.flatnonzero(is_line)
-    lines = lines[np.diff(lines, prepend=-2) > 1]
-    if len(lines) < _MIN_LINES:
-        return 0.0
-    distances = np.diff(lines)
-    size = float(np.median(distances))
-    is_regular = (np.abs(distances - size) <= max(1, 0.1 * size)).mean() >= _REGULAR
-    if not is_regular or (steps[is_line] > 2).mean() < _VISIBLE:
-        return 0.0
-    return float(mean_steps[is_line].sum() / mean_steps.sum() * (1 - is_line.mean()))
-
-
 _BLOCK = 8  # pixels of a side of a block of JPEG
 _MAX_STEP = 16  # levels between neighbouring pixels; larger ones are edges of what the image shows
 
@@ -262,71 +223,3 @@ def _measure_horizontal_seams(luminance: np.ndarray) -> float:
 
 def _average_rows(levels: np.ndarray) -> np.ndarray:
     return cv2.reduce(levels, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
-
-
-def measure_qr_code(luminance: np.ndarray) -> float:
-    """Return the share of an image's area that a QR code covers, 0 without one.
-
-    Args:
-        luminance: from `shrink_luminance`.
-    """
-    # OpenCV's detector takes ten times as long as the other measures, so it looks only at images that have black and
-    # white close together, and changing often.
-    box = _find_code(luminance)
-    if box is None or not _changes_often(luminance[box]):
-        return 0.0
-    is_found, corners = cv2.QRCodeDetector().detect(luminance)
-    if not is_found:
-        return 0.0
-    # It also finds signs with dark corners.
-    corners = corners.reshape(-1, 2)
-    left, top, width, height = cv2.boundingRect(corners)
-    if not _changes_often(luminance[max(0, top) : top + height, max(0, left) : left + width]):
-        return 0.0
-    return float(cv2.contourArea(corners) / luminance.size)
-
-
-def _changes_often(luminance: np.ndarray) -> bool:
-    """Return whether half of the rows, and of the columns, change between black and white like those of a QR code."""
-    code = luminance > 128
-    for changes in ((code[1:] != code[:-1]).sum(axis=0), (code[:, 1:] != code[:, :-1]).sum(axis=1)):
-        if not len(changes) or np.median(changes) < _MODULE_CHANGES:
-            return False
-    return True
-
-
-_CELL = 32  # pixels
-_MODULE_CHANGES = 7  # along a line: a third of the modules of the smallest code
-
-
-def _find_code(luminance: np.ndarray) -> tuple[slice, slice] | None:
-    """Return rows and columns where squares of 32 pixels of only black and white lie together, or None."""
-    height, width = (side // _CELL for side in luminance.shape)
-    if not height or not width:
-        return None
-    luminance = luminance[: height * _CELL, : width * _CELL]
-    dark = _average_cells(cv2.inRange(luminance, 0, 80))
-    if not _find_four_cells(dark > 0.2).any():
-        return None
-    light = _average_cells(cv2.inRange(luminance, 175, 255))
-    rows, columns = np.nonzero(_find_four_cells((dark > 0.2) & (light > 0.2) & (dark + light > 0.75)))
-    if not len(rows):
-        return None
-    # Of four squares that lie together these are the first ones.
-    return (
-        slice(rows.min() * _CELL, (rows.max() + 2) * _CELL),
-        slice(columns.min() * _CELL, (columns.max() + 2) * _CELL),
-    )
-
-
-def _average_cells(mask: np.ndarray) -> np.ndarray:
-    """Return the share of each cell's pixels that are 255 in a mask."""
-    height, width = mask.shape
-    # OpenCV halves an image ten times as fast as it shrinks one to a 32nd.
-    return cv2.resize(halve(mask), (width // _CELL, height // _CELL), interpolation=cv2.INTER_AREA) / 255
-
-
-def _find_four_cells(is_code: np.ndarray) -> np.ndarray:
-    """Return where a cell and those to its right, below, and below to the right are all true."""
-    both_rows = is_code[:-1] & is_code[1:]
-    return both_rows[:, :-1] & both_rows[:, 1:]

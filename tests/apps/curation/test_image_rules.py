@@ -11,14 +11,13 @@ from ernie_vil2.apps.curation.image_measures import (
     compute_percentile,
     measure_blocks,
     measure_focus,
-    measure_pixelation,
-    measure_qr_code,
     measure_relief,
     measure_seams,
     measure_sharpness,
     measure_unfinished,
     shrink_luminance,
 )
+from ernie_vil2.apps.curation.qr_codes import measure_qr_code
 from ernie_vil2.apps.curation.text_rows import measure_text
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
 from tests.support.image_formats import encode_image
@@ -56,11 +55,6 @@ def make_card():
 
 def make_blurred():
     return cv2.GaussianBlur(make_distinct_image(7, 400), (0, 0), 12)
-
-
-def make_pixelated(block=16):
-    small = cv2.resize(make_distinct_image(8, 400), (400 // block, 400 // block), interpolation=cv2.INTER_AREA)
-    return small.repeat(block, axis=0).repeat(block, axis=1)
 
 
 def make_set():
@@ -122,7 +116,6 @@ def make_unfinished():
 MADE = {
     "gradient": make_gradient, "page of text": make_page, "card of text": make_card, "collage": make_collage,
     "QR code": make_code, "unfinished image": make_unfinished, "out of focus": make_blurred,
-    "pixelated": make_pixelated,
 }  # fmt: skip
 
 
@@ -139,6 +132,48 @@ def test_share_of_a_qr_code_is_that_of_its_square(angle):
     rows, _ = np.nonzero(get_luminance(make_code()) < 128)
     side = rows.max() + 1 - rows.min()
     assert measure_qr_code(get_luminance(make_code(angle))) == pytest.approx((side / 400) ** 2, rel=0.1)
+
+
+def make_windows():
+    """Return rows of windows, dark in a light frame on a dark wall, like the corners of QR codes."""
+    wall = np.full((400, 400), 40, np.uint8)
+    for top in range(20, 400, 80):
+        for left in range(20, 400, 80):
+            wall[top : top + 25, left : left + 25] = 230
+            wall[top + 5 : top + 20, left + 5 : left + 20] = 20
+    return cv2.cvtColor(wall, cv2.COLOR_GRAY2RGB)
+
+
+def make_board():
+    """Return a board of Go with some stones."""
+    board = np.full((400, 400), 170, np.uint8)
+    for place in range(20, 400, 20):
+        cv2.line(board, (20, place), (380, place), 30)
+        cv2.line(board, (place, 20), (place, 380), 30)
+    rng = np.random.default_rng(0)
+    for x, y in rng.integers(1, 19, (60, 2)).tolist():
+        cv2.circle(board, (20 * x, 20 * y), 9, (x + y) % 2 * 250, -1)
+    return cv2.cvtColor(board, cv2.COLOR_GRAY2RGB)
+
+
+def make_flower_bed():
+    spots = np.random.default_rng(0).integers(0, 2, (80, 80), dtype=np.uint8).repeat(5, axis=0).repeat(5, axis=1)
+    return cv2.cvtColor(255 * spots, cv2.COLOR_GRAY2RGB)
+
+
+def test_code_needs_no_margin_around_the_squares_at_its_corners():
+    code = cv2.cvtColor(make_code(), cv2.COLOR_RGB2GRAY)
+    dark = np.flatnonzero((code < 128).any(axis=0))
+    module = 240 // (len(cv2.QRCodeEncoder.create().encode("https://example.com/follow-us")) + 8)
+    first, end = dark[0] + 7 * module, dark[-1] + 1 - 7 * module
+    code[first : first + module, dark[0] : dark[0] + 7 * module] = 0
+    code[end - module : end, dark[0] : dark[0] + 7 * module] = 0
+    assert measure_qr_code(code) == pytest.approx(measure_qr_code(cv2.cvtColor(make_code(), cv2.COLOR_RGB2GRAY)))
+
+
+@pytest.mark.parametrize("make", [make_windows, make_board, make_flower_bed])
+def test_patterns_are_no_qr_code(make):
+    assert measure_qr_code(get_luminance(make())) == 0
 
 
 @pytest.mark.parametrize("is_dark", [False, True])
@@ -184,17 +219,6 @@ def test_image_with_grain_is_not_out_of_focus():
         assert (measure_focus(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), get_luminance(pixels)) < 0.3) == is_blurred
 
 
-@pytest.mark.parametrize("block", [8, 16, 25])
-def test_pixelated_images_change_between_blocks_only(block):
-    pixelated = make_pixelated(block)
-    # Nearly all changes are on one line of each block; a few lines are too weak to count.
-    assert measure_pixelation(get_luminance(pixelated)) == pytest.approx(1 - 1 / block, abs=0.04)
-    _, content = cv2.imencode(".jpg", pixelated, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    assert measure_pixelation(cv2.imdecode(content, cv2.IMREAD_GRAYSCALE)) > 0.4
-    assert measure_pixelation(get_luminance(make_distinct_image(8, 400))) == 0
-    assert measure_pixelation(get_luminance(make_drawing())) == 0
-
-
 def test_relief_is_zero_for_a_quadratic_and_the_noise_otherwise():
     rng = np.random.default_rng(0)
     noise = np.kron(rng.normal(0, 5, (32, 32, 3)), np.ones((4, 4, 1)))
@@ -224,7 +248,7 @@ def test_measures_take_images_of_any_shape(shape):
         pixels = np.full((*shape, 3), level, np.uint8)
         luminance = get_luminance(pixels)
         assert measure_text(luminance) == (0, 0)
-        assert measure_focus(luminance, luminance) == 1 and measure_pixelation(luminance) == 0
+        assert measure_focus(luminance, luminance) == 1
         assert measure_seams(luminance) == 0 and measure_qr_code(luminance) == 0
         assert measure_relief(pixels) == pytest.approx(0)
         measure_unfinished(pixels)

@@ -8,13 +8,12 @@ from pydantic import Field
 
 from ernie_vil2.apps.curation.image_measures import (
     measure_focus,
-    measure_pixelation,
-    measure_qr_code,
     measure_relief,
     measure_seams,
     measure_unfinished,
     shrink_luminance,
 )
+from ernie_vil2.apps.curation.qr_codes import measure_qr_code
 from ernie_vil2.apps.curation.rules import Rule, make_bound
 from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.apps.curation.text_rows import measure_text
@@ -53,10 +52,6 @@ class Settings(Section):
     focus: Fraction = Field(
         0.3, description="steepness of the steepest edges below which an image is out of focus or much enlarged"
     )
-    # Of 796 photographs that were pixelated and compressed, 80 % have more, and 3 of 6,000 others.
-    pixelation: Fraction = Field(
-        0.4, description="share of the changes that lies on regular lines both ways, from which an image is pixelated"
-    )
     qr_code: Fraction = Field(0.05, description="share of the area that a QR code covers, from which an image goes")
 
 
@@ -78,7 +73,6 @@ class ImageRules(Step[Settings]):
         "seams": "float",
         "qr_code": "float",
         "focus": "float",
-        "pixelation": "float",
     }
 
     def measure(self, pair: Pair) -> dict[str, Any]:
@@ -99,7 +93,6 @@ class ImageRules(Step[Settings]):
             "seams": measure_seams(luminance),
             "qr_code": measure_qr_code(luminance),
             "focus": measure_focus(small_luminance, luminance),
-            "pixelation": measure_pixelation(luminance),
         }
 
     def rules(self) -> Iterable[Rule]:
@@ -113,8 +106,6 @@ class ImageRules(Step[Settings]):
         yield make_bound("page of text", "letters_shown", ">=", settings.letters)
         yield make_bound("card of text", "card", ">=", settings.card)
         yield make_bound("out of focus", "focus", "<", settings.focus)
-        # Blocks also have seams.
-        yield make_bound("pixelated", "pixelation", ">=", settings.pixelation)
         yield make_bound("collage", "seams", ">=", settings.seams)
 
     def histograms(self) -> Iterable[Histogram]:
