@@ -28,6 +28,10 @@ MAX_BEYOND = 0.12  # share that both images show beyond the other: a crop, or a 
 MIN_SAMPLES = 300  # that are compared at least
 # Tiled marks are in most of the nine cells of a grid, and thin. Spots in fewer cells are an object that moved.
 MIN_MARKED_CELLS, MAX_MARKED = 7, 0.25
+# An object is compact, while marks of text and strips are flat, and frames and cut corners are thin. Objects
+# that were drawn into images have both sides of 0.09 and more; lines of text are 0.05 high, and cut corners 0.06 wide.
+MIN_OBJECT_SIDE, MAX_OBJECT_ASPECT = 0.07, 2.5  # share of the shorter side of the image; ratio of its sides
+JOINED = 2  # samples around what differs, within which it is one object
 # Faint differences over a large part are another texture; marks all over cover up to 0.1 of the inner part.
 FAINT, MAX_FAINT = 6.0, 0.2  # levels; share of the inner part
 # An even rim is the ground of an object. A change of light that moves its level moves the object's levels as well.
@@ -48,10 +52,13 @@ class Difference(NamedTuple):
 
     has_spot: whether they differ within, in their ground, or in how they are placed on it. Marks at an edge or all
         over, bars and cuts do not count, and neither do light, colours, noise and blur.
+    has_object: whether they differ, even at an edge, in something of the shape of an object, and not of a line of text,
+        a strip or a frame.
     marked: 1 if the first image has a mark, a strip or a sticker; -1 if the second one has; 0 if neither is known to.
     """
 
     has_spot: bool
+    has_object: bool
     marked: int
 
 
@@ -90,21 +97,22 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> D
     if scale < 0.999:  # the coarser image is the frame, so that nothing is enlarged
         back = np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
         difference = compare_details(second, first, back)
-        return Difference(difference.has_spot, -difference.marked)
+        return difference._replace(marked=-difference.marked)
     overlay = _lay_over(first.pixels, second.pixels, to_second, scale)
     if overlay is None or _has_other_ground(*overlay):
-        return Difference(True, 0)
+        return Difference(True, False, 0)
     is_covered = overlay.is_covered
     frame, warped = _soften_alike(overlay.frame, overlay.warped)
     measured = _measure_differences(frame, warped, is_covered)
     if measured is None:
-        return Difference(True, 0)
+        return Difference(True, False, 0)
     differences, colour_differences = measured
-    has_spot = _has_spot((differences > SPOT) | (colour_differences > COLOUR_SPOT))
+    is_clear = (differences > SPOT) | (colour_differences > COLOUR_SPOT)
+    has_spot = _has_spot(is_clear)
     inner_differences = cv2.blur(differences, (5, 5))[is_covered & _find_inner(is_covered.shape)]
     has_spot |= bool(inner_differences.size) and float((inner_differences > FAINT).mean()) > MAX_FAINT
     differs = (differences > MARK) | (colour_differences > COLOUR_MARK)
-    return Difference(has_spot, _find_marked(frame, warped, differs, is_covered))
+    return Difference(has_spot, _has_object(is_clear), _find_marked(frame, warped, differs, is_covered))
 
 
 class _Overlay(NamedTuple):
@@ -281,10 +289,31 @@ def _has_spot(differs: np.ndarray) -> bool:
     _, labels = cv2.connectedComponents(joined, connectivity=8)
     inner_labels = np.unique(labels[differs & _find_inner(differs.shape)])
     is_spot = differs & np.isin(labels, inner_labels)
-    if is_spot.sum() < MIN_SPOT:
-        return False
+    return bool(is_spot.sum() >= MIN_SPOT) and not _is_marked_all_over(differs)
+
+
+def _is_marked_all_over(differs: np.ndarray) -> bool:
     cells = cv2.resize(differs.astype(np.float32), (3, 3), interpolation=cv2.INTER_AREA)
-    return not ((cells > 0).sum() >= MIN_MARKED_CELLS and differs.mean() <= MAX_MARKED)
+    return bool((cells > 0).sum() >= MIN_MARKED_CELLS and differs.mean() <= MAX_MARKED)
+
+
+def _has_object(differs: np.ndarray) -> bool:
+    """Return whether images differ in a spot of the shape of an object, wherever it is, `[H, W]` bool."""
+    if not differs.any() or _is_marked_all_over(differs):
+        return False
+    height, width = differs.shape
+    # Parts of an object that look like its ground leave gaps.
+    joined = cv2.dilate(differs.astype(np.uint8), _NEIGHBOURS, iterations=JOINED)
+    count, _, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
+    for left, top, box_width, box_height, _ in boxes[1:count].tolist():
+        shorter, longer = sorted((box_width - 2 * JOINED, box_height - 2 * JOINED))
+        is_compact = shorter >= MIN_OBJECT_SIDE * min(height, width) and longer <= MAX_OBJECT_ASPECT * shorter
+        # What fills a corner is its rounding or its shadow.
+        touches_side = left == 0 or left + box_width == width
+        touches_end = top == 0 or top + box_height == height
+        if is_compact and not (touches_side and touches_end):
+            return True
+    return False
 
 
 def _find_inner(shape: tuple[int, ...]) -> np.ndarray:

@@ -46,6 +46,7 @@ PAIR_DTYPE = np.dtype(
         ("is_local", bool),
         ("is_turned", bool),
         ("worse", np.int8),  # 1: the query, -1: the row
+        ("has_object", bool),
     ]
 )
 """A proposed pair, as it is stored in a file."""
@@ -55,7 +56,7 @@ class Alike(NamedTuple):
     """Pairs of thumbnails of images that show the same: rows, and how they are alike; `[P]` each.
 
     queries, rows: rows of the thumbnails.
-    likeness, is_local, is_turned, worse: as of `registration.Verdict`; the query is the first image.
+    likeness, is_local, is_turned, worse, has_object: as of `registration.Verdict`; the query is the first image.
     """
 
     queries: np.ndarray
@@ -64,6 +65,7 @@ class Alike(NamedTuple):
     is_local: np.ndarray
     is_turned: np.ndarray
     worse: np.ndarray
+    has_object: np.ndarray
 
     def choose(self, chosen: np.ndarray) -> Alike:
         """Return the chosen pairs; `chosen` is `[P]` bool."""
@@ -303,4 +305,5 @@ def _judge_pair(pair: np.void, left: _Side, right: _Side) -> Verdict | None:
     difference = compare_details(first_picture, second_picture, best.transform)
     # An image with a mark is the worse one, whichever shows more.
     worse = difference.marked or best.worse
-    return best._replace(is_local=best.is_local or difference.has_spot, worse=worse)
+    is_local = best.is_local or difference.has_spot
+    return best._replace(is_local=is_local, worse=worse, has_object=difference.has_object)

@@ -99,6 +99,7 @@ class Verdict(NamedTuple):
     is_turned: whether one is mirrored, or turned by a quarter or more.
     worse: 1 if the first image shows less, or a bar or frame more; -1 if the second one does; 0 if neither is known to.
     transform: affine map from the samples of the first image to those of the second one, `[2, 3]`.
+    has_object: whether details differ in an object, even at an edge (`details.py`); thumbnails are too small to tell.
     """
 
     likeness: float
@@ -106,6 +107,7 @@ class Verdict(NamedTuple):
     is_turned: bool
     worse: int
     transform: np.ndarray
+    has_object: bool = False
 
 
 def make_view(luminance: np.ndarray, colours: np.ndarray) -> View:

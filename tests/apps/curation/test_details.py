@@ -108,6 +108,62 @@ def test_the_outline_of_a_mark_tells_which_image_is_marked():
     assert compare_images(texture, (texture * 0.7).astype(np.uint8)).marked == 0
 
 
+def draw_cup(pixels, place=(350, 250)):
+    """Draw a small thing with a handle."""
+    drawn = pixels.copy()
+    cv2.circle(drawn, (place[0] + 16, place[1]), 12, (60, 120, 200), 6)
+    cv2.rectangle(drawn, (place[0] - 20, place[1] - 20), (place[0] + 16, place[1] + 20), (60, 120, 200), -1)
+    return drawn
+
+
+def round_corners(pixels):
+    height, width = pixels.shape[:2]
+    inside = np.zeros((height, width, 3), np.uint8)
+    cv2.rectangle(inside, (0, 50), (width, height - 50), (1, 1, 1), -1)
+    cv2.rectangle(inside, (50, 0), (width - 50, height), (1, 1, 1), -1)
+    for place in ((50, 50), (width - 50, 50), (50, height - 50), (width - 50, height - 50)):
+        cv2.circle(inside, place, 50, (1, 1, 1), -1)
+    return pixels * inside + 255 * (1 - inside)
+
+
+MARKS = {
+    "text": lambda pixels: cv2.putText(pixels.copy(), "photo.example", (230, 285), 0, 0.7, (250, 250, 240), 2),
+    "strip": lambda pixels: cv2.rectangle(pixels.copy(), (0, 270), (400, 300), (200, 30, 30), -1),
+    "frame": lambda pixels: cv2.rectangle(pixels.copy(), (0, 0), (399, 299), (20, 20, 20), 12),
+    "corners": round_corners,
+}
+
+
+def test_things_at_an_edge_are_objects():
+    scene = draw_object((90, 120, 160))
+    for place in ((350, 250), (40, 150), (200, 40)):
+        assert compare_images(scene, draw_cup(scene, place)).has_object
+        assert compare_images(draw_cup(scene, place), scene).has_object
+    assert not compare_images(scene, compress(scene)).has_object
+
+
+@pytest.mark.parametrize("kind", MARKS)
+def test_marks_at_an_edge_are_no_objects(kind):
+    scene = draw_object((90, 120, 160))
+    difference = compare_images(scene, MARKS[kind](scene))
+    assert not difference.has_object
+    assert not difference.has_spot
+
+
+def test_a_thing_at_an_edge_stays_if_only_one_caption_names_it(tmp_path, curated):
+    scenes = [draw_object((90, 120, 160), seed=number) for number in range(3)]
+    changed = [draw_cup(scenes[0]), draw_cup(scenes[1]), MARKS["text"](scenes[2])]
+    captions = ["a round toy on blue", "a ball for children", "something on blue"]
+    captions_of_changed = ["a round toy on blue, with a cup", "a ball for children", "something on blue, seen today"]
+    rows = []
+    for number in range(3):
+        rows.append((encode_image(scenes[number]), captions[number]))
+        rows.append((encode_image(changed[number]), captions_of_changed[number]))
+    path = write_pair_shard(tmp_path / "crawl.tar", rows)
+    table = curated([path], "near_duplicates: {}").values()
+    assert [row["sample"] for row in table if row["is_kept"]] == [0, 1, 2, 4]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [

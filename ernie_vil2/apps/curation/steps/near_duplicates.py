@@ -91,7 +91,8 @@ class NearDuplicates(Step[Settings]):
         mirrored = self.settings.mirrored
         for matches in alike(images, joins.folder, self.settings, turned=mirrored, is_alive=is_alive, name=self.name):
             is_equal, are_variants = _compare_captions(joins, images, matches)
-            is_agreed = is_equal | ~(matches.is_local | are_variants)
+            # An object at an edge may be a mark, or what only one of the captions names.
+            is_agreed = is_equal | ~(matches.is_local | matches.has_object | are_variants)
             if self.settings.embedding is not None:
                 is_agreed &= ~_find_different_embeddings(joins, images, matches, self.settings.embedding)
             # Thumbnails cannot show that a mirrored image is another one, but its caption may say so.
