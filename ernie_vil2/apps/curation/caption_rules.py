@@ -50,7 +50,7 @@ _MARKS_AT_END = (
 )
 _BETWEEN_REMARKS = r"[\s\x{3000}|¦,;.!?，；。！？…:：()（）\[\]【】»›>~～/&+\-–—·•]*"
 # Marks that may be left where something was cut off. Dots, question marks and quotation marks end a sentence.
-_LOOSE_ENDS = " \t\r\n\u3000|-–—,，、;；:：/\\~>»•·([（【"
+_LOOSE_ENDS = " \t\r\n\u3000|-–—,，、;；:：/\\>»•·([（【"
 _WORD = re.compile(r"[^\W\d_]{3,}")  # a shorter word alone is no caption
 _SENTENCE_END = re.compile(r"[!?]+\s+|[。！？…\n]+\s*|(?<=\w\w\w)\.\s+|\s[-–—|]\s|[｜】]\s*")
 # The name of a list of words in braces. Those of \p{Han} and \x{3000} belong to the backslash in front of them.
@@ -90,13 +90,16 @@ class Rule(Section):
     above: dict[str, float] = Field(
         default={}, description="measures of a caption, one of which has to be greater than its bound"
     )
+    unless: list[Name] = Field(
+        default=[], description="patterns; a caption with one of them stays, whatever pattern and whole find in it"
+    )
     examples: Examples = Field(default=Examples(), description="captions on which the rule is tried")
 
     @model_validator(mode="after")
     def _check(self) -> Rule:
         if not (self.pattern or self.whole or self.remark or self.above):
             raise ValueError("a rule needs pattern, whole, remark, or above with a bound of a measure")
-        if self.action == "cut" and self.above:
+        if self.action == "cut" and (self.above or self.unless):
             raise ValueError("only pattern and remark can say what to cut off")
         unknown = [name for name in self.above if name not in MEASURES]
         if unknown:
@@ -110,7 +113,7 @@ class Rule(Section):
             ValueError: a pattern names a list that is not there.
         """
         fields = {}
-        for field in ("pattern", "whole", "remark"):
+        for field in ("pattern", "whole", "remark", "unless"):
             fields[field] = [_insert_lists(pattern, lists) for pattern in getattr(self, field)]
         return self.model_copy(update=fields)
 
@@ -132,6 +135,11 @@ class Rule(Section):
         return FLAGS + alternatives if alternatives else ""
 
     @property
+    def exception_pattern(self) -> str:
+        """Pattern of captions that stay although they match removal_pattern, with the flags; empty if there is none."""
+        return FLAGS + _join(self.unless) if self.unless else ""
+
+    @property
     def removes_by_piece(self) -> bool:
         """Whether a piece of a caption is enough for the rule to remove it."""
         return self.action == "remove" and bool(self.pattern)
@@ -147,16 +155,12 @@ class Rule(Section):
             patterns.append(f"^{_MARKS_AT_START}{remarks}{_AFTER_REMARK}")
         return [FLAGS + pattern for pattern in patterns]
 
-    def exceeds_bounds(self, measures: Mapping[str, float]) -> bool:
-        """Return whether a measure of a caption is greater than its bound."""
-        return any(measures[name] > bound for name, bound in self.above.items())
-
     @property
     def condition(self) -> str:
         """SQL condition on the measures of a pair, true if its captions have the fault."""
         conditions = []
         if self.removal_pattern:
-            conditions.append(f"regexp_matches({TEXT_COLUMN}, {self._quoted_pattern})")
+            conditions.append(self._pattern_condition)
         for measure, bound in self.above.items():
             conditions.append(f"{measure} > {bound!r}")
         return " or ".join(conditions)
@@ -166,17 +170,25 @@ class Rule(Section):
         """SQL of what meets the condition, as text: the piece of the captions, or a measure and its bound."""
         cases = []
         if self.removal_pattern:
-            piece = f"regexp_extract({TEXT_COLUMN}, {self._quoted_pattern})"
-            cases.append(f"when regexp_matches({TEXT_COLUMN}, {self._quoted_pattern}) then '“' || trim({piece}) || '”'")
+            piece = f"regexp_extract({TEXT_COLUMN}, {_quote(self.removal_pattern)})"
+            cases.append(f"when {self._pattern_condition} then '“' || trim({piece}) || '”'")
         for measure, bound in self.above.items():
             text = f"format('{measure} {{:.2g}} > {bound:.2g}', {measure}::double)"
             cases.append(f"when {measure} > {bound!r} then {text}")
         return f"case {' '.join(cases)} end"
 
     @property
-    def _quoted_pattern(self) -> str:
-        escaped = self.removal_pattern.replace("'", "''")
-        return f"'{escaped}'"
+    def _pattern_condition(self) -> str:
+        condition = f"regexp_matches({TEXT_COLUMN}, {_quote(self.removal_pattern)})"
+        if self.unless:
+            condition = f"({condition} and not regexp_matches({TEXT_COLUMN}, {_quote(self.exception_pattern)}))"
+        return condition
+
+
+def _quote(text: str) -> str:
+    """Return a text as SQL."""
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
 
 
 def _insert_lists(pattern: str, lists: Mapping[str, str]) -> str:
@@ -191,10 +203,6 @@ def _insert_lists(pattern: str, lists: Mapping[str, str]) -> str:
         return lists[name]
 
     return _LIST_NAME.sub(insert, pattern)
-
-
-def _join_words(words: Sequence[str]) -> str:
-    return f"(?:{'|'.join(words)})"
 
 
 def _join(patterns: Sequence[str]) -> str:
@@ -221,7 +229,9 @@ class CaptionRules:
     @property
     def patterns_of_cuts(self) -> list[str]:
         """All patterns on which the result of `cut` depends."""
-        patterns = [rule.whole_pattern + rule.removal_pattern for rule in self.removing.values()]
+        patterns = []
+        for rule in self.removing.values():
+            patterns += [rule.whole_pattern, rule.removal_pattern, rule.exception_pattern]
         for rule in self.cutting.values():
             patterns += rule.cut_patterns
         return patterns
@@ -237,17 +247,15 @@ class CaptionRules:
         changed = [number for number, text in enumerate(plain_captions) if results[number] != text]
         # A single word that is left says too little where a rule would have removed the caption, for whatever is in it.
         single_words = [number for number in changed if _is_single_word(results[number])]
-        whole_patterns = [rule.whole_pattern for rule in self.removing.values()]
-        removal_patterns = [rule.removal_pattern for rule in self.removing.values()]
-        for numbers, patterns in ((changed, whole_patterns), (single_words, removal_patterns)):
-            texts = [plain_captions[number] for number in numbers]
-            for number, is_fault in zip(numbers, _match_any(texts, patterns), strict=True):
-                if is_fault:
-                    results[number] = plain_captions[number]
-        for number in single_words:
-            values = measure_captions([plain_captions[number]])
-            if any(rule.exceeds_bounds(values) for rule in self.removing.values()):
+
+        plain_texts = [plain_captions[number] for number in changed]
+        is_fault = _match_any(plain_texts, [rule.whole_pattern for rule in self.removing.values()])
+        plain_words = [plain_captions[number] for number in single_words]
+        is_fault_in_part = self._match_removal(plain_words)
+        for number, should_stay in zip([*changed, *single_words], [*is_fault, *is_fault_in_part], strict=True):
+            if should_stay:
                 results[number] = plain_captions[number]
+
         return self._drop_faulty_sentences(results) if self.cutting else results
 
     def _cut_ends(self, captions: Sequence[str]) -> list[str]:
@@ -284,8 +292,7 @@ class CaptionRules:
         sentences = []
         for number, spans in spans_by_suspect.items():
             sentences += [captions[number][start:stop] for start, stop in spans]
-        removal_patterns = [rule.removal_pattern for rule in self.removing.values()]
-        are_faults = iter(_match_any(sentences, removal_patterns))
+        are_faults = iter(self._match_removal(sentences))
         for number, spans in spans_by_suspect.items():
             good_spans = [span for span in spans if not next(are_faults)]
             if not good_spans:
@@ -295,6 +302,16 @@ class CaptionRules:
             if last - first + 1 == len(good_spans) < len(spans) and not _is_single_word(remainder):
                 results[number] = remainder
         return results
+
+    def _match_removal(self, captions: Sequence[str]) -> list[bool]:
+        """Return whether a pattern of a rule removes each caption."""
+        results = np.zeros(len(captions), bool)
+        for rule in self.removing.values():
+            matches = np.array(_match_any(captions, [rule.removal_pattern]), bool)
+            if rule.unless and matches.any():
+                matches &= ~np.array(_match_any(captions, [rule.exception_pattern]), bool)
+            results |= matches
+        return results.tolist()
 
     def find_faults(self, captions: Sequence[str]) -> list[str | None]:
         """Return for each caption the name of the first rule that removes it, or None."""
@@ -340,6 +357,8 @@ def _find_sentences(text: str) -> list[tuple[int, int]]:
 
 def _match_any(captions: Sequence[str], patterns: Iterable[str]) -> list[bool]:
     """Return whether one of the patterns matches the simple form of each caption; empty patterns match nothing."""
+    if not captions:  # a shortcut: Arrow would compile the patterns
+        return []
     array = pa.array(map(simplify, captions), pa.string())
     results = np.zeros(len(captions), bool)
     for pattern in filter(None, patterns):
@@ -377,8 +396,8 @@ def load_rules(paths: Iterable[str | Path], without: Iterable[str] = ()) -> Capt
             raise describe_problems(error, str(path), _RuleFile) from None
         try:
             for name, phrases in file.words.items():
-                spaced_phrases = [phrase.replace(" ", r"\s+") for phrase in phrases]
-                lists[name] = _insert_lists(_join_words(spaced_phrases), lists)
+                words_pattern = _insert_lists(f"(?:{'|'.join(phrases)})", lists)
+                lists[name] = words_pattern.replace(" ?", r"\s*").replace(" ", r"\s+")
             for name, rule in file.rules.items():
                 rules[name] = rule.insert_lists(lists)
         except ValueError as error:

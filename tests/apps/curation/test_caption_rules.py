@@ -147,6 +147,17 @@ def test_lists_of_words_stand_in_the_place_of_their_names(tmp_path):
     assert faults == ["time"] * 5 + [None] * 3
 
 
+def test_exception_keeps_captions_and_sentences_that_a_pattern_matches():
+    sale = Rule(why="offers", pattern=["sale"], whole=["buy"], unless=["a sign"])
+    rules = CaptionRules({"sale": sale, "cut": Rule(why="x", action="cut", pattern=["never$"])})
+    captions = ["a sign of a sale", "a sale", "buy", "a sign. buy"]
+    assert rules.find_faults(captions) == [None, "sale", "sale", None]
+    assert rules.cut(["Two hats. A sale!", "Two hats. A sign of a sale!"]) == [
+        "Two hats.",
+        "Two hats. A sign of a sale!",
+    ]
+
+
 def test_a_cut_that_leaves_nothing_does_not_undo_other_cuts():
     rules = {name: Rule(why="x", action="cut", pattern=[name]) for name in ("^.*©.*$", "^© \\w+: ", " tail$")}
     assert CaptionRules(rules).cut(["© Doe: two hats", "two © hats tail"]) == ["two hats", "two © hats"]
@@ -161,6 +172,7 @@ def test_characters_of_both_kinds_of_chinese_are_not_always_japanese():
     ("a: {why: b, pattern: ['{colours}']}", "colours"), ("words: {a: red}", "words"),
     ("a: {why: b}", "above"), ("a: {why: b, above: {shouting: 1}}", "shouting"), ("a: {pattern: [b]}", "why"),
     ("a: {why: b, action: cut, pattern: [c], above: {marks: 1}}", "cut off"),
+    ("a: {why: b, action: cut, pattern: [c], unless: [d]}", "cut off"),
     ("a: {why: b, pattern: ['(?=b)']}", "'a' of captions"),
     ("a: {why: b, pattern: [c], examples: {removed: [bbb]}}", "bbb"), ("[a]", "rules"),
     ("a: {why: b, pattern: [c], examples: {kept: [ccc]}}", "ccc"),
