@@ -8,7 +8,7 @@ import pytest
 
 from ernie_vil2.apps.curation.details import compare_details, decode_detail, encode_detail
 from ernie_vil2.apps.curation.likeness import limit_size
-from ernie_vil2.apps.curation.steps.near_duplicates import is_variant
+from ernie_vil2.apps.curation.steps.near_duplicates import is_variant, say_the_same
 from tests.support.crawled_pairs import write_pair_shard
 from tests.support.image_formats import encode_image
 
@@ -170,6 +170,8 @@ def test_a_thing_at_an_edge_stays_if_only_one_caption_names_it(tmp_path, curated
         ("a beer mug blue buttons", "a beer mug yellow buttons", True),
         ("81号小型飞机的插图", "5号小型飞机的插图", True),
         ("postcard series tram", "postcard series bus", True),
+        ("card 2 pig 2", "card 3 pig 3", True),
+        ("2号码头第3艘", "5号码头第7艘", True),
         ("a beer mug", "a beer mug on a table", False),  # says more, and nothing else
         ("a beer mug on a table", "my new mug for the office", False),
         ("red", "blue", False),
@@ -178,6 +180,23 @@ def test_a_thing_at_an_edge_stays_if_only_one_caption_names_it(tmp_path, curated
 )
 def test_variants_name_something_else_in_one_place(first, second, expected):
     assert is_variant(first, second) == is_variant(second, first) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("the red door of a small old church by the river", "red door of the small old church by the river", True),
+        ("教堂的红色的门前停着一辆自行车", "教堂红色的门前停着一辆自行车", True),
+        ("the red door of a small old church by the river", "the blue door of a small old church by the river", False),
+        ("the red door of a small old church by the river", "the red door of a church", False),
+        ("two cups on the table in the kitchen", "two cups under the table in the kitchen", False),
+        ("a clock at 3", "a clock at 4", False),
+        ("a dog chases a cat", "a cat chases a dog", False),
+        ("the", "a", False),
+    ],
+)
+def test_captions_without_another_word_say_the_same(first, second, expected):
+    assert say_the_same(first, second) == say_the_same(second, first) == expected
 
 
 def test_images_of_one_template_of_captions_all_stay(tmp_path, curated):

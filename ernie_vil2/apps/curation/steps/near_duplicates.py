@@ -25,6 +25,9 @@ from ernie_vil2.section import Fraction
 # 98 % of the captions of copies are equal or have less in common, and 99 % of those of colours, numbers or angles have
 # more.
 MIN_FRAME = 0.5
+# Words that one of two captions may have more without saying more; prepositions and numbers are not among them.
+EMPTY_UNITS = frozenset("a an the and is are was were this that these those 的 了 着 啊 呀 呢 吧".split())  # noqa: SIM905  -- words are read as a text
+_DIGITS = re.compile(r"\d+")
 
 DIRECTIONAL_WORDS = re.compile(
     r"\b(left|right|(counter|anti)?clockwise|\w+[- ]thirty|\d{1,2}:\d\d|o['’]clock)\b"
@@ -152,7 +155,7 @@ def _find_sided_captions(joins: Joins, images: Thumbnails, matches: Alike) -> np
 
 
 def _compare_captions(joins: Joins, images: Thumbnails, matches: Alike) -> tuple[np.ndarray, np.ndarray]:
-    """Return which matches have captions that are the same but for marks and case, and which are variants.
+    """Return which matches have captions that say the same, and which are variants of each other.
 
     Returns:
         `[P]` bool each.
@@ -160,14 +163,27 @@ def _compare_captions(joins: Joins, images: Thumbnails, matches: Alike) -> tuple
     is_equal, are_variants = np.zeros((2, len(matches.queries)), bool)
     columns = "a.plain_captions, b.plain_captions"
     for number, first, second in _read_both(joins, images, matches, "alive", columns):
-        is_equal[number] = first == second
+        is_equal[number] = say_the_same(first, second)
         are_variants[number] = is_variant(first, second)
     return is_equal, are_variants
 
 
+def say_the_same(first: str, second: str) -> bool:
+    """Return whether plain captions are the same but for articles and the like."""
+    if first == second:
+        return True
+    contents = [[unit for unit in split_units(text) if unit not in EMPTY_UNITS] for text in (first, second)]
+    return contents[0] == contents[1] != []
+
+
 def is_variant(first: str, second: str) -> bool:
-    """Return whether plain captions begin and end alike, and name something else between, such as a colour."""
+    """Return whether plain captions come from one template, and name something else in one place, such as a colour.
+
+    Captions that differ in nothing but their numbers, in one place or several, are variants, too.
+    """
     units, other_units = split_units(first), split_units(second)
+    if _mask_numbers(units) == _mask_numbers(other_units):
+        return units != other_units
     shorter = min(len(units), len(other_units))
     begin = 0
     while begin < shorter and units[begin] == other_units[begin]:
@@ -177,6 +193,10 @@ def is_variant(first: str, second: str) -> bool:
         end += 1
     # A caption with nothing but additions to the other one says the same of the image.
     return begin + end < shorter and 2 * (begin + end) >= MIN_FRAME * (len(units) + len(other_units))
+
+
+def _mask_numbers(units: Sequence[str]) -> list[str]:
+    return [_DIGITS.sub("0", unit) for unit in units]
 
 
 def _find_different_embeddings(joins: Joins, images: Thumbnails, matches: Alike, min_cosine: float) -> np.ndarray:
