@@ -1,6 +1,5 @@
-"""Rows of text in an image: how many letters it shows, and how much of it is a card with nothing else."""
+"""Rows of text in an image: how many letters it shows, and how much it shows beside them."""
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import cv2
@@ -11,33 +10,34 @@ from ernie_vil2.apps.curation.image_measures import halve
 # The constants were chosen on the made crawls of demo_data/crawls, with an eye on photographs and drawings of public
 # repositories (docs/notes/curation.md). Lengths are in pixels of an image of at most 640 a side.
 _EDGE = 24  # levels within 3 x 3 pixels; noise and the traces of compression are weaker
-_WEAK_EDGE = 12  # of the faint drawings and textures that a card lacks
-_MAX_EDGES = 0.42  # share of an image on which there are edges; screenshots of photographs have up to 0.40
+_WEAK_EDGE = 12  # of the faint drawings and textures that a page lacks
+_MAX_EDGES = 0.55  # share of an image on which there are edges; pages of small print have up to 0.49
 _MAX_CANDIDATES = 40  # the largest ones of a pass, which bounds the time
 
 # Gaps that are closed within a row, as a share of the width, and the rows' heights at most, as a share of the image's.
 # A wide gap joins the letters of a title, and a narrow one separates a label from the bar of a chart beside it.
 _PASSES = ((0.04, 0.45), (0.013, 0.06))
 _LEAST_ASPECT = 1.3  # width of a row over its height
+_MIN_LETTERS = 3  # of a row that count: years and prices beside a chart, and windows in a wall, are shorter
 _MAX_LETTERS = 8  # of a row that count, so that two lines above a picture are no page
 
-_GROUND_TOLERANCE = 16  # levels; a card's ground may be a gradient
+_GROUND_TOLERANCE = 16  # levels; the ground of a row may be a gradient
 _INK = 20  # levels between letters and the ground
 _LARGE = 48  # pixels of height from which letters must be of one level inside; drawings are shaded
-_MAX_LINE = 11  # height of a line between rows of a card with its surroundings, in half the size
+_MAX_LINE = 11  # width of a line between rows with its surroundings, in half the size
 _LEAST_SIDE = 16  # pixels, in which there is hardly a letter
-_LEAST_ROW = 3.0  # letters of a card; short words are on many drawings
+_MIN_MARGIN = 4  # of half the size: letters are surrounded by traces of compression
 
 
 class TextShown(NamedTuple):
     """What an image shows of text.
 
-    letters: number of letters, roughly: the rows' widths over their heights, of each row eight at most.
-    card: share of the height of the longest band that contains rows of text and nothing else.
+    letters: number of letters, roughly: the widths over the heights of the rows with three or more, eight at most.
+    share: share of the area with anything on it that is rows of text.
     """
 
     letters: float
-    card: float
+    share: float
 
 
 class Row(NamedTuple):
@@ -51,7 +51,8 @@ class Row(NamedTuple):
     @property
     def letters(self) -> float:
         """Number of letters that count, roughly."""
-        return min(self.width / self.height, _MAX_LETTERS)
+        letters = self.width / self.height
+        return min(letters, _MAX_LETTERS) if letters >= _MIN_LETTERS else 0.0
 
 
 def measure_text(luminance: np.ndarray) -> TextShown:
@@ -77,7 +78,7 @@ def measure_text(luminance: np.ndarray) -> TextShown:
             if not is_known and _holds_letters(luminance, row):
                 rows.append(row)
                 is_text[row.top : row.top + row.height, row.left : row.left + row.width] = 255
-    return TextShown(sum(row.letters for row in rows), _measure_card(contrast, is_text, rows))
+    return TextShown(sum(row.letters for row in rows), _measure_share(contrast, rows) if rows else 0.0)
 
 
 def _find_candidates(edges: np.ndarray, gap: float, max_height: float) -> list[Row]:
@@ -146,33 +147,27 @@ def _threshold_halves(contrast: np.ndarray, level: int) -> np.ndarray:
     return cv2.threshold(halve(reached), 0, 255, cv2.THRESH_BINARY)[1]
 
 
-def _measure_card(contrast: np.ndarray, is_text: np.ndarray, rows: list[Row]) -> float:
-    """Return the share of the height of the longest band that has edges only within rows of text.
+def _measure_share(contrast: np.ndarray, rows: list[Row]) -> float:
+    """Return the share of the area with anything on it that is text.
 
     Args:
         contrast: levels within 3 x 3 pixels.
-        is_text: 255 within rows of text, in half the size.
         rows: the rows of text.
     """
-    if sum(row.letters for row in rows) < _LEAST_ROW:
-        return 0.0
-    # Letters are surrounded by traces of compression.
-    surroundings = cv2.dilate(is_text, np.ones((9, 9), np.uint8))
-    other_edges = cv2.bitwise_and(_threshold_halves(contrast, _WEAK_EDGE), cv2.bitwise_not(surroundings))
-    other_edges = _erase_lines(other_edges)
-    # Two points of a line are noise.
-    ends = np.flatnonzero(np.count_nonzero(other_edges, axis=1) > 2).tolist()
-    longest = 0
-    for top, bottom in pairwise([-1, *ends, len(other_edges)]):
-        if bottom - top - 1 > longest:
-            letters = sum(row.letters for row in rows if top < row.top < bottom)
-            if letters >= _LEAST_ROW:
-                longest = bottom - top - 1
-    return longest / len(other_edges)
+    edges = _threshold_halves(contrast, _WEAK_EDGE)
+    num_text = 0
+    for left, top, width, height in rows:
+        num_text += width * height
+        # What is nearer to a row than its height is a frame or a button around it.
+        margin = max(_MIN_MARGIN, height)
+        edges[max(0, top - margin) : top + height + margin, max(0, left - margin) : left + width + margin] = 0
+    edges = _erase_lines(cv2.transpose(_erase_lines(edges)))
+    num_other = cv2.countNonZero(cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8)))
+    return num_text / (num_text + num_other)
 
 
 def _erase_lines(edges: np.ndarray) -> np.ndarray:
-    """Return edges without thin horizontal lines, which belong to the card on which they separate rows."""
+    """Return edges without thin horizontal lines, which separate the rows of a page."""
     lines = cv2.morphologyEx(edges, cv2.MORPH_OPEN, np.ones((1, max(3, edges.shape[1] // 8)), np.uint8))
     thick = cv2.morphologyEx(lines, cv2.MORPH_OPEN, np.ones((_MAX_LINE, 1), np.uint8))
     return cv2.subtract(edges, cv2.dilate(cv2.subtract(lines, thick), np.ones((1, 5), np.uint8)))

@@ -46,11 +46,40 @@ def make_page(size=480, num_lines=10):
     return page
 
 
-def make_card():
-    """Return a rough picture of 120 lines above a card of 280 lines with a title."""
-    card = cv2.resize(make_gradient(), (400, 400))
-    card[:120] = np.random.default_rng(0).integers(0, 256, (120, 400, 3))
-    return draw_text(card, "Sale ends today", (40, 240), size=40, ink=(255, 255, 255))
+def make_menu():
+    """Return a title and five rows with a picture, a name and a price."""
+    menu = draw_text(np.full((480, 360, 3), 250, np.uint8), "Lucky Cat Kitchen", (60, 20), size=28)
+    for line in range(5):
+        top = 90 + 76 * line
+        menu[top : top + 56, 20:76] = cv2.resize(make_scene(line), (56, 56))
+        menu = draw_text(menu, f"bowl of noodles {line}", (96, top + 16))
+        menu = draw_text(menu, f"{20 + line}", (310, top + 16))
+    return menu
+
+
+def make_chart():
+    """Return bars with years below and numbers beside them."""
+    chart = draw_text(np.full((400, 480, 3), 255, np.uint8), "Harvest in tons", (150, 10), size=20)
+    for place in range(8):
+        height = 60 + 37 * place % 220
+        chart[340 - height : 340, 60 + 50 * place : 95 + 50 * place] = (70, 120, 200)
+        chart = draw_text(chart, str(2010 + place), (60 + 50 * place, 350), size=14)
+        chart = draw_text(chart, str(25 * place), (15, 330 - 36 * place), size=14)
+    return chart
+
+
+def make_skyline():
+    """Return houses at night with rows of lit windows."""
+    rng = np.random.default_rng(0)
+    skyline = np.full((400, 600, 3), (20, 24, 50), np.uint8)
+    for left in range(0, 600, 75):
+        top = int(rng.integers(60, 200))
+        skyline[top:, left : left + 68] = (12, 12, 20)
+        for y in range(top + 10, 390, 16):
+            for x in range(left + 8, left + 60, 10):
+                if rng.random() < 0.7:
+                    skyline[y : y + 8, x : x + 5] = (240, 210, 120)
+    return skyline
 
 
 def make_blurred():
@@ -114,13 +143,14 @@ def make_unfinished():
 
 
 MADE = {
-    "gradient": make_gradient, "page of text": make_page, "card of text": make_card, "collage": make_collage,
+    "gradient": make_gradient, "page of text": make_page, "collage": make_collage,
     "QR code": make_code, "unfinished image": make_unfinished, "out of focus": make_blurred,
 }  # fmt: skip
 
 
 def test_images_without_a_scene_are_removed(tmp_path, curated):
-    good_images = [make_drawing(), make_set(), make_stripes(), *(make_scene(number) for number in range(20))]
+    drawings = [make_drawing(), make_set(), make_stripes(), make_menu(), make_chart(), make_skyline()]
+    good_images = [*drawings, *(make_scene(number) for number in range(20))]
     images = [*(make() for make in MADE.values()), *good_images]
     rows = [(encode_image(image), f"a picture of something, number {number}") for number, image in enumerate(images)]
     table = curated([write_pair_shard(tmp_path / "crawl.tar", rows)], "image_rules: {}").values()
@@ -188,11 +218,17 @@ def test_rows_of_text_are_counted_on_any_ground(is_dark):
     assert 8 * 8 > measure_text(get_luminance(page)).letters >= 5 * 8
 
 
-def test_card_is_the_band_without_anything_but_text():
-    assert measure_text(get_luminance(make_card())).card == pytest.approx(280 / 400, abs=0.02)
-    assert measure_text(get_luminance(make_page())).card == pytest.approx(1)
-    # The circle ends at line 290 of 400.
-    assert measure_text(get_luminance(make_drawing())).card <= 110 / 400
+def test_share_of_text_is_low_beside_pictures():
+    page = make_page()
+    assert measure_text(get_luminance(page)).share == pytest.approx(1)
+    page[300:420, 300:460] = make_scene(3)[:120, :160]
+    # The picture breaks some of ten rows that are 270 pixels long.
+    height = cv2.boundingRect((get_luminance(make_page(num_lines=1)) < 200).astype(np.uint8))[3]
+    expected = 10 * height * 270 / (10 * height * 270 + 120 * 160)
+    assert measure_text(get_luminance(page)).share == pytest.approx(expected, abs=0.1)
+    for make in (make_menu, make_chart, make_skyline, make_drawing):
+        text = measure_text(get_luminance(make()))
+        assert text.letters < 24 or text.share < 0.75
 
 
 def test_focus_is_the_step_of_an_edge_over_its_height():
