@@ -247,15 +247,11 @@ class CaptionRules:
         changed = [number for number, text in enumerate(plain_captions) if results[number] != text]
         # A single word that is left says too little where a rule would have removed the caption, for whatever is in it.
         single_words = [number for number in changed if _is_single_word(results[number])]
-
-        plain_texts = [plain_captions[number] for number in changed]
-        is_fault = _match_any(plain_texts, [rule.whole_pattern for rule in self.removing.values()])
-        plain_words = [plain_captions[number] for number in single_words]
-        is_fault_in_part = self._match_removal(plain_words)
+        is_fault = self._match_whole([plain_captions[number] for number in changed])
+        is_fault_in_part = self._match_removal([plain_captions[number] for number in single_words])
         for number, should_stay in zip([*changed, *single_words], [*is_fault, *is_fault_in_part], strict=True):
             if should_stay:
                 results[number] = plain_captions[number]
-
         return self._drop_faulty_sentences(results) if self.cutting else results
 
     def _cut_ends(self, captions: Sequence[str]) -> list[str]:
@@ -285,9 +281,12 @@ class CaptionRules:
         patterns = [FLAGS + _join(rule.pattern) for rule in self.removing.values() if rule.removes_by_piece]
         numbers = [number for number, caption in enumerate(captions) if _SENTENCE_END.search(caption)]
         are_suspects = _match_any([captions[number] for number in numbers], patterns)
+        suspects = [number for number, is_suspect in zip(numbers, are_suspects, strict=True) if is_suspect]
+        # All of the caption may be a fault, of which a piece alone looks good: a camera, in front of its settings.
+        are_whole_faults = self._match_whole([captions[number] for number in suspects])
         spans_by_suspect = {}
-        for number, is_suspect in zip(numbers, are_suspects, strict=True):
-            if is_suspect:
+        for number, is_whole_fault in zip(suspects, are_whole_faults, strict=True):
+            if not is_whole_fault:
                 spans_by_suspect[number] = _find_sentences(captions[number])
         sentences = []
         for number, spans in spans_by_suspect.items():
@@ -302,6 +301,10 @@ class CaptionRules:
             if last - first + 1 == len(good_spans) < len(spans) and not _is_single_word(remainder):
                 results[number] = remainder
         return results
+
+    def _match_whole(self, captions: Sequence[str]) -> list[bool]:
+        """Return whether all of each caption is a fault."""
+        return _match_any(captions, [rule.whole_pattern for rule in self.removing.values()])
 
     def _match_removal(self, captions: Sequence[str]) -> list[bool]:
         """Return whether a pattern of a rule removes each caption."""
