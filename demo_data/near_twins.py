@@ -1,7 +1,7 @@
 """Counts the test drawings that have a near-twin among the icons which the demo's image tower was pretrained on.
 
-    python demo_data/icons.py && python demo_data/icon_tower.py          # first: the icons
-    python demo_data/near_twins.py --ranks runs/emoji/evaluation/*.csv   # also recall without these drawings
+    python demo_data/icons.py && python demo_data/icon_tower.py              # first: the icons
+    python demo_data/near_twins.py --ranks runs/all_pairs/evaluation/*.csv   # also recall without these drawings
 
 A near-twin is an icon whose pixels, 32 x 32 on white, correlate with the drawing by more than --above (0.95). `--ranks`
 takes the ranks that `tools/eval_retrieval.py` left for emoji-test.tar; without the twins their queries are dropped, in

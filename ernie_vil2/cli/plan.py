@@ -3,7 +3,7 @@
 If the run does not fit, overrides are suggested that make it fit.
 
 python tools/plan.py -c configs/pretrain/vit_b16_ernie_base_zh.yaml --ranks 112 --device a100-80g
-python tools/plan.py -c configs/demo/emoji.yaml --ranks 2 --device cpu --measured runs/emoji --json plan.json
+python tools/plan.py -c configs/demo/faster.yaml --ranks 1 --device cpu --measured runs/emoji --json plan.json
 """
 
 from __future__ import annotations
