@@ -657,7 +657,7 @@ class TrainingConfig(Section):
 
 
 class ClassesConfig(Section):
-    """Labelled images that the evaluator classification scores."""
+    """Labelled images that the scorer zero_shot scores."""
 
     data: list[str] = Field(min_length=1, description="folder of classes, tables, or other sources")
     label: Name = Field("label", description="column or field of the class")
@@ -684,7 +684,7 @@ class EvaluationConfig(Section):
     )
     protocol: Name = Field("pairs", description="protocol by which Data.val is scored (docs/protocols.md)")
     classes: ClassesConfig | None = Field(
-        None, description="labelled images for the evaluator classification (docs/classification.md)"
+        None, description="labelled images for the scorer zero_shot (docs/classification.md)"
     )
     batch_size: Count = Field(256, description="rows encoded at once")
     block: Count = Field(1024, description="rows of either side whose scores are computed at once")

@@ -90,7 +90,7 @@ class ZeroShot(Scorer):
         """Return the scorer and the data of `Evaluation.classes`."""
         classes = config.Evaluation.classes
         if classes is None:
-            raise ConfigError("Evaluation.evaluators: classification scores Evaluation.classes, which names no images")
+            raise ConfigError("Evaluation.evaluators: zero_shot scores Evaluation.classes, which names no images")
         scorer = cls(label=classes.label, names=classes.names, templates=classes.templates)
         data = DataSpec(classes.data, split=classes.split, images=classes.images, default_split=default_split)
         return scorer, data
