@@ -272,6 +272,34 @@ def test_seams_cross_both_ways_and_rough_images_have_none():
     assert measure_seams(get_luminance(noise)) < 0.2
 
 
+def make_flag():
+    """Return a cross whose arms cross the flag both ways."""
+    flag = np.full((300, 480, 3), (0, 90, 160), np.uint8)
+    flag[100:150], flag[:, 160:240] = (250, 200, 0), (250, 200, 0)
+    return flag
+
+
+def make_small_charts():
+    """Return nine charts with frames, side by side."""
+    charts = np.full((480, 480, 3), 255, np.uint8)
+    for place in range(9):
+        left, top = 160 * (place % 3), 160 * (place // 3)
+        cv2.rectangle(charts, (left, top), (left + 159, top + 159), (90, 90, 90), 2)
+        heights = np.random.default_rng(place).integers(30, 130, 6)
+        points = np.stack([np.linspace(left + 20, left + 140, 6), top + heights], axis=1).astype(np.int32)
+        cv2.polylines(charts, [points], False, (200, 40, 40), 3)
+    return charts
+
+
+@pytest.mark.parametrize("make", [make_flag, make_small_charts])
+def test_flags_and_charts_side_by_side_are_no_collage(make):
+    pixels = make()
+    assert measure_seams(get_luminance(pixels)) == 0
+    # The same with the noise of photographs in its areas has seams.
+    noise = np.random.default_rng(0).normal(0, 3, pixels.shape)
+    assert measure_seams(get_luminance(np.clip(pixels + noise, 0, 255).astype(np.uint8))) > 0.45
+
+
 def test_unfinished_share_is_that_of_the_grey_rows():
     assert measure_unfinished(make_unfinished()) == pytest.approx(0.4)
     assert measure_unfinished(make_distinct_image(5, 200)) == 0
