@@ -10,10 +10,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ernie_vil2.apps.curation.image_measures import compute_percentile
 from ernie_vil2.apps.curation.registration import SIDE
 
 MAX_FEATURES = 24  # of an image, the largest ones, which survive noise and compression
 MIN_FEATURES = 5  # of an image that is compared by them: a plain disc has fewer, and is a crop of many things
+# Samples of a side that features are found in: in 64 there are more, and the largest 24 find as many copies, in nearly
+# twice the time.
+_DETECTOR_SIDE = 48
 COMPONENTS = 48  # of a descriptor of 128 numbers
 FEATURE = np.dtype([("keypoint", np.float32, 4), ("descriptor", np.uint8, 128)])
 """A feature: x, y, size and angle in radians, and SIFT's numbers."""
@@ -26,10 +30,15 @@ _MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel
 
 def describe_features(luminance: np.ndarray) -> bytes:
     """Return the features of a thumbnail, `[64, 64]` uint8, as records of the type `FEATURE`."""
-    points, descriptors = _create_detector().detectAndCompute(_stretch_contrast(luminance), None)
+    coarse = cv2.resize(luminance, (_DETECTOR_SIDE, _DETECTOR_SIDE), interpolation=cv2.INTER_AREA)
+    points, descriptors = _create_detector().detectAndCompute(_stretch_contrast(coarse), None)
     if len(points) < MIN_FEATURES:
         return b""
     keypoints = np.array([(*point.pt, point.size, np.deg2rad(point.angle)) for point in points], np.float32)
+    scale = SIDE / _DETECTOR_SIDE
+    # OpenCV enlarges the image twice, and says where keypoints are a quarter of a sample too far right and down.
+    keypoints[:, :2] = (keypoints[:, :2] + 0.25) * scale - 0.5
+    keypoints[:, 2] *= scale
     largest = np.argsort(-keypoints[:, 2], kind="stable")[:MAX_FEATURES]
     features = np.empty(len(largest), FEATURE)
     features["keypoint"] = keypoints[largest]
@@ -44,8 +53,9 @@ def _create_detector() -> cv2.SIFT:
 
 
 def _stretch_contrast(luminance: np.ndarray) -> np.ndarray:
-    low, high = np.percentile(luminance, (2, 98))
-    return np.clip((luminance - low) * (255 / max(high - low, 20)), 0, 255).astype(np.uint8)
+    levels = luminance.ravel()
+    low, high = compute_percentile(levels, 2), compute_percentile(levels, 98)
+    return cv2.multiply(cv2.subtract(luminance, low), 255 / max(high - low, 20))  # both saturate
 
 
 def normalise_descriptors(descriptors: np.ndarray, is_mirrored: bool = False) -> np.ndarray:

@@ -305,7 +305,7 @@ def test_mirrored_features_are_those_of_the_mirrored_image():
     cosines = descriptors @ normalise_descriptors(expected["descriptor"]).T
     assert np.median(cosines.max(axis=1)) > 0.99
     nearest = expected["keypoint"][cosines.argmax(axis=1)]
-    assert np.median(np.abs(nearest[:, :2] - mirror_keypoints(features["keypoint"])[:, :2])) < 0.5
+    assert np.median(np.abs(nearest[:, :2] - mirror_keypoints(features["keypoint"])[:, :2])) < 0.05
 
 
 ALTERATIONS = {
