@@ -11,8 +11,9 @@ import numpy as np
 # takes five times as long, overlooks half of the photographs of codes that this one finds and most codes without a
 # light margin inside of the squares, and takes beds of flowers for codes.
 _MAX_SIDE = 400  # pixels; a module of a large code that covers a twentieth of such an image is two pixels wide
-_MIN_CORE = 1e-4  # share of the area that is a core
+_MIN_CORE = 20  # pixels, of modules 1.5 wide; smaller cores are also in Chinese characters such as 回
 _MAX_CORNERS = 12  # of four codes; walls of windows have more
+_MIN_LENGTH, _MAX_LENGTH = 12, 60  # modules between the centres of two squares: the smallest code has 14, large ones 50
 _MIN_CHANGES = 6  # between dark and light along a line, in the mean: a third of the modules of the smallest code
 
 
@@ -72,7 +73,7 @@ def _find_shapes(mask: np.ndarray, min_fill: float, max_fill: float) -> _Shapes:
     _, _, boxes, centres = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_16U)
     boxes, centres = boxes[1:], centres[1:]  # the first area is what is 0
     widths, heights, areas = boxes[:, cv2.CC_STAT_WIDTH], boxes[:, cv2.CC_STAT_HEIGHT], boxes[:, cv2.CC_STAT_AREA]
-    is_shape = (areas >= _MIN_CORE * mask.size) & (np.abs(widths - heights) <= np.maximum(2, 0.25 * widths))
+    is_shape = (areas >= _MIN_CORE) & (np.abs(widths - heights) <= np.maximum(2, 0.25 * widths))
     fills = areas / (widths * heights)
     is_shape &= (fills >= min_fill) & (fills <= max_fill)
     return _Shapes(centres[is_shape], areas[is_shape], widths[is_shape])
@@ -87,9 +88,8 @@ def _measure_code(dark: np.ndarray, trio: tuple[_Corner, ...], corners: list[_Co
     for corner, right, lower in permutations(corner.centre for corner in trio):
         side, other_side = right - corner, lower - corner
         length, other_length = np.hypot(*side), np.hypot(*other_side)
-        # The smallest code has 14 modules between the centres of two squares.
         is_square = abs(length - other_length) <= 0.15 * length and abs(side @ other_side) <= 0.2 * length**2
-        if length < 12 * module or not is_square:
+        if not _MIN_LENGTH <= length / module <= _MAX_LENGTH or not is_square:
             continue
         # A code has no square at its fourth corner; windows and tiles have.
         fourth = right + other_side

@@ -186,6 +186,16 @@ def make_board():
     return cv2.cvtColor(board, cv2.COLOR_GRAY2RGB)
 
 
+def make_characters():
+    """Return small squares within squares, as in some Chinese characters, on a rough ground."""
+    page = 255 * np.random.default_rng(0).integers(0, 2, (100, 100), dtype=np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    for top, left in ((20, 20), (20, 340), (340, 20)):
+        page[top - 4 : top + 18, left - 4 : left + 18] = 0
+        page[top : top + 14, left : left + 14] = 255
+        page[top + 4 : top + 10, left + 4 : left + 10] = 0
+    return cv2.cvtColor(page, cv2.COLOR_GRAY2RGB)
+
+
 def make_flower_bed():
     spots = np.random.default_rng(0).integers(0, 2, (80, 80), dtype=np.uint8).repeat(5, axis=0).repeat(5, axis=1)
     return cv2.cvtColor(255 * spots, cv2.COLOR_GRAY2RGB)
@@ -201,7 +211,7 @@ def test_code_needs_no_margin_around_the_squares_at_its_corners():
     assert measure_qr_code(code) == pytest.approx(measure_qr_code(cv2.cvtColor(make_code(), cv2.COLOR_RGB2GRAY)))
 
 
-@pytest.mark.parametrize("make", [make_windows, make_board, make_flower_bed])
+@pytest.mark.parametrize("make", [make_windows, make_board, make_characters, make_flower_bed])
 def test_patterns_are_no_qr_code(make):
     assert measure_qr_code(get_luminance(make())) == 0
 
