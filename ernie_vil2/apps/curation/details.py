@@ -26,6 +26,9 @@ MIN_SPOT = 8  # samples: fewer are the noise of a single edge
 EDGE = 0.2  # share of a side within which marks, bars and frames are expected
 MAX_BEYOND = 0.12  # share that both images show beyond the other: a crop, or a frame, is beyond one only
 MIN_SAMPLES = 300  # that are compared at least
+MIN_BEYOND = 0.04  # share that one image shows beyond the other; less is an inexact map
+BAR_LEVELS, BAR_SHARE = 14, 0.55  # a bar or a frame has one level but for its letters
+MAX_FILLING = 0.35  # edges of a filling on two opposite sides, in those of the image; a blurred copy has 0.1 to 0.3
 # Tiled marks are in most of the nine cells of a grid, and thin. Spots in fewer cells are an object that moved.
 MIN_MARKED_CELLS, MAX_MARKED = 7, 0.25
 # An object is compact, while marks of text and strips are flat, and frames and cut corners are thin. Objects
@@ -54,12 +57,13 @@ class Difference(NamedTuple):
         over, bars and cuts do not count, and neither do light, colours, noise and blur.
     has_object: whether they differ, even at an edge, in something of the shape of an object, and not of a line of text,
         a strip or a frame.
-    marked: 1 if the first image has a mark, a strip or a sticker; -1 if the second one has; 0 if neither is known to.
+    worse: 1 if the first image has a mark, a strip or a sticker, or else if it shows less, or a bar or a frame more; -1
+        if that is so of the second one; 0 if neither is known to be worse.
     """
 
     has_spot: bool
     has_object: bool
-    marked: int
+    worse: int
 
 
 class Picture(NamedTuple):
@@ -97,22 +101,31 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> D
     if scale < 0.999:  # the coarser image is the frame, so that nothing is enlarged
         back = np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
         difference = compare_details(second, first, back)
-        return difference._replace(marked=-difference.marked)
-    overlay = _lay_over(first.pixels, second.pixels, to_second, scale)
+        return difference._replace(worse=-difference.worse)
+    covers = (
+        _cover(second.pixels, to_second, first.pixels),
+        _cover(first.pixels, np.linalg.inv(to_second), second.pixels),
+    )
+    # An image is worse if there is more beyond it in the other one.
+    worse = _rate_beyond(second.pixels, covers[1] == 0) - _rate_beyond(first.pixels, covers[0] == 0)
+    worse = int(np.sign(worse))
+    overlay = _lay_over(first.pixels, second.pixels, covers, to_second, scale)
     if overlay is None or _has_other_ground(*overlay):
-        return Difference(True, False, 0)
+        return Difference(True, False, worse)
     is_covered = overlay.is_covered
     frame, warped = _soften_alike(overlay.frame, overlay.warped)
     measured = _measure_differences(frame, warped, is_covered)
     if measured is None:
-        return Difference(True, False, 0)
+        return Difference(True, False, worse)
     differences, colour_differences = measured
     is_clear = (differences > SPOT) | (colour_differences > COLOUR_SPOT)
     has_spot = _has_spot(is_clear)
     inner_differences = cv2.blur(differences, (5, 5))[is_covered & _find_inner(is_covered.shape)]
     has_spot |= bool(inner_differences.size) and float((inner_differences > FAINT).mean()) > MAX_FAINT
     differs = (differences > MARK) | (colour_differences > COLOUR_MARK)
-    return Difference(has_spot, _has_object(is_clear), _find_marked(frame, warped, differs, is_covered))
+    # An image with a mark is the worse one, whichever shows more.
+    worse = _find_marked(frame, warped, differs, is_covered) or worse
+    return Difference(has_spot, _has_object(is_clear), worse)
 
 
 class _Overlay(NamedTuple):
@@ -123,18 +136,24 @@ class _Overlay(NamedTuple):
     is_covered: np.ndarray
 
 
-def _lay_over(first: np.ndarray, second: np.ndarray, to_second: np.ndarray, scale: float) -> _Overlay | None:
+def _lay_over(
+    first: np.ndarray,
+    second: np.ndarray,
+    covers: tuple[np.ndarray, np.ndarray],
+    to_second: np.ndarray,
+    scale: float,
+) -> _Overlay | None:
     """Lay an image over the part of another one that it covers; None if they share too little.
 
     Args:
         first: `[H, W, 3]`.
         second: the image that is laid over it.
+        covers: where the second image covers the first one, and the other way round, `[H, W]` uint8 each.
         to_second: map from the samples of the first to those of the second, `[3, 3]`.
         scale: samples of the second for one of the first, at least 1.
     """
-    is_covered = _cover(second, to_second, first)
-    is_covered_back = _cover(first, np.linalg.inv(to_second), second)
-    if 1 - max(is_covered.mean(), is_covered_back.mean()) > MAX_BEYOND:
+    is_covered = covers[0]
+    if 1 - max(is_covered.mean(), covers[1].mean()) > MAX_BEYOND:
         return None
 
     left, top, width, height = cv2.boundingRect(is_covered)
@@ -150,7 +169,7 @@ def _lay_over(first: np.ndarray, second: np.ndarray, to_second: np.ndarray, scal
 
 
 def _find_marked(first: np.ndarray, second: np.ndarray, differs: np.ndarray, is_covered: np.ndarray) -> int:
-    """Return which of two images, `[H, W, 3]`, has a mark where they differ, as in `Difference.marked`."""
+    """Return which of two images, `[H, W, 3]`, has a mark where they differ, as in `Difference.worse`."""
     if differs.sum() < MIN_MARK:
         return 0
     mark = differs.astype(np.uint8)
@@ -165,6 +184,35 @@ def _find_marked(first: np.ndarray, second: np.ndarray, differs: np.ndarray, is_
     if max(edges) < SHARPER_OUTLINE * max(min(edges), 1e-3):
         return 0
     return 1 if edges[0] > edges[1] else -1
+
+
+def _rate_beyond(pixels: np.ndarray, is_beyond: np.ndarray) -> int:
+    """Return what an image, `[H, W, 3]`, shows beyond another one, `[H, W]` bool.
+
+    Returns:
+        1 if it shows more of the scene, 0 if it shows hardly more, -1 if what it shows more is a bar, a frame, or a
+        blurred filling.
+    """
+    if is_beyond.mean() < MIN_BEYOND:
+        return 0
+    luminance = pixels @ LUMA
+    beyond = is_beyond.astype(np.uint8)
+    level = float(np.median(luminance[is_beyond]))
+    has_level = np.abs(luminance - level) <= BAR_LEVELS
+    if has_level[is_beyond].mean() >= BAR_SHARE:
+        # An even ground that goes on within the image is a part of it, and no bar. The first sample is the bar's edge.
+        ring = cv2.dilate(beyond, _NEIGHBOURS, iterations=5) > cv2.dilate(beyond, _NEIGHBOURS)
+        goes_on = bool(ring.any()) and has_level[ring].mean() >= BAR_SHARE
+        return 1 if goes_on else -1
+
+    is_filled = (is_beyond[:, 0].mean() > 0.5 and is_beyond[:, -1].mean() > 0.5) or (
+        is_beyond[0].mean() > 0.5 and is_beyond[-1].mean() > 0.5
+    )
+    edges = np.abs(cv2.Laplacian(luminance, cv2.CV_32F))
+    places = [cv2.erode(mask.astype(np.uint8), _NEIGHBOURS, iterations=2) > 0 for mask in (is_beyond, ~is_beyond)]
+    if not is_filled or not places[0].any() or not places[1].any():
+        return 1
+    return -1 if edges[places[0]].mean() < MAX_FILLING * edges[places[1]].mean() else 1
 
 
 def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray) -> bool:

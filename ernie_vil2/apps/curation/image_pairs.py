@@ -45,8 +45,8 @@ PAIR_DTYPE = np.dtype(
         ("likeness", np.float32),
         ("is_local", bool),
         ("is_turned", bool),
-        ("worse", np.int8),  # 1: the query, -1: the row
         ("has_object", bool),
+        ("worse", np.int8),  # 1: the query, -1: the row
     ]
 )
 """A proposed pair, as it is stored in a file."""
@@ -56,7 +56,7 @@ class Alike(NamedTuple):
     """Pairs of thumbnails of images that show the same: rows, and how they are alike; `[P]` each.
 
     queries, rows: rows of the thumbnails.
-    likeness, is_local, is_turned, worse, has_object: as of `registration.Verdict`; the query is the first image.
+    likeness, is_local, is_turned, has_object, worse: as of `registration.Verdict`; the query is the first image.
     """
 
     queries: np.ndarray
@@ -64,8 +64,8 @@ class Alike(NamedTuple):
     likeness: np.ndarray
     is_local: np.ndarray
     is_turned: np.ndarray
-    worse: np.ndarray
     has_object: np.ndarray
+    worse: np.ndarray
 
     def choose(self, chosen: np.ndarray) -> Alike:
         """Return the chosen pairs; `chosen` is `[P]` bool."""
@@ -289,7 +289,7 @@ def _judge_pair(pair: np.void, left: _Side, right: _Side) -> Verdict | None:
             verdict = compare(second, first, invert_transforms(transform[None])[0], aspects[::-1])
             if verdict is not None:
                 back = invert_transforms(verdict.transform[None])[0]
-                verdict = verdict._replace(worse=-verdict.worse, transform=back)
+                verdict = verdict._replace(transform=back)
         else:
             verdict = compare(first, second, transform, aspects)
         if verdict is None:
@@ -303,7 +303,5 @@ def _judge_pair(pair: np.void, left: _Side, right: _Side) -> Verdict | None:
     first_picture = decode_detail(left.images.read_detail(query), left.images.boxes[query])
     second_picture = decode_detail(right.images.read_detail(row), right.images.boxes[row])
     difference = compare_details(first_picture, second_picture, best.transform)
-    # An image with a mark is the worse one, whichever shows more.
-    worse = difference.marked or best.worse
     is_local = best.is_local or difference.has_spot
-    return best._replace(is_local=is_local, worse=worse, has_object=difference.has_object)
+    return best._replace(is_local=is_local, has_object=difference.has_object, worse=difference.worse)

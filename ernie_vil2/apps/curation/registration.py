@@ -69,8 +69,6 @@ MAX_OTHER_COLOURS = 0.05  # share of the area that may have another colour, in i
 PALE_COLOUR = 4.0  # levels: compression leaves half of that
 MAX_UNLIKE_COLOUR = 0.5  # share of the strength of the colours
 
-MIN_BEYOND = 0.04  # share of an image beyond the template
-EVEN_LEVELS, EVEN_SHARE = 14, 0.55  # a bar or a frame has one level but for its letters
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _INSIDE = np.ones((SIDE, SIDE), np.uint8)
@@ -97,17 +95,16 @@ class Verdict(NamedTuple):
     is_local: whether they differ in a spot that may matter, such as a sticker or a letter, or are plain shapes in other
         light.
     is_turned: whether one is mirrored, or turned by a quarter or more.
-    worse: 1 if the first image shows less, or a bar or frame more; -1 if the second one does; 0 if neither is known to.
     transform: affine map from the samples of the first image to those of the second one, `[2, 3]`.
-    has_object: whether details differ in an object, even at an edge (`details.py`); thumbnails are too small to tell.
+    has_object, worse: as of `details.Difference`; thumbnails are too small to tell.
     """
 
     likeness: float
     is_local: bool
     is_turned: bool
-    worse: int
     transform: np.ndarray
     has_object: bool = False
+    worse: int = 0
 
 
 def make_view(luminance: np.ndarray, colours: np.ndarray) -> View:
@@ -456,27 +453,7 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     inner = differs_clearly & ~_find_edge_marks(differs_clearly)
     is_strong = inner & (differences > STRONG)
     is_local = inner.sum() > MAX_CLEAR * inside.sum() or bool(is_strong.any()) or is_other_light
-    worse = _compare_extent(image.fine, transform)
-    return Verdict(likeness, is_local, is_turned, worse, transform)
-
-
-def _compare_extent(image: np.ndarray, transform: np.ndarray) -> int:
-    """Return which image is the worse one by what it shows, as in `Verdict.worse`.
-
-    Returns:
-        1 if the image shows more than the template, so that the template is the worse one; -1 if what it shows more is
-        only a bar or a frame; 0 if it shows no more.
-    """
-    beyond = cv2.warpAffine(_INSIDE, transform, (SIDE, SIDE), flags=cv2.INTER_NEAREST) == 0
-    if beyond.mean() < MIN_BEYOND:
-        return 0
-    levels = image[beyond]
-    level = float(np.median(levels))
-    is_even = float((np.abs(levels - level) <= EVEN_LEVELS).mean()) >= EVEN_SHARE
-    # An even ground that goes on within the image is a part of it, and no bar.
-    ring = (cv2.dilate(beyond.astype(np.uint8), _NEIGHBOURS, iterations=2) > 0) & ~beyond
-    goes_on = bool(ring.any()) and float((np.abs(image[ring] - level) <= EVEN_LEVELS).mean()) >= EVEN_SHARE
-    return -1 if is_even and not goes_on else 1
+    return Verdict(likeness, is_local, is_turned, transform)
 
 
 def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:

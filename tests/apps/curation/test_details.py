@@ -32,11 +32,11 @@ def draw_letter(pixels, letter, place=(185, 165)):
     return written
 
 
-def compare_images(*images):
-    """Compare two images that lie on each other as they are."""
+def compare_images(*images, transform=None):
+    """Compare two images; without a map between their thumbnails, they lie on each other as they are."""
     details = [np.frombuffer(encode_detail(limit_size(pixels)), np.uint8) for pixels in images]
     pictures = [decode_detail(detail, np.array([0, 0, 1, 1])) for detail in details]
-    return compare_details(*pictures, np.eye(2, 3))
+    return compare_details(*pictures, np.eye(2, 3) if transform is None else transform)
 
 
 def differ(*images):
@@ -103,9 +103,9 @@ def test_the_outline_of_a_mark_tells_which_image_is_marked():
         marked[180:240, 20:380] = colour  # plainer than what it covers
         smaller = cv2.resize(marked, (200, 150), interpolation=cv2.INTER_AREA)
         for image in (marked, smaller):
-            assert compare_images(image, texture).marked == 1
-            assert compare_images(texture, image).marked == -1
-    assert compare_images(texture, (texture * 0.7).astype(np.uint8)).marked == 0
+            assert compare_images(image, texture).worse == 1
+            assert compare_images(texture, image).worse == -1
+    assert compare_images(texture, (texture * 0.7).astype(np.uint8)).worse == 0
 
 
 def draw_cup(pixels, place=(350, 250)):
@@ -162,6 +162,41 @@ def test_a_thing_at_an_edge_stays_if_only_one_caption_names_it(tmp_path, curated
     path = write_pair_shard(tmp_path / "crawl.tar", rows)
     table = curated([path], "near_duplicates: {}").values()
     assert [row["sample"] for row in table if row["is_kept"]] == [0, 1, 2, 4]
+
+
+def shift_and_scale(scale_x, scale_y, left, top):
+    """Return the map from a thumbnail to one of an image whose shares it shows, from `left` and `top` on."""
+    return np.array(
+        [
+            [scale_x, 0, 64 * left + 0.5 * scale_x - 0.5],
+            [0, scale_y, 64 * top + 0.5 * scale_y - 0.5],
+        ]
+    )
+
+
+def test_what_shows_less_of_a_thing_is_worse():
+    for scene in (draw_object(), draw_object((90, 120, 160)), draw_object((225, 210, 180))):
+        crop = scene[30:270, 40:360]
+        into_scene = shift_and_scale(0.8, 0.8, 0.1, 0.1)
+        assert compare_images(crop, scene, transform=into_scene).worse == 1
+        assert compare_images(scene, crop, transform=invert(into_scene)).worse == -1
+
+
+@pytest.mark.parametrize("filling", ["black", "blurred"])
+def test_bars_and_blurred_fillings_are_worse(filling):
+    tiles = np.random.default_rng(0).integers(0, 256, (15, 20, 3), np.uint8)
+    scene = cv2.resize(tiles, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
+    filled = np.zeros((HEIGHT, 600, 3), np.uint8)
+    if filling == "blurred":
+        filled = cv2.GaussianBlur(cv2.resize(scene, (600, HEIGHT)), (0, 0), 12)
+    filled[:, 100:500] = scene
+    into_filled = shift_and_scale(400 / 600, 1, 100 / 600, 0)
+    assert compare_images(scene, filled, transform=into_filled).worse == -1
+    assert compare_images(filled, scene, transform=invert(into_filled)).worse == 1
+
+
+def invert(transform):
+    return np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
 
 
 @pytest.mark.parametrize(
