@@ -36,12 +36,14 @@ def measure_qr_code(luminance: np.ndarray) -> float:
     """Return the share of an image's area that its largest QR code covers, 0 without one.
 
     Args:
-        luminance: `[H, W]` uint8.
+        luminance: from `shrink_luminance`.
     """
     factor = _MAX_SIDE / max(luminance.shape)
     if factor < 1:
         height, width = (max(1, round(side * factor)) for side in luminance.shape)
-        luminance = cv2.resize(luminance, (width, height), interpolation=cv2.INTER_AREA)
+        # For less than a factor of two, bilinear interpolation reads as many pixels as a mean over the area, in a fifth
+        # of the time.
+        luminance = cv2.resize(luminance, (width, height), interpolation=cv2.INTER_LINEAR)
     _, dark = cv2.threshold(luminance, 0, 255, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     corners = _find_corners(dark)
     if len(corners) > _MAX_CORNERS:
