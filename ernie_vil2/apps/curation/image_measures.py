@@ -76,12 +76,16 @@ def _sum_strong_slopes(luminance: np.ndarray) -> float:
     else:
         stripes = [luminance]
     deviation = max(cv2.meanStdDev(np.concatenate(stripes))[1].item(), 1.0)
-    unit = 8 * deviation  # Sobel's filter sums eight differences
+    unit = 2 * deviation  # slopes are differences of pixels that are two apart
     total = 0.0
     for stripe in stripes:
-        slopes = cv2.magnitude(cv2.Sobel(stripe, cv2.CV_32F, 1, 0), cv2.Sobel(stripe, cv2.CV_32F, 0, 1))
-        _, strong_slopes = cv2.threshold(slopes, _STRONG_EDGE * unit, 0, cv2.THRESH_TOZERO)
-        total += cv2.norm(strong_slopes, cv2.NORM_L2SQR)
+        # Sobel's filter in bytes, which takes a third of the time: differences are smoothed along the edge.
+        smooth_columns, smooth_rows = cv2.GaussianBlur(stripe, (1, 3), 0), cv2.GaussianBlur(stripe, (3, 1), 0)
+        slopes_x = cv2.absdiff(smooth_columns[:, 2:], smooth_columns[:, :-2])
+        slopes_y = cv2.absdiff(smooth_rows[2:], smooth_rows[:-2])
+        for slopes in (slopes_x, slopes_y):
+            _, strong_slopes = cv2.threshold(slopes, _STRONG_EDGE * unit, 0, cv2.THRESH_TOZERO)
+            total += cv2.norm(strong_slopes, cv2.NORM_L2SQR)
     mean_square = total / unit**2 / sum(stripe.size for stripe in stripes)
     return mean_square * luminance.size
 
