@@ -34,7 +34,7 @@ NOT_RUN = {
     "--master 10.0.0.1": "needs two machines; tests/training/test_two_nodes.py starts them as network namespaces",
     "rsync -a --delete 10.0.0.1": "needs two machines",
     "sbatch": "needs Slurm",
-    **dict.fromkeys(["podman build", "docker run"], "needs an engine for containers"),
+    **dict.fromkeys(["docker build", "docker run"], "needs an engine for containers"),
     **dict.fromkeys(["exports/own", "--index indexes/own"], "needs the run of docs/own_data.md"),
     "timeout --preserve-status": "ends by the clock; tests/training/test_stopping.py stops runs at a step",
     "--protocol NAME": "FOLDER and NAME are those that follow on the page",
