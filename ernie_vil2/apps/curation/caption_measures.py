@@ -135,8 +135,8 @@ def measure_keywords(text: str) -> float:
         else:
             num_entries = (len(entries) + 2) // 2
             least_share = 1.0
-    # Entries with a word in common ("red dress, summer dress") are a list already where there are few of them, or where
-    # they are longer.
+    # Entries with a word in common ("red dress, summer dress") are a list already where there are few of them, and
+    # Chinese ones may be longer.
     counts = Counter[str]()
     for entry in entries:
         units = _UNIT.findall(entry.casefold())
@@ -145,10 +145,8 @@ def measure_keywords(text: str) -> float:
         counts.update(pairs.union(unit for unit in units if not HAN.match(unit)))
     commonest = max(counts.values(), default=0)
     has_common_word = num_entries >= 4 and commonest >= max(3, 0.6 * len(entries))
-    scale = 1.5 if has_common_word else 1.0
-    if has_common_word and num_entries >= 6:
-        least_share = 0.8  # a question may be among them
-    num_plain = sum(_is_keyword(entry, scale) for entry in entries)
+    most_han = 10 if has_common_word else 7
+    num_plain = sum(_is_keyword(entry, most_han) for entry in entries)
     if num_plain < least_share * len(entries):
         return 0.0
     return float(num_entries + 3 * has_common_word)
@@ -174,16 +172,11 @@ def _is_han_word(entry: str) -> bool:
     return 2 <= num_han <= 5
 
 
-def _is_keyword(entry: str, scale: float = 1.0) -> bool:
-    """Return whether an entry has at most four words or seven Chinese characters, and none that join others.
-
-    Args:
-        entry: an entry of a list.
-        scale: by how much it may be longer.
-    """
+def _is_keyword(entry: str, most_han: int) -> bool:
+    """Return whether an entry has few words or Chinese characters, and none that join others."""
     num_han = len(HAN.findall(entry))
     words = [word.casefold() for word in _LATIN_WORD.findall(entry)]
-    if num_han > 7 * scale or len(words) > 4 * scale or not (num_han or words):
+    if num_han > most_han or len(words) > 4 or not (num_han or words):
         return False
     return not (_HAN_FUNCTION.search(entry) or _JOINING_WORDS.intersection(words))
 

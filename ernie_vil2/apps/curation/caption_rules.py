@@ -53,8 +53,9 @@ _BETWEEN_REMARKS = r"[\s\x{3000}|¦,;.!?，；。！？…:：()（）\[\]【】
 _LOOSE_ENDS = " \t\r\n\u3000|-–—,，、;；:：/\\>»•·([（【"
 _WORD = re.compile(r"[^\W\d_]{3,}")  # a shorter word alone is no caption
 _SENTENCE_END = re.compile(r"[!?]+\s+|[。！？…\n]+\s*|(?<=\w\w\w)\.\s+|\s[-–—|]\s|[｜】]\s*")
-# The name of a list of words in braces. Those of \p{Han} and \x{3000} belong to the backslash in front of them.
-_LIST_NAME = re.compile(r"\\(?:[pPx]\{[^{}]*\}|.)|\{([a-z][a-z ]*)\}")
+# What is expanded in a pattern: the name of a list of words in braces, and a space. Braces that belong to a backslash,
+# as in \p{Han} and \x{3000}, and spaces in brackets stay as they are.
+_EXPANDED = re.compile(r"\\(?:[pPx]\{[^{}]*\}|.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<name>[a-z][a-z ]*)\}|(?P<space> \??)")
 # Parentheses that make a group, once those that do not are left out.
 _NO_GROUP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
 _GROUP = re.compile(r"\((?!\?)")
@@ -76,6 +77,9 @@ class Rule(Section):
 
     why: Name = Field(description="why such a caption is no good, for people")
     action: Literal["remove", "cut"] = Field("remove", description="remove the pair, or cut off what the pattern finds")
+    words: dict[str, list[Name]] = Field(
+        default={}, description="lists of this rule by name, which patterns name in braces"
+    )
     pattern: list[Name] = Field(
         default=[], description="patterns of RE2, one of which has to be found; case does not matter"
     )
@@ -106,15 +110,19 @@ class Rule(Section):
             raise ValueError(f"above: no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
         return self
 
-    def insert_lists(self, lists: Mapping[str, str]) -> Rule:
-        """Return the rule with the words of lists in the place of their names.
+    def expand(self, lists: Mapping[str, str]) -> Rule:
+        """Return the rule with the words of lists in the place of their names, and with spaces that are any spaces.
+
+        Args:
+            lists: patterns of the words of lists that all rules can name.
 
         Raises:
             ValueError: a pattern names a list that is not there.
         """
+        lists = _expand_lists(self.words, lists)
         fields = {}
         for field in ("pattern", "whole", "remark", "unless"):
-            fields[field] = [_insert_lists(pattern, lists) for pattern in getattr(self, field)]
+            fields[field] = [_expand(pattern, lists) for pattern in getattr(self, field)]
         return self.model_copy(update=fields)
 
     @property
@@ -191,18 +199,32 @@ def _quote(text: str) -> str:
     return f"'{escaped}'"
 
 
-def _insert_lists(pattern: str, lists: Mapping[str, str]) -> str:
-    """Return a pattern with the words of a list in the place of its name in braces."""
+def _expand_lists(words: Mapping[str, Sequence[str]], lists: Mapping[str, str]) -> dict[str, str]:
+    """Return patterns of the words of lists by name, and those of the lists that are there already.
 
-    def insert(match: re.Match[str]) -> str:
-        name = match[1]
+    Raises:
+        ValueError: a list names one that is not above it.
+    """
+    expanded_lists = dict(lists)
+    for name, phrases in words.items():
+        expanded_lists[name] = _expand(f"(?:{'|'.join(phrases)})", expanded_lists)
+    return expanded_lists
+
+
+def _expand(pattern: str, lists: Mapping[str, str]) -> str:
+    """Return a pattern with the words of a list in the place of its name in braces, and any spaces for a space."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, space = match["name"], match["space"]
+        if space:
+            return r"\s*" if space == " ?" else r"\s+"
         if name is None:
             return match[0]
         if name not in lists:
             raise ValueError(f"no list of words {name!r} above it; there are {', '.join(lists) or 'none'}")
         return lists[name]
 
-    return _LIST_NAME.sub(insert, pattern)
+    return _EXPANDED.sub(replace, pattern)
 
 
 def _join(patterns: Sequence[str]) -> str:
@@ -397,14 +419,14 @@ def load_rules(paths: Iterable[str | Path], without: Iterable[str] = ()) -> Capt
             file = _RuleFile.model_validate({"words": words, "rules": tree})
         except ValidationError as error:
             raise describe_problems(error, str(path), _RuleFile) from None
+        place = "words"
         try:
-            for name, phrases in file.words.items():
-                words_pattern = _insert_lists(f"(?:{'|'.join(phrases)})", lists)
-                lists[name] = words_pattern.replace(" ?", r"\s*").replace(" ", r"\s+")
+            lists = _expand_lists(file.words, lists)
             for name, rule in file.rules.items():
-                rules[name] = rule.insert_lists(lists)
+                place = f"rule {name!r} of captions"
+                rules[name] = rule.expand(lists)
         except ValueError as error:
-            raise ConfigError(f"{path}: {name}: {error}") from None
+            raise ConfigError(f"{path}: {place}: {error}") from None
     for name in without:
         if rules.pop(name, None) is None:
             raise ConfigError(f"text_rules.without: no rule {name!r}; there are {', '.join(rules)}")

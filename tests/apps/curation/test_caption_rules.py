@@ -139,12 +139,28 @@ def test_users_add_and_replace_rules_and_leave_some_out(tmp_path, curated):
 
 
 def test_lists_of_words_stand_in_the_place_of_their_names(tmp_path):
-    lists = "words: {days: [mon, tue], times: ['{days} \\d+', 'at noon']}\n"
-    rules = "time: {why: b, pattern: ['^{times}$', '^\\p{Han}{2}{days}$', '\\{days\\}', '^\\x{4E00}{days}?$']}"
+    lists = "words: {days: [mon, tue], times: ['{days} ?\\d+', 'at noon', 'by [ ]']}\n"
+    rules = (
+        "time: {why: b, pattern: ['^{times}$', '^\\p{Han}{2}{days}$', '\\{days\\}', '^\\x{4E00}{days}?$']}\n"
+        "year: {why: b, words: {years: ['2\\d', '{days} 3\\d']}, pattern: ['^year {years}$']}"
+    )
     (tmp_path / "rules.yaml").write_text(lists + rules, encoding="utf-8")
-    captions = ["mon 12", "at  noon", "今天Tue", "{days}", "一", "a mon 12", "{times}", "days"]
-    faults = load_rules([tmp_path / "rules.yaml"]).find_faults(captions)
-    assert faults == ["time"] * 5 + [None] * 3
+    caption_rules = load_rules([tmp_path / "rules.yaml"])
+    captions = [
+        "mon12",
+        "at  noon",
+        "by  ",
+        "今天Tue",
+        "{days}",
+        "一",
+        "year 21",
+        "year mon 31",
+        "a mon 12",
+        "{times}",
+        "by x",
+    ]
+    faults = ["time", "time", None, "time", "time", "time", "year", "year", None, None, None]
+    assert caption_rules.find_faults(captions) == faults
 
 
 def test_exception_keeps_captions_and_sentences_that_a_pattern_matches():
@@ -169,7 +185,8 @@ def test_characters_of_both_kinds_of_chinese_are_not_always_japanese():
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("a: {why: b, pattern: ['{colours}']}", "colours"), ("words: {a: red}", "words"),
+    ("a: {why: b, pattern: ['{colours}']}", "colours"), ("words: {a: ['{b}'], b: [c]}", "'b'"),
+    ("words: {a: red}", "words"),
     ("a: {why: b}", "above"), ("a: {why: b, above: {shouting: 1}}", "shouting"), ("a: {pattern: [b]}", "why"),
     ("a: {why: b, action: cut, pattern: [c], above: {marks: 1}}", "cut off"),
     ("a: {why: b, action: cut, pattern: [c], unless: [d]}", "cut off"),
