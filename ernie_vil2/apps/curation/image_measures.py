@@ -142,8 +142,11 @@ def measure_blocks(luminance: np.ndarray) -> float:
     if min(luminance.shape) < 3 * _BLOCK:
         return 0.0
     ratios = []
-    for image in (luminance, cv2.transpose(luminance)):
-        steps = _average_rows(cv2.min(cv2.absdiff(image[1:], image[:-1]), _MAX_STEP))  # [H - 1]
+    steps_down = cv2.absdiff(luminance[1:], luminance[:-1])
+    steps_right = cv2.absdiff(luminance[:, 1:], luminance[:, :-1])
+    for axis, all_steps in ((1, steps_down), (0, steps_right)):
+        _, small_steps = cv2.threshold(all_steps, _MAX_STEP, 0, cv2.THRESH_TRUNC)
+        steps = cv2.reduce(small_steps, axis, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()  # [H - 1] or [W - 1]
         between = steps[_BLOCK - 1 :: _BLOCK]
         within = (steps.sum() - between.sum()) / (len(steps) - len(between))
         ratios.append(float(between.mean() / max(within, 0.25)))

@@ -19,6 +19,7 @@ FREQUENCIES = 8  # of either axis that a vector has: finer ones change with ever
 WIDTH = FREQUENCIES * FREQUENCIES  # numbers of a vector
 ORIENTATIONS = 8  # quarter turns, and those of the mirrored image
 MAX_BORDER_DEVIATION = 12  # levels from a border's median that are JPEG's noise: less than from yellow to white
+MAX_DEVIATING = 0.02  # share of a line of a border that may have other levels
 WHITE_LEVEL = 245  # level from which a border is paper
 MIN_CONTENT_SHARE = 0.3  # of a side: a thicker border is part of the image
 MIN_CONTENT_CONTRAST = 8.0  # standard deviation of what borders leave; less is a plain shape, seen by its margin alone
@@ -64,14 +65,19 @@ def _count_border_lines(luminance: np.ndarray) -> tuple[list[int], list[int]]:
     for axis, end in ((1, 0), (1, -1), (0, 0), (0, -1)):
         line = np.sort(luminance[end] if axis else luminance[:, end])
         level = (int(line[(len(line) - 1) // 2]) + int(line[len(line) // 2])) // 2  # the median
+        levels.append(level)
+        max_deviating = MAX_DEVIATING * len(line)
+        num_even = np.diff(np.searchsorted(line, (level - MAX_BORDER_DEVIATION, level + MAX_BORDER_DEVIATION + 1)))
+        if len(line) - num_even.item() > max_deviating:
+            counts.append(0)  # as of most photographs, so that the lines behind it need not be looked at
+            continue
         if (level, axis) not in uneven:
             table = (np.abs(_LEVELS - level) > MAX_BORDER_DEVIATION).astype(np.uint8)
             deviating = cv2.reduce(cv2.LUT(luminance, table), axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
-            uneven[level, axis] = deviating > 0.02 * len(line)
+            uneven[level, axis] = deviating > max_deviating
         lines = uneven[level, axis][:: -1 if end else 1]
         first = int(lines.argmax())
         counts.append(first if lines[first] else len(lines))
-        levels.append(level)
     return counts, levels
 
 
