@@ -9,6 +9,7 @@ import numpy as np
 # four pixels high, and most images of the web are hardly larger.
 MAX_SIDE = 640
 _GRADIENT_SIDE = 32
+_PEAK = 8  # standard deviations; noise has less than 4
 _COORDINATES = np.linspace(-1, 1, _GRADIENT_SIDE)
 _Y, _X = (grid.ravel() for grid in np.meshgrid(_COORDINATES, _COORDINATES, indexing="ij"))
 _POLYNOMIALS = np.linalg.qr(np.stack([np.ones_like(_X), _X, _Y, _X * _X, _X * _Y, _Y * _Y], axis=1))[0].T.copy()
@@ -16,22 +17,23 @@ _POLYNOMIALS = np.linalg.qr(np.stack([np.ones_like(_X), _X, _Y, _X * _X, _X * _Y
 
 
 def measure_relief(small_pixels: np.ndarray) -> float:
-    """Return how far an image is from a smooth gradient: standard deviation from the best surface of degree two.
+    """Return how far an image is from a smooth gradient, the best surface of degree two.
 
     Args:
         small_pixels: `[H, W, 3]` uint8.
 
     Returns:
-        The deviation in levels, of the channel where it is greatest.
+        The standard deviation in levels, of the channel where it is greatest, or an eighth of the greatest difference,
+        if that is more: a bird in an even sky is no gradient.
     """
     size = (_GRADIENT_SIDE, _GRADIENT_SIDE)
     coarse = cv2.resize(small_pixels, size, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float64)
     # The constant is one of the polynomials: another level changes nothing, and an even image has exactly 0.
     coarse -= coarse[0]
     coefficients = _POLYNOMIALS @ coarse  # [6, 3]
-    # By Pythagoras, what the surface does not explain.
-    energies = np.einsum("ij,ij->j", coarse, coarse) - np.einsum("ij,ij->j", coefficients, coefficients)
-    return math.sqrt(max(0.0, float(energies.max())) / len(coarse))
+    coarse -= _POLYNOMIALS.T @ coefficients
+    deviation = math.sqrt(float(np.einsum("ij,ij->j", coarse, coarse).max()) / len(coarse))
+    return max(deviation, float(np.abs(coarse).max()) / _PEAK)
 
 
 def compute_percentile(values: np.ndarray, percent: float) -> float:
@@ -186,11 +188,14 @@ def halve(image: np.ndarray) -> np.ndarray:
 
 _SEAMS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4)  # of a side, where the pictures of a collage meet
 _STEP = 16  # levels between two pictures, or a picture and the line between them
+_MAX_GAP = 6  # pixels between the two sides of a seam
 _WHOLE = 0.85  # share of an end of a line along which the levels change in a seam
 _SMALLEST_COLLAGE = 128  # pixels; the lines of smaller images are too few to tell
 # Share of an image whose pixels equal their neighbours, from which it is no collage: charts side by side, flags and
 # boards have from 0.67, collages of photographs up to 0.1, and of goods on white up to 0.65, but for the plainest.
 _EVEN_SHARE = 0.65
+_MIN_REST = 0.4  # of the deviation, which rows and columns do not explain: collages have from 0.43, cloth 0.02
+_MAX_SEAMS = 5  # lines one way: sixteen pictures have three, with two sides each; knitting and crosswords have more
 
 
 def measure_seams(luminance: np.ndarray) -> float:
@@ -210,11 +215,20 @@ def measure_seams(luminance: np.ndarray) -> float:
     share = _measure_horizontal_seams(luminance)
     if share:
         share = min(share, _measure_horizontal_seams(cv2.transpose(luminance)))
-    if share:
-        contrast = cv2.morphologyEx(luminance, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-        if cv2.countNonZero(cv2.inRange(contrast, 0, 1)) > _EVEN_SHARE * contrast.size:
-            return 0.0
-    return share
+    return share if share and _shows_pictures(luminance) else 0.0
+
+
+def _shows_pictures(luminance: np.ndarray) -> bool:
+    """Return whether an image with seams is no chart, flag, board or cloth."""
+    contrast = cv2.morphologyEx(luminance, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    if cv2.countNonZero(cv2.inRange(contrast, 0, 1)) > _EVEN_SHARE * contrast.size:
+        return False
+    # Checks and stripes are sums of a level for each row and one for each column.
+    size = (_GRADIENT_SIDE, _GRADIENT_SIDE)
+    coarse = cv2.resize(luminance, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    coarse -= coarse.mean()
+    rest = coarse - coarse.mean(axis=0) - coarse.mean(axis=1, keepdims=True)
+    return bool(rest.std() >= _MIN_REST * coarse.std())
 
 
 def _measure_horizontal_seams(luminance: np.ndarray) -> float:
@@ -225,6 +239,9 @@ def _measure_horizontal_seams(luminance: np.ndarray) -> float:
     if not reaches_end.any():
         return 0.0
     shares = _average_rows(steps)
+    lines = np.flatnonzero(shares >= 0.45)
+    if np.count_nonzero(np.diff(lines, prepend=-height) > _MAX_GAP) > _MAX_SEAMS:
+        return 0.0
     best = 0.0
     for place in _SEAMS:
         # Pictures are a few pixels apart at most, and seldom exactly where they should be.

@@ -101,6 +101,11 @@ def make_stripes():
     return cv2.cvtColor(cv2.circle(stripes, (200, 200), 90, 20, -1), cv2.COLOR_GRAY2RGB)
 
 
+def make_pale_thing():
+    picture = np.full((400, 400, 3), (240, 244, 250), np.uint8)
+    return cv2.circle(picture, (250, 160), 40, (250, 240, 190), -1)
+
+
 def make_scene(number):
     """Return a smooth image with the grain of a camera."""
     grain = np.random.default_rng(number).normal(0, 3, (240, 240, 1))
@@ -149,7 +154,15 @@ MADE = {
 
 
 def test_images_without_a_scene_are_removed(tmp_path, curated):
-    drawings = [make_drawing(), make_set(), make_stripes(), make_menu(), make_chart(), make_skyline()]
+    drawings = [
+        make_drawing(),
+        make_set(),
+        make_stripes(),
+        make_menu(),
+        make_chart(),
+        make_skyline(),
+        make_pale_thing(),
+    ]
     good_images = [*drawings, *(make_scene(number) for number in range(20))]
     images = [*(make() for make in MADE.values()), *good_images]
     rows = [(encode_image(image), f"a picture of something, number {number}") for number, image in enumerate(images)]
@@ -301,13 +314,38 @@ def make_small_charts():
     return charts
 
 
-@pytest.mark.parametrize("make", [make_flag, make_small_charts])
-def test_flags_and_charts_side_by_side_are_no_collage(make):
-    pixels = make()
-    assert measure_seams(get_luminance(pixels)) == 0
-    # The same with the noise of photographs in its areas has seams.
+def make_cloth():
+    """Return a woven cloth with wide stripes both ways."""
+    y, x = np.mgrid[:480, :480]
+    weave = 20 * np.sin(x / 3) * np.sin(y / 3)
+    stripes = 60.0 * (x // 120 % 2) + 60 * (y // 120 % 2)
+    return cv2.cvtColor((80 + weave + stripes).astype(np.uint8), cv2.COLOR_GRAY2RGB)
+
+
+def make_knitting():
+    colours = np.array([(40, 90, 140), (230, 220, 190)], np.uint8)
+    stitches = colours[np.random.default_rng(0).integers(0, 2, (30, 30))].repeat(16, axis=0).repeat(16, axis=1)
+    stitches[::16] //= 2
+    stitches[:, ::16] //= 2
+    return add_noise(stitches)
+
+
+def add_noise(pixels):
     noise = np.random.default_rng(0).normal(0, 3, pixels.shape)
-    assert measure_seams(get_luminance(np.clip(pixels + noise, 0, 255).astype(np.uint8))) > 0.45
+    return np.clip(pixels + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("make", [make_flag, make_small_charts, make_cloth, make_knitting])
+def test_flags_charts_and_patterns_are_no_collage(make):
+    assert measure_seams(get_luminance(make())) == 0
+    assert measure_seams(get_luminance(add_noise(make_collage()))) > 0.8
+
+
+def test_small_thing_on_a_gradient_is_no_gradient():
+    sky = cv2.resize(make_gradient(), (600, 400))
+    assert measure_relief(cv2.resize(sky, (128, 85), interpolation=cv2.INTER_AREA)) < 0.5
+    cv2.polylines(sky, [np.array([(300, 200), (314, 194), (328, 200)])], False, (30, 20, 30), 3)
+    assert measure_relief(cv2.resize(sky, (128, 85), interpolation=cv2.INTER_AREA)) > 1.2
 
 
 def test_unfinished_share_is_that_of_the_grey_rows():

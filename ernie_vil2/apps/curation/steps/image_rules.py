@@ -29,19 +29,20 @@ class Settings(Section):
     # Panoramas have up to 5; strips of advertisements have from 6.4.
     aspect: Annotated[float, Field(ge=1)] = Field(6.0, description="greatest ratio of the longer side to the shorter")
     deviation: NonNegative = Field(
-        4.0, description="least standard deviation of luminance, which has 255 levels; an image below it is blank"
+        4.0,
+        description="least deviation of luminance, which has 255 levels, and of colours; an image below it is blank",
     )
     # The others were chosen on the shop's crawl of demo_data/crawls, the demo's drawings, and crops of photographs. Of
     # 1,622, 2,105 and 1,092 good images they remove none but crops of even skies and walls, by their relief.
     relief: NonNegative = Field(
-        1.2, description="least standard deviation from a smooth surface, in levels; an image below it is a gradient"
+        1.2, description="least deviation from a smooth surface, in levels; an image below it is a gradient"
     )
     unfinished: Fraction = Field(
         0.2, description="share of the height that is the grey of a file that was cut off, from which an image goes"
     )
-    # Of 10,900 good images of the made crawls, and 2,900 images of public repositories, only screenshots have both.
-    # Menus and maps have as many letters, but half of what they show are pictures; title pages have up to 20 letters.
-    letters: Count = Field(24, description="letters in rows, of which eight of a row count, from which it is a page")
+    # Pages of the made crawls and of screens have from 65. Business cards, tickets and floor plans have up to 32 and
+    # little beside them, menus up to 58. Maps and houses with windows have as many, and much beside them.
+    letters: Count = Field(60, description="letters in rows, of which eight of a row count, from which it is a page")
     text_share: Fraction = Field(
         0.75, description="share of the area with anything on it that is rows of text, from which it is a page"
     )
@@ -97,7 +98,8 @@ class ImageRules(Step[Settings]):
         settings = self.settings
         yield make_bound("image too small", "least(width, height)", "<", settings.short_side, "short side")
         yield make_bound("image too long", "aspect", ">", settings.aspect)
-        yield make_bound("blank image", "deviation", "<", settings.deviation)
+        # A pale thing on a pale ground differs in colour.
+        yield make_bound("blank image", "greatest(deviation, relief)", "<", settings.deviation, "deviation")
         yield make_bound("gradient", "relief", "<", settings.relief)
         yield make_bound("unfinished image", "unfinished", ">=", settings.unfinished)
         yield make_bound("QR code", "qr_code", ">=", settings.qr_code)
