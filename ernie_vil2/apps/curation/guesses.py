@@ -1,8 +1,9 @@
 """Guesses of how images lie in each other, from which registration starts.
 
 Three things propose a pair: whole images whose vectors are near, in any of eight orientations; the same without a bar
-or a frame of one of them; and local features that two images share. A guess is checked at 16 x 16 samples. Those that
-pass are written to files, so that their number is not bounded by memory.
+or a frame of one of them; and local features that two images share. Guesses are written to files, so that their number
+is not bounded by memory. Of each pair, those that something speaks for are refined at 16 and at 32 samples of a side
+(`registration.py`), and end where they fit badly.
 """
 
 from __future__ import annotations
@@ -26,19 +27,16 @@ from ernie_vil2.apps.curation.local_features import (
 )
 from ernie_vil2.apps.curation.neighbours import BLOCK, allocate, neighbours
 from ernie_vil2.apps.curation.registration import (
-    MAX_CHECKS,
-    MIN_QUICK,
-    MIN_REFINED,
-    MIN_TRIMMED_QUICK,
-    MIN_TRIMMED_REFINED,
+    COARSE_SIDE,
+    FAILED,
+    LEVELS,
     QUICK_SIDE,
-    QUICK_SLACK,
     SIDE,
-    check_guesses,
+    Level,
     invert_transforms,
     is_plausible,
-    make_quick,
-    refine_guesses,
+    make_pyramid,
+    register,
 )
 from ernie_vil2.apps.curation.thumbnails import Thumbnails
 from ernie_vil2.section import Fraction, Section
@@ -47,17 +45,22 @@ MIN_FEATURE_COSINE = 0.7  # of projected descriptors; 0.6 proposes four times as
 # Nearest ones of a cell that a vector, or a feature, is compared with. Where more are as near, as of a corner on a
 # white ground, it says nothing.
 MOST_NEAREST = 8
-MIN_WHOLE_CORRELATION = 0.85  # of 16 x 16 samples of whole images; a guess of a feature is less exact
-MAX_GUESSES = 4  # of a pair and batch that are checked
-MAX_TRIES = 2  # guesses of a pair that are registered
+WHOLE_SUPPORT = 1.0  # of a guess of whole images; that of a feature is less, unless others agree
+MAX_COMPARED = 8  # guesses of a pair, by falling cosine, whose agreement with each is looked at
+AGREED_DISTANCE, SAME_DISTANCE = 12.0, 0.05  # samples between the corners of guesses that agree, and that are the same
+# Of a feature's guess: its cosine, or another feature that agrees. Of 560 pairs of a crawl whose copies were found, all
+# but 2 have it, of 23,000 other pairs a fifth.
+MIN_SUPPORT = 0.85
+MAX_CHECKED = 8  # guesses of a pair that are checked
+MAX_TRIES = 4  # guesses of two images, whose borders give them up to four pairs of thumbnails, that are registered
 MIN_DISTANCE = 3.0  # samples between the corners of these: registration goes from nearer ones to the same place
 EXTENT = 0.6  # by which the logarithms of two extents may differ: a small square is not a large one
-ROWS_OF_A_FILE = 2**17  # queries whose guesses are sorted at once: some 100 MB
+ROWS_OF_A_FILE, MAX_FILES = 2**14, 256  # queries whose guesses are sorted at once: some 50 MB; files that are open
 
-GUESS = np.dtype(
-    [("query", np.uint32), ("row", np.uint32), ("correlation", np.float32), ("transform", np.float32, (2, 3))]
-)
-"""Rows of a query and of an image, and the map from the query's samples to those of the image."""
+GUESS = np.dtype([("query", np.uint32), ("row", np.uint32), ("rank", np.float32), ("transform", np.float32, (2, 3))])
+"""Rows of a query and of an image, what speaks for a guess, and the map from the query's samples to the image's."""
+
+_CORNERS = np.array([(0, SIDE - 1, 0), (0, 0, SIDE - 1), (1, 1, 1)], np.float32)
 
 
 class Comparison(Section):
@@ -85,9 +88,11 @@ class Searched:
         self.images = images
         self.rows = rows
         self.folder = folder
-        self.quick = allocate(folder, np.float16, (len(images.samples), QUICK_SIDE, QUICK_SIDE))
+        self.pyramid = {}
+        for side in (QUICK_SIDE, COARSE_SIDE):
+            self.pyramid[side] = allocate(folder, np.float16, (len(images.samples), side, side))
         for row in rows.tolist():
-            self.quick[row] = make_quick(images.luminances[row])
+            self.pyramid[QUICK_SIDE][row], self.pyramid[COARSE_SIDE][row] = make_pyramid(images.luminances[row])
         # A feature is known by the row of its thumbnail, and its number there.
         num_features = int(images.num_features[rows].sum(dtype=np.int64))
         self.owners = allocate(folder, np.uint32, (num_features,))
@@ -135,7 +140,7 @@ def _list_features(images: Thumbnails, rows: np.ndarray) -> tuple[np.ndarray, np
 
 
 class GuessFiles:
-    """The guesses that pass a check, in files without names.
+    """Guesses in files without names.
 
     Args:
         images: images.
@@ -145,104 +150,160 @@ class GuessFiles:
     def __init__(self, images: Searched, queries: Searched):
         self.images, self.queries = images, queries
         self.is_own = queries is images
-        num_files = -(-len(queries.images.samples) // ROWS_OF_A_FILE)
+        num_rows = len(queries.images.samples)
+        self._rows_of_file = max(ROWS_OF_A_FILE, -(-num_rows // MAX_FILES))
+        num_files = -(-num_rows // self._rows_of_file)
         self._files = [tempfile.TemporaryFile(dir=images.folder) for _ in range(num_files)]  # noqa: SIM115  -- closed with this object
 
-    def add(self, queries: np.ndarray, rows: np.ndarray, transforms: np.ndarray, least: float) -> None:
+    def add(self, queries: np.ndarray, rows: np.ndarray, transforms: np.ndarray, supports: np.ndarray | float) -> None:
         """Add guesses between different images.
 
         Args:
             queries: rows of the queries' thumbnails, `[P]`.
             rows: rows of the images' thumbnails, `[P]`.
             transforms: maps from the queries' samples to those of the images, `[P, 2, 3]`.
-            least: correlation that a guess must have.
+            supports: what speaks for each guess, `[P]`, from 0 to 1; see `_choose_supported`.
         """
         extents = self.queries.images.extents[queries] / self.images.images.extents[rows]
         is_wanted = np.abs(np.log(extents)) <= EXTENT
         if self.is_own:
             is_wanted &= self.images.images.samples[queries] != self.images.images.samples[rows]
+        supports = np.broadcast_to(supports, len(queries))[is_wanted]
         queries, rows, transforms = queries[is_wanted], rows[is_wanted], transforms[is_wanted].astype(np.float32)
         if self.is_own:
             is_backward = queries > rows
             transforms[is_backward] = invert_transforms(transforms[is_backward])
             queries, rows = np.minimum(queries, rows), np.maximum(queries, rows)
-        self.check(queries, rows, transforms, least)
+        self.write(queries, rows, transforms, supports)
 
-    def check(self, queries: np.ndarray, rows: np.ndarray, transforms: np.ndarray, least: float) -> None:
-        """Write those guesses, of any images, that have the least correlation, and stand being refined."""
-        for start in range(0, len(queries), MAX_CHECKS):
-            block = slice(start, start + MAX_CHECKS)
-            guesses = np.empty(len(queries[block]), GUESS)
-            guesses["query"], guesses["row"], guesses["transform"] = queries[block], rows[block], transforms[block]
-            guesses = self._refine(guesses, least)
-            files = guesses["query"] // ROWS_OF_A_FILE
-            for number in np.unique(files).tolist():
-                self._files[number].write(guesses[files == number].tobytes())
-
-    def _refine(self, guesses: np.ndarray, least: float) -> np.ndarray:
-        """Return refined guesses without those that fail."""
-        templates = self.queries.quick[guesses["query"]].astype(np.float32)
-        images = self.images.quick[guesses["row"]].astype(np.float32)
-        shapes = [self.queries.images.shapes[guesses["query"]], self.images.images.shapes[guesses["row"]]]
-        aspects = np.stack(shapes, axis=1)
-        # The image that shows less is the template.
-        is_swapped = shows_more(guesses["transform"])
-        templates[is_swapped], images[is_swapped] = images[is_swapped], templates[is_swapped]
-        aspects[is_swapped] = aspects[is_swapped, ::-1]
-        transforms = guesses["transform"].copy()
-        transforms[is_swapped] = invert_transforms(transforms[is_swapped])
-
-        # Those that fit badly are refined once more without what a sticker may cover.
-        refined = [guesses[:0]]
-        remaining = np.arange(len(guesses))
-        limits = ((False, least, MIN_REFINED), (True, max(least, MIN_TRIMMED_QUICK), MIN_TRIMMED_REFINED))
-        for is_trimmed, min_quick, min_refined in limits:
-            if not len(remaining):
-                break
-            correlations = check_guesses(templates[remaining], images[remaining], transforms[remaining], is_trimmed)
-            numbers = remaining[correlations >= min_quick]
-            if not len(numbers):
-                continue
-            maps, correlations = refine_guesses(templates[numbers], images[numbers], transforms[numbers], is_trimmed)
-            is_good = (correlations >= min_refined) & is_plausible(maps, aspects[numbers], QUICK_SLACK)
-            numbers, maps = numbers[is_good], maps[is_good]
-            maps[is_swapped[numbers]] = invert_transforms(maps[is_swapped[numbers]])
-            chosen = guesses[numbers]
-            chosen["transform"], chosen["correlation"] = maps, correlations[is_good]
-            if is_trimmed:  # the other guesses of a pair are tried first
-                chosen["correlation"] -= 1
-            refined.append(chosen)
-            remaining = np.setdiff1d(remaining, numbers[correlations[is_good] >= MIN_TRIMMED_REFINED])
-        return np.concatenate(refined)
+    def write(
+        self, queries: np.ndarray, rows: np.ndarray, transforms: np.ndarray, supports: np.ndarray | float
+    ) -> None:
+        """Write guesses of any images, also of an image and itself; if all are own, from lower rows to higher ones."""
+        guesses = np.empty(len(queries), GUESS)
+        guesses["query"], guesses["row"] = queries, rows
+        guesses["transform"], guesses["rank"] = transforms, supports
+        files = guesses["query"] // self._rows_of_file
+        for number in np.unique(files).tolist():
+            self._files[number].write(guesses[files == number].tobytes())
 
     def read_best(self) -> Iterator[np.ndarray]:
-        """Yield the best guesses of each pair, at most `MAX_TRIES`, ordered by query, row and falling correlation."""
+        """Yield the refined guesses, at most `MAX_TRIES` of two images, the best one of them first."""
         for file in self._files:
             file.seek(0)
-            yield _choose_best(np.frombuffer(file.read(), GUESS))
+            guesses = _choose_supported(np.frombuffer(file.read(), GUESS))
+            for level, max_guesses in zip(LEVELS, (MAX_CHECKED, MAX_TRIES, MAX_TRIES), strict=True):
+                guesses = self._choose_best(self._register(guesses, level), max_guesses)
+            yield guesses
+
+    def _register(self, guesses: np.ndarray, level: Level) -> np.ndarray:
+        """Return guesses that are refined at a level, without those that fail."""
+        refined = [guesses[:0]]
+        for start in range(0, len(guesses), BLOCK):
+            block = guesses[start : start + BLOCK].copy()
+            pairs = Overlays(block["query"], block["row"], block["transform"], self.queries.images, self.images.images)
+            templates, images = pairs.order(self.queries.pyramid[level.side], self.images.pyramid[level.side])
+            transforms, block["rank"] = register(templates, images, pairs.transforms, level)
+            is_good = (block["rank"] > FAILED) & is_plausible(transforms, pairs.aspects, level.slack)
+            block["transform"] = pairs.restore(transforms)
+            refined.append(block[is_good])
+        return np.concatenate(refined)
+
+    def _choose_best(self, guesses: np.ndarray, max_guesses: int) -> np.ndarray:
+        """Return the best guesses of every two images, of whichever of their thumbnails, and of every query."""
+        samples = self.queries.images.samples[guesses["query"]], self.images.images.samples[guesses["row"]]
+        order = np.lexsort((-guesses["rank"], samples[1], samples[0]))
+        guesses, pairs = guesses[order], number_groups(samples[0][order], samples[1][order])
+        # Registration goes from near guesses to the same place, so that later ones add nothing.
+        is_repeated = np.zeros(len(guesses), bool)
+        is_same_pair = (pairs[1:] == pairs[:-1]) & (guesses["query"][1:] == guesses["query"][:-1])
+        is_same_pair &= guesses["row"][1:] == guesses["row"][:-1]
+        is_repeated[1:] = is_same_pair & (_measure_distances(guesses[1:], guesses[:-1]) < MIN_DISTANCE)
+        guesses, pairs = guesses[~is_repeated], pairs[~is_repeated]
+        return guesses[count_before(pairs) < max_guesses]
 
 
-def shows_more(transforms: np.ndarray) -> np.ndarray:
-    """Return which maps shrink an image, `[P]` bool: it shows more than the one that it is mapped to."""
-    return np.abs(np.linalg.det(transforms[..., :2])) > 1
+class Overlays:
+    """Guesses with the image that shows less, which is the template, before the other one.
+
+    Args:
+        queries: rows of queries, `[P]`.
+        rows: rows of images, `[P]`.
+        transforms: maps from queries to images, `[P, 2, 3]`.
+        query_images: thumbnails of the queries.
+        images: thumbnails of the images.
+
+    Attributes:
+        is_swapped: which templates are images and not queries, `[P]` bool.
+        transforms: maps from templates to the other images, `[P, 2, 3]`.
+        aspects: width over height of templates and the others, `[P, 2]`.
+    """
+
+    def __init__(
+        self,
+        queries: np.ndarray,
+        rows: np.ndarray,
+        transforms: np.ndarray,
+        query_images: Thumbnails,
+        images: Thumbnails,
+    ):
+        self.queries, self.rows = queries, rows
+        self.is_swapped = np.abs(np.linalg.det(transforms[..., :2])) > 1
+        self.transforms = self.restore(transforms)
+        self.aspects = np.stack([query_images.shapes[queries], images.shapes[rows]], axis=1)
+        self.aspects[self.is_swapped] = self.aspects[self.is_swapped, ::-1]
+
+    def order(self, query_values: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return values of the templates, and those of the others, float32, of values of all queries and images."""
+        first, second = query_values[self.queries].astype(np.float32), values[self.rows].astype(np.float32)
+        first[self.is_swapped], second[self.is_swapped] = second[self.is_swapped], first[self.is_swapped]
+        return first, second
+
+    def restore(self, transforms: np.ndarray) -> np.ndarray:
+        """Return the maps from queries to images of those from templates to the others, or the reverse."""
+        restored = transforms.copy()
+        restored[self.is_swapped] = invert_transforms(restored[self.is_swapped])
+        return restored
 
 
-def _choose_best(guesses: np.ndarray) -> np.ndarray:
-    order = np.lexsort((-guesses["correlation"], guesses["row"], guesses["query"]))
-    guesses = guesses[order]
-    if not len(guesses):
-        return guesses
-    is_first = np.ones(len(guesses), bool)
-    is_first[1:] = (guesses["query"][1:] != guesses["query"][:-1]) | (guesses["row"][1:] != guesses["row"][:-1])
-    pairs = np.cumsum(is_first) - 1
-    corners = np.array([(0, SIDE - 1, 0), (0, 0, SIDE - 1), (1, 1, 1)], np.float32)
-    places = guesses["transform"] @ corners
-    distances = np.abs(places - places[is_first][pairs]).max(axis=(1, 2))
-    distant = np.flatnonzero(distances > MIN_DISTANCE)
-    _, seconds = np.unique(pairs[distant], return_index=True)
-    is_chosen = is_first
-    is_chosen[distant[seconds]] = True
-    return guesses[is_chosen]
+def number_groups(*columns: np.ndarray) -> np.ndarray:
+    """Return the number of the group of each row, `[P]`: rows that follow each other and are equal in all columns."""
+    is_first = np.zeros(len(columns[0]), bool)
+    for column in columns:
+        is_first[1:] |= column[1:] != column[:-1]
+    return np.cumsum(is_first)
+
+
+def count_before(groups: np.ndarray) -> np.ndarray:
+    """Return how many rows of the same group come before each, `[P]`."""
+    return np.arange(len(groups)) - np.searchsorted(groups, groups)
+
+
+def _measure_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return how far the corners of images lie apart under two guesses, in samples, `[P]`."""
+    return np.abs((first["transform"] - second["transform"]) @ _CORNERS).max(axis=(1, 2))
+
+
+def _choose_supported(guesses: np.ndarray) -> np.ndarray:
+    """Return the guesses that something speaks for, the best ones of each pair, ordered by query and row.
+
+    A guess of a feature is worth the cosine of its descriptors: unless that is high, another feature of the same pair
+    has to say nearly the same. One shared feature of low cosine is chance in four of five pairs.
+    """
+    guesses = guesses[np.lexsort((-guesses["rank"], guesses["row"], guesses["query"]))]
+    pairs = number_groups(guesses["query"], guesses["row"])
+    supports = guesses["rank"].copy()
+    for shift in range(1, MAX_COMPARED):
+        first, second = guesses[:-shift], guesses[shift:]
+        distances = _measure_distances(first, second)
+        is_agreed = (pairs[shift:] == pairs[:-shift]) & (distances < AGREED_DISTANCE)
+        is_agreed &= distances > SAME_DISTANCE  # a feature that was found in both directions is one
+        is_agreed &= first["rank"] < WHOLE_SUPPORT  # guesses of whole images are much the same
+        supports[shift:] += is_agreed
+        supports[:-shift] += is_agreed
+    order = np.lexsort((-supports, pairs))
+    order = order[(supports[order] >= MIN_SUPPORT) & (count_before(pairs[order]) < MAX_CHECKED)]
+    return guesses[order]
 
 
 def make_guesses(images: Searched, queries: Searched, by: Comparison, turned: bool) -> GuessFiles:
@@ -277,8 +338,7 @@ def _guess_by_vectors(
 ) -> None:
     for near in neighbours(vectors, least, query_vectors, MOST_NEAREST, guesses.images.folder):
         transforms = np.broadcast_to(transform, (len(near.queries), 2, 3))
-        queries, rows = guesses.queries.rows[near.queries], guesses.images.rows[near.rows]
-        guesses.add(queries, rows, transforms, MIN_WHOLE_CORRELATION)
+        guesses.add(guesses.queries.rows[near.queries], guesses.images.rows[near.rows], transforms, WHOLE_SUPPORT)
 
 
 def _guess_by_windows(guesses: GuessFiles, vectors: np.ndarray, query_vectors: np.ndarray, least: float) -> None:
@@ -316,16 +376,4 @@ def _guess_by_features(guesses: GuessFiles, turned: bool) -> None:
             if is_mirrored:  # from the query's samples, not from those of its mirror image
                 transforms = transforms @ flip
             query_rows = queries.owners[near.queries].astype(np.int64)
-            rows = images.owners[near.rows].astype(np.int64)
-            chosen = _choose_guesses(query_rows, rows, near.cosines)
-            guesses.add(query_rows[chosen], rows[chosen], transforms[chosen], MIN_QUICK)
-
-
-def _choose_guesses(queries: np.ndarray, rows: np.ndarray, cosines: np.ndarray) -> np.ndarray:
-    """Return the numbers of the best guesses of each pair of a query and a row."""
-    order = np.lexsort((-cosines, rows, queries))
-    is_new = np.ones(len(order), bool)
-    is_new[1:] = (queries[order][1:] != queries[order][:-1]) | (rows[order][1:] != rows[order][:-1])
-    starts = np.flatnonzero(is_new)
-    ranks = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
-    return order[ranks < MAX_GUESSES]
+            guesses.add(query_rows, images.owners[near.rows].astype(np.int64), transforms, near.cosines.clip(max=0.99))

@@ -21,14 +21,23 @@ import numpy as np
 
 from ernie_vil2.apps.curation import details, guesses, likeness, local_features, neighbours, registration
 from ernie_vil2.apps.curation.details import compare_details, decode_detail
-from ernie_vil2.apps.curation.guesses import MAX_TRIES, Comparison, Searched, make_guesses, shows_more
+from ernie_vil2.apps.curation.guesses import (
+    MAX_TRIES,
+    Comparison,
+    Overlays,
+    Searched,
+    count_before,
+    make_guesses,
+    number_groups,
+)
 from ernie_vil2.apps.curation.neighbours import PAIRS_PER_BLOCK
-from ernie_vil2.apps.curation.registration import Verdict, View, compare, invert_transforms, make_view
+from ernie_vil2.apps.curation.registration import FAILED, FINE_LEVEL, Verdict, View, compare, make_view, register
 from ernie_vil2.apps.curation.thumbnails import Thumbnails
 from ernie_vil2.io.files import atomic_write
 from ernie_vil2.io.progress import progress_bar
 
-CACHED_VIEWS = 4096  # 22 kB each
+CACHED_VIEWS = 4096  # 19 kB each
+PAIRS_PER_REGISTRATION = 1024  # pairs whose thumbnails are in memory at once, some 50 MB
 # Once a guess gives a verdict of at least this likeness that is not local, the other guesses are not tried: no other
 # place fits better.
 SURE = 0.97
@@ -37,9 +46,9 @@ PAIR_DTYPE = np.dtype(
     [
         ("query", np.uint32),  # row of the first image's thumbnail
         ("row", np.uint32),  # row of the second image's thumbnail
-        ("key", np.uint64),  # hash of both thumbnails, the guesses and the code of the verdict
-        ("transforms", np.float32, (MAX_TRIES, 2, 3)),  # guesses: maps from query to row, best first
-        ("num_guesses", np.uint8),  # how many of `transforms` are guesses; the others are zero
+        ("key", np.uint64),  # hash of both thumbnails, the guess and the code of the verdict
+        ("transform", np.float32, (2, 3)),  # guess: map from query to row
+        ("num_before", np.uint8),  # guesses of the same two images before this one, which are tried first
         ("state", np.uint8),  # UNKNOWN, OTHER or SAME
         # The verdict, `registration.Verdict`, if the state is SAME; `is_local` also if details differ in a spot.
         ("likeness", np.float32),
@@ -49,7 +58,7 @@ PAIR_DTYPE = np.dtype(
         ("worse", np.int8),  # 1: the query, -1: the row
     ]
 )
-"""A proposed pair, as it is stored in a file."""
+"""A proposed pair with a guess, as it is stored in a file; two images may have several."""
 
 
 class Alike(NamedTuple):
@@ -209,20 +218,16 @@ def _propose(left: _Side, right: _Side, folder: Path, by: Comparison, turned: bo
         # Equal thumbnails are the same image, unless they show nothing.
         rows = np.unique(left.firsts[left.firsts != np.arange(len(left.firsts))])
         identities = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(rows), 2, 3))
-        guess_files.check(rows, rows, identities, guesses.MIN_WHOLE_CORRELATION)
+        guess_files.write(rows, rows, identities, guesses.WHOLE_SUPPORT)
 
     code = np.frombuffer(_hash_code(details, registration)[:8], np.uint64)[0]
     for best in guess_files.read_best():
-        is_first = np.ones(len(best), bool)
-        is_first[1:] = (best["query"][1:] != best["query"][:-1]) | (best["row"][1:] != best["row"][:-1])
-        firsts = np.flatnonzero(is_first)
-        pairs = np.zeros(len(firsts), PAIR_DTYPE)
-        pairs["query"], pairs["row"] = best["query"][firsts], best["row"][firsts]
-        pairs["num_guesses"] = np.diff([*firsts, len(best)])
-        for index in range(MAX_TRIES):
-            has_guess = pairs["num_guesses"] > index
-            pairs["transforms"][has_guess, index] = best["transform"][firsts[has_guess] + index]
-        words = np.ascontiguousarray(pairs["transforms"]).reshape(len(pairs), 6 * MAX_TRIES).view(np.uint32)
+        pairs = np.zeros(len(best), PAIR_DTYPE)
+        for column in ("query", "row", "transform"):
+            pairs[column] = best[column]
+        images_of_pair = left.images.samples[pairs["query"]], right.images.samples[pairs["row"]]
+        pairs["num_before"] = count_before(number_groups(*images_of_pair))
+        words = np.ascontiguousarray(pairs["transform"]).reshape(len(pairs), 6).view(np.uint32)
         columns = [left.digests[pairs["query"]], right.digests[pairs["row"]], *words.T]
         pairs["key"] = _mix(np.full(len(pairs), code), columns)
         yield pairs
@@ -258,7 +263,7 @@ def _write_pairs(path: Path, blocks: Iterator[np.ndarray], earlier_paths: list[P
 
 
 def _judge(pairs: np.ndarray, left: _Side, right: _Side) -> None:
-    """Register the pairs of living images whose verdict is not known, and write it into their file."""
+    """Compare the pairs of living images whose verdict is not known, and write it into their file."""
     unknown = []
     for start in range(0, len(pairs), PAIRS_PER_BLOCK):
         block = pairs[start : start + PAIRS_PER_BLOCK]
@@ -267,41 +272,49 @@ def _judge(pairs: np.ndarray, left: _Side, right: _Side) -> None:
             _, counts = side.find_members(block[column])
             is_wanted &= counts > 0
         unknown.append(start + np.flatnonzero(is_wanted))
-    for index in progress_bar(np.concatenate(unknown or [np.empty(0, int)]), "comparing images", unit="pair"):
-        pair = pairs[index]
-        verdict = _judge_pair(pair, left, right)
+    numbers = np.concatenate(unknown or [np.empty(0, int)])
+    nums_before = pairs["num_before"][numbers]
+    with progress_bar(None, "comparing images", unit="pair", total=len(numbers)) as bar:
+        for num_before in range(MAX_TRIES):
+            numbers_of_try = numbers[nums_before == num_before]
+            for start in range(0, len(numbers_of_try), PAIRS_PER_REGISTRATION):
+                block = numbers_of_try[start : start + PAIRS_PER_REGISTRATION]
+                bar.update(len(block))
+                is_sure = np.zeros(len(block), bool)
+                for distance in range(1, num_before + 1):
+                    before = pairs[block - distance]
+                    is_sure |= (before["state"] == SAME) & ~before["is_local"] & (before["likeness"] >= SURE)
+                _judge_block(pairs, block[~is_sure], left, right)
+
+
+def _judge_block(pairs: np.ndarray, numbers: np.ndarray, left: _Side, right: _Side) -> None:
+    """Compare some pairs, and write their verdicts."""
+    block = pairs[numbers]
+    overlays = Overlays(block["query"], block["row"], block["transform"], left.images, right.images)
+    templates, images = overlays.order(left.images.luminances, right.images.luminances)
+    for luminance in (*templates, *images):  # blurred, because noise shortens the steps of registration
+        cv2.GaussianBlur(luminance, (5, 5), 0, dst=luminance)
+    transforms, ranks = register(templates, images, overlays.transforms, FINE_LEVEL)
+    restored = overlays.restore(transforms)
+    for index, number in enumerate(numbers.tolist()):
+        verdict = None
+        if ranks[index] > FAILED:
+            query, row = left.read_view(int(block["query"][index])), right.read_view(int(block["row"][index]))
+            template, image = (row, query) if overlays.is_swapped[index] else (query, row)
+            verdict = compare(template, image, transforms[index], overlays.aspects[index])
         if verdict is not None:
+            verdict = _judge_details(verdict, block[index], restored[index], left, right)
             for column in Alike._fields[2:]:
-                pairs[column][index] = getattr(verdict, column)
+                pairs[column][number] = getattr(verdict, column)
         # The state comes last: a pair of a killed run is either known or not.
-        pairs["state"][index] = OTHER if verdict is None else SAME
+        pairs["state"][number] = OTHER if verdict is None else SAME
 
 
-def _judge_pair(pair: np.void, left: _Side, right: _Side) -> Verdict | None:
-    """Return the verdict of the guess under which images differ least, or None if they show something else."""
+def _judge_details(verdict: Verdict, pair: np.void, transform: np.ndarray, left: _Side, right: _Side) -> Verdict:
+    """Return the verdict after the details of both images are compared."""
     query, row = int(pair["query"]), int(pair["row"])
-    best: Verdict | None = None
-    for transform in pair["transforms"][: pair["num_guesses"]]:
-        first, second = left.read_view(query), right.read_view(row)
-        aspects = float(left.images.shapes[query]), float(right.images.shapes[row])
-        if shows_more(transform):
-            # The image that shows less is the template.
-            verdict = compare(second, first, invert_transforms(transform[None])[0], aspects[::-1])
-            if verdict is not None:
-                back = invert_transforms(verdict.transform[None])[0]
-                verdict = verdict._replace(transform=back)
-        else:
-            verdict = compare(first, second, transform, aspects)
-        if verdict is None:
-            continue
-        if best is None or (not verdict.is_local, verdict.likeness) > (not best.is_local, best.likeness):
-            best = verdict
-        if not best.is_local and best.likeness >= SURE:
-            break
-    if best is None:
-        return None
     first_picture = decode_detail(left.images.read_detail(query), left.images.boxes[query])
     second_picture = decode_detail(right.images.read_detail(row), right.images.boxes[row])
-    difference = compare_details(first_picture, second_picture, best.transform)
-    is_local = best.is_local or difference.has_spot
-    return best._replace(is_local=is_local, has_object=difference.has_object, worse=difference.worse)
+    difference = compare_details(first_picture, second_picture, transform)
+    is_local = verdict.is_local or difference.has_spot
+    return verdict._replace(is_local=is_local, has_object=difference.has_object, worse=difference.worse)

@@ -26,7 +26,7 @@ from ernie_vil2.apps.curation.local_features import (
     normalise_descriptors,
 )
 from ernie_vil2.apps.curation.neighbours import neighbours
-from ernie_vil2.apps.curation.registration import compare, make_view
+from ernie_vil2.apps.curation.registration import FINE_LEVEL, LEVELS, compare, make_pyramid, make_view, register
 from ernie_vil2.apps.curation.steps.near_texts import compute_sketch
 from ernie_vil2.apps.curation.thumbnails import pack_thumbnails
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
@@ -167,8 +167,12 @@ def compare_images(first, second, guess=None):
     """Return the verdict about two images, and None; the guess is that both have the same frame."""
     thumbnails = [make_thumbnails(np.ascontiguousarray(pixels))[0] for pixels in (first, second)]
     views = [make_view(*split_thumbnail(np.frombuffer(thumbnail.content, np.uint8))) for thumbnail in thumbnails]
-    guess = np.eye(2, 3, dtype=np.float32) if guess is None else guess
-    return compare(*views, guess, (thumbnails[0].shape, thumbnails[1].shape))
+    transform = np.eye(2, 3, dtype=np.float32) if guess is None else guess
+    pyramids = [(*make_pyramid(view.fine), cv2.GaussianBlur(view.fine, (5, 5), 0)) for view in views]
+    for level, template, image in zip((*LEVELS[1:], FINE_LEVEL), *pyramids, strict=True):
+        transforms, _ = register(template[None], image[None], transform[None], level)
+        transform = transforms[0]
+    return compare(*views, transform, (thumbnails[0].shape, thumbnails[1].shape))
 
 
 def draw_scene(seed=0):

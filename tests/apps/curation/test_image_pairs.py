@@ -5,14 +5,16 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.curation import image_pairs
+from ernie_vil2.apps.curation.guesses import GUESS, WHOLE_SUPPORT, _choose_supported
 from ernie_vil2.apps.curation.neighbours import _group_by_cell
 from ernie_vil2.apps.curation.registration import (
+    FAILED,
+    LEVELS,
     _find_stretch,
     _solve_positive,
-    check_guesses,
     invert_transforms,
-    make_quick,
-    refine_guesses,
+    make_pyramid,
+    register,
 )
 from tests.support.crawled_pairs import make_distinct_image, table_digests, write_pair_shard
 from tests.support.image_formats import encode_image
@@ -39,13 +41,14 @@ def write_shard(path, images):
 def judged(monkeypatch):
     """Return a list of the samples of all pairs that are registered from now on."""
     pairs = []
-    judge_pair = image_pairs._judge_pair
+    judge_block = image_pairs._judge_block
 
-    def record(pair, left, right):
-        pairs.append({int(left.images.samples[pair["query"]]), int(right.images.samples[pair["row"]])})
-        return judge_pair(pair, left, right)
+    def record(all_pairs, numbers, left, right):
+        for pair in all_pairs[numbers]:
+            pairs.append({int(left.images.samples[pair["query"]]), int(right.images.samples[pair["row"]])})
+        judge_block(all_pairs, numbers, left, right)
 
-    monkeypatch.setattr(image_pairs, "_judge_pair", record)
+    monkeypatch.setattr(image_pairs, "_judge_block", record)
     return pairs
 
 
@@ -122,31 +125,67 @@ def make_moved_images(count):
     return luminances, parts, np.stack(transforms)
 
 
+def make_quick(luminances):
+    return np.stack([make_pyramid(luminance)[0] for luminance in luminances])
+
+
 def test_guesses_are_checked_by_their_correlation():
     luminances, parts, transforms = make_moved_images(8)
-    quick = [np.stack([make_quick(luminance) for luminance in images]) for images in (parts, luminances)]
-    right = check_guesses(*quick, transforms)
-    wrong = check_guesses(quick[0], np.roll(quick[1], 1, axis=0), transforms)
+    templates, images = make_quick(parts), make_quick(luminances)
+    checked, correlations = register(templates, images, transforms, LEVELS[0])
+    np.testing.assert_allclose(checked, transforms, atol=1e-4)
     expected = []
     for number in range(8):
         warped = cv2.warpAffine(luminances[number], transforms[number], (64, 64), flags=cv2.WARP_INVERSE_MAP)
-        expected.append(np.corrcoef(make_quick(warped).ravel(), quick[0][number].ravel())[0, 1])
-    np.testing.assert_allclose(right, expected, atol=0.03)
-    assert wrong.max() < 0.9
+        expected.append(np.corrcoef(make_pyramid(warped)[0].ravel(), templates[number].ravel())[0, 1])
+    np.testing.assert_allclose(correlations, expected, atol=0.03)
+    assert register(templates, np.roll(images, 1, axis=0), transforms, LEVELS[0])[1].max() < 0.9
     far = transforms + np.array([[0, 0, 50], [0, 0, 50]], np.float32)
-    np.testing.assert_array_equal(check_guesses(*quick, far), -1)
+    np.testing.assert_array_equal(register(templates, images, far, LEVELS[0])[1], FAILED)
 
 
 def test_refined_guesses_are_nearer_to_the_truth():
     luminances, parts, transforms = make_moved_images(8)
-    quick = [np.stack([make_quick(luminance) for luminance in images]) for images in (parts, luminances)]
-    quick[1] = 0.5 * quick[1] + 40  # light does not matter
+    images = 0.5 * make_quick(luminances) + 40  # light does not matter
     guesses = transforms * np.float32(1.05) + np.array([[0, 0, 1], [0, 0, -1]], np.float32)
-    refined, correlations = refine_guesses(*quick, guesses)
+    refined, correlations = register(make_quick(parts), images, guesses, LEVELS[1])
     assert correlations.min() > 0.99
     corners = np.array([[0, 63, 0, 63], [0, 0, 63, 63], [1, 1, 1, 1]], np.float32)
     errors = [np.abs((maps - transforms) @ corners).max(axis=(1, 2)) for maps in (guesses, refined)]
     assert (errors[1] < 0.5 * errors[0]).all()
+
+
+def test_sticker_is_left_out_of_the_registration():
+    luminances, parts, transforms = make_moved_images(8)
+    templates, images = make_quick(parts), make_quick(luminances)
+    templates[:, 4:10, 5:11] = 255
+    guesses = transforms + np.array([[0, 0, 1], [0, 0, -1]], np.float32)
+    level = LEVELS[1]._replace(min_trimmed=0.9)
+    refined, ranks = register(templates, images, guesses, level)
+    whole, _ = register(templates, images, guesses, level._replace(sure_correlation=-1.0))
+    assert ((ranks > -0.1) & (ranks < 0)).all()
+    errors = [np.abs(maps - transforms)[:, :, 2].max() for maps in (refined, whole)]
+    assert errors[0] < 1 < errors[1]
+
+
+def make_guesses(*supported):
+    """Return guesses of a pair, of supports and shifts."""
+    guesses = np.zeros(len(supported), GUESS)
+    guesses["row"] = 1
+    guesses["transform"] = np.eye(2, 3)
+    guesses["rank"], guesses["transform"][:, 0, 2] = np.transpose(supported)
+    return guesses
+
+
+def test_guess_needs_a_high_cosine_or_one_that_agrees():
+    for supported, num_chosen in (
+        ([(0.75, 0), (0.75, 40)], 0),
+        ([(0.75, 0), (0.75, 40), (0.75, 3)], 2),
+        ([(0.75, 0), (0.75, 0)], 0),  # the same feature, found twice
+        ([(0.75, 0), (0.9, 40)], 1),
+        ([(WHOLE_SUPPORT, 0), (0.75, 3)], 1),
+    ):
+        assert len(_choose_supported(make_guesses(*supported))) == num_chosen
 
 
 def test_steps_of_all_guesses_solve_their_own_equations():
