@@ -53,6 +53,7 @@ AGREED_DISTANCE, SAME_DISTANCE = 12.0, 0.05  # samples between the corners of gu
 MIN_SUPPORT = 0.85
 MAX_CHECKED = 8  # guesses of a pair that are checked
 MAX_TRIES = 4  # guesses of two images, whose borders give them up to four pairs of thumbnails, that are registered
+MAX_PAIRS = 32  # images that an image is registered with: those of one template fit each other, and are no copies
 MIN_DISTANCE = 3.0  # samples between the corners of these: registration goes from nearer ones to the same place
 EXTENT = 0.6  # by which the logarithms of two extents may differ: a small square is not a large one
 ROWS_OF_A_FILE, MAX_FILES = 2**14, 256  # queries whose guesses are sorted at once: some 50 MB; files that are open
@@ -194,7 +195,25 @@ class GuessFiles:
             guesses = _choose_supported(np.frombuffer(file.read(), GUESS))
             for level, max_guesses in zip(LEVELS, (MAX_CHECKED, MAX_TRIES, MAX_TRIES), strict=True):
                 guesses = self._choose_best(self._register(guesses, level), max_guesses)
+                if level.num_steps:
+                    guesses = self._limit_work(guesses)
             yield guesses
+
+    def _limit_work(self, guesses: np.ndarray) -> np.ndarray:
+        """Return the guesses of the best pairs of each query, of which only the best may leave a sticker out.
+
+        Args:
+            guesses: guesses, ordered by the samples of both images and by falling rank.
+        """
+        queries = self.queries.images.samples[guesses["query"]]
+        pairs = number_groups(queries, self.images.images.samples[guesses["row"]])
+        is_first = count_before(pairs) == 0
+        # Without what fits worst nearly anything fits somewhere: of 4,000 later ones no further copy was found.
+        is_wanted = is_first | (guesses["rank"] > 0)
+        firsts = np.flatnonzero(is_first)
+        firsts = firsts[np.lexsort((-guesses["rank"][firsts], queries[firsts]))]
+        surplus = firsts[count_before(number_groups(queries[firsts])) >= MAX_PAIRS]
+        return guesses[is_wanted & ~np.isin(pairs, pairs[surplus])]
 
     def _register(self, guesses: np.ndarray, level: Level) -> np.ndarray:
         """Return guesses that are refined at a level, without those that fail."""

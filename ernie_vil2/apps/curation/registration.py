@@ -97,7 +97,7 @@ LEVELS = (
     Level(COARSE_SIDE, 2, 0.88, 0.99, 0.95, 2.0),
 )
 # Judging needs maps that are exact to a third of a sample.
-FINE_LEVEL = Level(SIDE, 4, 0.6, 0.9, 0.95, 1.0)
+FINE_LEVEL = Level(SIDE, 3, 0.6, 0.9, 0.95, 1.0)
 
 
 class View(NamedTuple):
