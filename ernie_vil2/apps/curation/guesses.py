@@ -49,9 +49,9 @@ WHOLE_SUPPORT = 1.0  # of a guess of whole images; that of a feature is less, un
 MAX_COMPARED = 8  # guesses of a pair, by falling cosine, whose agreement with each is looked at
 AGREED_DISTANCE, SAME_DISTANCE = 12.0, 0.05  # samples between the corners of guesses that agree, and that are the same
 # Of a feature's guess: its cosine, or another feature that agrees. Of 560 pairs of a crawl whose copies were found, all
-# but 2 have it, of 23,000 other pairs a fifth.
-MIN_SUPPORT = 0.85
-MAX_CHECKED = 8  # guesses of a pair that are checked
+# but one have it, of 23,000 other pairs a third.
+MIN_SUPPORT = 0.8
+MAX_CHECKED = 8  # guesses of a pair, by its features, that are checked
 MAX_TRIES = 4  # guesses of two images, whose borders give them up to four pairs of thumbnails, that are registered
 MAX_PAIRS = 32  # images that an image is registered with: those of one template fit each other, and are no copies
 MIN_DISTANCE = 3.0  # samples between the corners of these: registration goes from nearer ones to the same place
@@ -321,8 +321,10 @@ def _choose_supported(guesses: np.ndarray) -> np.ndarray:
         supports[shift:] += is_agreed
         supports[:-shift] += is_agreed
     order = np.lexsort((-supports, pairs))
-    order = order[(supports[order] >= MIN_SUPPORT) & (count_before(pairs[order]) < MAX_CHECKED)]
-    return guesses[order]
+    is_chosen = (supports[order] >= MIN_SUPPORT) & (count_before(pairs[order]) < MAX_CHECKED)
+    # The features of a symmetric image agree on any turn, so that guesses of whole images do not compete with them.
+    is_chosen |= guesses["rank"][order] >= WHOLE_SUPPORT
+    return guesses[order[is_chosen]]
 
 
 def make_guesses(images: Searched, queries: Searched, by: Comparison, turned: bool) -> GuessFiles:

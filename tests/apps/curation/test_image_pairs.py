@@ -184,6 +184,7 @@ def test_guess_needs_a_high_cosine_or_one_that_agrees():
         ([(0.75, 0), (0.75, 0)], 0),  # the same feature, found twice
         ([(0.75, 0), (0.9, 40)], 1),
         ([(WHOLE_SUPPORT, 0), (0.75, 3)], 1),
+        ([(WHOLE_SUPPORT, 0), *((0.9, 20 + 0.1 * number) for number in range(9))], 9),  # of a symmetric image
     ):
         assert len(_choose_supported(make_guesses(*supported))) == num_chosen
 
