@@ -93,9 +93,9 @@ def _measure_code(dark: np.ndarray, trio: tuple[_Corner, ...], corners: list[_Co
         is_square = abs(length - other_length) <= 0.15 * length and abs(side @ other_side) <= 0.2 * length**2
         if not _MIN_LENGTH <= length / module <= _MAX_LENGTH or not is_square:
             continue
-        # A code has no square at its fourth corner; windows and tiles have.
-        fourth = right + other_side
-        is_free = all(np.hypot(*(other.centre - fourth)) > 4 * module for other in corners)
+        # A code has no fourth square; windows and tiles have.
+        middle = (right + lower) / 2
+        is_free = sum(np.hypot(*(other.centre - middle)) <= length for other in corners) == 3
         if is_free and _changes_often(dark, np.stack([corner, right, lower])):
             return float(math.sqrt(length * other_length) + 7 * module) ** 2
     return 0.0
