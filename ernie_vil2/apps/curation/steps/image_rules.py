@@ -40,9 +40,9 @@ class Settings(Section):
     unfinished: Fraction = Field(
         0.2, description="share of the height that is the grey of a file that was cut off, from which an image goes"
     )
-    # Pages of the made crawls and of screens have from 65. Business cards, tickets and floor plans have up to 32 and
-    # little beside them, menus up to 58. Maps and houses with windows have as many, and much beside them.
-    letters: Count = Field(60, description="letters in rows, of which eight of a row count, from which it is a page")
+    # Pages of the made crawls have from 65, and most screenshots of a chat from 40. Business cards, tickets and floor
+    # plans have up to 32 and little beside them, menus up to 58. Maps and houses have as many, and much beside them.
+    letters: Count = Field(40, description="letters in rows, of which eight of a row count, from which it is a page")
     text_share: Fraction = Field(
         0.75, description="share of the area with anything on it that is rows of text, from which it is a page"
     )
