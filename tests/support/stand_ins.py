@@ -130,7 +130,7 @@ def lay_out_release(folder):
     shutil.copytree(official, folder / "official")
     shutil.copy(official / "coco_rows.tsv", folder / "coco_cn.tsv")
     shutil.copytree(folder / "MODEL", folder / "runs" / "emoji")
-    origin, run = folder / "chinese-clip-vit-base-patch16", folder / "runs" / "chinese-clip"
+    origin, run = folder / "chinese-clip-vit-base-patch16", folder / "runs" / "chinese_clip"
     shutil.copytree(FIXTURES / "others" / "hf_chinese_clip_bin", origin)
     stored = read_model(origin)
     model_config = stored.config.Model.model_copy(update={"weights": str(origin)})
