@@ -1,4 +1,4 @@
-"""Compare two images that show the same in their details: a letter, a button or another ground makes another image.
+"""Compare the details of two images that show the same: a letter, a button or another ground makes another image.
 
 Thumbnails are too small to show a letter. Pairs whose thumbnails agree (`registration.py`) are therefore compared once
 more, in colour and with their borders, at 160 samples of the longer side. The map between the thumbnails lays the
@@ -14,27 +14,39 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from ernie_vil2.apps.curation.registration import LUMA, SIDE, apply_curve, fit_colours, fit_light
+from ernie_vil2.apps.curation.registration import (
+    LUMA,
+    SIDE,
+    apply_curve,
+    find_differences,
+    fit_colours,
+    fit_light,
+)
 from ernie_vil2.data.decoding import decode_image
 
 DETAIL_SIDE = 160  # samples of the longer side: a letter of a fifteenth of the image has ten
 QUALITY = 85  # of the JPEG in which an image is stored: some 6 kB, and 2 levels of noise
 SPOT = 26.0  # levels: light that is cut off, compression and faint marks leave less, an object or a circle 30 and more
 COLOUR_SPOT = 40.0  # levels of colour: saturation that is cut off leaves less, a button of another colour 49 and more
-CLEAN, COLOUR_CLEAN = 5.0, 8.0  # likewise, up to which nothing needs to be measured again
+CLEAN, COLOUR_CLEAN = 5.0, 8.0  # levels, of light and of colour: smaller differences need no second look
+DIFFERENCE_WINDOW = 3  # samples a side over which differences are averaged: the stroke of a letter is not wider
 MIN_SPOT = 8  # samples: fewer are the noise of a single edge
 EDGE = 0.2  # share of a side within which marks, bars and frames are expected
-MAX_BEYOND = 0.12  # share that both images show beyond the other: a crop, or a frame, is beyond one only
-MIN_SAMPLES = 300  # that are compared at least
+MAX_BEYOND = 0.12  # share that both images show beyond each other: after a crop or a frame only one of them does
+MIN_SAMPLES = 300  # least number of samples that are compared, a square of 17: fewer say nothing of light
 MIN_BEYOND = 0.04  # share that one image shows beyond the other; less is an inexact map
-BAR_LEVELS, BAR_SHARE = 14, 0.55  # a bar or a frame has one level but for its letters
-MAX_FILLING = 0.35  # edges of a filling on two opposite sides, in those of the image; a blurred copy has 0.1 to 0.3
+# A bar or a frame has one level but for its letters: share of its samples within so many levels of their median.
+BAR_LEVELS, BAR_SHARE = 14, 0.55
+# Edges of a filling on two opposite sides, in proportion to those of the image. Beside 91 photographs, copies that were
+# blurred by 2 % of the width had 0.05 to 0.39, half of them below 0.12; the scene itself had more than 0.6 beside three
+# quarters of them, and less than 0.27 beside one in twenty.
+MAX_FILLING = 0.35
 # Tiled marks are in most of the nine cells of a grid, and thin. Spots in fewer cells are an object that moved.
-MIN_MARKED_CELLS, MAX_MARKED = 7, 0.25
+MIN_MARKED_CELLS, MAX_MARKED = 7, 0.25  # number of cells; share of the image
 # An object is compact, while marks of text and strips are flat, and frames and cut corners are thin. Objects
 # that were drawn into images have both sides of 0.09 and more; lines of text are 0.05 high, and cut corners 0.06 wide.
 MIN_OBJECT_SIDE, MAX_OBJECT_ASPECT = 0.07, 2.5  # share of the shorter side of the image; ratio of its sides
-JOINED = 2  # samples around what differs, within which it is one object
+GAP = 2  # samples by which what differs is grown, so that the parts of one object touch
 # Faint differences over a large part are another texture; marks all over cover up to 0.1 of the inner part.
 FAINT, MAX_FAINT = 6.0, 0.2  # levels; share of the inner part
 # An even rim is the ground of an object. A change of light that moves its level moves the object's levels as well.
@@ -44,7 +56,7 @@ OBJECT_CONTRAST = 40.0  # levels from the ground
 MAX_UNCHANGED = 0.7  # ratio of two mean errors: 0.4 to 0.66 if the ground is another one, above 1 if the light is
 BLURS = (0.7, 1.0, 1.4, 2.0, 2.8)  # samples, by which the sharper image is blurred until it is as soft as the other one
 # The outline of a mark is an edge in the marked image alone: of 140 marks in the crawls one is taken for the other's.
-MARK, COLOUR_MARK, MIN_MARK = 16.0, 26.0, 12  # levels, of light and of colour; samples
+MARK, COLOUR_MARK, MIN_MARK = 16.0, 26.0, 12  # levels of light and of colour by which a mark differs; its samples
 SHARPER_OUTLINE = 1.1  # ratio of the edges of two images along an outline
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -96,40 +108,44 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> D
         second: another image.
         transform: affine map from the samples of the first thumbnail to those of the second one, `[2, 3]`.
     """
-    to_second = np.linalg.inv(_map_to_thumbnail(second)) @ np.vstack([transform, [0, 0, 1]]) @ _map_to_thumbnail(first)
+    thumbnail_map = np.vstack([transform, [0, 0, 1]])
+    to_second = np.linalg.inv(_map_to_thumbnail(second)) @ thumbnail_map @ _map_to_thumbnail(first)
     scale = abs(float(np.linalg.det(to_second[:2, :2]))) ** 0.5
     if scale < 0.999:  # the coarser image is the frame, so that nothing is enlarged
-        back = np.linalg.inv(np.vstack([transform, [0, 0, 1]]))[:2]
-        difference = compare_details(second, first, back)
+        difference = compare_details(second, first, np.linalg.inv(thumbnail_map)[:2])
         return difference._replace(worse=-difference.worse)
-    covers = (
-        _cover(second.pixels, to_second, first.pixels),
-        _cover(first.pixels, np.linalg.inv(to_second), second.pixels),
-    )
-    # An image is worse if there is more beyond it in the other one.
-    worse = _rate_beyond(second.pixels, covers[1] == 0) - _rate_beyond(first.pixels, covers[0] == 0)
+
+    # The image that shows less is worse, or the one with a bar.
+    first_cover = _cover(second.pixels, to_second, first.pixels)
+    second_cover = _cover(first.pixels, np.linalg.inv(to_second), second.pixels)
+    worse = _rate_beyond(second.pixels, second_cover == 0) - _rate_beyond(first.pixels, first_cover == 0)
     worse = int(np.sign(worse))
-    overlay = _lay_over(first.pixels, second.pixels, covers, to_second, scale)
+
+    # Images that share too little, have another ground or no common light differ, whatever their spots are.
+    overlay = _lay_over(first.pixels, second.pixels, (first_cover, second_cover), to_second, scale)
     if overlay is None or _has_other_ground(*overlay):
-        return Difference(True, False, worse)
+        return Difference(has_spot=True, has_object=False, worse=worse)
     is_covered = overlay.is_covered
     frame, warped = _soften_alike(overlay.frame, overlay.warped)
-    measured = _measure_differences(frame, warped, is_covered)
-    if measured is None:
-        return Difference(True, False, worse)
-    differences, colour_differences = measured
+    level_differences = _measure_differences(frame, warped, is_covered)
+    if level_differences is None:
+        return Difference(has_spot=True, has_object=False, worse=worse)
+
+    differences, colour_differences = level_differences
     is_clear = (differences > SPOT) | (colour_differences > COLOUR_SPOT)
-    has_spot = _has_spot(is_clear)
     inner_differences = cv2.blur(differences, (5, 5))[is_covered & _find_inner(is_covered.shape)]
-    has_spot |= bool(inner_differences.size) and float((inner_differences > FAINT).mean()) > MAX_FAINT
-    differs = (differences > MARK) | (colour_differences > COLOUR_MARK)
+    has_other_texture = bool(inner_differences.size) and float((inner_differences > FAINT).mean()) > MAX_FAINT
     # An image with a mark is the worse one, whichever shows more.
-    worse = _find_marked(frame, warped, differs, is_covered) or worse
-    return Difference(has_spot, _has_object(is_clear), worse)
+    has_mark = (differences > MARK) | (colour_differences > COLOUR_MARK)
+    worse = _find_marked(frame, warped, has_mark, is_covered) or worse
+    return Difference(_has_spot(is_clear) or has_other_texture, _has_object(is_clear), worse)
 
 
 class _Overlay(NamedTuple):
-    """What one image shows of another one, `[H, W, 3]` each, and where, `[H, W]` bool."""
+    """The shared part of two images: `frame` and, laid over it, `warped`, `[H, W, 3]` each.
+
+    `is_covered`, `[H, W]` bool, is where both are known: a part need not be a rectangle.
+    """
 
     frame: np.ndarray
     warped: np.ndarray
@@ -147,32 +163,40 @@ def _lay_over(
 
     Args:
         first: `[H, W, 3]`.
-        second: the image that is laid over it.
+        second: the image that is laid over it, `[H2, W2, 3]`.
         covers: where the second image covers the first one, and the other way round, `[H, W]` uint8 each.
         to_second: map from the samples of the first to those of the second, `[3, 3]`.
         scale: samples of the second for one of the first, at least 1.
     """
-    is_covered = covers[0]
-    if 1 - max(is_covered.mean(), covers[1].mean()) > MAX_BEYOND:
+    first_cover, second_cover = covers
+    if 1 - max(first_cover.mean(), second_cover.mean()) > MAX_BEYOND:
         return None
 
-    left, top, width, height = cv2.boundingRect(is_covered)
-    rows, columns = slice(top, top + height), slice(left, left + width)
-    is_covered = cv2.erode(is_covered[rows, columns], _NEIGHBOURS, iterations=2) > 0
+    x, y, width, height = cv2.boundingRect(first_cover)
+    rows, columns = slice(y, y + height), slice(x, x + width)
+    # Samples at the edge of the other image are mixed with what it does not show.
+    is_covered = cv2.erode(first_cover[rows, columns], _NEIGHBOURS, iterations=2) > 0
     if is_covered.sum() < MIN_SAMPLES:
         return None
-    if scale > 1.05:
+    if scale > 1.05:  # as a reduction by area would blur it
         second = cv2.GaussianBlur(second, (0, 0), 0.5 * (scale**2 - 1) ** 0.5)
-    to_second = to_second @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
-    warped = cv2.warpAffine(second, to_second[:2], (width, height), flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+    part_to_second = to_second @ np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
+    warped = cv2.warpAffine(second, part_to_second[:2], (width, height), flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
     return _Overlay(first[rows, columns], warped, is_covered)
 
 
-def _find_marked(first: np.ndarray, second: np.ndarray, differs: np.ndarray, is_covered: np.ndarray) -> int:
-    """Return which of two images, `[H, W, 3]`, has a mark where they differ, as in `Difference.worse`."""
-    if differs.sum() < MIN_MARK:
+def _find_marked(first: np.ndarray, second: np.ndarray, has_mark: np.ndarray, is_covered: np.ndarray) -> int:
+    """Return which of two images, `[H, W, 3]`, has the mark by which they differ, as in `Difference.worse`.
+
+    Args:
+        first: an image.
+        second: the other image.
+        has_mark: where one of them has a mark, `[H, W]` bool.
+        is_covered: where both are known, `[H, W]` bool.
+    """
+    if has_mark.sum() < MIN_MARK:
         return 0
-    mark = differs.astype(np.uint8)
+    mark = has_mark.astype(np.uint8)
     grown, shrunk = cv2.dilate(mark, _NEIGHBOURS, iterations=2), cv2.erode(mark, _NEIGHBOURS, iterations=2)
     is_outline = (grown > shrunk) & is_covered
     if not is_outline.any():
@@ -187,7 +211,7 @@ def _find_marked(first: np.ndarray, second: np.ndarray, differs: np.ndarray, is_
 
 
 def _rate_beyond(pixels: np.ndarray, is_beyond: np.ndarray) -> int:
-    """Return what an image, `[H, W, 3]`, shows beyond another one, `[H, W]` bool.
+    """Rate what an image, `[H, W, 3]`, shows where another one does not reach, `[H, W]` bool.
 
     Returns:
         1 if it shows more of the scene, 0 if it shows hardly more, -1 if what it shows more is a bar, a frame, or a
@@ -205,14 +229,16 @@ def _rate_beyond(pixels: np.ndarray, is_beyond: np.ndarray) -> int:
         goes_on = bool(ring.any()) and has_level[ring].mean() >= BAR_SHARE
         return 1 if goes_on else -1
 
-    is_filled = (is_beyond[:, 0].mean() > 0.5 and is_beyond[:, -1].mean() > 0.5) or (
-        is_beyond[0].mean() > 0.5 and is_beyond[-1].mean() > 0.5
-    )
-    edges = np.abs(cv2.Laplacian(luminance, cv2.CV_32F))
-    places = [cv2.erode(mask.astype(np.uint8), _NEIGHBOURS, iterations=2) > 0 for mask in (is_beyond, ~is_beyond)]
-    if not is_filled or not places[0].any() or not places[1].any():
+    # A filling gives an image another shape, so that it is on two opposite sides, and blurred.
+    is_beside = is_beyond[:, 0].mean() > 0.5 and is_beyond[:, -1].mean() > 0.5
+    is_above_and_below = is_beyond[0].mean() > 0.5 and is_beyond[-1].mean() > 0.5
+    # The edge between both is an edge of neither.
+    outside = cv2.erode(beyond, _NEIGHBOURS, iterations=2) > 0
+    inside = cv2.erode(1 - beyond, _NEIGHBOURS, iterations=2) > 0
+    if not (is_beside or is_above_and_below) or not outside.any() or not inside.any():
         return 1
-    return -1 if edges[places[0]].mean() < MAX_FILLING * edges[places[1]].mean() else 1
+    edges = np.abs(cv2.Laplacian(luminance, cv2.CV_32F))
+    return -1 if edges[outside].mean() < MAX_FILLING * edges[inside].mean() else 1
 
 
 def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray) -> bool:
@@ -257,16 +283,17 @@ def _cover(image: np.ndarray, transform: np.ndarray, frame: np.ndarray) -> np.nd
 
 def _soften_alike(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Blur the sharper one of two images until its edges are as soft as those of the other one."""
-    softness = [_measure_edges(pixels) for pixels in (first, second)]
-    if softness[0] < softness[1]:
+    sharpness = [_measure_edges(pixels) for pixels in (first, second)]
+    if sharpness[0] < sharpness[1]:
         second, first = _soften_alike(second, first)
         return first, second
+    softened = first
     for blur in BLURS:
-        blurred = cv2.GaussianBlur(first, (0, 0), blur)
-        if _measure_edges(blurred) < softness[1]:
+        blurred = cv2.GaussianBlur(softened, (0, 0), blur)
+        if _measure_edges(blurred) < sharpness[1]:
             break
-        first = blurred
-    return first, second
+        softened = blurred
+    return softened, second
 
 
 def _measure_edges(pixels: np.ndarray) -> float:
@@ -278,43 +305,37 @@ def _measure_edges(pixels: np.ndarray) -> float:
 def _measure_differences(
     first: np.ndarray, second: np.ndarray, is_covered: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return by how many levels light and colours differ, `[H, W]` each; None if levels do not rise together."""
+    """Return by how many levels the light and the colours of two images, `[H, W, 3]`, differ once both are fitted.
+
+    Returns:
+        `[H, W]` float32 each, 0 where images are not covered; None if levels do not rise together.
+    """
     luminances = first @ LUMA, second @ LUMA
     light_fit = fit_light(*luminances, is_covered)
     if light_fit is None:
         return None
-    curve, is_forward, lit, target = light_fit
-    source, target_colours = (first, second) if is_forward else (second, first)
-    differences = _find_differences(lit, target)
-    colour_differences = _compare_colours(apply_curve(curve, source), target_colours, is_covered)
-    # The curve is fitted to what is common: a level of few samples may lie beyond it, and be right as it is.
-    if _exceeds(differences, is_covered, CLEAN):
-        differences = np.minimum(differences, _find_differences(*luminances))
-    if _exceeds(colour_differences, is_covered, COLOUR_CLEAN):
-        colour_differences = np.minimum(colour_differences, _compare_colours(source, target_colours, is_covered))
+    source, target = (first, second) if light_fit.is_forward else (second, first)
+    differences = find_differences(light_fit.lit, light_fit.target, DIFFERENCE_WINDOW)
+    colour_differences = _compare_colours(apply_curve(light_fit.curve, source), target, is_covered)
+    # The curve is fitted to what is common: a level of few samples may lie beyond it, and be right as it is. So levels
+    # that differ are compared without the curve as well, and the smaller difference counts.
+    if (differences[is_covered] > CLEAN).any():
+        differences = np.minimum(differences, find_differences(*luminances, DIFFERENCE_WINDOW))
+    if (colour_differences[is_covered] > COLOUR_CLEAN).any():
+        colour_differences = np.minimum(colour_differences, _compare_colours(source, target, is_covered))
     return differences * is_covered, colour_differences * is_covered
 
 
-def _exceeds(values: np.ndarray, places: np.ndarray, limit: float) -> bool:
-    return bool((values[places] > limit).any())
-
-
-def _find_differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return by how much images differ, `[H, W]` or `[H, W, C]`, beyond a shift by a sample."""
-    differences = np.zeros_like(first)
-    for one_side, other_side in ((first, second), (second, first)):
-        above = one_side - cv2.dilate(other_side, _NEIGHBOURS)
-        below = cv2.erode(other_side, _NEIGHBOURS) - one_side
-        differences = np.maximum(differences, cv2.blur(np.maximum(np.maximum(above, below), 0), (3, 3)))
-    return differences
-
-
 def _compare_colours(source: np.ndarray, target: np.ndarray, is_covered: np.ndarray) -> np.ndarray:
-    """Return by how many levels colours differ once a saturation and a bounded tint are fitted, `[H, W]`."""
+    """Return by how many levels the colours of two images, `[H, W, 3]`, of equal light differ, `[H, W]` float32.
+
+    A saturation and a bounded tint are fitted first.
+    """
     height, width = is_covered.shape
     half_size = max(1, width // 2), max(1, height // 2)  # JPEG stores colours at half of the size
-    source, target = (cv2.resize(image, half_size, interpolation=cv2.INTER_AREA) for image in (source, target))
-    chroma = [image - (image @ LUMA)[..., None] for image in (source, target)]
+    source = cv2.resize(source, half_size, interpolation=cv2.INTER_AREA)
+    target = cv2.resize(target, half_size, interpolation=cv2.INTER_AREA)
+    chroma = [colours - (colours @ LUMA)[..., None] for colours in (source, target)]
     # Colours are fitted within the edge: a strong frame would take the fit over.
     is_inside = cv2.resize((is_covered & _find_inner(is_covered.shape)).astype(np.uint8), half_size) > 0
     # The paler image is predicted from the other one, because no saturation brings back colour to grey.
@@ -322,52 +343,55 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, is_covered: np.ndar
     strong, pale = (chroma[0], chroma[1]) if energies[0] > energies[1] else (chroma[1], chroma[0])
     light = (target @ LUMA)[..., None] / 255
     # Every third sample is enough for four numbers.
-    strong_samples, pale_samples, lightness = (values[is_inside][::3] for values in (strong, pale, light))
-    saturation, tint = fit_colours(strong_samples, pale_samples, lightness, num_rounds=5, scale=8)
-    differences = np.linalg.norm(_find_differences(saturation * strong + tint * light, pale), axis=2)
+    strong_samples, pale_samples, light_samples = strong[is_inside][::3], pale[is_inside][::3], light[is_inside][::3]
+    saturation, tint = fit_colours(strong_samples, pale_samples, light_samples, num_rounds=5, scale=8)
+    fitted = saturation * strong + tint * light
+    differences = np.linalg.norm(find_differences(fitted, pale, DIFFERENCE_WINDOW), axis=2)
     return cv2.resize(differences, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
 def _has_spot(differs: np.ndarray) -> bool:
-    """Return whether images differ within them, and not only by marks at an edge or all over, `[H, W]` bool."""
+    """Return whether images, given where they differ, `[H, W]` bool, do so within, and not at an edge or all over."""
     if not differs.any():
         return False
     # A spot is inner if any of its samples is: a letter may begin near the edge.
-    joined = cv2.dilate(differs.astype(np.uint8), _NEIGHBOURS)
-    _, labels = cv2.connectedComponents(joined, connectivity=8)
+    grown = cv2.dilate(differs.astype(np.uint8), _NEIGHBOURS)
+    _, labels = cv2.connectedComponents(grown, connectivity=8)
     inner_labels = np.unique(labels[differs & _find_inner(differs.shape)])
     is_spot = differs & np.isin(labels, inner_labels)
     return bool(is_spot.sum() >= MIN_SPOT) and not _is_marked_all_over(differs)
 
 
 def _is_marked_all_over(differs: np.ndarray) -> bool:
+    """Return whether what differs, `[H, W]` bool, is tiled marks: thin, and in most cells of a grid of 3 x 3."""
     cells = cv2.resize(differs.astype(np.float32), (3, 3), interpolation=cv2.INTER_AREA)
     return bool((cells > 0).sum() >= MIN_MARKED_CELLS and differs.mean() <= MAX_MARKED)
 
 
 def _has_object(differs: np.ndarray) -> bool:
-    """Return whether images differ in a spot of the shape of an object, wherever it is, `[H, W]` bool."""
+    """Return whether images, given where they differ, `[H, W]` bool, do so in the shape of an object, at any place."""
     if not differs.any() or _is_marked_all_over(differs):
         return False
     height, width = differs.shape
     # Parts of an object that look like its ground leave gaps.
-    joined = cv2.dilate(differs.astype(np.uint8), _NEIGHBOURS, iterations=JOINED)
-    count, _, boxes, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
-    for left, top, box_width, box_height, _ in boxes[1:count].tolist():
-        shorter, longer = sorted((box_width - 2 * JOINED, box_height - 2 * JOINED))
+    grown = cv2.dilate(differs.astype(np.uint8), _NEIGHBOURS, iterations=GAP)
+    count, _, boxes, _ = cv2.connectedComponentsWithStats(grown, connectivity=8)
+    for x, y, box_width, box_height, _ in boxes[1:count].tolist():  # box 0 is the ground
+        shorter, longer = sorted((box_width - 2 * GAP, box_height - 2 * GAP))
         is_compact = shorter >= MIN_OBJECT_SIDE * min(height, width) and longer <= MAX_OBJECT_ASPECT * shorter
         # What fills a corner is its rounding or its shadow.
-        touches_side = left == 0 or left + box_width == width
-        touches_end = top == 0 or top + box_height == height
-        if is_compact and not (touches_side and touches_end):
+        touches_side = x == 0 or x + box_width == width
+        touches_end = y == 0 or y + box_height == height
+        fills_corner = touches_side and touches_end
+        if is_compact and not fills_corner:
             return True
     return False
 
 
 def _find_inner(shape: tuple[int, ...]) -> np.ndarray:
-    """Return what lies within the edge of an image, `[H, W]` bool."""
+    """Return the places of an image of this height and width that are not at its edge, `[H, W]` bool."""
     height, width = shape
-    depth_y, depth_x = round(EDGE * height), round(EDGE * width)
+    depth_y, depth_x = round(EDGE * height), round(EDGE * width)  # in samples
     is_inner = np.zeros((height, width), bool)
     is_inner[depth_y : height - depth_y, depth_x : width - depth_x] = True
     return is_inner

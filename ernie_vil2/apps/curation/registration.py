@@ -1,9 +1,9 @@
 """Lay one thumbnail over another, and find where they still differ once light and colour are fitted.
 
-Steps of Gauss and Newton find the affine map that fits best, from a guess, at 16, 32 and 64 samples of a side. They fit
-gain and offset of the light as well. A curve from one luminance to the other takes out what
-is left of light, a saturation and a bounded tint the differences of colour. The places that still differ then say
-whether two images show the same, the same but for a spot, or something else.
+Gauss-Newton steps refine a guess to the affine map that fits best, at 16, 32 and 64 samples a side (`register`). They
+fit gain and offset of the light as well. Then the two images are judged (`compare`): a curve from one luminance to the
+other takes out what is left of light, and a saturation and a bounded tint take out the differences of colour. The
+places that still differ say whether two images show the same, the same but for a spot, or something else.
 
 The limits were chosen on one half of the images of `benchmarks/likeness.py` and are reported on the other.
 """
@@ -18,18 +18,21 @@ import numpy as np
 
 SIDE, COLOUR_SIDE = 64, 16  # samples of a side of a thumbnail: of its luminance, and of its colours
 QUICK_SIDE, COARSE_SIDE = 16, 32  # samples at which guesses are refined before images are compared
-FAILED = -2.0  # rank of a guess that fits nowhere
-MAX_SAMPLES = 2**18  # of all images that are registered at once: 12 MB of equations; OpenCV has at most 32,767 rows
+FAILED = -2.0  # score of a guess that fits nowhere: below any correlation less 1
+# Samples of all templates that are registered at once. Their equations take 12 MB, and at 16 samples a side the images
+# below each other have 16,384 rows; OpenCV allows 32,767.
+MAX_SAMPLES = 2**18
 # A sticker over 15 % of an image breaks the correlation. A guess that does not fit is refined without the samples that
 # fit worst, a fifth of them if errors are normal, and then has to fit the better.
-MAX_ERROR = 1.6  # of a sample, in mean errors
+MAX_ERROR = 1.6  # largest error of a sample that counts, in mean errors
+MIN_COMMON = 0.4  # share of a template that has to lie on the image while it is registered: guesses are inexact
 MIN_AREA = 0.3  # of the image that the template covers: a crop to 60 % of either side covers 0.36
 MAX_CROP_STRETCH = 1.75  # ratio of the scales of two thumbnails: 1 / 0.6 if a crop takes 40 % of one side only
 MAX_STRETCH = 1.5  # likewise of whole images themselves, that are stretched by a third at most
 MAX_STRETCH_OF_CROP = 1.2  # likewise of crops: a map that shifts, stretches and shears lays any two skies on each other
 WHOLE_AREA = 0.75  # from which an image is whole, but for an edge
 MAX_SHEAR = 0.09  # cosine of the axes of an image in the other one; a turn by 3 degrees and a stretch leave 0.04
-MIN_OVERLAP = 0.88  # of the template that the image covers
+MIN_OVERLAP = 0.88  # share of the template that the image covers in the end
 MAX_LEAN = 6.0  # degrees from the nearest quarter turn
 MIN_DETAIL = 0.95  # correlation of what is finer than a tenth of the image: two skies agree in all that is coarser
 # Copies of drawings agree in their details by 0.985 and more, or differ little on the whole: marks leave the rest as it
@@ -62,9 +65,13 @@ MAX_OTHER_COLOURS = 0.05  # share of the area that may have another colour, in i
 # Photographs have pale colours, so that another hue moves them by less than OTHER_COLOUR. What saturation and tint
 # leave of them is compared with what there was.
 PALE_COLOUR = 4.0  # levels: compression leaves half of that
-MAX_UNLIKE_COLOUR = 0.5  # share of the strength of the colours
+MAX_UNLIKE_COLOUR = (
+    0.5  # share of the strength of the colours; of photographs in another hue 17 % pass, 33 % without it
+)
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue in the luminance
+# Three corners of a thumbnail, which determine an affine map: columns, rows and ones.
+CORNERS = np.array([[0, SIDE - 1, 0], [0, 0, SIDE - 1], [1, 1, 1]], np.float32)
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _INSIDE = np.ones((SIDE, SIDE), np.uint8)
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -74,11 +81,11 @@ class Level(NamedTuple):
     """A size at which guesses are refined, and what they have to reach there.
 
     side: samples of a side.
-    num_steps: steps of Gauss and Newton.
-    min_correlation: least correlation of a map.
-    min_trimmed: least correlation without the samples of a sticker.
-    sure_correlation: correlation from which nothing is left out.
-    slack: factor of the limits of a plausible map, which is not exact yet.
+    num_steps: Gauss-Newton steps; 0 checks the guess as it is.
+    min_correlation: least correlation of all samples.
+    min_trimmed: least correlation once the samples that fit worst are left out, as a sticker's.
+    sure_correlation: correlation from which no samples are left out.
+    slack: factor by which the limits of `is_plausible` are widened, because maps are not exact yet.
     """
 
     side: int
@@ -89,8 +96,8 @@ class Level(NamedTuple):
     slack: float
 
 
-# Most guesses are wrong, and end early. In a crawl with 995 pairs of thumbnails that show the same, and 6,955 others
-# that passed the first two levels, the third one kept 974 and 1,237.
+# Most guesses are wrong, and should end early. In a made crawl 995 pairs of thumbnails that show the same and 6,955
+# others passed the first two levels; 974 and 1,237 of them passed the third.
 LEVELS = (
     Level(QUICK_SIDE, 0, 0.5, 0.75, 0.5, np.inf),
     Level(QUICK_SIDE, 4, 0.8, 0.95, 0.95, 2.0),
@@ -144,7 +151,7 @@ def scale_transform(transform: np.ndarray, factor: float) -> np.ndarray:
 
 def invert_transforms(transforms: np.ndarray) -> np.ndarray:
     """Return the inverse affine maps, `[P, 2, 3]` float32."""
-    # The adjugate over the determinant: LAPACK gets one small matrix at a time, which takes many times as long.
+    # The adjugate over the determinant takes a fraction of the time of LAPACK, which gets one small matrix at a time.
     linear = transforms[:, :, :2].astype(np.float64)
     determinants = linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]
     inverse = linear[:, ::-1, ::-1].transpose(0, 2, 1) * [[1, -1], [-1, 1]] / determinants[:, None, None]
@@ -161,53 +168,62 @@ def make_pyramid(luminance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def register(
     templates: np.ndarray, images: np.ndarray, guesses: np.ndarray, level: Level
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return better maps, and their ranks: correlations, less 1 where a sticker was left out, `FAILED` where none fits.
+    """Refine guesses of how templates lie in images, and score them.
 
     Args:
         templates: luminances of the images that show less, `[P, S, S]` float32 with the side of the level.
-        images: likewise, of the other images.
+        images: luminances of the other images, `[P, S, S]` float32.
         guesses: affine maps from the 64 x 64 samples of the templates to those of the images, `[P, 2, 3]`.
         level: how they are refined, and what they have to reach.
+
+    Returns:
+        Refined maps, `[P, 2, 3]` float32, and their scores, `[P]` float32: the correlation; the correlation less 1 if
+        the samples that fit worst were left out; `FAILED` if the level was not reached.
     """
-    transforms, ranks = np.empty((len(guesses), 2, 3), np.float32), np.empty(len(guesses), np.float32)
-    size = MAX_SAMPLES // level.side**2
-    for start in range(0, len(guesses), size):
-        block = slice(start, start + size)
-        transforms[block], ranks[block] = _register_block(templates[block], images[block], guesses[block], level)
-    return transforms, ranks
+    transforms = np.empty((len(guesses), 2, 3), np.float32)
+    scores = np.empty(len(guesses), np.float32)
+    block_size = MAX_SAMPLES // level.side**2
+    for start in range(0, len(guesses), block_size):
+        block = slice(start, start + block_size)
+        transforms[block], scores[block] = _register_block(templates[block], images[block], guesses[block], level)
+    return transforms, scores
 
 
 def _register_block(
     templates: np.ndarray, images: np.ndarray, guesses: np.ndarray, level: Level
 ) -> tuple[np.ndarray, np.ndarray]:
     transforms, correlations = _refine(templates, images, guesses, level.num_steps, is_trimmed=False)
-    ranks = np.where(correlations >= level.min_correlation, correlations, np.float32(FAILED))
+    scores = np.where(correlations >= level.min_correlation, correlations, np.float32(FAILED))
     # Leave out what a sticker may cover, and see whether a map fits the rest.
     unsure = np.flatnonzero(correlations < level.sure_correlation)
     if len(unsure):
-        trimmed, correlations = _refine(
+        trimmed_transforms, trimmed_correlations = _refine(
             templates[unsure], images[unsure], guesses[unsure], level.num_steps, is_trimmed=True
         )
-        is_good = correlations >= level.min_trimmed
-        transforms[unsure[is_good]] = trimmed[is_good]
-        ranks[unsure[is_good]] = correlations[is_good] - 1
-    return transforms, ranks
+        passes = trimmed_correlations >= level.min_trimmed
+        transforms[unsure[passes]] = trimmed_transforms[passes]
+        scores[unsure[passes]] = trimmed_correlations[passes] - 1
+    return transforms, scores
 
 
 def _refine(
     templates: np.ndarray, images: np.ndarray, guesses: np.ndarray, num_steps: int, is_trimmed: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return better maps and their correlations, -1 where images hardly overlap.
+    """Return the best map of each guess and of the steps from it, and its correlation, -1 where images hardly overlap.
 
-    A step of Gauss and Newton fits the six numbers of the map, and a gain and an offset of the light, for all guesses
-    at once.
+    A Gauss-Newton step fits the six numbers of the map, and a gain and an offset of the light, for all guesses at once.
+    A step may also lead away, so the map with the highest correlation counts, and not the last one.
     """
     side = templates.shape[1]
-    goals = templates.reshape(len(guesses), -1)
+    goals = templates.reshape(len(guesses), -1)  # [P, S * S]
     transforms = scale_transform(guesses, side / SIDE)
-    best, best_correlations = transforms.copy(), np.full(len(guesses), -1, np.float32)
+    best_transforms = transforms.copy()
+    best_correlations = np.full(len(guesses), -1, np.float32)
+
     # The images lie below each other in one, with their slopes as channels, so that OpenCV samples all of them at once.
-    channels = [images, np.gradient(images, axis=2), np.gradient(images, axis=1)][: 3 if num_steps else 1]
+    channels = [images]
+    if num_steps:
+        channels += [np.gradient(images, axis=2), np.gradient(images, axis=1)]
     stacked = np.stack(channels, axis=-1).reshape(-1, side, len(channels))
     first_rows = side * np.arange(len(guesses), dtype=np.float32)[:, None]
     for step in range(num_steps + 1):
@@ -219,12 +235,13 @@ def _refine(
         warped = samples[..., 0]
         is_common = _trim(goals, warped, is_inside) if is_trimmed else is_inside
         correlations = _correlate_inside(goals, warped, is_common)
-        correlations[is_inside.mean(axis=1) < 0.4] = -1
+        correlations[is_inside.mean(axis=1) < MIN_COMMON] = -1
         is_better = correlations > best_correlations
-        best[is_better], best_correlations[is_better] = transforms[is_better], correlations[is_better]
+        best_transforms[is_better] = transforms[is_better]
+        best_correlations[is_better] = correlations[is_better]
         if step < num_steps:
             transforms = transforms + _find_step(goals, samples, is_common)
-    return scale_transform(best, SIDE / side), best_correlations
+    return scale_transform(best_transforms, SIDE / side), best_correlations
 
 
 @cache
@@ -235,7 +252,7 @@ def _make_grid(side: int) -> np.ndarray:
 
 
 def _correlate_inside(first: np.ndarray, second: np.ndarray, is_inside: np.ndarray) -> np.ndarray:
-    """Return the correlation of rows, `[P]` float32, at the places that are inside."""
+    """Return the correlation of each two rows, `[P]` float32, at the samples that are inside; all are `[P, N]`."""
     weights = is_inside.astype(np.float32)
     num_inside = np.maximum(weights.sum(axis=1, keepdims=True), 1)
     centred = []
@@ -247,14 +264,15 @@ def _correlate_inside(first: np.ndarray, second: np.ndarray, is_inside: np.ndarr
 
 
 def _trim(goals: np.ndarray, warped: np.ndarray, is_inside: np.ndarray) -> np.ndarray:
-    """Return the samples inside without those that fit worst once light is fitted to the others, `[P, 256]` bool."""
+    """Return the samples inside without those that fit worst once light is fitted to the others, `[P, N]` bool."""
     is_common = is_inside
-    for _ in range(2):
+    for _ in range(2):  # the first fit of light still contains the sticker
         weights = is_common.astype(np.float32)
         num_samples = np.maximum(weights.sum(axis=1, keepdims=True), 1)
         first = goals - (goals * weights).sum(axis=1, keepdims=True) / num_samples
         second = warped - (warped * weights).sum(axis=1, keepdims=True) / num_samples
         energy = np.maximum((second**2 * weights).sum(axis=1, keepdims=True), 1)
+        # Copies keep some contrast, so that a gain near or below 0 is chance.
         gains = np.maximum((first * second * weights).sum(axis=1, keepdims=True) / energy, 0.2)
         errors = np.abs(first - gains * second)
         mean_errors = (errors * weights).sum(axis=1, keepdims=True) / num_samples
@@ -277,15 +295,17 @@ def _find_step(goals: np.ndarray, samples: np.ndarray, is_common: np.ndarray) ->
     design = np.empty((len(goals), 8, goals.shape[1]), np.float32)
     design[:, :3] = (samples[..., 1] * weights)[:, None] * basis
     design[:, 3:6] = (samples[..., 2] * weights)[:, None] * basis
-    design[:, 6], design[:, 7] = samples[..., 0] * weights, 32.0 * weights
+    design[:, 6] = samples[..., 0] * weights  # gain
+    design[:, 7] = 32.0 * weights  # offset; of the size of the other columns for the same reason
     squares = (design @ design.transpose(0, 2, 1)).astype(np.float64)
     # A little damping keeps a map where an image says nothing about it.
     damping = 1e-3 * np.trace(squares[:, :6, :6], axis1=1, axis2=2)[:, None, None] / 6 + 1.0
     solution = _solve_positive(squares + damping * np.eye(8), (design @ goals[..., None])[..., 0])
+    # The steps come multiplied by the gain. One near 0, of images that do not fit, would make them endless.
     gains = np.maximum(solution[:, 6:7], 0.3)
     steps = (solution[:, :6] / gains).reshape(-1, 2, 3).astype(np.float32)
     steps[:, :, :2] /= half
-    return steps.clip(-2, 2)
+    return steps.clip(-2, 2)  # slopes say nothing about places further away
 
 
 def _solve_positive(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -319,26 +339,31 @@ def is_plausible(transforms: np.ndarray, aspects: np.ndarray, slack: float = 1.0
     """
     linear = transforms[:, :, :2].astype(np.float64)
     area = np.abs(np.linalg.det(linear))
-    are_copies = (area * slack >= MIN_AREA) & (area * MIN_AREA <= slack)
-    # The stretch of the thumbnails is bounded by what crops do, that of the images by what people do.
+    has_area = (area * slack >= MIN_AREA) & (area * MIN_AREA <= slack)
+
+    # Thumbnails are square, so angles and stretch are those of the images themselves.
     in_pixels = linear.copy()
     in_pixels[:, 0] *= aspects[:, 1:]
     in_pixels[:, :, 0] /= aspects[:, :1]
     angles = np.degrees(np.arctan2(in_pixels[:, 1, 0], in_pixels[:, 0, 0]))
-    are_copies &= np.abs((angles + 45) % 90 - 45) <= MAX_LEAN * slack
+    is_upright = np.abs((angles + 45) % 90 - 45) <= MAX_LEAN * slack
     axes = in_pixels / np.linalg.norm(in_pixels, axis=1, keepdims=True)
-    are_copies &= np.abs((axes[:, :, 0] * axes[:, :, 1]).sum(axis=1)) <= MAX_SHEAR * slack
-    stretch = np.where(area >= WHOLE_AREA, MAX_STRETCH, MAX_STRETCH_OF_CROP)
-    for matrices, limit in ((linear, MAX_CROP_STRETCH), (in_pixels, stretch)):
-        are_copies &= _find_stretch(matrices) <= limit * slack
-    return are_copies
+    is_rectangular = np.abs((axes[:, :, 0] * axes[:, :, 1]).sum(axis=1)) <= MAX_SHEAR * slack
+
+    # The stretch of the thumbnails is bounded by what crops do, that of the images by what people do.
+    max_stretch = np.where(area >= WHOLE_AREA, MAX_STRETCH, MAX_STRETCH_OF_CROP)
+    is_in_proportion = _find_stretch(linear) <= MAX_CROP_STRETCH * slack
+    is_in_proportion &= _find_stretch(in_pixels) <= max_stretch * slack
+    return has_area & is_upright & is_rectangular & is_in_proportion
 
 
 def _find_stretch(matrices: np.ndarray) -> np.ndarray:
-    """Return the ratio of the singular values of matrices, `[P, 2, 2]`."""
-    (first, second), (third, fourth) = matrices[:, 0].T, matrices[:, 1].T
-    turning = np.hypot(first + fourth, third - second)
-    mirroring = np.hypot(first - fourth, third + second)
+    """Return the ratio of the larger singular value of matrices, `[P, 2, 2]`, to the smaller one, `[P]`."""
+    # A matrix is the sum of a scaled rotation and a scaled reflection. The sum and the difference of their scales are
+    # the singular values.
+    (xx, xy), (yx, yy) = matrices[:, 0].T, matrices[:, 1].T
+    turning = np.hypot(xx + yy, yx - xy)
+    mirroring = np.hypot(xx - yy, yx + xy)
     return (turning + mirroring) / np.maximum(np.abs(turning - mirroring), 1e-6)
 
 
@@ -359,8 +384,9 @@ def compare(
     if inside.mean() < MIN_OVERLAP:
         return None
     # A turn by more than 45 degrees takes the first axis beyond a diagonal.
-    is_beyond = bool(transform[0, 0] * aspects[1] < abs(transform[1, 0]))
-    is_turned = is_beyond or float(np.linalg.det(transform[:, :2])) < 0
+    is_rotated = bool(transform[0, 0] * aspects[1] < abs(transform[1, 0]))
+    is_mirrored = float(np.linalg.det(transform[:, :2])) < 0
+    is_turned = is_rotated or is_mirrored
     return _judge(template, image, transform, inside, is_turned)
 
 
@@ -371,45 +397,51 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     light_fit = fit_light(first, second, inside)
     if light_fit is None:
         return None
-    curve, is_forward, lit, target = light_fit
+    lit, target = light_fit.lit, light_fit.target
 
+    # How much of the images agrees.
     contrast = max(float(min(lit[inside].std(), target[inside].std())), LEAST_CONTRAST)
     # The curve of light is fitted to what is common: an eye of a few dark samples may lie beyond its knots, and then
     # only the levels as they are agree.
-    differences = np.minimum(_find_differences(lit, target), _find_differences(first, second)) * inside / contrast
+    differences = np.minimum(find_differences(lit, target, 5), find_differences(first, second, 5)) * inside / contrast
     differs_clearly = differences > CLEAR  # [64, 64]
-    is_same_place = inside & ~differs_clearly
-    if is_same_place.sum() < (1 - MAX_SPOT) * inside.sum():
+    agrees = inside & ~differs_clearly
+    if agrees.sum() < (1 - MAX_SPOT) * inside.sum():
         return None
-    likeness = _correlate(lit[is_same_place], target[is_same_place])
-    away = cv2.erode(is_same_place.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0  # marks reach beyond their edges
-    if away.sum() < 0.4 * inside.sum():
-        away = is_same_place
-    # Noise hides the details of a sky or a wall. Whole images may agree by their perceptual hashes instead.
-    # A strong mark would reach far beyond its edges, so that it is put into both.
+    likeness = _correlate(lit[agrees], target[agrees])
+
+    # Whether the fine details agree, away from marks, which reach beyond their edges.
+    away_from_marks = cv2.erode(agrees.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    if away_from_marks.sum() < 0.4 * inside.sum():  # marks all over leave too little
+        away_from_marks = agrees
+    # A strong mark would reach far beyond its edges when it is blurred, so that it is put into both.
     is_marked = cv2.dilate(differs_clearly.astype(np.uint8), _NEIGHBOURS)
-    detail = _correlate_details(lit, np.where(is_marked, lit, target), away)
+    detail = _correlate_details(lit, np.where(is_marked, lit, target), away_from_marks)
+    # Noise hides the details of a sky or a wall. Whole images may agree by their perceptual hashes instead.
     if detail < MIN_DETAIL and not (_is_whole(transform) and _count_other_bits(lit, target) <= MAX_OTHER_BITS):
         return None
     # Blurred, because noise is no difference.
-    roughness = float(np.abs(cv2.blur(lit - target, (3, 3)))[is_same_place].mean()) / contrast
+    roughness = float(np.abs(cv2.blur(lit - target, (3, 3)))[agrees].mean()) / contrast
     if detail < SURE_DETAIL and roughness > MAX_ROUGHNESS:
         return None
 
+    # Whether plain shapes have the same colours, and the same light.
     is_other_light = False
     if _is_plain(lit) or _is_plain(target):
         if _measure_colour_difference(template, image, transform) > MAX_PLAIN_DIFFERENCE:
             return None
-        gain = float((curve[1, -1] - curve[1, 0]) / (curve[0, -1] - curve[0, 0]))
+        levels, mapped_levels = light_fit.curve
+        gain = float((mapped_levels[-1] - mapped_levels[0]) / (levels[-1] - levels[0]))
         is_other_light = not 1 / MAX_PLAIN_GAIN < gain < MAX_PLAIN_GAIN
 
     differs_at_colour_size = cv2.resize(  # [16, 16]
         differs_clearly.astype(np.uint8), (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA
     )
     is_common = cv2.dilate(differs_at_colour_size, _NEIGHBOURS) == 0
-    if _has_other_colours(template, image, transform, inside, is_common, curve, is_forward):
+    if _has_other_colours(template, image, transform, inside, is_common, light_fit):
         return None
 
+    # Whether what differs is a spot that may matter.
     # Marks at an edge are taken off; what is left may be faint and everywhere, or strong and in one spot.
     inner = differs_clearly & ~_find_edge_marks(differs_clearly)
     is_strong = inner & (differences > STRONG)
@@ -425,18 +457,32 @@ def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(luminance, (0, 0), 0.3 + 0.45 * (1 / area - 1) ** 0.5)
 
 
-def fit_light(
-    first: np.ndarray, second: np.ndarray, inside: np.ndarray
-) -> tuple[np.ndarray, bool, np.ndarray, np.ndarray] | None:
-    """Return the better curve of light between two luminances, and both after it; None if levels do not rise together.
+class LightFit(NamedTuple):
+    """A curve of light from one luminance to another one.
+
+    curve: knots, `[2, K]`: levels, and the levels that they become.
+    is_forward: whether the curve maps the first luminance to the second one; else the reverse.
+    lit: the mapped luminance, `[H, W]` float32.
+    target: the unchanged luminance that it is compared with, `[H, W]` float32.
+    """
+
+    curve: np.ndarray
+    is_forward: bool
+    lit: np.ndarray
+    target: np.ndarray
+
+
+def fit_light(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> LightFit | None:
+    """Return the better curve of light between two luminances, or None if their levels do not rise together.
 
     A curve cannot bring back what was cut off at white, so both directions are tried.
 
-    Returns:
-        The curve, whether it maps `first` to `second` (else the reverse), the mapped luminance, and the unchanged
-        target.
+    Args:
+        first: luminance, `[H, W]` float32.
+        second: the other luminance.
+        inside: samples that the curve is fitted to, `[H, W]` bool.
     """
-    best = None
+    best_fit = None
     least_error = np.inf
     for is_forward, source, target in ((True, first, second), (False, second, first)):
         curve = _fit_curve(source[inside], target[inside])
@@ -445,8 +491,8 @@ def fit_light(
         lit = apply_curve(curve, source)
         error = float(np.abs(lit - target)[inside].mean()) / max(float(target[inside].std()), LEAST_CONTRAST)
         if error < least_error:
-            best, least_error = (curve, is_forward, lit, target), error
-    return best
+            best_fit, least_error = LightFit(curve, is_forward, lit, target), error
+    return best_fit
 
 
 def _fit_curve(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
@@ -456,6 +502,7 @@ def _fit_curve(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
     """
     source, target = _choose_samples(source), _choose_samples(target)
     order = np.argsort(source, kind="stable")
+    # The outermost knots have few samples, so that the curve reaches nearly as far as the levels do.
     edges = (np.concatenate([[0, 0.015], np.arange(1, 16) / 16, [0.985, 1]]) * len(order)).astype(int)
     slices = [slice(start, end) for start, end in pairwise(edges.tolist()) if end > start]
     ordered_source, ordered_target = source[order], target[order]
@@ -465,9 +512,10 @@ def _fit_curve(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
         middle = (levels_of_knot.stop - levels_of_knot.start) // 2
         knots[0, index] = ordered_source[levels_of_knot][middle]
         knots[1, index] = np.sort(ordered_target[levels_of_knot])[middle]
-    levels, first = np.unique(knots[0], return_index=True)
+    levels, first_indices = np.unique(knots[0], return_index=True)
     # The running maximum from below and the minimum from above enclose the rising curve.
-    values = (np.maximum.accumulate(knots[1]) + np.minimum.accumulate(knots[1][::-1])[::-1])[first] / 2
+    upper, lower = np.maximum.accumulate(knots[1]), np.minimum.accumulate(knots[1][::-1])[::-1]
+    values = (upper + lower)[first_indices] / 2
     if len(levels) < 2 or values[-1] - values[0] < MIN_GAIN * (levels[-1] - levels[0]):
         return None
     # Beyond the outer knots, where an eye or a reflection of few samples may lie, the overall gain goes on.
@@ -490,22 +538,30 @@ def _choose_samples(values: np.ndarray) -> np.ndarray:
     return values[:: len(values) // FIT_SAMPLES | 1]
 
 
-def _find_differences(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return by how much luminances differ around each sample, `[64, 64]`, beyond a shift by a sample."""
+def find_differences(first: np.ndarray, second: np.ndarray, window: int) -> np.ndarray:
+    """Return by how much images differ around each sample, beyond a shift by a sample.
+
+    Args:
+        first: luminance or colours, `[H, W]` or `[H, W, C]` float32.
+        second: the image that lies on it.
+        window: samples a side of the square over which differences are averaged.
+    """
     differences = np.zeros_like(first)
-    for one_side, other_side in ((first, second), (second, first)):
-        above = one_side - cv2.dilate(other_side, _NEIGHBOURS)
-        below = cv2.erode(other_side, _NEIGHBOURS) - one_side
-        off = np.maximum(np.maximum(above, below), 0)
-        differences = np.maximum(differences, cv2.blur(off, (5, 5)))
+    for source, target in ((first, second), (second, first)):
+        # A level between the least and the greatest one of a sample's neighbours may be there by a shift.
+        above = source - cv2.dilate(target, _NEIGHBOURS)
+        below = cv2.erode(target, _NEIGHBOURS) - source
+        excess = np.maximum(np.maximum(above, below), 0)
+        differences = np.maximum(differences, cv2.blur(excess, (window, window)))
     return differences
 
 
 def _correlate_details(first: np.ndarray, second: np.ndarray, places: np.ndarray) -> float:
-    """Return the correlation of what is finer than a tenth of the image."""
+    """Return the correlation, at some places, of what is finer than a tenth of two luminances, `[64, 64]` each."""
     details = []
     for luminance in (first, second):
-        details.append((cv2.GaussianBlur(luminance, (0, 0), 0.8) - cv2.GaussianBlur(luminance, (0, 0), 5.0))[places])
+        without_noise, coarse = cv2.GaussianBlur(luminance, (0, 0), 0.8), cv2.GaussianBlur(luminance, (0, 0), 5.0)
+        details.append((without_noise - coarse)[places])
     return _correlate(details[0], details[1])
 
 
@@ -534,9 +590,9 @@ def _is_grey(colours: np.ndarray) -> bool:
 
 def _is_whole(transform: np.ndarray) -> bool:
     """Return whether a map lays whole images on each other, in any orientation, within two samples."""
-    corners = np.array([[0, SIDE - 1, 0], [0, 0, SIDE - 1], [1, 1, 1]], np.float32)
-    places = transform @ corners
-    return bool((np.abs(places - np.round(places / (SIDE - 1)) * (SIDE - 1)) < 2).all())
+    places = transform @ CORNERS
+    nearest_corners = np.round(places / (SIDE - 1)) * (SIDE - 1)
+    return bool((np.abs(places - nearest_corners) < 2).all())
 
 
 def _count_other_bits(first: np.ndarray, second: np.ndarray) -> int:
@@ -555,8 +611,7 @@ def _has_other_colours(
     transform: np.ndarray,
     inside: np.ndarray,
     is_common: np.ndarray,
-    curve: np.ndarray,
-    is_forward: bool,
+    light_fit: LightFit,
 ) -> bool:
     """Return whether colours differ once light, saturation and a bounded tint are fitted.
 
@@ -566,20 +621,19 @@ def _has_other_colours(
         transform: affine map between them, `[2, 3]`.
         inside: where the template covers the image, `[64, 64]` bool.
         is_common: where luminances agree, `[16, 16]` bool.
-        curve: knots of the curve of light.
-        is_forward: whether the curve maps the template to the image; else the reverse.
+        light_fit: curve of light between the luminances.
     """
     scaled = scale_transform(transform, COLOUR_SIDE / SIDE)
     size = (COLOUR_SIDE, COLOUR_SIDE)
     first = _soften(template.colours, scaled)
     second = cv2.warpAffine(image.colours, scaled, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
-    source, target = (first, second) if is_forward else (second, first)
+    source, target = (first, second) if light_fit.is_forward else (second, first)
     covered = cv2.resize(inside.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.9
 
     # A change of light applies one curve to all channels. Where a channel is clipped at white, the curve of the
     # luminances is not that curve, so a second one is fitted to the channels. After a change of saturation only the
-    # curve of the luminances holds. Both are tried, and the better one is kept.
-    lit = apply_curve(curve, source)
+    # curve of the luminances holds. Both are tried, and the better one counts.
+    lit = apply_curve(light_fit.curve, source)
     compared = covered & is_common
     if not compared.any():
         return False
@@ -595,8 +649,9 @@ def _has_other_colours(
 
     if (differences > OTHER_COLOUR).mean() > MAX_OTHER_COLOURS:
         return True
-    unlike, strength = (float(np.sqrt((values[compared] ** 2).mean())) for values in (differences, strengths))
-    return unlike > max(PALE_COLOUR, MAX_UNLIKE_COLOUR * strength)
+    mean_difference = float(np.sqrt((differences[compared] ** 2).mean()))
+    mean_strength = float(np.sqrt((strengths[compared] ** 2).mean()))
+    return mean_difference > max(PALE_COLOUR, MAX_UNLIKE_COLOUR * mean_strength)
 
 
 def _compare_colours(source: np.ndarray, target: np.ndarray, covered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
