@@ -23,8 +23,8 @@ from ernie_vil2.section import Count, Fraction, NonNegative, Section
 class Settings(Section):
     """Settings of the step `image_rules`."""
 
-    # DataComp asks for 200 and a ratio of 3. On made crawls, 200 loses up to 2 % of the good pairs, and of 1,000 images
-    # of ImageNet 128 loses 10, and this 2; icons and thumbnails that show too little have up to 60.
+    # DataComp asks for 200 pixels and a ratio of at most 3. On made crawls, 200 loses up to 2 % of the good pairs. Of
+    # 1,000 images of ImageNet, 128 loses 10, and 80 loses 2. Icons and thumbnails that show too little have up to 60.
     short_side: Count = Field(80, description="least length of the shorter side, in pixels")
     # Panoramas have up to 5; strips of advertisements have from 6.4.
     aspect: Annotated[float, Field(ge=1)] = Field(6.0, description="greatest ratio of the longer side to the shorter")
@@ -32,8 +32,8 @@ class Settings(Section):
         4.0,
         description="least deviation of luminance, which has 255 levels, and of colours; an image below it is blank",
     )
-    # The others were chosen on the shop's crawl of demo_data/crawls, the demo's drawings, and crops of photographs. Of
-    # 1,622, 2,105 and 1,092 good images they remove none but crops of even skies and walls, by their relief.
+    # This and the settings below were chosen on the shop's crawl of demo_data/crawls, the demo's drawings, and crops of
+    # photographs. Of 1,622, 2,105 and 1,092 good images they remove only crops of even skies and walls, by relief.
     relief: NonNegative = Field(
         1.2, description="least deviation from a smooth surface, in levels; an image below it is a gradient"
     )
@@ -42,12 +42,12 @@ class Settings(Section):
     )
     # Pages of the made crawls have from 65, and most screenshots of a chat from 40. Business cards, tickets and floor
     # plans have up to 32 and little beside them, menus up to 58. Maps and houses have as many, and much beside them.
-    letters: Count = Field(40, description="letters in rows, of which eight of a row count, from which it is a page")
+    letters: Count = Field(40, description="letters, at most eight a row, from which an image may be a page of text")
     text_share: Fraction = Field(
-        0.75, description="share of the area with anything on it that is rows of text, from which it is a page"
+        0.75, description="share of the area with anything on it that is rows of text, from which it is such a page"
     )
     seams: Fraction = Field(0.45, description="share of the sides along which straight seams cross a collage both ways")
-    # Photographs of public repositories have from 0.4. Crops of what was out of focus have less, but grain.
+    # Photographs of public repositories have from 0.4. Crops of what was out of focus have less, unless grain shows.
     focus: Fraction = Field(
         0.25, description="steepness of the steepest edges below which an image is out of focus or much enlarged"
     )
@@ -103,6 +103,7 @@ class ImageRules(Step[Settings]):
         yield make_bound("gradient", "relief", "<", settings.relief)
         yield make_bound("unfinished image", "unfinished", ">=", settings.unfinished)
         yield make_bound("QR code", "qr_code", ">=", settings.qr_code)
+        # Many letters alone may be a map, and a large share of text a name plate.
         page = make_bound("page of text", "text_share", ">=", settings.text_share, "share of text")
         yield page._replace(condition=f"letters_shown >= {settings.letters} and {page.condition}")
         yield make_bound("out of focus", "focus", "<", settings.focus)
