@@ -1,7 +1,8 @@
 """Local features of thumbnails: OpenCV's SIFT, from which a crop, a turn or a bar at an edge is guessed.
 
-One feature that two images share says where one lies in the other: keypoints have a place, a size and an angle.
-Features are compared by their principal components, whitened, because most of SIFT's bins are alike in all images.
+A feature is a keypoint, which has a place, a size and an angle, and a descriptor of what is around it. A single feature
+that two images share says where one image lies in the other. Descriptors are compared by their principal components,
+whitened, because most of SIFT's bins are alike in all images.
 """
 
 from functools import cache
@@ -13,30 +14,31 @@ import numpy as np
 from ernie_vil2.apps.curation.image_measures import compute_percentile
 from ernie_vil2.apps.curation.registration import SIDE
 
-MAX_FEATURES = 24  # of an image, the largest ones, which survive noise and compression
-MIN_FEATURES = 5  # of an image that is compared by them: a plain disc has fewer, and is a crop of many things
-# Samples of a side that features are found in: in 64 there are more, and the largest 24 find as many copies, in nearly
-# twice the time.
+MAX_FEATURES = 24  # of a thumbnail, the largest ones, which survive noise and compression
+_MIN_FEATURES = 5  # of a thumbnail, else it has none: a plain disc has fewer, and is a crop of many things
+# Pixels of a side in which features are detected. In 64 there are more features, but the largest 24 find no more
+# copies, in nearly twice the time.
 _DETECTOR_SIDE = 48
-COMPONENTS = 48  # of a descriptor of 128 numbers
+COMPONENTS = 48  # principal components of a descriptor of 128 numbers
 FEATURE = np.dtype([("keypoint", np.float32, 4), ("descriptor", np.uint8, 128)])
-"""A feature: x, y, size and angle in radians, and SIFT's numbers."""
+"""A feature: x, y and size in pixels of the thumbnail, angle in radians, and SIFT's descriptor."""
 LEARN_FROM = 100_000  # descriptors that principal components are learnt from
-MIN_SCALE = 0.43  # of a crop to 60 % of a side, whose keypoints have sizes that are off by a quarter
-MAX_LEAN = 14.0  # degrees from the nearest quarter turn: 3, and what the angles of keypoints are off by
-# The mirrored descriptor has the 4 x 4 cells in the opposite order of rows, and the 8 directions the other way round.
-_MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
+_MIN_SCALE = 0.43  # a crop to 60 % of a side has 0.6, and the sizes of keypoints are off by up to a quarter
+_MAX_LEAN = 14.0  # degrees from the nearest quarter turn: 3 of the image, and 11 that angles of keypoints are off by
+# Mirroring a descriptor reverses the rows of its 4 x 4 cells, and the order of its 8 directions.
+_MIRROR_ORDER = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
 
 
 def describe_features(luminance: np.ndarray) -> bytes:
-    """Return the features of a thumbnail, `[64, 64]` uint8, as records of the type `FEATURE`."""
+    """Return the features of a thumbnail, `[64, 64]` uint8, as the bytes of an array of the type `FEATURE`."""
     coarse = cv2.resize(luminance, (_DETECTOR_SIDE, _DETECTOR_SIDE), interpolation=cv2.INTER_AREA)
     points, descriptors = _create_detector().detectAndCompute(_stretch_contrast(coarse), None)
-    if len(points) < MIN_FEATURES:
+    if len(points) < _MIN_FEATURES:
         return b""
     keypoints = np.array([(*point.pt, point.size, np.deg2rad(point.angle)) for point in points], np.float32)
     scale = SIDE / _DETECTOR_SIDE
-    # OpenCV enlarges the image twice, and says where keypoints are a quarter of a sample too far right and down.
+    # A pixel's centre would be at + 0.5, but OpenCV doubles the image, and then its keypoints are a quarter of a pixel
+    # too far right and down.
     keypoints[:, :2] = (keypoints[:, :2] + 0.25) * scale - 0.5
     keypoints[:, 2] *= scale
     largest = np.argsort(-keypoints[:, 2], kind="stable")[:MAX_FEATURES]
@@ -53,23 +55,31 @@ def _create_detector() -> cv2.SIFT:
 
 
 def _stretch_contrast(luminance: np.ndarray) -> np.ndarray:
+    """Stretch the levels from the 2nd to the 98th percentile to 0 to 255; fewer than 20 levels are stretched less."""
     levels = luminance.ravel()
     low, high = compute_percentile(levels, 2), compute_percentile(levels, 98)
     return cv2.multiply(cv2.subtract(luminance, low), 255 / max(high - low, 20))  # both saturate
 
 
 def normalise_descriptors(descriptors: np.ndarray, is_mirrored: bool = False) -> np.ndarray:
-    """Return the descriptors that are compared, `[F, 128]` float32, of SIFT's; or those of the mirrored images.
+    """Return the square roots of each number's share of its descriptor, which compare better than SIFT's numbers.
 
-    Square roots of shares compare better than SIFT's numbers (Arandjelovic and Zisserman 2012).
+    See Arandjelovic and Zisserman (2012), RootSIFT.
+
+    Args:
+        descriptors: SIFT's, `[F, 128]` uint8.
+        is_mirrored: return those of the mirrored images instead.
+
+    Returns:
+        `[F, 128]` float32.
     """
-    values = descriptors.astype(np.float32)
-    roots = np.sqrt(values / np.maximum(values.sum(axis=1, keepdims=True), 1))
-    return roots[:, _MIRRORED] if is_mirrored else roots
+    numbers = descriptors.astype(np.float32)
+    roots = np.sqrt(numbers / np.maximum(numbers.sum(axis=1, keepdims=True), 1))
+    return roots[:, _MIRROR_ORDER] if is_mirrored else roots
 
 
 def mirror_keypoints(keypoints: np.ndarray) -> np.ndarray:
-    """Return the keypoints of the mirrored images."""
+    """Return the keypoints, `[F, 4]`, of the images mirrored from left to right."""
     mirrored = keypoints.copy()
     mirrored[:, 0] = SIDE - 1 - mirrored[:, 0]
     mirrored[:, 3] = np.pi - mirrored[:, 3]
@@ -90,26 +100,28 @@ class Projection(NamedTuple):
 
 
 def learn_projection(descriptors: np.ndarray) -> Projection:
-    """Return the projection that whitens these descriptors."""
+    """Return the projection that whitens normalised descriptors, `[F, 128]` float32."""
     sample = descriptors[:: max(1, len(descriptors) // LEARN_FROM)]
     mean = sample.mean(axis=0)
     centred = sample - mean
     variances, components = np.linalg.eigh(centred.T @ centred / max(1, len(sample)))
     # Half of the mean variance is noise: without it, components of few descriptors would be blown up.
     scales = np.sqrt(variances + 0.5 * variances.mean() + 1e-9)
-    return Projection(mean, (components / scales)[:, : -COMPONENTS - 1 : -1].astype(np.float32))
+    # eigh returns the components in ascending order of their variances.
+    largest_components = (components / scales)[:, : -COMPONENTS - 1 : -1]
+    return Projection(mean, largest_components.astype(np.float32))
 
 
 def guess_transforms(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return maps from the images of some keypoints to those of others, and which of them a copy could have.
+    """Return the transform from the first to the second image of each pair of keypoints, and whether it is plausible.
 
     Args:
-        first: keypoints, `[P, 4]`.
-        second: keypoints of the other images.
+        first: keypoints of the first images, `[P, 4]`.
+        second: the same keypoints in the second images, `[P, 4]`.
 
     Returns:
-        Similarities, `[P, 2, 3]` float32, and `[P]` bool: the turn is near a quarter, the scale is that of a crop, and
-        the smaller image lies within the larger one, nearly.
+        Transforms of scale, rotation and translation, `[P, 2, 3]` float32; and `[P]` bool, true where the rotation is
+        near quarter turns, the scale is that of a crop, and the smaller image lies nearly within the larger one.
     """
     scales = second[:, 2] / first[:, 2]
     angles = second[:, 3] - first[:, 3]
@@ -120,9 +132,12 @@ def guess_transforms(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray,
     transforms[:, 0, 2] = second[:, 0] - cosines * first[:, 0] + sines * first[:, 1]
     transforms[:, 1, 2] = second[:, 1] - sines * first[:, 0] - cosines * first[:, 1]
 
-    lean = np.abs((angles / (np.pi / 2) + 0.5) % 1 - 0.5) * 90
+    quarter_turns = angles / (np.pi / 2)
+    leans = np.abs((quarter_turns + 0.5) % 1 - 0.5) * 90  # degrees from the nearest quarter turn
     centre = (SIDE - 1) / 2
     moves = np.abs(transforms @ np.array([centre, centre, 1], np.float32) - centre).max(axis=1)
-    # A crop may touch the edge; three tenths of the smaller image beyond it are what a guess may be off by.
-    room = np.abs(scales - 1) * SIDE / 2 + 0.3 * np.minimum(scales, 1) * SIDE
-    return transforms, (lean < MAX_LEAN) & (np.abs(np.log(scales)) < -np.log(MIN_SCALE)) & (moves < room)
+    # A crop may touch the edge, and a guess may be off by three tenths of the smaller image.
+    max_moves = np.abs(scales - 1) * SIDE / 2 + 0.3 * np.minimum(scales, 1) * SIDE
+    is_plausible = (leans < _MAX_LEAN) & (moves < max_moves)
+    is_plausible &= np.abs(np.log(scales)) < -np.log(_MIN_SCALE)
+    return transforms, is_plausible

@@ -29,19 +29,19 @@ from ernie_vil2.io.files import atomic_write
 
 # Version of all measures. It is part of the files' names, so that another number measures every shard again.
 VERSION = 3
-# Pairs measured between two writes. It bounds the rows in memory, some 15 KB each, and is a row group of the file:
-# small groups compress worse. The captions of all are edited together, because every call compiles its patterns, which
-# takes as long as measuring 50 images.
+# Rows measured between two writes; they are a row group of the file. Larger batches take more memory, some 15 KB a row.
+# Smaller groups compress worse, and their captions are edited in more calls, each of which compiles its patterns in the
+# time of measuring 50 images.
 BATCH = 4000
-# Bytes of encoded images in memory at a time; of a batch of usual images all are.
+# Bytes of encoded images in memory at a time. The images of a usual batch have fewer.
 MAX_IMAGE_BYTES = 2**27
 COLUMNS = {"row": "int32", "key": "string", "id": "uint64", "error": "string"}
-"""Columns that no step measures: row of the pair in its shard, name of its image, number from which its random draws
-follow, and the reason why it could not be read."""
+"""Columns that no step measures: row of the pair in its shard, name of its image, number that determines its random
+draws, and the reason why it could not be read."""
 
 
 class ExpectedFile(NamedTuple):
-    """What a file of measures or embeddings must look like; `num_rows` is None where the number is not known."""
+    """File of measures or embeddings as it must be; `num_rows` is None where the number is not known."""
 
     path: Path
     schema: pa.Schema
@@ -50,13 +50,7 @@ class ExpectedFile(NamedTuple):
 
 @dataclass(frozen=True)
 class MeasuringJob:
-    """Pairs to measure, the steps that measure them, and the folder of the files.
-
-    Args:
-        source: source of the pairs.
-        steps: steps that measure.
-        folder: folder of the files of measures.
-    """
+    """Pairs to measure, the steps that measure them, and the folder of the files of measures."""
 
     source: ShardedSource
     steps: Sequence[Step]
@@ -100,15 +94,15 @@ def measure_shard(job: MeasuringJob, shard: int, count_samples: CountSamples = l
     The file appears under its name when it is complete.
 
     Args:
-        job: what is measured.
+        job: pairs and steps.
         shard: number of the shard.
         count_samples: called with the number of pairs measured since the last call.
     """
     file_of_shard = job.locate_measures(shard)
     schema = job.schema
     with (
-        atomic_write(file_of_shard.path) as aside,
-        aside.open("wb") as file,
+        atomic_write(file_of_shard.path) as temporary_path,
+        temporary_path.open("wb") as file,
         parquet.ParquetWriter(file, schema, compression="zstd") as writer,
     ):
         size = int(job.source.shard_sizes[shard])
@@ -122,25 +116,33 @@ def measure_shard(job: MeasuringJob, shard: int, count_samples: CountSamples = l
 def _measure_rows(
     job: MeasuringJob, first_sample: int, rows: Iterable[int], count_samples: CountSamples
 ) -> list[dict[str, Any]]:
-    """Return the measures of rows of the shard whose first sample has this number."""
+    """Return the measures of rows of a shard, a mapping of columns for each.
+
+    Args:
+        job: pairs and steps.
+        first_sample: number of the shard's first sample.
+        rows: rows in the shard.
+        count_samples: called with 1 for each row.
+    """
     measures: list[dict[str, Any]] = []
+    # Readable pairs whose images wait to be measured, each with its mapping in `measures`.
     pairs: list[tuple[Pair, dict[str, Any]]] = []
     num_bytes = 0
     for row in rows:
-        values: dict[str, Any] = {"row": row}
-        measures.append(values)
+        columns: dict[str, Any] = {"row": row}
+        measures.append(columns)
         try:
             sample = job.source[first_sample + row]
-        except BadSample as bad:
-            values |= {"key": bad.name, "error": str(bad.reason)}
+        except BadSample as error:
+            columns |= {"key": error.name, "error": str(error.reason)}
             count_samples(1)
             continue
-        values["key"] = sample.image_name
-        values["id"] = hash_id(sample.image_name + "\n" + sample.text_name, sample.image)
+        columns["key"] = sample.image_name
+        columns["id"] = hash_id(sample.image_name + "\n" + sample.text_name, sample.image)
         try:
-            pairs.append((Pair(sample), values))
-        except BadSample as bad:
-            values["error"] = str(bad.reason)
+            pairs.append((Pair(sample), columns))
+        except BadSample as error:
+            columns["error"] = str(error.reason)
             count_samples(1)
             continue
         num_bytes += len(sample.image)
@@ -152,17 +154,18 @@ def _measure_rows(
 
 
 def _measure_pairs(job: MeasuringJob, pairs: list[tuple[Pair, dict[str, Any]]], count_samples: CountSamples) -> None:
-    """Add the measures of pairs to their values, and empty the list."""
+    """Add the measures of pairs to the columns of their rows, and empty the list."""
     for step in job.steps:
         step.edit([pair for pair, _ in pairs])
-    while pairs:  # a pair that is measured is forgotten with its pixels
-        pair, values = pairs.pop()
-        # A broken image ends the measures of its pair, and the values of the steps before it stay in the row.
+    # Taken from the list, so that the pixels of a pair are freed once it is measured.
+    while pairs:
+        pair, columns = pairs.pop()
+        # A broken image ends the measures of its pair, but the columns of the steps before stay in the row.
         try:
             for step in job.steps:
-                values |= step.measure(pair)
-        except BadSample as bad:
-            values["error"] = str(bad.reason)
+                columns |= step.measure(pair)
+        except BadSample as error:
+            columns["error"] = str(error.reason)
         count_samples(1)
 
 
@@ -171,9 +174,9 @@ def check_files(files: Iterable[ExpectedFile]) -> None:
     # Only footers are read here; the joins will read the values.
     for file in files:
         try:
-            with parquet.ParquetFile(file.path) as opened:
-                has_same_schema = opened.schema_arrow.equals(file.schema)
-                num_rows = opened.metadata.num_rows
+            with parquet.ParquetFile(file.path) as parquet_file:
+                has_same_schema = parquet_file.schema_arrow.equals(file.schema)
+                num_rows = parquet_file.metadata.num_rows
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise _describe_damage(file.path, str(error)) from error
         if not has_same_schema:

@@ -1,9 +1,10 @@
-"""Thumbnails of many images on the disk."""
+"""Thumbnails of many images, as columns in memory or in mapped files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,16 +18,16 @@ from ernie_vil2.apps.curation.registration import SIDE
 
 
 class Thumbnails(NamedTuple):
-    """N thumbnails of images, one or two of each, in memory or in files that are mapped.
+    """Columns of N thumbnails of images, one or two of each image.
 
-    samples: `[N]` int64, what each is of.
-    thumbnails: `[N, likeness.BYTES]` uint8.
-    shapes, extents: `[N]` float32, as of `likeness.Thumbnail`.
-    features: `[N, MAX_FEATURES]` of the type `FEATURE`.
-    num_features: `[N]` uint8, of each thumbnail.
-    boxes: `[N, 4]` float32, of each thumbnail in its image.
-    detail_bounds: `[N, 2]` int64, where the JPEG of the image is in `details`.
-    details: bytes of all JPEGs, uint8.
+    samples: number of the sample whose image it is, `[N]` int64, ascending.
+    thumbnails: pixels, `[N, likeness.BYTES]` uint8.
+    shapes, extents: as in `likeness.Thumbnail`, `[N]` float32.
+    features: the first `num_features` of each row, `[N, MAX_FEATURES]` of the type `FEATURE`.
+    num_features: number of features, `[N]` uint8.
+    boxes: box of the thumbnail in its image, `[N, 4]` float32.
+    detail_bounds: start and end of the image's JPEG in `details`, `[N, 2]` int64.
+    details: bytes of the JPEGs of all images, uint8.
     """
 
     samples: np.ndarray
@@ -45,7 +46,7 @@ class Thumbnails(NamedTuple):
         return self.thumbnails[:, : SIDE * SIDE].reshape(-1, SIDE, SIDE)
 
     def write(self, start: int, samples: np.ndarray, thumbnails: Iterable[likeness.Thumbnail]) -> None:
-        """Write thumbnails and the samples that they are of into the rows from `start` on, in ascending order."""
+        """Write thumbnails and the numbers of their samples into the rows from `start` on, after those before it."""
         for row, (sample, thumbnail) in enumerate(zip(samples, thumbnails, strict=True), start):
             self.samples[row] = sample
             self.thumbnails[row] = np.frombuffer(thumbnail.content, np.uint8)
@@ -55,7 +56,8 @@ class Thumbnails(NamedTuple):
             self.num_features[row] = len(features)
             self.boxes[row] = np.frombuffer(thumbnail.box, np.float32)
             first_byte, end = self.detail_bounds[row - 1] if row else (0, 0)
-            if thumbnail.detail:  # else it is the second thumbnail of the image in the row before
+            # The second thumbnail of an image has no detail: it shares that of the row before.
+            if thumbnail.detail:
                 first_byte, end = end, end + len(thumbnail.detail)
                 self.details[first_byte:end] = np.frombuffer(thumbnail.detail, np.uint8)
             self.detail_bounds[row] = first_byte, end
@@ -66,7 +68,7 @@ class Thumbnails(NamedTuple):
         return self.details[first_byte:end]
 
     def compute_digests(self) -> np.ndarray:
-        """Return numbers that are equal for equal thumbnails of equal details, `[N]` uint64."""
+        """Return a digest of each thumbnail with its shape, box and detail, `[N]` uint64."""
         digests = np.empty(len(self.samples), np.uint64)
         for row in range(len(digests)):
             digest = blake2b(self.thumbnails[row].data, digest_size=8)
@@ -77,7 +79,14 @@ class Thumbnails(NamedTuple):
 
 
 def allocate_thumbnails(count: int, num_bytes: int, folder: Path | None) -> Thumbnails:
-    """Return room for thumbnails and the bytes of their details, in files without names in a folder, or in memory."""
+    """Return empty thumbnails.
+
+    Args:
+        count: number of thumbnails.
+        num_bytes: bytes of all details together.
+        folder: folder of the mapped files, which have no names; None: in memory.
+    """
+    # Type and shape of a row, in the order of the fields of `Thumbnails` without `details`.
     columns: list[tuple[type | np.dtype, tuple[int, ...]]] = [
         (np.int64, ()),
         (np.uint8, (likeness.BYTES,)),
@@ -88,39 +97,41 @@ def allocate_thumbnails(count: int, num_bytes: int, folder: Path | None) -> Thum
         (np.float32, (4,)),
         (np.int64, (2,)),
     ]
-    arrays = [allocate(folder, kind, (count, *shape)) for kind, shape in columns]
+    arrays = [allocate(folder, data_type, (count, *shape)) for data_type, shape in columns]
     arrays.append(allocate(folder, np.uint8, (num_bytes,)))
     return Thumbnails(*arrays)
 
 
 def pack_thumbnails(thumbnails_by_image: Sequence[Sequence[likeness.Thumbnail]]) -> Thumbnails:
-    """Return the thumbnails of images in memory; an image's sample is its number."""
-    thumbnails = [thumbnail for thumbnails in thumbnails_by_image for thumbnail in thumbnails]
-    packed = allocate_thumbnails(len(thumbnails), sum(len(thumbnail.detail) for thumbnail in thumbnails), None)
-    counts = [len(thumbnails) for thumbnails in thumbnails_by_image]
-    packed.write(0, np.repeat(np.arange(len(counts)), counts), thumbnails)
-    return packed
+    """Return the thumbnails of images as columns in memory; the number of an image's sample is its index."""
+    thumbnails = list(chain.from_iterable(thumbnails_by_image))
+    counts = [len(thumbnails_of_image) for thumbnails_of_image in thumbnails_by_image]
+    num_bytes = sum(len(thumbnail.detail) for thumbnail in thumbnails)
+    columns = allocate_thumbnails(len(thumbnails), num_bytes, None)
+    columns.write(0, np.repeat(np.arange(len(counts)), counts), thumbnails)
+    return columns
 
 
 def read_thumbnails(joins: Joins) -> Thumbnails:
-    """Return the thumbnails of all readable pairs, in the folder of the joins.
+    """Return the thumbnails of all readable pairs, in files in the folder of the joins.
 
-    Those of removed pairs are among them, so that what is known of pairs of images does not depend on thresholds.
+    Removed pairs are among them, so that the comparisons of images, which are cached, do not depend on thresholds.
     """
-    num_bytes = "list_sum(list_transform(detail, lambda content: octet_length(content)))"
-    sums = f"coalesce(sum(len(thumbnail)), 0)::bigint, coalesce(sum({num_bytes}), 0)::bigint"
-    count, total = joins.fetch_all(f"select {sums} from readable")[0]  # noqa: S608  -- no text of the data is in it
-    images = allocate_thumbnails(count, total, joins.folder)
-    listed = ", ".join(f"unnest({column}) as {column}" for column in likeness.COLUMNS)
-    first = 0
-    for batch in joins.read_batches(f"select sample, {listed} from readable order by sample"):  # noqa: S608  -- no text of the data is in it
+    # A row of a pair has lists of one or two thumbnails.
+    detail_size = "list_sum(list_transform(detail, lambda content: octet_length(content)))"
+    sums = f"coalesce(sum(len(thumbnail)), 0)::bigint, coalesce(sum({detail_size}), 0)::bigint"
+    count, num_bytes = joins.fetch_all(f"select {sums} from readable")[0]  # noqa: S608  -- no text of the data is in it
+    images = allocate_thumbnails(count, num_bytes, joins.folder)
+    unnested = ", ".join(f"unnest({column}) as {column}" for column in likeness.COLUMNS)
+    start = 0
+    for batch in joins.read_batches(f"select sample, {unnested} from readable order by sample"):  # noqa: S608  -- no text of the data is in it
         columns = [batch[column].to_pylist() for column in likeness.COLUMNS]
-        images.write(first, batch["sample"].to_numpy(), map(likeness.Thumbnail, *columns))
-        first += len(batch)
+        images.write(start, batch["sample"].to_numpy(), map(likeness.Thumbnail, *columns))
+        start += len(batch)
     return images
 
 
 def find_alive(joins: Joins, images: Thumbnails) -> np.ndarray:
-    """Return which thumbnails are of pairs that no step has removed so far, `[N]` bool."""
+    """Return whether the pair of each thumbnail has not been removed so far, `[N]` bool."""
     samples = joins.database.execute("select sample from alive").fetchnumpy()["sample"]
     return np.isin(images.samples, samples)
