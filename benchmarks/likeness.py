@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "demo_data")]
 from crawl import drawings, large, lookalikes, scene  # noqa: E402
 
 from ernie_vil2.apps.curation.guesses import Comparison  # noqa: E402
-from ernie_vil2.apps.curation.image_pairs import alike  # noqa: E402
+from ernie_vil2.apps.curation.image_pairs import find_matches  # noqa: E402
 from ernie_vil2.apps.curation.likeness import make_thumbnails  # noqa: E402
 from ernie_vil2.apps.curation.thumbnails import pack_thumbnails  # noqa: E402
 
@@ -229,7 +229,7 @@ def find_pairs(images: Sequence[Image.Image], queries: Sequence[Image.Image] | N
     query_samples = packed.samples if asked is None else asked.samples
     pairs: dict[tuple[int, int], bool] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for matches in alike(packed, Path(folder), Comparison(), asked):
+        for matches in find_matches(packed, Path(folder), Comparison(), asked):
             first, second = query_samples[matches.queries].tolist(), packed.samples[matches.rows].tolist()
             for pair, is_local in zip(zip(first, second, strict=True), matches.is_local.tolist(), strict=True):
                 pairs[pair] = pairs.get(pair, True) and is_local

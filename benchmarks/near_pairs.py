@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ernie_vil2.apps.curation.guesses import Comparison  # noqa: E402
-from ernie_vil2.apps.curation.image_pairs import alike  # noqa: E402
+from ernie_vil2.apps.curation.image_pairs import find_matches  # noqa: E402
 from ernie_vil2.apps.curation.likeness import Thumbnail  # noqa: E402
 from ernie_vil2.apps.curation.local_features import FEATURE  # noqa: E402
 from ernie_vil2.apps.curation.thumbnails import Thumbnails, allocate_thumbnails  # noqa: E402
@@ -119,7 +119,7 @@ def measure(count: int) -> dict[str, float]:
         with Memory() as memory:
             for likeness in (0.95, 0.97):
                 start = time.process_time()
-                blocks = list(alike(images, Path(name), Comparison(likeness=likeness)))
+                blocks = list(find_matches(images, Path(name), Comparison(likeness=likeness)))
                 spent.append(time.process_time() - start)
                 if likeness == 0.95:
                     for block in blocks:

@@ -1,9 +1,10 @@
 """Cache of image pairs that may show the same, with their verdicts.
 
-A run with other thresholds need not register the pairs again. A file holds every pair that is proposed (`guesses.py`),
-and the verdict of registration where it is known. Its name depends on the images, the code and how pairs are proposed,
-not on the likeness that a step asks for. Pairs of images that a step has removed are in it as well, and are registered
-once nothing removes them. If images or code have changed, a new file takes over the verdicts of unchanged pairs.
+A file holds every pair that is proposed (`guesses.py`), and its verdict where it is known, so that a run with other
+thresholds registers no pair again. The file's name depends on the images, the code and how pairs are proposed, but not
+on the likeness that a step asks for. Pairs of images that a step has removed are in it as well, without a verdict; they
+are registered in the first run in which no step removes them. If images or code have changed, a new file takes over the
+verdicts of unchanged pairs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ernie_vil2.apps.curation.guesses import (
     MAX_TRIES,
     Comparison,
     Overlays,
-    Searched,
+    ThumbnailIndex,
     count_before,
     make_guesses,
     number_groups,
@@ -38,9 +39,8 @@ from ernie_vil2.io.progress import progress_bar
 
 CACHED_VIEWS = 4096  # 19 kB each
 PAIRS_PER_REGISTRATION = 1024  # pairs whose thumbnails are in memory at once, some 50 MB
-# Once a guess gives a verdict of at least this likeness that is not local, the other guesses are not tried: no other
-# place fits better.
-SURE = 0.97
+# Likeness from which a verdict that is not local ends the search: hardly any other guess of the pair fits better.
+SURE_LIKENESS = 0.97
 UNKNOWN, OTHER, SAME = range(3)  # states of a pair: not registered yet, showing something else, showing the same
 PAIR_DTYPE = np.dtype(
     [
@@ -48,24 +48,24 @@ PAIR_DTYPE = np.dtype(
         ("row", np.uint32),  # row of the second image's thumbnail
         ("key", np.uint64),  # hash of both thumbnails, the guess and the code of the verdict
         ("transform", np.float32, (2, 3)),  # guess: map from query to row
-        ("num_before", np.uint8),  # guesses of the same two images before this one, which are tried first
+        ("num_before", np.uint8),  # guesses of the same two images in the rows before, which are tried first
         ("state", np.uint8),  # UNKNOWN, OTHER or SAME
         # The verdict, `registration.Verdict`, if the state is SAME; `is_local` also if details differ in a spot.
         ("likeness", np.float32),
         ("is_local", bool),
         ("is_turned", bool),
         ("has_object", bool),
-        ("worse", np.int8),  # 1: the query, -1: the row
+        ("worse", np.int8),  # 1: the query, -1: the row, 0: neither
     ]
 )
-"""A proposed pair with a guess, as it is stored in a file; two images may have several."""
+"""A proposed pair of thumbnails with a guess, as it is stored in a file; two images may have several."""
 
 
-class Alike(NamedTuple):
-    """Pairs of thumbnails of images that show the same: rows, and how they are alike; `[P]` each.
+class Matches(NamedTuple):
+    """Pairs of thumbnails whose images show the same, and their verdicts; `[P]` each.
 
     queries, rows: rows of the thumbnails.
-    likeness, is_local, is_turned, has_object, worse: as of `registration.Verdict`; the query is the first image.
+    likeness, is_local, is_turned, has_object, worse: see `registration.Verdict`; the query is the first image.
     """
 
     queries: np.ndarray
@@ -76,20 +76,23 @@ class Alike(NamedTuple):
     has_object: np.ndarray
     worse: np.ndarray
 
-    def choose(self, chosen: np.ndarray) -> Alike:
-        """Return the chosen pairs; `chosen` is `[P]` bool."""
-        return Alike(*(values[chosen] for values in self))
+    def select(self, mask: np.ndarray) -> Matches:
+        """Return the pairs where the mask, `[P]` bool, is true."""
+        return Matches(*(column[mask] for column in self))
+
+
+_VERDICT_COLUMNS = Matches._fields[2:]
 
 
 class _Side:
-    """Images of one side of a comparison. Equal thumbnails are compared once, by the first of them.
+    """Images of one side of a comparison. Of equal thumbnails only the first one is compared, for all of them.
 
     Attributes:
         images: thumbnails.
         digests: hash of each thumbnail, `[N]` uint64.
-        rows: rows of the first of equal thumbnails, ascending.
-        firsts: row of the first of the thumbnails that are equal to each, `[N]`.
-        members: rows of the thumbnails that are alive, ordered by their `firsts`.
+        rows: rows of the thumbnails that are compared: the first ones of equal thumbnails, ascending.
+        firsts: for each thumbnail, the row of the first one that is equal to it, `[N]`.
+        members: rows of the thumbnails whose images no step has removed, ordered by their `firsts`.
     """
 
     def __init__(self, images: Thumbnails, is_alive: np.ndarray | None):
@@ -98,19 +101,21 @@ class _Side:
         _, firsts, inverse = np.unique(self.digests, return_index=True, return_inverse=True)
         self.rows = np.sort(firsts)
         self.firsts = firsts[inverse]
-        members = np.arange(len(images.samples)) if is_alive is None else np.flatnonzero(is_alive)
+        members = np.arange(len(images.samples))
+        if is_alive is not None:
+            members = members[is_alive]
         self.members = members[np.argsort(self.firsts[members], kind="stable")]
         self._firsts_of_members = self.firsts[self.members]
         self.read_view = lru_cache(CACHED_VIEWS)(_view_reader(images))
 
     def find_members(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return, for each row, the start of its members in `members`, and their count."""
+        """Return, for each row that is compared, where its equals begin in `members`, and their number."""
         starts = np.searchsorted(self._firsts_of_members, rows)
         ends = np.searchsorted(self._firsts_of_members, rows, side="right")
         return starts, ends - starts
 
-    def describe(self) -> bytes:
-        """Return a digest of all that proposals depend on."""
+    def compute_digest(self) -> bytes:
+        """Return a digest of all that the proposed pairs depend on."""
         digest = blake2b(self.digests.tobytes())
         digest.update(self.images.samples.tobytes())
         return digest.digest()
@@ -123,118 +128,123 @@ def _view_reader(images: Thumbnails) -> Callable[[int], View]:
     return read
 
 
-def alike(
+def find_matches(
     images: Thumbnails,
     folder: Path,
-    by: Comparison,
+    comparison: Comparison,
     queries: Thumbnails | None = None,
-    turned: bool = True,
+    with_turns: bool = True,
     is_alive: np.ndarray | None = None,
     name: str = "pairs",
-) -> Iterator[Alike]:
-    """Yield pairs of images that show the same, each once.
+) -> Iterator[Matches]:
+    """Yield the pairs of images that show the same, in blocks, each pair of thumbnails once for each guess that fits.
 
     Args:
-        images: images.
-        folder: folder for the pairs and what is needed to find them.
-        by: thresholds of the comparison.
-        queries: other images to compare with; None: the images themselves.
-        turned: also find images that are mirrored or turned by quarters.
-        is_alive: which images are wanted, `[N]` bool; None: all.
-        name: beginning of the file's name, other than those of other comparisons in the folder.
+        images: thumbnails of the images.
+        folder: folder for the file of the pairs, and for temporary files.
+        comparison: thresholds of the comparison.
+        queries: thumbnails of other images to compare with; None: the images themselves.
+        with_turns: also find images that are mirrored or turned by quarters.
+        is_alive: which thumbnails are compared, `[N]` bool; None: all.
+        name: beginning of the file's name, which no other comparison in the folder has.
     """
     if not len(images.samples) or (queries is not None and not len(queries.samples)):
         return
     right = _Side(images, is_alive)
     left = right if queries is None else _Side(queries, None)
-    pairs = _open_pairs(left, right, folder, by, turned, name)
+    pairs = _open_pairs(left, right, folder, comparison, with_turns, name)
     _judge(pairs, left, right)
     for start in range(0, len(pairs), PAIRS_PER_BLOCK):
         block = pairs[start : start + PAIRS_PER_BLOCK]
-        is_alike = (block["state"] == SAME) & (block["likeness"] >= by.likeness)
-        if not turned:
-            is_alike &= ~block["is_turned"]
-        yield _expand(block[is_alike], left, right)
+        is_match = (block["state"] == SAME) & (block["likeness"] >= comparison.likeness)
+        if not with_turns:
+            is_match &= ~block["is_turned"]
+        yield _expand(block[is_match], left, right)
 
 
-def _expand(pairs: np.ndarray, left: _Side, right: _Side) -> Alike:
-    """Return the pairs of all living images that have the thumbnails of these pairs."""
-    starts, counts = left.find_members(pairs["query"])
-    other_starts, other_counts = right.find_members(pairs["row"])
-    # A pair stands for all combinations of the members of its two thumbnails, numbered from 0.
-    combination_counts = (counts * other_counts).astype(np.int64)
-    chosen = np.repeat(np.arange(len(pairs)), combination_counts)
-    first_combinations = np.cumsum(combination_counts) - combination_counts
-    combinations = np.arange(len(chosen)) - np.repeat(first_combinations, combination_counts)
-    queries = left.members[starts[chosen] + combinations // other_counts[chosen]]
-    rows = right.members[other_starts[chosen] + combinations % other_counts[chosen]]
-    columns = [pairs[column][chosen] for column in Alike._fields[2:]]
-    expanded = Alike(queries, rows, *columns)
+def _expand(pairs: np.ndarray, left: _Side, right: _Side) -> Matches:
+    """Return the matches of all images that have the thumbnails of these pairs, and that no step has removed."""
+    left_starts, left_counts = left.find_members(pairs["query"])
+    right_starts, right_counts = right.find_members(pairs["row"])
+    # A pair stands for all combinations of the members of its two thumbnails, which are numbered from 0.
+    num_combinations = (left_counts * right_counts).astype(np.int64)
+    pair_numbers = np.repeat(np.arange(len(pairs)), num_combinations)
+    num_before = np.cumsum(num_combinations) - num_combinations
+    combinations = np.arange(len(pair_numbers)) - np.repeat(num_before, num_combinations)
+    queries = left.members[left_starts[pair_numbers] + combinations // right_counts[pair_numbers]]
+    rows = right.members[right_starts[pair_numbers] + combinations % right_counts[pair_numbers]]
+    verdict_columns = [pairs[column][pair_numbers] for column in _VERDICT_COLUMNS]
+    matches = Matches(queries, rows, *verdict_columns)
     if left is not right:
-        return expanded
+        return matches
+
     samples = left.images.samples
-    is_same_thumbnail = left.firsts[queries] == left.firsts[rows]
-    # Of equal thumbnails, each pair comes in both orders.
-    return expanded.choose((samples[queries] != samples[rows]) & (~is_same_thumbnail | (queries < rows)))
+    is_same_image = samples[queries] == samples[rows]
+    # The combinations of equal thumbnails have each pair in both orders.
+    is_repeated = (left.firsts[queries] == left.firsts[rows]) & (queries >= rows)
+    return matches.select(~is_same_image & ~is_repeated)
 
 
-def _open_pairs(left: _Side, right: _Side, folder: Path, by: Comparison, turned: bool, name: str) -> np.ndarray:
-    """Return all proposed pairs, `[P]` of `PAIR_DTYPE`, mapped from their file."""
+def _open_pairs(
+    left: _Side, right: _Side, folder: Path, comparison: Comparison, with_turns: bool, name: str
+) -> np.ndarray:
+    """Return all proposed pairs, `[P]` of `PAIR_DTYPE`, mapped from their file, which is written if it is missing."""
     digest = blake2b(digest_size=12)
     for side in (left, right):
-        digest.update(side.describe())
-    digest.update(repr((by.candidates, by.crops, turned, PAIR_DTYPE, cv2.__version__)).encode())
+        digest.update(side.compute_digest())
+    settings = (comparison.candidates, comparison.crops, with_turns, PAIR_DTYPE, cv2.__version__)
+    digest.update(repr(settings).encode())
     digest.update(_hash_code(details, guesses, likeness, local_features, neighbours, registration))
     path = folder / f"{name}-{digest.hexdigest()}.npy"
-    earlier_paths = [other for other in sorted(folder.glob(f"{name}-*.npy")) if other != path]
+    earlier_paths = sorted(set(folder.glob(f"{name}-*.npy")) - {path})
     if not path.exists():
-        _write_pairs(path, _propose(left, right, folder, by, turned), earlier_paths)
-    for earlier in earlier_paths:
-        earlier.unlink()
+        _write_pairs(path, _propose(left, right, folder, comparison, with_turns), earlier_paths)
+    for earlier_path in earlier_paths:
+        earlier_path.unlink()
     return _map_pairs(path)
 
 
 def _map_pairs(path: Path) -> np.ndarray:
-    if path.stat().st_size < PAIR_DTYPE.itemsize:
+    if path.stat().st_size < PAIR_DTYPE.itemsize:  # an empty file cannot be mapped
         return np.empty(0, PAIR_DTYPE)
     return np.memmap(path, PAIR_DTYPE, "r+")
 
 
 @cache
 def _hash_code(*modules: ModuleType) -> bytes:
-    """Return a digest of the code of modules: whatever changes there may change what they find."""
+    """Return a digest of the code of modules, because any change of it may change pairs and verdicts."""
     digest = blake2b(digest_size=12)
     for module in modules:
         digest.update(inspect.getsource(module).encode())
     return digest.digest()
 
 
-def _propose(left: _Side, right: _Side, folder: Path, by: Comparison, turned: bool) -> Iterator[np.ndarray]:
-    """Yield the pairs that something proposes, ordered by query and row."""
-    images = Searched(right.images, right.rows, folder)
-    queries = images if left is right else Searched(left.images, left.rows, folder)
-    guess_files = make_guesses(images, queries, by, turned)
+def _propose(left: _Side, right: _Side, folder: Path, comparison: Comparison, with_turns: bool) -> Iterator[np.ndarray]:
+    """Yield blocks of the proposed pairs, `[P]` of `PAIR_DTYPE`; the guesses of two images are successive rows."""
+    images = ThumbnailIndex(right.images, right.rows, folder)
+    queries = images if left is right else ThumbnailIndex(left.images, left.rows, folder)
+    guess_files = make_guesses(images, queries, comparison, with_turns)
     if left is right:
-        # Equal thumbnails are the same image, unless they show nothing.
+        # Equal thumbnails are compared with themselves: they are the same image, unless they show nothing.
         rows = np.unique(left.firsts[left.firsts != np.arange(len(left.firsts))])
         identities = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(rows), 2, 3))
         guess_files.write(rows, rows, identities, guesses.WHOLE_SUPPORT)
 
     code = np.frombuffer(_hash_code(details, registration)[:8], np.uint64)[0]
-    for best in guess_files.read_best():
-        pairs = np.zeros(len(best), PAIR_DTYPE)
+    for refined_guesses in guess_files.refine():
+        pairs = np.zeros(len(refined_guesses), PAIR_DTYPE)
         for column in ("query", "row", "transform"):
-            pairs[column] = best[column]
-        images_of_pair = left.images.samples[pairs["query"]], right.images.samples[pairs["row"]]
-        pairs["num_before"] = count_before(number_groups(*images_of_pair))
-        words = np.ascontiguousarray(pairs["transform"]).reshape(len(pairs), 6).view(np.uint32)
-        columns = [left.digests[pairs["query"]], right.digests[pairs["row"]], *words.T]
-        pairs["key"] = _mix(np.full(len(pairs), code), columns)
+            pairs[column] = refined_guesses[column]
+        query_samples, row_samples = left.images.samples[pairs["query"]], right.images.samples[pairs["row"]]
+        pairs["num_before"] = count_before(number_groups(query_samples, row_samples))
+        numbers_of_transform = np.ascontiguousarray(pairs["transform"]).reshape(len(pairs), 6).view(np.uint32)
+        columns = [left.digests[pairs["query"]], right.digests[pairs["row"]], *numbers_of_transform.T]
+        pairs["key"] = _hash_rows(np.full(len(pairs), code), columns)
         yield pairs
 
 
-def _mix(keys: np.ndarray, columns: list[np.ndarray]) -> np.ndarray:
-    """Return numbers that follow from keys and columns, equal for equal rows and hardly for others, `[P]` uint64."""
+def _hash_rows(keys: np.ndarray, columns: list[np.ndarray]) -> np.ndarray:
+    """Return a hash of each row of the columns, begun from `keys`, `[P]` uint64."""
     for column in columns:
         # Multiply by 2^64 over the golden ratio, whose bits are well mixed, and fold the upper bits down.
         keys = (keys ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
@@ -243,7 +253,7 @@ def _mix(keys: np.ndarray, columns: list[np.ndarray]) -> np.ndarray:
 
 
 def _write_pairs(path: Path, blocks: Iterator[np.ndarray], earlier_paths: list[Path]) -> None:
-    """Write pairs, with the verdicts that are known from earlier files."""
+    """Write pairs into a new file, with the verdicts that earlier files have of pairs of the same key."""
     with atomic_write(path) as aside:
         with aside.open("wb") as file:
             for block in blocks:
@@ -252,66 +262,80 @@ def _write_pairs(path: Path, blocks: Iterator[np.ndarray], earlier_paths: list[P
         for earlier_path in earlier_paths:
             earlier = _map_pairs(earlier_path)
             judged = np.flatnonzero(earlier["state"] != UNKNOWN)
+            if not len(judged):
+                continue
             judged = judged[np.argsort(earlier["key"][judged])]
             judged_keys = earlier["key"][judged]
-            for start in range(0, len(pairs) if len(judged) else 0, PAIRS_PER_BLOCK):
+            for start in range(0, len(pairs), PAIRS_PER_BLOCK):
                 block = pairs[start : start + PAIRS_PER_BLOCK]
                 places = np.searchsorted(judged_keys, block["key"]).clip(max=len(judged) - 1)
                 is_judged = judged_keys[places] == block["key"]
-                for column in ("state", *Alike._fields[2:]):
-                    block[column][is_judged] = earlier[column][judged[places[is_judged]]]
+                sources = judged[places[is_judged]]
+                for column in ("state", *_VERDICT_COLUMNS):
+                    block[column][is_judged] = earlier[column][sources]
 
 
 def _judge(pairs: np.ndarray, left: _Side, right: _Side) -> None:
-    """Compare the pairs of living images whose verdict is not known, and write it into their file."""
-    unknown = []
+    """Compare the pairs without a verdict whose images no step has removed, and write the verdicts into their file."""
+    numbers_by_block = [np.empty(0, int)]
     for start in range(0, len(pairs), PAIRS_PER_BLOCK):
         block = pairs[start : start + PAIRS_PER_BLOCK]
-        is_wanted = block["state"] == UNKNOWN
+        is_due = block["state"] == UNKNOWN
         for side, column in ((left, "query"), (right, "row")):
-            _, counts = side.find_members(block[column])
-            is_wanted &= counts > 0
-        unknown.append(start + np.flatnonzero(is_wanted))
-    numbers = np.concatenate(unknown or [np.empty(0, int)])
-    nums_before = pairs["num_before"][numbers]
+            _, num_members = side.find_members(block[column])
+            is_due &= num_members > 0
+        numbers_by_block.append(start + np.flatnonzero(is_due))
+    numbers = np.concatenate(numbers_by_block)
+    tries = pairs["num_before"][numbers]
     with progress_bar(None, "comparing images", unit="pair", total=len(numbers)) as bar:
+        # The best guess of every two images comes first, then the second one of those without a sure verdict, ...
         for num_before in range(MAX_TRIES):
-            numbers_of_try = numbers[nums_before == num_before]
+            numbers_of_try = numbers[tries == num_before]
             for start in range(0, len(numbers_of_try), PAIRS_PER_REGISTRATION):
                 block = numbers_of_try[start : start + PAIRS_PER_REGISTRATION]
                 bar.update(len(block))
-                is_sure = np.zeros(len(block), bool)
+                is_settled = np.zeros(len(block), bool)
                 for distance in range(1, num_before + 1):
-                    before = pairs[block - distance]
-                    is_sure |= (before["state"] == SAME) & ~before["is_local"] & (before["likeness"] >= SURE)
-                _judge_block(pairs, block[~is_sure], left, right)
+                    earlier_tries = pairs[block - distance]
+                    is_whole = (earlier_tries["state"] == SAME) & ~earlier_tries["is_local"]
+                    is_settled |= is_whole & (earlier_tries["likeness"] >= SURE_LIKENESS)
+                _judge_block(pairs, block[~is_settled], left, right)
 
 
 def _judge_block(pairs: np.ndarray, numbers: np.ndarray, left: _Side, right: _Side) -> None:
-    """Compare some pairs, and write their verdicts."""
+    """Compare the pairs of these numbers, `[B]`, and write their verdicts."""
     block = pairs[numbers]
     overlays = Overlays(block["query"], block["row"], block["transform"], left.images, right.images)
     templates, images = overlays.order(left.images.luminances, right.images.luminances)
     for luminance in (*templates, *images):  # blurred, because noise shortens the steps of registration
         cv2.GaussianBlur(luminance, (5, 5), 0, dst=luminance)
-    transforms, ranks = register(templates, images, overlays.transforms, FINE_LEVEL)
-    restored = overlays.restore(transforms)
+    transforms, scores = register(templates, images, overlays.transforms, FINE_LEVEL)
+    query_transforms = overlays.restore(transforms)  # maps from queries to rows
     for index, number in enumerate(numbers.tolist()):
         verdict = None
-        if ranks[index] > FAILED:
-            query, row = left.read_view(int(block["query"][index])), right.read_view(int(block["row"][index]))
-            template, image = (row, query) if overlays.is_swapped[index] else (query, row)
+        if scores[index] > FAILED:
+            query_view = left.read_view(int(block["query"][index]))
+            row_view = right.read_view(int(block["row"][index]))
+            template, image = (row_view, query_view) if overlays.is_swapped[index] else (query_view, row_view)
             verdict = compare(template, image, transforms[index], overlays.aspects[index])
         if verdict is not None:
-            verdict = _judge_details(verdict, block[index], restored[index], left, right)
-            for column in Alike._fields[2:]:
+            verdict = _judge_details(verdict, block[index], query_transforms[index], left, right)
+            for column in _VERDICT_COLUMNS:
                 pairs[column][number] = getattr(verdict, column)
-        # The state comes last: a pair of a killed run is either known or not.
+        # The state comes last, so that a run that is killed here leaves the pair unknown.
         pairs["state"][number] = OTHER if verdict is None else SAME
 
 
 def _judge_details(verdict: Verdict, pair: np.void, transform: np.ndarray, left: _Side, right: _Side) -> Verdict:
-    """Return the verdict after the details of both images are compared."""
+    """Return the verdict on a pair, completed by what a comparison of details says.
+
+    Args:
+        verdict: what the thumbnails say.
+        pair: record of `PAIR_DTYPE`.
+        transform: registered map from the query's samples to those of the row, `[2, 3]`.
+        left: side of the query.
+        right: side of the row.
+    """
     query, row = int(pair["query"]), int(pair["row"])
     first_picture = decode_detail(left.images.read_detail(query), left.images.boxes[query])
     second_picture = decode_detail(right.images.read_detail(row), right.images.boxes[row])

@@ -213,7 +213,7 @@ def orient(image: np.ndarray, orientation: int) -> np.ndarray:
     return turned[:, ::-1] if orientation >= 4 else turned
 
 
-def transform_of(orientation: int) -> np.ndarray:
+def make_orientation_transform(orientation: int) -> np.ndarray:
     """Return the map from the samples of an oriented image to those of the image, `[2, 3]` float32."""
     numbers = orient(np.arange(SIDE * SIDE).reshape(SIDE, SIDE), orientation)
     corners = np.array([(0, 0), (SIDE - 1, 0), (0, SIDE - 1)])

@@ -8,15 +8,15 @@ import pytest
 from PIL import Image
 
 from ernie_vil2.apps.curation.guesses import Comparison
-from ernie_vil2.apps.curation.image_pairs import alike
+from ernie_vil2.apps.curation.image_pairs import find_matches
 from ernie_vil2.apps.curation.likeness import (
     MAX_BORDER_DEVIATION,
     find_content,
+    make_orientation_transform,
     make_thumbnails,
     make_vectors,
     orient,
     split_thumbnail,
-    transform_of,
     turn_vectors,
 )
 from ernie_vil2.apps.curation.local_features import (
@@ -288,7 +288,7 @@ def test_vectors_and_transforms_turn_as_pixels_do(orientation):
     np.testing.assert_allclose(
         turn_vectors(make_vectors(luminance[None]), orientation), make_vectors(turned[None]), atol=1e-5
     )
-    warped = cv2.warpAffine(luminance, transform_of(orientation), (64, 64), flags=cv2.WARP_INVERSE_MAP)
+    warped = cv2.warpAffine(luminance, make_orientation_transform(orientation), (64, 64), flags=cv2.WARP_INVERSE_MAP)
     np.testing.assert_array_equal(warped, turned)
 
 
@@ -320,7 +320,7 @@ def test_altered_photographs_are_found_among_others(tmp_path, kind):
     images = pack_images([draw_scene(seed) for seed in range(12)])
     queries = pack_images([ALTERATIONS[kind](draw_scene(seed)) for seed in range(6)])
     pairs = set()
-    for matches in alike(images, tmp_path, Comparison(), queries):
+    for matches in find_matches(images, tmp_path, Comparison(), queries):
         samples = queries.samples[matches.queries], images.samples[matches.rows]
         pairs |= set(zip(*(values.tolist() for values in samples), strict=True))
         assert matches.is_turned.all() == (kind in ("quarter turn", "mirror"))

@@ -173,7 +173,7 @@ def make_guesses(*supported):
     guesses = np.zeros(len(supported), GUESS)
     guesses["row"] = 1
     guesses["transform"] = np.eye(2, 3)
-    guesses["rank"], guesses["transform"][:, 0, 2] = np.transpose(supported)
+    guesses["score"], guesses["transform"][:, 0, 2] = np.transpose(supported)
     return guesses
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ernie_vil2.apps.curation.guesses import Comparison
-from ernie_vil2.apps.curation.image_pairs import alike
+from ernie_vil2.apps.curation.image_pairs import find_matches
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.likeness import COLUMNS, make_columns, make_thumbnails
 from ernie_vil2.apps.curation.measures import VERSION
@@ -135,8 +135,8 @@ class Leaks(Step[Settings]):
         # An image may match by several thumbnails; the greatest likeness is reported. An image that differs in a spot
         # is no leak, because it may be another one of a series.
         mirrored = self.settings.mirrored
-        for block in alike(images, joins.folder, self.settings, thumbnails, mirrored, is_alive, name):
-            whole = block.choose(~block.is_local)
+        for block in find_matches(images, joins.folder, self.settings, thumbnails, mirrored, is_alive, name):
+            whole = block.select(~block.is_local)
             samples = images.samples[whole.rows].tolist()
             for query, sample, likeness in zip(whole.queries, samples, whole.likeness.tolist(), strict=True):
                 match = (likeness, image_names[query])

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ernie_vil2.apps.curation.guesses import Comparison
 from ernie_vil2.apps.curation.image_measures import measure_blocks, measure_sharpness
-from ernie_vil2.apps.curation.image_pairs import Alike, alike
+from ernie_vil2.apps.curation.image_pairs import Matches, find_matches
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.likeness import COLUMNS, make_columns
 from ernie_vil2.apps.curation.step import Pair, Step
@@ -89,10 +89,12 @@ class NearDuplicates(Step[Settings]):
         images = read_thumbnails(joins)
         is_alive = find_alive(joins, images)
         self._likeness: dict[int, float] = {}  # of removed samples and those that stay in their place
-        same: list[Alike] = []
-        similar: list[Alike] = []
+        same: list[Matches] = []
+        similar: list[Matches] = []
         mirrored = self.settings.mirrored
-        for matches in alike(images, joins.folder, self.settings, turned=mirrored, is_alive=is_alive, name=self.name):
+        for matches in find_matches(
+            images, joins.folder, self.settings, with_turns=mirrored, is_alive=is_alive, name=self.name
+        ):
             is_equal, are_variants = _compare_captions(joins, images, matches)
             # An object at an edge may be a mark, or what only one of the captions names.
             is_agreed = is_equal | ~(matches.is_local | matches.has_object | are_variants)
@@ -100,11 +102,11 @@ class NearDuplicates(Step[Settings]):
                 is_agreed &= ~_find_different_embeddings(joins, images, matches, self.settings.embedding)
             # Thumbnails cannot show that a mirrored image is another one, but its caption may say so.
             is_sided = matches.is_turned & _find_sided_captions(joins, images, matches)
-            same.append(matches.choose(is_agreed & ~is_sided))
-            similar.append(matches.choose(~is_agreed))
+            same.append(matches.select(is_agreed & ~is_sided))
+            similar.append(matches.select(~is_agreed))
 
         for reason, is_turned in (("near-duplicate image", False), ("mirrored or turned image", True)):
-            chosen = [matches.choose(matches.is_turned == is_turned) for matches in same]
+            chosen = [matches.select(matches.is_turned == is_turned) for matches in same]
             duplicates = choose_removed(joins, images, chosen)
             self._likeness |= dict(
                 zip(duplicates["sample"].to_pylist(), duplicates["likeness"].to_pylist(), strict=True)
@@ -117,7 +119,7 @@ class NearDuplicates(Step[Settings]):
         bound = self.settings.likeness
         return {sample: f"likeness {self._likeness[sample]:.3f} >= {bound:g}" for sample in samples}
 
-    def _list_similar(self, joins: Joins, images: Thumbnails, blocks: Iterable[Alike]) -> None:
+    def _list_similar(self, joins: Joins, images: Thumbnails, blocks: Iterable[Matches]) -> None:
         """Report pairs of images that stay though they differ in little."""
         pairs = {}
         for matches in blocks:
@@ -136,7 +138,7 @@ class NearDuplicates(Step[Settings]):
             )
 
 
-def _read_both(joins: Joins, images: Thumbnails, matches: Alike, view: str, columns: str) -> list[tuple]:
+def _read_both(joins: Joins, images: Thumbnails, matches: Matches, view: str, columns: str) -> list[tuple]:
     """Return the number of each match, and columns of its two pairs, `a` and `b`, in a view."""
     first, second = images.samples[matches.queries], images.samples[matches.rows]
     table = pa.table({"number": np.arange(len(first)), "first_sample": first, "second_sample": second})
@@ -145,7 +147,7 @@ def _read_both(joins: Joins, images: Thumbnails, matches: Alike, view: str, colu
         return joins.fetch_all(f"select number, {columns} from {joined}")  # noqa: S608  -- no text of the data is in it
 
 
-def _find_sided_captions(joins: Joins, images: Thumbnails, matches: Alike) -> np.ndarray:
+def _find_sided_captions(joins: Joins, images: Thumbnails, matches: Matches) -> np.ndarray:
     """Return which matches have captions that differ and name a side or a time, `[P]` bool."""
     is_sided = np.zeros(len(matches.queries), bool)
     # `sided` is the key of the captions if they have directional words, else null.
@@ -154,7 +156,7 @@ def _find_sided_captions(joins: Joins, images: Thumbnails, matches: Alike) -> np
     return is_sided
 
 
-def _compare_captions(joins: Joins, images: Thumbnails, matches: Alike) -> tuple[np.ndarray, np.ndarray]:
+def _compare_captions(joins: Joins, images: Thumbnails, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
     """Return which matches have captions that say the same, and which are variants of each other.
 
     Returns:
@@ -199,7 +201,7 @@ def _mask_numbers(units: Sequence[str]) -> list[str]:
     return [_DIGITS.sub("0", unit) for unit in units]
 
 
-def _find_different_embeddings(joins: Joins, images: Thumbnails, matches: Alike, min_cosine: float) -> np.ndarray:
+def _find_different_embeddings(joins: Joins, images: Thumbnails, matches: Matches, min_cosine: float) -> np.ndarray:
     """Return which matches have embeddings that differ, `[P]` bool; False if they have no embeddings."""
     is_different = np.zeros(len(matches.queries), bool)
     for number, first, second in _read_both(joins, images, matches, "embeddings", "a.image, b.image"):
@@ -245,7 +247,7 @@ _ADVANTAGES = (
 BORDER_STEP, BLUR_STEP, SIZE_STEP, COMPRESSION_STEP = 0.05, 0.35, 0.1, 0.2
 
 
-def choose_removed(joins: Joins, images: Thumbnails, matches: Iterable[Alike]) -> pa.Table:
+def choose_removed(joins: Joins, images: Thumbnails, matches: Iterable[Matches]) -> pa.Table:
     """Choose which of the matching images are removed.
 
     Images are visited from best to worst: first those without marks, bars and cuts, then those with less of a border,
