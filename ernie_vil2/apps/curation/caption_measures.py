@@ -18,6 +18,7 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufe00-\u
 _UNIT = re.compile(f"{HAN.pattern}|(?:(?!{HAN.pattern})[^\\W_])+")  # a Chinese character, or a word
 _LATIN_WORD = re.compile("[A-Za-z\u00c0-\u024f]+(?:['’][A-Za-z\u00c0-\u024f]+)*")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+_TAG_AS_WORD = re.compile(r"(?<=[的地得在是和与])#([^\s#@]+)#")
 _TAG = re.compile(r"(?:#|(?<!\w)@)[^\s#@]*[^\W\d_][^\s#@]*#?")
 
 # Particles, pronouns, prepositions and measure words of Chinese, which a list of keywords lacks.
@@ -182,7 +183,11 @@ def _is_keyword(entry: str, most_han: int) -> bool:
 
 
 def measure_tags(text: str) -> float:
-    """Return the share of the characters that are in #tags and @handles."""
+    """Return the share of the characters that are in #tags and @handles.
+
+    Behind a Chinese particle, `#tag#` is a word of the sentence.
+    """
+    text = _TAG_AS_WORD.sub(r"\1", text)
     num_characters = sum(map(len, text.split()))
     return sum(map(len, _TAG.findall(text))) / max(1, num_characters)
 
@@ -204,7 +209,7 @@ def measure_codes(text: str) -> float:
     num_characters = num_code_characters = num_long_characters = 0
     for token in text.split():
         num_characters += len(token)
-        has_digit = any(letter.isdecimal() for letter in token)
+        has_digit = any(letter.isdecimal() for letter in token) and not _QUANTITY.fullmatch(token)
         if has_digit:
             num_code_characters += len(token)
             if _LONG_NUMBER.search(token):
@@ -220,6 +225,8 @@ def measure_codes(text: str) -> float:
 
 
 _DIGIT = re.compile(r"\d")
+# A distance, a weight or a time in the clock: 11.34k, 2am, (1:05:24).
+_QUANTITY = re.compile(r"\W*(?:\d{1,4}(?:[.,]\d+)?(?:k|km|mi|kg|h|min|[ap]m)|\d{1,2}(?::\d\d){1,2})\W*", re.IGNORECASE)
 _LONG_NUMBER = re.compile(r"\d{6,}|(?<![^\W_])(?=[a-f]*\d)[0-9a-f]{8,}(?![^\W_])")
 MIN_LONG_NUMBER = 0.38  # share of the characters; an article and its number have less
 
