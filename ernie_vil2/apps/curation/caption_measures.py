@@ -1,6 +1,7 @@
 """Measures of a caption that no pattern can express; the rules of captions have bounds for them.
 
-Every measure takes time in proportion to the length of the caption. All see its simple form (`simplify`).
+Every measure takes time in proportion to the length of the caption. All see its simple form (`simplify`), except
+`measure_wrong_decoding`. Counts and shares in the functions were chosen on captions of the crawls of demo_data/crawls.
 """
 
 import re
@@ -21,6 +22,8 @@ _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _TAG_AS_WORD = re.compile(r"(?<=[的地得在是和与])#([^\s#@]+)#")
 _TAG = re.compile(r"(?:#|(?<!\w)@)[^\s#@]*[^\W\d_][^\s#@]*#?")
 
+# Not in ENGLISH_WORDS, because other languages have them, too.
+_JOINING_WORDS = ENGLISH_WORDS | {"a", "i", "in", "me", "us", "him", "do", "does", "did", "am", "who's", "it's"}
 # Particles, pronouns, prepositions and measure words of Chinese, which a list of keywords lacks.
 _HAN_FUNCTION = re.compile(
     "[的了着在是和与及或把被让从给也都就很这那吗呢吧]|一[个只条张件双座位辆]|[上下里前后]面|旁边|中间"
@@ -30,7 +33,7 @@ _HAN_FUNCTION = re.compile(
 _KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _RIGHTWARDS = frozenset(first + second for row in _KEY_ROWS for first, second in pairwise(row))
 _KEY_PAIRS = (_RIGHTWARDS, frozenset(pair[::-1] for pair in _RIGHTWARDS))
-_KEY_RUN = 4  # neighbouring keys in a row; "were" and "pool" have three
+_KEY_RUN = 4  # letters of a run along a row of the keyboard, at least; "were" and "pool" have three
 
 
 def simplify(text: str) -> str:
@@ -44,8 +47,11 @@ def simplify(text: str) -> str:
     return " ".join(text.split())
 
 
+_MAX_PERIOD = 12  # words or Chinese characters that are repeated; a longer text is rarely repeated three times
+
+
 def measure_repetition(text: str) -> float:
-    """Return the share of the words, or Chinese characters, that repeat the ones before them.
+    """Return the share of the words, or Chinese characters, in the longest run of repetitions.
 
     A word has to come four times, two or more words three times. In a caption that consists of nothing else, a word has
     to come three times, and three or more words twice.
@@ -53,24 +59,26 @@ def measure_repetition(text: str) -> float:
     units = _find_units(text)
     if len(set(units)) == len(units):  # a shortcut: most captions have every word once
         return 0.0
-    best = 0
-    for period in range(1, min(MAX_PERIOD, len(units) // 2) + 1):
-        longest = run = 0
-        for unit, previous in zip(units[period:], units, strict=False):
-            if unit == previous:
+    num_repeated = 0
+    for period in range(1, min(_MAX_PERIOD, len(units) // 2) + 1):
+        # Units of the longest run in which each equals the one a period before.
+        longest_run = run = 0
+        for unit, earlier_unit in zip(units[period:], units, strict=False):
+            if unit == earlier_unit:
                 run += 1
-                longest = max(longest, run)
+                longest_run = max(longest_run, run)
             else:
                 run = 0
         # How often it has to come: once less where the caption consists of nothing else, except for pairs of words.
         num_times = 4 if period == 1 else 3
-        if longest + period == len(units) and period != 2:
+        if longest_run + period == len(units) and period != 2:
             num_times -= 1
-        if longest >= period * (num_times - 1):
-            best = max(best, longest + period)
-    if len(units) > 2 * MAX_PERIOD and 2 * _find_period(units) <= len(units):
+        if longest_run >= period * (num_times - 1):
+            num_repeated = max(num_repeated, longest_run + period)
+    # A longer text counts where the caption is that text twice or more.
+    if len(units) > 2 * _MAX_PERIOD and 2 * _find_period(units) <= len(units):
         return 1.0
-    return best / max(1, len(units))
+    return num_repeated / max(1, len(units))
 
 
 @lru_cache(maxsize=4)  # several measures need the words of the same caption
@@ -81,30 +89,29 @@ def _find_units(text: str) -> tuple[str, ...]:
 
 def _find_period(units: Sequence[str]) -> int:
     """Return the least distance at which all units repeat (the failure function of Knuth, Morris and Pratt)."""
+    # For each position, the length of the longest proper prefix that is also a suffix of the units up to there.
     borders = [0] * len(units)
     border = 0
     for position in range(1, len(units)):
         while border and units[position] != units[border]:
             border = borders[border - 1]
-        border += units[position] == units[border]
+        if units[position] == units[border]:
+            border += 1
         borders[position] = border
     return len(units) - border
 
 
-MAX_PERIOD = 12  # words or Chinese characters of what is repeated; a longer text is rarely repeated three times
-
-
 def measure_commonest(text: str) -> float:
-    """Return the share of the commonest word, or pair of Chinese characters, if it comes at least four times."""
+    """Return the share of the commonest word, or pair of Chinese characters; 0 if it comes less than four times."""
     units = _find_units(text)
-    # Of four times, singular and plural together, at least two are repetitions.
+    # A shortcut: a word that comes four times, as singular or plural, repeats a unit at least twice.
     if len(units) < 4 or len(units) - len(set(units)) < 2:
         return 0.0
     counts: Counter[str] = Counter()
     for unit, following in zip(units, (*units[1:], ""), strict=True):
         if HAN.match(unit):
             if HAN.match(following):
-                counts[unit + following] += 2  # characters
+                counts[unit + following] += 2  # a pair takes two units
         elif len(unit) > 1 and unit not in ENGLISH_WORDS and not unit.isdecimal():
             counts[unit.removesuffix("s")] += 1  # a plural is the same word
     if not counts:
@@ -117,50 +124,59 @@ def measure_commonest(text: str) -> float:
 
 
 def measure_keywords(text: str) -> float:
-    """Return the number of entries if the caption is a list of keywords, which has no words that join others, else 0.
+    """Return the number of entries if the caption is a list of keywords, else 0.
 
-    Entries between commas, bars or similar marks count as they are; words between spaces count less, see the comments.
+    A list has no words that join others. Words between spaces count less than entries between commas, bars or similar
+    marks, and entries with a word in common count more.
     """
     entries = _split_entries(text)
     num_entries = len(entries)
-    least_share = 0.85  # of entries that are short and join no words; a list may have a title
+    min_share = 0.85  # of the entries that must be keywords; a list may have a title
     if num_entries < 4:
         # Without marks, only words in lower case or groups of Chinese characters between spaces look like a list, and
-        # titles of goods look like that too, so that it takes more of them. A slug is a caption.
+        # titles of goods look like that too, so that it takes more of them.
         entries = _GAP.split(text)
         is_chinese = sum(map(_is_han_word, entries)) >= 0.7 * len(entries)
-        if not is_chinese and (text != text.lower() or text.endswith(".") or " " not in text):
-            return 0.0
         if is_chinese:
             num_entries = len(entries) - 2
         else:
+            is_slug = " " not in text  # "red-dress-for-girls" is a caption
+            if is_slug or text != text.lower() or text.endswith("."):
+                return 0.0
             num_entries = (len(entries) + 2) // 2
-            least_share = 1.0
+            min_share = 1.0
     # Entries with a word in common ("red dress, summer dress") are a list already where there are few of them, and
     # Chinese ones may be longer.
+    has_common_word = num_entries >= 4 and _count_common_word(entries) >= max(3, 0.6 * len(entries))
+    max_han = 10 if has_common_word else 7
+    num_keywords = sum(_is_keyword(entry, max_han) for entry in entries)
+    if num_keywords < min_share * len(entries):
+        return 0.0
+    if has_common_word:
+        num_entries += 3
+    return float(num_entries)
+
+
+def _count_common_word(entries: Sequence[str]) -> int:
+    """Return the number of entries that have the commonest word, or pair of Chinese characters."""
     counts = Counter[str]()
     for entry in entries:
         units = _UNIT.findall(entry.casefold())
-        # A single Chinese character is in many different words.
-        pairs = {first + second for first, second in pairwise(units) if HAN.match(first) and HAN.match(second)}
-        counts.update(pairs.union(unit for unit in units if not HAN.match(unit)))
-    commonest = max(counts.values(), default=0)
-    has_common_word = num_entries >= 4 and commonest >= max(3, 0.6 * len(entries))
-    most_han = 10 if has_common_word else 7
-    num_plain = sum(_is_keyword(entry, most_han) for entry in entries)
-    if num_plain < least_share * len(entries):
-        return 0.0
-    return float(num_entries + 3 * has_common_word)
+        words = {unit for unit in units if not HAN.match(unit)}
+        # In pairs, because a single Chinese character is in many different words.
+        for first, second in pairwise(units):
+            if HAN.match(first) and HAN.match(second):
+                words.add(first + second)
+        counts.update(words)
+    return max(counts.values(), default=0)
 
 
 _GAP = re.compile(r"[\s\-_]+")
 _SEPARATOR = re.compile(r"[,;|/、·•>~\n]|\s[-–—]\s")
-# Not in ENGLISH_WORDS, because other languages have them, too.
-_JOINING_WORDS = ENGLISH_WORDS | {"a", "i", "in", "me", "us", "him", "do", "does", "did", "am", "who's", "it's"}
 
 
 def _split_entries(text: str) -> list[str]:
-    """Split a text at the mark that is the most frequent; a list has one, and a caption commas and dashes."""
+    """Split a text at its most frequent mark: a list has a single kind of mark, and a caption commas and dashes."""
     counts = Counter(_SEPARATOR.findall(text))
     if not counts:
         return [text]
@@ -169,15 +185,18 @@ def _split_entries(text: str) -> list[str]:
 
 
 def _is_han_word(entry: str) -> bool:
+    """Return whether an entry has as many Chinese characters as a word or two."""
     num_han = len(HAN.findall(entry))
     return 2 <= num_han <= 5
 
 
-def _is_keyword(entry: str, most_han: int) -> bool:
+def _is_keyword(entry: str, max_han: int) -> bool:
     """Return whether an entry has few words or Chinese characters, and none that join others."""
     num_han = len(HAN.findall(entry))
     words = [word.casefold() for word in _LATIN_WORD.findall(entry)]
-    if num_han > most_han or len(words) > 4 or not (num_han or words):
+    if num_han == 0 and not words:
+        return False
+    if num_han > max_han or len(words) > 4:
         return False
     return not (_HAN_FUNCTION.search(entry) or _JOINING_WORDS.intersection(words))
 
@@ -199,9 +218,10 @@ def measure_marks(text: str) -> float:
 
 
 def measure_codes(text: str) -> float:
-    """Return the share of the characters in words with a digit, 0 for captions with two words or Chinese characters.
+    """Return the share of the characters that are in words with a digit, or 0 for a caption that has other words.
 
-    With a long number, a caption may have two words: `Object ID 871404932`.
+    Two words or Chinese characters are enough for 0. Where a long number makes up much of the caption, as in
+    `Object ID 871404932`, it takes three, and else the share is 1.
     """
     if not _DIGIT.search(text):
         return 0.0
@@ -209,15 +229,18 @@ def measure_codes(text: str) -> float:
     num_characters = num_code_characters = num_long_characters = 0
     for token in text.split():
         num_characters += len(token)
-        has_digit = any(letter.isdecimal() for letter in token) and not _QUANTITY.fullmatch(token)
-        if has_digit:
+        has_digit = any(letter.isdecimal() for letter in token)
+        may_be_code = has_digit and not _QUANTITY.fullmatch(token)
+        if may_be_code:
             num_code_characters += len(token)
             if _LONG_NUMBER.search(token):
                 num_long_characters += len(token)
-        # A slug may have a number: "leather-boots-2021". The letters of codes are capitals, or few.
-        words = [word for word in _LATIN_WORD.findall(token) if len(word) >= 3]
-        num_words += sum(not (has_digit and word.isupper()) for word in words)
-    if num_words <= 2 and num_long_characters > MIN_LONG_NUMBER * num_characters:
+        # The letters of codes are capitals, or few. Others are words: a slug may have a number ("leather-boots-2021").
+        for word in _LATIN_WORD.findall(token):
+            is_code = may_be_code and word.isupper()
+            if len(word) >= 3 and not is_code:
+                num_words += 1
+    if num_words <= 2 and num_long_characters > _MIN_LONG_NUMBER * num_characters:
         return 1.0
     if num_words >= 2:
         return 0.0
@@ -227,17 +250,18 @@ def measure_codes(text: str) -> float:
 _DIGIT = re.compile(r"\d")
 # A distance, a weight or a time in the clock: 11.34k, 2am, (1:05:24).
 _QUANTITY = re.compile(r"\W*(?:\d{1,4}(?:[.,]\d+)?(?:k|km|mi|kg|h|min|[ap]m)|\d{1,2}(?::\d\d){1,2})\W*", re.IGNORECASE)
+# Six decimal digits, or a word of eight hexadecimal ones.
 _LONG_NUMBER = re.compile(r"\d{6,}|(?<![^\W_])(?=[a-f]*\d)[0-9a-f]{8,}(?![^\W_])")
-MIN_LONG_NUMBER = 0.38  # share of the characters; an article and its number have less
+_MIN_LONG_NUMBER = 0.38  # share of the characters in words with long numbers; an article and its number have less
 
 
 def measure_random_letters(text: str) -> float:
-    """Return by how much the pairs of letters are rarer than in words, in bits a pair; random letters reach 1.4.
+    """Return how rare the pairs of letters are, in bits a pair: words are below 0, and random letters reach 1.4.
 
     Captions with fewer than six pairs, or fewer than two for each Chinese character, have 0; letters one by one, and
-    long words without vowels, have 2.
+    long words without vowels, have 2, which is more than any bound.
     """
-    total = num_pairs = num_unpronounceable = 0
+    total_bits = num_pairs = num_unpronounceable = 0
     words = [word.casefold() for word in _LATIN_WORD.findall(text)]
     if len(words) >= 5:
         tokens = text.split()
@@ -246,14 +270,16 @@ def measure_random_letters(text: str) -> float:
             return 2.0
     for word in words:
         bits, num_pairs_of_word = _measure_word(word)
-        total += bits
+        total_bits += bits
         num_pairs += num_pairs_of_word
-        num_unpronounceable += len(word) >= 5 and word.isascii() and not _VOWEL.search(word)
+        if len(word) >= 5 and word.isascii() and not _VOWEL.search(word):
+            num_unpronounceable += 1
     if num_pairs < 6 or num_pairs < 2 * len(HAN.findall(text)):
         return 0.0
-    if 3 * num_unpronounceable >= len(words) and text.islower() and not _JOINING_WORDS.intersection(words):
+    is_mostly_unpronounceable = 3 * num_unpronounceable >= len(words)
+    if is_mostly_unpronounceable and text.islower() and not _JOINING_WORDS.intersection(words):
         return 2.0
-    return -total / num_pairs
+    return -total_bits / num_pairs
 
 
 _VOWEL = re.compile("[aeiouy]")
@@ -261,7 +287,10 @@ _VOWEL = re.compile("[aeiouy]")
 
 @lru_cache(maxsize=2**14)  # few words make up most of any text
 def _measure_word(word: str) -> tuple[int, int]:
-    """Return the bits of the pairs of letters of a word, those in runs of keys counted off, and their number."""
+    """Return the sum of the bits of a word's pairs of letters, and their number.
+
+    A pair in a run of keys has 2 bits less. Words with letters other than a to z, and single letters, have no pairs.
+    """
     if not word.isascii() or len(word) < 2:
         return 0, 0
     letters = [ord(letter) - ord("a") for letter in word if letter != "'"]
@@ -272,17 +301,17 @@ def _measure_word(word: str) -> tuple[int, int]:
 def _count_key_runs(word: str) -> int:
     """Return the number of pairs of letters in runs along a row of the keyboard, in either direction."""
     num_pairs = 0
-    for neighbours in _KEY_PAIRS:
-        run = 1
+    for key_pairs in _KEY_PAIRS:
+        run_length = 1
         for first, second in pairwise(word):
-            if first + second not in neighbours:
-                run = 1
+            if first + second not in key_pairs:
+                run_length = 1
                 continue
-            run += 1
+            run_length += 1
             # The pairs of a run count when it is long enough, and from then on each further pair.
-            if run == _KEY_RUN:
+            if run_length == _KEY_RUN:
                 num_pairs += _KEY_RUN - 1
-            elif run > _KEY_RUN:
+            elif run_length > _KEY_RUN:
                 num_pairs += 1
     return num_pairs
 
@@ -314,7 +343,7 @@ def measure_wrong_decoding(text: str) -> float:
 
 
 def _count_gbk_traces(text: str) -> int:
-    """Encode a text in GBK, and return how many Chinese characters its bytes are when read as UTF-8; 0 if few.
+    """Return how many Chinese characters the GBK bytes of a text are when they are read as UTF-8; 0 if few.
 
     In good Chinese text few bytes can be read so by chance: at most 2 % of them, in 12,000 captions.
     """
@@ -331,7 +360,7 @@ _UTF8_HAN = re.compile(rb"[\xe4-\xe9][\x80-\xbf]{2}|\xef\xbc[\x80-\xbf]|\xe3\x80
 
 
 def _count_rare_han(text: str) -> int:
-    """Return the number of Chinese characters that no national standard has; 0 if they are less than 40 %."""
+    """Return the number of Chinese characters that no national standard has; 0 for one, or less than 40 % of them."""
     characters = HAN.findall(text)
     num_rare = sum(not _is_in_standard(character) for character in characters)
     if num_rare < 2 or num_rare < 0.4 * len(characters):
@@ -362,11 +391,11 @@ MEASURES: Mapping[str, Callable[[str], float]] = {
 
 
 def measure_captions(captions: Sequence[str]) -> dict[str, float]:
-    """Return each measure of the worst of several captions."""
+    """Return each of `MEASURES` by name, the greatest one of several captions."""
     simple_captions = [simplify(caption) for caption in captions]
-    values = {}
+    measures = {}
     for name, measure in MEASURES.items():
         # The simple form no longer has the characters that give a wrong decoding away.
         texts = captions if measure is measure_wrong_decoding else simple_captions
-        values[name] = max(measure(text) for text in texts)
-    return values
+        measures[name] = max(measure(text) for text in texts)
+    return measures
