@@ -1,6 +1,7 @@
 """Thumbnails of images, by which they are compared, and vectors that find candidates.
 
-Even borders and margins are cut off first. What is left becomes luminance of 64 x 64 and colours of 16 x 16.
+Even borders and margins are cut off first. The content within them is scaled to a luminance of 64 x 64 samples and
+colours of 16 x 16.
 """
 
 from collections.abc import Sequence
@@ -14,15 +15,17 @@ from ernie_vil2.apps.curation.local_features import describe_features
 from ernie_vil2.apps.curation.registration import COLOUR_SIDE, SIDE
 from ernie_vil2.data.decoding import resize_pixels
 
-BYTES = SIDE * SIDE + 3 * COLOUR_SIDE * COLOUR_SIDE
-FREQUENCIES = 8  # of either axis that a vector has: finer ones change with every shift
+BYTES = SIDE * SIDE + 3 * COLOUR_SIDE * COLOUR_SIDE  # of the luminance and the colours of a thumbnail
+FREQUENCIES = 8  # frequencies of either axis that a vector has: finer ones change with every shift
 WIDTH = FREQUENCIES * FREQUENCIES  # numbers of a vector
-ORIENTATIONS = 8  # quarter turns, and those of the mirrored image
+ORIENTATIONS = 8  # four quarter turns of the image, and four of its mirror image
+MAX_BORDERS = 4  # borders that are cut off one after the other: a frame, a margin within it, and two more
 MAX_BORDER_DEVIATION = 12  # levels from a border's median that are JPEG's noise: less than from yellow to white
 MAX_DEVIATING = 0.02  # share of a line of a border that may have other levels
 WHITE_LEVEL = 245  # level from which a border is paper
-MIN_CONTENT_SHARE = 0.3  # of a side: a thicker border is part of the image
-MIN_CONTENT_CONTRAST = 8.0  # standard deviation of what borders leave; less is a plain shape, seen by its margin alone
+MIN_CONTENT_SHARE = 0.3  # least share of a side that borders leave: a thicker border is part of the image
+# Least standard deviation of the levels that borders leave. Less is a plain shape, which is seen by its margin alone.
+MIN_CONTENT_CONTRAST = 8.0
 _LEVELS = np.arange(256)
 
 
@@ -32,52 +35,60 @@ def find_content(luminance: np.ndarray) -> list[tuple[slice, slice]]:
     The last border may be the ground of a plain sign whose edges a crop has cut off. Unless it is white on all sides,
     the region that includes it is returned as well, and comes first.
     """
+    # Each region lies within the border of the region before.
     regions = [(slice(0, luminance.shape[0]), slice(0, luminance.shape[1]))]
-    is_paper = True
-    for _ in range(4):
+    is_paper = True  # whether the last border is white on all sides; true if there is none
+    max_border_share = 1 - MIN_CONTENT_SHARE
+    for _ in range(MAX_BORDERS):
         rows, columns = regions[-1]
-        content = luminance[rows, columns]
-        (top, bottom, left_side, right_side), levels = _count_border_lines(content)
-        height, width = content.shape
-        if not (top or bottom or left_side or right_side):
+        region = luminance[rows, columns]
+        height, width = region.shape
+        border, levels = _count_border_lines(region)
+        if not any(border):
             break
-        max_border_share = 1 - MIN_CONTENT_SHARE
+        top, bottom, left_side, right_side = border
         if top + bottom > max_border_share * height or left_side + right_side > max_border_share * width:
             break
-        inner = content[top : height - bottom, left_side : width - right_side]
-        if cv2.meanStdDev(inner)[1].item() < MIN_CONTENT_CONTRAST:
+        inner_region = region[top : height - bottom, left_side : width - right_side]
+        if cv2.meanStdDev(inner_region)[1].item() < MIN_CONTENT_CONTRAST:
             break
-        rows = slice(rows.start + top, rows.stop - bottom)
-        columns = slice(columns.start + left_side, columns.stop - right_side)
-        is_paper = min(top, bottom, left_side, right_side) > 0 and min(levels) >= WHITE_LEVEL
-        regions.append((rows, columns))
+        is_paper = min(border) > 0 and min(levels) >= WHITE_LEVEL
+        inner_rows = slice(rows.start + top, rows.stop - bottom)
+        inner_columns = slice(columns.start + left_side, columns.stop - right_side)
+        regions.append((inner_rows, inner_columns))
     return regions[-1:] if is_paper else regions[-2:]
 
 
 def _count_border_lines(luminance: np.ndarray) -> tuple[list[int], list[int]]:
-    """Count the lines from top, bottom, left and right on that have the level of the first one nearly everywhere.
+    """Count the lines of the even border of an image, `[H, W]` uint8, at each of its sides.
+
+    A line belongs to the border if nearly all of it has the median level of the outermost line.
 
     Returns:
-        The four counts, and the four levels.
+        The counts at top, bottom, left and right, and the levels there.
     """
-    uneven: dict[tuple[int, int], np.ndarray] = {}  # by level and axis
+    # Whether each line is uneven, by level and axis: opposite sides of a frame have the same level.
+    is_uneven: dict[tuple[int, int], np.ndarray] = {}
     counts, levels = [], []
-    for axis, end in ((1, 0), (1, -1), (0, 0), (0, -1)):
+    for axis, end in ((1, 0), (1, -1), (0, 0), (0, -1)):  # axis 1: rows are the lines, axis 0: columns
         line = np.sort(luminance[end] if axis else luminance[:, end])
         level = (int(line[(len(line) - 1) // 2]) + int(line[len(line) // 2])) // 2  # the median
         levels.append(level)
         max_deviating = MAX_DEVIATING * len(line)
-        num_even = np.diff(np.searchsorted(line, (level - MAX_BORDER_DEVIATION, level + MAX_BORDER_DEVIATION + 1)))
-        if len(line) - num_even.item() > max_deviating:
+        bounds = (level - MAX_BORDER_DEVIATION, level + MAX_BORDER_DEVIATION + 1)
+        first_even, end_even = np.searchsorted(line, bounds).tolist()
+        if len(line) - (end_even - first_even) > max_deviating:
             counts.append(0)  # as of most photographs, so that the lines behind it need not be looked at
             continue
-        if (level, axis) not in uneven:
-            table = (np.abs(_LEVELS - level) > MAX_BORDER_DEVIATION).astype(np.uint8)
-            deviating = cv2.reduce(cv2.LUT(luminance, table), axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
-            uneven[level, axis] = deviating > max_deviating
-        lines = uneven[level, axis][:: -1 if end else 1]
-        first = int(lines.argmax())
-        counts.append(first if lines[first] else len(lines))
+        if (level, axis) not in is_uneven:
+            deviates = (np.abs(_LEVELS - level) > MAX_BORDER_DEVIATION).astype(np.uint8)
+            num_deviating = cv2.reduce(cv2.LUT(luminance, deviates), axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel()
+            is_uneven[level, axis] = num_deviating > max_deviating
+        lines = is_uneven[level, axis]
+        if end:
+            lines = lines[::-1]
+        first_uneven = int(lines.argmax())
+        counts.append(first_uneven if lines[first_uneven] else len(lines))
     return counts, levels
 
 
@@ -91,14 +102,15 @@ def limit_size(pixels: np.ndarray) -> np.ndarray:
 
 
 class Thumbnail(NamedTuple):
-    """What an image is compared by, within its borders.
+    """The content of an image within its borders, as it is compared.
 
-    content: luminance and colours, `BYTES` bytes.
-    shape: aspect ratio.
-    extent: root of its share of the area.
-    features: local features of the first thumbnail of an image, which shows most of it; of the second one empty.
-    box: left, top, right and bottom of what it shows, as shares of width and height, four float32.
-    detail: JPEG of the whole image for the first thumbnail of an image (`details.py`); for the second one empty.
+    content: luminance `[64, 64]` and colours `[16, 16, 3]`, `BYTES` bytes.
+    shape: width over height of the content.
+    extent: square root of the content's share of the image's area.
+    features: local features, records of `local_features.FEATURE`; only the first thumbnail of an image, which shows
+        most of it, has any.
+    box: left, top, right and bottom of the content, as shares of width and height, four float32.
+    detail: JPEG of the whole image (`details.py`); only the first thumbnail of an image has it.
     """
 
     content: bytes
@@ -109,6 +121,7 @@ class Thumbnail(NamedTuple):
     detail: bytes
 
 
+# Columns of the measures, in the order of the fields of `Thumbnail`.
 COLUMNS = {
     "thumbnail": "list<binary>",
     "shape": "list<float>",
@@ -120,8 +133,9 @@ COLUMNS = {
 
 
 def make_columns(thumbnails: Sequence[Thumbnail]) -> dict[str, Any]:
-    """Return the thumbnails of an image as measures of a step; see `COLUMNS`."""
-    return dict(zip(COLUMNS, map(list, zip(*thumbnails, strict=True)), strict=True))
+    """Return the thumbnails of an image as measures of a step: for each of `COLUMNS` a list with an entry for each."""
+    values = [list(column) for column in zip(*thumbnails, strict=True)]
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def make_thumbnails(pixels: np.ndarray) -> list[Thumbnail]:
@@ -134,13 +148,13 @@ def make_thumbnails(pixels: np.ndarray) -> list[Thumbnail]:
         coarse = cv2.resize(colours[rows, columns], (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
         height, width = rows.stop - rows.start, columns.stop - columns.start
         box = np.array([columns.start, rows.start, columns.stop, rows.stop], np.float32)
-        box /= np.tile(luminance.shape[::-1], 2)
+        box /= np.tile(luminance.shape[::-1], 2)  # width, height, width, height
         thumbnail = Thumbnail(
             content=fine.tobytes() + coarse.tobytes(),
             shape=width / height,
             extent=(height * width / luminance.size) ** 0.5,
             features=b"" if thumbnails else describe_features(fine),
-            box=box.astype(np.float32).tobytes(),
+            box=box.tobytes(),
             detail=b"" if thumbnails else encode_detail(colours),
         )
         thumbnails.append(thumbnail)
@@ -166,6 +180,7 @@ def make_vectors(luminances: np.ndarray) -> np.ndarray:
         small = cv2.resize(luminance, (2 * FREQUENCIES, 2 * FREQUENCIES), interpolation=cv2.INTER_AREA)
         spectrum = cv2.dct(small.astype(np.float32))[:FREQUENCIES, :FREQUENCIES]
         vectors[number] = (spectrum * weights).ravel()
+    # An even image has no frequencies: its vector stays 0, and is near to none.
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-3)
 
 
@@ -179,24 +194,29 @@ class Window(NamedTuple):
 
 
 WINDOWS = [
-    *(Window(bar, SIDE, 0, SIDE) for bar in (5, 8)),
-    *(Window(0, SIDE - bar, 0, SIDE) for bar in (5, 8)),
-    *(Window(edge, SIDE - edge, edge, SIDE - edge) for edge in (3, 7)),
+    Window(5, SIDE, 0, SIDE),
+    Window(8, SIDE, 0, SIDE),
+    Window(0, SIDE - 5, 0, SIDE),
+    Window(0, SIDE - 8, 0, SIDE),
+    Window(3, SIDE - 3, 3, SIDE - 3),
+    Window(7, SIDE - 7, 7, SIDE - 7),
 ]
-"""Thumbnails without a bar of 8 or 12 % at top or bottom, or without a frame of 5 or 11 %, for images that have too few
-features to be found by these, such as a sky."""
+"""Thumbnails without a bar of 8 or 12 % at top or bottom, or without a frame of 5 or 11 %.
+
+They find images that have too few features to be found by these, such as a sky.
+"""
 
 
 def make_window_transform(window: Window) -> np.ndarray:
     """Return the map from the samples of an enlarged window to those of the image, `[2, 3]` float32."""
     scale_x, scale_y = (window.right - window.left) / SIDE, (window.bottom - window.top) / SIDE
-    return np.array(
-        [[scale_x, 0, window.left + 0.5 * scale_x - 0.5], [0, scale_y, window.top + 0.5 * scale_y - 0.5]], np.float32
-    )
+    # The centre of sample 0 is half a sample from the corner, in the window and in the image.
+    shift_x, shift_y = window.left + 0.5 * scale_x - 0.5, window.top + 0.5 * scale_y - 0.5
+    return np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]], np.float32)
 
 
 def turn_vectors(vectors: np.ndarray, orientation: int) -> np.ndarray:
-    """Return the vectors of the turned images; see `orient`."""
+    """Return the vectors of the images after `orient`, `[N, WIDTH]`, from those of the images."""
     spectra = vectors.reshape(-1, FREQUENCIES, FREQUENCIES)
     signs = np.where(np.arange(FREQUENCIES) % 2, -1, 1).astype(vectors.dtype)  # odd cosines change sign when mirrored
     for _ in range(orientation % 4):
@@ -215,8 +235,9 @@ def orient(image: np.ndarray, orientation: int) -> np.ndarray:
 
 def make_orientation_transform(orientation: int) -> np.ndarray:
     """Return the map from the samples of an oriented image to those of the image, `[2, 3]` float32."""
-    numbers = orient(np.arange(SIDE * SIDE).reshape(SIDE, SIDE), orientation)
-    corners = np.array([(0, 0), (SIDE - 1, 0), (0, SIDE - 1)])
-    sources = numbers[corners[:, 1], corners[:, 0]]
-    targets = np.stack([sources % SIDE, sources // SIDE], axis=1)
-    return cv2.getAffineTransform(corners.astype(np.float32), targets.astype(np.float32)).astype(np.float32)
+    # Where three corners of the oriented image come from determines the map.
+    sample_numbers = orient(np.arange(SIDE * SIDE).reshape(SIDE, SIDE), orientation)
+    corners = np.array([(0, 0), (SIDE - 1, 0), (0, SIDE - 1)])  # columns and rows
+    source_numbers = sample_numbers[corners[:, 1], corners[:, 0]]
+    sources = np.stack([source_numbers % SIDE, source_numbers // SIDE], axis=1)
+    return cv2.getAffineTransform(corners.astype(np.float32), sources.astype(np.float32)).astype(np.float32)

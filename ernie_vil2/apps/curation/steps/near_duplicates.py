@@ -21,11 +21,11 @@ from ernie_vil2.apps.curation.thumbnails import Thumbnails, find_alive, read_thu
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.section import Fraction
 
-# Share of the words of two captions, at their begin and end, from which they come from one template. In made crawls
-# 98 % of the captions of copies are equal or have less in common, and 99 % of those of colours, numbers or angles have
-# more.
-MIN_FRAME = 0.5
-# Words that one of two captions may have more without saying more; prepositions and numbers are not among them.
+# Share of the words of two captions, counted from begin and end, that they have in common if they come from one
+# template. In made crawls 98 % of the captions of copies are equal or have less in common; 99 % of those that differ in
+# a colour, a number or an angle have more.
+MIN_COMMON_WORDS = 0.5
+# Words that add nothing to what a caption says; prepositions and numbers are not among them.
 EMPTY_UNITS = frozenset("a an the and is are was were this that these those 的 了 着 啊 呀 呢 吧".split())  # noqa: SIM905  -- words are read as a text
 _DIGITS = re.compile(r"\d+")
 
@@ -65,7 +65,7 @@ class NearDuplicates(Step[Settings]):
     columns = COLUMNS | {
         "sharpness": "float",
         "blocks": "float",
-        "sided": "uint64",
+        "directional_key": "uint64",  # key of the captions if they name a side or a time, else null
         "plain_captions": "string",
     }
 
@@ -75,42 +75,45 @@ class NearDuplicates(Step[Settings]):
     def measure(self, pair: Pair) -> dict[str, Any]:
         """Return the columns of the thumbnails, the quality of the image, and what captions are compared by."""
         texts = pair.captions.values()
-        key = text_key(texts)
-        is_sided = any(DIRECTIONAL_WORDS.search(text) for text in texts)
+        is_directional = any(DIRECTIONAL_WORDS.search(text) for text in texts)
         return make_columns(pair.thumbnails) | {
             "sharpness": measure_sharpness(pair.luminance),
             "blocks": measure_blocks(pair.luminance),
-            "sided": key if is_sided else None,
+            "directional_key": text_key(texts) if is_directional else None,
             "plain_captions": "\n".join(map(plain, texts)),
         }
 
     def decide(self, joins: Joins) -> None:
-        """Remove near-duplicates, and then mirrored and turned ones of what is left; list the similar ones."""
+        """Remove near-duplicates, and then mirrored and turned ones of the images that are left; list similar ones."""
         images = read_thumbnails(joins)
         is_alive = find_alive(joins, images)
         self._likeness: dict[int, float] = {}  # of removed samples and those that stay in their place
-        same: list[Matches] = []
+        copies: list[Matches] = []
         similar: list[Matches] = []
-        mirrored = self.settings.mirrored
         for matches in find_matches(
-            images, joins.folder, self.settings, with_turns=mirrored, is_alive=is_alive, name=self.name
+            images,
+            joins.folder,
+            self.settings,
+            with_turns=self.settings.mirrored,
+            is_alive=is_alive,
+            name=self.name,
         ):
-            is_equal, are_variants = _compare_captions(joins, images, matches)
-            # An object at an edge may be a mark, or what only one of the captions names.
-            is_agreed = is_equal | ~(matches.is_local | matches.has_object | are_variants)
+            has_equal_captions, has_variants = _compare_captions(joins, images, matches)
+            # An object at an edge may be a mark, or a thing that only one of the captions names.
+            may_differ = matches.is_local | matches.has_object | has_variants
+            is_copy = has_equal_captions | ~may_differ
             if self.settings.embedding is not None:
-                is_agreed &= ~_find_different_embeddings(joins, images, matches, self.settings.embedding)
+                is_copy &= ~_find_different_embeddings(joins, images, matches, self.settings.embedding)
             # Thumbnails cannot show that a mirrored image is another one, but its caption may say so.
-            is_sided = matches.is_turned & _find_sided_captions(joins, images, matches)
-            same.append(matches.select(is_agreed & ~is_sided))
-            similar.append(matches.select(~is_agreed))
+            has_other_direction = matches.is_turned & _find_directional_captions(joins, images, matches)
+            copies.append(matches.select(is_copy & ~has_other_direction))
+            similar.append(matches.select(~is_copy))
 
         for reason, is_turned in (("near-duplicate image", False), ("mirrored or turned image", True)):
-            chosen = [matches.select(matches.is_turned == is_turned) for matches in same]
-            duplicates = choose_removed(joins, images, chosen)
-            self._likeness |= dict(
-                zip(duplicates["sample"].to_pylist(), duplicates["likeness"].to_pylist(), strict=True)
-            )
+            candidates = [matches.select(matches.is_turned == is_turned) for matches in copies]
+            duplicates = choose_removed(joins, images, candidates)
+            samples, likeness = duplicates["sample"].to_pylist(), duplicates["likeness"].to_pylist()
+            self._likeness.update(zip(samples, likeness, strict=True))
             with joins.register_tables(duplicates=duplicates):
                 joins.remove(reason, "select sample, nearest, advantage from duplicates", "advantage")
         self._list_similar(joins, images, similar)
@@ -120,7 +123,7 @@ class NearDuplicates(Step[Settings]):
         return {sample: f"likeness {self._likeness[sample]:.3f} >= {bound:g}" for sample in samples}
 
     def _list_similar(self, joins: Joins, images: Thumbnails, blocks: Iterable[Matches]) -> None:
-        """Report pairs of images that stay though they differ in little."""
+        """Report pairs of images that differ in little, and of which no step has removed either."""
         pairs = {}
         for matches in blocks:
             for query, row, likeness in zip(matches.queries, matches.rows, matches.likeness.tolist(), strict=True):
@@ -139,7 +142,10 @@ class NearDuplicates(Step[Settings]):
 
 
 def _read_both(joins: Joins, images: Thumbnails, matches: Matches, view: str, columns: str) -> list[tuple]:
-    """Return the number of each match, and columns of its two pairs, `a` and `b`, in a view."""
+    """Return for matches their number and columns of their two pairs, which are `a` and `b`, in a view.
+
+    A match is left out if the view lacks one of its pairs.
+    """
     first, second = images.samples[matches.queries], images.samples[matches.rows]
     table = pa.table({"number": np.arange(len(first)), "first_sample": first, "second_sample": second})
     joined = f"matches join {view} a on a.sample = first_sample join {view} b on b.sample = second_sample"
@@ -147,13 +153,13 @@ def _read_both(joins: Joins, images: Thumbnails, matches: Matches, view: str, co
         return joins.fetch_all(f"select number, {columns} from {joined}")  # noqa: S608  -- no text of the data is in it
 
 
-def _find_sided_captions(joins: Joins, images: Thumbnails, matches: Matches) -> np.ndarray:
+def _find_directional_captions(joins: Joins, images: Thumbnails, matches: Matches) -> np.ndarray:
     """Return which matches have captions that differ and name a side or a time, `[P]` bool."""
-    is_sided = np.zeros(len(matches.queries), bool)
-    # `sided` is the key of the captions if they have directional words, else null.
-    for number, first, second in _read_both(joins, images, matches, "alive", "a.sided, b.sided"):
-        is_sided[number] = first != second
-    return is_sided
+    differs = np.zeros(len(matches.queries), bool)
+    columns = "a.directional_key, b.directional_key"
+    for number, first, second in _read_both(joins, images, matches, "alive", columns):
+        differs[number] = first != second  # two nulls are equal
+    return differs
 
 
 def _compare_captions(joins: Joins, images: Thumbnails, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
@@ -162,20 +168,21 @@ def _compare_captions(joins: Joins, images: Thumbnails, matches: Matches) -> tup
     Returns:
         `[P]` bool each.
     """
-    is_equal, are_variants = np.zeros((2, len(matches.queries)), bool)
+    has_equal_captions, has_variants = np.zeros((2, len(matches.queries)), bool)
     columns = "a.plain_captions, b.plain_captions"
     for number, first, second in _read_both(joins, images, matches, "alive", columns):
-        is_equal[number] = say_the_same(first, second)
-        are_variants[number] = is_variant(first, second)
-    return is_equal, are_variants
+        has_equal_captions[number] = say_the_same(first, second)
+        has_variants[number] = is_variant(first, second)
+    return has_equal_captions, has_variants
 
 
 def say_the_same(first: str, second: str) -> bool:
     """Return whether plain captions are the same but for articles and the like."""
     if first == second:
         return True
-    contents = [[unit for unit in split_units(text) if unit not in EMPTY_UNITS] for text in (first, second)]
-    return contents[0] == contents[1] != []
+    first_units = [unit for unit in split_units(first) if unit not in EMPTY_UNITS]
+    second_units = [unit for unit in split_units(second) if unit not in EMPTY_UNITS]
+    return bool(first_units) and first_units == second_units
 
 
 def is_variant(first: str, second: str) -> bool:
@@ -183,18 +190,22 @@ def is_variant(first: str, second: str) -> bool:
 
     Captions that differ in nothing but their numbers, in one place or several, are variants, too.
     """
-    units, other_units = split_units(first), split_units(second)
-    if _mask_numbers(units) == _mask_numbers(other_units):
-        return units != other_units
-    shorter = min(len(units), len(other_units))
-    begin = 0
-    while begin < shorter and units[begin] == other_units[begin]:
-        begin += 1
-    end = 0
-    while begin + end < shorter and units[-1 - end] == other_units[-1 - end]:
-        end += 1
+    first_units, second_units = split_units(first), split_units(second)
+    if _mask_numbers(first_units) == _mask_numbers(second_units):
+        return first_units != second_units
+
+    # Count the units that are equal from the begin on, and then those from the end on.
+    shorter_length = min(len(first_units), len(second_units))
+    num_common = 0
+    while num_common < shorter_length and first_units[num_common] == second_units[num_common]:
+        num_common += 1
+    last = -1
+    while num_common < shorter_length and first_units[last] == second_units[last]:
+        num_common += 1
+        last -= 1
     # A caption with nothing but additions to the other one says the same of the image.
-    return begin + end < shorter and 2 * (begin + end) >= MIN_FRAME * (len(units) + len(other_units))
+    is_addition = num_common == shorter_length
+    return not is_addition and 2 * num_common >= MIN_COMMON_WORDS * (len(first_units) + len(second_units))
 
 
 def _mask_numbers(units: Sequence[str]) -> list[str]:
@@ -212,7 +223,7 @@ def _find_different_embeddings(joins: Joins, images: Thumbnails, matches: Matche
 
 
 class _Quality(NamedTuple):
-    """What decides which of several images stays, the most important first; smaller is better.
+    """Measures that decide which of several images stays, the most important first; smaller is better.
 
     defects: number of matches in which it has marks or bars, or shows less.
     border: negative share of the side that is not border, in steps; edges of a border would count as sharp.
@@ -242,9 +253,14 @@ _ADVANTAGES = (
     "is larger",
     "is less compressed",
 )
-# Steps in which differences count. Of 24 photographs, compression and light change the logarithm of the sharpness by
-# 0.1, half of the size by 0.9, and JPEG of quality 25 the logarithm of the blocks by 0.5.
+# Steps to which qualities are rounded, so that smaller differences do not count. In 24 photographs, compression and
+# light change the logarithm of the sharpness by 0.1, halving the size changes it by 0.9, and JPEG of quality 25 changes
+# the logarithm of the blocks by 0.5. A few pixels of a cut border are less than a step of the size.
 BORDER_STEP, BLUR_STEP, SIZE_STEP, COMPRESSION_STEP = 0.05, 0.35, 0.1, 0.2
+
+_REMOVED_SCHEMA = pa.schema(
+    {"sample": pa.int64(), "nearest": pa.int64(), "likeness": pa.float32(), "advantage": pa.string()}
+)
 
 
 def choose_removed(joins: Joins, images: Thumbnails, matches: Iterable[Matches]) -> pa.Table:
@@ -260,10 +276,39 @@ def choose_removed(joins: Joins, images: Thumbnails, matches: Iterable[Matches])
         matches: matching thumbnails.
 
     Returns:
-        Table with the columns `sample`, `nearest`, `likeness` of both, and `advantage`: what the nearest has over the
-        other, in words.
+        Table with the columns `sample`, `nearest`, `likeness` of both, and `advantage`: why the nearest one is better,
+        in words, or null.
     """
-    # All matches of an image, in both directions, and in how many of them it has marks or shows less.
+    likeness_by_sample, defects = _collect_matches(images, matches)
+    qualities = _rate_images(joins, images, likeness_by_sample, defects)
+    # Sorting is stable: of equals, the preferred one stays first.
+    best_first = sorted(qualities, key=lambda sample: qualities[sample])
+
+    # Better images decide first, so an image is compared only with those that are known to stay.
+    staying = set[int]()
+    removed: list[dict[str, Any]] = []
+    for sample in best_first:
+        likeness_by_match = likeness_by_sample[sample]
+        rivals = [match for match in likeness_by_match if match in staying]
+        if not rivals:
+            staying.add(sample)
+            continue
+        # The smallest number breaks ties, so that the table does not depend on the order of the matches.
+        nearest = min(rivals, key=lambda match: (-likeness_by_match[match], match))
+        advantage = qualities[nearest].explain_advantage(qualities[sample])
+        removed.append(
+            {"sample": sample, "nearest": nearest, "likeness": likeness_by_match[nearest], "advantage": advantage}
+        )
+    return pa.Table.from_pylist(removed, _REMOVED_SCHEMA)
+
+
+def _collect_matches(
+    images: Thumbnails, matches: Iterable[Matches]
+) -> tuple[dict[int, dict[int, float]], Counter[int]]:
+    """Return the likeness of each sample to those that it matches, and its number of defects.
+
+    A defect is a match in which a sample has marks or bars, or shows less.
+    """
     likeness_by_sample: dict[int, dict[int, float]] = defaultdict(dict)
     worse_by_pair: dict[tuple[int, int], int] = {}
     for block in matches:
@@ -280,46 +325,26 @@ def choose_removed(joins: Joins, images: Thumbnails, matches: Iterable[Matches])
     for (first, second), worse in worse_by_pair.items():
         if worse:
             defects[first if worse > 0 else second] += 1
+    return likeness_by_sample, defects
 
+
+def _rate_images(
+    joins: Joins, images: Thumbnails, samples: Iterable[int], defects: Counter[int]
+) -> dict[int, _Quality]:
+    """Return the qualities of those of the samples that no step has removed, ordered by `Joins.preference`."""
+    # The last thumbnail of an image is within all of its borders.
     extents = dict(zip(images.samples.tolist(), images.extents.tolist(), strict=True))
     size = "width * height" if joins.has_column("width") else "1"
-    with joins.register_tables(candidates=pa.table({"sample": pa.array(likeness_by_sample, pa.int64())})):
+    with joins.register_tables(candidates=pa.table({"sample": pa.array(samples, pa.int64())})):
         measures = joins.fetch_all(
             f"select sample, {size}, sharpness, blocks from alive semi join candidates using (sample) "  # noqa: S608  -- no text of the data is in it
             f"order by {joins.preference}"
         )
     qualities = {}
     for sample, num_pixels, sharpness, blocks in measures:
-        # Steps of a tenth: a few pixels of a cut border are no difference.
         smallness = -round(float(np.log(num_pixels * extents[sample] ** 2)) / SIZE_STEP)
         blur = -round(float(np.log(max(sharpness, 1e-6))) / BLUR_STEP)
         compression = round(float(np.log1p(blocks)) / COMPRESSION_STEP)
         border = -round(extents[sample] / BORDER_STEP)
         qualities[sample] = _Quality(defects[sample], border, blur, smallness, compression)
-    # Sorting is stable: of equals, the preferred one stays first.
-    best_first = sorted(qualities, key=lambda sample: qualities[sample])
-
-    # Better images decide first, so an image is compared only with those that are known to stay.
-    staying = set[int]()
-    nearest_by_sample = dict[int, int]()
-    for sample in best_first:
-        likeness_by_staying = {}
-        for match, likeness in likeness_by_sample[sample].items():
-            if match in staying:
-                likeness_by_staying[match] = likeness
-        if likeness_by_staying:
-            # The smallest number breaks ties, so that the table does not depend on the order of the matches.
-            nearest_by_sample[sample] = max(likeness_by_staying, key=lambda match: (likeness_by_staying[match], -match))
-        else:
-            staying.add(sample)
-    advantages = []
-    for sample, nearest in nearest_by_sample.items():
-        advantages.append(qualities[nearest].explain_advantage(qualities[sample]))
-    likeness_of_removed = [likeness_by_sample[sample][nearest] for sample, nearest in nearest_by_sample.items()]
-    columns = {
-        "sample": pa.array(nearest_by_sample.keys(), pa.int64()),
-        "nearest": pa.array(nearest_by_sample.values(), pa.int64()),
-        "likeness": pa.array(likeness_of_removed, pa.float32()),
-        "advantage": pa.array(advantages, pa.string()),
-    }
-    return pa.table(columns)
+    return qualities
