@@ -37,9 +37,9 @@ MIN_SAMPLES = 300  # least number of samples that are compared, a square of 17: 
 MIN_BEYOND = 0.04  # share that one image shows beyond the other; less is an inexact map
 # A bar or a frame has one level but for its letters: share of its samples within so many levels of their median.
 BAR_LEVELS, BAR_SHARE = 14, 0.55
-# Edges of a filling on two opposite sides, in proportion to those of the image. Beside 91 photographs, copies that were
-# blurred by 2 % of the width had 0.05 to 0.39, half of them below 0.12; the scene itself had more than 0.6 beside three
-# quarters of them, and less than 0.27 beside one in twenty.
+# Edges of a filling on two opposite sides, in proportion to those of the image. Of 91 photographs, copies blurred by a
+# fiftieth of the width had 0.05 to 0.39, half of them below 0.12. The outer sixths of the photographs themselves had
+# more than 0.6 of the edges of the inner part in three quarters of the cases, and less than 0.27 in one of twenty.
 MAX_FILLING = 0.35
 # Tiled marks are in most of the nine cells of a grid, and thin. Spots in fewer cells are an object that moved.
 MIN_MARKED_CELLS, MAX_MARKED = 7, 0.25  # number of cells; share of the image

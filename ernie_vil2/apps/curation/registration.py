@@ -58,6 +58,8 @@ MAX_SPOT = 0.3  # share of the area that a sticker, or marks at the edge, may co
 FIT_SAMPLES = 1400  # of two images, from which light and colours are fitted; all of them give the same pairs
 CURVE_STEP = 0.25  # levels between the entries of the table of a curve
 MIN_GAIN = 0.15  # smallest overall slope of the curve of light; below it levels do not rise together
+DIFFERENCE_WINDOW = 5  # samples a side over which differences are averaged, against noise
+MIN_UNMARKED = 0.4  # share of the area away from marks at which details are compared; marks all over leave less
 EDGE = 0.22  # share of a side within which a difference counts as a mark at the edge
 TINT = 20.0  # levels: a tint of 15 % moves the colours of white by so much, and darker ones by less
 OTHER_COLOUR = 20.0  # levels by which colours differ that are not the same
@@ -399,24 +401,22 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
         return None
     lit, target = light_fit.lit, light_fit.target
 
-    # How much of the images agrees.
+    # How much of the images agrees, in light.
     contrast = max(float(min(lit[inside].std(), target[inside].std())), LEAST_CONTRAST)
     # The curve of light is fitted to what is common: an eye of a few dark samples may lie beyond its knots, and then
     # only the levels as they are agree.
-    differences = np.minimum(find_differences(lit, target, 5), find_differences(first, second, 5)) * inside / contrast
+    level_differences = np.minimum(
+        find_differences(lit, target, DIFFERENCE_WINDOW), find_differences(first, second, DIFFERENCE_WINDOW)
+    )
+    differences = level_differences * inside / contrast
     differs_clearly = differences > CLEAR  # [64, 64]
     agrees = inside & ~differs_clearly
     if agrees.sum() < (1 - MAX_SPOT) * inside.sum():
         return None
     likeness = _correlate(lit[agrees], target[agrees])
 
-    # Whether the fine details agree, away from marks, which reach beyond their edges.
-    away_from_marks = cv2.erode(agrees.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    if away_from_marks.sum() < 0.4 * inside.sum():  # marks all over leave too little
-        away_from_marks = agrees
-    # A strong mark would reach far beyond its edges when it is blurred, so that it is put into both.
-    is_marked = cv2.dilate(differs_clearly.astype(np.uint8), _NEIGHBOURS)
-    detail = _correlate_details(lit, np.where(is_marked, lit, target), away_from_marks)
+    # Whether the fine details agree.
+    detail = _correlate_details(lit, target, inside, differs_clearly)
     # Noise hides the details of a sky or a wall. Whole images may agree by their perceptual hashes instead.
     if detail < MIN_DETAIL and not (_is_whole(transform) and _count_other_bits(lit, target) <= MAX_OTHER_BITS):
         return None
@@ -425,7 +425,7 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     if detail < SURE_DETAIL and roughness > MAX_ROUGHNESS:
         return None
 
-    # Whether plain shapes have the same colours, and the same light.
+    # Whether colours agree, and the light of plain shapes.
     is_other_light = False
     if _is_plain(lit) or _is_plain(target):
         if _measure_colour_difference(template, image, transform) > MAX_PLAIN_DIFFERENCE:
@@ -434,15 +434,14 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
         gain = float((mapped_levels[-1] - mapped_levels[0]) / (levels[-1] - levels[0]))
         is_other_light = not 1 / MAX_PLAIN_GAIN < gain < MAX_PLAIN_GAIN
 
-    differs_at_colour_size = cv2.resize(  # [16, 16]
-        differs_clearly.astype(np.uint8), (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA
-    )
-    is_common = cv2.dilate(differs_at_colour_size, _NEIGHBOURS) == 0
+    size = (COLOUR_SIDE, COLOUR_SIDE)
+    differs_at_colour_size = cv2.resize(differs_clearly.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    is_common = cv2.dilate(differs_at_colour_size, _NEIGHBOURS) == 0  # [16, 16]
     if _has_other_colours(template, image, transform, inside, is_common, light_fit):
         return None
 
-    # Whether what differs is a spot that may matter.
-    # Marks at an edge are taken off; what is left may be faint and everywhere, or strong and in one spot.
+    # Whether a spot differs that may matter. Marks at an edge do not; other differences may be faint and everywhere, or
+    # strong and in one spot.
     inner = differs_clearly & ~_find_edge_marks(differs_clearly)
     is_strong = inner & (differences > STRONG)
     is_local = inner.sum() > MAX_CLEAR * inside.sum() or bool(is_strong.any()) or is_other_light
@@ -450,7 +449,12 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
 
 
 def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """Blur a template as much as the image is blurred when it is enlarged to the same size."""
+    """Blur a template as much as the image is blurred that is enlarged from a part of its samples to the same size.
+
+    Args:
+        luminance: luminance or colours of the template.
+        transform: map from the template's samples to the image's, `[2, 3]`.
+    """
     area = abs(float(np.linalg.det(transform[:, :2])))
     if area > 0.95:
         return luminance
@@ -556,10 +560,24 @@ def find_differences(first: np.ndarray, second: np.ndarray, window: int) -> np.n
     return differences
 
 
-def _correlate_details(first: np.ndarray, second: np.ndarray, places: np.ndarray) -> float:
-    """Return the correlation, at some places, of what is finer than a tenth of two luminances, `[64, 64]` each."""
+def _correlate_details(first: np.ndarray, second: np.ndarray, inside: np.ndarray, differs_clearly: np.ndarray) -> float:
+    """Return the correlation of what is finer than a tenth of two luminances, away from marks.
+
+    Args:
+        first: luminance, `[64, 64]` float32.
+        second: the other luminance.
+        inside: where the images cover each other, `[64, 64]` bool.
+        differs_clearly: where one of them has a mark, `[64, 64]` bool.
+    """
+    # Marks reach beyond their edges.
+    agrees = inside & ~differs_clearly
+    places = cv2.erode(agrees.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    if places.sum() < MIN_UNMARKED * inside.sum():
+        places = agrees
+    # Blurred, a strong mark would reach further still, so that it is put into both.
+    is_marked = cv2.dilate(differs_clearly.astype(np.uint8), _NEIGHBOURS)
     details = []
-    for luminance in (first, second):
+    for luminance in (first, np.where(is_marked, first, second)):
         without_noise, coarse = cv2.GaussianBlur(luminance, (0, 0), 0.8), cv2.GaussianBlur(luminance, (0, 0), 5.0)
         details.append((without_noise - coarse)[places])
     return _correlate(details[0], details[1])
