@@ -106,7 +106,7 @@ class _Side:
             members = members[is_alive]
         self.members = members[np.argsort(self.firsts[members], kind="stable")]
         self._firsts_of_members = self.firsts[self.members]
-        self.read_view = lru_cache(CACHED_VIEWS)(_view_reader(images))
+        self.read_view = lru_cache(CACHED_VIEWS)(_make_view_reader(images))
 
     def find_members(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return, for each row that is compared, where its equals begin in `members`, and their number."""
@@ -121,7 +121,8 @@ class _Side:
         return digest.digest()
 
 
-def _view_reader(images: Thumbnails) -> Callable[[int], View]:
+def _make_view_reader(images: Thumbnails) -> Callable[[int], View]:
+    # No method: a cached one would keep its side alive.
     def read(row: int) -> View:
         return make_view(*likeness.split_thumbnail(images.thumbnails[row]))
 

@@ -64,6 +64,7 @@ EDGE = 0.22  # share of a side within which a difference counts as a mark at the
 TINT = 20.0  # levels: a tint of 15 % moves the colours of white by so much, and darker ones by less
 OTHER_COLOUR = 20.0  # levels by which colours differ that are not the same
 MAX_OTHER_COLOURS = 0.05  # share of the area that may have another colour, in images that are the same
+MIN_CONTRAST_LEFT = 0.9  # of the channels after their own curve, in proportion to that after the luminances' curve
 # Photographs have pale colours, so that another hue moves them by less than OTHER_COLOUR. What saturation and tint
 # leave of them is compared with what there was.
 PALE_COLOUR = 4.0  # levels: compression leaves half of that
@@ -597,12 +598,14 @@ def _measure_colour_difference(template: View, image: View, transform: np.ndarra
     size = (COLOUR_SIDE, COLOUR_SIDE)
     warped = cv2.warpAffine(image.colours, scaled, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
     if _is_grey(template.colours) or _is_grey(warped):
-        luminances = [cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY) for colours in (template.colours, warped)]
-        return float(np.abs(luminances[0] - luminances[1]).mean())
+        first = cv2.cvtColor(template.colours, cv2.COLOR_RGB2GRAY)
+        second = cv2.cvtColor(warped, cv2.COLOR_RGB2GRAY)
+        return float(np.abs(first - second).mean())
     return float(np.abs(template.colours - warped).mean())
 
 
 def _is_grey(colours: np.ndarray) -> bool:
+    """Return whether the channels of colours, `[16, 16, 3]`, are nowhere far apart."""
     return float(np.ptp(colours, axis=2).max()) < MAX_GREY_SPREAD
 
 
@@ -614,7 +617,10 @@ def _is_whole(transform: np.ndarray) -> bool:
 
 
 def _count_other_bits(first: np.ndarray, second: np.ndarray) -> int:
-    """Return in how many of 64 bits the perceptual hashes of luminances differ, as of `imagehash.phash`."""
+    """Return in how many of 64 bits the perceptual hashes of two luminances, `[64, 64]`, differ.
+
+    A bit says whether one of the lowest 8 x 8 frequencies is above their median, as in `imagehash.phash`.
+    """
     hashes = []
     for luminance in (first, second):
         small = cv2.resize(luminance, (32, 32), interpolation=cv2.INTER_AREA)
@@ -646,24 +652,24 @@ def _has_other_colours(
     first = _soften(template.colours, scaled)
     second = cv2.warpAffine(image.colours, scaled, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
     source, target = (first, second) if light_fit.is_forward else (second, first)
-    covered = cv2.resize(inside.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.9
+    covered = cv2.resize(inside.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.9  # but for its edge
+    compared = covered & is_common
+    if not compared.any():
+        return False
 
     # A change of light applies one curve to all channels. Where a channel is clipped at white, the curve of the
     # luminances is not that curve, so a second one is fitted to the channels. After a change of saturation only the
     # curve of the luminances holds. Both are tried, and the better one counts.
     lit = apply_curve(light_fit.curve, source)
-    compared = covered & is_common
-    if not compared.any():
-        return False
     differences, strengths = _compare_colours(lit, target, compared)
     curve_of_channels = _fit_curve(source[compared].ravel(), target[compared].ravel())
     if curve_of_channels is not None:
-        other_lit = apply_curve(curve_of_channels, source)
+        lit_by_channels = apply_curve(curve_of_channels, source)
         # Hues that differ flatten the curve, and a flat curve would hide them.
-        if other_lit[compared].std() > 0.9 * lit[compared].std():
-            other_differences, other_strengths = _compare_colours(other_lit, target, compared)
-            if other_differences.sum() < differences.sum():
-                differences, strengths = other_differences, other_strengths
+        if lit_by_channels[compared].std() > MIN_CONTRAST_LEFT * lit[compared].std():
+            channel_differences, channel_strengths = _compare_colours(lit_by_channels, target, compared)
+            if channel_differences.sum() < differences.sum():
+                differences, strengths = channel_differences, channel_strengths
 
     if (differences > OTHER_COLOUR).mean() > MAX_OTHER_COLOURS:
         return True
@@ -676,6 +682,11 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, covered: np.ndarray
     """Return by how many levels colours of equal light differ, and how strong the paler ones are, `[16, 16]` each.
 
     A saturation and a tint are fitted first.
+
+    Args:
+        source: colours after the curve of light, `[16, 16, 3]`.
+        target: colours of the other image.
+        covered: samples that are fitted and compared, `[16, 16]` bool.
     """
     # Blurred, because edges of colours lie a little apart.
     chroma = [cv2.blur(colours - (colours @ LUMA)[..., None], (3, 3)) for colours in (source, target)]
@@ -706,10 +717,11 @@ def fit_colours(
     tint = np.zeros(3, np.float32)
     saturation = 1.0
     for _ in range(num_rounds):
-        shared = float((weights * strong * (pale - tint * light)).sum())
-        saturation = float(np.clip(shared / max(float((weights * strong * strong).sum()), 1.0), 0, 1.5))
-        residual = (weights * light * (pale - saturation * strong)).sum(axis=0)
-        tint = np.clip(residual / max(float((weights * light**2).sum()), 1e-3), -TINT, TINT)
+        # Weighted least squares of pale = saturation * strong + tint * light, in one of both after the other.
+        product = float((weights * strong * (pale - tint * light)).sum())
+        saturation = float(np.clip(product / max(float((weights * strong * strong).sum()), 1.0), 0, 1.5))
+        products = (weights * light * (pale - saturation * strong)).sum(axis=0)
+        tint = np.clip(products / max(float((weights * light**2).sum()), 1e-3), -TINT, TINT)
         errors = pale - saturation * strong - tint * light
         squares = np.einsum("nc,nc->n", errors, errors)[:, None]
         weights = 1 / (1 + squares / scale**2)
@@ -724,13 +736,14 @@ def _find_edge_marks(differs_clearly: np.ndarray) -> np.ndarray:
     depth = round(EDGE * SIDE)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(differs_clearly.astype(np.uint8))
     for label in range(1, count):
-        left, top, width, height, _ = boxes[label].tolist()
-        reach = min(left + width, top + height, SIDE - left, SIDE - top)  # depth from the nearest edge
+        x, y, width, height, _ = boxes[label].tolist()
+        reach = min(x + width, y + height, SIDE - x, SIDE - y)  # depth from the nearest edge
         if reach <= depth:
             marks |= labels == label
     return marks
 
 
 def _correlate(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the correlation of two vectors, `[N]`; 0 if one of them is even."""
     first, second = first - first.mean(), second - second.mean()
     return float(first @ second / max(float(np.sqrt((first @ first) * (second @ second))), 1e-3))
