@@ -96,6 +96,21 @@ def test_another_texture_makes_another_image():
     assert not differ(draw_on_cloth(0), compress(draw_on_cloth(0)))
 
 
+PALE_TEAL, PALE_PURPLE, PALE_GREY = (120, 200, 205), (185, 165, 220), (175, 178, 176)
+
+
+def draw_card(ground):
+    """Return a card with a frame and a sign on it."""
+    pixels = np.full((HEIGHT, WIDTH, 3), ground, np.uint8)
+    cv2.rectangle(pixels, (15, 15), (WIDTH - 15, HEIGHT - 15), (60, 60, 60), 2)
+    return cv2.drawMarker(pixels, (200, 150), (60, 60, 60), cv2.MARKER_DIAMOND, 60, 2)
+
+
+def test_pale_cards_of_another_hue_are_different():
+    assert differ(draw_card(PALE_TEAL), draw_card(PALE_PURPLE))
+    assert not differ(draw_card(PALE_TEAL), draw_card(PALE_GREY))
+
+
 def test_the_outline_of_a_mark_tells_which_image_is_marked():
     texture = cv2.GaussianBlur(draw_object((90, 120, 160)), (0, 0), 3)
     for colour in ((240, 120, 20), (250, 250, 240)):
