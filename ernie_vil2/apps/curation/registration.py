@@ -68,9 +68,8 @@ MIN_CONTRAST_LEFT = 0.9  # of the channels after their own curve, in proportion 
 # Photographs have pale colours, so that another hue moves them by less than OTHER_COLOUR. What saturation and tint
 # leave of them is compared with what there was.
 PALE_COLOUR = 4.0  # levels: compression leaves half of that
-MAX_UNLIKE_COLOUR = (
-    0.5  # share of the strength of the colours; of photographs in another hue 17 % pass, 33 % without it
-)
+# Share of the strength of the colours. Of 60 photographs in another hue 17 % pass; without these two limits, 33 % do.
+MAX_UNLIKE_COLOUR = 0.5
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue in the luminance
 # Three corners of a thumbnail, which determine an affine map: columns, rows and ones.
