@@ -26,8 +26,8 @@ class Settings(Section):
     # DataComp asks for 200 pixels and a ratio of at most 3. On made crawls, 200 loses up to 2 % of the good pairs. Of
     # 1,000 images of ImageNet, 128 loses 10, and 80 loses 2. Icons and thumbnails that show too little have up to 60.
     short_side: Count = Field(80, description="least length of the shorter side, in pixels")
-    # Panoramas have up to 5; strips of advertisements have from 6.4.
-    aspect: Annotated[float, Field(ge=1)] = Field(6.0, description="greatest ratio of the longer side to the shorter")
+    # Panoramas have up to 5; strips of advertisements from 6 (300 x 50).
+    aspect: Annotated[float, Field(ge=1)] = Field(5.5, description="greatest ratio of the longer side to the shorter")
     deviation: NonNegative = Field(
         4.0,
         description="least deviation of luminance, which has 255 levels, and of colours; an image below it is blank",
