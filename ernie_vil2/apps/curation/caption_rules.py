@@ -1,8 +1,8 @@
-"""Rules of captions, which are data: a YAML file names each, says why, and has examples that are tried at every start.
+"""Rules of captions, read from a YAML file that has a reason and examples for each; these are tried at every start.
 
-Patterns are those of RE2 (https://github.com/google/re2/wiki/Syntax), which DuckDB and Arrow bring: the time of any
-pattern is proportional to the length of a caption, so that neither a stranger's caption nor a user's pattern can stop a
-curation.
+A rule removes captions, or cuts a remark off an end of them. Patterns are those of RE2
+(https://github.com/google/re2/wiki/Syntax), which DuckDB and Arrow bring: the time of any pattern is proportional to
+the length of a caption, so that neither a stranger's caption nor a user's pattern can stop a curation.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ernie_vil2.section import Name, Section
 
 TEXT_COLUMN = "simple_captions"
 """Column of the measures with the simple form of a pair's captions, each on a line."""
-# A pattern starts with these flags: ^ and $ are the ends of a caption or of its lines, and case does not matter.
-# `(?-i:...)` minds it. If $ were the end of the text alone, RE2 would search backwards, which takes up to 40 times as
-# long for a list of remarks.
+# Flags in front of every pattern: ^ and $ are the ends of a caption or of its lines, and case does not matter, except
+# in `(?-i:...)`. If $ were the end of the text alone, RE2 would search backwards, which takes up to 40 times as long
+# for a list of remarks.
 FLAGS = "(?mi)"
 # Marks, emoji and spaces around a pattern that has to be the whole caption. Ranges, because RE2 takes a hundred times
 # as long to compile "neither a letter nor a digit".
-MARKS = (
+_MARKS = (
     r"[\x{1}-\x{9}\x{B}-\x{2F}\x{3A}-\x{40}\x{5B}-\x{60}\x{7B}-\x{BF}\x{2000}-\x{2BFF}\x{3000}-\x{303F}"
     r"\x{FE00}-\x{FE0F}\x{1F000}-\x{1FAFF}]*"
 )
-# What sets a remark apart from the caption in front of it: marks, which go with it, the end of a sentence, which stays,
-# or a wide space or a line break.
+# What separates a remark from the caption in front of it: marks, which are cut off, too, the end of a sentence, which
+# stays, a wide space, or a line break.
 _BEFORE_REMARK = (
     r"(?:[\s\x{3000}]*[|¦,;，；、·•/\\\-–—:：>»›~～*(（\[【《“]+[\s\x{3000}]*|([.!?。！？…”\"\x27)）\]】])[\s\x{3000}]*"
     r"|\s\s+|\x{3000}|\n)"
@@ -49,19 +49,24 @@ _MARKS_AT_END = (
     r"[\s\x{3000}|¦.。!！?？,，;；:：…)）\]】>»›”\"\x27~～*_•·\x{FE0F}\x{1F300}-\x{1FAFF}\x{2600}-\x{27BF}-]*"
 )
 _BETWEEN_REMARKS = r"[\s\x{3000}|¦,;.!?，；。！？…:：()（）\[\]【】»›>~～/&+\-–—·•]*"
-# Marks that may be left where something was cut off. Dots, question marks and quotation marks end a sentence.
+# Characters that are stripped where something was cut off. Dots, question marks and quotation marks stay, because they
+# end a sentence, and at the start so do opening brackets.
 _LOOSE_ENDS = " \t\r\n\u3000|-–—,，、;；:：/\\>»•·([（【"
+_LOOSE_STARTS = " \t\r\n\u3000|-–—,，、;；:：/\\~>»•·"
 _WORD = re.compile(r"[^\W\d_]{3,}")  # a shorter word alone is no caption
 _SENTENCE_END = re.compile(r"[!?]+\s+|[。！？…\n]+\s*|(?<=\w\w\w)\.\s+|\s[-–—|]\s|[｜】]\s*")
-# What is expanded in a pattern: the name of a list of words in braces, and a space. Braces that belong to a backslash,
-# as in \p{Han} and \x{3000}, and spaces in brackets stay as they are.
-_EXPANDED = re.compile(r"\\(?:[pPx]\{[^{}]*\}|.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<name>[a-z][a-z ]*)\}|(?P<space> \??)")
-# Parentheses that make a group, once those that do not are left out.
-_NO_GROUP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
-_GROUP = re.compile(r"\((?!\?)")
-# How often all rules are applied to a caption, which may end in a credit, an address, and tags. Rules of what stands at
-# the outer end come first in the file. A round costs some tens of milliseconds, in which the patterns are compiled.
-_MAX_CUTS = 2
+# Matches an escape or a class of characters, which stay as they are, or what `_expand` replaces: the name of a list in
+# braces, or a space. So the braces of \p{Han} are no name, and spaces in brackets stay spaces.
+_PLACEHOLDER = re.compile(
+    r"\\(?:[pPx]\{[^{}]*\}|.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<name>[a-z][a-z ]*)\}|(?P<space> \??)"
+)
+# Escapes and classes of characters, in which a parenthesis begins no group.
+_ESCAPE_OR_CLASS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
+_GROUP_START = re.compile(r"\((?!\?)")
+# How often all cutting rules are applied in turn: a caption may end in a credit, an address, and tags. As rules of what
+# stands at the outer end come first in the file, two rounds are enough for most. Each takes some tens of milliseconds,
+# in which the patterns are compiled.
+_MAX_ROUNDS = 2
 
 
 class Examples(Section):
@@ -72,8 +77,8 @@ class Examples(Section):
     cut: dict[str, str] = Field(default={}, description="captions before the cut and after it")
 
 
-class Rule(Section):
-    """A fault of captions, and what is done about it."""
+class CaptionRule(Section):
+    """A fault of captions, and what is done about it. Its fields are those of a rule in the file."""
 
     why: Name = Field(description="why such a caption is no good, for people")
     action: Literal["remove", "cut"] = Field("remove", description="remove the pair, or cut off what the pattern finds")
@@ -100,24 +105,24 @@ class Rule(Section):
     examples: Examples = Field(default=Examples(), description="captions on which the rule is tried")
 
     @model_validator(mode="after")
-    def _check(self) -> Rule:
+    def _check(self) -> CaptionRule:
         if not (self.pattern or self.whole or self.remark or self.above):
             raise ValueError("a rule needs pattern, whole, remark, or above with a bound of a measure")
         if self.action == "cut" and (self.above or self.unless):
             raise ValueError("only pattern and remark can say what to cut off")
-        unknown = [name for name in self.above if name not in MEASURES]
-        if unknown:
-            raise ValueError(f"above: no measure {unknown[0]!r}; there are {', '.join(MEASURES)}")
+        for name in self.above:
+            if name not in MEASURES:
+                raise ValueError(f"above: no measure {name!r}; there are {', '.join(MEASURES)}")
         return self
 
-    def expand(self, lists: Mapping[str, str]) -> Rule:
-        """Return the rule with the words of lists in the place of their names, and with spaces that are any spaces.
+    def expand(self, lists: Mapping[str, str]) -> CaptionRule:
+        """Return the rule with patterns in which names of lists and spaces are replaced (see `_expand`).
 
         Args:
-            lists: patterns of the words of lists that all rules can name.
+            lists: patterns by name, of the lists that all rules can use.
 
         Raises:
-            ValueError: a pattern names a list that is not there.
+            ValueError: a pattern names an unknown list.
         """
         lists = _expand_lists(self.words, lists)
         fields = {}
@@ -131,16 +136,18 @@ class Rule(Section):
         patterns = [*self.whole, *self.remark]
         if not patterns:
             return ""
-        repeated = "+" if self.remark else ""
-        return f"{FLAGS}^{MARKS}(?:(?:{_join(patterns)}){MARKS}){repeated}$"
+        repeated = "+" if self.remark else ""  # several remarks, one after the other
+        return f"{FLAGS}^{_MARKS}(?:(?:{_join(patterns)}){_MARKS}){repeated}$"
 
     @property
     def removal_pattern(self) -> str:
-        """Pattern of the captions that go, with the flags; empty if there is none."""
-        patterns = self.pattern if self.action == "remove" else []
-        whole = self.whole_pattern.removeprefix(FLAGS)
-        alternatives = _join([*patterns, whole] if whole else patterns)
-        return FLAGS + alternatives if alternatives else ""
+        """Pattern of the captions that are removed, with the flags; empty if there is none."""
+        patterns: list[str] = []
+        if self.action == "remove":
+            patterns += self.pattern
+        if self.whole_pattern:
+            patterns.append(self.whole_pattern.removeprefix(FLAGS))
+        return FLAGS + _join(patterns) if patterns else ""
 
     @property
     def exception_pattern(self) -> str:
@@ -174,8 +181,8 @@ class Rule(Section):
         return " or ".join(conditions)
 
     @property
-    def decided(self) -> str:
-        """SQL of what meets the condition, as text: the piece of the captions, or a measure and its bound."""
+    def explanation(self) -> str:
+        """SQL of a text that says what meets the condition: a piece of the captions, or a measure and its bound."""
         cases = []
         if self.removal_pattern:
             piece = f"regexp_extract({TEXT_COLUMN}, {_quote(self.removal_pattern)})"
@@ -187,6 +194,7 @@ class Rule(Section):
 
     @property
     def _pattern_condition(self) -> str:
+        """SQL condition, true if the captions match the patterns that remove them, and no exception."""
         condition = f"regexp_matches({TEXT_COLUMN}, {_quote(self.removal_pattern)})"
         if self.unless:
             condition = f"({condition} and not regexp_matches({TEXT_COLUMN}, {_quote(self.exception_pattern)}))"
@@ -194,13 +202,17 @@ class Rule(Section):
 
 
 def _quote(text: str) -> str:
-    """Return a text as SQL."""
+    """Return a text as a literal of SQL."""
     escaped = text.replace("'", "''")
     return f"'{escaped}'"
 
 
 def _expand_lists(words: Mapping[str, Sequence[str]], lists: Mapping[str, str]) -> dict[str, str]:
-    """Return patterns of the words of lists by name, and those of the lists that are there already.
+    """Return the patterns of known lists and of new ones by name.
+
+    Args:
+        words: new lists: the phrases of each, in which earlier lists can be named.
+        lists: patterns of the known lists.
 
     Raises:
         ValueError: a list names one that is not above it.
@@ -212,7 +224,10 @@ def _expand_lists(words: Mapping[str, Sequence[str]], lists: Mapping[str, str]) 
 
 
 def _expand(pattern: str, lists: Mapping[str, str]) -> str:
-    """Return a pattern with the words of a list in the place of its name in braces, and any spaces for a space."""
+    """Return a pattern with lists in the place of their names in braces, and any white space in the place of a space.
+
+    A space with a question mark behind it may also be none.
+    """
 
     def replace(match: re.Match[str]) -> str:
         name, space = match["name"], match["space"]
@@ -224,27 +239,28 @@ def _expand(pattern: str, lists: Mapping[str, str]) -> str:
             raise ValueError(f"no list of words {name!r} above it; there are {', '.join(lists) or 'none'}")
         return lists[name]
 
-    return _EXPANDED.sub(replace, pattern)
+    return _PLACEHOLDER.sub(replace, pattern)
 
 
 def _join(patterns: Sequence[str]) -> str:
-    """Return a pattern of which each of several is an alternative."""
+    """Return the pattern that has these patterns as alternatives."""
     return "|".join(f"(?:{pattern})" for pattern in patterns)
 
 
 class _RuleFile(Section):
     words: dict[str, list[Name]] = Field(default={}, description="lists by name, which patterns name in braces")
-    rules: dict[str, Rule]
+    rules: dict[str, CaptionRule]
 
 
 class CaptionRules:
     """Rules by name, in the order in which they are tried.
 
-    Args:
-        rules: the rules.
+    Attributes:
+        removing: rules that remove captions.
+        cutting: rules that cut captions. A rule with remarks does both.
     """
 
-    def __init__(self, rules: Mapping[str, Rule]):
+    def __init__(self, rules: Mapping[str, CaptionRule]):
         self.removing = {name: rule for name, rule in rules.items() if rule.removal_pattern or rule.above}
         self.cutting = {name: rule for name, rule in rules.items() if rule.cut_patterns}
 
@@ -264,65 +280,78 @@ class CaptionRules:
         A caption is not cut if no word or fewer than two Chinese characters would be left, or if all of it is a fault:
         "Photo: Jane Doe" is the name of an author, and not a caption "Jane Doe" with a remark in front of it.
         """
-        plain_captions = list(map(strip_markup, captions))
-        results = self._cut_ends(plain_captions)
-        changed = [number for number, text in enumerate(plain_captions) if results[number] != text]
-        # A single word that is left says too little where a rule would have removed the caption, for whatever is in it.
-        single_words = [number for number in changed if _is_single_word(results[number])]
-        is_fault = self._match_whole([plain_captions[number] for number in changed])
-        is_fault_in_part = self._match_removal([plain_captions[number] for number in single_words])
-        for number, should_stay in zip([*changed, *single_words], [*is_fault, *is_fault_in_part], strict=True):
-            if should_stay:
-                results[number] = plain_captions[number]
-        return self._drop_faulty_sentences(results) if self.cutting else results
+        plain_captions = [strip_markup(caption) for caption in captions]
+        if not self.cutting:
+            return plain_captions
+        cut_captions = self._cut_ends(plain_captions)
+
+        # Captions that are a fault as a whole are restored, so that a rule removes them.
+        changed = [number for number, plain in enumerate(plain_captions) if cut_captions[number] != plain]
+        are_faults = self._match_whole([plain_captions[number] for number in changed])
+        for number, is_fault in zip(changed, are_faults, strict=True):
+            if is_fault:
+                cut_captions[number] = plain_captions[number]
+
+        # So are captions with a fault anywhere, if a single word is left, which says too little.
+        single_words = [number for number in changed if _is_single_word(cut_captions[number])]
+        have_faults = self._match_removal([plain_captions[number] for number in single_words])
+        for number, has_fault in zip(single_words, have_faults, strict=True):
+            if has_fault:
+                cut_captions[number] = plain_captions[number]
+        return self._drop_faulty_sentences(cut_captions)
 
     def _cut_ends(self, captions: Sequence[str]) -> list[str]:
+        """Return captions without what the patterns of all cutting rules find."""
+        cut_captions = list(captions)
         # A round looks only at captions that the round before has changed.
-        results = list(captions)
-        changing = list(range(len(results)))
-        for _ in range(_MAX_CUTS):
-            texts = [results[number] for number in changing]
+        numbers = list(range(len(captions)))
+        for _ in range(_MAX_ROUNDS):
+            texts = [cut_captions[number] for number in numbers]
             array = pa.array(texts, pa.string())
             for rule in self.cutting.values():
                 for pattern in rule.cut_patterns:
                     array = _cut_pattern(array, pattern)
-            still_changing = []
-            for number, text, shorter in zip(changing, texts, array.to_pylist(), strict=True):
+            changed = []
+            for number, text, shorter in zip(numbers, texts, array.to_pylist(), strict=True):
                 if shorter != text:
-                    results[number] = shorter.rstrip(_LOOSE_ENDS).lstrip(" \t\r\n\u3000|-–—,，、;；:：/\\~>»•·")
-                    still_changing.append(number)
-            changing = still_changing
-        return results
+                    cut_captions[number] = shorter.rstrip(_LOOSE_ENDS).lstrip(_LOOSE_STARTS)
+                    changed.append(number)
+            numbers = changed
+        return cut_captions
 
     def _drop_faulty_sentences(self, captions: Sequence[str]) -> list[str]:
         """Return captions without sentences at their ends for which a rule would remove the whole caption.
 
-        A caption with a good sentence in the middle of faulty ones, or with none, stays as it is.
+        A caption without a good sentence, or with a faulty one between good ones, stays as it is.
         """
-        results = list(captions)
-        patterns = [FLAGS + _join(rule.pattern) for rule in self.removing.values() if rule.removes_by_piece]
-        numbers = [number for number, caption in enumerate(captions) if _SENTENCE_END.search(caption)]
-        are_suspects = _match_any([captions[number] for number in numbers], patterns)
-        suspects = [number for number, is_suspect in zip(numbers, are_suspects, strict=True) if is_suspect]
-        # All of the caption may be a fault, of which a piece alone looks good: a camera, in front of its settings.
-        are_whole_faults = self._match_whole([captions[number] for number in suspects])
-        spans_by_suspect = {}
-        for number, is_whole_fault in zip(suspects, are_whole_faults, strict=True):
-            if not is_whole_fault:
-                spans_by_suspect[number] = _find_sentences(captions[number])
+        # The sentences of all captions are matched in one call, because every call compiles the patterns.
+        spans_by_number = {number: _find_sentences(captions[number]) for number in self._find_suspects(captions)}
         sentences = []
-        for number, spans in spans_by_suspect.items():
+        for number, spans in spans_by_number.items():
             sentences += [captions[number][start:stop] for start, stop in spans]
         are_faults = iter(self._match_removal(sentences))
-        for number, spans in spans_by_suspect.items():
-            good_spans = [span for span in spans if not next(are_faults)]
-            if not good_spans:
+
+        remainders = list(captions)
+        for number, spans in spans_by_number.items():
+            are_good = [not next(are_faults) for _ in spans]
+            if all(are_good) or not any(are_good):
                 continue
-            first, last = spans.index(good_spans[0]), spans.index(good_spans[-1])
-            remainder = captions[number][good_spans[0][0] : good_spans[-1][1]].strip().rstrip(_LOOSE_ENDS)
-            if last - first + 1 == len(good_spans) < len(spans) and not _is_single_word(remainder):
-                results[number] = remainder
-        return results
+            first = are_good.index(True)
+            stop = len(are_good) - are_good[::-1].index(True)
+            remainder = captions[number][spans[first][0] : spans[stop - 1][1]].strip().rstrip(_LOOSE_ENDS)
+            if all(are_good[first:stop]) and not _is_single_word(remainder):
+                remainders[number] = remainder
+        return remainders
+
+    def _find_suspects(self, captions: Sequence[str]) -> list[int]:
+        """Return the indices of captions of several sentences of which a piece, but not the whole, is a fault."""
+        numbers = [number for number, caption in enumerate(captions) if _SENTENCE_END.search(caption)]
+        patterns = [FLAGS + _join(rule.pattern) for rule in self.removing.values() if rule.removes_by_piece]
+        have_faults = _match_any([captions[number] for number in numbers], patterns)
+        suspects = [number for number, has_fault in zip(numbers, have_faults, strict=True) if has_fault]
+        # A piece of a whole fault may look good by itself: a camera, in front of its settings.
+        are_whole_faults = self._match_whole([captions[number] for number in suspects])
+        return [number for number, is_fault in zip(suspects, are_whole_faults, strict=True) if not is_fault]
 
     def _match_whole(self, captions: Sequence[str]) -> list[bool]:
         """Return whether all of each caption is a fault."""
@@ -330,13 +359,13 @@ class CaptionRules:
 
     def _match_removal(self, captions: Sequence[str]) -> list[bool]:
         """Return whether a pattern of a rule removes each caption."""
-        results = np.zeros(len(captions), bool)
+        are_removed = np.zeros(len(captions), bool)
         for rule in self.removing.values():
             matches = np.array(_match_any(captions, [rule.removal_pattern]), bool)
             if rule.unless and matches.any():
                 matches &= ~np.array(_match_any(captions, [rule.exception_pattern]), bool)
-            results |= matches
-        return results.tolist()
+            are_removed |= matches
+        return are_removed.tolist()
 
     def find_faults(self, captions: Sequence[str]) -> list[str | None]:
         """Return for each caption the name of the first rule that removes it, or None."""
@@ -344,32 +373,32 @@ class CaptionRules:
             return []
         rows = []
         for number, caption in enumerate(captions):
-            simple = simplify(caption)
-            rows.append({"number": number, TEXT_COLUMN: simple} | measure_captions([caption]))
-        cases = []
-        for name, rule in self.removing.items():
-            quoted_name = name.replace("'", "''")
-            cases.append(f"when {rule.condition} then '{quoted_name}'")
+            rows.append({"number": number, TEXT_COLUMN: simplify(caption)} | measure_captions([caption]))
+        cases = [f"when {rule.condition} then {_quote(name)}" for name, rule in self.removing.items()]
         case = f"case {' '.join(cases)} end" if cases else "null"
         # The same SQL as for the table of a curation, so that an example is judged as a pair would be.
         with duckdb.cursor() as database:
             database.register("captions", pa.Table.from_pylist(rows))
-            rows_of_faults = database.execute(f"select {case} from captions order by number").fetchall()  # noqa: S608  -- rules are of the user
-        return [fault for (fault,) in rows_of_faults]
+            faults = database.execute(f"select {case} from captions order by number").fetchall()  # noqa: S608  -- rules are of the user
+        return [name for (name,) in faults]
 
 
 def _cut_pattern(captions: pa.StringArray, pattern: str) -> pa.StringArray:
-    """Return captions without what a pattern finds, except for what is in its group, where enough is left of them."""
-    replacement = r"\1" if _GROUP.search(_NO_GROUP.sub("", pattern)) else ""
+    """Return captions without what a pattern finds; a caption of which too little would be left is not cut.
+
+    What the pattern's group finds, if it has one, stays.
+    """
+    has_group = _GROUP_START.search(_ESCAPE_OR_CLASS.sub("", pattern))
+    replacement = r"\1" if has_group else ""
     shorter_captions = compute.replace_substring_regex(captions, pattern=pattern, replacement=replacement)
     changed = compute.indices_nonzero(compute.not_equal(captions, shorter_captions)).to_pylist()
     if all(_is_enough(shorter_captions[number].as_py()) for number in changed):
         return shorter_captions
-    results = shorter_captions.to_pylist()
+    texts = shorter_captions.to_pylist()
     for number in changed:
-        if not _is_enough(results[number]):
-            results[number] = captions[number].as_py()
-    return pa.array(results, pa.string())
+        if not _is_enough(texts[number]):
+            texts[number] = captions[number].as_py()
+    return pa.array(texts, pa.string())
 
 
 def _find_sentences(text: str) -> list[tuple[int, int]]:
@@ -385,17 +414,19 @@ def _match_any(captions: Sequence[str], patterns: Iterable[str]) -> list[bool]:
     if not captions:  # a shortcut: Arrow would compile the patterns
         return []
     array = pa.array(map(simplify, captions), pa.string())
-    results = np.zeros(len(captions), bool)
+    matches = np.zeros(len(captions), bool)
     for pattern in filter(None, patterns):
-        results |= compute.match_substring_regex(array, pattern).to_numpy(zero_copy_only=False)
-    return results.tolist()
+        matches |= compute.match_substring_regex(array, pattern).to_numpy(zero_copy_only=False)
+    return matches.tolist()
 
 
 def _is_single_word(text: str) -> bool:
+    """Return whether a text has at most one word and one Chinese character."""
     return len(HAN.findall(text)) < 2 and len(_WORD.findall(text)) < 2
 
 
 def _is_enough(text: str) -> bool:
+    """Return whether a text has a word, or two Chinese characters."""
     return len(HAN.findall(text)) >= 2 or bool(_WORD.search(text))
 
 
@@ -410,7 +441,7 @@ def load_rules(paths: Iterable[str | Path], without: Iterable[str] = ()) -> Capt
     Raises:
         ConfigError: a file is no YAML or has an unknown key, or the name of a list or in `without` is unknown.
     """
-    rules: dict[str, Rule] = {}
+    rules: dict[str, CaptionRule] = {}
     lists: dict[str, str] = {}
     for path in paths:
         tree: Any = read_yaml(path, keep_switch_words=True) or {}
@@ -454,7 +485,8 @@ def _check_examples_of_rule(rule: CaptionRules, examples: Examples) -> None:
     for caption, fault in zip(examples.removed, rule.find_faults(examples.removed), strict=True):
         if fault is None:
             raise ValueError(f"does not remove {caption!r}, an example of what is removed")
-    good_captions = examples.kept or ["-"]  # a pattern is compiled, and so checked, when it looks at a caption
+    # Without an example any caption will do: a pattern is compiled, and so checked, only when it looks at one.
+    good_captions = examples.kept or ["-"]
     for caption, fault in zip(good_captions, rule.find_faults(good_captions), strict=True):
         if fault is not None and examples.kept:
             raise ValueError(f"removes {caption!r}, an example of what is kept")

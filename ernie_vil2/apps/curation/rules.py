@@ -8,12 +8,12 @@ class Rule(NamedTuple):
 
     reason: for the table and the page.
     condition: SQL condition on the measures.
-    decided: SQL of what decided, as text for the page, such as the measure and its threshold.
+    explanation: SQL of a text for the page that says what decided, such as the measure and its threshold.
     """
 
     reason: str
     condition: str
-    decided: str = "null"
+    explanation: str = "null"
 
 
 def make_bound(reason: str, expression: str, sign: str, bound: float, title: str = "") -> Rule:
@@ -22,9 +22,9 @@ def make_bound(reason: str, expression: str, sign: str, bound: float, title: str
     Args:
         reason: reason for the table and the page.
         expression: SQL of the measure.
-        sign: `<`, `>`, `<=` or `>=`: the side of the bound on which a pair is removed.
+        sign: `<`, `>`, `<=` or `>=`, between the measure and the bound of a removed pair.
         bound: the bound.
         title: name of the measure on the page; default: the expression.
     """
-    decided = f"format('{title or expression} {{:.4g}} {sign} {bound:.4g}', ({expression})::double)"
-    return Rule(reason, f"{expression} {sign} {bound!r}", decided)
+    explanation = f"format('{title or expression} {{:.4g}} {sign} {bound:.4g}', ({expression})::double)"
+    return Rule(reason, f"{expression} {sign} {bound!r}", explanation)

@@ -155,7 +155,7 @@ class Step(Generic[SettingsT]):
         """Return what decided that samples were removed for a reason, in words for the page, where it is known."""
         for rule in self.rules():
             if rule.reason == reason:
-                return joins.describe_samples(samples, f"select sample, {rule.decided} from pairs")  # noqa: S608  -- no text of the data is in it
+                return joins.describe_samples(samples, f"select sample, {rule.explanation} from pairs")  # noqa: S608  -- no text of the data is in it
         return {}
 
     def histograms(self) -> Iterable[Histogram]:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.apps.curation.caption_measures import MEASURES, measure_captions, simplify
-from ernie_vil2.apps.curation.caption_rules import CaptionRules, Rule, check_examples, load_rules
+from ernie_vil2.apps.curation.caption_rules import CaptionRule, CaptionRules, check_examples, load_rules
 from ernie_vil2.apps.curation.languages import detect_language
 from ernie_vil2.apps.curation.markup import strip_markup
 from ernie_vil2.apps.curation.steps.near_texts import compute_likeness
@@ -52,7 +52,7 @@ def test_several_ends_are_cut_one_after_another(shipped):
     assert shipped.cut(captions) == ["Sunset over Bergen", "https://example.com #sea"]
 
 
-REMARKS = Rule(why="asks", action="cut", remark=["read more", "likes? \\d+"])
+REMARKS = CaptionRule(why="asks", action="cut", remark=["read more", "likes? \\d+"])
 
 
 @pytest.mark.parametrize(("caption", "expected"), [
@@ -77,7 +77,10 @@ def test_caption_of_remarks_alone_is_removed():
     ("Hats for sale", "Hats for sale"),
 ])  # fmt: skip
 def test_faulty_sentences_go_only_around_good_ones(caption, expected):
-    rules = {"sale": Rule(why="offers", pattern=["sale"]), "cut": Rule(why="x", action="cut", pattern=["never$"])}
+    rules = {
+        "sale": CaptionRule(why="offers", pattern=["sale"]),
+        "cut": CaptionRule(why="x", action="cut", pattern=["never$"]),
+    }
     assert CaptionRules(rules).cut([caption]) == [expected]
 
 
@@ -164,8 +167,8 @@ def test_lists_of_words_stand_in_the_place_of_their_names(tmp_path):
 
 
 def test_exception_keeps_captions_and_sentences_that_a_pattern_matches():
-    sale = Rule(why="offers", pattern=["sale"], whole=["buy"], unless=["a sign"])
-    rules = CaptionRules({"sale": sale, "cut": Rule(why="x", action="cut", pattern=["never$"])})
+    sale = CaptionRule(why="offers", pattern=["sale"], whole=["buy"], unless=["a sign"])
+    rules = CaptionRules({"sale": sale, "cut": CaptionRule(why="x", action="cut", pattern=["never$"])})
     captions = ["a sign of a sale", "a sale", "buy", "a sign. buy"]
     assert rules.find_faults(captions) == [None, "sale", "sale", None]
     assert rules.cut(["Two hats. A sale!", "Two hats. A sign of a sale!"]) == [
@@ -175,7 +178,7 @@ def test_exception_keeps_captions_and_sentences_that_a_pattern_matches():
 
 
 def test_a_cut_that_leaves_nothing_does_not_undo_other_cuts():
-    rules = {name: Rule(why="x", action="cut", pattern=[name]) for name in ("^.*©.*$", "^© \\w+: ", " tail$")}
+    rules = {name: CaptionRule(why="x", action="cut", pattern=[name]) for name in ("^.*©.*$", "^© \\w+: ", " tail$")}
     assert CaptionRules(rules).cut(["© Doe: two hats", "two © hats tail"]) == ["two hats", "two © hats"]
 
 
@@ -241,7 +244,7 @@ def test_simple_form_is_a_line_and_stays_as_it_is(text):
 
 
 def test_condition_of_a_rule_is_sql_whatever_its_text(shipped):
-    rule = Rule(why="quotes", pattern=['it\'s|"b"'], above={"marks": 2})
+    rule = CaptionRule(why="quotes", pattern=['it\'s|"b"'], above={"marks": 2})
     assert CaptionRules({"it's": rule}).find_faults(["so it's", "its"]) == ["it's", None]
 
 

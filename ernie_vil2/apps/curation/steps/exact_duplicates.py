@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.step import Pair, Step
-from ernie_vil2.apps.curation.steps.text_rules import text_key
+from ernie_vil2.apps.curation.steps.text_rules import compute_text_key
 from ernie_vil2.section import Section
 
 
@@ -35,7 +35,7 @@ class ExactDuplicates(Step[Settings]):
         # width goes into the digest, because images of different shapes may have the same bytes.
         digest = blake2b(pair.luminance.data, digest_size=16, person=b"%d" % pair.luminance.shape[1])
         digest.update(pair.small_pixels.data)
-        return {"content": digest.digest(), "text_key": text_key(pair.captions.values())}
+        return {"content": digest.digest(), "text_key": compute_text_key(pair.captions.values())}
 
     def decide(self, joins: Joins) -> None:
         if self.settings.of == "image":

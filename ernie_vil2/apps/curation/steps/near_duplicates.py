@@ -16,7 +16,7 @@ from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.likeness import COLUMNS, make_columns
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.near_texts import split_units
-from ernie_vil2.apps.curation.steps.text_rules import plain, text_key
+from ernie_vil2.apps.curation.steps.text_rules import compute_text_key, fold_text
 from ernie_vil2.apps.curation.thumbnails import Thumbnails, find_alive, read_thumbnails
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.section import Fraction
@@ -79,8 +79,8 @@ class NearDuplicates(Step[Settings]):
         return make_columns(pair.thumbnails) | {
             "sharpness": measure_sharpness(pair.luminance),
             "blocks": measure_blocks(pair.luminance),
-            "directional_key": text_key(texts) if is_directional else None,
-            "plain_captions": "\n".join(map(plain, texts)),
+            "directional_key": compute_text_key(texts) if is_directional else None,
+            "plain_captions": "\n".join(map(fold_text, texts)),
         }
 
     def decide(self, joins: Joins) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.languages import HAN
 from ernie_vil2.apps.curation.step import Pair, Step
-from ernie_vil2.apps.curation.steps.text_rules import plain
+from ernie_vil2.apps.curation.steps.text_rules import fold_text
 from ernie_vil2.section import Count, Fraction, Section
 
 # Captions become candidates if all hashes of a band agree. With 8 bands of 4 hashes, captions that share 80 % of their
@@ -115,7 +115,7 @@ def compute_likeness(left: str, right: str) -> float:
 
     A short caption from a template has most pieces in common with the others, but not its words.
     """
-    left, right = plain(left), plain(right)
+    left, right = fold_text(left), fold_text(right)
     shares = []
     for find in (_find_pieces, _find_words):
         left_items, right_items = find(left), find(right)
@@ -147,7 +147,7 @@ def compute_sketch(text: str) -> bytes | None:
     The expected share of hashes in which two texts agree is the number of their common pieces over the number of all
     pieces of both (Jaccard index).
     """
-    text = plain(text)
+    text = fold_text(text)
     pieces = {crc32(piece.encode()) for piece in _find_pieces(text)}
     if len(pieces) < MIN_PIECES:
         return None

@@ -22,7 +22,7 @@ from ernie_vil2.apps.curation.mismatches import (
     estimate_wrong_share,
 )
 from ernie_vil2.apps.curation.step import Histogram, Pair, Step
-from ernie_vil2.apps.curation.steps.text_rules import text_key
+from ernie_vil2.apps.curation.steps.text_rules import compute_text_key
 from ernie_vil2.data.augment import format_tags
 from ernie_vil2.data.selection import CUT_CAPTIONS
 from ernie_vil2.encoder import Encoder, open_encoder
@@ -212,7 +212,7 @@ class Score(Step[Settings]):
         """Return the languages and the key of the captions; BadSample for a broken image, which is then not encoded."""
         _ = pair.pixels  # decodes the image, and raises if it is broken
         texts = pair.captions.values()
-        return {"languages": detect_languages(texts), "text_key": text_key(texts)}
+        return {"languages": detect_languages(texts), "text_key": compute_text_key(texts)}
 
     def get_embedder(self) -> Embedder:
         return self._embedder

@@ -21,8 +21,8 @@ from ernie_vil2.data.selection import CUT_CAPTIONS
 from ernie_vil2.io.terminal import ConfigError
 from ernie_vil2.section import Count, Section
 
-_TOKEN = re.compile(r"\w+")
-_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")
+_LETTERS_AND_DIGITS = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?|\d+")  # letters, with an apostrophe inside, or digits
 
 
 class Settings(Section):
@@ -31,24 +31,27 @@ class Settings(Section):
     languages: list[Literal["zh", "en", "other"]] = Field(
         default=["zh", "en"], description="of captions that stay, as their characters and words show them"
     )
-    words: Count = Field(1, description="least number in an English caption")
-    characters: Count = Field(3, description="least number in an English caption")
+    words: Count = Field(1, description="least number of words in an English caption")
+    characters: Count = Field(3, description="least number of characters in an English caption")
     han: Count = Field(1, description="least number of Chinese characters in a Chinese caption")
-    longest: Count = Field(1000, description="characters of a caption at most")
+    longest: Count = Field(1000, description="greatest number of characters in a caption")
     rules: list[str] = Field(
         default=["configs/curate/rules/text.yaml"],
         description="files of rules of captions; a later rule replaces an earlier one of the same name",
     )
     without: list[str] = Field(default=[], description="names of rules that are left out")
     images_of_a_caption: Count | None = Field(
-        100, description="a caption that more different images than this have says nothing of any; null: any number"
+        100,
+        description="greatest number of different images with the same caption, which else says nothing of any; "
+        "null: any number",
     )
 
 
 class TextRules(Step[Settings]):
-    """Cuts captions, and removes those that are no captions by DataComp's basic rules and rules that are data.
+    """Cuts captions, and removes pairs whose captions are faulty, too short or long, or in another language.
 
-    Measures are of the caption that is worst, where a pair has several.
+    Limits of length and language are DataComp's basic rules; the faults are rules of files. Of several captions of a
+    pair, the worst counts.
     """
 
     name = "text_rules"
@@ -80,70 +83,79 @@ class TextRules(Step[Settings]):
         check_examples(self.caption_rules)
 
     def measure_dependencies(self) -> Any:
-        """Return what the cuts depend on; the other rules are applied to the measures."""
+        """Return the patterns on which the cuts depend. Other rules are no part: they are applied to the measures."""
         return self.caption_rules.patterns_of_cuts
 
     def edit(self, pairs: Sequence[Pair]) -> None:
         """Cut the captions of pairs."""
-        # All captions are cut in one call: Arrow compiles a pattern once for the whole array.
+        # All captions are cut in one call, because every call compiles the patterns.
         captions: list[str] = []
         for pair in pairs:
             captions += pair.captions.values()
-        remaining = iter(self.caption_rules.cut(captions))
+        cut_captions = iter(self.caption_rules.cut(captions))
         for pair in pairs:
-            pair.captions = {language: next(remaining) for language in pair.captions}
+            pair.captions = {language: next(cut_captions) for language in pair.captions}
 
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """Return captions, languages, lengths, measures, and what captions are once case and marks are left out.
+        """Return captions, languages, lengths, measures, and a key that is the same for equal captions.
 
-        Characters are those of the longest caption; words and characters of the shortest English one, and the Chinese
-        characters of the shortest Chinese one, are null where there is none. Cut captions are in the order of the
-        pair's fields, and null where nothing was cut.
+        `characters` is the length of the longest caption. `words` and `letters` are the least numbers of words and
+        characters in an English caption, and `han` that of Chinese characters in a Chinese one; null if there is none.
+        Cut captions are in the order of the pair's fields; null if nothing was cut.
         """
         captions = list(pair.captions.values())
         by_language: dict[str, list[str]] = {"zh": [], "en": [], "other": []}
         for caption in captions:
             by_language[detect_language(caption)].append(caption)
+        english, chinese = by_language["en"], by_language["zh"]
+        languages = [language for language, texts in by_language.items() if texts]
         is_cut = pair.captions != pair.sample.readable_captions()
         return {
             "caption": "\n".join(captions),
             CUT_CAPTIONS: captions if is_cut else None,
             TEXT_COLUMN: "\n".join(map(simplify, captions)),
-            "languages": " ".join(sorted(language for language, texts in by_language.items() if texts)),
+            "languages": " ".join(sorted(languages)),
             "characters": max(map(len, captions)),
-            "words": min((len(_WORD.findall(text)) for text in by_language["en"]), default=None),
-            "letters": min(map(len, by_language["en"]), default=None),
-            "han": min((len(HAN.findall(text)) for text in by_language["zh"]), default=None),
-            "text_key": text_key(captions),
+            "words": min((len(_WORD.findall(text)) for text in english), default=None),
+            "letters": min(map(len, english), default=None),
+            "han": min((len(HAN.findall(text)) for text in chinese), default=None),
+            "text_key": compute_text_key(captions),
         } | measure_captions(captions)
 
     def rules(self) -> Iterable[Rule]:
         settings = self.settings
         for name, rule in self.caption_rules.removing.items():
-            yield Rule(name, rule.condition, rule.decided)
+            yield Rule(name, rule.condition, rule.explanation)
         unwanted = [language for language in ("zh", "en", "other") if language not in settings.languages]
         if unwanted:
             conditions = [f"contains(languages, '{language}')" for language in unwanted]
             yield Rule("other language", " or ".join(conditions), "'languages: ' || languages")
+        # One rule of three bounds: a null, where a pair has no caption in a language, meets none of them.
         bounds = [
             make_bound("caption too short", "words", "<", settings.words),
             make_bound("caption too short", "letters", "<", settings.characters),
             make_bound("caption too short", "han", "<", settings.han, "Chinese characters"),
         ]
-        cases = [f"when {bound.condition} then {bound.decided}" for bound in bounds]
+        cases = [f"when {bound.condition} then {bound.explanation}" for bound in bounds]
         condition = " or ".join(bound.condition for bound in bounds)
         yield Rule("caption too short", condition, f"case {' '.join(cases)} end")
         yield make_bound("caption too long", "characters", ">", settings.longest)
 
     def decide(self, joins: Joins) -> None:
-        """Remove captions of many images."""
-        most = self.settings.images_of_a_caption
-        if most is not None:
-            image = "content" if joins.has_column("content") else "key"
-            frequent = f"(select text_key from {{}} group by text_key having count(*) > {most})"  # noqa: S608  -- no text of the data is in it
-            rows = f"readable semi join {frequent.format('readable')} using (text_key)"
-            keys = frequent.format(f"(select distinct text_key, {image} from {rows})")  # count(distinct) spills nothing  # noqa: S608  -- no text of the data is in it
-            joins.remove("caption of many images", f"select sample, null from alive semi join {keys} using (text_key)")  # noqa: S608  -- no text of the data is in it
+        """Remove pairs whose caption has too many different images."""
+        max_images = self.settings.images_of_a_caption
+        if max_images is None:
+            return
+
+        def select_frequent(rows: str) -> str:
+            return f"(select text_key from {rows} group by text_key having count(*) > {max_images})"  # noqa: S608  -- no text of the data is in it
+
+        # Equal images count once. They are compared only for captions of many pairs, and not by count(distinct), which
+        # needs all of them in memory.
+        image = "content" if joins.has_column("content") else "key"
+        rows = f"readable semi join {select_frequent('readable')} using (text_key)"
+        keys = select_frequent(f"(select distinct text_key, {image} from {rows})")  # noqa: S608  -- no text of the data is in it
+        joins.remove("caption of many images", f"select sample, null from alive semi join {keys} using (text_key)")  # noqa: S608  -- no text of the data is in it
 
     def histograms(self) -> Iterable[Histogram]:
         yield Histogram("characters", "characters of the caption", (self.settings.longest,))
@@ -151,12 +163,13 @@ class TextRules(Step[Settings]):
         yield Histogram("han", "Chinese characters of Chinese captions", (self.settings.han,))
 
 
-def plain(text: str) -> str:
-    """Return a text without case, width, accents of compatibility, punctuation and repeated spaces."""
-    folded = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    return " ".join(_TOKEN.findall(folded.casefold()))
+def fold_text(text: str) -> str:
+    """Return the letters and digits of a text in lower case and normal width (NFKC), with a space between words."""
+    normalized = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return " ".join(_LETTERS_AND_DIGITS.findall(normalized.casefold()))
 
 
-def text_key(texts: Iterable[str]) -> int:
-    """Return a number that is the same for captions of which `plain` makes the same."""
-    return int.from_bytes(blake2b("\n".join(map(plain, texts)).encode(), digest_size=8).digest(), "little")
+def compute_text_key(texts: Iterable[str]) -> int:
+    """Return a number that is the same for captions from which `fold_text` makes the same texts."""
+    content = "\n".join(map(fold_text, texts)).encode()
+    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
