@@ -25,9 +25,14 @@ MAX_SAMPLES = 2**18
 # A sticker over 15 % of an image breaks the correlation. A guess that does not fit is refined without the samples that
 # fit worst, a fifth of them if errors are normal, and then has to fit the better.
 MAX_ERROR = 1.6  # largest error of a sample that counts, in mean errors
+# Samples by which a mark has pulled the corners of a map away. Where only a trimmed map let a pair pass as a copy in
+# three made crawls, it moved copies by 0.7 and more, and other products by 0.5 and less.
+MIN_PULL = 0.6
 MIN_COMMON = 0.4  # share of a template that has to lie on the image while it is registered: guesses are inexact
 MIN_AREA = 0.3  # of the image that the template covers: a crop to 60 % of either side covers 0.36
-MAX_CROP_STRETCH = 1.75  # ratio of the scales of two thumbnails: 1 / 0.6 if a crop takes 40 % of one side only
+# Ratio of the scales of two thumbnails, for a crop that takes 56 % of one side only: a wide photograph on the page of a
+# telephone. In three made crawls 1.75 lost seven copies more, and kept no other pair apart.
+MAX_CROP_STRETCH = 2.3
 MAX_STRETCH = 1.5  # likewise of whole images themselves, that are stretched by a third at most
 MAX_STRETCH_OF_CROP = 1.2  # likewise of crops: a map that shifts, stretches and shears lays any two skies on each other
 WHOLE_AREA = 0.75  # from which an image is whole, but for an edge
@@ -50,6 +55,10 @@ MAX_PLAIN_DIFFERENCE = 10.0
 # differing locally, and the caller decides, near duplicates by their captions: a small square on white differs so
 # little on average from a darker square that MAX_PLAIN_DIFFERENCE does not tell them apart.
 MAX_PLAIN_GAIN = 1.18
+
+# Light that is dimmed takes all levels down by one factor. A shape of another colour stands on the same ground.
+MAX_GAIN_ERROR = 2.0  # levels: copies in three made crawls have up to 1.9, other pairs of some contrast 2.3 and more
+MIN_CHANGE, MIN_CHANGED = 4.0, 0.9  # levels by which light changes at least; share of the samples where it does
 
 CLEAR, STRONG = 0.2, 0.6  # differences in units of the contrast: clearly visible; more than any change of light leaves
 LEAST_CONTRAST = 16.0  # levels; a fainter image is judged as if it had so much, or its noise would count
@@ -86,7 +95,8 @@ class Level(NamedTuple):
     num_steps: Gauss-Newton steps; 0 checks the guess as it is.
     min_correlation: least correlation of all samples.
     min_trimmed: least correlation once the samples that fit worst are left out, as a sticker's.
-    sure_correlation: correlation from which no samples are left out.
+    unsure_correlation: correlation below which samples are left out.
+    sure_correlation: correlation from which no samples are left out; between both, they are if that moves the map.
     slack: factor by which the limits of `is_plausible` are widened, because maps are not exact yet.
     """
 
@@ -94,6 +104,7 @@ class Level(NamedTuple):
     num_steps: int
     min_correlation: float
     min_trimmed: float
+    unsure_correlation: float
     sure_correlation: float
     slack: float
 
@@ -101,12 +112,12 @@ class Level(NamedTuple):
 # Most guesses are wrong, and should end early. In a made crawl 995 pairs of thumbnails that show the same and 6,955
 # others passed the first two levels; 974 and 1,237 of them passed the third.
 LEVELS = (
-    Level(QUICK_SIDE, 0, 0.5, 0.75, 0.5, np.inf),
-    Level(QUICK_SIDE, 4, 0.8, 0.95, 0.95, 2.0),
-    Level(COARSE_SIDE, 2, 0.88, 0.99, 0.95, 2.0),
+    Level(QUICK_SIDE, 0, 0.5, 0.75, 0.5, 0.5, np.inf),
+    Level(QUICK_SIDE, 4, 0.8, 0.95, 0.95, 0.95, 2.0),
+    Level(COARSE_SIDE, 2, 0.88, 0.99, 0.95, 0.95, 2.0),
 )
 # Judging needs maps that are exact to a third of a sample.
-FINE_LEVEL = Level(SIDE, 3, 0.6, 0.9, 0.95, 1.0)
+FINE_LEVEL = Level(SIDE, 3, 0.6, 0.9, 0.95, 0.98, 1.0)
 
 
 class View(NamedTuple):
@@ -202,7 +213,9 @@ def _register_block(
         trimmed_transforms, trimmed_correlations = _refine(
             templates[unsure], images[unsure], guesses[unsure], level.num_steps, is_trimmed=True
         )
-        passes = trimmed_correlations >= level.min_trimmed
+        pulls = np.abs((trimmed_transforms - transforms[unsure]) @ CORNERS).max(axis=(1, 2))
+        is_useful = (correlations[unsure] < level.unsure_correlation) | (pulls >= MIN_PULL)
+        passes = (trimmed_correlations >= level.min_trimmed) & is_useful
         transforms[unsure[passes]] = trimmed_transforms[passes]
         scores[unsure[passes]] = trimmed_correlations[passes] - 1
     return transforms, scores
@@ -427,7 +440,7 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
 
     # Whether colours agree, and the light of plain shapes.
     is_other_light = False
-    if _is_plain(lit) or _is_plain(target):
+    if (_is_plain(lit) or _is_plain(target)) and not _is_dimmed(template, image, transform, inside):
         if _measure_colour_difference(template, image, transform) > MAX_PLAIN_DIFFERENCE:
             return None
         levels, mapped_levels = light_fit.curve
@@ -591,11 +604,40 @@ def _is_plain(luminance: np.ndarray) -> bool:
     return edges < PLAIN_EDGES and levels.max() > PLAIN_GROUND * luminance.size
 
 
-def _measure_colour_difference(template: View, image: View, transform: np.ndarray) -> float:
-    """Return the mean difference of the colours, in levels; that of the luminances where one image is grey."""
+def _is_dimmed(template: View, image: View, transform: np.ndarray, inside: np.ndarray) -> bool:
+    """Return whether one gain of all channels turns an image into the other one, and changes its ground as well.
+
+    Args:
+        template: the image that shows less.
+        image: the other one.
+        transform: affine map between them, `[2, 3]`.
+        inside: where the template covers the image, `[64, 64]` bool.
+    """
+    warped = _warp_colours(image, transform)
+    covered = cv2.resize(inside.astype(np.float32), (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA) > 0.9
+    if not covered.any():
+        return False
+    # Blurred, because edges of colours lie a little apart.
+    softened = _soften(template.colours, scale_transform(transform, COLOUR_SIDE / SIDE))
+    first, second = (cv2.blur(colours, (3, 3))[covered] for colours in (softened, warped))  # [N, 3] each
+    if min(first.std(), second.std()) < LEAST_CONTRAST / 2:
+        return False
+    gain = float((first * second).sum() / max(float((first**2).sum()), 1.0))
+    error = float(np.sqrt(((gain * first - second) ** 2).mean()))
+    is_changed = np.abs(first - second).max(axis=1) > MIN_CHANGE
+    return error <= MAX_GAIN_ERROR and float(is_changed.mean()) >= MIN_CHANGED
+
+
+def _warp_colours(image: View, transform: np.ndarray) -> np.ndarray:
+    """Return the colours of an image where a template lies, `[16, 16, 3]`; the map is between samples of 64 a side."""
     scaled = scale_transform(transform, COLOUR_SIDE / SIDE)
     size = (COLOUR_SIDE, COLOUR_SIDE)
-    warped = cv2.warpAffine(image.colours, scaled, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(image.colours, scaled, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _measure_colour_difference(template: View, image: View, transform: np.ndarray) -> float:
+    """Return the mean difference of the colours, in levels; that of the luminances where one image is grey."""
+    warped = _warp_colours(image, transform)
     if _is_grey(template.colours) or _is_grey(warped):
         first = cv2.cvtColor(template.colours, cv2.COLOR_RGB2GRAY)
         second = cv2.cvtColor(warped, cv2.COLOR_RGB2GRAY)
@@ -646,10 +688,9 @@ def _has_other_colours(
         is_common: where luminances agree, `[16, 16]` bool.
         light_fit: curve of light between the luminances.
     """
-    scaled = scale_transform(transform, COLOUR_SIDE / SIDE)
     size = (COLOUR_SIDE, COLOUR_SIDE)
-    first = _soften(template.colours, scaled)
-    second = cv2.warpAffine(image.colours, scaled, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
+    first = _soften(template.colours, scale_transform(transform, COLOUR_SIDE / SIDE))
+    second = _warp_colours(image, transform)
     source, target = (first, second) if light_fit.is_forward else (second, first)
     covered = cv2.resize(inside.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.9  # but for its edge
     compared = covered & is_common

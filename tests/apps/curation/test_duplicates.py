@@ -265,6 +265,23 @@ def test_plain_shapes_in_other_light_differ_locally():
     assert other is None or other.is_local
 
 
+def test_dimmed_plain_shapes_are_copies_unless_the_ground_stays():
+    def draw_disc(ground, colour):
+        pixels = np.full((128, 128, 3), ground, np.uint8)
+        cv2.circle(pixels, (50, 60), 40, colour, -1)
+        cv2.line(pixels, (0, 115), (127, 100), (120, 40, 40), 9)
+        return pixels
+
+    bright, dark = draw_disc((230, 220, 200), (60, 90, 160)), draw_disc((0, 0, 0), (60, 90, 160))
+    assert not compare_images(bright, change_light(bright, lambda levels: 0.6 * levels)).is_local
+    for disc, dimmed in (
+        (bright, draw_disc((230, 220, 200), (30, 45, 80))),
+        (dark, change_light(dark, lambda levels: 0.5 * levels)),
+    ):
+        other = compare_images(disc, dimmed)
+        assert other is None or other.is_local
+
+
 def test_moved_clock_hand_is_no_duplicate_and_a_shift_is():
     """Clocks whose hand points elsewhere are two images; a clock that lies a pixel lower is the same."""
 

@@ -8,11 +8,15 @@ from ernie_vil2.apps.curation import image_pairs
 from ernie_vil2.apps.curation.guesses import GUESS, WHOLE_SUPPORT, _choose_supported
 from ernie_vil2.apps.curation.neighbours import _group_by_cell
 from ernie_vil2.apps.curation.registration import (
+    CORNERS,
     FAILED,
+    FINE_LEVEL,
     LEVELS,
+    MIN_PULL,
     _find_stretch,
     _solve_positive,
     invert_transforms,
+    is_plausible,
     make_pyramid,
     register,
 )
@@ -166,6 +170,26 @@ def test_sticker_is_left_out_of_the_registration():
     assert ((ranks > -0.1) & (ranks < 0)).all()
     errors = [np.abs(maps - transforms)[:, :, 2].max() for maps in (refined, whole)]
     assert errors[0] < 1 < errors[1]
+
+
+def test_small_mark_does_not_pull_the_map_away():
+    luminances, parts, transforms = make_moved_images(8)
+    templates, images = np.stack(parts).astype(np.float32), np.stack(luminances).astype(np.float32)
+    templates[:, 52:60, 40:60] += 60
+    untrimmed = FINE_LEVEL._replace(unsure_correlation=-1.0, sure_correlation=-1.0)
+    pulled, correlations = register(templates, images, transforms, untrimmed)
+    refined, _ = register(templates, images, transforms, FINE_LEVEL)
+    is_between = (correlations > FINE_LEVEL.unsure_correlation) & (correlations < FINE_LEVEL.sure_correlation)
+    errors = [np.abs((maps - transforms) @ CORNERS).max(axis=(1, 2)) for maps in (refined, pulled)]
+    assert is_between.sum() >= 4
+    assert (errors[0] <= errors[1]).all() and errors[0][is_between].max() < MIN_PULL
+
+
+def test_photograph_may_fill_half_of_a_tall_page():
+    # The whole width of a page of 240 x 480 pixels, and 216 or 180 of its rows.
+    transforms = np.array([[[1, 0, 0], [0, rows / 480, 17]] for rows in (216, 180)], np.float32)
+    aspects = np.array([[240 / rows, 240 / 480] for rows in (216, 180)])
+    assert is_plausible(transforms, aspects).tolist() == [True, False]
 
 
 def make_guesses(*supported):
