@@ -1,6 +1,5 @@
 """Processes that tests start, and the memory of this one."""
 
-import ctypes
 import re
 import subprocess
 from pathlib import Path
@@ -19,9 +18,3 @@ def start_process(command, **options):
 def read_memory(entry="VmRSS"):
     """Return an entry of memory in the status of this process, by default its resident memory, in MiB."""
     return int(re.search(rf"^{entry}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.M)[1]) / 1024
-
-
-def read_used_memory():
-    """Return the resident memory of this process in MiB, without what glibc keeps for threads after it was freed."""
-    ctypes.CDLL(None).malloc_trim(0)
-    return read_memory()
