@@ -30,9 +30,9 @@ MAX_ERROR = 1.6  # largest error of a sample that counts, in mean errors
 MIN_PULL = 0.6
 MIN_COMMON = 0.4  # share of a template that has to lie on the image while it is registered: guesses are inexact
 MIN_AREA = 0.3  # of the image that the template covers: a crop to 60 % of either side covers 0.36
-# Ratio of the scales of two thumbnails, for a crop that takes 56 % of one side only: a wide photograph on the page of a
-# telephone. In three made crawls 1.75 lost seven copies more, and kept no other pair apart.
-MAX_CROP_STRETCH = 2.3
+# Ratio of the scales of two thumbnails: 1 / 0.6 if a crop takes 40 % of one side only. 2.3 also finds wide photographs
+# on tall pages, and takes one of two drawings side by side for a crop of both.
+MAX_CROP_STRETCH = 1.75
 MAX_STRETCH = 1.5  # likewise of whole images themselves, that are stretched by a third at most
 MAX_STRETCH_OF_CROP = 1.2  # likewise of crops: a map that shifts, stretches and shears lays any two skies on each other
 WHOLE_AREA = 0.75  # from which an image is whole, but for an edge

@@ -16,7 +16,6 @@ from ernie_vil2.apps.curation.registration import (
     _find_stretch,
     _solve_positive,
     invert_transforms,
-    is_plausible,
     make_pyramid,
     register,
 )
@@ -183,13 +182,6 @@ def test_small_mark_does_not_pull_the_map_away():
     errors = [np.abs((maps - transforms) @ CORNERS).max(axis=(1, 2)) for maps in (refined, pulled)]
     assert is_between.sum() >= 4
     assert (errors[0] <= errors[1]).all() and errors[0][is_between].max() < MIN_PULL
-
-
-def test_photograph_may_fill_half_of_a_tall_page():
-    # The whole width of a page of 240 x 480 pixels, and 216 or 180 of its rows.
-    transforms = np.array([[[1, 0, 0], [0, rows / 480, 17]] for rows in (216, 180)], np.float32)
-    aspects = np.array([[240 / rows, 240 / 480] for rows in (216, 180)])
-    assert is_plausible(transforms, aspects).tolist() == [True, False]
 
 
 def make_guesses(*supported):
