@@ -58,7 +58,9 @@ def _stretch_contrast(luminance: np.ndarray) -> np.ndarray:
     """Stretch the levels from the 2nd to the 98th percentile to 0 to 255; fewer than 20 levels are stretched less."""
     levels = luminance.ravel()
     low, high = compute_percentile(levels, 2), compute_percentile(levels, 98)
-    return cv2.multiply(cv2.subtract(luminance, low), 255 / max(high - low, 20))  # both saturate
+    from_low = np.rint(np.maximum(np.arange(256) - low, 0))
+    stretched = np.rint(np.minimum(from_low * (255 / max(high - low, 20)), 255))
+    return cv2.LUT(luminance, stretched.astype(np.uint8))
 
 
 def normalise_descriptors(descriptors: np.ndarray, is_mirrored: bool = False) -> np.ndarray:
