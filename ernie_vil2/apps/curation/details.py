@@ -141,8 +141,8 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> D
     # An image with a mark is the worse one, whichever shows more.
     has_mark = (differences > MARK) | (colour_differences > COLOUR_MARK)
     worse = _find_marked(frame, warped, has_mark, is_covered) or worse
-    is_other = has_other_texture or _have_other_hues(frame, warped, is_covered)
-    return Difference(is_other or _has_spot(is_clear), _has_object(is_clear), worse)
+    is_other_image = has_other_texture or _have_other_hues(frame, warped, is_covered)
+    return Difference(is_other_image or _has_spot(is_clear), _has_object(is_clear), worse)
 
 
 class _Overlay(NamedTuple):
