@@ -223,7 +223,7 @@ def make_drawings(half: str) -> list[Image.Image]:
 
 
 def find_pairs(images: Sequence[Image.Image], queries: Sequence[Image.Image] | None) -> dict[tuple[int, int], bool]:
-    """Return pairs of a query and an image, and whether they differ in a spot."""
+    """Return pairs of a query and an image, and whether they differ in a spot or an object."""
     packed = pack_thumbnails([make_thumbnails(np.asarray(image)) for image in images])
     asked = None if queries is None else pack_thumbnails([make_thumbnails(np.asarray(query)) for query in queries])
     query_samples = packed.samples if asked is None else asked.samples
@@ -231,7 +231,8 @@ def find_pairs(images: Sequence[Image.Image], queries: Sequence[Image.Image] | N
     with tempfile.TemporaryDirectory() as folder:
         for matches in find_matches(packed, Path(folder), Comparison(), asked):
             first, second = query_samples[matches.queries].tolist(), packed.samples[matches.rows].tolist()
-            for pair, is_local in zip(zip(first, second, strict=True), matches.is_local.tolist(), strict=True):
+            differs = (matches.is_local | matches.has_object).tolist()  # such a pair stays unless its captions agree
+            for pair, is_local in zip(zip(first, second, strict=True), differs, strict=True):
                 pairs[pair] = pairs.get(pair, True) and is_local
     return pairs
 
