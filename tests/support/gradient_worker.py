@@ -68,7 +68,7 @@ def make_batch(dtype):
 
 
 class WrongStep(DirectStep):
-    """Step by a convention of public code that gives other gradients; docs/ranks.md says how far off each is."""
+    """Step by a convention of public code that gives other gradients."""
 
     def __init__(self, *arguments, convention):
         super().__init__(*arguments)
