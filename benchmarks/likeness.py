@@ -5,8 +5,8 @@
 
 Every source image is altered in every way once, and each altered image is a query among the source images and others.
 Found: the query is a duplicate of its source. A pair with another image is false; so is one of two originals. Drawings
-are the demo's, alone and in scenes of two or three. `imagehash` (pip install imagehash) is compared by its phash, whose
-64 bits may differ in 10.
+are the demo's, alone and in scenes of two or three. Other methods are compared (`likeness_peers.py`): imagehash's phash
+where it is installed (pip install imagehash), ORB with a homography, and the embeddings of a model (`--model`).
 """
 
 import argparse
@@ -28,13 +28,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "demo_data")]
 
 from crawl import drawings, large, lookalikes, scene  # noqa: E402
 
+from benchmarks.likeness_peers import find_by_orb, find_by_phash, make_embedding_method  # noqa: E402
 from ernie_vil2.apps.curation.guesses import Comparison  # noqa: E402
 from ernie_vil2.apps.curation.image_pairs import find_matches  # noqa: E402
 from ernie_vil2.apps.curation.likeness import make_thumbnails  # noqa: E402
 from ernie_vil2.apps.curation.thumbnails import pack_thumbnails  # noqa: E402
 
 HALVES = ("develop", "report")
-PHASH_BITS = 10  # imagehash's users take 8 to 12 of 64
 MIN_DEVIATION = 12  # of a photograph's luminance: less is a plain sky, in which nothing can be told apart
 
 
@@ -237,20 +237,6 @@ def find_pairs(images: Sequence[Image.Image], queries: Sequence[Image.Image] | N
     return pairs
 
 
-def find_by_phash(images: Sequence[Image.Image], queries: Sequence[Image.Image] | None) -> dict[tuple[int, int], bool]:
-    """Return the pairs whose perceptual hashes differ in few bits."""
-    import imagehash
-
-    hashes = np.stack([imagehash.phash(image).hash.ravel() for image in images])
-    asked = hashes if queries is None else np.stack([imagehash.phash(image).hash.ravel() for image in queries])
-    pairs = {}
-    for query, bits in enumerate(asked):
-        for image in np.flatnonzero((hashes != bits).sum(axis=1) <= PHASH_BITS).tolist():
-            if queries is not None or query < image:
-                pairs[query, image] = False
-    return pairs
-
-
 def measure(images: list[Image.Image], num_sources: int, half: str, method: Callable) -> tuple[dict[str, float], str]:
     """Return the percentage found by kind, and false pairs per million with the time."""
     altering = Altering(half)
@@ -286,17 +272,20 @@ def main() -> int:
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help="large JPEGs; without it: drawings alone")
     parser.add_argument("--sources", type=int, default=40, help="images that are altered in every way")
     parser.add_argument("--images", type=int, default=400, help="images in all")
+    parser.add_argument("--model", help="run, folder or name of a model whose embeddings are compared")
     parser.add_argument("--half", choices=HALVES, default="report")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     sets = {"drawings": make_drawings(args.half)}
     if args.photos:
         sets["photographs"] = cut_photos(args.photos, args.half)
-    methods: dict[str, Callable] = {"this": find_pairs}
+    methods: dict[str, Callable] = {"this": find_pairs, "ORB": find_by_orb}
     if find_spec("imagehash"):
         methods["phash"] = find_by_phash
     else:
         print("imagehash is not installed: its columns are left out", file=sys.stderr)
+    if args.model:
+        methods["embeddings"] = make_embedding_method(args.model)
     columns: dict[str, dict[str, float]] = {}
     for domain, images in sets.items():
         order = np.random.default_rng(1).permutation(len(images))[: args.images]
