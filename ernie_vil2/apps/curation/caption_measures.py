@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from ftfy.badness import badness
 
+from ernie_vil2.apps.curation.kaomoji import strip_kaomoji
 from ernie_vil2.apps.curation.languages import ENGLISH_WORDS, HAN
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
@@ -212,7 +213,8 @@ def measure_tags(text: str) -> float:
 
 
 def measure_marks(text: str) -> float:
-    """Return the share of the characters that are neither letters nor digits."""
+    """Return the share of the characters that are neither letters nor digits; faces such as (´･ω･`) do not count."""
+    text = strip_kaomoji(text)
     num_characters = sum(map(len, text.split()))
     return 1 - len(_LETTER_OR_DIGIT.findall(text)) / max(1, num_characters)
 
@@ -243,6 +245,8 @@ def measure_codes(text: str) -> float:
     if num_words <= 2 and num_long_characters > _MIN_LONG_NUMBER * num_characters:
         return 1.0
     if num_words >= 2:
+        return 0.0
+    if num_words == 1 and num_characters <= 3:  # a sheet of A4 (A4纸) is a word
         return 0.0
     return num_code_characters / max(1, num_characters)
 
@@ -339,6 +343,7 @@ def measure_wrong_decoding(text: str) -> float:
     """
     if text.isascii():
         return 0.0
+    text = strip_kaomoji(text)
     return float(badness(text) + _count_gbk_traces(text) + _count_rare_han(text))
 
 

@@ -5,12 +5,21 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
+from ernie_vil2.apps.curation.kaomoji import strip_kaomoji
+
 Language = Literal["zh", "en", "other"]
 
 HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_KANA_HANGUL = re.compile("[\u3041-\u3096\u30a1-\u30fa\u1100-\u11ff\uac00-\ud7af]")
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
-_OTHER_SCRIPT = re.compile("[\u0370-\u1fff\u2c00-\u2dff\ua000-\ua4cf\ua500-\uabff\ufb1d-\ufdff\ufe70-\ufeff]")
+_KANA = "\u3041-\u3096\u30a1-\u30fa"
+_HANGUL = "\u1100-\u11ff\uac00-\ud7af"
+_OTHER_SCRIPT = "\u0370-\u1fff\u2c00-\u2dff\ua000-\ua4cf\ua500-\uabff\ufb1d-\ufdff\ufe70-\ufeff"
+# A letter alone is a symbol, or of a face, except Hangul, and kana next to a Chinese character. The mark of a long
+# vowel (ー) is between kana.
+_FOREIGN_WORD = re.compile(
+    f"[{_KANA}][{_KANA}\u30fc]+|(?<={HAN.pattern})[{_KANA}]|[{_KANA}](?={HAN.pattern})"
+    f"|[{_HANGUL}]|[{_OTHER_SCRIPT}]{{2,}}"
+)
 _WORD = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+")
 
 # Function words, because nouns and names wander between languages, and function words hardly do.
@@ -57,8 +66,8 @@ LOANWORDS = frozenset(
 """English words with accents."""
 _PLACES = re.compile(
     r"\b(?:big sur|el (?:paso|capitan|salvador)|la (?:paz|jolla|la land)|las (?:vegas|palmas)|"
-    r"le mans|los (?:angeles|cabos)|mar del plata|punta del este|rio de janeiro|leonardo da vinci|tour de france|"
-    r"eau de (?:parfum|toilette)|notre dame(?: de paris)?)\b",
+    r"le mans|los (?:angeles|cabos)|mar del plata|punta del este|são paulo|rio de janeiro|leonardo da vinci|"
+    r"tour de france|eau de (?:parfum|toilette)|notre dame(?: de paris)?)\b",
     re.IGNORECASE,
 )
 """Names and phrases with a foreign word that English captions have."""
@@ -78,16 +87,18 @@ def detect_language(text: str) -> Language:
     """Return the language of a text: zh, en or other.
 
     A text is `other` if at least a tenth of its letters are kana, hangul or of a script that neither Chinese nor
-    English uses. Otherwise a Chinese character weighs as much as three Latin letters, and Chinese characters that no
-    standard of Chinese has in full are `other`, too. Latin text is English unless it has at least two different foreign
-    words, that is words of other languages or with accents, and more of them than English function words, or more clear
-    words of other languages. A capital with accents begins a name, unless half of the words have accents.
+    English uses, in words and not in faces such as (´･ω･`). Otherwise a Chinese character weighs as much as three Latin
+    letters, and Chinese characters that no standard of Chinese has in full are `other`, too. Latin text is English
+    unless it has at least two different foreign words, that is words of other languages or with accents, and more of
+    them than English function words, or more clear words of other languages. A capital with accents begins a name,
+    unless most of the words have accents.
     """
     if text.isascii():  # a shortcut: most captions are ASCII, and the patterns below need not look at them
         return _detect_latin_language(text)
+    text = strip_kaomoji(text)
     num_han = len(HAN.findall(text))
     num_latin = len(_LATIN.findall(text))
-    num_foreign = len(_KANA_HANGUL.findall(text)) + len(_OTHER_SCRIPT.findall(text))
+    num_foreign = len("".join(_FOREIGN_WORD.findall(text)).replace("\u30fc", ""))
     if num_foreign and num_foreign * 10 >= num_han + num_latin + num_foreign:
         return "other"
     # Product names are often Latin in Chinese captions, and a Chinese word has fewer characters than an English one.
@@ -147,7 +158,7 @@ def _detect_latin_language(text: str) -> Language:
         elif not (folded.isascii() or folded in LOANWORDS):
             (accented_names if word[0].isupper() else foreign_words).add(folded)
         num_clear += folded in CLEAR_WORDS and word.islower()
-    if 2 * len(accented_names) >= len(words):
+    if 2 * len(accented_names) > len(words):
         foreign_words |= accented_names
 
     has_foreign_grammar = len(foreign_words) >= 3 or bool(foreign_words - NAME_WORDS)

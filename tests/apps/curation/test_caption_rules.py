@@ -182,6 +182,19 @@ def test_a_cut_that_leaves_nothing_does_not_undo_other_cuts():
     assert CaptionRules(rules).cut(["© Doe: two hats", "two © hats tail"]) == ["two hats", "two © hats"]
 
 
+@pytest.mark.parametrize("face", ["(´･ω･`)", "(ง •̀_•́)ง", "ヽ(✿ﾟ▽ﾟ)ノ", "(づ｡◕‿‿◕｡)づ", "Σ(っ °Д °;)っ", "ʕ•ᴥ•ʔ", "ಠ_ಠ",
+                                  "( ˘ ³˘)♥", "(╯°□°）╯︵ ┻━┻", "٩(๑❛ᴗ❛๑)۶", "(；′⌒`)"])  # fmt: skip
+def test_faces_of_letters_and_marks_do_no_harm_to_a_caption(shipped, face):
+    caption = f"蛋糕烤焦了 {face}"
+    assert detect_language(caption) == "zh" and detect_language(f"ケーキ{face}") == "other"
+    assert shipped.find_faults([caption, f"A burnt cake {face}"]) == [None, None]
+
+
+def test_names_with_accents_are_no_foreign_text():
+    captions = ["Pokémon cards", "São Paulo", "Škoda Octavia Combi", "Kırmızı elbiseli kadın", "Tänzer für Mädchen"]
+    assert list(map(detect_language, captions)) == ["en", "en", "en", "other", "other"]
+
+
 def test_characters_of_both_kinds_of_chinese_are_not_always_japanese():
     captions = ["藍色警車，送礼佳品", "紅色的紅苹果", "浅草雷門前", "無料駐車場", "会社概要", "紅色連衣裙"]
     assert list(map(detect_language, captions)) == ["zh", "zh", "other", "other", "other", "zh"]
@@ -217,6 +230,7 @@ LONG = "a photo of thirteen different words that is longer than any period of th
     ("repetition", "red hat red hat", 0), ("repetition", "红帽红帽红帽子", 6 / 7), ("commonest", "a hat", 0),
     ("commonest", "hat red hat big hats hat", 4 / 6),
     ("tags", "#a1 bcd", 1 / 2), ("marks", "ab!!", 1 / 2), ("codes", "AB12 of", 4 / 6), ("codes", "AB12 red hat", 0),
+    ("codes", "A4纸", 0),
     ("keywords", "x, y, z, w, e, f", 6), ("keywords", "x, y, z, w, e, and f", 0),
     ("repetition", f"{LONG} {LONG}", 1), ("repetition", LONG, 0), ("codes", "Object ID 871404932", 1),
     ("random_letters", "q w e r t y", 2), ("random_letters", "2年3月4日5时6分", 0),
