@@ -8,11 +8,9 @@ Paddle's layers (as of 3.3.1) keep their settings in private attributes such as 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import paddle
 from paddle import Tensor, nn
@@ -21,6 +19,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.device import runtime
 from ernie_vil2.device.mixed_precision import convert_output
+from ernie_vil2.device.token_packing import get_layout, scatter_tokens
 
 
 def speed_up(model: nn.Layer) -> None:
@@ -39,93 +38,6 @@ def speed_up(model: nn.Layer) -> None:
     runtime.record_switch("layers", state)
 
 
-class TokenLayout(NamedTuple):
-    """Places of the T tokens in a batch of texts `[B, L]`, row by row.
-
-    Attributes:
-        rows: int64 `[T]`, rows of the tokens in the flattened batch.
-        num_texts: B.
-        length: L.
-        boundaries: int32 `[B + 1]`, for attention by text: the tokens of text i are those from `boundaries[i]` up to
-            `boundaries[i + 1]`; None: attention takes padded texts.
-    """
-
-    rows: Tensor
-    num_texts: int
-    length: int
-    boundaries: Tensor | None
-
-
-# Layout of the texts whose padding is skipped; None: padding is computed like tokens.
-_layout: ContextVar[TokenLayout | None] = ContextVar("layout", default=None)
-
-
-def skip_padding(ids: Tensor, padding: int, by_text: bool = False) -> AbstractContextManager[None]:
-    """Skip padding in the block, which encodes texts: in what runs on the result of `pack`, and in linear layers.
-
-    On CPUs, attention takes padded texts, and linear layers (`CpuLinear`) skip padding only where gradients are needed.
-    On GPUs padding is skipped only with `by_text`, which makes the host wait for the number of tokens.
-
-    Attention and pooling mask padding, so features and gradients are equal to rounding. All texts of a batch have the
-    length of the longest: if captions and tags are mixed, more than half of a batch is padding.
-
-    Args:
-        ids: `[B, L]`, token ids of the texts; inputs of layers in the block with three axes must be `[B, L, D]`.
-        padding: id of the padding.
-        by_text: whether attention, too, takes packed tokens and the boundaries of the texts. Only GPUs have a kernel
-            for that.
-    """
-    if by_text or _is_enabled(ids):
-        return _skip_padding(ids, padding, by_text)
-    return nullcontext()
-
-
-@contextmanager
-def _skip_padding(ids: Tensor, padding: int, by_text: bool) -> Iterator[None]:
-    is_token = ids != padding
-    rows = paddle.nonzero(is_token.reshape([-1])).squeeze(1)
-    boundaries = None
-    if by_text:
-        ends = is_token.astype("int32").sum(axis=1).cumsum()
-        boundaries = F.pad(ends, [1, 0]).astype("int32")
-    layout = None
-    # Without padding there is nothing to skip, and layers cannot compute texts without tokens.
-    if 0 < rows.shape[0] < ids.size:
-        layout = TokenLayout(rows, ids.shape[0], ids.shape[1], boundaries)
-    reset_token = _layout.set(layout)
-    try:
-        yield
-    finally:
-        _layout.reset(reset_token)
-
-
-def get_layout(shape: Sequence[int]) -> TokenLayout | None:
-    """Return the layout of the block that skips padding if `shape` is `[T, D]`, that of packed tokens; else None."""
-    layout = _layout.get()
-    is_packed = layout is not None and len(shape) == 2 and shape[0] == layout.rows.shape[0]
-    return layout if is_packed else None
-
-
-def get_text_boundaries() -> tuple[Tensor, int] | None:
-    """Return the boundaries and L of `TokenLayout` in a block in which attention takes packed tokens; else None."""
-    layout = _layout.get()
-    if layout is None or layout.boundaries is None:
-        return None
-    return layout.boundaries, layout.length
-
-
-def pack(x: Tensor) -> Tensor:
-    """Return the tokens `[T, ...]` of `[B, L, ...]` in a block that skips padding; `x` itself elsewhere."""
-    layout = _layout.get()
-    return x if layout is None else _Pack.apply(x, layout)
-
-
-def unpack(tokens: Tensor) -> Tensor:
-    """Put the tokens `[T, D]` of `pack` back to `[B, L, D]`, with zeros as padding."""
-    layout = _layout.get()
-    return tokens if layout is None else _Unpack.apply(tokens, layout)
-
-
 class CpuLinear(nn.Linear):
     """Linear layer that computes the gradient of its bias by a matrix product, and can skip padding."""
 
@@ -141,7 +53,7 @@ class CpuLinear(nn.Linear):
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if not _needs_gradients(x, weight, bias):
         return F.linear(x, weight, bias)
-    layout = _layout.get()
+    layout = get_layout()
     if layout is not None and x.ndim == 3:
         return _LinearOfTokens.apply(x, weight, bias, layout.rows)
     return _Linear.apply(x, weight, bias)
@@ -310,7 +222,7 @@ class _LinearOfTokens(PyLayer):
         tokens = paddle.gather(_as_rows(x), token_rows)
         save_for_backward(ctx, tokens, weight, token_rows)
         ctx.needs_input_gradient = not x.stop_gradient
-        return _scatter(_affine(tokens, weight, bias), token_rows, x.shape)
+        return scatter_tokens(_affine(tokens, weight, bias), token_rows, x.shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
@@ -320,40 +232,12 @@ class _LinearOfTokens(PyLayer):
         if not ctx.needs_input_gradient:
             return None, *parameter_gradients, None
         input_gradients = paddle.matmul(token_gradients, weight, transpose_y=True)
-        return _scatter(input_gradients, token_rows, gradient.shape), *parameter_gradients, None
+        return scatter_tokens(input_gradients, token_rows, gradient.shape), *parameter_gradients, None
 
 
 def _affine(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return `rows @ weight + bias`; the product begins from the bias, which spares a pass over the result."""
     return paddle.addmm(bias, rows, weight)
-
-
-class _Pack(PyLayer):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layout: TokenLayout) -> Tensor:
-        ctx.layout = layout
-        return paddle.gather(x.flatten(0, 1), layout.rows)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _scatter(gradient, ctx.layout.rows, [ctx.layout.num_texts, ctx.layout.length])
-
-
-class _Unpack(PyLayer):
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor, layout: TokenLayout) -> Tensor:
-        ctx.layout = layout
-        return _scatter(tokens, layout.rows, [layout.num_texts, layout.length])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return paddle.gather(gradient.flatten(0, 1), ctx.layout.rows)
-
-
-def _scatter(tokens: Tensor, token_rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """Put tokens `[T, D]` into their rows of a tensor `[B, L, D]` with zeros elsewhere; `shape` begins with B, L."""
-    zeros = paddle.zeros([shape[0] * shape[1], tokens.shape[1]], tokens.dtype)
-    return paddle.scatter_(zeros, token_rows, tokens).reshape([*shape[:2], tokens.shape[1]])
 
 
 class _LayerNorm(PyLayer):
@@ -426,7 +310,7 @@ def add_pairwise(rows: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
     return columns.expand([rows.shape[0], columns.shape[0]]) + rows.unsqueeze(1)
 
 
-def expand_on_cpu(x: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:
+def expand_for_cpu(x: paddle.Tensor, shape: Sequence[int]) -> paddle.Tensor:
     """Expand a tensor on a CPU to a shape that it broadcasts to; elsewhere and in a traced graph return it unchanged.
 
     Paddle takes ten times as long on CPU to broadcast within an operation.
@@ -441,7 +325,7 @@ def add_to_rows(x: Tensor, row: Tensor) -> Tensor:
         x: `[B, P, D]`.
         row: the parameter, `[D]` or `[1, P, D]`.
     """
-    if not _is_enabled(x):
+    if not runtime.uses_cpu_layers(x):
         return x + row
     return _AddToRows.apply(x, row)
 
@@ -477,7 +361,7 @@ def embed_patches(images: Tensor, layer: nn.Conv2D) -> Tensor:
     """
     # With hooks the layer must be called. That of mixed precision does nothing on CPUs, which have none.
     hooks = {*layer._forward_pre_hooks.values(), *layer._forward_post_hooks.values()} - {convert_output}
-    if hooks or not _is_enabled(images):
+    if hooks or not runtime.uses_cpu_layers(images):
         return layer(images).flatten(2).transpose([0, 2, 1])
     num_images, channels, height, width = images.shape
     out_channels, _, patch_height, patch_width = layer.weight.shape
@@ -495,7 +379,7 @@ def unbind(x: Tensor) -> list[Tensor]:
     if x.shape[0] == 1:
         return [x.squeeze(0)]
     # Paddle's lazy views share it, too, but are off on CPUs, see the switch `strides` of `device/runtime.py`.
-    if _is_enabled(x) and x.is_contiguous():
+    if runtime.uses_cpu_layers(x) and x.is_contiguous():
         return list(_Unbind.apply(x))
     return x.unbind(0)
 
@@ -509,11 +393,6 @@ class _Unbind(PyLayer):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return paddle.stack(gradients)
-
-
-def _is_enabled(x: Tensor) -> bool:
-    """Return whether a tensor lies on a CPU whose own functions are not switched off; False in a traced graph."""
-    return paddle.in_dynamic_mode() and x.place.is_cpu_place() and runtime.is_enabled("layers")
 
 
 def save_for_backward(ctx: PyLayerContext, *tensors: paddle.Tensor) -> None:

@@ -15,7 +15,7 @@ Paddle is imported. `set_device` sets `strides`, `cpu_kernels.speed_up` a model'
 - `denormals`: training treats numbers below 1.2e-38 as 0, see `flush_denormals`.
 - `strides`: transposed tensors are copied at once. Not set if the user has set `FLAGS_use_stride_kernel`.
 - `layers`: texts are computed without their padding, and layers and gradients by kernels that are faster on CPUs, see
-  `cpu_kernels`.
+  `token_packing` and `cpu_kernels`.
 
 `ERNIE_VIL2_RUNTIME=-malloc,-layers` switches these two off, `ERNIE_VIL2_RUNTIME=0` all. The first two reach child
 processes through the environment. Only the standard library is imported.
@@ -222,6 +222,13 @@ def _find_revision() -> str | None:
 def is_enabled(name: str, environ: Mapping[str, str] = os.environ) -> bool:
     """Return whether the user left a switch of `SWITCHES` on; raise ValueError if `ERNIE_VIL2_RUNTIME` is malformed."""
     return name not in _find_switched_off(environ)
+
+
+def uses_cpu_layers(x: Any) -> bool:
+    """Return whether `layers` is on for a tensor: it lies on a CPU; False in a traced graph."""
+    import paddle
+
+    return paddle.in_dynamic_mode() and x.place.is_cpu_place() and is_enabled("layers")
 
 
 def copy_transposed() -> None:

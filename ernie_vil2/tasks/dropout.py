@@ -20,7 +20,8 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional as F
 
 from ernie_vil2.config.sections import TOWER_VIEWS, VIEWS
-from ernie_vil2.device.cpu_kernels import expand_on_cpu, get_layout, save_for_backward
+from ernie_vil2.device.cpu_kernels import expand_for_cpu, save_for_backward
+from ernie_vil2.device.token_packing import get_packed_layout
 
 # Odd multipliers of the finalisers of MurmurHash3, as int32, and of SplitMix64, as uint64.
 _MURMUR_1, _MURMUR_2 = 0x85EBCA6B - 2**32, 0xC2B2AE35 - 2**32
@@ -158,7 +159,7 @@ class CounterBasedDropout:
 
         Packed tokens `[T, D]` get the same bits as in the padded texts `[B, L, D]`.
         """
-        layout = get_layout(shape)
+        layout = get_packed_layout(shape)
         keys, draw = self._state
         num_rows = keys.num_rows if keys else 0
         first_size, *other_sizes = shape if layout is None else [layout.num_texts, layout.length, shape[1]]
@@ -172,7 +173,7 @@ class CounterBasedDropout:
         low, high = keys.get_halves(draw)
         if layout is None:
             size = [num_rows, coordinates.size]
-            coordinates = expand_on_cpu(coordinates.reshape([1, -1]), size)
+            coordinates = expand_for_cpu(coordinates.reshape([1, -1]), size)
         else:
             # Only for the tokens: coordinates by their place in the row, keys by their row.
             size = list(shape)
@@ -183,10 +184,10 @@ class CounterBasedDropout:
 
         # The finaliser of MurmurHash3, with the two halves of the key mixed in. Its first operation makes a new tensor,
         # since the coordinates are kept; the others need no further ones.
-        bits = coordinates ^ expand_on_cpu(low.unsqueeze(1), size)
+        bits = coordinates ^ expand_for_cpu(low.unsqueeze(1), size)
         bits.scale_(_MURMUR_1)
         bits.bitwise_xor_(_shift(bits, 15))
-        bits.add_(expand_on_cpu(high.unsqueeze(1), size)).scale_(_MURMUR_2)
+        bits.add_(expand_for_cpu(high.unsqueeze(1), size)).scale_(_MURMUR_2)
         return bits.reshape(shape)
 
 
@@ -355,5 +356,5 @@ def _make_constant(device: str, value: int | np.uint64, dtype: str) -> paddle.Te
 def _shift(bits: paddle.Tensor, distance: int) -> paddle.Tensor:
     """Shift bits to the right, filling with zeros."""
     dtype = "int64" if bits.dtype == paddle.int64 else "int32"
-    distances = expand_on_cpu(_make_constant(paddle.get_device(), distance, dtype), bits.shape)
+    distances = expand_for_cpu(_make_constant(paddle.get_device(), distance, dtype), bits.shape)
     return paddle.bitwise_right_shift(bits, distances, is_arithmetic=False)

@@ -55,11 +55,11 @@ TEXT_TOWERS: Registry[Any] = Registry(
 
 
 class Rotary(Section):
-    """Rotary positions in two dimensions (RoPE): attention turns queries and keys by the place of their patch."""
+    """Rotary positions in two dimensions (RoPE): attention rotates queries and keys by the place of their patch."""
 
     first_half: Literal["columns", "rows"] = Field(
-        description="what turns the first half of a head: the column of a patch (PE-Core) or its row (EVA-02); the "
-        "other one turns the second half"
+        description="what rotates the first half of a head: the column of a patch (PE-Core) or its row (EVA-02); the "
+        "other one rotates the second half"
     )
     start: Annotated[int, Field(ge=0, le=1024)] = Field(
         0, description="number of the first row and column (PE-Core with a class token: 1)"

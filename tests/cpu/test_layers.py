@@ -17,15 +17,13 @@ from ernie_vil2.device.cpu_kernels import (
     add_to_rows,
     embed_patches,
     fuse_linears,
-    pack,
     save_for_backward,
-    skip_padding,
     speed_up,
     sum_channels,
     unbind,
-    unpack,
 )
 from ernie_vil2.device.mixed_precision import keep_maps_narrow
+from ernie_vil2.device.token_packing import pack, skip_padding, unpack
 from tests.support.freezing import Case, build_case
 from tests.support.limits import limit_examples
 

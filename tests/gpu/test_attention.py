@@ -84,7 +84,7 @@ def test_packed_attention_has_the_bits_of_separate_tensors(monkeypatch, dtype, l
     results = []
     for is_packed in (True, False):
         if not is_packed:
-            monkeypatch.setattr(attention_module, "has_packed_kernel", lambda qkv: False)
+            monkeypatch.setattr(attention_module, "has_qkv_kernel", lambda qkv: False)
         qkv = paddle.to_tensor(qkv_array.astype(np.float32)).astype(dtype)
         qkv.stop_gradient = False
         output = attention.attend_to_itself(qkv, None, None)

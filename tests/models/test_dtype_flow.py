@@ -141,7 +141,7 @@ class Flow:
         monkeypatch.setattr(nn.Layer, "__call__", record_layer)
         monkeypatch.setattr(F, "scaled_dot_product_attention", record_fused)
         # As on a GPU; on a CPU Paddle computes the plain formula.
-        monkeypatch.setattr(attention_module, "has_packed_kernel", lambda qkv: qkv.dtype == paddle.bfloat16)
+        monkeypatch.setattr(attention_module, "has_qkv_kernel", lambda qkv: qkv.dtype == paddle.bfloat16)
         monkeypatch.setattr(F, "flash_attn_qkvpacked", record_packed)
         monkeypatch.setattr(Attention, "attend", record_plain)
 

@@ -63,7 +63,7 @@ def test_vit_equals_the_formula(name):
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
-# Settings, and the places of the tokens by which the two halves of a head turn.
+# Settings, and the places of the tokens by which the two halves of a head are rotated.
 GRID = list(product(range(3), range(3)))
 ROTARY_VITS = {
     "PE-Core": (
@@ -88,7 +88,7 @@ def test_vit_with_rotary_positions_equals_the_formula(name):
     rng = np.random.default_rng(0)
     tower = build(variant=options)
     randomise(tower, rng)
-    assert "turns" not in tower.state_dict()
+    assert "rope" not in tower.state_dict()
     images = rng.normal(size=(3, 3, 12, 12)).astype("float32")
     settings = {key: options[key] for key in ("epsilon", "activation", "pooling_heads") if key in options}
     weights, places = tower.state_dict(), np.array(places, float)

@@ -18,7 +18,7 @@ from tests.support.towers import encode, make_image_config, randomize
 
 SIZES = {"image_size": 12, "patch_size": 4, "width": 24, "depth": 2, "heads": 3}  # nine patches
 GRID = list(product(range(3), range(3)))
-# Variants of every pooling, with and without class token, and the places of tokens by which rotary positions turn.
+# Variants of every pooling, with and without class token, and the places of tokens by which rotary positions rotate.
 TOWERS = {
     "class token": ("ViT", {}, None),
     "attention": ("ViT", {"class_token": False, "pooling": "attention"}, None),

@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.device.cpu_kernels import unpack
+from ernie_vil2.device.token_packing import unpack
 from ernie_vil2.models.weights.families.family import Folder
 from ernie_vil2.models.weights.families.open_clip_texts import NLLBS, read_library_text
 from ernie_vil2.models.weights.format import read_model

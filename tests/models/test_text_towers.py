@@ -160,7 +160,7 @@ def attend_text_by_text(q, k, v, starts, key_starts, max_length, max_key_length,
     return paddle.concat(outputs), None
 
 
-@pytest.mark.parametrize("variant", [{}, {"norm": "before"}], ids=["SplitAttention", "PackedAttention"])
+@pytest.mark.parametrize("variant", [{}, {"norm": "before"}], ids=["SplitAttention", "FusedQkvAttention"])
 @pytest.mark.parametrize("pooling", ["cls", "mean", "first"])
 def test_texts_without_padding_equal_padded_texts(monkeypatch, pooling, variant):
     tower = build_transformer(pooling, **variant)

@@ -98,7 +98,7 @@ def rotate(x, heads, places):
     """Turn queries or keys `[L, D]` as Su et al. 2021, equation 34, by products of complex numbers.
 
     Args:
-        places: for each token, the numbers by which the two halves of a head turn, `[L, 2]`.
+        places: for each token, the numbers by which the two halves of a head are rotated, `[L, 2]`.
     """
     pairs = x.reshape(len(x), heads, 2, -1, 2)
     count = pairs.shape[3]

@@ -12,7 +12,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.device import runtime
-from ernie_vil2.device.cpu_kernels import pack, skip_padding
+from ernie_vil2.device.token_packing import pack, skip_padding
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.tasks import dropout as dropout_module
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout

@@ -8,7 +8,7 @@ from ernie_vil2.config import ConfigError, TrainingConfig
 from ernie_vil2.tasks.contrastive_step import DirectStep
 from ernie_vil2.tasks.task import prepare_attention
 from ernie_vil2.towers.layers import attention as attention_module
-from ernie_vil2.towers.layers.attention import MASKED, PackedAttention, SplitAttention
+from ernie_vil2.towers.layers.attention import MASKED, FusedQkvAttention, SplitAttention
 from tests.support.steps import (
     TOLERANCES,
     VIT,
@@ -61,7 +61,7 @@ def test_losses_and_gradients_match_unfused_attention(calls, dtype, tolerance, d
 
 
 @pytest.mark.parametrize("has_mask", [False, True])
-@pytest.mark.parametrize("layer_class", [PackedAttention, lambda *sizes: SplitAttention(*sizes, 0.0)])
+@pytest.mark.parametrize("layer_class", [FusedQkvAttention, lambda *sizes: SplitAttention(*sizes, 0.0)])
 def test_packed_projections_have_the_results_of_the_formula(calls, monkeypatch, layer_class, has_mask):
     # As on a GPU with flash attention; on a CPU Paddle computes it by its plain formula.
     packed_calls = []
@@ -72,7 +72,7 @@ def test_packed_projections_have_the_results_of_the_formula(calls, monkeypatch, 
         return packed(qkv, *arguments, **options)
 
     monkeypatch.setattr(paddle.nn.functional, "flash_attn_qkvpacked", record_packed)
-    monkeypatch.setattr(attention_module, "has_packed_kernel", lambda qkv: True)
+    monkeypatch.setattr(attention_module, "has_qkv_kernel", lambda qkv: True)
     paddle.seed(0)
     layer = layer_class(24, 3)
     mask = (paddle.arange(5) >= 3).astype("float32").reshape([1, 1, 1, 5]) * MASKED if has_mask else None

@@ -1,4 +1,7 @@
-"""Attention of transformers, by the plain formula or Paddle's fused kernel, and layers with its projections."""
+"""Attention of transformers, by the plain formula or Paddle's fused kernel, and layers with its projections.
+
+Inside `token_packing.skip_padding`, tokens of texts go in and out packed, `[T, width]` without padding.
+"""
 
 from functools import cache
 
@@ -7,15 +10,9 @@ from paddle import nn
 from paddle.nn import functional as F
 from paddle.nn.functional.flash_attention import flash_attn_unpadded
 
-from ernie_vil2.device.cpu_kernels import (
-    expand_on_cpu,
-    fuse_linears,
-    get_text_boundaries,
-    pack,
-    unbind,
-    unpack,
-)
-from ernie_vil2.towers.layers.rotary import turn
+from ernie_vil2.device.cpu_kernels import expand_for_cpu, fuse_linears, unbind
+from ernie_vil2.device.token_packing import TextBoundaries, get_text_boundaries, pack, unpack
+from ernie_vil2.towers.layers.rotary import apply_rope
 
 MASKED = -1e4  # added to the score of a hidden token: its softmax is 0, and float16 can hold it
 
@@ -37,7 +34,7 @@ class Attention(nn.Layer):
         """Split concatenated projections by head.
 
         Args:
-            x: `[B, L, num_projections * width]`, or the tokens of `pack`, to whose heads zeros are added as padding.
+            x: `[B, L, num_projections * width]`, or packed tokens, which are padded with zeros first.
             num_projections: number of projections of the same width.
 
         Returns:
@@ -58,7 +55,7 @@ class Attention(nn.Layer):
             mask: added to the scores, `[B or 1, 1, L or 1, M]`; None: all tokens are visible.
 
         Returns:
-            `[B, L, width]`; in a block that skips padding, only the tokens, see `pack`.
+            `[B, L, width]`; packed tokens, `[T, width]`, inside `skip_padding`.
         """
         # Under mixed precision a query may be float32. Paddle chooses the fused kernel by the types that it is given,
         # before it converts them: for float32, or for two types, it chooses a slower one.
@@ -69,50 +66,54 @@ class Attention(nn.Layer):
         dropout = self._current_dropout
         scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [B, heads, L, M]
         if mask is not None:
-            scores = scores + expand_on_cpu(mask.astype(scores.dtype), scores.shape)
+            # Paddle broadcasts within an addition ten times slower than it expands a mask first.
+            scores = scores + expand_for_cpu(mask.astype(scores.dtype), scores.shape)
         weights = F.softmax(scores)
         if dropout:
             weights = F.dropout(weights, dropout)
         return pack(paddle.matmul(weights, v).transpose([0, 2, 1, 3]).flatten(2))
 
     def attend_to_itself(
-        self, qkv: paddle.Tensor, mask: paddle.Tensor | None, turns: paddle.Tensor | None, only_first: bool = False
+        self, qkv: paddle.Tensor, mask: paddle.Tensor | None, rope: paddle.Tensor | None, only_first: bool = False
     ) -> paddle.Tensor:
         """Attend as in `attend`, with concatenated queries, keys and values.
 
         Args:
-            qkv: queries, keys and values, `[B, L, 3 * width]`, or the tokens of `pack`.
+            qkv: queries, keys and values, `[B, L, 3 * width]`, or packed tokens, `[T, 3 * width]`.
             mask: see `attend`.
-            turns: rotary turns of queries and keys, see `turn`; None: there are no rotary positions.
-            only_first: compute the result of the first token only, `[B, 1, width]`; neither with the tokens of `pack`
-                nor with a causal mask.
+            rope: cosines and sines of rotary positions, see `apply_rope`; None: there are no such positions.
+            only_first: compute the result of the first token only, `[B, 1, width]`; neither with packed tokens nor
+                with a causal mask.
         """
-        boundaries = get_text_boundaries()
-        if boundaries is not None:
+        texts = get_text_boundaries()
+        if texts is not None:
+            # Packed texts need no mask of padding, which is the only one that they may have, and no rotary positions,
+            # which only images have.
             q, k, v = qkv.reshape([0, 3, self.heads, -1]).unbind(1)
-            return self._attend_by_text(q, k, v, *boundaries)
-        if turns is None and self._should_fuse(qkv):
+            return self._attend_by_text(q, k, v, texts)
+        if rope is None and self._should_fuse(qkv):
             # The kernel takes `[B, L, heads, d]`, which needs no copies here. Splitting by head and transposing back
             # would copy queries, keys and values once each before the kernel, and their gradients twice after it.
             qkv = unpack(qkv).reshape([0, 0, 3, self.heads, -1])
-            if mask is None and not only_first and has_packed_kernel(qkv):
-                mixed, _ = F.flash_attn_qkvpacked(qkv, self._current_dropout, training=self.training)
-                return pack(mixed.flatten(2))
+            if mask is None and not only_first and has_qkv_kernel(qkv):
+                out, _ = F.flash_attn_qkvpacked(qkv, self._current_dropout, training=self.training)
+                return pack(out.flatten(2))
             q, k, v = qkv.unbind(2)
             return self._attend_fused(q[:, :1] if only_first else q, k, v, mask)
         q, k, v = self.split_heads(qkv, num_projections=3)
-        if turns is not None:
-            q, k = turn(q, turns), turn(k, turns)
+        if rope is not None:
+            q, k = apply_rope(q, rope), apply_rope(k, rope)
         return self.attend(q[:, :, :1] if only_first else q, k, v, mask)
 
     def _attend_by_text(
-        self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, boundaries: paddle.Tensor, length: int
+        self, q: paddle.Tensor, k: paddle.Tensor, v: paddle.Tensor, texts: TextBoundaries
     ) -> paddle.Tensor:
         """Attend with packed queries `[T, heads, d]` to the keys and values of the same text; return `[T, width]`."""
-        # The kernel needs an upper bound of the lengths, and the host does not know the longest text without padding.
+        # The kernel needs an upper bound of the lengths. The longest text is known on the device only.
+        boundaries, max_length = texts.boundaries, texts.padded_length
         scale = q.shape[2] ** -0.5
-        mixed, _ = flash_attn_unpadded(q, k, v, boundaries, boundaries, length, length, scale, training=False)
-        return mixed.flatten(1)
+        out, _ = flash_attn_unpadded(q, k, v, boundaries, boundaries, max_length, max_length, scale, training=False)
+        return out.flatten(1)
 
     @property
     def _current_dropout(self) -> float:
@@ -130,11 +131,11 @@ class Attention(nn.Layer):
         if mask is not None:
             mask = mask.astype(q.dtype).expand([q.shape[0], 1, q.shape[1], k.shape[1]])
         dropout = self._current_dropout
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=self.training)
-        return pack(mixed.flatten(2))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, training=self.training)
+        return pack(out.flatten(2))
 
 
-def has_packed_kernel(qkv: paddle.Tensor) -> bool:
+def has_qkv_kernel(qkv: paddle.Tensor) -> bool:
     """Return whether flash attention takes queries, keys and values as one tensor `[B, L, 3, heads, d]`."""
     return qkv.dtype in (paddle.float16, paddle.bfloat16) and has_flash_attention(qkv, qkv.shape[-1])
 
@@ -153,7 +154,7 @@ def _get_capability(device_id: int) -> tuple[int, int]:
     return paddle.device.cuda.get_device_capability(device_id)
 
 
-class PackedAttention(Attention):
+class FusedQkvAttention(Attention):
     """Self-attention with queries, keys and values from one linear layer, as in PaddleClas's ViT."""
 
     def __init__(self, width: int, heads: int, dropout: float = 0.0):
@@ -165,10 +166,10 @@ class PackedAttention(Attention):
         self,
         x: paddle.Tensor,
         mask: paddle.Tensor | None = None,
-        turns: paddle.Tensor | None = None,
+        rope: paddle.Tensor | None = None,
         only_first: bool = False,
     ) -> paddle.Tensor:
-        return self.proj(self.attend_to_itself(self.qkv(x), mask, turns, only_first))
+        return self.proj(self.attend_to_itself(self.qkv(x), mask, rope, only_first))
 
 
 class SplitAttention(Attention):
@@ -201,7 +202,7 @@ class SplitAttention(Attention):
         self,
         x: paddle.Tensor,
         mask: paddle.Tensor | None = None,
-        turns: paddle.Tensor | None = None,
+        rope: paddle.Tensor | None = None,
         only_first: bool = False,
     ) -> paddle.Tensor:
         # In training, one matrix product computes all three projections, unless one of them is frozen, for example.
@@ -209,17 +210,17 @@ class SplitAttention(Attention):
         if self.training and not only_first:
             project = fuse_linears((self.q_proj, self.k_proj, self.v_proj))
         if project is not None:
-            return self.out_proj(self.norm(self.attend_to_itself(project(x), mask, turns)))
-        boundaries = get_text_boundaries()
-        if boundaries is not None:
+            return self.out_proj(self.norm(self.attend_to_itself(project(x), mask, rope)))
+        texts = get_text_boundaries()
+        if texts is not None:  # without mask and rotary positions, as in `attend_to_itself`
             q = self.q_proj(x).reshape([0, self.heads, -1])  # [T, heads, d]
             k = self.k_proj(x).reshape([0, self.heads, -1])
             v = self.v_proj(x).reshape([0, self.heads, -1])
-            return self.out_proj(self.norm(self._attend_by_text(q, k, v, *boundaries)))
+            return self.out_proj(self.norm(self._attend_by_text(q, k, v, texts)))
         (q,) = self.split_heads(self.q_proj(x[:, :1] if only_first else x))
         (k,) = self.split_heads(self.k_proj(x))
         (v,) = self.split_heads(self.v_proj(x))
-        if turns is not None:
-            query_turns = turns[..., :1, :] if only_first else turns
-            q, k = turn(q, query_turns), turn(k, turns)
+        if rope is not None:
+            query_rope = rope[..., :1, :] if only_first else rope
+            q, k = apply_rope(q, query_rope), apply_rope(k, rope)
         return self.out_proj(self.norm(self.attend(q, k, v, mask)))

@@ -4,7 +4,7 @@ import paddle
 from paddle import nn
 
 from ernie_vil2.towers.layers.activations import ACTIVATIONS, compute_mlp
-from ernie_vil2.towers.layers.attention import Attention, PackedAttention, SplitAttention
+from ernie_vil2.towers.layers.attention import Attention, FusedQkvAttention, SplitAttention
 
 
 class Mlp(nn.Layer):
@@ -86,7 +86,7 @@ class PreNormBlock(nn.Layer):
         norm_epsilon = epsilon if attention_norm else None
         self.attn: Attention
         if key_bias and not attention_norm:
-            self.attn = PackedAttention(width, heads, attention_dropout)
+            self.attn = FusedQkvAttention(width, heads, attention_dropout)
         else:
             self.attn = SplitAttention(width, heads, attention_dropout, key_bias, norm_epsilon)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -102,20 +102,20 @@ class PreNormBlock(nn.Layer):
         self,
         x: paddle.Tensor,
         mask: paddle.Tensor | None = None,
-        turns: paddle.Tensor | None = None,
+        rope: paddle.Tensor | None = None,
         only_first: bool = False,
     ) -> paddle.Tensor:
         """Compute the block.
 
         Args:
-            x: tokens `[B, L, width]`, or those of `pack`.
+            x: tokens `[B, L, width]`, or packed ones `[T, width]`.
             mask: see `Attention.attend`.
-            turns: rotary turns, see `turn`; None: there are no rotary positions.
-            only_first: compute the result of the first token only, `[B, 1, width]`, for which the other tokens are but
-                keys and values; neither with the tokens of `pack` nor with a causal mask. Dropout's masks are those
-                that the first token has among all.
+            rope: cosines and sines of rotary positions, see `apply_rope`; None: there are no such positions.
+            only_first: compute the result of the first token only, `[B, 1, width]`, with the other tokens as keys and
+                values; neither with packed tokens nor with a causal mask. Dropout draws the first token the same mask
+                as among all tokens.
         """
-        attended = self.attn(self.norm1(x), mask, turns, only_first)
+        attended = self.attn(self.norm1(x), mask, rope, only_first)
         x = (x[:, :1] if only_first else x) + self.drop_path(self.dropout(attended))
         return x + self.drop_path(self.dropout(self.mlp(self.norm2(x))))
 

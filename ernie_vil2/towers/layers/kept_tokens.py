@@ -41,15 +41,15 @@ def gather_tokens(tokens: paddle.Tensor, positions: paddle.Tensor) -> paddle.Ten
     return tokens.reshape([num_rows, -1, width])
 
 
-def gather_turns(turns: paddle.Tensor, positions: paddle.Tensor) -> paddle.Tensor:
-    """Return the rotary turns of each row's tokens.
+def gather_rope(rope: paddle.Tensor, positions: paddle.Tensor) -> paddle.Tensor:
+    """Return the cosines and sines of each row's tokens.
 
     Args:
-        turns: turns of all positions, `[2, T, d]`, see `rotary.compute_turns`.
+        rope: cosines and sines of all tokens, `[2, T, d]`, see `rotary.compute_rope`.
         positions: positions of each row's tokens, `[B, K]`.
 
     Returns:
         `[2, B, 1, K, d]`, which broadcasts over heads.
     """
     num_rows, num_kept = positions.shape
-    return turns.gather(positions.flatten(), axis=1).reshape([2, num_rows, 1, num_kept, -1])
+    return rope.gather(positions.flatten(), axis=1).reshape([2, num_rows, 1, num_kept, -1])

@@ -1,8 +1,8 @@
 """Rotary positions in two dimensions (Su et al. 2021, arXiv 2104.09864), as in PE-Core and EVA-02.
 
-The numbers of a query or key are taken in pairs of neighbours. Attention turns each pair by an angle: the position of
-the patch times a frequency, which is another one for each pair. The product of a query and a key then depends on how
-far apart their patches are. One half of a head turns by the row of the patch, the other half by its column.
+The numbers of a query or key are taken in pairs of neighbours. Attention rotates each pair by an angle: the position of
+the patch times the pair's frequency. The product of a query and a key then depends on how far apart their patches are.
+One half of a head is rotated by the row of the patch, the other half by its column.
 """
 
 import numpy as np
@@ -13,14 +13,14 @@ from ernie_vil2.towers.base import Rotary
 BASE = 10_000  # ratio of the highest frequency to the one that would follow the lowest; of the paper and all models
 
 
-def compute_turns(side: int, head_width: int, rotary: Rotary, has_class_token: bool) -> np.ndarray:
-    """Return the cosines and sines that turn the tokens of an image, `[2, T, head_width]` in float32.
+def compute_rope(side: int, head_width: int, rotary: Rotary, has_class_token: bool) -> np.ndarray:
+    """Return the cosines and sines that rotate the tokens of an image, `[2, T, head_width]` in float32.
 
     Args:
         side: rows of patches, and columns.
         head_width: width of a head, a multiple of 4.
         rotary: how positions are counted.
-        has_class_token: whether a token that is not turned goes before the patches, so that T = side^2 + 1.
+        has_class_token: whether a token that is not rotated goes before the patches, so that T = side^2 + 1.
     """
     positions = np.arange(side) + float(rotary.start)
     if rotary.grid is not None:
@@ -40,14 +40,14 @@ def compute_turns(side: int, head_width: int, rotary: Rotary, has_class_token: b
     return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
 
 
-def turn(x: paddle.Tensor, turns: paddle.Tensor) -> paddle.Tensor:
-    """Turn the pairs of queries or keys `[B, heads, T, d]`.
+def apply_rope(x: paddle.Tensor, rope: paddle.Tensor) -> paddle.Tensor:
+    """Rotate the pairs of queries or keys `[B, heads, T, d]`.
 
     Args:
         x: queries or keys.
-        turns: result of `compute_turns`, the same for all rows, or that of `kept_tokens.gather_turns`.
+        rope: result of `compute_rope`, the same for all rows, or that of `kept_tokens.gather_rope`.
     """
     pairs = x.reshape([0, 0, 0, -1, 2])
-    right_angled = paddle.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).flatten(3)
+    rotated = paddle.stack([-pairs[..., 1], pairs[..., 0]], axis=-1).flatten(3)
     # Under mixed precision the product with float32 is float32; attention needs the type of the values.
-    return (x * turns[0] + right_angled * turns[1]).astype(x.dtype)
+    return (x * rope[0] + rotated * rope[1]).astype(x.dtype)

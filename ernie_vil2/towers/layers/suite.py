@@ -15,8 +15,8 @@ from paddle import nn
 from paddle.nn import functional as F
 from paddle.utils import unique_name
 
-from ernie_vil2.device.cpu_kernels import skip_padding
 from ernie_vil2.device.extras import is_installed, missing_package_error
+from ernie_vil2.device.token_packing import skip_padding
 from ernie_vil2.towers.base import TextTowerConfig
 from ernie_vil2.towers.layers.kept_tokens import draw_kept_tokens, gather_tokens
 from ernie_vil2.towers.layers.transformer import PAD_ID, align_length, check_length, check_size, cut_to_patches

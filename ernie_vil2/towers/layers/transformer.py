@@ -15,7 +15,8 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ernie_vil2.device.cpu_kernels import add_to_rows, embed_patches, pack, skip_padding, unpack
+from ernie_vil2.device.cpu_kernels import add_to_rows, embed_patches
+from ernie_vil2.device.token_packing import pack, skip_padding, unpack
 from ernie_vil2.towers.base import ImageVariant, TextTowerConfig, TextVariant
 from ernie_vil2.towers.layers.activations import ACTIVATIONS
 from ernie_vil2.towers.layers.attention import MASKED, Attention, has_flash_attention
@@ -25,8 +26,8 @@ from ernie_vil2.towers.layers.blocks import (
     PreNormBlock,
     repeat_for_batch,
 )
-from ernie_vil2.towers.layers.kept_tokens import draw_kept_tokens, gather_tokens, gather_turns
-from ernie_vil2.towers.layers.rotary import compute_turns
+from ernie_vil2.towers.layers.kept_tokens import draw_kept_tokens, gather_rope, gather_tokens
+from ernie_vil2.towers.layers.rotary import compute_rope
 from ernie_vil2.towers.layers.sinusoids import compute_sinusoids
 
 PAD_ID = 0
@@ -105,10 +106,10 @@ class VisionTransformer(Transformer):
     Attributes:
         blocks: blocks, first to last.
         keep_tokens: as the argument; it may change between two steps.
-        turns: cosines and sines of rotary positions, see `compute_turns`; None: there are no such positions.
+        rope: cosines and sines of rotary positions, see `compute_rope`; None: there are no such positions.
     """
 
-    turns: paddle.Tensor | None
+    rope: paddle.Tensor | None
 
     def __init__(
         self,
@@ -164,10 +165,10 @@ class VisionTransformer(Transformer):
 
         # The angles follow from the settings: they are exported with the weights, but no file of weights holds them.
         if variant.rotary is None:
-            self.turns = None
+            self.rope = None
         else:
-            turns = compute_turns(image_size // patch_size, width // heads, variant.rotary, variant.class_token)
-            self.register_buffer("turns", paddle.to_tensor(turns), persistable=False)
+            rope = compute_rope(image_size // patch_size, width // heads, variant.rotary, variant.class_token)
+            self.register_buffer("rope", paddle.to_tensor(rope), persistable=False)
 
         for parameter in (self.pos_embed, self.cls_token):
             if parameter is not None:
@@ -208,18 +209,18 @@ class VisionTransformer(Transformer):
             mask: `MASKED` for padding and 0 for patches, `[B, 1, 1, T]`; None: there is no padding, as in training.
         """
         tokens = self.cast_residual(tokens)
-        turns = self.turns
+        rope = self.rope
         if self.training and self.keep_tokens < 1:
             positions = draw_kept_tokens(tokens, self.keep_tokens, num_fixed=0 if self.cls_token is None else 1)
             tokens = gather_tokens(tokens, positions)
-            if turns is not None:
-                turns = gather_turns(turns, positions)
+            if rope is not None:
+                rope = gather_rope(rope, positions)
         tokens = self.ln_pre(tokens)
         *blocks, last_block = self.blocks
         for block in blocks:
-            tokens = block(tokens, mask, turns)
+            tokens = block(tokens, mask, rope)
         # Where the first token is pooled, nothing else of the last block's result is used.
-        tokens = last_block(tokens, mask, turns, only_first=self.pooling in FIRST_TOKEN_POOLINGS)
+        tokens = last_block(tokens, mask, rope, only_first=self.pooling in FIRST_TOKEN_POOLINGS)
         return self.head(self.pool(tokens, mask))
 
     def pool(self, tokens: paddle.Tensor, mask: paddle.Tensor | None) -> paddle.Tensor:
