@@ -76,7 +76,7 @@ class SearchBatcher(Batcher):
         index: the index.
         max_queue: queries that may be in progress.
         cache_size: answers to texts that are kept until the index changes; 0: none.
-        metrics: counts batches, cached answers and waiting queries.
+        metrics: counts batches, cached answers and queries in progress.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class SearchBatcher(Batcher):
         """Return the hits of a query as a JSON array.
 
         Raises:
-            Overloaded: too many queries wait.
+            Overloaded: too many queries are in progress.
             ValueError: as `Index.search_embeddings`.
         """
         (answer,) = await self.answer_all([terms], options)
@@ -122,13 +122,13 @@ class SearchBatcher(Batcher):
         return answers
 
     async def run_search(self, search: Callable[[], list[Hit]]) -> bytes:
-        """Return the hits of a search that needs no encoder as a JSON array; Overloaded if too many queries wait."""
+        """Return the hits of a search that needs no encoder as a JSON array; Overloaded if too many are in progress."""
         with self.reserve(1):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self._searchers, lambda: _encode_hits(search()))
 
     async def answer_reserved(self, queries: Sequence[Sequence[Term]], options: Options) -> list[bytes]:
-        """Return the same as `answer_all`, in a block of `reserve` for as many queries; the cache is not used."""
+        """Answer like `answer_all`, inside `reserve(len(queries))` and without the cache."""
         loop = asyncio.get_running_loop()
         waiting = []
         for terms in queries:

@@ -1,8 +1,8 @@
 """Encodes the texts and images of requests that arrive together in one batch.
 
 One thread encodes. While it encodes a batch, the next queries gather. Embeddings go to the event loops that wait for
-them. An embedding does not depend on the other queries of its batch. The number of waiting queries is bounded; a query
-too many is refused at once.
+them. An embedding does not depend on the other queries of its batch. The number of texts and images in progress is
+bounded; one too many is refused at once.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_vil2.apps.serving.metrics import WAITING_QUERIES, Metrics
+from ernie_vil2.apps.serving.metrics import INPUTS_IN_PROGRESS, Metrics
 from ernie_vil2.encoder import ErnieViL2
 
-# Texts and images; bounds how long the first one waits for the encoding of the others. Half as many cost a text of the
-# demo's model 8 % more, twice as many 9 % less.
+# Texts and images; bounds how long the first one waits for the encoding of the others. With the demo's model a text
+# takes 8 % more time in batches of 32, and 9 % less in batches of 128.
 MAX_BATCH_SIZE = 64
 # Seconds that a query waits for others, and only while several ask. Longer makes larger batches and later answers.
 MAX_BATCH_DELAY = 0.002
@@ -36,7 +36,7 @@ Input = str | np.ndarray
 
 
 class Overloaded(Exception):  # noqa: N818  -- named by what has happened
-    """Too many queries wait.
+    """Too many texts and images are in progress.
 
     Attributes:
         retry_seconds: after which the client may try again.
@@ -58,11 +58,11 @@ class Embeddings(NamedTuple):
 
 @dataclass(eq=False)
 class Query:
-    """Texts and images that wait to be encoded together.
+    """Texts and images of one request that are encoded in the same batch.
 
     Attributes:
-        inputs: the texts and images.
-        answer: what the event loop of the request waits for.
+        inputs: the texts and images, at least one.
+        answer: future that the event loop of the request waits for.
         arrival: when it arrived, in seconds of `time.monotonic`.
         embeddings: set when the inputs are encoded.
     """
@@ -79,8 +79,11 @@ class Batcher:
     Args:
         model: the model.
         max_queue: texts and images that may be in progress.
-        metrics: counts batches, and texts and images that wait.
+        metrics: counts batches, and texts and images in progress.
         max_batch_size: texts and images that are encoded together.
+
+    Attributes:
+        num_in_progress: texts and images that wait or are being encoded; in `SearchBatcher`, queries.
     """
 
     def __init__(
@@ -100,16 +103,16 @@ class Batcher:
         self._queue: deque[Query] = deque()
         self._queue_lock = threading.Lock()
         self._is_encoding = False
-        self.num_waiting = 0
+        self.num_in_progress = 0
         self._encoder = ThreadPoolExecutor(1, "encode")
 
     async def encode(self, inputs: Sequence[Input]) -> Embeddings:
-        """Return the embeddings of at least one text or image; Overloaded if too many wait."""
+        """Encode texts and images, at least one; raise Overloaded if too many are in progress."""
         with self.reserve(len(inputs)):
             return await self.encode_reserved(inputs)
 
     async def encode_reserved(self, inputs: Sequence[Input]) -> Embeddings:
-        """Return the same as `encode`, in a block of `reserve` for as many inputs."""
+        """Encode like `encode`, inside `reserve(len(inputs))`."""
         loop = asyncio.get_running_loop()
         queries = []
         for start in range(0, len(inputs), self._max_batch_size):
@@ -120,28 +123,28 @@ class Batcher:
 
     @contextmanager
     def reserve(self, count: int) -> Iterator[None]:
-        """Take places in the queue for the block.
+        """Count so many inputs as in progress while the context manager is open.
 
         Raises:
-            Overloaded: too many queries wait.
-            ValueError: there are fewer places than that.
+            Overloaded: with them, more than `max_queue` would be in progress.
+            ValueError: they alone are more than `max_queue`.
         """
         if count > self.max_queue:
             raise ValueError(f"{count} texts and images in a request; this server takes {self.max_queue}: send fewer")
-        if self.num_waiting + count > self.max_queue:
-            raise Overloaded(f"{self.num_waiting} texts and images are waiting already; try again")
-        self._count_waiting(count)
+        if self.num_in_progress + count > self.max_queue:
+            raise Overloaded(f"{self.num_in_progress} texts and images are in progress already; try again")
+        self._count_in_progress(count)
         try:
             yield
         finally:
-            self._count_waiting(-count)
+            self._count_in_progress(-count)
 
-    def _count_waiting(self, change: int) -> None:
-        self.num_waiting += change
-        self.metrics.add(WAITING_QUERIES, change)
+    def _count_in_progress(self, change: int) -> None:
+        self.num_in_progress += change
+        self.metrics.add(INPUTS_IN_PROGRESS, change)
 
     async def _wait_for_answers(self, queries: Sequence[Query]) -> list[Any]:
-        """Submit queries, and return their answers."""
+        """Submit queries, and return their answers: embeddings, or what a subclass makes of them."""
         if not queries:
             return []
         try:
@@ -165,7 +168,7 @@ class Batcher:
         """Encode batch by batch until no query waits; runs on the encoder's thread."""
         num_queries = 0
         while True:
-            # One query after the other means one client, for which there is nobody to wait.
+            # After a batch of a single query, only one client is active: waiting for others would gain nothing.
             batch = self._take_batch(should_wait=num_queries > 1)
             if not batch:
                 return
@@ -179,11 +182,19 @@ class Batcher:
             self._finish_batch(batch)
 
     def _finish_batch(self, batch: list[Query]) -> None:
-        """Answer queries that have been encoded; runs on the encoder's thread, so it must be short."""
+        """Answer queries that have been encoded; subclasses may answer otherwise.
+
+        It must be short: it runs on the encoder's thread, which encodes the next batch only afterwards.
+        """
         resolve(batch, [query.embeddings for query in batch])
 
     def _take_batch(self, should_wait: bool) -> list[Query]:
-        # A small batch may grow for a moment, if queries have been arriving together.
+        """Return the next queries to encode; empty if there are none, and the encoder stops.
+
+        Args:
+            should_wait: whether to wait a moment, so that a small batch may grow.
+        """
+        # `_max_batch_size` queries surely fill a batch, because each has at least one input.
         if should_wait and self._queue and len(self._queue) < self._max_batch_size:
             deadline = self._queue[0].arrival + MAX_BATCH_DELAY
             time.sleep(max(0.0, deadline - time.monotonic()))
@@ -195,6 +206,7 @@ class Batcher:
                 if not query.answer.cancelled():
                     batch.append(query)
                     num_inputs += len(query.inputs)
+            # Still under the lock, so that a query submitted from now on starts the encoder again.
             self._is_encoding = bool(batch)
         return batch
 
@@ -209,19 +221,20 @@ class Batcher:
                     images.append(value)
         text_rows = self._encode_tokens(token_rows)
         image_rows = self.model.encode_pixels(images, self._image_batch_size)
-        num_tokens = map(len, token_rows)
 
-        texts, pixels = zip(text_rows, num_tokens, strict=True), iter(image_rows)
+        # Their embeddings go back to the queries, in the same order.
+        token_counts = [len(tokens) for tokens in token_rows]
+        text_results, image_results = zip(text_rows, token_counts, strict=True), iter(image_rows)
         for query in batch:
-            rows, query_tokens = [], 0
+            rows, num_query_tokens = [], 0
             for value in query.inputs:
                 if isinstance(value, str):
-                    row, text_tokens = next(texts)
-                    query_tokens += text_tokens
+                    row, num_text_tokens = next(text_results)
+                    num_query_tokens += num_text_tokens
                 else:
-                    row = next(pixels)
+                    row = next(image_results)
                 rows.append(row)
-            query.embeddings = Embeddings(np.stack(rows), query_tokens)
+            query.embeddings = Embeddings(np.stack(rows), num_query_tokens)
 
     def _encode_tokens(self, token_rows: Sequence[Sequence[int]]) -> np.ndarray:
         """Return the embeddings of texts, which are encoded in the order of their lengths."""
@@ -233,13 +246,16 @@ class Batcher:
 
 
 def copy_error(error: Exception, count: int) -> list[Exception]:
-    """Return a copy for each query: a raised exception refers to the frames of its request and keeps them alive."""
+    """Return a copy of an error for each of `count` queries.
+
+    Each request raises its own: one exception raised in many requests would collect the tracebacks of all.
+    """
     error.__traceback__ = None
     return [copy.copy(error) for _ in range(count)]
 
 
 def resolve(queries: Sequence[Query], answers: Sequence[Any]) -> None:
-    """Pass answers or exceptions to the event loops that wait for them, with one call for each loop."""
+    """Pass answers or exceptions to the event loops of their requests, with one call for each loop."""
     answers_of_loops: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future, Any]]] = {}
     for query, answer in zip(queries, answers, strict=True):
         answers_of_loops.setdefault(query.answer.get_loop(), []).append((query.answer, answer))

@@ -46,8 +46,8 @@ REQUESTS = 0
 LATENCY = REQUESTS + len(PATHS) * len(STATUSES)
 BATCH_SIZE = LATENCY + len(LATENCY_BOUNDS) + 2
 CACHED_ANSWERS = BATCH_SIZE + len(BATCH_SIZE_BOUNDS) + 2
-WAITING_QUERIES = CACHED_ANSWERS + 1
-PID = WAITING_QUERIES + 1
+INPUTS_IN_PROGRESS = CACHED_ANSWERS + 1
+PID = INPUTS_IN_PROGRESS + 1
 IS_READY = PID + 1
 SLICE_LENGTH = IS_READY + 1
 
@@ -64,7 +64,7 @@ class Metrics:
         self._shared = (ctypes.c_double * SLICE_LENGTH)() if shared is None else shared
         self._start = process_index * SLICE_LENGTH
         self._shared[self._start + PID] = os.getpid()
-        self._shared[self._start + WAITING_QUERIES] = 0  # those of a process that has died wait no more
+        self._shared[self._start + INPUTS_IN_PROGRESS] = 0  # those of a predecessor that has died are gone
 
     def add(self, position: int, value: float = 1) -> None:
         self._shared[self._start + position] += value
@@ -114,8 +114,8 @@ class Metrics:
         yield from _format_histogram("ernie_vil2_batch_size", BATCH_SIZE_BOUNDS, totals[BATCH_SIZE:])
         yield "# TYPE ernie_vil2_cached_answers_total counter"
         yield f"ernie_vil2_cached_answers_total {totals[CACHED_ANSWERS]:.0f}"
-        yield "# TYPE ernie_vil2_waiting_queries gauge"
-        yield f"ernie_vil2_waiting_queries {totals[WAITING_QUERIES]:.0f}"
+        yield "# TYPE ernie_vil2_inputs_in_progress gauge"
+        yield f"ernie_vil2_inputs_in_progress {totals[INPUTS_IN_PROGRESS]:.0f}"
 
         for name, values in index_gauges.items():
             yield f"# TYPE ernie_vil2_index_{name} gauge"

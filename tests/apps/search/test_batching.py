@@ -116,10 +116,10 @@ def test_query_above_the_limit_is_refused_until_one_ends(index, monkeypatch):
         await asyncio.wait([tasks[2]])
         tasks[2] = ask("yellow")
         await asyncio.sleep(0)  # lets the new task start
-        assert batcher.num_waiting == 3
+        assert batcher.num_in_progress == 3
         blocked.resume.set()
         assert [len(json.loads(answer)) for answer in await asyncio.gather(*tasks)] == [1, 1, 1]
-        assert batcher.num_waiting == 0
+        assert batcher.num_in_progress == 0
 
     asyncio.run(run())
 

@@ -100,7 +100,7 @@ def test_metrics_add_up_the_counts_of_all_workers(index):
                  'ernie_vil2_requests_total{path="other",status="404"} 1',
                  'ernie_vil2_request_seconds_bucket{le="+Inf"} 4', "ernie_vil2_request_seconds_count 4",
                  'ernie_vil2_batch_size_bucket{le="1"} 2', "ernie_vil2_batch_size_sum 2.000000",
-                 "ernie_vil2_cached_answers_total 1", "ernie_vil2_waiting_queries 0",
+                 "ernie_vil2_cached_answers_total 1", "ernie_vil2_inputs_in_progress 0",
                  'ernie_vil2_index_items{kind="images"} 16'):  # fmt: skip
         assert line in text.splitlines(), text
     generation = index.collection("images").version.generation
@@ -114,19 +114,19 @@ def test_aborted_query_frees_its_place_in_the_queue(index, monkeypatch):
     with RunningServer(build_app(index, batcher=batcher)) as running:
         clients = [running.connect(make_request(path=f"/v1/search?q={word}")) for word in ("red", "green")]
         blocked.waiting.acquire()
-        wait_until(lambda: batcher.num_waiting == 2)
+        wait_until(lambda: batcher.num_in_progress == 2)
         answer = running.ask(make_request(path="/v1/search?q=blue"))
         assert b" 503 " in answer and b"retry-after: 1" in answer.lower()
         assert b" 200 " in running.ask(make_request(path="/health"))
         reset_connection(clients.pop())
-        wait_until(lambda: batcher.num_waiting == 1)
+        wait_until(lambda: batcher.num_in_progress == 1)
         clients.append(running.connect(make_request(path="/v1/search?q=blue")))
-        wait_until(lambda: batcher.num_waiting == 2)
+        wait_until(lambda: batcher.num_in_progress == 2)
         blocked.resume.set()
         for connection in clients:
             assert b" 200 " in connection.recv(1000)
             connection.close()
-        wait_until(lambda: batcher.num_waiting == 0)
+        wait_until(lambda: batcher.num_in_progress == 0)
     assert not running.tracebacks
 
 

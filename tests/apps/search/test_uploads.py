@@ -134,7 +134,7 @@ def test_images_are_not_decoded_while_the_queue_is_full(index, monkeypatch):
     answer = client.post("/v1/search/batch", content=contents["/v1/search/batch"]).json()
     texts = client.post("/v1/search/batch", json={"queries": [{"text": "red"}]}).json()
     images = client.post(SEARCH, content=IMAGE).json()
-    assert answer["results"] == [*texts["results"], images["hits"][:10]] and batcher.num_waiting == 0
+    assert answer["results"] == [*texts["results"], images["hits"][:10]] and batcher.num_in_progress == 0
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_uploads_leave_no_memory_while_they_wait_for_the_encoder(index, monkeypa
         clients = []
         for number in range(14):
             clients.append(running.connect(make_request("POST", path, content)))
-            wait_until(lambda number=number: batcher.num_waiting == number + 1)
+            wait_until(lambda number=number: batcher.num_in_progress == number + 1)
             if number == 3:
                 initial, _ = tracemalloc.get_traced_memory()
         # Of 90 MiB or more that were sent since.
