@@ -395,10 +395,10 @@ class ModelConfig(Section):
     image: ImageTower = Field(PublishedVit(), validate_default=True, description="image tower")
     text: TextTower = Field(PublishedEncoder(), validate_default=True, description="text tower")
     embed_dim: Size | None = Field(None, description="width of the joint space; null: the text tower's width")
-    projections: Literal["by_width", "always", "image", "text"] = Field(
+    projections: Literal["by_width", "both", "image", "text"] = Field(
         "by_width",
-        description="towers that are followed by a linear projection: those of another width (by_width), both "
-        "(always), or one tower and the other one if it has another width (image, text)",
+        description="towers that are followed by a linear projection: those whose width is "
+        "not embed_dim (by_width), both, or one of them and the other one by its width (image, text)",
     )
     weights: str | None = Field(
         None, description="initial weights of the whole model: file, folder or known name; a tower's own replace them"

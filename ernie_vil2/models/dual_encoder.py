@@ -32,7 +32,7 @@ def build_dual_encoder(
         bias: see `DualEncoder`.
     """
     image, text = config.image.build(), config.text.build(vocab_size)
-    projected_towers = [tower for tower in ("image", "text") if config.projections in ("always", tower)]
+    projected_towers = [tower for tower in ("image", "text") if config.projections in ("both", tower)]
     model = DualEncoder(image, text, config.embed_dim or text.width, temperature, bias, projected_towers)
     keep_maps_narrow(model)
     # Last, because it replaces the classes of layers that exist; parameters and their names stay.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SUITE_PREFIXES = ("paddleclas:", "paddlenlp:")  # of the names of towers that PaddleClas or PaddleNLP builds
 # Two names that stand for many: the user's own towers, and the backbones of PaddleClas.
 OWN, BACKBONE = "module:Class", "paddleclas:NAME"
-Pooling = Literal["cls", "mean", "first", "end", "largest", "last"]
+Pooling = Literal["cls", "mean", "first", "end", "largest_id", "last"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 

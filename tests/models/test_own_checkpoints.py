@@ -108,7 +108,7 @@ def test_eva_clip_without_swiglu_is_refused_by_name(tmp_path):
     arrays = {name: array for name, array in read_weights(folder / EVA_FILE).items() if ".mlp.w1." not in name}
     (folder / EVA_FILE).unlink()
     write_torch(folder / EVA_FILE, arrays, is_checkpoint=True)
-    with pytest.raises(ValueError, match="an EVA-CLIP without SwiGLU, which EVA-01 and EVA-02-CLIP E are"):
+    with pytest.raises(ValueError, match="EVA-CLIP without SwiGLU"):
         read_model(folder)
 
 

@@ -68,7 +68,7 @@ def test_ernie_and_bert_equal_the_formula(name, epsilon, pooling):
 FAMILIES = {
     "CLIP": ({"norm": "before", "mask": "causal", "pooling": "end", "end": 2, "activation": "quick_gelu"},
              lambda formulas, states, row: states[list(row).index(2)]),
-    "old CLIP": ({"norm": "before", "mask": "causal", "pooling": "largest"},
+    "old CLIP": ({"norm": "before", "mask": "causal", "pooling": "largest_id"},
                  lambda formulas, states, row: states[row.argmax()]),
     "SigLIP": ({"norm": "before", "mask": "none", "pooling": "last", "activation": "gelu_tanh", "epsilon": 1e-6,
                 "hidden": 40, "head": 10}, lambda formulas, states, row: states[-1]),
@@ -108,7 +108,7 @@ def test_towers_of_other_families_equal_the_formula(name):
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
-POOLINGS = {"cls": "padding", "mean": "padding", "first": "padding", "end": "causal", "largest": "causal"}
+POOLINGS = {"cls": "padding", "mean": "padding", "first": "padding", "end": "causal", "largest_id": "causal"}
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_padding_is_left_out_by_kernels_of_gpus_only(monkeypatch):
 def test_dropout_of_pre_norm_tower_is_drawn_in_order(monkeypatch):
     # Published towers of this kind have no dropout, so there is no other implementation to compare with.
     paddle.seed(0)
-    options = {"norm": "before", "mask": "causal", "pooling": "largest"}
+    options = {"norm": "before", "mask": "causal", "pooling": "largest_id"}
     tower, plain_tower = build_transformer(**options, dropout=0.3), build_transformer(**options, dropout=0.0)
     plain_tower.set_state_dict(tower.state_dict())
     np.testing.assert_array_equal(encode(tower, IDS), encode(plain_tower, IDS))

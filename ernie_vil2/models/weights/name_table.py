@@ -10,13 +10,14 @@ how the two differ. In names,
 
 Forms of a layer:
 
-- `linear`: the matrix is transposed, because PyTorch's linear layers hold `[out, in]` and Paddle's `[in, out]`;
-- `layer`: weight and bias are equal.
+- `linear`: the weight is transposed, because PyTorch's linear layers hold `[out, in]` and Paddle's `[in, out]`; the
+  bias is equal;
+- `weight_bias`: weight and bias are equal.
 
 Forms of a single array:
 
-- `array`: equal;
-- `matrix`: transposed;
+- `equal`;
+- `transposed`;
 - `token`: theirs is `[D]`, ours `[1, 1, D]`;
 - `grid`: theirs is `[T, D]`, ours `[1, T, D]`;
 - `scalar`: theirs is `[]`, ours `[1]`;
@@ -35,7 +36,7 @@ import numpy as np
 from ernie_vil2.io.terminal import join_names, make_printable
 from ernie_vil2.models.weights.files import allocate_array
 
-Form = Literal["linear", "layer", "array", "matrix", "token", "grid", "scalar", "spliced"]
+Form = Literal["linear", "weight_bias", "equal", "transposed", "token", "grid", "scalar", "spliced"]
 Row = tuple[str, str, Form]
 _BRACES = re.compile(r"\{([^}]*)\}")
 
@@ -68,7 +69,7 @@ class _Link:
     Attributes:
         ours: names of our arrays.
         theirs: names of their arrays; at most one side has several.
-        form: how they differ; never "linear" or "layer".
+        form: how they differ; never "linear" or "weight_bias".
         sizes: relative sizes of the several arrays; empty if both sides have one. In the form "spliced", the number of
             rows of the first array that are used.
     """
@@ -111,7 +112,7 @@ class _Link:
     @property
     def _output_axis(self) -> int:
         """Axis of the outputs in their arrays; a bias has one axis only."""
-        return 0 if self.form == "matrix" else -1
+        return 0 if self.form == "transposed" else -1
 
     def _split(self, array: np.ndarray, name: str) -> list[np.ndarray]:
         count = sum(self.sizes)
@@ -225,12 +226,12 @@ def _make_links(row: Row) -> Iterator[_Link]:
     ours, theirs, form = row
     our_names, our_sizes = _expand_braces(ours)
     their_names, their_sizes = _expand_braces(theirs)
-    if form not in ("linear", "layer"):
+    if form not in ("linear", "weight_bias"):
         yield _Link((ours,), their_names, form, ())
         return
     # A bias has no matrix to transpose.
     for kind in ("weight", "bias"):
-        form_of_array: Form = "matrix" if (form, kind) == ("linear", "weight") else "array"
+        form_of_array: Form = "transposed" if (form, kind) == ("linear", "weight") else "equal"
         yield _Link(
             tuple(_insert_kind(name, kind) for name in our_names),
             tuple(_insert_kind(name, kind) for name in their_names),
@@ -262,7 +263,7 @@ def _insert_number(name: str, number: int | str) -> str:
 
 
 def _to_our_form(array: np.ndarray, form: Form) -> np.ndarray:
-    if form == "matrix":
+    if form == "transposed":
         return array.T
     if form == "token":
         return array.reshape(1, 1, -1)
@@ -274,7 +275,7 @@ def _to_our_form(array: np.ndarray, form: Form) -> np.ndarray:
 
 
 def _to_their_form(array: np.ndarray, form: Form) -> np.ndarray:
-    if form == "matrix":
+    if form == "transposed":
         return array.T
     if form == "token":
         return array.reshape(-1)

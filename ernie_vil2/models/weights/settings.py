@@ -79,12 +79,12 @@ class Settings:
 
     def read_token_id(self, key: str, default: int, vocab_size: int | None) -> int:
         """Return the id of a token; `vocab_size` is the number of rows of the word embedding, None if not known."""
-        value = self.read_count(key, default, minimum=0)
+        value = self.read_int(key, default, minimum=0)
         if vocab_size is not None and value >= vocab_size:
             raise self.make_error(key, f"it is {value}, but its weights have {vocab_size} words, numbered from 0")
         return value
 
-    def read_count(self, key: str, default: D, minimum: int = 1) -> int | D:
+    def read_int(self, key: str, default: D, minimum: int = 1) -> int | D:
         """Return a whole number of at least `minimum`."""
         value = self.values.get(key, default)
         if value is not default and (type(value) is not int or not minimum <= value <= MAX_COUNT):
@@ -132,7 +132,7 @@ class Settings:
         # With a tolerance, because files round 1 / 255.
         factor = self.values.get("rescale_factor", 1 / 255)
         if type(factor) not in (int, float) or abs(255 * factor - 1) > 1e-6:
-            raise self.make_error("rescale_factor", "only 1 / 255 is read")
+            raise self.make_error("rescale_factor", "only 1 / 255 is supported")
         return {
             "mean": self.read_colour("image_mean", mean),
             "std": self.read_colour("image_std", std, is_positive=True),
@@ -145,17 +145,17 @@ class Settings:
         """
         for key, expected in expected_values.items():
             if self.values.get(key, expected) != expected:
-                raise self.make_error(key, f"only models with {expected!r} are read")
+                raise self.make_error(key, f"only models with {expected!r} are supported")
 
-    def check_sizes(self, sizes: Mapping[str, int], defaults: Mapping[str, int]) -> None:
+    def check_sizes(self, sizes: Mapping[str, int], defaults: Mapping[str, int] | None = None) -> None:
         """Raise ValueError if a size differs from that of the weights.
 
         Args:
             sizes: sizes of the weights by key.
-            defaults: size that a missing key means in the release's code; without a default a missing key is right.
+            defaults: sizes that missing keys stand for in the authors' code; a missing key without one is right.
         """
         for key, size in sizes.items():
-            if self.values.get(key, defaults.get(key, size)) != size:
+            if self.values.get(key, (defaults or {}).get(key, size)) != size:
                 raise self.make_error(key, f"its weights say {size}")
 
     def check_keys(self, keys: Collection[str]) -> None:

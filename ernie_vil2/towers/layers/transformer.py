@@ -430,7 +430,7 @@ class TextTransformer(Transformer):
             is_token = (ids != self.padding).astype(states.dtype)
             weights = is_token / is_token.sum(axis=1, keepdim=True)
         else:
-            if self.pooling == "largest":
+            if self.pooling == "largest_id":
                 scores = ids
             else:
                 # "end": the configuration makes sure that there is an end token, so `or 0` is for the type checker

@@ -15,7 +15,7 @@ from ernie_vil2.models.weights.families.clip import (
     read_mlp,
     read_sizes,
 )
-from ernie_vil2.models.weights.families.family import Family, Folder, count_words
+from ernie_vil2.models.weights.families.family import Dialect, Family, Folder, Towers, count_words
 from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
@@ -33,22 +33,22 @@ def make_bert_rows(theirs: str) -> list[Row]:
     layers, network = f"{theirs}encoder.layer.N.", "text.network."
     ours = f"{network}encoder.layers.N."
     return [
-        (f"{network}embeddings.word_embeddings.weight", f"{theirs}embeddings.word_embeddings.weight", "array"),
-        (f"{network}embeddings.position_embeddings.weight", f"{theirs}embeddings.position_embeddings.weight", "array"),
+        (f"{network}embeddings.word_embeddings.weight", f"{theirs}embeddings.word_embeddings.weight", "equal"),
+        (f"{network}embeddings.position_embeddings.weight", f"{theirs}embeddings.position_embeddings.weight", "equal"),
         (
             f"{network}embeddings.token_type_embeddings.weight",
             f"{theirs}embeddings.token_type_embeddings.weight",
-            "array",
+            "equal",
         ),
-        (f"{network}embeddings.layer_norm", f"{theirs}embeddings.LayerNorm", "layer"),
+        (f"{network}embeddings.layer_norm", f"{theirs}embeddings.LayerNorm", "weight_bias"),
         (f"{ours}self_attn.q_proj", f"{layers}attention.self.query", "linear"),
         (f"{ours}self_attn.k_proj", f"{layers}attention.self.key", "linear"),
         (f"{ours}self_attn.v_proj", f"{layers}attention.self.value", "linear"),
         (f"{ours}self_attn.out_proj", f"{layers}attention.output.dense", "linear"),
-        (f"{ours}norm1", f"{layers}attention.output.LayerNorm", "layer"),
+        (f"{ours}norm1", f"{layers}attention.output.LayerNorm", "weight_bias"),
         (f"{ours}linear1", f"{layers}intermediate.dense", "linear"),
         (f"{ours}linear2", f"{layers}output.dense", "linear"),
-        (f"{ours}norm2", f"{layers}output.LayerNorm", "layer"),
+        (f"{ours}norm2", f"{layers}output.LayerNorm", "weight_bias"),
     ]
 
 
@@ -84,9 +84,9 @@ def read_text_tower(
     )
 
 
-def _configure_chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
+def _configure_chinese_clip(folder: Folder) -> Towers:
     settings, text = folder.settings, open_section(folder.settings, "text_config")
-    positions = text.read_count("max_position_embeddings", 512)
+    positions = text.read_int("max_position_embeddings", 512)
     model = ModelConfig(
         image=read_image_tower(open_section(settings, "vision_config")),
         text=read_text_tower(
@@ -95,21 +95,21 @@ def _configure_chinese_clip(folder: Folder) -> tuple[ModelConfig, int]:
             positions,
             1e-12,
             **read_mlp(text, 3072, "gelu"),
-            token_types=text.read_count("type_vocab_size", 2),
+            token_types=text.read_int("type_vocab_size", 2),
             padding=text.read_token_id("pad_token_id", 0, count_words(folder)),
         ),
-        embed_dim=settings.read_count("projection_dim", 512),
-        projections="always",
+        embed_dim=settings.read_int("projection_dim", 512),
+        projections="both",
     )
-    return model, min(TEXT_LENGTH, positions)
+    return Towers(model, min(TEXT_LENGTH, positions))
 
 
-def _configure_altclip(folder: Folder) -> tuple[ModelConfig, int]:
+def _configure_altclip(folder: Folder) -> Towers:
     settings, text = folder.settings, open_section(folder.settings, "text_config")
     # RoBERTa counts positions from the row after that of the padding token.
     padding = text.read_token_id("pad_token_id", 1, count_words(folder))
     first_position = padding + 1
-    positions = text.read_count("max_position_embeddings", 514, minimum=first_position + 1)
+    positions = text.read_int("max_position_embeddings", 514, minimum=first_position + 1)
     model = ModelConfig(
         image=read_image_tower(open_section(settings, "vision_config")),
         text=read_text_tower(
@@ -118,16 +118,16 @@ def _configure_altclip(folder: Folder) -> tuple[ModelConfig, int]:
             positions,
             1e-5,
             **read_mlp(text, 4096, "gelu"),
-            token_types=text.read_count("type_vocab_size", 1),
+            token_types=text.read_int("type_vocab_size", 1),
             first_position=first_position,
             padding=padding,
-            head=text.read_count("project_dim", 768),
+            head=text.read_int("project_dim", 768),
             head_norm=True,
         ),
-        embed_dim=settings.read_count("projection_dim", 768),
-        projections="always",
+        embed_dim=settings.read_int("projection_dim", 768),
+        projections="both",
     )
-    return model, positions - first_position
+    return Towers(model, positions - first_position)
 
 
 def check_vit(model: StoredModel, layout: str) -> None:
@@ -209,16 +209,16 @@ def _make_settings(model: StoredModel) -> dict[str, Any]:
     return {"config.json": settings, "preprocessor_config.json": processor}
 
 
-def _make_chinese_clip_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
+def _make_chinese_clip_rows(model: ModelConfig, dialect: Dialect, array_names: Collection[str]) -> list[Row]:
     return [*make_image_rows(), *make_bert_rows("text_model.")]
 
 
-def _make_altclip_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
+def _make_altclip_rows(model: ModelConfig, dialect: Dialect, array_names: Collection[str]) -> list[Row]:
     is_version_5 = any(name.startswith(_BLOCKS_5) for name in array_names)
     return [
         *make_image_rows(_BLOCKS_5 if is_version_5 else _BLOCKS_4),
         *make_bert_rows("text_model.roberta."),
-        ("text.head_norm", "text_model.pre_LN", "layer"),
+        ("text.head_norm", "text_model.pre_LN", "weight_bias"),
         ("text.head", "text_model.transformation", "linear"),
     ]
 

@@ -1,4 +1,4 @@
-"""What families share whose authors publish a single `.pt` file: sizes come from the shapes of its arrays."""
+"""Shared by families that are published as a single `.pt` file: sizes come from the shapes of its arrays."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from ernie_vil2.towers.transformer import Transformer
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Return whether a file is one of PyTorch, or a folder holds one."""
+    """Return whether a path is a file of PyTorch, or a folder with one."""
     return any(path.glob("*.pt")) if path.is_dir() else path.suffix in TORCH_SUFFIXES
 
 
@@ -24,7 +24,9 @@ def find_checkpoint(folder: Path) -> Path | None:
 
 
 def read_array_names(path: Path) -> Collection[str]:
-    """Return the names of the arrays in a file of PyTorch, or in the only such file of a folder; none without one.
+    """Return the names of the arrays in a file of PyTorch, or in the only one of a folder.
+
+    The result is empty if there is no such file, or several.
 
     Raises:
         ValueError: the file is damaged.
@@ -45,30 +47,33 @@ def get_shape(arrays: Mapping[str, np.ndarray], name: str, num_axes: int, path: 
 
 
 def count_blocks(arrays: Collection[str], prefix: str) -> int:
-    """Return how many numbers follow a prefix in the names of the arrays."""
+    """Return the number of blocks: of distinct words between `prefix` and the next dot in the names."""
     return len({name.removeprefix(prefix).partition(".")[0] for name in arrays if name.startswith(prefix)})
 
 
-def choose_image_size(settings: Settings, key: str, patch_size: int, side: int) -> int:
-    """Return the side of the images in pixels: as in the settings if that has `side` patches, else the smallest."""
-    image_size = settings.read_count(key, patch_size * side)
-    return image_size if image_size // patch_size == side else patch_size * side
+def choose_image_size(settings: Settings, key: str, patch_size: int, grid_side: int) -> int:
+    """Return the settings' image size if it has `grid_side` patches per side, else `patch_size * grid_side`."""
+    image_size = settings.read_int(key, patch_size * grid_side)
+    return image_size if image_size // patch_size == grid_side else patch_size * grid_side
 
 
-def read_grid(positions: int, has_class_token: bool, name: str, path: Path) -> int:
-    """Return the rows of patches that position embeddings are for; raise ValueError if they are for no square.
+def find_grid_side(positions: int, has_class_token: bool, name: str, path: Path) -> int:
+    """Return the number of patches per side of the image, by the number of position embeddings.
 
     Args:
         positions: number of position embeddings.
         has_class_token: whether one of them is the class token's.
         name: name of the array.
         path: file of the array.
+
+    Raises:
+        ValueError: the patches are not a square.
     """
     num_patches = positions - has_class_token
-    side = round(num_patches**0.5)
-    if side**2 != num_patches:
+    grid_side = round(num_patches**0.5)
+    if grid_side**2 != num_patches:
         raise ValueError(f"{path}: {name} has {positions} rows, which are no square of patches")
-    return side
+    return grid_side
 
 
 def read_openai_text_tower(
@@ -78,9 +83,9 @@ def read_openai_text_tower(
 
     Args:
         arrays: arrays of the model.
-        prefix: what precedes the names of the tower.
+        prefix: beginning of the names of the tower's arrays.
         path: file of the arrays.
-        settings: the authors' settings of the tower, whose `heads` no shape shows; empty if there are none.
+        settings: the authors' settings of the tower, for `heads`; empty if there are none.
         head_counts: heads of the published models by their width, for a file without settings.
     """
     num_words, width = get_shape(arrays, f"{prefix}token_embedding.weight", 2, path)
@@ -89,14 +94,14 @@ def read_openai_text_tower(
     hidden, _ = get_shape(arrays, f"{blocks}0.mlp.c_fc.weight", 2, path)
     depth = count_blocks(arrays, blocks)
     sizes = {"context_length": positions, "vocab_size": num_words, "width": width, "layers": depth}
-    settings.check_sizes(sizes, {})
+    settings.check_sizes(sizes)
     return Transformer(
         name="transformer",
         width=width,
         depth=depth,
         heads=find_head_count(settings, "heads", width, head_counts),
         max_positions=positions,
-        pooling="largest",
+        pooling="largest_id",
         dropout=0.0,
         attention_dropout=0.0,
         epsilon=1e-5,
@@ -111,7 +116,7 @@ def find_head_count(settings: Settings, key: str, width: int, head_counts: Mappi
         ValueError: neither is known, because no shape shows it.
     """
     if key in settings.values:
-        return settings.read_count(key, 0)
+        return settings.read_int(key, 0)
     if width not in head_counts:
         raise ValueError(
             f"{settings.path}: a tower of width {width} is not one of the published models, and no shape shows its "

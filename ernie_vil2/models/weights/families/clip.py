@@ -3,11 +3,11 @@
 Radford et al. 2021, arXiv 2103.00020; Chuang et al. 2025, arXiv 2507.22062.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from ernie_vil2.config import ModelConfig
-from ernie_vil2.models.weights.families.family import Family, Folder, count_words
+from ernie_vil2.models.weights.families.family import Dialect, Family, Folder, Towers, count_words
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import Activation, ImageTowerConfig, ImageVariant, TextVariant
@@ -26,8 +26,8 @@ POSITION_IDS = "the numbers 0 to n - 1, which the towers count by themselves"  #
 def make_block_rows(ours: str, theirs: str) -> list[Row]:
     """Return the rows of the pre-norm blocks in both towers of CLIP and SigLIP."""
     return [
-        (f"{ours}N.norm1", f"{theirs}N.layer_norm1", "layer"),
-        (f"{ours}N.norm2", f"{theirs}N.layer_norm2", "layer"),
+        (f"{ours}N.norm1", f"{theirs}N.layer_norm1", "weight_bias"),
+        (f"{ours}N.norm2", f"{theirs}N.layer_norm2", "weight_bias"),
         (f"{ours}N.attn.qkv", f"{theirs}N.self_attn.{{q,k,v}}_proj", "linear"),
         (f"{ours}N.attn.proj", f"{theirs}N.self_attn.out_proj", "linear"),
         (f"{ours}N.mlp.fc1", f"{theirs}N.mlp.fc1", "linear"),
@@ -40,37 +40,37 @@ def make_image_rows(layers: str = "vision_model.encoder.layers.") -> list[Row]:
     return [
         ("log_logit_scale", "logit_scale", "scalar"),
         ("image.cls_token", "vision_model.embeddings.class_embedding", "token"),
-        ("image.patch_embed.proj.weight", "vision_model.embeddings.patch_embedding.weight", "array"),
+        ("image.patch_embed.proj.weight", "vision_model.embeddings.patch_embedding.weight", "equal"),
         ("image.pos_embed", "vision_model.embeddings.position_embedding.weight", "grid"),
-        ("image.ln_pre", "vision_model.pre_layrnorm", "layer"),  # their spelling
+        ("image.ln_pre", "vision_model.pre_layrnorm", "weight_bias"),  # their spelling
         *make_block_rows("image.blocks.", layers),
-        ("image.norm", "vision_model.post_layernorm", "layer"),
-        ("image_projection.weight", "visual_projection.weight", "matrix"),
-        ("text_projection.weight", "text_projection.weight", "matrix"),
+        ("image.norm", "vision_model.post_layernorm", "weight_bias"),
+        ("image_projection.weight", "visual_projection.weight", "transposed"),
+        ("text_projection.weight", "text_projection.weight", "transposed"),
     ]
 
 
 TEXT_ROWS: list[Row] = [
-    ("text.network.embeddings.word_embeddings.weight", "text_model.embeddings.token_embedding.weight", "array"),
-    ("text.network.embeddings.position_embeddings.weight", "text_model.embeddings.position_embedding.weight", "array"),
+    ("text.network.embeddings.word_embeddings.weight", "text_model.embeddings.token_embedding.weight", "equal"),
+    ("text.network.embeddings.position_embeddings.weight", "text_model.embeddings.position_embedding.weight", "equal"),
     *make_block_rows("text.network.encoder.layers.", "text_model.encoder.layers."),
-    ("text.network.norm", "text_model.final_layer_norm", "layer"),
+    ("text.network.norm", "text_model.final_layer_norm", "weight_bias"),
 ]
 
 
 def read_sizes(tower: Settings, width: int, depth: int, heads: int) -> dict[str, Any]:
     """Read width, depth and heads of a tower; the arguments are the defaults."""
     return {
-        "width": tower.read_count("hidden_size", width),
-        "depth": tower.read_count("num_hidden_layers", depth),
-        "heads": tower.read_count("num_attention_heads", heads),
+        "width": tower.read_int("hidden_size", width),
+        "depth": tower.read_int("num_hidden_layers", depth),
+        "heads": tower.read_int("num_attention_heads", heads),
     }
 
 
 def read_mlp(tower: Settings, hidden: int, activation: Activation) -> dict[str, Any]:
     """Read width and activation of the MLPs of a tower; the arguments are the defaults."""
     return {
-        "hidden": tower.read_count("intermediate_size", hidden),
+        "hidden": tower.read_int("intermediate_size", hidden),
         "activation": tower.read_choice("hidden_act", activation, ACTIVATIONS),
     }
 
@@ -81,8 +81,8 @@ def read_image_tower(vision: Settings) -> ImageTowerConfig:
     epsilon = vision.read_epsilon("layer_norm_eps", 1e-5)
     return Vit(
         name="ViT",
-        image_size=vision.read_count("image_size", 224),
-        patch_size=vision.read_count("patch_size", 32),
+        image_size=vision.read_int("image_size", 224),
+        patch_size=vision.read_int("patch_size", 32),
         **read_sizes(vision, 768, 12, 12),
         mean=CLIP_MEAN,
         std=CLIP_STD,
@@ -95,38 +95,38 @@ def open_section(settings: Settings, name: str) -> Settings:
     return settings.open_optional_section(f"{name}_dict" if settings.values.get(f"{name}_dict") else name)
 
 
-def _configure(folder: Folder) -> tuple[ModelConfig, int]:
+def _configure(folder: Folder) -> Towers:
     settings = folder.settings
     # Here and in the other families, the defaults are those of the classes in transformers.
     text = open_section(settings, "text_config")
     # Older files have the end token 2, whatever the model. Their code takes the position of the largest id instead.
     end = text.read_token_id("eos_token_id", 49407, count_words(folder))
     uses_largest_id = end == 2 and settings.values.get("model_type") == "clip"
-    text_length = text.read_count("max_position_embeddings", 77)
+    text_length = text.read_int("max_position_embeddings", 77)
     text_tower = Transformer(
         name="transformer",
         **read_sizes(text, 512, 12, 8),
         max_positions=text_length,
-        pooling="largest" if uses_largest_id else "end",
+        pooling="largest_id" if uses_largest_id else "end",
         dropout=0.0,
         attention_dropout=0.0,
         epsilon=text.read_epsilon("layer_norm_eps", 1e-5),
         variant=TextVariant(
             **read_mlp(text, 2048, "quick_gelu"),
-            padding=text.read_count("pad_token_id", 1, minimum=0),
+            padding=text.read_int("pad_token_id", 1, minimum=0),
             end=None if uses_largest_id else end,
         ),
     )
     model = ModelConfig(
         image=read_image_tower(open_section(settings, "vision_config")),
         text=text_tower,
-        embed_dim=settings.read_count("projection_dim", 512),
-        projections="always",
+        embed_dim=settings.read_int("projection_dim", 512),
+        projections="both",
     )
-    return model, text_length
+    return Towers(model, text_length)
 
 
-def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
+def _make_rows(model: ModelConfig, dialect: Dialect, array_names: Collection[str]) -> list[Row]:
     return [*make_image_rows(), *TEXT_ROWS]
 
 

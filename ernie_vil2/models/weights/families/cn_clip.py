@@ -27,7 +27,7 @@ from ernie_vil2.models.weights.families.checkpoint import (
     is_checkpoint,
 )
 from ernie_vil2.models.weights.families.clip import ACTIVATIONS, CLIP_MEAN, CLIP_STD, POSITION_IDS
-from ernie_vil2.models.weights.families.family import Family, Folder
+from ernie_vil2.models.weights.families.family import Dialect, Family, Folder, Towers
 from ernie_vil2.models.weights.families.open_clip import BATCH_COUNT, make_image_rows, make_resnet
 from ernie_vil2.models.weights.format import StoredModel
 from ernie_vil2.models.weights.name_table import Row
@@ -38,24 +38,24 @@ from ernie_vil2.towers.convolution import ModifiedResNet
 from ernie_vil2.towers.layers.convolution import REDUCTION
 from ernie_vil2.towers.transformer import Transformer, Vit, get_image_variant
 
-# Keys of the authors' settings for what no shape shows.
-_TEXT_FACTS = (
+# Keys of the authors' settings that no shape of an array shows.
+_SHAPELESS_TEXT_KEYS = (
     "text_num_attention_heads",
     "text_hidden_act",
     "text_hidden_dropout_prob",
     "text_attention_probs_dropout_prob",
 )
-_VISION_FACTS = ("vision_head_width",)
+_SHAPELESS_VISION_KEYS = ("vision_head_width",)
 
 # Width of an attention head in the published models, by the width of a transformer of images or texts, and by the
 # channels of a ResNet's first stage (RN50).
-_TRANSFORMER_HEADS = {768: 64, 1024: 64, 1280: 80}
-_RESNET_HEADS = {64: 64}
-# Our layers that FlashAttention's training holds as one, Wqkv.
-_SPLIT = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_TRANSFORMER_HEAD_WIDTHS = {768: 64, 1024: 64, 1280: 80}
+_RESNET_HEAD_WIDTHS = {64: 64}
+# Our layers that are one layer, Wqkv, in files of a training with FlashAttention.
+_QKV_LAYERS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 
 
-def _configure(folder: Folder) -> tuple[ModelConfig, int]:
+def _configure(folder: Folder) -> Towers:
     arrays, path = folder.arrays, folder.weights
     if "bert.embeddings.word_embeddings.weight" not in arrays:
         raise ValueError(
@@ -64,7 +64,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         )
     positions, width = get_shape(arrays, "bert.embeddings.position_embeddings.weight", 2, path)
     depth = count_blocks(arrays, "bert.encoder.layer.")
-    text = _read_sizes(path, {"text_hidden_size": width}, ("text_num_hidden_layers", depth), _TEXT_FACTS)
+    text = _read_sizes(path, {"text_hidden_size": width}, ("text_num_hidden_layers", depth), _SHAPELESS_TEXT_KEYS)
     hidden, _ = get_shape(arrays, "bert.encoder.layer.0.intermediate.dense.weight", 2, path)
     token_types, _ = get_shape(arrays, "bert.embeddings.token_type_embeddings.weight", 2, path)
     _, embed_dim = get_shape(arrays, "text_projection", 2, path)
@@ -72,12 +72,12 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         image = _read_vit(arrays, path)
     else:
         image = _read_resnet(arrays, path, embed_dim)
-    default_heads = width // _find_head_width(text, width, _TRANSFORMER_HEADS)
+    default_heads = width // _find_head_width(text, width, _TRANSFORMER_HEAD_WIDTHS)
     text_tower = Transformer(
         name="transformer",
         width=width,
         depth=depth,
-        heads=text.read_count("text_num_attention_heads", default_heads),
+        heads=text.read_int("text_num_attention_heads", default_heads),
         max_positions=positions,
         pooling="first",
         dropout=text.read_probability("text_hidden_dropout_prob", 0.1),
@@ -95,9 +95,9 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         image=image,
         text=text_tower,
         embed_dim=embed_dim,
-        projections="text" if isinstance(image, ModifiedResNet) else "always",
+        projections="text" if isinstance(image, ModifiedResNet) else "both",
     )
-    return model, min(TEXT_LENGTH, positions)
+    return Towers(model, min(TEXT_LENGTH, positions))
 
 
 def _read_vit(arrays: Mapping[str, np.ndarray], path: Path) -> ImageTowerConfig:
@@ -107,8 +107,8 @@ def _read_vit(arrays: Mapping[str, np.ndarray], path: Path) -> ImageTowerConfig:
     depth = count_blocks(arrays, "visual.transformer.resblocks.")
     side = round((tokens - 1) ** 0.5)  # of the grid of patches; one token is the class token
     sizes = {"vision_width": width, "vision_patch_size": patch_size}
-    vision = _read_sizes(path, sizes, ("vision_layers", depth), _VISION_FACTS, (patch_size, side))
-    head_width = vision.read_count("vision_head_width", _find_head_width(vision, width, _TRANSFORMER_HEADS))
+    vision = _read_sizes(path, sizes, ("vision_layers", depth), _SHAPELESS_VISION_KEYS, (patch_size, side))
+    head_width = vision.read_int("vision_head_width", _find_head_width(vision, width, _TRANSFORMER_HEAD_WIDTHS))
     if width % head_width:
         raise vision.make_error("vision_head_width", f"it does not divide the width, {width}")
     return Vit(
@@ -130,8 +130,8 @@ def _read_resnet(arrays: Mapping[str, np.ndarray], path: Path, embed_dim: int) -
     layers = [count_blocks(arrays, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)]
     side = round((tokens - 1) ** 0.5)  # of the grid that is pooled; one token is the mean
     sizes = {"vision_width": width}
-    vision = _read_sizes(path, sizes, ("vision_layers", layers), _VISION_FACTS, (REDUCTION, side))
-    head_width = vision.read_count("vision_head_width", _find_head_width(vision, width, _RESNET_HEADS))
+    vision = _read_sizes(path, sizes, ("vision_layers", layers), _SHAPELESS_VISION_KEYS, (REDUCTION, side))
+    head_width = vision.read_int("vision_head_width", _find_head_width(vision, width, _RESNET_HEAD_WIDTHS))
     if 32 * width % head_width:
         raise vision.make_error("vision_head_width", f"it does not divide 32 times the width, {width}")
     return make_resnet(
@@ -143,7 +143,7 @@ def _read_sizes(
     weights: Path,
     sizes: Mapping[str, int | list[int]],
     depth: tuple[str, int | list[int]],
-    facts: Sequence[str],
+    shapeless_keys: Sequence[str],
     grid: tuple[int, int] | None = None,
 ) -> Settings:
     """Read the authors' settings of a tower from `model_configs`, if these lie next to the weights.
@@ -154,7 +154,7 @@ def _read_sizes(
         weights: the weight file.
         sizes: sizes of the arrays by the authors' keys; settings with another size describe another tower.
         depth: key and number of blocks; settings with this number are preferred.
-        facts: keys that no shape shows; if several settings describe the tower, they must agree in these.
+        shapeless_keys: keys that no shape shows; all settings that describe the tower must agree in these.
         grid: side of a patch in pixels and of the image in patches; settings of this image size are preferred.
 
     Returns:
@@ -191,14 +191,14 @@ def _read_sizes(
         patch_size, side = grid
         matches = []
         for settings in candidates:
-            if settings.read_count("image_resolution", patch_size) // patch_size == side:
+            if settings.read_int("image_resolution", patch_size) // patch_size == side:
                 matches.append(settings)
         if matches:
-            candidates, facts = matches, [*facts, "image_resolution"]
+            candidates, shapeless_keys = matches, [*shapeless_keys, "image_resolution"]
 
     first = candidates[0]
     for settings in candidates[1:]:
-        for key in facts:
+        for key in shapeless_keys:
             if settings.values.get(key) != first.values.get(key):
                 raise settings.make_error(
                     key, f"{first.path.name} describes the same tower differently; remove one of the two"
@@ -228,18 +228,18 @@ def _read_stated_size(settings: Settings, key: str) -> int | list[int] | None:
         return [int(count) for count in layers]
     if key == "vision_patch_size" and value is None:  # a ResNet has none
         return None
-    return settings.read_count(key, 0)
+    return settings.read_int(key, 0)
 
 
-def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
-    images: list[Row] = [*make_image_rows(model.image), ("text_projection.weight", "text_projection", "array")]
+def _make_rows(model: ModelConfig, dialect: Dialect, array_names: Collection[str]) -> list[Row]:
+    images: list[Row] = [*make_image_rows(model.image), ("text_projection.weight", "text_projection", "equal")]
     texts = make_bert_rows("bert.")
     # Training with FlashAttention gives the attention layers other names.
     if "visual.transformer.resblocks.0.attn.Wqkv.weight" in array_names:
         images = [(ours, theirs.replace("in_proj_*", "Wqkv"), form) for ours, theirs, form in images]
     layer, ours = "bert.encoder.layer.N.attention.", "text.network.encoder.layers.N."
     if "bert.encoder.layer.0.attention.self.Wqkv.weight" in array_names:
-        texts = [row for row in texts if not row[0].endswith((*_SPLIT, "self_attn.out_proj"))]
+        texts = [row for row in texts if not row[0].endswith((*_QKV_LAYERS, "self_attn.out_proj"))]
         texts += [
             (f"{ours}self_attn.{{q,k,v}}_proj", f"{layer}self.Wqkv", "linear"),
             (f"{ours}self_attn.out_proj", f"{layer}self.out_proj", "linear"),
@@ -279,7 +279,7 @@ CN_CLIP = Family(
     tokenizer="cn_clip",
     preprocessing="cn_clip",
     dialects={"tokenizer": ("stored", "bert"), "preprocessing": ("stored", "transformers")},
-    settings_file="",
+    settings_file="",  # none is needed: `model_configs` are optional
     layout="chinese-clip",
     is_family=is_checkpoint,
     make_settings=_make_settings,

@@ -14,14 +14,14 @@ from ernie_vil2.models.weights.families.checkpoint import (
     choose_image_size,
     count_blocks,
     find_checkpoint,
+    find_grid_side,
     find_head_count,
     get_shape,
     read_array_names,
-    read_grid,
     read_openai_text_tower,
 )
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD
-from ernie_vil2.models.weights.families.family import Family, Folder
+from ernie_vil2.models.weights.families.family import Dialect, Family, Folder, Towers
 from ernie_vil2.models.weights.families.open_clip import make_text_rows
 from ernie_vil2.models.weights.families.timm_towers import make_eva02_variant
 from ernie_vil2.models.weights.name_table import Row
@@ -37,8 +37,8 @@ _GATE = f"{_BLOCKS}0.mlp.w1.weight"
 _IMAGE_HEADS = {768: 12, 1024: 16}
 _TEXT_HEADS = {512: 8, 768: 12}
 GRID = 16  # rows and columns to which positions are stretched; `pt_hw_seq_len` of the published models
-# Settings of the image tower that change what is computed; only those of EVA-02-CLIP B and L are implemented.
-_FACTS = {
+# Settings of the image tower that change what is computed; only these values, of EVA-02-CLIP B and L, are implemented.
+_REQUIRED_VALUES = {
     "rope": True,
     "intp_freq": True,
     "naiveswiglu": True,
@@ -50,27 +50,27 @@ _FACTS = {
 }
 _VISION_KEYS = "image_size layers width head_width patch_size mlp_ratio pt_hw_seq_len"
 _TEXT_KEYS = "context_length vocab_size width heads layers"
-# They choose among ways of computing the same, or matter in training only.
+# Settings that choose among ways of computing the same, or matter in training only.
 _OTHER_KEYS = "eva_model_name drop_path_rate patch_dropout xattn fusedLN"
 
 
-def _configure(folder: Folder) -> tuple[ModelConfig, int]:
+def _configure(folder: Folder) -> Towers:
     arrays, path = folder.arrays, folder.weights
     if _GATE not in arrays:
         raise ValueError(
-            f"{path}: an EVA-CLIP without SwiGLU, which EVA-01 and EVA-02-CLIP E are; only EVA-02-CLIP B and L are read"
+            f"{path}: an EVA-CLIP without SwiGLU, such as EVA-01 or EVA-02-CLIP E; supported are EVA-02-CLIP B and L"
         )
-    _, embed_dim = get_shape(arrays, _text_prefix(arrays) + "text_projection", 2, path)
+    _, embed_dim = get_shape(arrays, _find_text_prefix(arrays) + "text_projection", 2, path)
     width, _, patch_size, _ = get_shape(arrays, "visual.patch_embed.proj.weight", 4, path)
     sizes = {"width": width, "patch_size": patch_size, "layers": count_blocks(arrays, _BLOCKS)}
     vision, text = _read_settings(path, sizes)
-    text_tower = read_openai_text_tower(arrays, _text_prefix(arrays), path, text, _TEXT_HEADS)
+    text_tower = read_openai_text_tower(arrays, _find_text_prefix(arrays), path, text, _TEXT_HEADS)
     image = _read_vit(arrays, path, vision, sizes)
     model = ModelConfig(image=image, text=text_tower, embed_dim=embed_dim, projections="text")
-    return model, text_tower.max_positions
+    return Towers(model, text_tower.max_positions)
 
 
-def _text_prefix(names: Collection[str]) -> str:
+def _find_text_prefix(names: Collection[str]) -> str:
     return "text." if "text.token_embedding.weight" in names else ""
 
 
@@ -96,7 +96,7 @@ def _read_settings(path: Path, sizes: Mapping[str, int]) -> tuple[Settings, Sett
             rejected.append(vision)
     if not candidates:
         if rejected:
-            rejected[0].check_sizes(sizes, {})
+            rejected[0].check_sizes(sizes)
         return Settings(path, {}), Settings(path, {})
 
     # Several files may describe towers that differ in the size of the images alone, such as L/14 and L/14-336.
@@ -105,8 +105,8 @@ def _read_settings(path: Path, sizes: Mapping[str, int]) -> tuple[Settings, Sett
         for settings, next_settings, key in ((vision, next_vision, "head_width"), (text, next_text, "heads")):
             if settings.values.get(key) != next_settings.values.get(key):
                 raise next_settings.make_error(key, f"{settings.path.name} describes the same tower differently")
-    vision.check_keys([*_VISION_KEYS.split(), *_FACTS, *_OTHER_KEYS.split()])
-    vision.check_values(**_FACTS)
+    vision.check_keys([*_VISION_KEYS.split(), *_REQUIRED_VALUES, *_OTHER_KEYS.split()])
+    vision.check_values(**_REQUIRED_VALUES)
     text.check_keys([*_TEXT_KEYS.split(), *_OTHER_KEYS.split()])
     return vision, text
 
@@ -119,13 +119,13 @@ def _read_vit(
     hidden, _ = get_shape(arrays, _GATE, 2, path)
     head, _ = get_shape(arrays, "visual.head.weight", 2, path)
     if vision.values:
-        head_width = vision.read_count("head_width", 64)  # the default of the authors' code
+        head_width = vision.read_int("head_width", 64)  # the default of the authors' code
         if width % head_width:
             raise vision.make_error("head_width", f"it does not divide the width, {width}")
         heads = width // head_width
     else:
         heads = find_head_count(vision, "heads", width, _IMAGE_HEADS)
-    side = read_grid(positions, True, "visual.pos_embed", path)
+    side = find_grid_side(positions, True, "visual.pos_embed", path)
     return Vit(
         name="ViT",
         image_size=choose_image_size(vision, "image_size", patch_size, side),
@@ -135,33 +135,33 @@ def _read_vit(
         heads=heads,
         mean=CLIP_MEAN,
         std=CLIP_STD,
-        variant=make_eva02_variant(hidden, head, vision.read_count("pt_hw_seq_len", GRID)),
+        variant=make_eva02_variant(hidden, head, vision.read_int("pt_hw_seq_len", GRID)),
     )
 
 
-def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
-    ours, prefix = "image.blocks.N.", _text_prefix(array_names)
+def _make_rows(model: ModelConfig, dialect: Dialect, array_names: Collection[str]) -> list[Row]:
+    ours, prefix = "image.blocks.N.", _find_text_prefix(array_names)
     rows: list[Row] = [
         ("log_logit_scale", "logit_scale", "scalar"),
-        ("image.cls_token", "visual.cls_token", "array"),
-        ("image.pos_embed", "visual.pos_embed", "array"),
-        ("image.patch_embed.proj", "visual.patch_embed.proj", "layer"),
-        (f"{ours}norm1", f"{_BLOCKS}N.norm1", "layer"),
-        (f"{ours}norm2", f"{_BLOCKS}N.norm2", "layer"),
-        (f"{ours}attn.norm", f"{_BLOCKS}N.attn.inner_attn_ln", "layer"),
+        ("image.cls_token", "visual.cls_token", "equal"),
+        ("image.pos_embed", "visual.pos_embed", "equal"),
+        ("image.patch_embed.proj", "visual.patch_embed.proj", "weight_bias"),
+        (f"{ours}norm1", f"{_BLOCKS}N.norm1", "weight_bias"),
+        (f"{ours}norm2", f"{_BLOCKS}N.norm2", "weight_bias"),
+        (f"{ours}attn.norm", f"{_BLOCKS}N.attn.inner_attn_ln", "weight_bias"),
         (f"{ours}attn.out_proj", f"{_BLOCKS}N.attn.proj", "linear"),
         (f"{ours}mlp.gate", f"{_BLOCKS}N.mlp.w1", "linear"),
         (f"{ours}mlp.fc1", f"{_BLOCKS}N.mlp.w2", "linear"),
-        (f"{ours}mlp.norm", f"{_BLOCKS}N.mlp.ffn_ln", "layer"),
+        (f"{ours}mlp.norm", f"{_BLOCKS}N.mlp.ffn_ln", "weight_bias"),
         (f"{ours}mlp.fc2", f"{_BLOCKS}N.mlp.w3", "linear"),
-        ("image.norm", "visual.norm", "layer"),
+        ("image.norm", "visual.norm", "weight_bias"),
         ("image.head", "visual.head", "linear"),
-        ("text_projection.weight", f"{prefix}text_projection", "array"),
+        ("text_projection.weight", f"{prefix}text_projection", "equal"),
     ]
     for letter in "qkv":
-        rows.append((f"{ours}attn.{letter}_proj.weight", f"{_BLOCKS}N.attn.{letter}_proj.weight", "matrix"))
+        rows.append((f"{ours}attn.{letter}_proj.weight", f"{_BLOCKS}N.attn.{letter}_proj.weight", "transposed"))
     for letter in "qv":
-        rows.append((f"{ours}attn.{letter}_proj.bias", f"{_BLOCKS}N.attn.{letter}_bias", "array"))
+        rows.append((f"{ours}attn.{letter}_proj.bias", f"{_BLOCKS}N.attn.{letter}_bias", "equal"))
     return [*rows, *make_text_rows(prefix)]
 
 
@@ -175,7 +175,7 @@ EVA_CLIP = Family(
     _make_rows,
     tokenizer="open_clip",
     preprocessing="eva_clip",
-    settings_file="",
+    settings_file="",  # none is needed: `model_configs` are optional
     layout="eva-clip",
     is_family=_is_eva_clip,
     find_weights=find_checkpoint,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -79,6 +79,21 @@ _LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w .+-]{1,60})", re.MULTILINE)
 _RULES_WITH_LENGTH = ("bert", "clip", "xlm_roberta", "siglip", "siglip2")
 
 
+Dialect = Mapping[str, str]
+"""Chosen way to use a model, by the keys of `Family.dialects`, such as {"tokenizer": "clip"}."""
+
+
+class Towers(NamedTuple):
+    """Towers that a folder describes.
+
+    model: configuration of the towers.
+    text_length: longest text in tokens.
+    """
+
+    model: ModelConfig
+    text_length: int
+
+
 @dataclass(frozen=True)
 class Folder:
     """Contents of a family's folder, or of a single file, as `Family.configure` gets them."""
@@ -86,7 +101,7 @@ class Folder:
     weights: Path  # file of the arrays, or index of their shards
     settings: Settings  # from the file that describes the model
     arrays: Mapping[str, np.ndarray]  # by the authors' names
-    dialect: Mapping[str, str]  # see `Family.dialects`
+    dialect: Dialect
 
 
 def count_words(folder: Folder) -> int | None:
@@ -103,14 +118,14 @@ class Family:
 
     Attributes:
         title: name for people.
-        configure: function that returns the towers that a folder describes and the longest text in tokens; its
-            ValueError names the culprit.
+        configure: function that returns the towers that a folder describes; its ValueError names the culprit.
         rows: function that returns the table of names (see `name_table`) for a model, a dialect, and the names of the
             arrays in a file, because some families have several spellings.
         tokenizer: value of `Model.text.tokenizer`, or a function that finds it for a folder.
         preprocessing: a key of `PREPROCESSING`, or a function that finds it for a folder.
         unused: reasons why arrays are not part of the model, by glob patterns of the authors' names.
-        dialects: what can be done in several ways with the same weights; names of the ways, the default first.
+        dialects: names of the ways in which the same weights can be used, by what differs (such as the tokenizer), the
+            default first.
         settings_file: name of the file that describes the model; empty if the weights do.
         find_weights: function that returns the weights in a folder, or None.
         layout: name for `ernie-vil2 convert --to`.
@@ -129,8 +144,8 @@ class Family:
     """
 
     title: str
-    configure: Callable[[Folder], tuple[ModelConfig, int]]
-    rows: Callable[[ModelConfig, Mapping[str, str], Collection[str]], Sequence[Row]]
+    configure: Callable[[Folder], Towers]
+    rows: Callable[[ModelConfig, Dialect, Collection[str]], Sequence[Row]]
     tokenizer: str | Callable[[Folder], str]
     preprocessing: str | Callable[[Folder], str]
     unused: Mapping[str, str] = field(default_factory=dict)
@@ -172,7 +187,7 @@ class Family:
     def make_name_table(
         self,
         model: ModelConfig,
-        dialect: Mapping[str, str],
+        dialect: Dialect,
         array_names: Collection[str] = (),
         num_first_rows: int = 0,
     ) -> NameTable:
@@ -180,7 +195,7 @@ class Family:
 
         Args:
             model: its towers.
-            dialect: see `dialects`.
+            dialect: its dialect.
             array_names: names of the arrays in its file; empty for a file that is yet to be written.
             num_first_rows: see `NameTable`; it does not matter for writing.
         """
@@ -243,7 +258,7 @@ class Family:
                 return origin
         return self.read_towers(weights)
 
-    def read_towers(self, weights: Path, dialect: Mapping[str, str] | None = None) -> FamilyModel:
+    def read_towers(self, weights: Path, dialect: Dialect | None = None) -> FamilyModel:
         """Read the towers and the arrays of a model.
 
         Args:
@@ -318,7 +333,7 @@ class Family:
             raise FileNotFoundError(f"{path}: no such file; {weights.name} alone does not say which model it is of")
         return Settings.from_file(path)
 
-    def _choose_ways(self, weights: Path, dialect: Mapping[str, str]) -> dict[str, str]:
+    def _choose_ways(self, weights: Path, dialect: Dialect) -> dict[str, str]:
         """Return the way of each dialect; raise ValueError if the family does not have it."""
         for key, way in dialect.items():
             if way not in self.dialects.get(key, ()):
@@ -477,7 +492,7 @@ def _read_transformers(settings: Settings, image: ImageTowerConfig, defaults: Ma
         raise settings.make_error("patch_size", f"the model has patches of {patch_size} pixels")
     max_patches = defaults.get("most_patches")
     if max_patches:  # otherwise the size of an image decides, as in FG-CLIP 2
-        max_patches = settings.read_count("max_num_patches", max_patches)
+        max_patches = settings.read_int("max_num_patches", max_patches)
     return values | {"most_patches": max_patches}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.io.files import is_count
 from ernie_vil2.models.weights.families.clip import CLIP_MEAN, CLIP_STD, POSITION_IDS
-from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder, count_words
+from ernie_vil2.models.weights.families.family import ACTIVATION, Dialect, Family, Folder, Towers, count_words
 from ernie_vil2.models.weights.families.open_clip_texts import (
     is_library_text,
     make_library_text_rows,
@@ -55,7 +55,7 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "open_c
 
 
 class TimmVit(NamedTuple):
-    """What timm fixes by the name of an image tower, and no shape of its weights shows."""
+    """What timm fixes by the name of one of SigLIP's image towers; `width` only checks that `heads` belongs to it."""
 
     width: int
     heads: int
@@ -86,7 +86,7 @@ TIMM_VITS = {
 
 A tower of another name is refused, because its number of heads and its gelu would be a guess.
 """
-_BLOCK_FACTS = {
+_REQUIRED_VALUES = {
     "qk_norm": False,
     "scaled_cosine_attn": False,
     "scale_heads": False,
@@ -114,7 +114,7 @@ _TEXT_KEYS = (
     "hf_model_name hf_model_pretrained hf_proj_type hf_pooler_type"
 )
 # OpenCLIP's names of the poolings of texts, and of images.
-_POOLING: dict[str, Pooling] = {"argmax": "largest", "last": "last", "first": "first", "eos": "end"}
+_POOLING: dict[str, Pooling] = {"argmax": "largest_id", "last": "last", "first": "first", "eos": "end"}
 _IMAGE_POOLING: dict[str, Literal["class", "mean"]] = {"tok": "class", "avg": "mean"}
 BATCH_COUNT = "how many batches its averages have seen, which nothing depends on"
 """Why `num_batches_tracked` of a batch norm is unused."""
@@ -123,8 +123,8 @@ BATCH_COUNT = "how many batches its averages have seen, which nothing depends on
 def make_block_rows(ours: str, theirs: str) -> list[Row]:
     """Return the rows of the blocks by the names of OpenAI's code."""
     return [
-        (f"{ours}N.norm1", f"{theirs}N.ln_1", "layer"),
-        (f"{ours}N.norm2", f"{theirs}N.ln_2", "layer"),
+        (f"{ours}N.norm1", f"{theirs}N.ln_1", "weight_bias"),
+        (f"{ours}N.norm2", f"{theirs}N.ln_2", "weight_bias"),
         (f"{ours}N.attn.qkv", f"{theirs}N.attn.in_proj_*", "linear"),
         (f"{ours}N.attn.proj", f"{theirs}N.attn.out_proj", "linear"),
         (f"{ours}N.mlp.fc1", f"{theirs}N.mlp.c_fc", "linear"),
@@ -136,21 +136,21 @@ def make_text_rows(prefix: str) -> list[Row]:
     """Return the rows of a text tower by the names of OpenAI's code, after a prefix, but for its projection."""
     network = "text.network."
     return [
-        (f"{network}embeddings.word_embeddings.weight", f"{prefix}token_embedding.weight", "array"),
-        (f"{network}embeddings.position_embeddings.weight", f"{prefix}positional_embedding", "array"),
+        (f"{network}embeddings.word_embeddings.weight", f"{prefix}token_embedding.weight", "equal"),
+        (f"{network}embeddings.position_embeddings.weight", f"{prefix}positional_embedding", "equal"),
         *make_block_rows(f"{network}encoder.layers.", f"{prefix}transformer.resblocks."),
-        (f"{network}norm", f"{prefix}ln_final", "layer"),
+        (f"{network}norm", f"{prefix}ln_final", "weight_bias"),
     ]
 
 
 _VIT: list[Row] = [
     ("image.cls_token", "visual.class_embedding", "token"),
-    ("image.patch_embed.proj.weight", "visual.conv1.weight", "array"),
+    ("image.patch_embed.proj.weight", "visual.conv1.weight", "equal"),
     ("image.pos_embed", "visual.positional_embedding", "grid"),
-    ("image.ln_pre", "visual.ln_pre", "layer"),
+    ("image.ln_pre", "visual.ln_pre", "weight_bias"),
     *make_block_rows("image.blocks.", "visual.transformer.resblocks."),
-    ("image.norm", "visual.ln_post", "layer"),
-    ("image_projection.weight", "visual.proj", "array"),
+    ("image.norm", "visual.ln_post", "weight_bias"),
+    ("image_projection.weight", "visual.proj", "equal"),
 ]
 
 
@@ -166,15 +166,15 @@ def make_image_rows(tower: ImageTowerConfig) -> list[Row]:
 def _make_resnet_rows() -> list[Row]:
     rows: list[Row] = []
     for number in (1, 2, 3):
-        rows.append((f"image.conv{number}.weight", f"visual.conv{number}.weight", "array"))
+        rows.append((f"image.conv{number}.weight", f"visual.conv{number}.weight", "equal"))
     for number in (1, 2, 3):
         rows += _make_batch_norm_rows(f"bn{number}")
     for stage in (1, 2, 3, 4):
         block, downsample = f"layer{stage}.N.", f"layer{stage}.0.downsample."
         for number in (1, 2, 3):
-            rows.append((f"image.{block}conv{number}.weight", f"visual.{block}conv{number}.weight", "array"))
+            rows.append((f"image.{block}conv{number}.weight", f"visual.{block}conv{number}.weight", "equal"))
             rows += _make_batch_norm_rows(f"{block}bn{number}")
-        rows.append((f"image.{downsample}0.weight", f"visual.{downsample}0.weight", "array"))
+        rows.append((f"image.{downsample}0.weight", f"visual.{downsample}0.weight", "equal"))
         rows += _make_batch_norm_rows(f"{downsample}1")
     rows.append(("image.attnpool.pos_embed", "visual.attnpool.positional_embedding", "grid"))
     for letter in ("q", "k", "v", "c"):
@@ -184,9 +184,9 @@ def _make_resnet_rows() -> list[Row]:
 
 def _make_batch_norm_rows(name: str) -> list[Row]:
     return [
-        (f"image.{name}", f"visual.{name}", "layer"),
-        (f"image.{name}._mean", f"visual.{name}.running_mean", "array"),
-        (f"image.{name}._variance", f"visual.{name}.running_var", "array"),
+        (f"image.{name}", f"visual.{name}", "weight_bias"),
+        (f"image.{name}._mean", f"visual.{name}.running_mean", "equal"),
+        (f"image.{name}._variance", f"visual.{name}.running_var", "equal"),
     ]
 
 
@@ -219,25 +219,25 @@ _TIMM_LINEAR = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 _TIMM_POOL = ("q", "kv", "proj", "mlp.fc1", "mlp.fc2")
 _TIMM_IMAGE: list[Row] = [
     ("log_logit_scale", "logit_scale", "scalar"),
-    ("image.pos_embed", f"{TRUNK}pos_embed", "array"),
-    ("image.attn_pool.probe", f"{TRUNK}attn_pool.latent", "array"),
-    *((f"image.{name}", f"{TRUNK}{name}", "layer") for name in _TIMM_LAYERS),
+    ("image.pos_embed", f"{TRUNK}pos_embed", "equal"),
+    ("image.attn_pool.probe", f"{TRUNK}attn_pool.latent", "equal"),
+    *((f"image.{name}", f"{TRUNK}{name}", "weight_bias") for name in _TIMM_LAYERS),
     *((f"image.blocks.N.{name}", f"{TRUNK}blocks.N.{name}", "linear") for name in _TIMM_LINEAR),
     *((f"image.attn_pool.{name}", f"{TRUNK}attn_pool.{name}", "linear") for name in _TIMM_POOL),
 ]
 
 
-def _configure(folder: Folder) -> tuple[ModelConfig, int]:
+def _configure(folder: Folder) -> Towers:
     settings = folder.settings.open_section("model_cfg")
     vision, text = settings.open_section("vision_cfg"), settings.open_section("text_cfg")
     settings.check_values(multimodal_cfg=None, text_trunk=None)
     settings.check_keys(_MODEL_KEYS.split())
     for section, keys in ((vision, _VISION_KEYS), (text, _TEXT_KEYS)):
-        section.check_keys([*keys.split(), *_BLOCK_FACTS])
-        section.check_values(**_BLOCK_FACTS)
+        section.check_keys([*keys.split(), *_REQUIRED_VALUES])
+        section.check_values(**_REQUIRED_VALUES)
 
     activation: Activation = "quick_gelu" if settings.read_bool("quick_gelu", False) else "gelu"
-    embed_dim = settings.read_count("embed_dim", 512)
+    embed_dim = settings.read_int("embed_dim", 512)
     has_image_projection = False
     if is_eva_tower(vision):
         # The image tower ends with its own projection.
@@ -261,11 +261,12 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         # With a bias, the projection is the head of the tower.
         has_text_projection = _has_text_projection(text) and not _has_projection_bias(text)
     projections = _PROJECTIONS[has_image_projection, has_text_projection]
-    return ModelConfig(image=image, text=text_tower, embed_dim=embed_dim, projections=projections), text_length
+    model = ModelConfig(image=image, text=text_tower, embed_dim=embed_dim, projections=projections)
+    return Towers(model, text_length)
 
 
-_PROJECTIONS: dict[tuple[bool, bool], Literal["always", "image", "text", "by_width"]] = {
-    (True, True): "always",
+_PROJECTIONS: dict[tuple[bool, bool], Literal["both", "image", "text", "by_width"]] = {
+    (True, True): "both",
     (True, False): "image",
     (False, True): "text",
     (False, False): "by_width",
@@ -292,22 +293,22 @@ def _find_rules(folder: Folder) -> str:
 
 def _read_image_tower(vision: Settings, activation: Activation, embed_dim: int) -> ImageTowerConfig:
     vision.check_values(attentional_pool=False, pos_embed_type="learnable")
-    layers, width = vision.values.get("layers"), vision.read_count("width", 768)
-    image_size = vision.read_count("image_size", 224)
+    layers, width = vision.values.get("layers"), vision.read_int("width", 768)
+    image_size = vision.read_int("image_size", 224)
     if isinstance(layers, list):
         if len(layers) != 4 or not all(is_count(depth, maximum=1024) for depth in layers):
             raise vision.make_error("layers", "a number, or those of the four stages of a ResNet are expected")
         vision.check_values(no_ln_pre=False, pool_type="tok", final_ln_after_pool=False)
-        return make_resnet(image_size, layers, width, vision.read_count("head_width", 64), embed_dim)
+        return make_resnet(image_size, layers, width, vision.read_int("head_width", 64), embed_dim)
     pooling = vision.read_choice("pool_type", "class", _IMAGE_POOLING)
     is_norm_last = vision.read_bool("final_ln_after_pool", False)
     return Vit(
         name="ViT",
         image_size=image_size,
-        patch_size=vision.read_count("patch_size", 16),
+        patch_size=vision.read_int("patch_size", 16),
         width=width,
-        depth=vision.read_count("layers", 12),
-        heads=_count_heads(vision, width, vision.read_count("head_width", 64)),
+        depth=vision.read_int("layers", 12),
+        heads=_count_heads(vision, width, vision.read_int("head_width", 64)),
         variant=ImageVariant(
             hidden=int(width * vision.read_number("mlp_ratio", 4.0)),
             activation=_read_activation(vision, activation),
@@ -325,11 +326,11 @@ def _read_timm_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> Imag
     facts = TIMM_VITS.get(find_timm_name(vision))
     if facts is None:
         names = [*TIMM_VITS, *TIMM_PLAIN_VITS, *TIMM_PE_CORES, *TIMM_EVA02_CLIPS, *TIMM_CONVNEXTS]
-        raise vision.make_error("timm_model_name", f"of timm only these image towers are read: {', '.join(names)}")
+        raise vision.make_error("timm_model_name", f"of timm only these image towers are supported: {', '.join(names)}")
     if vision.values.get("timm_proj", "linear") != "none":
-        raise vision.make_error("timm_proj", "only 'none' is read")
+        raise vision.make_error("timm_proj", "only 'none' is supported")
     if vision.values.get("timm_pool", "avg") != "map":
-        raise vision.make_error("timm_pool", "only 'map' is read")
+        raise vision.make_error("timm_pool", "only 'map' is supported")
     sizes = read_trunk_sizes(vision, arrays)
     heads = read_trunk_heads(vision, sizes.width, facts.width, facts.heads)
     variant = ImageVariant(
@@ -361,15 +362,15 @@ def _read_text_tower(
             "proj_bias", f"its weights have {'no' if has_projection_bias else 'a'} bias of the text projection"
         )
     num_words = count_words(folder)
-    width, text_length = text.read_count("width", 512), text.read_count("context_length", 77)
+    width, text_length = text.read_int("width", 512), text.read_int("context_length", 77)
     if not _has_text_projection(text) and width != embed_dim:
         raise text.make_error("proj_type", f"texts are {width} wide and the joint space {embed_dim}")
     pooling = text.read_choice("pool_type", _POOLING["argmax"], _POOLING)
     tower = Transformer(
         name="transformer",
         width=width,
-        depth=text.read_count("layers", 12),
-        heads=text.read_count("heads", 8),
+        depth=text.read_int("layers", 12),
+        heads=text.read_int("heads", 8),
         max_positions=text_length,
         pooling=pooling,
         dropout=0.0,
@@ -397,7 +398,7 @@ def _read_activation(tower: Settings, activation: Activation) -> Activation:
     """Return the activation of a tower; `activation` is that of the model, which options may modify."""
     options = tower.values.get("act_kwargs") or {}
     if options not in ({}, {"approximate": "tanh"}, {"approximate": "none"}):
-        raise tower.make_error("act_kwargs", "only an approximate gelu is read")
+        raise tower.make_error("act_kwargs", "only an approximate gelu is supported")
     if options and activation == "quick_gelu":
         raise tower.make_error("act_kwargs", "quick_gelu, which the model has, takes none")
     return "gelu_tanh" if options == {"approximate": "tanh"} else activation
@@ -406,11 +407,11 @@ def _read_activation(tower: Settings, activation: Activation) -> Activation:
 def _read_epsilon(tower: Settings, default: float) -> float:
     options = tower.values.get("norm_kwargs") or {}
     if not isinstance(options, dict) or options.keys() - {"eps"}:
-        raise tower.make_error("norm_kwargs", "only eps is read")
+        raise tower.make_error("norm_kwargs", "only eps is supported")
     return Settings(tower.path, options, f"{tower.prefix}norm_kwargs.").read_epsilon("eps", default)
 
 
-def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
+def _make_rows(model: ModelConfig, dialect: Dialect, array_names: Collection[str]) -> list[Row]:
     variant = get_text_variant(model.text)
     has_head = variant is not None and variant.head
     # The names of the text tower begin with "text." in a CustomTextCLIP. A model that is yet to be written has no names
@@ -420,8 +421,8 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
     projection: list[Row] = []
     if has_head:
         projection.append(("text.head", f"{prefix}text_projection", "linear"))
-    elif model.projections in ("always", "text"):
-        projection.append(("text_projection.weight", f"{prefix}text_projection", "array"))
+    elif model.projections in ("both", "text"):
+        projection.append(("text_projection.weight", f"{prefix}text_projection", "equal"))
     bias: list[Row] = []
     if "logit_bias" in array_names:
         bias.append(("logit_bias", "logit_bias", "scalar"))

@@ -21,7 +21,7 @@ HEAD_WIDTH = 64  # of every published XLM-R, RoBERTa and BERT from tiny (128 wid
 
 
 class TextKind(NamedTuple):
-    """What the name of a model of transformers fixes, and no shape of its weights shows.
+    """What is known from the name of a model of transformers, and not from the shapes of its weights.
 
     Attributes:
         title: name for people.
@@ -75,18 +75,18 @@ def read_library_text(text: Settings, embed_dim: int, folder: Folder) -> Library
         folder: the folder.
 
     Raises:
-        ValueError: the tower is of another kind than those that are read, or name and arrays contradict each other.
+        ValueError: the kind of the tower is not supported, or name and arrays contradict each other.
     """
     if text.values["hf_model_name"] in NLLBS:
         return _read_nllb(text, embed_dim, folder)
     arrays = folder.arrays
     word_shape = _find_shape(text, arrays, "embeddings.word_embeddings.weight")
     position_shape = _find_shape(text, arrays, "embeddings.position_embeddings.weight")
-    matrix_shape = _find_shape(text, arrays, "encoder.layer.0.intermediate.dense.weight")
+    hidden_shape = _find_shape(text, arrays, "encoder.layer.0.intermediate.dense.weight")
     type_shape = _find_shape(text, arrays, "embeddings.token_type_embeddings.weight")
     kind = _find_kind(text, type_shape[0])
     width, positions = word_shape[1], position_shape[0]
-    text_length = text.read_count("context_length", 77)
+    text_length = text.read_int("context_length", 77)
     if text_length > positions - kind.first_position:
         raise text.make_error("context_length", f"its weights have positions for {positions - kind.first_position}")
     layers = f"{_NETWORK}encoder.layer."
@@ -106,7 +106,7 @@ def read_library_text(text: Settings, embed_dim: int, folder: Folder) -> Library
         epsilon=kind.epsilon,
         variant=TextVariant(
             norm="after",
-            hidden=matrix_shape[0],
+            hidden=hidden_shape[0],
             activation="gelu",
             token_types=kind.token_types,
             first_position=kind.first_position,
@@ -125,7 +125,7 @@ def _read_nllb(text: Settings, embed_dim: int, folder: Folder) -> LibraryText:
         raise text.make_error(
             "hf_model_name", f"it is {NLLB_WIDTH} wide, its weights {width}; give width and heads next to it"
         )
-    text_length = text.read_count("context_length", 77)
+    text_length = text.read_int("context_length", 77)
     if text_length > NLLB_POSITIONS:
         raise text.make_error("context_length", f"it has positions for {NLLB_POSITIONS}")
     layers = f"{_NETWORK}layers."
@@ -180,7 +180,7 @@ def _find_shape(text: Settings, arrays: Mapping[str, np.ndarray], name: str) -> 
     if array is None or array.ndim != 2:
         raise text.make_error(
             "hf_model_name",
-            f"only XLM-R, RoBERTa, BERT and NLLB are read, but the weights hold no matrix {_NETWORK}{name}",
+            f"only XLM-R, RoBERTa, BERT and NLLB are supported, but the weights hold no matrix {_NETWORK}{name}",
         )
     return array.shape[0], array.shape[1]
 
@@ -215,7 +215,7 @@ def _read_heads(text: Settings, width: int) -> int:
     OpenCLIP ignores both settings here, so that a folder may hold the defaults of its own towers, 512 and 8.
     """
     if text.values.get("width") == width and "heads" in text.values:
-        return text.read_count("heads", 8)
+        return text.read_int("heads", 8)
     if width % HEAD_WIDTH:
         raise text.make_error("hf_model_name", f"its weights are {width} wide; give width and heads next to it")
     return width // HEAD_WIDTH
@@ -235,22 +235,22 @@ def make_library_text_rows(model: ModelConfig) -> list[Row]:
     if model.text.pooling == "cls":
         rows.append(("text.network.pooler.dense", f"{_NETWORK}pooler.dense", "linear"))
     if variant is not None and variant.head:
-        rows.append(("text.head.weight", "text.proj.0.weight", "matrix"))
-        rows.append(("text_projection.weight", "text.proj.2.weight", "matrix"))
-    elif model.projections in ("always", "text"):
-        rows.append(("text_projection.weight", "text.proj.weight", "matrix"))
+        rows.append(("text.head.weight", "text.proj.0.weight", "transposed"))
+        rows.append(("text_projection.weight", "text.proj.2.weight", "transposed"))
+    elif model.projections in ("both", "text"):
+        rows.append(("text_projection.weight", "text.proj.weight", "transposed"))
     return rows
 
 
 def _make_nllb_rows() -> list[Row]:
     ours, theirs = "text.network.encoder.layers.N.", f"{_NETWORK}layers.N."
     return [
-        ("text.network.embeddings.word_embeddings.weight", f"{_NETWORK}embed_tokens.weight", "array"),
-        (f"{ours}norm1", f"{theirs}self_attn_layer_norm", "layer"),
-        (f"{ours}norm2", f"{theirs}final_layer_norm", "layer"),
+        ("text.network.embeddings.word_embeddings.weight", f"{_NETWORK}embed_tokens.weight", "equal"),
+        (f"{ours}norm1", f"{theirs}self_attn_layer_norm", "weight_bias"),
+        (f"{ours}norm2", f"{theirs}final_layer_norm", "weight_bias"),
         (f"{ours}attn.qkv", f"{theirs}self_attn.{{q,k,v}}_proj", "linear"),
         (f"{ours}attn.proj", f"{theirs}self_attn.out_proj", "linear"),
         (f"{ours}mlp.fc1", f"{theirs}fc1", "linear"),
         (f"{ours}mlp.fc2", f"{theirs}fc2", "linear"),
-        ("text.network.norm", f"{_NETWORK}layer_norm", "layer"),
+        ("text.network.norm", f"{_NETWORK}layer_norm", "weight_bias"),
     ]

@@ -5,7 +5,7 @@ width of the tower. For other sizes, `pe_config.json` next to the file has the f
 (under `vision`) and `PETextConfig` (under `text`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 from ernie_vil2.config import ModelConfig
@@ -13,13 +13,13 @@ from ernie_vil2.models.weights.families.checkpoint import (
     choose_image_size,
     count_blocks,
     find_checkpoint,
+    find_grid_side,
     find_head_count,
     get_shape,
     read_array_names,
-    read_grid,
     read_openai_text_tower,
 )
-from ernie_vil2.models.weights.families.family import Family, Folder
+from ernie_vil2.models.weights.families.family import Dialect, Family, Folder, Towers
 from ernie_vil2.models.weights.families.open_clip import make_image_rows, make_text_rows
 from ernie_vil2.models.weights.families.timm_towers import PE_POOLING_HEADS
 from ernie_vil2.models.weights.name_table import Row
@@ -30,11 +30,11 @@ from ernie_vil2.towers.transformer import Vit, get_image_variant
 
 _PROBE = "visual.attn_pool.probe"
 _POSITIONS = "visual.positional_embedding"
-# Heads by the width of a tower, of PE-Core T, S, B, L and G; those of texts are 64 wide.
+# Number of heads by the width of a tower of PE-Core T, S, B, L or G. Heads of all text towers are 64 wide.
 _IMAGE_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1536: 16}
 _TEXT_HEADS = {512: 8, 1024: 16, 1280: 20}
-# Fields of `PEConfig` that change what is computed; only the values of PE-Core are implemented.
-_FACTS = {
+# Fields of `PEConfig` that change what is computed; only these values, of all PE-Cores, are implemented.
+_REQUIRED_VALUES = {
     "ls_init_value": None,
     "use_abs_posemb": True,
     "use_rope2d": True,
@@ -46,22 +46,22 @@ _VISION_KEYS = "patch_size width layers heads mlp_ratio output_dim drop_path ima
 _TEXT_KEYS = "context_length width heads layers output_dim mlp_ratio vocab_size"
 
 
-def _configure(folder: Folder) -> tuple[ModelConfig, int]:
+def _configure(folder: Folder) -> Towers:
     arrays, path = folder.arrays, folder.weights
     settings_file = path.with_name(PE_SETTINGS)
     vision, text = Settings(path, {}), Settings(path, {})
     if settings_file.is_file():
         settings = Settings.from_file(settings_file)
         vision, text = settings.open_section("vision"), settings.open_section("text")
-        vision.check_keys([*_VISION_KEYS.split(), *_FACTS])
-        vision.check_values(**_FACTS)
+        vision.check_keys([*_VISION_KEYS.split(), *_REQUIRED_VALUES])
+        vision.check_values(**_REQUIRED_VALUES)
         text.check_keys(_TEXT_KEYS.split())
     _, embed_dim = get_shape(arrays, "visual.proj", 2, path)
     for section in (vision, text):
-        section.check_sizes({"output_dim": embed_dim}, {})
+        section.check_sizes({"output_dim": embed_dim})
     text_tower = read_openai_text_tower(arrays, "", path, text, _TEXT_HEADS)
-    model = ModelConfig(image=_read_vit(folder, vision), text=text_tower, embed_dim=embed_dim, projections="always")
-    return model, text_tower.max_positions
+    model = ModelConfig(image=_read_vit(folder, vision), text=text_tower, embed_dim=embed_dim, projections="both")
+    return Towers(model, text_tower.max_positions)
 
 
 def _read_vit(folder: Folder, vision: Settings) -> ImageTowerConfig:
@@ -74,11 +74,11 @@ def _read_vit(folder: Folder, vision: Settings) -> ImageTowerConfig:
     depth = count_blocks(arrays, blocks)
     has_class_token = "visual.class_embedding" in arrays
     sizes = {"width": width, "patch_size": patch_size, "layers": depth, "use_cls_token": has_class_token}
-    vision.check_sizes(sizes, {})
+    vision.check_sizes(sizes)
     return Vit(
         name="ViT",
         image_size=choose_image_size(
-            vision, "image_size", patch_size, read_grid(positions, has_class_token, _POSITIONS, path)
+            vision, "image_size", patch_size, find_grid_side(positions, has_class_token, _POSITIONS, path)
         ),
         patch_size=patch_size,
         width=width,
@@ -95,19 +95,20 @@ def _read_vit(folder: Folder, vision: Settings) -> ImageTowerConfig:
             rotary=Rotary(first_half="columns", start=int(has_class_token)),
             class_token=has_class_token,
             pooling="attention",
-            pooling_heads=vision.read_count("attn_pooler_heads", PE_POOLING_HEADS),
+            pooling_heads=vision.read_int("attn_pooler_heads", PE_POOLING_HEADS),
             pooling_hidden=pooling_hidden,
         ),
     )
 
 
-def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
+def _make_rows(model: ModelConfig, dialect: Dialect, array_names: Collection[str]) -> list[Row]:
     theirs = "visual.attn_pool."
     rows: list[Row] = [
-        ("image.attn_pool.probe", _PROBE, "array"),
+        ("image.attn_pool.probe", _PROBE, "equal"),
+        # in_proj_weight and in_proj_bias hold queries, keys and values together; ours are split into q and kv.
         ("image.attn_pool.{q,kv}", f"{theirs}attn.in_proj_*", "linear"),
         ("image.attn_pool.proj", f"{theirs}attn.out_proj", "linear"),
-        ("image.attn_pool.norm", f"{theirs}layernorm", "layer"),
+        ("image.attn_pool.norm", f"{theirs}layernorm", "weight_bias"),
         ("image.attn_pool.mlp.fc1", f"{theirs}mlp.c_fc", "linear"),
         ("image.attn_pool.mlp.fc2", f"{theirs}mlp.c_proj", "linear"),
     ]
@@ -115,7 +116,7 @@ def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Coll
     for row in make_image_rows(model.image):
         if row[0] != "image.cls_token" or (variant is not None and variant.class_token):
             rows.append(row)
-    return [*rows, *make_text_rows(""), ("text_projection.weight", "text_projection", "array")]
+    return [*rows, *make_text_rows(""), ("text_projection.weight", "text_projection", "equal")]
 
 
 def _is_pe_core(path: Path) -> bool:
@@ -128,7 +129,7 @@ PE_CORE = Family(
     _make_rows,
     tokenizer="open_clip",
     preprocessing="pe_core",
-    settings_file="",
+    settings_file="",  # none is needed: `pe_config.json` is optional
     layout="pe-core",
     is_family=_is_pe_core,
     find_weights=find_checkpoint,

@@ -8,12 +8,12 @@ tokens) with its own positions and head. The ways share everything else, and a m
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.clip import POSITION_IDS, TEXT_ROWS, make_block_rows, read_mlp, read_sizes
-from ernie_vil2.models.weights.families.family import ACTIVATION, Family, Folder
+from ernie_vil2.models.weights.families.family import ACTIVATION, Dialect, Family, Folder, Towers
 from ernie_vil2.models.weights.name_table import Form, Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageVariant, TextVariant
@@ -28,41 +28,42 @@ _EMBEDDINGS = "text_model.embeddings.position_embedding"
 
 def _make_image_rows(patches: str) -> list[Row]:
     """Return the rows of the image tower, and of scale and bias."""
-    embedding_form: Form = "linear" if patches == "linear" else "layer"
+    embedding_form: Form = "linear" if patches == "linear" else "weight_bias"
     return [
-        ("log_logit_scale", "logit_scale", "array"),
-        ("logit_bias", "logit_bias", "array"),
+        ("log_logit_scale", "logit_scale", "equal"),
+        ("logit_bias", "logit_bias", "equal"),
         ("image.patch_embed.proj", "vision_model.embeddings.patch_embedding", embedding_form),
         ("image.pos_embed", "vision_model.embeddings.position_embedding.weight", "grid"),
         *make_block_rows("image.blocks.", "vision_model.encoder.layers."),
-        ("image.norm", "vision_model.post_layernorm", "layer"),
-        ("image.attn_pool.probe", "vision_model.head.probe", "array"),
+        ("image.norm", "vision_model.post_layernorm", "weight_bias"),
+        ("image.attn_pool.probe", "vision_model.head.probe", "equal"),
+        # in_proj_weight and in_proj_bias hold queries, keys and values together; ours are split into q and kv.
         ("image.attn_pool.{q,kv}", "vision_model.head.attention.in_proj_*", "linear"),
         ("image.attn_pool.proj", "vision_model.head.attention.out_proj", "linear"),
-        ("image.attn_pool.norm", "vision_model.head.layernorm", "layer"),
+        ("image.attn_pool.norm", "vision_model.head.layernorm", "weight_bias"),
         ("image.attn_pool.mlp.fc1", "vision_model.head.mlp.fc1", "linear"),
         ("image.attn_pool.mlp.fc2", "vision_model.head.mlp.fc2", "linear"),
     ]
 
 
-def _configure(folder: Folder) -> tuple[ModelConfig, int]:
-    """Return the towers of `SiglipModel`, or of `Siglip2Model`, whose images may have any shape."""
+def _configure(folder: Folder) -> Towers:
+    """Read the towers of `SiglipModel`, or of `Siglip2Model`, whose images may have any shape."""
     settings = folder.settings
     text, vision = settings.open_optional_section("text_config"), settings.open_optional_section("vision_config")
     vision.check_values(num_channels=3, vision_use_head=True)
     text_sizes = read_sizes(text, 768, 12, 12)
-    text_length = text.read_count("max_position_embeddings", 64)
-    patch_size = vision.read_count("patch_size", 16)
+    text_length = text.read_int("max_position_embeddings", 64)
+    patch_size = vision.read_int("patch_size", 16)
     is_naflex = settings.values["model_type"] != "siglip"
     if is_naflex:
         # NaFlex has a square grid of position embeddings, which is resized to each image.
-        num_patches = vision.read_count("num_patches", 256)
+        num_patches = vision.read_int("num_patches", 256)
         side = math.isqrt(num_patches)
         if side * side != num_patches:
             raise vision.make_error("num_patches", "a square number is expected")
         image_size = side * patch_size
     else:
-        image_size = vision.read_count("image_size", 224)
+        image_size = vision.read_int("image_size", 224)
     fields: dict[str, Any] = {
         "image_size": image_size,
         "patch_size": patch_size,
@@ -79,7 +80,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
             pooling="attention",
         ),
     }
-    head_width = text.read_count("projection_size", None) or text_sizes["width"]
+    head_width = text.read_int("projection_size", None) or text_sizes["width"]
     text_tower = Transformer(
         name="transformer",
         **text_sizes,
@@ -91,7 +92,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         variant=TextVariant(
             **read_mlp(text, 3072, "gelu_tanh"),
             mask="none",
-            padding=text.read_count("pad_token_id", 1, minimum=0),
+            padding=text.read_int("pad_token_id", 1, minimum=0),
             head=head_width,
         ),
     )
@@ -100,7 +101,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         text=text_tower,
         embed_dim=head_width,
     )
-    return model, text_length
+    return Towers(model, text_length)
 
 
 def _find_rules(folder: Folder) -> str:
@@ -109,35 +110,35 @@ def _find_rules(folder: Folder) -> str:
     tokenizer_class = ""
     if path.is_file():
         tokenizer_class = str(Settings.from_file(path).values.get("tokenizer_class")).lower()
-    num_words = folder.settings.open_optional_section("text_config").read_count("vocab_size", 32_000)
+    num_words = folder.settings.open_optional_section("text_config").read_int("vocab_size", 32_000)
     if "gemma" in tokenizer_class or "siglip2" in tokenizer_class or num_words == GEMMA_WORDS:
         return "siglip2"
     return "siglip"
 
 
-def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
+def _make_rows(model: ModelConfig, dialect: Dialect, array_names: Collection[str]) -> list[Row]:
     variant = get_image_variant(model.image) or ImageVariant()
     return [*_make_image_rows(variant.patches), *TEXT_ROWS, ("text.head", "text_model.head", "linear")]
 
 
-def _configure_fgclip2(folder: Folder) -> tuple[ModelConfig, int]:
+def _configure_fgclip2(folder: Folder) -> Towers:
     model, short_length = _configure(folder)
     text = folder.settings.open_optional_section("text_config")
-    long_length = text.read_count("longtext_len", 196)
+    long_length = text.read_int("longtext_len", 196)
     if _count_kept_positions(folder.settings) > long_length:
         raise text.make_error("keep_len", f"texts have at most {long_length} tokens (longtext_len)")
     if folder.dialect["text"] != "long":
-        return model, short_length
+        return Towers(model, short_length)
     tower = model.text.model_copy(update={"max_positions": long_length})
-    return model.model_copy(update={"text": tower}), long_length
+    return Towers(model.model_copy(update={"text": tower}), long_length)
 
 
 def _count_kept_positions(settings: Settings) -> int:
     """Return how many positions of short texts a long text keeps; the further ones are its own."""
-    return settings.open_optional_section("text_config").read_count("keep_len", 20, minimum=0)
+    return settings.open_optional_section("text_config").read_int("keep_len", 20, minimum=0)
 
 
-def _make_fgclip2_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
+def _make_fgclip2_rows(model: ModelConfig, dialect: Dialect, array_names: Collection[str]) -> list[Row]:
     way = dialect["text"]
     text_rows = TEXT_ROWS
     if way == "long":

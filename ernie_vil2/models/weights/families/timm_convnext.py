@@ -24,7 +24,7 @@ TIMM_CONVNEXTS = {
 
 
 def is_convnext(vision: Settings) -> bool:
-    """Return whether the settings name a ConvNeXt that is read."""
+    """Return whether the settings name a supported ConvNeXt."""
     return find_timm_name(vision) in TIMM_CONVNEXTS
 
 
@@ -33,11 +33,11 @@ def read_convnext(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ConvNeX
     name = find_timm_name(vision)
     # '' keeps timm's own pooling, which is the mean, too.
     if vision.values.get("timm_pool", "avg") not in ("", "avg"):
-        raise vision.make_error("timm_pool", f"of {name} only '' and 'avg' are read, the mean")
+        raise vision.make_error("timm_pool", f"{name} supports only '' and 'avg', the mean")
     vision.check_values(timm_proj_bias=False)
     projection = vision.values.get("timm_proj", "linear")
     if projection not in ("linear", "mlp"):
-        raise vision.make_error("timm_proj", f"of {name} only 'linear' and 'mlp' are read")
+        raise vision.make_error("timm_proj", f"{name} supports only 'linear' and 'mlp'")
 
     kernel = _find_array(vision, arrays, f"{TRUNK}stem.0.weight", 4)
     layers = []
@@ -49,7 +49,7 @@ def read_convnext(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ConvNeX
         head = _find_array(vision, arrays, "visual.head.mlp.fc1.weight", 2).shape[0]
     return ConvNeXt(
         name="ConvNeXt",
-        image_size=vision.read_count("image_size", 224),
+        image_size=vision.read_int("image_size", 224),
         width=kernel.shape[0],
         layers=layers,
         head=head,
@@ -68,23 +68,23 @@ def make_convnext_rows(tower: ConvNeXt) -> list[Row]:
     """Return the rows of a ConvNeXt, of its projection, and of the scale."""
     rows: list[Row] = [
         ("log_logit_scale", "logit_scale", "scalar"),
-        ("image.patch_embed.proj", f"{TRUNK}stem.0", "layer"),
-        ("image.patch_embed.norm", f"{TRUNK}stem.1", "layer"),
+        ("image.patch_embed.proj", f"{TRUNK}stem.0", "weight_bias"),
+        ("image.patch_embed.norm", f"{TRUNK}stem.1", "weight_bias"),
     ]
     for stage in (1, 2, 3, 4):
         ours, theirs = f"image.layer{stage}.N.", f"{TRUNK}stages.{stage - 1}."
         if stage > 1:
-            rows.append((f"image.downsample{stage}.norm", f"{theirs}downsample.0", "layer"))
-            rows.append((f"image.downsample{stage}.proj", f"{theirs}downsample.1", "layer"))
-        rows.append((f"{ours}gamma", f"{theirs}blocks.N.gamma", "array"))
+            rows.append((f"image.downsample{stage}.norm", f"{theirs}downsample.0", "weight_bias"))
+            rows.append((f"image.downsample{stage}.proj", f"{theirs}downsample.1", "weight_bias"))
+        rows.append((f"{ours}gamma", f"{theirs}blocks.N.gamma", "equal"))
         for layer in ("conv_dw", "norm"):
-            rows.append((f"{ours}{layer}", f"{theirs}blocks.N.{layer}", "layer"))
+            rows.append((f"{ours}{layer}", f"{theirs}blocks.N.{layer}", "weight_bias"))
         for layer in ("mlp.fc1", "mlp.fc2"):
             rows.append((f"{ours}{layer}", f"{theirs}blocks.N.{layer}", "linear"))
-    rows.append(("image.norm", f"{TRUNK}head.norm", "layer"))
+    rows.append(("image.norm", f"{TRUNK}head.norm", "weight_bias"))
     if tower.head is None:
-        rows.append(("image_projection.weight", "visual.head.proj.weight", "matrix"))
+        rows.append(("image_projection.weight", "visual.head.proj.weight", "transposed"))
     else:
         rows.append(("image.head", "visual.head.mlp.fc1", "linear"))
-        rows.append(("image_projection.weight", "visual.head.mlp.fc2.weight", "matrix"))
+        rows.append(("image_projection.weight", "visual.head.mlp.fc2.weight", "transposed"))
     return rows

@@ -1,4 +1,4 @@
-"""Image towers of timm within folders of OpenCLIP: their sizes, plain ViTs, and PE-Core and EVA-02, of its class `Eva`.
+"""Image towers of timm in folders of OpenCLIP: plain ViTs, and PE-Core and EVA-02, which are timm's class `Eva`.
 
 Depth, width, hidden width and patch size are those of the arrays. The number of heads follows from `head_width`, if the
 folder gives it, and otherwise from the name.
@@ -20,11 +20,16 @@ PE_POOLING_HEADS = 8  # of every PE-Core, however wide it is
 
 
 class EvaFacts(NamedTuple):
-    """What timm fixes by the name of a tower with rotary positions, and no shape of its weights shows."""
+    """What timm fixes by the name of a tower with rotary positions.
+
+    width: width of the tower, only to check that the number of heads belongs to the weights.
+    heads: number of heads.
+    grid: rows and columns of patches to which positions are stretched.
+    """
 
     width: int
     heads: int
-    grid: int  # rows and columns of patches to which positions are stretched
+    grid: int
 
 
 TIMM_PE_CORES = {
@@ -43,16 +48,22 @@ TIMM_EVA02_CLIPS = {
 
 `tests/fixtures/open_clip/make.py` builds every tower of these names in timm, and compares.
 """
-_EVA_NAMES = {**TIMM_PE_CORES, **TIMM_EVA02_CLIPS}
+_EVA_FACTS = {**TIMM_PE_CORES, **TIMM_EVA02_CLIPS}
 
 
 class VitFacts(NamedTuple):
-    """What timm fixes by the name of a ViT with a class token, and no shape of its weights shows."""
+    """What timm fixes by the name of a ViT with a class token.
+
+    width: width of the tower, only to check that the number of heads belongs to the weights.
+    heads: number of heads.
+    activation: activation of the MLPs.
+    is_clip: whether there is a norm before the blocks, no bias of the patches, and an epsilon of 1e-5, as in CLIP.
+    """
 
     width: int
     heads: int
     activation: Activation
-    is_clip: bool  # as in CLIP, a norm before the blocks, patches without bias, and an epsilon of 1e-5
+    is_clip: bool
 
 
 _VIT_SIZES = {
@@ -68,7 +79,7 @@ _VIT_SIZES = {
     "gigantic": (1664, 16),
 }
 """Width and heads by the second word of the name."""
-_VIT_NAMES = {
+_VIT_NAME_ENDINGS = {
     "tiny": "patch16_224 patch16_384",
     "small": "patch8_224 patch16_224 patch16_384 patch32_224 patch32_384",
     "base": "patch8_224 patch16_224 patch16_384 patch32_224 patch32_384 patch16_clip_224 patch16_clip_384 "
@@ -88,7 +99,7 @@ _VIT_NAMES = {
 
 def _list_plain_vits() -> dict[str, VitFacts]:
     facts = {"vit_base_patch16_plus_clip_240": VitFacts(896, 14, "gelu", is_clip=True)}
-    for size, endings in _VIT_NAMES.items():
+    for size, endings in _VIT_NAME_ENDINGS.items():
         width, heads = _VIT_SIZES[size]
         for ending in endings.split():
             activation: Activation = "quick_gelu" if "quickgelu" in ending else "gelu"
@@ -119,30 +130,30 @@ def find_timm_name(vision: Settings) -> str:
     return name.partition(".")[0] if isinstance(name, str) else ""
 
 
-def read_trunk_sizes(vision: Settings, arrays: Mapping[str, np.ndarray], matrix_name: str = "mlp.fc1") -> TrunkSizes:
+def read_trunk_sizes(vision: Settings, arrays: Mapping[str, np.ndarray], fc1_name: str = "mlp.fc1") -> TrunkSizes:
     """Return the sizes of a tower by its arrays.
 
     Args:
         vision: settings of the tower.
         arrays: arrays of the model.
-        matrix_name: name of the first layer of a block's MLP.
+        fc1_name: name of the first layer of a block's MLP.
     """
     kernel = arrays.get(f"{TRUNK}patch_embed.proj.weight")
-    matrix = arrays.get(f"{TRUNK}blocks.0.{matrix_name}.weight")
-    if kernel is None or matrix is None or kernel.ndim != 4 or matrix.ndim != 2:
+    fc1 = arrays.get(f"{TRUNK}blocks.0.{fc1_name}.weight")
+    if kernel is None or fc1 is None or kernel.ndim != 4 or fc1.ndim != 2:
         raise ValueError(
             f"{vision.path}: it describes {find_timm_name(vision)}, but the weights hold no "
-            f"{TRUNK}patch_embed.proj or {TRUNK}blocks.0.{matrix_name}"
+            f"{TRUNK}patch_embed.proj or {TRUNK}blocks.0.{fc1_name}"
         )
     blocks = {array_name.split(".")[3] for array_name in arrays if array_name.startswith(f"{TRUNK}blocks.")}
-    return TrunkSizes(kernel.shape[0], kernel.shape[2], len(blocks), matrix.shape[0])
+    return TrunkSizes(kernel.shape[0], kernel.shape[2], len(blocks), fc1.shape[0])
 
 
 def make_trunk_vit(vision: Settings, sizes: TrunkSizes, heads: int, variant: ImageVariant) -> Vit:
     """Return the configuration of a tower of these sizes."""
     return Vit(
         name="ViT",
-        image_size=vision.read_count("image_size", 224),
+        image_size=vision.read_int("image_size", 224),
         patch_size=sizes.patch_size,
         width=sizes.width,
         depth=sizes.depth,
@@ -154,7 +165,7 @@ def make_trunk_vit(vision: Settings, sizes: TrunkSizes, heads: int, variant: Ima
 def read_trunk_heads(vision: Settings, width: int, named_width: int, named_heads: int) -> int:
     """Return the number of heads of a tower; `named_width` and `named_heads` are those of its name."""
     if "head_width" in vision.values:
-        head_width = vision.read_count("head_width", 64)
+        head_width = vision.read_int("head_width", 64)
         if width % head_width:
             raise vision.make_error("head_width", f"it does not divide the width, {width}")
         return width // head_width
@@ -166,28 +177,29 @@ def read_trunk_heads(vision: Settings, width: int, named_width: int, named_heads
 
 
 def is_plain_vit(vision: Settings) -> bool:
-    """Return whether the settings name a ViT with a class token that is read."""
+    """Return whether the settings name a supported ViT with a class token."""
     return find_timm_name(vision) in TIMM_PLAIN_VITS
 
 
 def read_plain_vit(vision: Settings, arrays: Mapping[str, np.ndarray]) -> tuple[ImageTowerConfig, bool]:
-    """Describe a ViT with a class token by its name and its arrays; return also whether a projection follows it.
+    """Describe a ViT with a class token by its name and its arrays.
 
-    With a bias, the projection is the head of the tower.
+    Returns:
+        The tower, and whether a projection follows it. A projection with a bias is part of the tower, its head.
     """
     facts = TIMM_PLAIN_VITS[find_timm_name(vision)]
     if vision.values.get("timm_pool", "avg") not in ("", "token"):
-        raise vision.make_error("timm_pool", "of this tower only 'token' is read, and '', which means the same")
+        raise vision.make_error("timm_pool", "this tower supports only 'token', and '', which means the same")
     projection = vision.values.get("timm_proj", "linear")
     if projection not in ("linear", "none", None):
-        raise vision.make_error("timm_proj", "of this tower only 'linear', 'none' and null are read")
+        raise vision.make_error("timm_proj", "this tower supports only 'linear', 'none' and null")
     head_name = None
     if projection is None:
         head_name = f"{TRUNK}head"
     elif projection == "linear" and vision.read_bool("timm_proj_bias", False):
         head_name = _PROJECTION
-    head_bias = arrays.get(f"{head_name}.bias")
-    if head_name and head_bias is None:
+    head_bias = None if head_name is None else arrays.get(f"{head_name}.bias")
+    if head_name is not None and head_bias is None:
         raise vision.make_error("timm_proj", f"the weights hold no {head_name}.bias")
 
     sizes = read_trunk_sizes(vision, arrays)
@@ -205,7 +217,10 @@ def read_plain_vit(vision: Settings, arrays: Mapping[str, np.ndarray]) -> tuple[
 
 
 def has_plain_vit(array_names: Collection[str]) -> bool:
-    """Return whether the arrays of a model without rotary positions are those of a ViT of timm with a class token."""
+    """Return whether a model has a ViT of timm with a class token; only for models without rotary positions.
+
+    A tower of the class `Eva` may have an array of the same name.
+    """
     return f"{TRUNK}cls_token" in array_names
 
 
@@ -213,59 +228,59 @@ def make_plain_vit_rows(variant: ImageVariant, array_names: Collection[str]) -> 
     """Return the rows of a ViT with a class token, of its projection, and of the scale."""
     rows: list[Row] = [
         ("log_logit_scale", "logit_scale", "scalar"),
-        ("image.cls_token", f"{TRUNK}cls_token", "array"),
-        ("image.pos_embed", f"{TRUNK}pos_embed", "array"),
-        ("image.norm", f"{TRUNK}norm", "layer"),
+        ("image.cls_token", f"{TRUNK}cls_token", "equal"),
+        ("image.pos_embed", f"{TRUNK}pos_embed", "equal"),
+        ("image.norm", f"{TRUNK}norm", "weight_bias"),
         *_make_plain_block_rows(),
     ]
     if variant.patch_bias:
-        rows.append(("image.patch_embed.proj", f"{TRUNK}patch_embed.proj", "layer"))
+        rows.append(("image.patch_embed.proj", f"{TRUNK}patch_embed.proj", "weight_bias"))
     else:
-        rows.append(("image.patch_embed.proj.weight", f"{TRUNK}patch_embed.proj.weight", "array"))
+        rows.append(("image.patch_embed.proj.weight", f"{TRUNK}patch_embed.proj.weight", "equal"))
     if variant.input_norm:
-        rows.append(("image.ln_pre", f"{TRUNK}norm_pre", "layer"))
+        rows.append(("image.ln_pre", f"{TRUNK}norm_pre", "weight_bias"))
     if variant.head:
         head_name = _PROJECTION if f"{_PROJECTION}.bias" in array_names else f"{TRUNK}head"
         rows.append(("image.head", head_name, "linear"))
     elif f"{_PROJECTION}.weight" in array_names:
-        rows.append(("image_projection.weight", f"{_PROJECTION}.weight", "matrix"))
+        rows.append(("image_projection.weight", f"{_PROJECTION}.weight", "transposed"))
     return rows
 
 
 def _make_plain_block_rows() -> list[Row]:
     rows: list[Row] = []
     for layer in ("norm1", "norm2"):
-        rows.append((f"image.blocks.N.{layer}", f"{TRUNK}blocks.N.{layer}", "layer"))
+        rows.append((f"image.blocks.N.{layer}", f"{TRUNK}blocks.N.{layer}", "weight_bias"))
     for layer in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"):
         rows.append((f"image.blocks.N.{layer}", f"{TRUNK}blocks.N.{layer}", "linear"))
     return rows
 
 
 def is_eva_tower(vision: Settings) -> bool:
-    """Return whether the settings name a PE-Core or an EVA-02-CLIP that is read."""
-    return find_timm_name(vision) in _EVA_NAMES
+    """Return whether the settings name a supported PE-Core or EVA-02-CLIP."""
+    return find_timm_name(vision) in _EVA_FACTS
 
 
 def read_eva_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowerConfig:
     """Describe a PE-Core or an EVA-02-CLIP by its name and its arrays."""
     name = find_timm_name(vision)
-    facts, is_pe_core = _EVA_NAMES[name], name in TIMM_PE_CORES
+    facts, is_pe_core = _EVA_FACTS[name], name in TIMM_PE_CORES
     pool = "map" if is_pe_core else "token"
     if vision.values.get("timm_pool", "avg") != pool:
-        raise vision.make_error("timm_pool", f"of {name} only '{pool}' is read")
+        raise vision.make_error("timm_pool", f"{name} supports only '{pool}'")
     if vision.values.get("timm_proj", "linear") is not None:
-        raise vision.make_error("timm_proj", f"of {name} only null is read, its own last layer")
+        raise vision.make_error("timm_proj", f"it must be null for {name}, whose own last layer is the projection")
 
     sizes = read_trunk_sizes(vision, arrays, "mlp.fc1" if is_pe_core else "mlp.fc1_g")
     heads = read_trunk_heads(vision, sizes.width, facts.width, facts.heads)
-    head = arrays.get(f"{TRUNK}head.weight")
-    if head is None or head.ndim != 2:
+    head_weight = arrays.get(f"{TRUNK}head.weight")
+    if head_weight is None or head_weight.ndim != 2:
         raise ValueError(f"{vision.path}: it describes {name}, but the weights hold no {TRUNK}head")
     has_class_token = f"{TRUNK}cls_token" in arrays
     if is_pe_core:
         # PE-Core counts rows and columns from 1 where there is a class token, which is at 0.
         rotary = Rotary(first_half="columns", start=int(has_class_token), grid=facts.grid)
-        pooling_matrix = arrays.get(f"{TRUNK}attn_pool.mlp.fc1.weight")
+        pooling_fc1 = arrays.get(f"{TRUNK}attn_pool.mlp.fc1.weight")
         variant = ImageVariant(
             hidden=sizes.hidden,
             activation="gelu",
@@ -274,20 +289,20 @@ def read_eva_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageT
             class_token=has_class_token,
             pooling="attention",
             pooling_heads=PE_POOLING_HEADS,
-            pooling_hidden=None if pooling_matrix is None else pooling_matrix.shape[0],
-            head=head.shape[0],
+            pooling_hidden=None if pooling_fc1 is None else pooling_fc1.shape[0],
+            head=head_weight.shape[0],
         )
     else:
-        variant = make_eva02_variant(sizes.hidden, head.shape[0], facts.grid)
+        variant = make_eva02_variant(sizes.hidden, head_weight.shape[0], facts.grid)
     return make_trunk_vit(vision, sizes, heads, variant)
 
 
-def make_eva02_variant(hidden: int, head: int, grid: int) -> ImageVariant:
-    """Return what distinguishes the image tower of EVA-02-CLIP.
+def make_eva02_variant(hidden: int, out_features: int, grid: int) -> ImageVariant:
+    """Return how the image tower of EVA-02-CLIP differs from a plain ViT.
 
     Args:
         hidden: width of the MLPs.
-        head: width of the features.
+        out_features: width of the features, which the last layer returns.
         grid: rows and columns to which positions are stretched.
     """
     return ImageVariant(
@@ -300,7 +315,7 @@ def make_eva02_variant(hidden: int, head: int, grid: int) -> ImageVariant:
         attention_norm=True,
         patch_bias=True,
         input_norm=False,
-        head=head,
+        head=out_features,
     )
 
 
@@ -308,25 +323,25 @@ def make_eva_rows(variant: ImageVariant) -> list[Row]:
     """Return the rows of a PE-Core or an EVA-02-CLIP, and of the scale."""
     rows: list[Row] = [
         ("log_logit_scale", "logit_scale", "scalar"),
-        ("image.pos_embed", f"{TRUNK}pos_embed", "array"),
+        ("image.pos_embed", f"{TRUNK}pos_embed", "equal"),
     ]
     if variant.class_token:
-        rows.append(("image.cls_token", f"{TRUNK}cls_token", "array"))
+        rows.append(("image.cls_token", f"{TRUNK}cls_token", "equal"))
     if variant.mlp == "swiglu":
-        rows.append(("image.patch_embed.proj", f"{TRUNK}patch_embed.proj", "layer"))
+        rows.append(("image.patch_embed.proj", f"{TRUNK}patch_embed.proj", "weight_bias"))
         rows += _make_eva02_block_rows()
     else:
         rows += _make_pe_rows()
-    rows.append(("image.norm", f"{TRUNK}norm", "layer"))
+    rows.append(("image.norm", f"{TRUNK}norm", "weight_bias"))
     rows.append(("image.head", f"{TRUNK}head", "linear"))
     return rows
 
 
 def _make_eva02_block_rows() -> list[Row]:
     ours, theirs = "image.blocks.N.", f"{TRUNK}blocks.N."
-    rows: list[Row] = [(f"{ours}attn.k_proj.weight", f"{theirs}attn.k_proj.weight", "matrix")]
+    rows: list[Row] = [(f"{ours}attn.k_proj.weight", f"{theirs}attn.k_proj.weight", "transposed")]
     for layer in ("norm1", "norm2", "attn.norm", "mlp.norm"):
-        rows.append((f"{ours}{layer}", f"{theirs}{layer}", "layer"))
+        rows.append((f"{ours}{layer}", f"{theirs}{layer}", "weight_bias"))
     linear_layers = {
         "attn.q_proj": "attn.q_proj",
         "attn.v_proj": "attn.v_proj",
@@ -342,10 +357,10 @@ def _make_eva02_block_rows() -> list[Row]:
 
 def _make_pe_rows() -> list[Row]:
     rows: list[Row] = [
-        ("image.patch_embed.proj.weight", f"{TRUNK}patch_embed.proj.weight", "array"),
-        ("image.ln_pre", f"{TRUNK}norm_pre", "layer"),
-        ("image.attn_pool.probe", f"{TRUNK}attn_pool.latent", "array"),
-        ("image.attn_pool.norm", f"{TRUNK}attn_pool.norm", "layer"),
+        ("image.patch_embed.proj.weight", f"{TRUNK}patch_embed.proj.weight", "equal"),
+        ("image.ln_pre", f"{TRUNK}norm_pre", "weight_bias"),
+        ("image.attn_pool.probe", f"{TRUNK}attn_pool.latent", "equal"),
+        ("image.attn_pool.norm", f"{TRUNK}attn_pool.norm", "weight_bias"),
         *_make_plain_block_rows(),
     ]
     for layer in ("q", "kv", "proj", "mlp.fc1", "mlp.fc2"):

@@ -3,7 +3,7 @@
 Both projections follow the poolers of the towers: a linear layer and tanh in BERT, RoBERTa and ViT.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.bert import make_bert_rows, read_text_tower
@@ -16,7 +16,7 @@ from ernie_vil2.models.weights.families.clip import (
     read_mlp,
     read_sizes,
 )
-from ernie_vil2.models.weights.families.family import Family, Folder, count_words
+from ernie_vil2.models.weights.families.family import Dialect, Family, Folder, Towers, count_words
 from ernie_vil2.models.weights.families.siglip import HALF
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
@@ -30,7 +30,7 @@ _PREPROCESSING = {"vit": "vit", "clip_vision_model": "clip"}
 _ROBERTAS = ("roberta", "xlm-roberta")
 
 
-def _configure(folder: Folder) -> tuple[ModelConfig, int]:
+def _configure(folder: Folder) -> Towers:
     settings = folder.settings
     vision, text = settings.open_section("vision_config"), settings.open_section("text_config")
     is_clip = vision.read_choice("model_type", None, {"vit": False, "clip_vision_model": True})
@@ -47,7 +47,7 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
     # RoBERTa counts positions from the row after that of the padding token.
     padding = text.read_token_id("pad_token_id", 1 if is_roberta else 0, count_words(folder))
     first_position = padding + 1 if is_roberta else 0
-    positions = text.read_count("max_position_embeddings", 512, minimum=first_position + 1)
+    positions = text.read_int("max_position_embeddings", 512, minimum=first_position + 1)
     tower = read_text_tower(
         text,
         read_sizes(text, 768, 12, 12),
@@ -55,14 +55,12 @@ def _configure(folder: Folder) -> tuple[ModelConfig, int]:
         1e-12,
         "cls",
         **read_mlp(text, 3072, "gelu"),
-        token_types=text.read_count("type_vocab_size", 2),
+        token_types=text.read_int("type_vocab_size", 2),
         first_position=first_position,
         padding=padding,
     )
-    model = ModelConfig(
-        image=image, text=tower, embed_dim=settings.read_count("projection_dim", 512), projections="always"
-    )
-    return model, positions - first_position
+    model = ModelConfig(image=image, text=tower, embed_dim=settings.read_int("projection_dim", 512), projections="both")
+    return Towers(model, positions - first_position)
 
 
 def _read_vit(vision: Settings) -> ImageTowerConfig:
@@ -70,8 +68,8 @@ def _read_vit(vision: Settings) -> ImageTowerConfig:
     vision.check_values(num_channels=3, qkv_bias=True, pooler_act="tanh", pooler_output_size=sizes["width"])
     return Vit(
         name="ViT",
-        image_size=vision.read_count("image_size", 224),
-        patch_size=vision.read_count("patch_size", 16),
+        image_size=vision.read_int("image_size", 224),
+        patch_size=vision.read_int("patch_size", 16),
         **sizes,
         variant=ImageVariant(
             **read_mlp(vision, 3072, "gelu"),
@@ -99,7 +97,7 @@ def _find_preprocessing(folder: Folder) -> str:
         for beginning, kind in _PROCESSORS.items():
             if str(name).startswith(beginning):
                 return kind
-        raise processor.make_error(key, "only image processors of ViT and CLIP are read")
+        raise processor.make_error(key, "only image processors of ViT and CLIP are supported")
     vision = folder.settings.open_section("vision_config")
     return _PREPROCESSING[vision.values["model_type"]]
 
@@ -116,10 +114,10 @@ def _find_rules(folder: Folder) -> str:
         is_general = tokenizer_class in ("None", "PreTrainedTokenizerFast")
         if is_general and text.values["model_type"] == kind:
             return rules
-    raise settings.make_error("tokenizer_class", "only tokenizers of BERT and XLM-R are read")
+    raise settings.make_error("tokenizer_class", "only tokenizers of BERT and XLM-R are supported")
 
 
-def _make_rows(model: ModelConfig, dialect: Mapping[str, str], array_names: Collection[str]) -> list[Row]:
+def _make_rows(model: ModelConfig, dialect: Dialect, array_names: Collection[str]) -> list[Row]:
     variant = get_image_variant(model.image)
     rows: list[Row] = [
         *make_bert_rows("text_model."),
@@ -139,18 +137,18 @@ def _make_vit_rows() -> list[Row]:
     embeddings, layers = "vision_model.embeddings.", "vision_model.encoder.layer.N."
     return [
         ("log_logit_scale", "logit_scale", "scalar"),
-        ("image_projection.weight", "visual_projection.weight", "matrix"),
-        ("text_projection.weight", "text_projection.weight", "matrix"),
-        ("image.cls_token", f"{embeddings}cls_token", "array"),
-        ("image.pos_embed", f"{embeddings}position_embeddings", "array"),
-        ("image.patch_embed.proj", f"{embeddings}patch_embeddings.projection", "layer"),
-        ("image.blocks.N.norm1", f"{layers}layernorm_before", "layer"),
-        ("image.blocks.N.norm2", f"{layers}layernorm_after", "layer"),
+        ("image_projection.weight", "visual_projection.weight", "transposed"),
+        ("text_projection.weight", "text_projection.weight", "transposed"),
+        ("image.cls_token", f"{embeddings}cls_token", "equal"),
+        ("image.pos_embed", f"{embeddings}position_embeddings", "equal"),
+        ("image.patch_embed.proj", f"{embeddings}patch_embeddings.projection", "weight_bias"),
+        ("image.blocks.N.norm1", f"{layers}layernorm_before", "weight_bias"),
+        ("image.blocks.N.norm2", f"{layers}layernorm_after", "weight_bias"),
         ("image.blocks.N.attn.qkv", f"{layers}attention.attention.{{query,key,value}}", "linear"),
         ("image.blocks.N.attn.proj", f"{layers}attention.output.dense", "linear"),
         ("image.blocks.N.mlp.fc1", f"{layers}intermediate.dense", "linear"),
         ("image.blocks.N.mlp.fc2", f"{layers}output.dense", "linear"),
-        ("image.norm", "vision_model.layernorm", "layer"),
+        ("image.norm", "vision_model.layernorm", "weight_bias"),
         ("image.pooler", "vision_model.pooler.dense", "linear"),
     ]
 

@@ -56,16 +56,16 @@ _SAFETENSORS_FILES = (MODEL, f"{MODEL}{INDEX_SUFFIX}")
 # Our name, the official name, PaddleNLP's name, and the form of PaddleNLP's array (see `name_table`). Official arrays
 # have our form.
 _ROWS: list[tuple[str, str, str, Form]] = [
-    ("log_logit_scale", "contrastive_loss_mm.temperature_b", "temperature", "array"),
+    ("log_logit_scale", "contrastive_loss_mm.temperature_b", "temperature", "equal"),
     ("image.cls_token", "visual.class_embedding", "vision_model.class_embedding", "token"),
     ("image.pos_embed", "visual.positional_embedding", "vision_model.positional_embedding.weight", "grid"),
-    ("image.patch_embed.proj.weight", "visual.patch_embed.proj.weight", "vision_model.conv1.weight", "array"),
-    (WORD_EMBEDDING, "text_model.word_emb.weight", "text_model.embeddings.word_embeddings.weight", "array"),
-    (POSITION_EMBEDDING, "text_model.pos_emb.weight", "text_model.embeddings.position_embeddings.weight", "array"),
-    ("image.ln_pre", "visual.norm_pre", "vision_model.ln_pre", "layer"),
-    ("image.norm", "visual.norm_post", "vision_model.ln_post", "layer"),
-    ("text.network.embeddings.layer_norm", "text_model.ln", "text_model.embeddings.layer_norm", "layer"),
-    ("text.network.pooler.dense", "text_model.pooler", "text_model.pooler.dense", "layer"),
+    ("image.patch_embed.proj.weight", "visual.patch_embed.proj.weight", "vision_model.conv1.weight", "equal"),
+    (WORD_EMBEDDING, "text_model.word_emb.weight", "text_model.embeddings.word_embeddings.weight", "equal"),
+    (POSITION_EMBEDDING, "text_model.pos_emb.weight", "text_model.embeddings.position_embeddings.weight", "equal"),
+    ("image.ln_pre", "visual.norm_pre", "vision_model.ln_pre", "weight_bias"),
+    ("image.norm", "visual.norm_post", "vision_model.ln_post", "weight_bias"),
+    ("text.network.embeddings.layer_norm", "text_model.ln", "text_model.embeddings.layer_norm", "weight_bias"),
+    ("text.network.pooler.dense", "text_model.pooler", "text_model.pooler.dense", "weight_bias"),
 ]
 # Layers in a block of the image tower: our name, which the official file has, too, and PaddleNLP's.
 _IMAGE_LAYER = {
@@ -123,7 +123,7 @@ def _make_name_table(arrays: Mapping[str, np.ndarray], layout: WeightFormat, may
     rows: list[Row] = []
     if layout == "official":
         for ours, official, _, form in _ROWS:
-            rows.append((ours, official, form if may_lack_axes or form == "layer" else "array"))
+            rows.append((ours, official, form if may_lack_axes or form == "weight_bias" else "equal"))
         image_names, text_names = {ours: ours for ours in _IMAGE_LAYER}, _TEXT_LAYER
         image_block, text_block = "visual.blocks.N.", "text_model.encoder_stack.block.N."
     else:
@@ -132,9 +132,9 @@ def _make_name_table(arrays: Mapping[str, np.ndarray], layout: WeightFormat, may
         image_names, text_names = _IMAGE_LAYER, {ours: ours for ours in _TEXT_LAYER}
         image_block, text_block = "vision_model.transformer.layers.N.", "text_model.encoder.layers.N."
     for ours, theirs in image_names.items():
-        rows.append((f"image.blocks.N.{ours}", f"{image_block}{theirs}", "layer"))
+        rows.append((f"image.blocks.N.{ours}", f"{image_block}{theirs}", "weight_bias"))
     for ours, theirs in text_names.items():
-        rows.append((f"text.network.encoder.layers.N.{ours}", f"{text_block}{theirs}", "layer"))
+        rows.append((f"text.network.encoder.layers.N.{ours}", f"{text_block}{theirs}", "weight_bias"))
 
     # Block numbers are taken from the names: the depth of the towers is not known yet.
     numbers: dict[str, None] = {}
@@ -405,9 +405,9 @@ class Official(Release):
         paths = [path for path in map(weights.with_name, SETTINGS_FILES) if path.is_file()]
         settings = Settings.from_file(paths[0]) if paths else Settings(weights, {})
         settings.check_values(hidden_act="gelu", has_pooler=True)
-        stored_heads = settings.read_count(IMAGE_HEADS_KEY, None), settings.read_count("num_attention_heads", None)
+        stored_heads = settings.read_int(IMAGE_HEADS_KEY, None), settings.read_int("num_attention_heads", None)
         model = self.infer_architecture(weights, arrays, heads or stored_heads)
-        settings.check_sizes(describe_text_sizes(model, len(arrays[WORD_EMBEDDING])), {})
+        settings.check_sizes(describe_text_sizes(model, len(arrays[WORD_EMBEDDING])))
         return make_config(with_dropout(model, settings), TEXT_LENGTH)
 
     def make_vocabulary_lines(self, tokens: list[str]) -> list[str]:

@@ -30,14 +30,14 @@ _SPECIAL_TOKENS = {
 }
 # Settings with the only values that our towers compute. The text tower's layer_norm_eps is not among them: PaddleNLP's
 # code sets 1e-12, whatever the file says.
-_TEXT_FACTS = {"hidden_act": "gelu", "type_vocab_size": 0, "use_task_id": False, "pad_token_id": 0}
-_VISION_FACTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
-_PROCESSOR_FACTS = {
+_TEXT_VALUES = {"hidden_act": "gelu", "type_vocab_size": 0, "use_task_id": False, "pad_token_id": 0}
+_VISION_VALUES = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
+_PROCESSOR_VALUES = {
     **dict.fromkeys(("do_center_crop", "do_convert_rgb", "do_normalize", "do_rescale", "do_resize"), True),
     "resample": 3,
     "image_processor_type": "ErnieViLImageProcessor",
 }
-_TOKENIZER_FACTS = {"do_lower_case": True, "tokenizer_class": "ErnieViLTokenizer"}
+_TOKENIZER_VALUES = {"do_lower_case": True, "tokenizer_class": "ErnieViLTokenizer"}
 
 
 class PaddleNlp(Release):
@@ -58,35 +58,35 @@ class PaddleNlp(Release):
             )
         settings, processor, tokenizer = map(Settings.from_file, paths)
         text, vision = settings.open_section("text_config"), settings.open_section("vision_config")
-        stored_heads = vision.read_count("num_attention_heads", 12), text.read_count("num_attention_heads", 12)
+        stored_heads = vision.read_int("num_attention_heads", 12), text.read_int("num_attention_heads", 12)
         model = self.infer_architecture(weights, arrays, heads or stored_heads)
-        text.check_values(**_TEXT_FACTS)
-        vision.check_values(**_VISION_FACTS)
+        text.check_values(**_TEXT_VALUES)
+        vision.check_values(**_VISION_VALUES)
 
         # The files may leave out sizes that are PaddleNLP's defaults.
         defaults = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
         sizes = describe_text_sizes(model, len(arrays[WORD_EMBEDDING]))
         sizes["intermediate_size"] = 4 * model.text.sizes["width"]
         text.check_sizes(sizes, defaults | {"vocab_size": 40_000, "max_position_embeddings": 2048})
-        model = _with_image_size(model, vision.read_count("image_size", 224))
+        model = _with_image_size(model, vision.read_int("image_size", 224))
         vision.check_sizes(_describe_image_sizes(model), defaults | {"image_size": 224, "patch_size": 16})
 
-        tokenizer.check_values(**_TOKENIZER_FACTS)
-        text_length = tokenizer.read_count("model_max_length", model.text.max_positions, minimum=3)
+        tokenizer.check_values(**_TOKENIZER_VALUES)
+        text_length = tokenizer.read_int("model_max_length", model.text.max_positions, minimum=3)
         return make_config(with_dropout(_with_normalisation(model, processor), text), text_length)
 
     def make_settings(self, config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
         model, size = config.Model, config.Model.image.image_size
         text = {
             **describe_text_tower(model, vocab_size),
-            **_TEXT_FACTS,
+            **_TEXT_VALUES,
             "intermediate_size": 4 * model.text.sizes["width"],
             "layer_norm_eps": 1e-12,
             "model_type": "ernie_vil_text_model",
         }
         vision = {
             **_describe_image_sizes(model),
-            **_VISION_FACTS,
+            **_VISION_VALUES,
             "model_type": "ernie_vil_vision_model",
             "num_attention_heads": model.image.sizes["heads"],
         }
@@ -98,7 +98,7 @@ class PaddleNlp(Release):
                 "vision_config": vision,
             },
             "preprocessor_config.json": {
-                **_PROCESSOR_FACTS,
+                **_PROCESSOR_VALUES,
                 "crop_size": {"height": size, "width": size},
                 "image_mean": model.image.mean,
                 "image_std": model.image.std,
@@ -106,7 +106,7 @@ class PaddleNlp(Release):
                 "size": {"shortest_edge": size},
             },
             "tokenizer_config.json": {
-                **_TOKENIZER_FACTS,
+                **_TOKENIZER_VALUES,
                 "model_max_length": config.Data.max_length,
                 **_SPECIAL_TOKENS,
             },
@@ -142,7 +142,7 @@ def _with_image_size(model: ModelConfig, size: int) -> ModelConfig:
 
 def _with_normalisation(model: ModelConfig, processor: Settings) -> ModelConfig:
     """Return the model with the mean and standard deviation of PaddleNLP's image processor."""
-    processor.check_values(**_PROCESSOR_FACTS)
+    processor.check_values(**_PROCESSOR_VALUES)
     image, size = model.image, model.image.image_size
     normalisation = processor.read_normalisation(image.mean, image.std)
     allowed_values = {
