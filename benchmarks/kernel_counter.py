@@ -33,7 +33,7 @@ from benchmarks.mixed_precision import (
     NARROW_TYPES,
     NORMS,
     MixedPrecision,
-    is_real,
+    is_convertible,
     list_tensors,
     replace_tensors,
 )
@@ -260,7 +260,7 @@ class KernelCounter:
         Returns:
             Type of the operation, None if nothing is converted; arguments and options with the converted tensors.
         """
-        tensors = [x for x in list_tensors([*arguments, *options.values()]) if is_real(x)]
+        tensors = [x for x in list_tensors([*arguments, *options.values()]) if is_convertible(x)]
         if not tensors or name in UNCONVERTED or name.endswith("_"):
             return None, arguments, options
         listed_name = LISTED_NAMES.get(name, name)
@@ -293,7 +293,7 @@ class KernelCounter:
         narrow = {}
         for result in wide:
             # What an operation keeps for backward may have no values.
-            if is_real(result) and result.dtype == paddle.float32:
+            if is_convertible(result) and result.dtype == paddle.float32:
                 narrow[id(result)] = self._emulate_cast(result, dtype)
                 originals.append((result, narrow[id(result)]))
         return replace_tensors([results], narrow)[0]

@@ -102,8 +102,8 @@ def count_step(overrides: Sequence[str]) -> StepCost:
     counter = KernelCounter()
     with counter.patch():
         config = load_config(None, overrides)
-        trainer = Trainer(config, make_evaluators=lambda *_: {}, should_compare=False)
-        with trainer.folder_lock, closing(load_batches(trainer.rows, config)) as batches:
+        trainer = Trainer(config, make_evaluators=lambda *_: {}, should_score_test=False)
+        with trainer.folder_lock, closing(load_batches(trainer.sample_rows, config)) as batches:
             trainer.update(next(batches), 0, 0.0)
             trainer.update.finish_pending()
             batch = next(batches)

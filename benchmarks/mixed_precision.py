@@ -31,9 +31,9 @@ LISTED_NAMES = {
 }  # fmt: skip
 # Norms take the type of their input alone; scale, bias and statistics stay in float32.
 NORMS = {"batch_norm", "layer_norm", "sync_batch_norm"}
-# Operations that set a type themselves, or belong to backward, in which nothing is converted.
+# Operations that O1 does not convert: `cast` and `full_like` are given a type, and `assign` copies a tensor as it is.
 UNCONVERTED = {"cast", "full_like", "assign"}
-# Gradients that this package calls itself; the others are called by Paddle.
+# Paddle runs gradients in backward, where O1 converts nothing. `ernie_vil2` calls this one as an ordinary operation.
 CALLED_GRADIENTS = {"silu_grad"}
 OPERATORS = (
     "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__matmul__",
@@ -83,11 +83,11 @@ class MixedPrecision:
             return types[0]
         return next((dtype for dtype in types if dtype not in NARROW_TYPES), types[0])
 
-    def convert(self, name: str, function: Any) -> Any:
-        """Return a function that converts its tensors as O1 does, and then calls this one."""
+    def wrap(self, name: str, function: Any) -> Any:
+        """Return a function that converts its tensors as O1 does for an operation, and then calls `function`."""
 
         def run(*arguments: Any, **options: Any) -> Any:
-            tensors = [tensor for tensor in list_tensors([*arguments, *options.values()]) if is_real(tensor)]
+            tensors = [tensor for tensor in list_tensors([*arguments, *options.values()]) if is_convertible(tensor)]
             if not tensors:
                 return function(*arguments, **options)
             types = tuple(tensor.dtype for tensor in tensors)
@@ -96,8 +96,10 @@ class MixedPrecision:
             if not is_narrow and not any(tensor_type in NARROW_TYPES for tensor_type in types):
                 return function(*arguments, **options)
 
+            # The CPU computes in float32, with tensors rounded to the type that the GPU computes in.
+            rounded_tensors = tensors[:1] if name in NORMS else tensors
             converted = {id(tensor): tensor.astype("float32") for tensor in tensors}
-            for tensor in tensors[:1] if name in NORMS else tensors:
+            for tensor in rounded_tensors:
                 converted[id(tensor)] = tensor.astype(dtype).astype("float32")
             results = function(*replace_tensors(arguments, converted), **replace_tensors(options, converted))
             if not is_narrow:
@@ -123,7 +125,7 @@ def emulate_mixed_precision() -> Iterator[None]:
 
         for owner, attribute, name in _find_operations():
             function = getattr(owner, attribute)
-            replace(owner, attribute, emulation.convert(LISTED_NAMES.get(name, name), function))
+            replace(owner, attribute, emulation.wrap(LISTED_NAMES.get(name, name), function))
         replace(paddle.amp, "auto_cast", emulation.auto_cast)
         replace(paddle.amp, "is_autocast_enabled", lambda: emulation.dtype is not None)
         replace(paddle.amp, "get_autocast_dtype", lambda: emulation.dtype)
@@ -160,7 +162,7 @@ def list_tensors(arguments: Any) -> Iterator[Tensor]:
             yield from list_tensors(argument)
 
 
-def is_real(tensor: Tensor) -> bool:
+def is_convertible(tensor: Tensor) -> bool:
     """Return whether a tensor has values of a type that mixed precision may convert."""
     return tensor._is_initialized() and (tensor.dtype == paddle.float32 or tensor.dtype in NARROW_TYPES)
 

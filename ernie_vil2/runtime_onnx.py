@@ -21,7 +21,7 @@ from ernie_vil2.data.preprocessing import (
     PendingEmbeddings,
     Preprocessing,
     encode_batches,
-    start_at_once,
+    make_start_function,
     start_by_shape,
 )
 from ernie_vil2.data.tokenizer import TextTokenizer, open_tokenizer
@@ -171,8 +171,8 @@ class OnnxModel:
         with utf8_path(folder) as utf8_folder:
             image_graph = OnnxGraph(utf8_folder, "image", about["precision"], device, threads)
             text_graph = OnnxGraph(utf8_folder, "text", about["precision"], device, threads)
-        self._start_pixels = start_at_once(check_outputs(image_graph, f"{folder}: the image", self.embed_dim))
-        self._start_ids = start_at_once(check_outputs(text_graph, f"{folder}: the text", self.embed_dim))
+        self._start_pixels = make_start_function(check_outputs(image_graph, f"{folder}: the image", self.embed_dim))
+        self._start_ids = make_start_function(check_outputs(text_graph, f"{folder}: the text", self.embed_dim))
 
         rules, max_length = about["tokenizer"]["rules"], about["tokenizer"]["max_length"]
         self.tokenizer = open_tokenizer(folder / vocabulary_file(rules), max_length, rules)

@@ -62,9 +62,9 @@ class Options:
         """Return the file of a measurement's figures."""
         return self.output / "results" / step / f"{name}.json"
 
-    def read_figures(self, step: str, name: str) -> dict[str, Any]:
+    def read_figures(self, step: str, measurement: str) -> dict[str, Any]:
         """Return the figures of an earlier measurement; none if it has left none."""
-        return read_json(self.results_file(step, name))
+        return read_json(self.results_file(step, measurement))
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from benchmarks.gpu_day.processes import ROOT
 if TYPE_CHECKING:
     from ernie_vil2.config import Config
     from ernie_vil2.planning.plan import DataSheet
+    from ernie_vil2.planning.towers import Towers
     from ernie_vil2.training.trainer import Trainer
 
-# Way to train -> rows of a rank, and settings. "direct" encodes all rows at once; 1,024 rows are those of
-# benchmarks/expectations.yaml; recomputation has to keep the input of each block of all its rows.
+# Way to train -> rows of a rank, and settings. "direct" encodes all rows at once. 1,024 rows are those of
+# benchmarks/expectations.yaml. Recomputation takes half of them, as it keeps the inputs of all blocks of all rows.
 WAYS = {
     "direct": (128, []),
     "micro64": (1024, ["Training.micro_batch=64"]),
@@ -61,7 +62,7 @@ class Case:
     Attributes:
         precision: `Training.precision`.
         way: a key of `WAYS`, or of `DRY_WAYS` in a dry run.
-        dropout: `Training.dropout`.
+        dropout: `Training.dropout`: "counter", masks by row and step, or "native", Paddle's own.
         data: "synthetic", one batch that stays on the device; or "shards", read by the loader.
     """
 
@@ -77,13 +78,13 @@ class Case:
 
     def list_overrides(self, options: Options, num_ranks: int) -> list[str]:
         """Return the settings of the configuration."""
-        rows, settings = options.choose(WAYS, DRY_WAYS)[self.way]
+        rows_per_rank, settings = options.choose(WAYS, DRY_WAYS)[self.way]
         data = f"{shards_folder(options)}/*.tar" if self.data == "shards" else f"{ROOT}/demo_data/emoji-train.tar"
         return [
             *options.choose(TOWERS, DRY_TOWERS),
             *settings,
             f"Data.train=['{data}']",
-            f"Training.global_batch={rows * num_ranks}",
+            f"Training.global_batch={rows_per_rank * num_ranks}",
             f"Training.precision={self.precision}",
             f"Training.dropout={self.dropout}",
             f"Training.device={options.device}",
@@ -91,7 +92,7 @@ class Case:
 
 
 def shards_folder(options: Options) -> Path:
-    """Return the folder of the photographs that `throughput` writes."""
+    """Return the folder of the photographs that the step `throughput` of the day writes."""
     return options.work_folder / "shards"
 
 
@@ -128,19 +129,20 @@ def measure_case(case: Case, options: Options, results: Results) -> None:
 
     begin = time.monotonic()
     _, num_ranks = launched_rank()
-    plan = options.read_figures("throughput", "plan").get("plans", {}).get(f"{case.name}_{num_ranks}", {})
+    plans = options.read_figures(step="throughput", measurement="plan").get("plans", {})
+    plan = plans.get(f"{case.name}_{num_ranks}", {})
     if plan and plan["peak_bytes"] > plan["device_bytes"]:
         raise LeftOut(f"the plan needs {plan['peak_bytes'] / 2**30:.0f} GiB of {plan['device_bytes'] / 2**30:.0f}")
     run = options.run_folder(f"{case.name}_{num_ranks}")
     config = load_config(None, [*case.list_overrides(options, num_ranks), f"Training.output={run}"])
-    trainer = Trainer(config, make_evaluators=lambda *_: {}, should_compare=False)
+    trainer = Trainer(config, make_evaluators=lambda *_: {}, should_score_test=False)
     with trainer.folder_lock, closing(open_batches(case, trainer, config)) as batches:
         clock = StepClock(trainer, batches)
         time_case(clock, case, plan, options, results, begin)
         if num_ranks > 1:
             if trainer.rank == 0 and not options.is_dry:
                 results.attempt("processes", count_processes_of_gpus)
-            # The other ranks keep their contexts on the GPUs until they have been counted.
+            # A step waits for all ranks, so the other ones keep their contexts on the GPUs while rank 0 counts.
             clock.take_step()
         results.attempt("profile", lambda: clock.profile())
 
@@ -150,7 +152,7 @@ def open_batches(case: Case, trainer: Trainer, config: Config) -> Any:
     from ernie_vil2.data.loader import load_batches
 
     if case.data == "shards":
-        return load_batches(trainer.rows, config, 0, trainer.rank, trainer.ranks)
+        return load_batches(trainer.sample_rows, config, position=0, rank=trainer.rank, num_ranks=trainer.num_ranks)
     return repeat_batch(make_batch(trainer, config))
 
 
@@ -164,10 +166,10 @@ def make_batch(trainer: Trainer, config: Config) -> dict[str, Any]:
     import numpy as np
     import paddle
 
-    num_rows = config.Training.global_batch // trainer.ranks
+    num_rows = config.Training.global_batch // trainer.num_ranks
     generator = np.random.default_rng(trainer.rank)
     arrays: dict[str, np.ndarray] = {}
-    for name, (shape, dtype) in trainer.rows.layout.items():
+    for name, (shape, dtype) in trainer.sample_rows.layout.items():
         if dtype == np.uint8:
             arrays[name] = generator.integers(0, 256, (num_rows, *shape), dtype)
         elif name == "text":
@@ -188,8 +190,8 @@ def make_batch(trainer: Trainer, config: Config) -> dict[str, Any]:
 class StepClock:
     """Takes steps of a trainer and measures their times.
 
-    The trainer waits in each step until the device has checked the step before, so the host is at most a step ahead.
-    After the first steps the times on the host are therefore those of the device, without waiting for it after each.
+    In each step the trainer waits for the losses of the step before, so the host is at most a step ahead of the device.
+    From the second step on, times on the host are therefore those of the device.
     """
 
     def __init__(self, trainer: Trainer, batches: Iterator[dict[str, Any]]):
@@ -260,13 +262,14 @@ def time_case(
     on_gpu = paddle.get_device() != "cpu"
     if on_gpu:
         paddle.device.cuda.reset_max_memory_allocated()
-    # The first step after a pause is shorter for the host, as it has nothing to wait for; it is not counted.
+    # The first step after a pause is shorter for the host, which has no earlier step to wait for: it does not count in
+    # median and p90. It counts in the mean, because `total` includes the wait for the last step instead.
     seconds, total, waited = clock.measure(num_measured + 1)
     step_seconds = median(seconds[1:])
     _, num_ranks = launched_rank()
-    rows = options.choose(WAYS, DRY_WAYS)[case.way][0]
+    rows_per_rank = options.choose(WAYS, DRY_WAYS)[case.way][0]
     results.add(
-        rows=rows,
+        rows=rows_per_rank,
         ranks=num_ranks,
         num_dropped=3 + num_dropped,  # the first three steps above, too
         num_steps=num_measured,
@@ -274,7 +277,7 @@ def time_case(
         step_seconds_p90=quantiles(seconds[1:], n=10)[-1],
         step_seconds_mean=total / len(seconds),
         step_seconds_each=[round(value, 5) for value in seconds],
-        samples_per_second=rows * num_ranks / step_seconds,
+        samples_per_second=rows_per_rank * num_ranks / step_seconds,
         loader_wait=waited / total,
     )
     if on_gpu:
@@ -284,7 +287,7 @@ def time_case(
         )
     if plan:
         speed = plan["useful_flops"] / num_ranks / step_seconds
-        gemm = options.read_figures("ceilings", "kernels").get(f"gemm_{case.precision}_tflops")
+        gemm = options.read_figures(step="ceilings", measurement="kernels").get(f"gemm_{case.precision}_tflops")
         results.add(
             planned_gib=plan["peak_bytes"] / 2**30,
             useful_tflops_per_second=speed / 1e12,
@@ -309,7 +312,7 @@ def count_processes_of_gpus() -> dict[str, Any]:
 
 
 def plan_case(
-    case: Case, towers: Any, options: Options, num_ranks: int, make_plan: Callable[..., Any]
+    case: Case, towers: Towers, options: Options, num_ranks: int, make_plan: Callable[..., Any]
 ) -> dict[str, Any]:
     """Return what `tools/plan.py` says of a case: operations, useful ones, and memory."""
     from ernie_vil2.config import load_config

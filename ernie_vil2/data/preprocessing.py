@@ -398,7 +398,7 @@ def preprocess_ahead(
 PendingEmbeddings = Callable[[], np.ndarray]
 
 
-def start_at_once(encode: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], PendingEmbeddings]:
+def make_start_function(encode: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], PendingEmbeddings]:
     """Adapt an encoder without a queue, such as ONNX Runtime, to callers that start a batch and wait for it later.
 
     Args:

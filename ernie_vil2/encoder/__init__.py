@@ -83,8 +83,8 @@ class Backend(Protocol):
     def start_ids(self, ids: np.ndarray) -> PendingEmbeddings:
         """Start to encode `[B, L]` int64 token ids, padded with 0, to `[B, D]` float32, L2-normalised."""
 
-    def digest(self, tower: str = "") -> str | None:
-        """Return hexadecimal digits that change with the weights of a tower, or of both; None if they are unknown."""
+    def digest(self, tower: str | None = None) -> str | None:
+        """Return hexadecimal digits that change with the weights of a tower, or of the model; None if not known."""
 
 
 class EncodedImages(NamedTuple):
@@ -471,13 +471,13 @@ class PaddleBackend:
         with self._inference_mode():
             return start_host_copy(self.model.encode_text(self._send_ids(ids)))
 
-    def digest(self, tower: str = "") -> str:
+    def digest(self, tower: str | None = None) -> str:
         from ernie_vil2.device.transfers import copy_to_host
 
         # Computed from the weights at every call, since training changes them: about a second for 200 M parameters.
         digest = blake2b(digest_size=16)
         for name, value in sorted(self.model.state_dict().items()):
-            if name.startswith(tower):
+            if tower is None or name.startswith(tower):
                 digest.update(f"{name} {value.dtype} {value.shape}".encode())
                 digest.update(np.ascontiguousarray(copy_to_host(value)).data)
         return digest.hexdigest()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ernie_vil2.config import Config, load_config
-from ernie_vil2.data.preprocessing import Geometry, Preprocessing, start_at_once
+from ernie_vil2.data.preprocessing import Geometry, Preprocessing, make_start_function
 from ernie_vil2.device import runtime
 from ernie_vil2.io.export_folder import CONFIG, EXPORT_AGAIN, EXPORT_INFO, BadExport, read_export, utf8_path
 from ernie_vil2.io.terminal import suppress_output
@@ -75,27 +75,31 @@ class ExportedBackend:
 
     Raises:
         MissingPackage: the library is not installed.
-        BadExport: it cannot use the graphs or the device. The two encoding methods raise it, too, if a graph does not
-            run or does not give embeddings.
+        BadExport: the library cannot use the graphs or the device. `start_pixels` and `start_ids` raise it, too, if a
+            graph does not run or does not give embeddings.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any], device: str):
         self.name, self.precision, self.device = about["backend"], about["precision"], device
-        self.embed_dim, self.scalars = about["embed_dim"], about["scalars"]
-        self._digests = {"": about["weights"], "image": about["image_weights"]}
+        self.embed_dim = about["embed_dim"]
+        self.scalars = about["scalars"]  # logit_scale, and logit_bias of a model that has one
+        # Digests of all weights of the exported checkpoint, and of those of its image tower.
+        self._digests = {None: about["weights"], "image": about["image_weights"]}
 
         open_graph = GRAPHS[self.name]
-        with utf8_path(folder) as ascii_folder:
-            image = open_graph(ascii_folder, "image", self.precision, device, runtime.num_threads())
-            text = open_graph(ascii_folder, "text", self.precision, device, runtime.num_threads())
-        self.start_pixels = start_at_once(check_outputs(image, f"{folder}: the image", self.embed_dim))
-        self.start_ids = start_at_once(check_outputs(text, f"{folder}: the text", self.embed_dim))
+        with utf8_path(folder) as utf8_folder:
+            image = open_graph(utf8_folder, "image", self.precision, device, runtime.num_threads())
+            text = open_graph(utf8_folder, "text", self.precision, device, runtime.num_threads())
+        # A graph has no queue: it encodes before `start_...` returns, and there is nothing to wait for later.
+        self.start_pixels = make_start_function(check_outputs(image, f"{folder}: the image", self.embed_dim))
+        self.start_ids = make_start_function(check_outputs(text, f"{folder}: the text", self.embed_dim))
 
     def __str__(self) -> str:
         return f"{self.name}, {self.precision} on {self.device}"
 
-    def digest(self, tower: str = "") -> str | None:
-        # Of the exported checkpoint: embeddings of a float32 export equal its embeddings up to rounding.
+    def digest(self, tower: str | None = None) -> str | None:
+        # The digest of the exported checkpoint and not of the graphs: embeddings of a float32 export equal those of the
+        # checkpoint up to rounding, so that caches of them stay valid.
         return self._digests.get(tower)
 
 
@@ -132,7 +136,7 @@ def _check_config(folder: Path, about: Mapping[str, Any], config: Config) -> Non
     }
     default_geometry = Geometry()
     for section, configured in configured_sections.items():
-        # Fields of the geometry that have their default are not written.
+        # Either side leaves out fields of the geometry that have their default: compare the fields of both.
         exported_geometry = about[section].keys() & set(Geometry._fields)
         for key in configured.keys() | exported_geometry:
             value = configured.get(key, getattr(default_geometry, key, None))

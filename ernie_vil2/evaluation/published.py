@@ -46,18 +46,19 @@ class PublishedResult:
     def title(self) -> str:
         """Label for a table, with how the model was trained and where the result was published."""
         training = "fine-tuned" if self.fine_tuned else "zero-shot"
-        has_training = training in self.label or "fine-tuned" in self.label
-        label = self.label if has_training else f"{self.label}, {training}"
+        # A label may say more: "fine-tuned on MSCOCO" is a zero-shot result on Flickr30K.
+        names_training = "zero-shot" in self.label or "fine-tuned" in self.label
+        label = self.label if names_training else f"{self.label}, {training}"
         publication = "paper" if "arxiv.org" in self.source else "repository"
         return f"{label} ({publication})"
 
     @property
     def sort_value(self) -> float:
-        """Value that orders results: the mean R@1 over the directions or, without recalls, the mean of the figures."""
+        """Value that orders results: mean R@1 (or mR) over the directions; without directions, mean of the figures."""
         recalls, figures = [], []
         for value in self.values.values():
             if isinstance(value, Mapping):
-                recalls.append(next(iter(value.values())))
+                recalls.append(value["R@1"] if "R@1" in value else value["mR"])
             else:
                 figures.append(value)
         return fmean(recalls or figures)
@@ -78,7 +79,7 @@ def read_published() -> tuple[PublishedResult, ...]:
 
 
 def _parse_row(row: dict[str, str], place: str) -> PublishedResult:
-    # A column of figures is called `direction/measure`, or by a measure of the whole.
+    # A column of figures is called `direction/measure`, such as image_to_text/R@1, or only `measure`, such as mR.
     recalls: dict[str, dict[str, float]] = {}
     measures: dict[str, float] = {}
     for column, text in row.items():

@@ -65,12 +65,14 @@ class TowerGraph(NamedTuple):
     output: str
 
 
-def make_graphs(model: DualEncoder, preprocessing: Preprocessing, width: int | None = None) -> dict[str, TowerGraph]:
-    """Return the graphs of an export by tower; `width` cuts embeddings to their first numbers."""
+def make_graphs(
+    model: DualEncoder, preprocessing: Preprocessing, embed_dim: int | None = None
+) -> dict[str, TowerGraph]:
+    """Return the graphs of an export by tower; `embed_dim` cuts embeddings to so many numbers."""
     size = None if preprocessing.kind == "naflex" else preprocessing.size  # NaFlex: any height and width
     image_input = InputSpec([None, size, size, 3], "uint8", INPUTS["image"])
     text_input = InputSpec([None, None], "int64", INPUTS["text"])
-    image_layer, text_layer = _ImageGraph(model, preprocessing, width), _TextGraph(model, width)
+    image_layer, text_layer = _ImageGraph(model, preprocessing, embed_dim), _TextGraph(model, embed_dim)
     return {
         "image": TowerGraph(image_layer, image_input, ("batch", "height", "width"), OUTPUTS["image"]),
         "text": TowerGraph(text_layer, text_input, ("batch", "length"), OUTPUTS["text"]),
@@ -117,21 +119,21 @@ def _check_complete(*files: Path) -> None:
 
 
 class _ImageGraph(nn.Layer):
-    def __init__(self, model: DualEncoder, preprocessing: Preprocessing, width: int | None):
+    def __init__(self, model: DualEncoder, preprocessing: Preprocessing, embed_dim: int | None):
         super().__init__()
-        self.model, self.mean, self.std, self.width = model, preprocessing.mean, preprocessing.std, width
+        self.model, self.mean, self.std, self.embed_dim = model, preprocessing.mean, preprocessing.std, embed_dim
 
     def forward(self, pixels: paddle.Tensor) -> paddle.Tensor:
-        return self.model.encode_image(normalize_images(pixels, self.mean, self.std), self.width)
+        return self.model.encode_image(normalize_images(pixels, self.mean, self.std), self.embed_dim)
 
 
 class _TextGraph(nn.Layer):
-    def __init__(self, model: DualEncoder, width: int | None):
+    def __init__(self, model: DualEncoder, embed_dim: int | None):
         super().__init__()
-        self.model, self.width = model, width
+        self.model, self.embed_dim = model, embed_dim
 
     def forward(self, token_ids: paddle.Tensor) -> paddle.Tensor:
-        return self.model.encode_text(token_ids, self.width)
+        return self.model.encode_text(token_ids, self.embed_dim)
 
 
 def convert_to_onnx(graphs: Mapping[str, TowerGraph], folder: Path, should_quantize: bool) -> None:

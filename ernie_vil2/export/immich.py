@@ -200,29 +200,29 @@ def clean_text(text: str, is_canonicalized: bool) -> str:
 
 
 class _ImageGraph(nn.Layer):
-    def __init__(self, model: DualEncoder, width: int | None):
+    def __init__(self, model: DualEncoder, embed_dim: int | None):
         super().__init__()
-        self.model, self.width = model, width
+        self.model, self.embed_dim = model, embed_dim
 
     def forward(self, image: paddle.Tensor) -> paddle.Tensor:
-        return self.model.encode_image(image, self.width)
+        return self.model.encode_image(image, self.embed_dim)
 
 
 class _TextGraph(nn.Layer):
-    def __init__(self, model: DualEncoder, width: int | None):
+    def __init__(self, model: DualEncoder, embed_dim: int | None):
         super().__init__()
-        self.model, self.width = model, width
+        self.model, self.embed_dim = model, embed_dim
 
     def forward(self, text: paddle.Tensor) -> paddle.Tensor:
-        return self.model.encode_text(text.astype("int64"), self.width)
+        return self.model.encode_text(text.astype("int64"), self.embed_dim)
 
 
-def _make_graphs(model: DualEncoder, size: int, width: int | None) -> dict[str, TowerGraph]:
+def _make_graphs(model: DualEncoder, size: int, embed_dim: int | None) -> dict[str, TowerGraph]:
     image_input = InputSpec([None, 3, size, size], "float32", "image")
     text_input = InputSpec([None, None], "int32", "text")
     return {
-        "image": TowerGraph(_ImageGraph(model, width), image_input, ("batch",), "embedding"),
-        "text": TowerGraph(_TextGraph(model, width), text_input, ("batch", "length"), "embedding"),
+        "image": TowerGraph(_ImageGraph(model, embed_dim), image_input, ("batch",), "embedding"),
+        "text": TowerGraph(_TextGraph(model, embed_dim), text_input, ("batch", "length"), "embedding"),
     }
 
 

@@ -296,8 +296,8 @@ def _run_steps(config: Config) -> tuple[list[float], list[float]]:
     step_seconds, wait_seconds = [], []
     # The trainer's output is hidden, because it is about its own short run.
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        trainer = Trainer(config, make_evaluators=lambda *_: {}, should_compare=False)
-        with trainer.folder_lock, closing(load_batches(trainer.rows, config)) as batches:
+        trainer = Trainer(config, make_evaluators=lambda *_: {}, should_score_test=False)
+        with trainer.folder_lock, closing(load_batches(trainer.sample_rows, config)) as batches:
             for step in range(TIMED_STEPS):
                 start = time.monotonic()
                 batch = next(batches)

@@ -274,7 +274,7 @@ def _run_trial(config: Config, trial: Trial, samples_per_epoch: int) -> tuple[Tr
     shutil.rmtree(folder, ignore_errors=True)
     try:
         make_evaluators = partial(build_evaluators, outcomes=outcomes)
-        trainer = Trainer(trial_config, make_evaluators=make_evaluators, should_compare=False)
+        trainer = Trainer(trial_config, make_evaluators=make_evaluators, should_score_test=False)
         chooser = trainer.evaluations.chooser
         if chooser is None:
             raise ConfigError("--tune-rate compares single queries, which what scores this run does not give")

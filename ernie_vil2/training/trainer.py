@@ -84,11 +84,12 @@ class Trainer:
         can_extend: with `resume`, whether `Training.steps` may be more than the run's, see `choose_checkpoint`.
         make_task: makes what is trained; by default the task that the configuration names.
         make_evaluators: makes what scores it, by name; by default the scorers that the configuration names.
-        should_compare: whether `Data.test` is scored before and after training.
+        should_score_test: whether `Data.test` is scored before and after training.
 
     Attributes:
         config: the configuration of the current stage, with `Model.like` and `Training.epochs` resolved.
-        rows: makes the rows of a batch, one from each sample.
+        sample_rows: makes the rows of a batch, one from each sample.
+        num_ranks: number of ranks.
         run: the run folder.
         folder_lock: keeps the run folder from other processes until it is closed.
         optimizer: the optimiser, wrapped for several ranks.
@@ -112,16 +113,16 @@ class Trainer:
         can_extend: bool = False,
         make_task: MakeTask = build_task,
         make_evaluators: MakeEvaluators = build_evaluators,
-        should_compare: bool = True,
+        should_score_test: bool = True,
     ):
         with ExitStack() as folder_lock:
-            self.assemble(config, resume, can_extend, make_task, make_evaluators, should_compare, folder_lock)
+            self.assemble(config, resume, can_extend, make_task, make_evaluators, should_score_test, folder_lock)
             # The lock outlives this block only if nothing above has failed.
             self.folder_lock = folder_lock.pop_all()
 
     def assemble(
         self, config: Config, resume: bool, can_extend: bool, make_task: MakeTask, make_evaluators: MakeEvaluators,
-        should_compare: bool, folder_lock: ExitStack
+        should_score_test: bool, folder_lock: ExitStack
     ) -> None:  # fmt: skip
         """Build the components of the run, each from the ones before it. A collective.
 
@@ -131,14 +132,14 @@ class Trainer:
             can_extend: as for the class.
             make_task: as for the class.
             make_evaluators: as for the class.
-            should_compare: as for the class.
+            should_score_test: as for the class.
             folder_lock: receives the lock of the run folder.
         """
-        self.rank, self.ranks = _join_ranks(config)
+        self.rank, self.num_ranks = _join_ranks(config)
         config = resolve_stages(_resolve_names(config))
-        _check_ranks_and_device(config, self.ranks)
+        _check_ranks_and_device(config, self.num_ranks)
         self._run_config, self._make_task, self._make_evaluators = config, make_task, make_evaluators
-        self._should_compare, self.run = should_compare, Path(config.Training.output)
+        self._should_score_test, self.run = should_score_test, Path(config.Training.output)
 
         # The folder is locked before anything in it is read or repaired.
         checkpoint = _claim_run_folder(config, resume, self.rank, folder_lock)
@@ -149,7 +150,7 @@ class Trainer:
                 check_folder(self.run, self.rank)
         self.signals = StopSignals()
         # The gate counts in the store of the ranks, where the counts of a second gate would be confused with its own.
-        self.batch_gate = BatchGate(self.ranks, self.signals)
+        self.batch_gate = BatchGate(self.num_ranks, self.signals)
 
         self._open_stage(_find_stage(checkpoint, self.rank), checkpoint)
         if checkpoint:
@@ -171,8 +172,8 @@ class Trainer:
         stages = self._run_config.Training.stages
         self.stage = min(number, max(0, len(stages) - 1))
         stage_config = enter_stage(self._run_config, self.stage)
-        self.config, self.task, self.rows = _open_training_data(stage_config, checkpoint, self._make_task)
-        self.stream, self.last_step = self.rows.stream, find_borders(self.config)[self.stage]
+        self.config, self.task, self.sample_rows = _open_training_data(stage_config, checkpoint, self._make_task)
+        self.stream, self.last_step = self.sample_rows.stream, find_borders(self.config)[self.stage]
 
     def _assemble_stage(self, checkpoint: Path | None) -> None:
         """Build the components of the stage that is open, each from the ones before it. A collective.
@@ -184,7 +185,7 @@ class Trainer:
         self.bad_samples = BadSampleReport(config.Data.max_bad_share)
         self.progress = Progress(config, self.rank, self.bad_samples, self.best_effort)
         self.evaluations, self.comparison = self._open_scored_data(is_resumed)
-        if self.ranks > 1:
+        if self.num_ranks > 1:
             check_agreement(_collect_facts(config, self.stream, self.evaluations.evaluators, checkpoint))
         self._find_leaked_images()
 
@@ -199,14 +200,14 @@ class Trainer:
             self.progress.print_lines([describe_stage(config, self.stage)])
 
         # These come last, because `prepare_norms` replaces layers and `task.prepare` keeps references to layers.
-        self.progress.print_lines(prepare_norms(self.model, self.ranks, config.Training))
+        self.progress.print_lines(prepare_norms(self.model, self.num_ranks, config.Training))
         self.task.prepare(parallel, self.scaler)
 
     def _enter_next_stage(self) -> None:
         """Build the next stage, which continues from the checkpoint of the last step. A collective."""
         checkpoint = checkpoint_folder(self.run, self.step)
         # The devices hold one model at a time.
-        del self.task, self.rows, self.stream, self.model, self.optimizer, self.scaler, self.average, self.update
+        del self.task, self.sample_rows, self.stream, self.model, self.optimizer, self.scaler, self.average, self.update
         del self.evaluations, self.comparison
         gc.collect()
         self._open_stage(self.stage + 1, checkpoint)
@@ -221,7 +222,7 @@ class Trainer:
         make_evaluators = self._make_evaluators
         evaluators = _open_on_all_ranks(lambda: make_evaluators(self.config, self.task), failure_report, self.rank)
         comparison = None
-        if self._should_compare and self.config.Data.test_config:
+        if self._should_score_test and self.config.Data.test_config:
             comparison = _open_on_all_ranks(
                 lambda: BeforeAfterComparison(self.config, self.task), failure_report, self.rank
             )
@@ -378,7 +379,7 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         """Yield the batches of the steps, up to the last one of the stage or until the run is stopped."""
         training = self.config.Training
-        batches = load_batches(self.rows, self.config, self.position, self.rank, self.ranks)
+        batches = load_batches(self.sample_rows, self.config, self.position, self.rank, self.num_ranks)
         while self.step < self.last_step and not self.signals.stop_signal and not self.evaluations.is_out_of_patience:
             batch = self._next_batch(batches)
             # A skipped batch counts as well, so that the next one has other samples.
@@ -464,7 +465,7 @@ class Trainer:
         state: State = {
             "step": self.step,
             "seed": self.config.Training.seed,
-            "ranks": self.ranks,
+            "ranks": self.num_ranks,
             "scaler": get_scaler_state(self.scaler),
             "bad_samples": bad_samples.as_dict(),
             "skipped_steps": [self.nonfinite_steps.num_skipped, self.nonfinite_steps.num_in_a_row],

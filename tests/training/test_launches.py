@@ -61,7 +61,7 @@ def test_held_bytes_are_those_of_the_allocator(config, gpu_paths, monkeypatch, n
 
     with counter.patch():
         trainer = Trainer(settings)
-        batch = next(load_batches(trainer.rows, settings))
+        batch = next(load_batches(trainer.sample_rows, settings))
         run_step(0)  # allocates the moments of the optimiser
         with counter.count() as cost:
             run_step(1)
