@@ -79,7 +79,7 @@ def in_own_process(kind: str, args: argparse.Namespace) -> dict[str, float]:
 
 
 def measured(kind: str, rows: int, micro_batch: int) -> dict[str, float]:
-    """Peak MiB of one step, its CPU seconds, its loss, and the norm of all gradients."""
+    """Return the peak MiB of one step, its CPU seconds, its loss, and the norm of all gradients."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from ernie_vil2.device import runtime
 
@@ -129,7 +129,7 @@ def measured(kind: str, rows: int, micro_batch: int) -> dict[str, float]:
 
 
 def resident(what: str) -> float:
-    """Resident memory of this process in MiB, now or at its peak."""
+    """Return the resident memory of this process in MiB, now or at its peak."""
     return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 

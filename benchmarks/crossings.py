@@ -60,68 +60,71 @@ def main() -> int:
     from ernie_vil2.training.trainer import Trainer
 
     trainer = Trainer(load_config(None, [*OVERRIDES, *args.overrides, f"Training.output={args.run}"]))
-    step = crossings_of_steps(trainer)[-1]
+    step = count_crossings_of_steps(trainer)[-1]
     if trainer.rank == 0:
         print(f"{step.total()} crossings in a step")
-        for what, count in step.most_common():
-            print(f"{count:>5}  {what}")
+        for crossing, count in step.most_common():
+            print(f"{count:>5}  {crossing}")
     return 0
 
 
-def crossings_of_steps(trainer) -> list[Counter]:
-    """What crosses between the beginnings of two steps of a run, for each but the last one, which ends the run."""
-    steps, forward = [], trainer.task.forward
-    with counted_crossings() as crossings:
+def count_crossings_of_steps(trainer) -> list[Counter]:
+    """Return the crossings of each step of a run but the last one, which ends the run.
 
-        def noted(batch, step):
-            steps.append(Counter(crossings))
+    A step lasts from its beginning to that of the next one.
+    """
+    counts_at_steps, forward = [], trainer.task.forward
+    with count_crossings() as crossings:
+
+        def count_and_forward(batch, step):
+            counts_at_steps.append(Counter(crossings))
             return forward(batch, step)
 
-        trainer.task.forward = noted
+        trainer.task.forward = count_and_forward
         trainer.fit()
-    return [after - before for before, after in itertools.pairwise(steps)]
+    return [after - before for before, after in itertools.pairwise(counts_at_steps)]
 
 
 @contextmanager
-def counted_crossings() -> Iterator[Counter]:
-    """Counts crossings within the block, by what crosses and the line of code that asks for it."""
+def count_crossings() -> Iterator[Counter]:
+    """Yield a counter of the crossings in the block, by their function and the line of code that calls it."""
     import paddle
 
     from ernie_vil2.device.transfers import Sender
 
-    found: Counter = Counter()
-    inside = False
+    crossings: Counter = Counter()
+    is_inside = False
 
-    def counted(name, function):
+    def count_calls(name, function):
         def call(*args, **kwargs):
-            nonlocal inside
-            if inside:  # `item` by way of `numpy` is one
+            nonlocal is_inside
+            if is_inside:  # `item` calls `numpy`: that is one crossing
                 return function(*args, **kwargs)
-            inside = True
+            is_inside = True
             try:
-                found[f"{name} {_asker()}"] += 1
+                crossings[f"{name} {_find_caller()}"] += 1
                 return function(*args, **kwargs)
             finally:
-                inside = False
+                is_inside = False
 
         return call
 
     with ExitStack() as stack:
-        stack.enter_context(mock.patch.object(paddle, "to_tensor", counted("to_tensor", paddle.to_tensor)))
-        stack.enter_context(mock.patch.object(Sender, "__call__", counted("send", Sender.__call__)))
+        stack.enter_context(mock.patch.object(paddle, "to_tensor", count_calls("to_tensor", paddle.to_tensor)))
+        stack.enter_context(mock.patch.object(Sender, "__call__", count_calls("send", Sender.__call__)))
         for name in TENSOR_METHODS:
-            method = counted(name, getattr(paddle.Tensor, name))
+            method = count_calls(name, getattr(paddle.Tensor, name))
             stack.enter_context(mock.patch.object(paddle.Tensor, name, method))
-        yield found
+        yield crossings
 
 
-def _asker() -> str:
-    """The innermost line outside of Paddle and of this file."""
+def _find_caller() -> str:
+    """Return the innermost line outside of Paddle and of this file."""
     import paddle
 
-    own = (str(Path(paddle.__file__).parent), __file__)
+    ignored_paths = (str(Path(paddle.__file__).parent), __file__)
     for frame in reversed(traceback.extract_stack()):
-        if not frame.filename.startswith(own):
+        if not frame.filename.startswith(ignored_paths):
             return f"{os.path.relpath(frame.filename, ROOT)}:{frame.lineno}: {frame.line}"
     return "?"
 

@@ -82,7 +82,7 @@ def main() -> int:
 
 
 def run(python, backend, folder, threads, inputs=0, backends=()):
-    """What a process of its own finds, None if it does not run."""
+    """Return the rates that a backend reaches in a process of its own; None if it fails."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     child = subprocess.run([python, __file__, "--child", backend, folder, "--inputs", str(inputs),  # noqa: S603  -- a command of this script
                             *(["--backends", *backends] if backends else ())], capture_output=True,
@@ -117,7 +117,7 @@ def encode(backend, folder, count, backends):
 
 
 def prepare(folder, count, of_family, backends):
-    """Model, exports, inputs and weights, in the folder."""
+    """Write the model, its exports, inputs and weights into the folder."""
     sys.path.insert(0, str(ROOT))
     from ernie_vil2.device import runtime
 

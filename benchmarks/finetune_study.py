@@ -1,4 +1,4 @@
-"""What fine-tuning on few drawings wins, and what it forgets: the demo's model and a design team that it has not seen.
+"""Gain and forgetting of a fine-tuning on few drawings: the demo's model and a design team that it has not seen.
 
     python benchmarks/finetune_study.py                  # an hour on two cores
     python benchmarks/finetune_study.py --minutes 9      # ends before; the same command goes on with what is missing
@@ -35,7 +35,7 @@ SIZES = {"100": 40, "300": 60, "all": 100}
 """Drawings, and steps of a fine-tuning on so many."""
 SCRATCH_STEPS = 100
 SHARES = (0.25, 0.5)
-"""Of the fine-tuned model, in mixtures with the pretrained one."""
+"""Shares of the fine-tuned model in mixtures with the pretrained one."""
 FINE_TUNED = ["Loss.weights={image_image: 0, text_text: 0}", "Optimizer.learning_rate=5e-4"]
 LORA = (
     "Tuning.lora={rank: 8, layers: [image.network.stage0.rbr_dense.*, 'image.network.stage[1-4].*', "
@@ -61,15 +61,15 @@ class Study:
         self.results = folder / "results.json"
         self.tests = {"new": self.data / "held_out.tar", "old": ROOT / "demo_data" / "emoji-test.tar"}
         self._scored: dict[str, tuple] = {}
-        self.found = json.loads(self.results.read_text()) if self.results.exists() else {}
+        self.scores = json.loads(self.results.read_text()) if self.results.exists() else {}
 
-    def note(self, key: str, scores: dict[str, float]) -> None:
-        self.found[key] = scores
-        write_text(self.results, json.dumps(self.found, indent=1))
+    def record(self, key: str, scores: dict[str, float]) -> None:
+        self.scores[key] = scores
+        write_text(self.results, json.dumps(self.scores, indent=1))
         print(f"{key}: new {scores['new']:.2f}, old {scores['old']:.2f}", flush=True)
 
     def make_data(self) -> None:
-        """Shards of pretraining, of held-out drawings, of those that settings are chosen on, and of the rest."""
+        """Write shards for pretraining, fine-tuning, choosing settings (validation) and scoring (held out)."""
         if (self.data / "train.tar").exists():
             return
         parts: dict[str, list] = {"pretrain": [], "held_out": [], "validation": [], "train": []}
@@ -81,7 +81,7 @@ class Study:
             write_shard(self.data / f"{part}.tar", chosen)
 
     def subset(self, size: str, seed: int) -> Path:
-        """A shard of so many drawings of the team; those of a smaller size are among those of a larger."""
+        """Return a shard of so many drawings of the team; those of a smaller size are among those of a larger."""
         if size == "all":
             return self.data / "train.tar"
         path = self.data / f"train_{size}_{seed}.tar"
@@ -96,7 +96,7 @@ class Study:
         return self.folder / "pretrained"
 
     def pretrain(self, seconds: float) -> bool:
-        """Whether the pretraining is at its end; it goes on where it was, for so long."""
+        """Continue the pretraining for so many seconds; return whether it has ended."""
         command = [sys.executable, str(ROOT / "tools" / "train.py"), "-c", str(ROOT / "configs/demo/emoji.yaml"),
                    "--resume", "--processes", "2", "-o", f"Data.train=['{self.data}/pretrain.tar']",
                    "-o", "Model.image.weights=null", "-o", "Training.steps=1800",
@@ -110,7 +110,7 @@ class Study:
         return False
 
     def fine_tune(self, method: str, size: str, seed: int) -> Path:
-        """The run folder of a fine-tuning."""
+        """Return the run folder of a fine-tuning."""
         from ernie_vil2.config import load_config
         from ernie_vil2.training.trainer import Trainer
 
@@ -130,7 +130,7 @@ class Study:
         return run
 
     def score(self, model) -> dict[str, float]:
-        """Two-way mean recall of both tasks, the mean over languages, by the protocol `pairs`."""
+        """Return the two-way mean recall of both tasks, the mean over languages, by the protocol `pairs`."""
         from ernie_vil2.data.readers import open_benchmarks
         from ernie_vil2.data.samples import BadSampleReport
         from ernie_vil2.evaluation.encoded import EncodedBenchmark
@@ -152,7 +152,7 @@ class Study:
         return found
 
     def score_mixtures(self, run: Path, key: str) -> None:
-        """Scores what lies between the pretrained model and a fine-tuned one."""
+        """Score mixtures of the weights of the pretrained model and of a fine-tuned one."""
         from ernie_vil2.cli.interpolate import mix_weights
         from ernie_vil2.encoder import load_model
         from ernie_vil2.models import set_weights
@@ -160,19 +160,19 @@ class Study:
 
         stored, model = [read_model(self.pretrained), read_model(run)], load_model(run)
         for share in SHARES:
-            if f"{key}/{share}" not in self.found:
+            if f"{key}/{share}" not in self.scores:
                 set_weights(model.backend.model, mix_weights(stored, [1 - share, share]))
-                self.note(f"{key}/{share}", self.score(model))
+                self.record(f"{key}/{share}", self.score(model))
 
 
 def split_of(concept: str) -> str:
-    """Of 20 concepts 6 are held out and 2 are for choosing settings."""
+    """Return the split of a concept: of 20, 6 are held out and 2 are for choosing settings."""
     number = int(hashlib.md5(concept.encode()).hexdigest(), 16) % 20  # noqa: S324  -- a number, not a secret
     return "held_out" if number < 6 else "validation" if number < 8 else "train"
 
 
 def samples(shard: Path) -> dict[str, list[tuple[str, bytes]]]:
-    """The members of each sample of a shard, in its order."""
+    """Return the members of each sample of a shard, in its order."""
     found: dict[str, list[tuple[str, bytes]]] = {}
     with tarfile.open(shard) as archive:
         for member in archive:
@@ -193,7 +193,7 @@ def write_shard(path: Path, chosen: list[list[tuple[str, bytes]]]) -> None:
 
 
 def jobs(seeds: int):
-    """Method, size, seed and key of every fine-tuning, so that a method is whole before the next."""
+    """List method, size, seed and key of every fine-tuning, one method after the other."""
     for method in METHODS:
         for seed in range(seeds):
             for size in SIZES:
@@ -201,24 +201,24 @@ def jobs(seeds: int):
 
 
 def work(study: Study, seeds: int, minutes: float) -> bool:
-    """Does what is missing until the time is up; whether nothing is missing any more."""
+    """Do what is missing until the time is up; return whether nothing is missing any more."""
     from ernie_vil2.encoder import load_model
 
     end = time.monotonic() + 60 * minutes
     study.make_data()
-    if "zero-shot" not in study.found:
+    if "zero-shot" not in study.scores:
         if not study.pretrain(max(1.0, end - time.monotonic() - 30)):
             return False
-        study.note("zero-shot", study.score(load_model(study.pretrained)))
+        study.record("zero-shot", study.score(load_model(study.pretrained)))
     for method, size, seed, key in jobs(seeds):
         wanted = [key, *(f"{key}/{share}" for share in SHARES if method == MIXED)]
-        if all(name in study.found for name in wanted):
+        if all(name in study.scores for name in wanted):
             continue
         if time.monotonic() + 80 > end:  # longer than any of them takes
             return False
         run = study.fine_tune(method, size, seed)
-        if key not in study.found:
-            study.note(key, study.score(load_model(run)))
+        if key not in study.scores:
+            study.record(key, study.score(load_model(run)))
         if method == MIXED:
             study.score_mixtures(run, key)
     return True
@@ -229,8 +229,8 @@ def spread(values: list[float]) -> str:
 
 
 def show(study: Study, seeds: int) -> None:
-    """Markdown: means and standard deviations over the seeds that are there."""
-    before = study.found["zero-shot"]
+    """Return tables in Markdown: means and standard deviations over the seeds that have been run."""
+    before = study.scores["zero-shot"]
     names = {method: [method] for method in METHODS}
     names[MIXED] += [f"{MIXED}, mixed {share:g}" for share in SHARES]
     for task, title in (("new", "New task: drawings of held-out concepts"), ("old", "Old task: the demo's test set")):
@@ -243,7 +243,7 @@ def show(study: Study, seeds: int) -> None:
                 cells = []
                 for size in SIZES:
                     keys = [f"{method}/{size}/{seed}{end}" for seed in range(seeds)]
-                    values = [study.found[key][task] for key in keys if key in study.found]
+                    values = [study.scores[key][task] for key in keys if key in study.scores]
                     cells.append(spread(values) if values else "")
                 print(f"| {name} | " + " | ".join(cells) + " |")
 
@@ -258,7 +258,7 @@ def main() -> int:
     runtime.configure()
     study = Study(args.folder.resolve())
     done = args.table or work(study, args.seeds, args.minutes)
-    if "zero-shot" in study.found:
+    if "zero-shot" in study.scores:
         show(study, args.seeds)
     print("" if done else "\nnot finished: the same command goes on")
     return 0 if done else 1

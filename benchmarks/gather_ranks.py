@@ -1,4 +1,4 @@
-"""What a step sends between ranks, and how long that takes: the gather with its backward, compared with two others.
+"""Bytes that a step sends between ranks, and its time: the gather with its backward, compared with two others.
 
     python benchmarks/gather_ranks.py
     python benchmarks/gather_ranks.py --ranks 4 --rows 512 --width 768
@@ -121,7 +121,7 @@ def rank(args) -> int:
 
 
 def loopback_bytes() -> int | None:
-    """Bytes sent over the loopback device, where nobody else is: in a network that has no other device."""
+    """Return the bytes sent over the loopback device, in a network that has no other one; None elsewhere."""
     devices = dict(line.split(":") for line in Path("/proc/net/dev").read_text().splitlines()[2:])
     devices = {name.strip(): counts.split() for name, counts in devices.items()}
     return int(devices["lo"][8]) if list(devices) == ["lo"] else None

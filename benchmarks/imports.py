@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def cpu_seconds(arguments: list[str]) -> float:
-    """User and system time of this Python with arguments."""
+    """Return the user and system time of this Python with arguments."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(  # noqa: S603  -- a command of this script
         [sys.executable, *arguments],

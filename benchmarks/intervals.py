@@ -44,7 +44,7 @@ def holds(found: Interval, truth: float) -> bool:
 
 
 def coverage(queries: int, size: int, recall: float, draws: int, resamples: int) -> list[float]:
-    """The figures of one row, in percent."""
+    """Return the figures of one row, in percent."""
     clusters = np.arange(queries) // size
     counts = np.zeros(4)
     for draw in range(draws):
@@ -62,7 +62,7 @@ def coverage(queries: int, size: int, recall: float, draws: int, resamples: int)
 
 
 def timing(queries: int = 5000, resamples: int = 10_000) -> Iterator[str]:
-    """Seconds of one interval and of scipy's, in this run."""
+    """Return the seconds of one interval and of scipy's, in this run."""
     random = np.random.default_rng(0)
     recalls = [100 * random.integers(0, 4, queries) / 3 for _ in range(2)]
     both = np.arange(queries) % 2

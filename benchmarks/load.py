@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def write(folder: Path) -> int:
-    """A folder as transformers keeps it; the bytes of its weights."""
+    """Write a folder as transformers keeps it; return the bytes of its weights."""
     from ernie_vil2.models import build_dual_encoder
     from ernie_vil2.models.weights.families.bert import CHINESE_CLIP
     from ernie_vil2.models.weights.families.family import Folder
@@ -96,7 +96,7 @@ def measured(load) -> list[float]:
 
 
 def peak() -> float:
-    """Peak memory of this process, MB; the peak of `resource` also covers the process that started it."""
+    """Return the peak memory of this process in MB; the peak of `resource` also covers the process that started it."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1e3
 

@@ -126,7 +126,7 @@ def jpeg_files(count: int, quality: int) -> list[bytes]:
 
 
 def pipelines(config) -> dict:
-    """Functions of a file and a random generator, by name; ours come first."""
+    """Return functions of a file and a random generator, by name; ours come first."""
     from benchmarks.pillow_views import normalized, pillow_views
     from ernie_vil2.data.augment import draw_image_views
 
@@ -158,7 +158,7 @@ def pipelines(config) -> dict:
 
 
 def shares(files: list[bytes], rounds: int) -> list[tuple[str, float]]:
-    """Parts of the time of our views: decoding alone, and what is saved when a part is switched off."""
+    """Measure parts of our views: decoding alone, and what is saved when a part is switched off."""
     from ernie_vil2.config import ViewsConfig
     from ernie_vil2.data.augment import draw_image_views
     from ernie_vil2.data.decoding import EncodedImage
@@ -187,7 +187,7 @@ def shares(files: list[bytes], rounds: int) -> list[tuple[str, float]]:
 
 
 def paddle_transform(views, image):
-    """From a Pillow image to normalised floats."""
+    """Convert a Pillow image to normalised floats."""
     from paddle.vision import transforms
     from PIL import ImageFilter
 
@@ -225,7 +225,7 @@ def paddle_views(transform, data, rng):
 
 
 def loader_rate(files: list[bytes], rounds: int) -> float:
-    """Samples a CPU second of the best batch that holds each file once, from a tar shard to Paddle's tensors."""
+    """Return samples a CPU second of the best batch that holds each file once, from a tar shard to Paddle's tensors."""
     from ernie_vil2.config import load_config
     from ernie_vil2.config.sections import VIEWS
     from ernie_vil2.data.loader import load_batches
@@ -255,7 +255,7 @@ def loader_rate(files: list[bytes], rounds: int) -> float:
 
 
 def measured(pipelines: dict, files: list[bytes], rounds: int) -> dict[str, float]:
-    """Samples a CPU second of each pipeline's best round."""
+    """Return samples a CPU second of each pipeline's best round."""
     import numpy as np
 
     seconds = dict.fromkeys(pipelines, float("inf"))

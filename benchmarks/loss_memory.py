@@ -48,43 +48,43 @@ def main() -> int:
     parser.add_argument("--measure", choices=NAMES, help=argparse.SUPPRESS)  # what a process of its own runs
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measured(args.measure, args.rows[0], args.width, args.tile)))
+        print(json.dumps(measure(args.measure, args.rows[0], args.width, args.tile)))
         return 0
 
     forms = [form for form in args.forms if form != "openclip" or args.torch_python]
     print(f"width {args.width}, tiles of {args.tile}, one thread, {args.rounds} rounds, load {os.getloadavg()[0]:.1f}")
     print(f"{'':<40}{'rows':>8}{'MiB over inputs':>18}{'CPU seconds':>14}")
-    agree = True
+    do_agree = True
     for rows in args.rows:
-        here = [form for form in forms if rows <= LIMITS.get(form, rows)]
-        rounds = [{form: in_own_process(form, rows, args) for form in here} for _ in range(args.rounds)]
+        forms_of_size = [form for form in forms if rows <= LIMITS.get(form, rows)]
+        rounds = [{form: run_in_process(form, rows, args) for form in forms_of_size} for _ in range(args.rounds)]
         results = {
             form: {key: statistics.median(turn[form][key] for turn in rounds) for key in rounds[0][form]}
-            for form in here
+            for form in forms_of_size
         }
         for form, result in results.items():
             print(f"{NAMES[form]:<40}{rows:>8}{result['memory']:>18.0f}{result['seconds']:>14.2f}", flush=True)
         for ours, theirs in (("tiled-widths", "tiled"), ("tiled-widths-four", "tiled-four")):
             if ours in results and theirs in results:
-                compare(results[ours], results[theirs], NAMES[ours], NAMES[theirs], alike=False)
+                compare(results[ours], results[theirs], NAMES[ours], NAMES[theirs], should_agree=False)
         for ours, theirs in (("tiled", "plain"), ("tiled", "openclip"), ("tiled-four", "plain-four")):
             if ours in results and theirs in results:
-                agree &= compare(results[ours], results[theirs], NAMES[ours], NAMES[theirs])
-    return 0 if agree else 1
+                do_agree &= compare(results[ours], results[theirs], NAMES[ours], NAMES[theirs])
+    return 0 if do_agree else 1
 
 
-def compare(ours, theirs, our_name, their_name, alike=True) -> bool:
-    """Prints the ratios; false where the two are to be alike and do not agree."""
+def compare(ours, theirs, our_name, their_name, should_agree=True) -> bool:
+    """Print the ratios; return whether the two agree, or need not."""
     memory, seconds = (ours[key] / theirs[key] for key in ("memory", "seconds"))
     print(f"  {our_name} / {their_name}: {memory:.3f} of the memory, {seconds:.2f} of the time")
-    for value in ("loss", "gradient") if alike else ():
+    for value in ("loss", "gradient") if should_agree else ():
         if abs(ours[value] - theirs[value]) > 1e-3 * abs(theirs[value]):
             print(f"error: they do not agree on the {value}: {ours[value]}, {theirs[value]}", file=sys.stderr)
             return False
     return True
 
 
-def in_own_process(form, rows, args) -> dict[str, float]:
+def run_in_process(form, rows, args) -> dict[str, float]:
     python = args.torch_python if form == "openclip" else sys.executable
     command = [python, __file__, "--measure", form, "--rows", rows, "--width", args.width, "--tile", args.tile]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -97,16 +97,17 @@ def in_own_process(form, rows, args) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measured(form, rows, width, tile) -> dict[str, float]:
-    """Peak MiB over the inputs, CPU seconds, loss, and gradient of the scale."""
+def measure(form, rows, width, tile) -> dict[str, float]:
+    """Return peak MiB over the inputs, CPU seconds, loss, and gradient of the scale."""
     names = ["image_1", "text_1", "image_2", "text_2"][: 4 if form.endswith("four") else 2]
     widths = [width // 8, width // 4, width // 2, width] if "widths" in form else []
-    run, empty, copied = prepared(form, tile, widths)
-    run({name: copied(empty(64, width), *parts) for name, parts in blocks(names, 64, width)})  # loads the kernels
+    run, empty, copy_rows = prepare(form, tile, widths)
+    # A small batch first, which loads the kernels.
+    run({name: copy_rows(empty(64, width), *parts) for name, parts in draw_blocks(names, 64, width)})
     views = {name: empty(rows, width) for name in names}
-    for name, parts in blocks(names, rows, width):
+    for name, parts in draw_blocks(names, rows, width):
         for start, part in enumerate(parts):
-            copied(views[name], part, start * 256)
+            copy_rows(views[name], part, start * 256)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, start = resident("VmRSS"), time.process_time()
     loss, gradient = run(views)
@@ -118,8 +119,8 @@ def measured(form, rows, width, tile) -> dict[str, float]:
     }
 
 
-def blocks(names, rows, width):
-    """Names, and unit vectors in blocks so small that they leave no free heap to hide what a loss takes."""
+def draw_blocks(names, rows, width):
+    """Yield each name with unit vectors, in blocks so small that they leave no free heap to hide what a loss takes."""
     import numpy as np
 
     random = np.random.default_rng(0)
@@ -128,8 +129,8 @@ def blocks(names, rows, width):
         yield name, (part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts)
 
 
-def prepared(form, tile, widths):
-    """How a form runs forward and backward on its views, makes an empty matrix, and fills rows of one."""
+def prepare(form, tile, widths):
+    """Return three functions of a form: forward and backward on views, an empty matrix, and a copy into its rows."""
     if form == "openclip":
         import torch
 
@@ -147,11 +148,11 @@ def prepared(form, tile, widths):
         def empty(rows, width):
             return torch.empty(rows, width)
 
-        def copied(matrix, part, start=0):
+        def copy_rows(matrix, part, start=0):
             matrix[start : start + len(part)] = torch.from_numpy(part)
             return matrix
 
-        return run, empty, copied
+        return run, empty, copy_rows
 
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from ernie_vil2.device import runtime
@@ -175,23 +176,23 @@ def prepared(form, tile, widths):
     def empty(rows, width):
         return paddle.empty([rows, width])
 
-    def copied(matrix, part, start=0):
+    def copy_rows(matrix, part, start=0):
         matrix[start : start + len(part)] = paddle.to_tensor(part)
         return matrix
 
-    return run, empty, copied
+    return run, empty, copy_rows
 
 
 def openclip_loss(torch, images, texts, scale):
-    """The mean of both directions, as `ClipLoss` of OpenCLIP computes it in one process."""
-    cross_entropy, own = torch.nn.functional.cross_entropy, torch.arange(len(images))
+    """Return the mean of both directions, as `ClipLoss` of OpenCLIP computes it in one process."""
+    cross_entropy, targets = torch.nn.functional.cross_entropy, torch.arange(len(images))
     logits_of_images = scale * images @ texts.T
     logits_of_texts = scale * texts @ images.T
-    return (cross_entropy(logits_of_images, own) + cross_entropy(logits_of_texts, own)) / 2
+    return (cross_entropy(logits_of_images, targets) + cross_entropy(logits_of_texts, targets)) / 2
 
 
 def resident(what: str) -> float:
-    """Resident memory of this process in MiB, now or at its peak."""
+    """Return the resident memory of this process in MiB, now or at its peak."""
     return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 

@@ -10,7 +10,7 @@ BILINEAR, FLIP = Image.Resampling.BILINEAR, Image.Transpose.FLIP_LEFT_RIGHT
 
 
 def pillow_views(data, count, size, views, rng, shared_resize=False):
-    """As `ernie_vil2.data.augment`, but for the hue, which is that of HSV here.
+    """Make views like `ernie_vil2.data.augment`, except that the hue is that of HSV here.
 
     Args:
         shared_resize: resize once for all views; trainers commonly apply the whole transform to the image for each.

@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def report(name, score, size) -> tuple[float, float, int]:
-    """Prints a line and returns peak MB over the inputs, seconds, and the sum of all ranks."""
+    """Print a line, and return peak MB over the inputs, seconds, and the sum of all ranks."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         peak, seconds, ranks = pool.apply(measured, (score, size))
     inputs = (size[0] + size[1]) * size[2] * 4 / 1e6
@@ -78,7 +78,7 @@ def measured(score, size) -> tuple[float, float, int]:
 
 
 def resident(what: str) -> float:
-    """Resident memory of this process in MB, now or at its peak."""
+    """Return the resident memory of this process in MB, now or at its peak."""
     return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
 
 

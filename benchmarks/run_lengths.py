@@ -1,4 +1,4 @@
-"""How long the paper's runs would take on A100, what they read, and what failures cost them: docs/notes/scale.md.
+"""Days that the paper's runs would take on A100, bytes that they read, and the cost of failures: docs/notes/scale.md.
 
     python benchmarks/run_lengths.py
 

@@ -92,7 +92,7 @@ def main() -> int:
 
 
 def write_index(samples: int, shards: int) -> np.ndarray:
-    """Puts an index of shards of somewhat different sizes where fsspec finds it; the sizes."""
+    """Put an index of shards of somewhat different sizes where fsspec finds it; return the sizes."""
     import fsspec
 
     rng = np.random.default_rng(0)
@@ -108,12 +108,12 @@ def write_index(samples: int, shards: int) -> np.ndarray:
 
 
 def number(stream, position: int) -> int:
-    """The sample at a position, counted over all shards: what a loader's process computes for each row."""
+    """Return the sample at a position, counted over all shards, as a loader's process does for each row."""
     return stream.find_sample(position)[1]
 
 
 def readings(stream, machines: int) -> tuple[list[set[int]], int]:
-    """The shards of each group's windows of the first epoch, and the most that a window and the next one have."""
+    """Return the shards of each group's windows of the first epoch, and the most that two windows in a row have."""
     opened, most = [], 0
     for order in stream._orders[0]:
         windows = [set(order.window_shards(0, window)) for window in range(order._share(0).num_windows)]
@@ -123,7 +123,7 @@ def readings(stream, machines: int) -> tuple[list[set[int]], int]:
 
 
 def resident() -> float:
-    """MiB of this process."""
+    """Return the MiB of this process."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
 

@@ -84,7 +84,7 @@ def main() -> int:
 
 
 def child(work: str, kind: str, args: argparse.Namespace, environment: dict) -> dict:
-    """What a process of its own finds, or its error."""
+    """Return the figures that a process of its own measures, or its error."""
     command = [sys.executable, __file__, "--child", work, kind, "--keep", str(args.keep),
                "--recall", str(args.recall)]  # fmt: skip
     done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603  -- a command of this script
@@ -94,7 +94,7 @@ def child(work: str, kind: str, args: argparse.Namespace, environment: dict) -> 
 
 
 def prepare(args: argparse.Namespace, folder: Path) -> None:
-    """Rows, queries to tune on, queries to ask and the rows closest to these, into the folder."""
+    """Write rows, queries to tune on, queries to ask and the rows closest to these into the folder."""
     rng = np.random.default_rng(0)
     if args.index is None:
         shapes = ((args.rows, args.width), (args.asked + TUNED_ON, args.width))
@@ -124,7 +124,7 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
 
 
 def build(kind: str, keep: Path, recall: float) -> dict:
-    """Builds a kind into a folder of its own, again if it was stopped before."""
+    """Build a kind in a folder of its own, again if it was stopped before."""
     folder = keep / kind
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -140,7 +140,7 @@ def build(kind: str, keep: Path, recall: float) -> dict:
 
 
 def measure(kind: str, keep: Path, recall: float) -> dict:
-    """Opens a kind and asks it."""
+    """Open a kind and ask it."""
     rows, queries = np.load(keep / "rows.npy", mmap_mode="r"), np.load(keep / "queries.npz")
     asked = queries["asked"]
     load_libraries(kind)
@@ -165,7 +165,7 @@ def load_libraries(kind: str) -> None:
 
 
 def resident() -> float:
-    """MiB that this process holds, with the pages of files that it has touched, but for the rows themselves."""
+    """Return the MiB that this process holds, with the pages of files that it has touched, but without the rows."""
     total, path = 0, ""
     for line in Path("/proc/self/smaps").read_text().splitlines():
         parts = line.split()

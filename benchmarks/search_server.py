@@ -94,7 +94,7 @@ def main() -> int:
 
 
 def prepare(index: str, folder: Path) -> dict[str, Path]:
-    """What is asked and sent, as scripts of wrk."""
+    """Write the queries and uploads of the clients, as scripts of wrk."""
     from urllib.parse import quote_plus
 
     from PIL import Image
@@ -140,14 +140,14 @@ class Server:
         return [self.process.pid, *map(int, found.split())]
 
     def cpu(self) -> float:
-        """Seconds of the processor so far."""
+        """Return the seconds of the processor so far."""
         total = 0
         for pid in self.processes():
             total += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
         return total / TICKS
 
     def resident(self) -> float:
-        """MiB."""
+        """Return the memory in MiB."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.processes())
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 

@@ -1,4 +1,4 @@
-"""What a rank holds of the optimiser state, and at the peak of a step, with and without `Training.sharding`.
+"""Memory of a rank at the peak of a step, with and without sharding of the optimiser state (`Training.sharding`).
 
     python benchmarks/sharded_state.py
     python benchmarks/sharded_state.py --ranks 4 --width 256
@@ -108,7 +108,7 @@ def rank(args) -> int:
 
 
 def resident(what: str) -> float:
-    """Resident memory of this process in MiB, now or at its peak."""
+    """Return the resident memory of this process in MiB, now or at its peak."""
     return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 

@@ -50,17 +50,17 @@ class Study:
     def __init__(self, start: str, folder: Path):
         self.start, self.folder, self.results = start, folder, folder / "results.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self.found = json.loads(self.results.read_text()) if self.results.exists() else {}
+        self.scores = json.loads(self.results.read_text()) if self.results.exists() else {}
 
-    def note(self, key: str, model) -> None:
-        """Scores a model, unless that was done."""
-        if key not in self.found:
-            self.found[key] = scores(model)
-            write_text(self.results, json.dumps(self.found, indent=1))
-            print(f"{key}: " + ", ".join(f"{name} {value:.1f}" for name, value in self.found[key].items()), flush=True)
+    def record(self, key: str, model) -> None:
+        """Score a model, unless that was done."""
+        if key not in self.scores:
+            self.scores[key] = scores(model)
+            write_text(self.results, json.dumps(self.scores, indent=1))
+            print(f"{key}: " + ", ".join(f"{name} {value:.1f}" for name, value in self.scores[key].items()), flush=True)
 
     def table(self, size: int, seed: int) -> Path:
-        """A table of so many training images; those of a smaller size are among those of a larger."""
+        """Return a table of so many training images; those of a smaller size are among those of a larger."""
         with (STAMPS / "train.csv").open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
         random.Random(seed).shuffle(rows)  # noqa: S311  -- no secret
@@ -71,7 +71,7 @@ class Study:
         return path
 
     def train(self, method: str, size: int, seed: int) -> Path:
-        """The run folder of a training."""
+        """Return the run folder of a training."""
         from ernie_vil2.config import load_config
         from ernie_vil2.training.trainer import Trainer
 
@@ -85,8 +85,8 @@ class Study:
         ])).fit()  # fmt: skip
         return run
 
-    def note_mixtures(self, run: Path, key: str) -> None:
-        """Scores what lies between the start and a fine-tuned model."""
+    def score_mixtures(self, run: Path, key: str) -> None:
+        """Score mixtures of the weights of the start and of a fine-tuned model."""
         from ernie_vil2 import load_model
         from ernie_vil2.cli.interpolate import mix_weights
         from ernie_vil2.models import set_weights
@@ -95,11 +95,11 @@ class Study:
         stored, model = [read_model(self.start), read_model(run)], load_model(run)
         for share in SHARES:
             set_weights(model.backend.model, mix_weights(stored, [1 - share, share]))
-            self.note(f"{key}/{share}", model)
+            self.record(f"{key}/{share}", model)
 
 
 def scores(model) -> dict[str, float]:
-    """Mean recalls on the stamps and on the demo's test set, and acc1 on the classes."""
+    """Return the mean recalls on the stamps and on the demo's test set, and acc1 on the classes."""
     from ernie_vil2.data.readers import open_benchmarks
     from ernie_vil2.data.readers.labelled import open_labelled
     from ernie_vil2.evaluation.classification import assemble_classes, choose_templates, make_prompt_benchmark
@@ -125,23 +125,23 @@ def scores(model) -> dict[str, float]:
 
 
 def work(study: Study, seeds: int, minutes: float) -> bool:
-    """Does what is missing until the time is up; whether nothing is missing any more."""
+    """Do what is missing until the time is up; return whether nothing is missing any more."""
     from ernie_vil2 import load_model
 
     end = time.monotonic() + 60 * minutes
-    if "zero-shot" not in study.found:
-        study.note("zero-shot", load_model(study.start))
+    if "zero-shot" not in study.scores:
+        study.record("zero-shot", load_model(study.start))
     for seed, size, method in ((seed, size, method) for seed in range(seeds) for size in SIZES for method in METHODS):
         key = f"{method}/{size}/{seed}"
         wanted = [key, *(f"{key}/{share}" for share in SHARES if method == "fine-tuned")]
-        if all(name in study.found for name in wanted):
+        if all(name in study.scores for name in wanted):
             continue
         if time.monotonic() + 120 > end:  # longer than any of them takes
             return False
         run = study.train(method, size, seed)
-        study.note(key, load_model(run))
+        study.record(key, load_model(run))
         if method == "fine-tuned":
-            study.note_mixtures(run, key)
+            study.score_mixtures(run, key)
     return True
 
 
@@ -150,17 +150,17 @@ def spread(values: list[float]) -> str:
 
 
 def show(study: Study, seeds: int) -> None:
-    """Markdown: means and standard deviations over the seeds that are there."""
+    """Return tables in Markdown: means and standard deviations over the seeds that have been run."""
     names = {"from scratch": ("from scratch", ""), "fine-tuned": ("fine-tuned", "")}
     names |= {f"fine-tuned, mixed {share:g}": ("fine-tuned", f"/{share}") for share in SHARES}
     for columns in (RETRIEVAL, CLASSES):
         print(f"\n| images | | {' | '.join(columns)} |\n|---:|---|{'---:|' * len(columns)}")
-        before = [f"{study.found['zero-shot'][column]:.1f}" for column in columns]
+        before = [f"{study.scores['zero-shot'][column]:.1f}" for column in columns]
         print(f"| 0 | zero-shot | {' | '.join(before)} |")
         for size in SIZES:
             for name, (method, end) in names.items():
                 keys = [f"{method}/{size}/{seed}{end}" for seed in range(seeds)]
-                found = [study.found[key] for key in keys if key in study.found]
+                found = [study.scores[key] for key in keys if key in study.scores]
                 if found:
                     cells = [spread([one[column] for one in found]) for column in columns]
                     print(f"| {size} | {name} | {' | '.join(cells)} |")
@@ -179,7 +179,7 @@ def main() -> int:
     runtime.configure()
     study = Study(args.start, args.folder.resolve())
     done = args.table or work(study, args.seeds, args.minutes)
-    if "zero-shot" in study.found:
+    if "zero-shot" in study.scores:
         show(study, args.seeds)
     print("" if done else "\nnot finished: the same command goes on")
     return 0 if done else 1

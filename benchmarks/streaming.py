@@ -75,7 +75,7 @@ def main() -> int:
 
 
 def write_shards(folder: Path, shards: int, samples: int) -> int:
-    """Shards with their index, of noisy images that JPEG cannot make small; the bytes of all."""
+    """Write shards of noisy images, which JPEG cannot make small, with their index; return the bytes of all."""
     import cv2
     import numpy as np
 
@@ -100,7 +100,7 @@ def write_shards(folder: Path, shards: int, samples: int) -> int:
 
 
 class Store(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, slowly and with faults."""
+    """Serve a folder, slowly and with faults."""
 
     def __init__(self, *args, settings, faults, log, **kwargs):
         self.settings, self.faults, self.log, self.random = settings, faults, log, random.Random()  # noqa: S311  -- no secret
@@ -133,7 +133,7 @@ class Store(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def served(folder: Path, settings, faults: float):
-    """The address of a server, and what it has counted."""
+    """Yield the address of a server, and its counts."""
     with multiprocessing.Manager() as manager:
         log, port = manager.dict(requests=0, faults=0), manager.Queue()
         server = multiprocessing.Process(target=serve, args=(folder, settings, faults, log, port), daemon=True)
@@ -152,7 +152,7 @@ def serve(folder: Path, settings, faults: float, log, port) -> None:
 
 
 def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
-    """One epoch from an empty cache: samples a second, or the share of waiting at a rate, and what came how often."""
+    """Read one epoch from an empty cache; return samples a second, or the share of waiting at a rate, and counts."""
     import shutil
 
     from ernie_vil2.config import load_config
@@ -192,7 +192,7 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
 
 
 def used(folder: Path) -> int:
-    """Bytes of a cache's files, also of those that are not whole."""
+    """Return the bytes of a cache's files, also of those that are not whole."""
     sizes = []
     for path in folder.glob("*") if folder.is_dir() else ():
         with contextlib.suppress(FileNotFoundError):

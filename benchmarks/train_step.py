@@ -85,14 +85,14 @@ def compare_with(name, arm, this, rounds):
 
 
 def processor_name() -> str:
-    """As the processor calls itself, with the numbers that distinguish it from others of that name."""
+    """Return the name of the processor, with the numbers that distinguish it from others of that name."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     fields = {name.strip(): value for name, _, value in (line.partition(": ") for line in lines)}
     return f"{fields.get('model name')}, family {fields.get('cpu family')}, model {fields.get('model')}"
 
 
 def in_turn(arms, rounds, shown=False) -> dict[str, list[float]]:
-    """CPU seconds of `rounds` steps of each arm, name -> (command, environment), one step of each after the other."""
+    """Return CPU seconds of `rounds` steps of each arm, name -> (command, environment), one of each in turn."""
     seconds = {name: [] for name in arms}
     with contextlib.ExitStack() as stack:
         workers = {}
@@ -160,7 +160,7 @@ class Worker:
 
 
 def serve(about, step) -> None:
-    """A worker's side: says what it holds, then answers each line of its input with the CPU seconds of one step."""
+    """Say what this worker holds, then answer each line of its input with the CPU seconds of one step."""
     print(json.dumps(about), flush=True)
     for _ in sys.stdin:
         start = time.process_time()
@@ -169,7 +169,7 @@ def serve(about, step) -> None:
 
 
 def paddle_step(folder: Path, batch: int, implementation: str):
-    """The step as `tools/train.py` takes it on one process; with all switches off, as Paddle alone takes it."""
+    """Return a step as `tools/train.py` takes it on one process; with all switches off, as Paddle alone takes it."""
     import numpy as np
     import paddle
 

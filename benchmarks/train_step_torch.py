@@ -133,7 +133,7 @@ class DualEncoder(nn.Module):
         self.log_logit_scale = nn.Parameter(torch.empty(1))
 
     def forward(self, images, ids):
-        """Embeddings of the two image views and the two text views, `[4, B, D]`."""
+        """Return the embeddings of the two image views and the two text views, `[4, B, D]`."""
         features = self.image(images.flatten(0, 1)), self.text["network"](torch.cat([ids, ids]))
         return torch.cat([F.normalize(part) for part in features]).unflatten(0, (4, -1))
 

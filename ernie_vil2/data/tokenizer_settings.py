@@ -88,7 +88,7 @@ def read_settings(folder: Path, rules: str) -> dict[str, Any]:
         raise ValueError(f"{FILE}: not a JSON object")
     for key, value in _REQUIRED[rules].items():
         if settings.get(key) not in (None, value):
-            raise _setting_error(settings, key, f"only tokenizers with {value!r} are read")
+            raise _setting_error(settings, key, f"only tokenizers with {value!r} are supported")
     return settings
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.crossings import crossings_of_steps
+from benchmarks.crossings import count_crossings_of_steps
 from ernie_vil2.config import load_config
 from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import run_ranks
@@ -38,13 +38,13 @@ def check_crossings(steps):
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
 def test_step_has_few_crossings(config, changes):
-    check_crossings(crossings_of_steps(Trainer(config(*SETTINGS, *changes))))
+    check_crossings(count_crossings_of_steps(Trainer(config(*SETTINGS, *changes))))
 
 
 def count_crossings(folder, settings):
     """Train as a rank, and write the crossings of each step to `folder`/RANK.json."""
     trainer = Trainer(load_config(None, settings))
-    (folder / f"{trainer.rank}.json").write_text(json.dumps(crossings_of_steps(trainer)))
+    (folder / f"{trainer.rank}.json").write_text(json.dumps(count_crossings_of_steps(trainer)))
 
 
 @pytest.mark.slow

@@ -551,9 +551,9 @@ def _choose_format(layout: str, origin: Path | None) -> tuple[Format, Path | Non
         return source, origin
     # Chinese-CLIP has two layouts, its authors' and the one of transformers. Both hold the same information, so the
     # files of either are written from the model alone.
-    sister = getattr(source, "sister", None)
-    if sister and FORMATS.find(sister).layout == layout:
-        return FORMATS.find(sister), None
+    twin_format = getattr(source, "twin_format", None)
+    if twin_format and FORMATS.find(twin_format).layout == layout:
+        return FORMATS.find(twin_format), None
     if source.layout in ERNIE_VIL_LAYOUTS:
         problem = "not the folder of another family"
     else:

@@ -231,7 +231,7 @@ CHINESE_CLIP = Family(
     preprocessing="square",
     dialects={"tokenizer": ("stored", "cn_clip"), "preprocessing": ("stored", "open_clip")},
     make_settings=_make_settings,
-    sister="cn_clip",
+    twin_format="cn_clip",
     unused={"*.position_ids": POSITION_IDS, "text_model.pooler.*": NO_POOLER},
 )
 ALTCLIP = Family(

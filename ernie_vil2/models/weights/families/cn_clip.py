@@ -284,7 +284,7 @@ CN_CLIP = Family(
     is_family=is_checkpoint,
     make_settings=_make_settings,
     weights_name="clip_cn.pt",
-    sister="chinese_clip",
+    twin_format="chinese_clip",
     unused={"*.position_ids": POSITION_IDS, "bert.pooler.*": NO_POOLER, "*.num_batches_tracked": BATCH_COUNT},
     find_weights=find_checkpoint,
 )

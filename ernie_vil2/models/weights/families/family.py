@@ -140,7 +140,7 @@ class Family:
         explain_obstacle: function that returns why the authors' code cannot load a model with another vocabulary or
             more positions from a folder of its origin, or None. Its arguments are the towers of the origin, those of
             the model, and whether the vocabulary was trimmed.
-        sister: name of the format that has the same models in another layout.
+        twin_format: name of the format that has the same models in another layout.
     """
 
     title: str
@@ -159,7 +159,7 @@ class Family:
     weights_name: str = "model.safetensors"
     count_first_rows: Callable[[Settings], int] | None = None
     explain_obstacle: Callable[[ModelConfig, ModelConfig, bool], str | None] = lambda old, new, is_trimmed: None
-    sister: str | None = None
+    twin_format: str | None = None
 
     def recognise(self, files: ModelFiles) -> Path | None:
         path = files.path

@@ -80,7 +80,7 @@ def _configure(folder: Folder) -> Towers:
             pooling="attention",
         ),
     }
-    head_width = text.read_int("projection_size", None) or text_sizes["width"]
+    embed_dim = text.read_int("projection_size", None) or text_sizes["width"]
     text_tower = Transformer(
         name="transformer",
         **text_sizes,
@@ -93,13 +93,13 @@ def _configure(folder: Folder) -> Towers:
             **read_mlp(text, 3072, "gelu_tanh"),
             mask="none",
             padding=text.read_int("pad_token_id", 1, minimum=0),
-            head=head_width,
+            head=embed_dim,
         ),
     )
     model = ModelConfig(
         image=NaFlex(name="NaFlex", **fields) if is_naflex else Vit(name="ViT", **fields),
         text=text_tower,
-        embed_dim=head_width,
+        embed_dim=embed_dim,
     )
     return Towers(model, text_length)
 
