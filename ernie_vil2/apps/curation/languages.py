@@ -50,7 +50,7 @@ Finnish, Hungarian and Vietnamese, without those that are English words as well.
 
 # Of these a single one decides, where a text has no English function word: no name, and no word of another language.
 CLEAR_WORDS = frozenset(
-    """nicht eine einen einem einer eines auf für über unter auch wird werden wurde sind haben nach bei zum zur beim
+    """nicht mit eine einen einem einer eines auf für über unter auch wird werden wurde sind haben nach bei zum zur beim
     dans avec aux cette leur nous vous ils sont être notre votre una unos unas pero muy esta estos estas
     cuando donde desde hasta gli questo questa anche sulla uma não são pelo pela seu sua
     een het voor zijn niet deze dit naar ook maar worden tussen och det som från eller från ikke til efter
@@ -71,8 +71,8 @@ _PLACES = re.compile(
     re.IGNORECASE,
 )
 """Names and phrases with a foreign word that English captions have."""
-# In a caption of up to this many words a single foreign word decides, unless there is an English function word. In a
-# longer one it may be a name or a dish.
+# In a caption of up to this many words a single word with accents decides, unless there is an English function word. In
+# a longer one it may be a name or a dish.
 MAX_SHORT_WORDS = 3
 
 
@@ -166,6 +166,8 @@ def _detect_latin_language(text: str) -> Language:
         return "other"
     if num_clear > num_english:
         return "other"
-    if foreign_words and not num_english and len(words) <= MAX_SHORT_WORDS:
+    # Without accents, a word may be a name or an English one: Plus Size Dress, Al Gore, hay bales.
+    has_accents = not all(map(str.isascii, foreign_words))
+    if has_accents and not num_english and len(words) <= MAX_SHORT_WORDS:
         return "other"
     return "en"
