@@ -32,9 +32,10 @@ TEXT_COLUMN = "simple_captions"
 # for a list of remarks.
 FLAGS = "(?mi)"
 # Marks, emoji and spaces around a pattern that has to be the whole caption. Ranges, because RE2 takes a hundred times
-# as long to compile "neither a letter nor a digit".
+# as long to compile "neither a letter nor a digit". The sign of Kelvin (U+212A) is left out: without regard to case it
+# is a K.
 _MARKS = (
-    r"[\x{1}-\x{9}\x{B}-\x{2F}\x{3A}-\x{40}\x{5B}-\x{60}\x{7B}-\x{BF}\x{2000}-\x{2BFF}\x{3000}-\x{303F}"
+    r"[\x{1}-\x{9}\x{B}-\x{2F}\x{3A}-\x{40}\x{5B}-\x{60}\x{7B}-\x{BF}\x{2000}-\x{2129}\x{212C}-\x{2BFF}\x{3000}-\x{303F}"
     r"\x{FE00}-\x{FE0F}\x{1F000}-\x{1FAFF}]*"
 )
 # What separates a remark from the caption in front of it: marks, which are cut off, too, the end of a sentence, which
