@@ -483,12 +483,14 @@ def check_examples(rules: CaptionRules) -> None:
 
 def _check_examples_of_rule(rule: CaptionRules, examples: Examples) -> None:
     """Raise ValueError with the end of a sentence about the rule if it contradicts an example."""
-    for caption, fault in zip(examples.removed, rule.find_faults(examples.removed), strict=True):
-        if fault is None:
-            raise ValueError(f"does not remove {caption!r}, an example of what is removed")
     # Without an example any caption will do: a pattern is compiled, and so checked, only when it looks at one.
     good_captions = examples.kept or ["-"]
-    for caption, fault in zip(good_captions, rule.find_faults(good_captions), strict=True):
+    faults = rule.find_faults([*examples.removed, *good_captions])
+    num_removed = len(examples.removed)
+    for caption, fault in zip(examples.removed, faults[:num_removed], strict=True):
+        if fault is None:
+            raise ValueError(f"does not remove {caption!r}, an example of what is removed")
+    for caption, fault in zip(good_captions, faults[num_removed:], strict=True):
         if fault is not None and examples.kept:
             raise ValueError(f"removes {caption!r}, an example of what is kept")
     expected = {caption: caption for caption in good_captions} | examples.cut
