@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from ernie_vil2.apps.curation import details, guesses, likeness, local_features, neighbours, registration
-from ernie_vil2.apps.curation.details import compare_details, decode_detail
+from ernie_vil2.apps.curation.details import Picture, compare_details, decode_detail
 from ernie_vil2.apps.curation.guesses import (
     MAX_TRIES,
     Comparison,
@@ -38,6 +38,7 @@ from ernie_vil2.io.files import atomic_write
 from ernie_vil2.io.progress import progress_bar
 
 CACHED_VIEWS = 4096  # 19 kB each
+CACHED_PICTURES = 128  # 300 kB each; a pair has often the same query as the pair before it
 PAIRS_PER_REGISTRATION = 1024  # pairs whose thumbnails are in memory at once, some 50 MB
 # Likeness from which a verdict that is not local ends the search: hardly any other guess of the pair fits better.
 SURE_LIKENESS = 0.97
@@ -107,6 +108,7 @@ class _Side:
         self.members = members[np.argsort(self.firsts[members], kind="stable")]
         self._firsts_of_members = self.firsts[self.members]
         self.read_view = lru_cache(CACHED_VIEWS)(_make_view_reader(images))
+        self.read_picture = lru_cache(CACHED_PICTURES)(_make_picture_reader(images))
 
     def find_members(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return, for each row that is compared, where its equals begin in `members`, and their number."""
@@ -125,6 +127,13 @@ def _make_view_reader(images: Thumbnails) -> Callable[[int], View]:
     # No method: a cached one would keep its side alive.
     def read(row: int) -> View:
         return make_view(*likeness.split_thumbnail(images.thumbnails[row]))
+
+    return read
+
+
+def _make_picture_reader(images: Thumbnails) -> Callable[[int], Picture]:
+    def read(row: int) -> Picture:
+        return decode_detail(images.read_detail(row), images.boxes[row])
 
     return read
 
@@ -337,9 +346,7 @@ def _judge_details(verdict: Verdict, pair: np.void, transform: np.ndarray, left:
         left: side of the query.
         right: side of the row.
     """
-    query, row = int(pair["query"]), int(pair["row"])
-    first_picture = decode_detail(left.images.read_detail(query), left.images.boxes[query])
-    second_picture = decode_detail(right.images.read_detail(row), right.images.boxes[row])
+    first_picture, second_picture = left.read_picture(int(pair["query"])), right.read_picture(int(pair["row"]))
     difference = compare_details(first_picture, second_picture, transform)
     is_local = verdict.is_local or difference.has_spot
     return verdict._replace(is_local=is_local, has_object=difference.has_object, worse=difference.worse)
