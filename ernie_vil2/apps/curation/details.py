@@ -15,12 +15,14 @@ import numpy as np
 import simplejpeg
 
 from ernie_vil2.apps.curation.registration import (
-    LUMA,
     SIDE,
     apply_curve,
+    compute_luminance,
     find_differences,
     fit_colours,
     fit_light,
+    measure_strength,
+    remove_luminance,
 )
 from ernie_vil2.data.decoding import decode_image
 
@@ -207,8 +209,9 @@ def _find_marked(first: np.ndarray, second: np.ndarray, has_mark: np.ndarray, is
         return 0
     edges = []
     for pixels in (first, second):
-        slopes = np.stack([cv2.Sobel(pixels, cv2.CV_32F, 1, 0), cv2.Sobel(pixels, cv2.CV_32F, 0, 1)])
-        edges.append(float(np.linalg.norm(slopes, axis=(0, 3))[is_outline].mean()))
+        slopes_x, slopes_y = cv2.Sobel(pixels, cv2.CV_32F, 1, 0), cv2.Sobel(pixels, cv2.CV_32F, 0, 1)
+        slopes = measure_strength(cv2.magnitude(slopes_x, slopes_y))
+        edges.append(float(slopes[is_outline].mean()))
     if max(edges) < SHARPER_OUTLINE * max(min(edges), 1e-3):
         return 0
     return 1 if edges[0] > edges[1] else -1
@@ -223,7 +226,7 @@ def _rate_beyond(pixels: np.ndarray, is_beyond: np.ndarray) -> int:
     """
     if is_beyond.mean() < MIN_BEYOND:
         return 0
-    luminance = pixels @ LUMA
+    luminance = compute_luminance(pixels)
     beyond = is_beyond.astype(np.uint8)
     level = float(np.median(luminance[is_beyond]))
     has_level = np.abs(luminance - level) <= BAR_LEVELS
@@ -271,10 +274,11 @@ def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndar
 
 def _have_other_hues(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray) -> bool:
     """Return whether two coloured images, `[H, W, 3]`, have different hues on the whole."""
-    colours = [pixels[is_covered] - (pixels[is_covered] @ LUMA)[:, None] for pixels in (first, second)]
-    if min(np.linalg.norm(colour, axis=1).mean() for colour in colours) < MIN_COLOUR:
+    mask = is_covered.astype(np.uint8)
+    colours = [remove_luminance(pixels) for pixels in (first, second)]
+    if min(cv2.mean(measure_strength(colour), mask)[0] for colour in colours) < MIN_COLOUR:
         return False
-    first_mean, second_mean = (colour.mean(axis=0) for colour in colours)
+    first_mean, second_mean = (np.array(cv2.mean(colour, mask)[:3]) for colour in colours)
     norms = np.linalg.norm(first_mean) * np.linalg.norm(second_mean)
     return bool(first_mean @ second_mean < MIN_HUE_COSINE * norms)
 
@@ -312,7 +316,7 @@ def _soften_alike(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np
 
 def _measure_edges(pixels: np.ndarray) -> float:
     """Return the energy of the finest edges, in proportion to that of all levels."""
-    luminance = pixels @ LUMA
+    luminance = compute_luminance(pixels)
     return float(cv2.Laplacian(luminance, cv2.CV_32F).var() / max(float(luminance.var()), 1))
 
 
@@ -324,7 +328,7 @@ def _measure_differences(
     Returns:
         `[H, W]` float32 each, 0 where images are not covered; None if levels do not rise together.
     """
-    luminances = first @ LUMA, second @ LUMA
+    luminances = compute_luminance(first), compute_luminance(second)
     light_fit = fit_light(*luminances, is_covered)
     if light_fit is None:
         return None
@@ -349,18 +353,18 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, is_covered: np.ndar
     half_size = max(1, width // 2), max(1, height // 2)  # JPEG stores colours at half of the size
     source = cv2.resize(source, half_size, interpolation=cv2.INTER_AREA)
     target = cv2.resize(target, half_size, interpolation=cv2.INTER_AREA)
-    chroma = [colours - (colours @ LUMA)[..., None] for colours in (source, target)]
+    chroma = [remove_luminance(colours) for colours in (source, target)]
     # Colours are fitted within the edge: a strong frame would take the fit over.
     is_inside = cv2.resize((is_covered & _find_inner(is_covered.shape)).astype(np.uint8), half_size) > 0
     # The paler image is predicted from the other one, because no saturation brings back colour to grey.
     energies = [float((values[is_inside] ** 2).sum()) for values in chroma]
     strong, pale = (chroma[0], chroma[1]) if energies[0] > energies[1] else (chroma[1], chroma[0])
-    light = (target @ LUMA)[..., None] / 255
+    light = compute_luminance(target)[..., None] / 255
     # Every third sample is enough for four numbers.
     strong_samples, pale_samples, light_samples = strong[is_inside][::3], pale[is_inside][::3], light[is_inside][::3]
     saturation, tint = fit_colours(strong_samples, pale_samples, light_samples, num_rounds=5, scale=8)
     fitted = saturation * strong + tint * light
-    differences = np.linalg.norm(find_differences(fitted, pale, DIFFERENCE_WINDOW), axis=2)
+    differences = measure_strength(find_differences(fitted, pale, DIFFERENCE_WINDOW))
     return cv2.resize(differences, (width, height), interpolation=cv2.INTER_NEAREST)
 
 

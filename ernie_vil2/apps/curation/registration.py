@@ -19,9 +19,9 @@ import numpy as np
 SIDE, COLOUR_SIDE = 64, 16  # samples of a side of a thumbnail: of its luminance, and of its colours
 QUICK_SIDE, COARSE_SIDE = 16, 32  # samples at which guesses are refined before images are compared
 FAILED = -2.0  # score of a guess that fits nowhere: below any correlation less 1
-# Samples of all templates that are registered at once. Their equations take 12 MB, and at 16 samples a side the images
-# below each other have 16,384 rows; OpenCV allows 32,767.
-MAX_SAMPLES = 2**18
+# Samples of all templates that are registered at once. Their equations take 4 MB, and at 32 samples a side the images
+# below each other have up to 16,384 rows; OpenCV allows 32,767.
+MAX_SAMPLES = 2**17
 # A sticker over 15 % of an image breaks the correlation. A guess that does not fit is refined without the samples that
 # fit worst, a fifth of them if errors are normal, and then has to fit the better.
 MAX_ERROR = 1.6  # largest error of a sample that counts, in mean errors
@@ -80,9 +80,10 @@ PALE_COLOUR = 4.0  # levels: compression leaves half of that
 # Share of the strength of the colours. Of 60 photographs in another hue 17 % pass; without these two limits, 33 % do.
 MAX_UNLIKE_COLOUR = 0.5
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # weights of red, green and blue in the luminance
+_LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)  # weights of red, green and blue in the luminance
 # Three corners of a thumbnail, which determine an affine map: columns, rows and ones.
 CORNERS = np.array([[0, SIDE - 1, 0], [0, 0, SIDE - 1], [1, 1, 1]], np.float32)
+_ONES = np.ones((1, 3), np.float32)
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _INSIDE = np.ones((SIDE, SIDE), np.uint8)
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -92,6 +93,7 @@ class Level(NamedTuple):
     """A size at which guesses are refined, and what they have to reach there.
 
     side: samples of a side.
+    stride: samples from one that is compared to the next.
     num_steps: Gauss-Newton steps; 0 checks the guess as it is.
     min_correlation: least correlation of all samples.
     min_trimmed: least correlation once the samples that fit worst are left out, as a sticker's.
@@ -101,6 +103,7 @@ class Level(NamedTuple):
     """
 
     side: int
+    stride: int
     num_steps: int
     min_correlation: float
     min_trimmed: float
@@ -112,12 +115,13 @@ class Level(NamedTuple):
 # Most guesses are wrong, and should end early. In a made crawl 995 pairs of thumbnails that show the same and 6,955
 # others passed the first two levels; 974 and 1,237 of them passed the third.
 LEVELS = (
-    Level(QUICK_SIDE, 0, 0.5, 0.75, 0.5, 0.5, np.inf),
-    Level(QUICK_SIDE, 4, 0.8, 0.95, 0.95, 0.95, 2.0),
-    Level(COARSE_SIDE, 2, 0.88, 0.99, 0.95, 0.95, 2.0),
+    Level(QUICK_SIDE, 1, 0, 0.5, 0.75, 0.5, 0.5, np.inf),
+    Level(QUICK_SIDE, 1, 4, 0.8, 0.95, 0.95, 0.95, 2.0),
+    Level(COARSE_SIDE, 1, 2, 0.88, 0.99, 0.95, 0.95, 1.1),
 )
-# Judging needs maps that are exact to a third of a sample.
-FINE_LEVEL = Level(SIDE, 3, 0.6, 0.9, 0.95, 0.98, 1.0)
+# Judging needs maps that are exact to a third of a sample. Every other sample of blurred images says all of that, in a
+# quarter of the time.
+FINE_LEVEL = Level(SIDE, 2, 3, 0.6, 0.9, 0.95, 0.98, 1.0)
 
 
 class View(NamedTuple):
@@ -195,7 +199,7 @@ def register(
     """
     transforms = np.empty((len(guesses), 2, 3), np.float32)
     scores = np.empty(len(guesses), np.float32)
-    block_size = MAX_SAMPLES // level.side**2
+    block_size = MAX_SAMPLES // (level.side // level.stride) ** 2
     for start in range(0, len(guesses), block_size):
         block = slice(start, start + block_size)
         transforms[block], scores[block] = _register_block(templates[block], images[block], guesses[block], level)
@@ -205,13 +209,16 @@ def register(
 def _register_block(
     templates: np.ndarray, images: np.ndarray, guesses: np.ndarray, level: Level
 ) -> tuple[np.ndarray, np.ndarray]:
-    transforms, correlations = _refine(templates, images, guesses, level.num_steps, is_trimmed=False)
+    goals = templates[:, :: level.stride, :: level.stride].reshape(len(guesses), -1)  # [P, N]
+    stack = _stack_channels(images, with_slopes=level.num_steps > 0)
+    numbers = np.arange(len(guesses))
+    transforms, correlations = _refine(goals, stack, numbers, guesses, level, is_trimmed=False)
     scores = np.where(correlations >= level.min_correlation, correlations, np.float32(FAILED))
     # Leave out what a sticker may cover, and see whether a map fits the rest.
     unsure = np.flatnonzero(correlations < level.sure_correlation)
     if len(unsure):
         trimmed_transforms, trimmed_correlations = _refine(
-            templates[unsure], images[unsure], guesses[unsure], level.num_steps, is_trimmed=True
+            goals[unsure], stack, unsure, guesses[unsure], level, is_trimmed=True
         )
         pulls = np.abs((trimmed_transforms - transforms[unsure]) @ CORNERS).max(axis=(1, 2))
         is_useful = (correlations[unsure] < level.unsure_correlation) | (pulls >= MIN_PULL)
@@ -221,96 +228,117 @@ def _register_block(
     return transforms, scores
 
 
+def _stack_channels(images: np.ndarray, with_slopes: bool) -> np.ndarray:
+    """Return images, `[P, S, S]`, below each other in one, `[P * S, S, C]`, so that OpenCV samples all of them at once.
+
+    The channels are the luminance and, if asked for, its slopes along rows and columns.
+    """
+    channels = [images]
+    if with_slopes:
+        channels += [np.gradient(images, axis=2), np.gradient(images, axis=1)]
+    return np.stack(channels, axis=-1).reshape(-1, images.shape[2], len(channels))
+
+
 def _refine(
-    templates: np.ndarray, images: np.ndarray, guesses: np.ndarray, num_steps: int, is_trimmed: bool
+    goals: np.ndarray, stack: np.ndarray, numbers: np.ndarray, guesses: np.ndarray, level: Level, is_trimmed: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the best map of each guess and of the steps from it, and its correlation, -1 where images hardly overlap.
 
     A Gauss-Newton step fits the six numbers of the map, and a gain and an offset of the light, for all guesses at once.
     A step may also lead away, so the map with the highest correlation counts, and not the last one.
+
+    Args:
+        goals: luminances of the templates at the samples of `_make_grid`, `[P, N]`.
+        stack: images, from `_stack_channels`.
+        numbers: number of each template's image in the stack, `[P]`.
+        guesses: affine maps, `[P, 2, 3]`.
+        level: how they are refined.
+        is_trimmed: whether the samples that fit worst are left out.
     """
-    side = templates.shape[1]
-    goals = templates.reshape(len(guesses), -1)  # [P, S * S]
+    side, num_channels = stack.shape[1:]
+    grid = _make_grid(side, level.stride)
     transforms = scale_transform(guesses, side / SIDE)
     best_transforms = transforms.copy()
     best_correlations = np.full(len(guesses), -1, np.float32)
-
-    # The images lie below each other in one, with their slopes as channels, so that OpenCV samples all of them at once.
-    channels = [images]
-    if num_steps:
-        channels += [np.gradient(images, axis=2), np.gradient(images, axis=1)]
-    stacked = np.stack(channels, axis=-1).reshape(-1, side, len(channels))
-    first_rows = side * np.arange(len(guesses), dtype=np.float32)[:, None]
-    for step in range(num_steps + 1):
-        places = transforms @ _make_grid(side)  # [P, 2, S * S]
+    first_rows = side * numbers.astype(np.float32)[:, None]
+    for step in range(level.num_steps + 1):
+        places = transforms @ grid  # [P, 2, N]
         is_inside = ((places > -0.5) & (places < side - 0.5)).all(axis=1)
         places = places.clip(0, side - 1)
-        samples = cv2.remap(stacked, places[:, 0], places[:, 1] + first_rows, cv2.INTER_LINEAR)
-        samples = samples.reshape(len(guesses), side * side, len(channels))
-        warped = samples[..., 0]
-        is_common = _trim(goals, warped, is_inside) if is_trimmed else is_inside
-        correlations = _correlate_inside(goals, warped, is_common)
-        correlations[is_inside.mean(axis=1) < MIN_COMMON] = -1
+        samples = cv2.remap(stack, places[:, 0], places[:, 1] + first_rows, cv2.INTER_LINEAR)
+        warped, *slopes = cv2.split(samples) if num_channels > 1 else [samples]  # [P, N] each
+        weights = is_inside.astype(np.float32)
+        has_overlap = weights.mean(axis=1) >= MIN_COMMON
+        if is_trimmed:
+            weights = _trim(goals, warped, weights)
+        correlations = _correlate_inside(goals, warped, weights)
+        correlations[~has_overlap] = -1
         is_better = correlations > best_correlations
         best_transforms[is_better] = transforms[is_better]
         best_correlations[is_better] = correlations[is_better]
-        if step < num_steps:
-            transforms = transforms + _find_step(goals, samples, is_common)
+        if step < level.num_steps:
+            transforms = transforms + _find_step(goals, warped, slopes, weights, grid)
     return scale_transform(best_transforms, SIDE / side), best_correlations
 
 
 @cache
-def _make_grid(side: int) -> np.ndarray:
-    """Return columns and rows of the samples of an image, and ones, `[3, S * S]` float32."""
-    rows, columns = np.mgrid[:side, :side].reshape(2, -1).astype(np.float32)
+def _make_grid(side: int, stride: int) -> np.ndarray:
+    """Return columns and rows of the samples of an image that are compared, and ones, `[3, N]` float32."""
+    rows, columns = np.mgrid[:side:stride, :side:stride].reshape(2, -1).astype(np.float32)
     return np.stack([columns, rows, np.ones_like(rows)])
 
 
-def _correlate_inside(first: np.ndarray, second: np.ndarray, is_inside: np.ndarray) -> np.ndarray:
-    """Return the correlation of each two rows, `[P]` float32, at the samples that are inside; all are `[P, N]`."""
-    weights = is_inside.astype(np.float32)
-    num_inside = np.maximum(weights.sum(axis=1, keepdims=True), 1)
-    centred = []
-    for luminances in (first, second):
-        means = (luminances * weights).sum(axis=1, keepdims=True) / num_inside
-        centred.append((luminances - means) * weights)
-    energies = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
-    return (centred[0] * centred[1]).sum(axis=1) / np.maximum(energies, 1e-3)
+def _correlate_inside(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the correlation of each two rows, `[P]` float32, with weights of their samples; all are `[P, N]`."""
+    first, second = _centre(first, weights) * weights, _centre(second, weights) * weights
+    energies = np.sqrt(_sum_products(first, first) * _sum_products(second, second))
+    return _sum_products(first, second) / np.maximum(energies, 1e-3)
 
 
-def _trim(goals: np.ndarray, warped: np.ndarray, is_inside: np.ndarray) -> np.ndarray:
-    """Return the samples inside without those that fit worst once light is fitted to the others, `[P, N]` bool."""
-    is_common = is_inside
+def _centre(luminances: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return luminances less their weighted mean in each row, `[P, N]`."""
+    means = _sum_products(luminances, weights) / np.maximum(weights.sum(axis=1), 1)
+    return luminances - means[:, None]
+
+
+def _sum_products(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the sum of the products of each two rows, `[P]` of `[P, N]`."""
+    return np.einsum("pn,pn->p", first, second)
+
+
+def _trim(goals: np.ndarray, warped: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return weights without the samples that fit worst once light is fitted to the others, all `[P, N]` float32."""
+    weights = inside
     for _ in range(2):  # the first fit of light still contains the sticker
-        weights = is_common.astype(np.float32)
-        num_samples = np.maximum(weights.sum(axis=1, keepdims=True), 1)
-        first = goals - (goals * weights).sum(axis=1, keepdims=True) / num_samples
-        second = warped - (warped * weights).sum(axis=1, keepdims=True) / num_samples
-        energy = np.maximum((second**2 * weights).sum(axis=1, keepdims=True), 1)
+        first, second = _centre(goals, weights), _centre(warped, weights)
+        weighted = second * weights
+        energy = np.maximum(_sum_products(second, weighted), 1)
         # Copies keep some contrast, so that a gain near or below 0 is chance.
-        gains = np.maximum((first * second * weights).sum(axis=1, keepdims=True) / energy, 0.2)
-        errors = np.abs(first - gains * second)
-        mean_errors = (errors * weights).sum(axis=1, keepdims=True) / num_samples
-        is_common = is_inside & (errors <= MAX_ERROR * mean_errors)
-    return is_common
+        gains = np.maximum(_sum_products(first, weighted) / energy, 0.2)
+        errors = np.abs(first - gains[:, None] * second)
+        mean_errors = _sum_products(errors, weights) / np.maximum(weights.sum(axis=1), 1)
+        weights = inside * (errors <= MAX_ERROR * mean_errors[:, None])
+    return weights
 
 
-def _find_step(goals: np.ndarray, samples: np.ndarray, is_common: np.ndarray) -> np.ndarray:
+def _find_step(
+    goals: np.ndarray, warped: np.ndarray, slopes: Sequence[np.ndarray], weights: np.ndarray, grid: np.ndarray
+) -> np.ndarray:
     """Return by how much maps have to change so that warped luminances come nearer to their goals, `[P, 2, 3]`.
 
     Args:
         goals: luminances of the templates, `[P, N]`.
-        samples: luminances of the warped images and their slopes along rows and columns, `[P, N, 3]`.
-        is_common: which samples count, `[P, N]`.
+        warped: luminances of the warped images, `[P, N]`.
+        slopes: their slopes along rows and along columns, `[P, N]` each.
+        weights: 1 where samples count, else 0, `[P, N]`.
+        grid: places of the samples, from `_make_grid`.
     """
-    side = round(goals.shape[1] ** 0.5)
-    half = side / 2  # columns of equal size make the equations well conditioned
-    basis = _make_grid(side) / np.array([[half], [half], [1]], np.float32)
-    weights = is_common.astype(np.float32)
+    half = (grid.max() + 1) / 2  # columns of equal size make the equations well conditioned
+    basis = grid / np.array([[half], [half], [1]], np.float32)
     design = np.empty((len(goals), 8, goals.shape[1]), np.float32)
-    design[:, :3] = (samples[..., 1] * weights)[:, None] * basis
-    design[:, 3:6] = (samples[..., 2] * weights)[:, None] * basis
-    design[:, 6] = samples[..., 0] * weights  # gain
+    for first_column, slope in zip((0, 3), slopes, strict=True):
+        np.multiply((slope * weights)[:, None], basis, out=design[:, first_column : first_column + 3])
+    design[:, 6] = warped * weights  # gain
     design[:, 7] = 32.0 * weights  # offset; of the size of the other columns for the same reason
     squares = (design @ design.transpose(0, 2, 1)).astype(np.float64)
     # A little damping keeps a map where an image says nothing about it.
@@ -337,10 +365,9 @@ def _solve_positive(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     equations = np.empty((size, size + 1, len(matrices)))  # the pairs come last, so that all of them are one vector
     equations[:, :size], equations[:, size] = matrices.transpose(1, 2, 0), vectors.T
     for pivot in range(size):
-        equations[pivot, pivot + 1 :] /= equations[pivot, pivot]
-        for row in range(size):
-            if row != pivot:
-                equations[row, pivot + 1 :] -= equations[row, pivot] * equations[pivot, pivot + 1 :]
+        pivot_row = equations[pivot, pivot + 1 :] / equations[pivot, pivot]
+        equations[:, pivot + 1 :] -= equations[:, pivot, None] * pivot_row
+        equations[pivot, pivot + 1 :] = pivot_row
     return equations[:, size].T
 
 
@@ -546,7 +573,22 @@ def apply_curve(curve: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Return levels, from 0 to 255, after a curve of light, float32."""
     # A look-up takes a tenth of the time of an interpolation of each level.
     table = np.interp(np.arange(0, 256, CURVE_STEP), curve[0], curve[1]).astype(np.float32)
-    return table[(levels * (1 / CURVE_STEP) + 0.5).astype(np.int32).clip(0, len(table) - 1)]
+    return table.take((levels * (1 / CURVE_STEP) + 0.5).astype(np.int32), mode="clip")
+
+
+def compute_luminance(colours: np.ndarray) -> np.ndarray:
+    """Return the luminance of colours, `[H, W]` of `[H, W, 3]` float32."""
+    return cv2.transform(colours, _LUMA)
+
+
+def remove_luminance(colours: np.ndarray) -> np.ndarray:
+    """Return colours less their luminance, `[H, W, 3]` float32."""
+    return cv2.transform(colours, np.eye(3, dtype=np.float32) - _LUMA)
+
+
+def measure_strength(colours: np.ndarray) -> np.ndarray:
+    """Return how strong colours are, or differences of colours: `[H, W]` of `[H, W, 3]` float32."""
+    return np.sqrt(cv2.transform(colours * colours, _ONES))  # a norm, in a tenth of the time of np.linalg.norm
 
 
 def _choose_samples(values: np.ndarray) -> np.ndarray:
@@ -598,9 +640,9 @@ def _correlate_details(first: np.ndarray, second: np.ndarray, inside: np.ndarray
 
 def _is_plain(luminance: np.ndarray) -> bool:
     """Return whether an image is a plain shape on a ground of one level, such as a disc or an arrow."""
-    slopes = np.hypot(cv2.Sobel(luminance, cv2.CV_32F, 1, 0), cv2.Sobel(luminance, cv2.CV_32F, 0, 1)) / 8
+    slopes = cv2.magnitude(cv2.Sobel(luminance, cv2.CV_32F, 1, 0), cv2.Sobel(luminance, cv2.CV_32F, 0, 1)) / 8
     edges = float((slopes > 0.15 * max(float(luminance.std()), LEAST_CONTRAST)).mean())
-    levels, _ = np.histogram(luminance, 64, (0, 256))
+    levels = cv2.calcHist([luminance], [0], None, [64], [0, 256])
     return edges < PLAIN_EDGES and levels.max() > PLAIN_GROUND * luminance.size
 
 
@@ -729,15 +771,15 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, covered: np.ndarray
         covered: samples that are fitted and compared, `[16, 16]` bool.
     """
     # Blurred, because edges of colours lie a little apart.
-    chroma = [cv2.blur(colours - (colours @ LUMA)[..., None], (3, 3)) for colours in (source, target)]
+    chroma = [cv2.blur(remove_luminance(colours), (3, 3)) for colours in (source, target)]
     # The paler image is predicted from the other one, because no saturation brings back colour to grey.
     energies = [float((values[covered] ** 2).sum()) for values in chroma]
     strong, pale = (chroma[0], chroma[1]) if energies[0] > energies[1] else (chroma[1], chroma[0])
     # A tint is a gain of the channels, so that it moves dark colours less than light ones.
-    light = (target @ LUMA)[..., None] / 255
+    light = compute_luminance(target)[..., None] / 255
     saturation, tint = fit_colours(strong[covered], pale[covered], light[covered], num_rounds=3, scale=12)
-    differences = np.linalg.norm(pale - saturation * strong - tint * light, axis=2) * covered
-    return differences, np.linalg.norm(pale, axis=2)
+    differences = measure_strength(pale - saturation * strong - tint * light) * covered
+    return differences, measure_strength(pale)
 
 
 def fit_colours(
@@ -752,18 +794,25 @@ def fit_colours(
         num_rounds: after each of them, samples weigh less the worse they fit.
         scale: levels of an error at which a sample weighs half.
     """
-    strong, pale, light = _choose_samples(strong), _choose_samples(pale), _choose_samples(light)
-    weights = np.ones((len(strong), 1), np.float32)
+    strong, pale = _choose_samples(strong).T.copy(), _choose_samples(pale).T.copy()  # [3, N]
+    light = _choose_samples(light)[:, 0]
+    # All that a round needs are sums of these products, `[10, N]`.
+    squares_of_colours = [(strong * pale).sum(axis=0), (strong**2).sum(axis=0), (pale**2).sum(axis=0)]
+    products = np.vstack([*squares_of_colours, light**2, light * strong, light * pale])
+    weights = np.ones(len(light), np.float32)
     tint = np.zeros(3, np.float32)
     saturation = 1.0
     for _ in range(num_rounds):
         # Weighted least squares of pale = saturation * strong + tint * light, in one of both after the other.
-        product = float((weights * strong * (pale - tint * light)).sum())
-        saturation = float(np.clip(product / max(float((weights * strong * strong).sum()), 1.0), 0, 1.5))
-        products = (weights * light * (pale - saturation * strong)).sum(axis=0)
-        tint = np.clip(products / max(float((weights * light**2).sum()), 1e-3), -TINT, TINT)
-        errors = pale - saturation * strong - tint * light
-        squares = np.einsum("nc,nc->n", errors, errors)[:, None]
+        sums = products @ weights
+        light_strong, light_pale = sums[4:7], sums[7:]
+        saturation = float((sums[0] - tint @ light_strong) / max(sums[1], 1.0))
+        saturation = min(max(saturation, 0.0), 1.5)
+        tint = ((light_pale - saturation * light_strong) / max(sums[3], 1e-3)).clip(-TINT, TINT)
+        # The square of an error, multiplied out.
+        factors_of_scalars = [-2 * saturation, saturation**2, 1.0, tint @ tint]
+        factors = np.concatenate([factors_of_scalars, 2 * saturation * tint, -2 * tint])
+        squares = factors.astype(np.float32) @ products
         weights = 1 / (1 + squares / scale**2)
     return saturation, tint
 

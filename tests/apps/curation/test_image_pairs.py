@@ -15,6 +15,7 @@ from ernie_vil2.apps.curation.registration import (
     MIN_PULL,
     _find_stretch,
     _solve_positive,
+    fit_colours,
     invert_transforms,
     make_pyramid,
     register,
@@ -182,6 +183,27 @@ def test_small_mark_does_not_pull_the_map_away():
     errors = [np.abs((maps - transforms) @ CORNERS).max(axis=(1, 2)) for maps in (refined, pulled)]
     assert is_between.sum() >= 4
     assert (errors[0] <= errors[1]).all() and errors[0][is_between].max() < MIN_PULL
+
+
+def test_every_other_sample_finds_the_same_map():
+    luminances, parts, transforms = make_moved_images(8)
+    blurred = [np.stack([cv2.GaussianBlur(image, (5, 5), 0) for image in images]) for images in (parts, luminances)]
+    templates, images = (stack.astype(np.float32) for stack in blurred)
+    guesses = transforms + np.array([[0, 0, 1], [0, 0, -1]], np.float32)
+    whole, correlations = register(templates, images, guesses, FINE_LEVEL._replace(stride=1))
+    sparse, sparse_correlations = register(templates, images, guesses, FINE_LEVEL._replace(stride=2))
+    assert np.abs((sparse - whole) @ CORNERS).max() < 1 / 3  # of a sample, as judging needs
+    np.testing.assert_allclose(sparse_correlations, correlations, atol=0.01)
+
+
+def test_saturation_and_tint_are_found_beside_a_mark():
+    rng = np.random.default_rng(0)
+    strong, light = rng.uniform(-80, 80, (600, 3)), rng.uniform(0, 1, (600, 1))
+    pale = 0.6 * strong + np.array([9, -6, -3]) * light
+    pale[:60] += 100
+    saturation, tint = fit_colours(*(values.astype(np.float32) for values in (strong, pale, light)), 5, 8)
+    assert saturation == pytest.approx(0.6, abs=0.02)
+    np.testing.assert_allclose(tint, [9, -6, -3], atol=1)
 
 
 def make_guesses(*supported):
