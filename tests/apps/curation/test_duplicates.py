@@ -476,6 +476,19 @@ def test_only_the_best_captions_of_a_template_stay(tmp_path, curated):
     assert {(row["reason"], row["nearest"]) for row in table if not row["is_kept"]} == {("near-duplicate caption", 3)}
 
 
+def test_captions_of_a_template_with_other_words_stay(tmp_path, curated):
+    template = "watercolor illustration of a {} isolated on a white background, hand drawn clip art, no. {}"
+    animals = ["cat", "dog", "fox", "owl", "cow"]
+    captions = [template.format(animal, number) for number, animal in enumerate(animals)]
+    captions += [
+        "客厅里摆放着一张红色沙发，旁边有一盏落地灯和一盆绿植",
+        "客厅里摆放着一张蓝色沙发，旁边有一盏落地灯和一盆绿植",
+    ]
+    rows = [(encode_image(make_distinct_image(number, 40)), caption) for number, caption in enumerate(captions)]
+    table = curated([write_pair_shard(tmp_path / "crawl.tar", rows)], "near_texts: {most: 1, likeness: 0.6}").values()
+    assert all(row["is_kept"] for row in table)
+
+
 def test_sketches_agree_in_the_share_of_common_pieces():
     texts = [f"{'abcdefghij' * 3}{number:04}{'klmnopqrst'[number % 10] * (number % 7)}" for number in range(60)]
     pieces = []

@@ -45,7 +45,10 @@ class Settings(Section):
 
 
 class NearTexts(Step[Settings]):
-    """Keeps only the best pairs of each group of similar captions, which are found by MinHash (Broder 1997)."""
+    """Keeps only the best pairs of each group of similar captions, which are found by MinHash (Broder 1997).
+
+    Captions that differ in a word are not similar, however long what they have in common is (`swap_words`).
+    """
 
     name = "near_texts"
     cost = 6
@@ -83,7 +86,9 @@ class NearTexts(Step[Settings]):
             candidates = batch.filter(pa.array(is_candidate)).to_pylist()
             # Rows come in ascending order of their samples, so the group of `first` is already known if it has one.
             for row in candidates:
-                if compute_likeness(row["caption"], row["first_caption"]) >= self.settings.likeness:
+                caption, first_caption = row["caption"], row["first_caption"]
+                is_alike = compute_likeness(caption, first_caption) >= self.settings.likeness
+                if is_alike and not swap_words(caption, first_caption):
                     groups.setdefault(row["sample"], groups.get(row["first"], row["first"]))
         database.execute("drop table bands")
 
@@ -121,6 +126,21 @@ def compute_likeness(left: str, right: str) -> float:
         left_items, right_items = find(left), find(right)
         shares.append(len(left_items & right_items) / max(1, len(left_items | right_items)))
     return min(shares)
+
+
+def swap_words(left: str, right: str) -> bool:
+    """Return whether each of two captions has a word, or a Chinese character, that the other lacks.
+
+    In a template that names another animal in each caption, one word of twenty says what the image shows. Captions of
+    the same words, with other numbers or with more words, show the same or nothing.
+    """
+    left_words, right_words = _find_distinct_units(left), _find_distinct_units(right)
+    return bool(left_words - right_words) and bool(right_words - left_words)
+
+
+def _find_distinct_units(text: str) -> set[str]:
+    """Return the different words and Chinese characters of a text without numbers."""
+    return {unit for unit in split_units(fold_text(text)) if not unit[0].isdecimal()}
 
 
 def _find_pieces(text: str) -> set[str]:
