@@ -66,7 +66,7 @@ class Attention(nn.Layer):
         dropout = self._current_dropout
         scores = paddle.matmul(q * q.shape[-1] ** -0.5, k, transpose_y=True)  # [B, heads, L, M]
         if mask is not None:
-            # Paddle broadcasts within an addition ten times slower than it expands a mask first.
+            # On CPUs, an addition that broadcasts takes ten times as long as one of an expanded mask.
             scores = scores + expand_for_cpu(mask.astype(scores.dtype), scores.shape)
         weights = F.softmax(scores)
         if dropout:
