@@ -3,13 +3,15 @@
 A guess is an affine map from one thumbnail to another. Three things propose guesses: whole images whose vectors are
 near, in any of eight orientations; the same without a bar or a frame of one of them; and local features that two images
 share. Guesses are written to files, so that their number is not bounded by memory. Those with enough support are then
-refined at 16 and at 32 samples a side (`registration.py`); guesses that fit badly are dropped on the way.
+refined at 16 and at 32 samples a side (`registration.py`); guesses that fit badly are dropped on the way. In between,
+those thumbnails of two images are chosen that show most of what both have in common.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +41,7 @@ from ernie_vil2.apps.curation.registration import (
     make_pyramid,
     register,
 )
-from ernie_vil2.apps.curation.thumbnails import Thumbnails
+from ernie_vil2.apps.curation.thumbnails import MAX_THUMBNAILS, Thumbnails
 from ernie_vil2.section import Fraction, Section
 
 MIN_FEATURE_COSINE = 0.7  # of projected descriptors; 0.6 proposes four times as many pairs and no more copies
@@ -55,12 +57,15 @@ AGREED_DISTANCE, SAME_DISTANCE = 12.0, 0.05
 # crawl all but one have it, of 23,000 other pairs a third.
 MIN_SUPPORT = 0.8
 MAX_CHECKED = 8  # guesses of the features of a pair that are checked, the best supported ones
-MAX_TRIES = 4  # guesses of two images that are registered at full size: two thumbnails each give four pairs
+MAX_TRIES = 4  # guesses of two images that are registered at full size: two places, and two thumbnails each
 # Images that an image is registered with. Those of one template fit each other, and are no copies. This and the single
 # trimmed guess of a pair saved a third of the time, and lost no copy in two made crawls.
 MAX_PAIRS = 32
 MIN_DISTANCE = 3.0  # samples between the corners of two guesses: from nearer ones registration reaches the same place
 MAX_LOG_EXTENT_RATIO = 0.6  # largest difference of the logarithms of two extents: a small square is not a large one
+SAME_PLACE = 4.0  # samples between the corners of two images under two guesses that mean the same
+MAX_SIBLINGS = 2  # pairs of thumbnails of two images that are tried in the best place
+MIN_ROUGH_OVERLAP = 0.75  # like `registration.MIN_OVERLAP`, of maps that are not exact yet, at 64 samples
 # Queries whose guesses are in one file, and sorted in memory at once (some 50 MB), and the largest number of files.
 ROWS_PER_FILE, MAX_FILES = 2**14, 256
 
@@ -70,6 +75,8 @@ GUESS = np.dtype([("query", np.uint32), ("row", np.uint32), ("score", np.float32
 Its score is its support until it is refined, then the score of `registration.register`; more is better.
 """
 
+# Columns, rows and ones of samples all over a thumbnail.
+_GRID = np.stack([*np.mgrid[4:SIDE:8, 4:SIDE:8].reshape(2, -1), np.ones(64)]).astype(np.float32)
 _FLIP = np.array([[-1, 0, SIDE - 1], [0, 1, 0], [0, 0, 1]], np.float32)  # from an image's samples to its mirror image's
 
 
@@ -217,7 +224,88 @@ class GuessFiles:
                 guesses = self._choose_best(self._register(guesses, level), max_guesses)
                 if level.num_steps:  # before the first step, scores say little about pairs
                     guesses = self._limit_work(guesses)
+                if level.num_steps and level.side == QUICK_SIDE:
+                    guesses = self._choose_thumbnails(guesses)
             yield guesses
+
+    def _choose_thumbnails(self, guesses: np.ndarray) -> np.ndarray:
+        """Return guesses that lay those thumbnails on each other that show most of what two images share.
+
+        A crop may have borders where the image has none, or lack those of the image, and a page shows a picture. The
+        best guess of two images says how any thumbnails of them lie on each other, so that all are tried, and the two
+        pairs of thumbnails stay that cover each other best. Guesses of other places stay as they are.
+
+        Args:
+            guesses: guesses, ordered by the samples of both images and by falling score.
+        """
+        queries, images = self.queries.thumbnails, self.images.thumbnails
+        pairs = number_groups(queries.samples[guesses["query"]], images.samples[guesses["row"]])
+        firsts = np.flatnonzero(count_before(pairs) == 0)
+        image_maps = self._map_images(guesses)
+        distances = np.abs((image_maps - image_maps[firsts[pairs]]) @ CORNERS).max(axis=(1, 2))
+        has_best_place = distances < SAME_PLACE
+
+        siblings = np.concatenate([guesses[has_best_place], self._list_siblings(guesses[firsts])])
+        other_guesses = guesses[~has_best_place]
+        other_coverages, _ = self._measure_coverages(other_guesses)
+        other_guesses = other_guesses[other_coverages > 0]
+        coverages, areas = self._measure_coverages(siblings)
+        siblings, coverages, areas = (values[coverages > 0] for values in (siblings, coverages, areas))
+
+        first_samples, second_samples = queries.samples[siblings["query"]], images.samples[siblings["row"]]
+        # Of thumbnails that cover each other as well, the larger ones show more.
+        order = np.lexsort(
+            (siblings["row"], siblings["query"], -areas, -coverages.round(1), second_samples, first_samples)
+        )
+        siblings = siblings[order]
+        siblings = siblings[count_before(number_groups(siblings["query"], siblings["row"])) == 0]
+        pairs = number_groups(queries.samples[siblings["query"]], images.samples[siblings["row"]])
+        return np.concatenate([siblings[count_before(pairs) < MAX_SIBLINGS], other_guesses])
+
+    def _map_images(self, guesses: np.ndarray) -> np.ndarray:
+        """Return the maps between whole images, of 64 samples a side, that guesses mean, `[P, 2, 3]`."""
+        query_boxes = self.queries.thumbnails.boxes[guesses["query"]]
+        boxes = self.images.thumbnails.boxes[guesses["row"]]
+        whole = np.broadcast_to(np.array([0, 0, 1, 1], np.float32), boxes.shape)
+        from_query = chain_transforms(guesses["transform"], map_boxes(whole, query_boxes))
+        return chain_transforms(map_boxes(boxes, whole), from_query)
+
+    def _list_siblings(self, guesses: np.ndarray) -> np.ndarray:
+        """Return what guesses say of other thumbnails of the same images."""
+        queries, images = self.queries.thumbnails, self.images.thumbnails
+        if self.is_self_comparison:
+            guesses = guesses[queries.samples[guesses["query"]] != images.samples[guesses["row"]]]
+        blocks = [guesses[:0]]
+        for query_shift, row_shift in product(range(1 - MAX_THUMBNAILS, MAX_THUMBNAILS), repeat=2):
+            if query_shift == row_shift == 0:
+                continue
+            has_both = queries.have_siblings(guesses["query"], query_shift)
+            has_both &= images.have_siblings(guesses["row"], row_shift)
+            block = guesses[has_both]
+            siblings = block.copy()
+            siblings["query"] = block["query"].astype(np.int64) + query_shift
+            siblings["row"] = block["row"].astype(np.int64) + row_shift
+            to_query = map_boxes(queries.boxes[siblings["query"]], queries.boxes[block["query"]])
+            from_row = map_boxes(images.boxes[block["row"]], images.boxes[siblings["row"]])
+            siblings["transform"] = chain_transforms(from_row, chain_transforms(block["transform"], to_query))
+            blocks.append(siblings)
+        return np.concatenate(blocks)
+
+    def _measure_coverages(self, guesses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return how far thumbnails cover each other, and the product of their areas, `[P]` each.
+
+        The share is 0 for those that overlap too little to be copies.
+        """
+        overlays = Overlays(
+            guesses["query"], guesses["row"], guesses["transform"], self.queries.thumbnails, self.images.thumbnails
+        )
+        places = overlays.transforms @ _GRID  # [P, 2, 64]
+        overlaps = ((places > -0.5) & (places < SIDE - 0.5)).all(axis=1).mean(axis=1)
+        coverages = overlaps * np.abs(np.linalg.det(overlays.transforms[..., :2]))
+        areas = np.ones(len(guesses))
+        for thumbnails, rows in ((self.queries.thumbnails, overlays.queries), (self.images.thumbnails, overlays.rows)):
+            areas *= np.prod(thumbnails.boxes[rows, 2:] - thumbnails.boxes[rows, :2], axis=1)
+        return np.where(overlaps >= MIN_ROUGH_OVERLAP, coverages, 0), areas
 
     def _limit_work(self, guesses: np.ndarray) -> np.ndarray:
         """Return the guesses of the best `MAX_PAIRS` pairs of each query.
@@ -231,9 +319,12 @@ class GuessFiles:
         pairs = number_groups(queries, self.images.thumbnails.samples[guesses["row"]])
         is_best_of_pair = count_before(pairs) == 0
         # Without what fits worst nearly anything fits somewhere: 4,000 such guesses behind the best ones led to no
-        # further copy.
+        # further copy. Other thumbnails of the same images may hardly overlap, and fit the better for it.
         is_trimmed = guesses["score"] <= 0
-        is_useful = is_best_of_pair | ~is_trimmed
+        thumbnail_pairs = guesses["query"].astype(np.uint64) << np.uint64(32) | guesses["row"]
+        is_best_of_thumbnails = np.zeros(len(guesses), bool)
+        is_best_of_thumbnails[np.unique(thumbnail_pairs, return_index=True)[1]] = True
+        is_useful = is_best_of_thumbnails | ~is_trimmed
 
         best_guesses = np.flatnonzero(is_best_of_pair)
         best_guesses = best_guesses[np.lexsort((-guesses["score"][best_guesses], queries[best_guesses]))]
@@ -324,6 +415,29 @@ class Overlays:
         restored = transforms.copy()
         restored[self.is_swapped] = invert_transforms(restored[self.is_swapped])
         return restored
+
+
+def map_boxes(boxes: np.ndarray, other_boxes: np.ndarray) -> np.ndarray:
+    """Return the maps from the samples of thumbnails to those of other thumbnails of the same images, `[P, 2, 3]`.
+
+    Args:
+        boxes: boxes of the thumbnails in their images, `[P, 4]`.
+        other_boxes: boxes of the others.
+    """
+    sizes, other_sizes = boxes[:, 2:] - boxes[:, :2], other_boxes[:, 2:] - other_boxes[:, :2]
+    scales = sizes / other_sizes  # [P, 2]
+    maps = np.zeros((len(boxes), 2, 3), np.float32)
+    maps[:, 0, 0], maps[:, 1, 1] = scales.T
+    # The centre of sample 0 is half a sample from the corner.
+    maps[:, :, 2] = SIDE * (boxes[:, :2] - other_boxes[:, :2]) / other_sizes + 0.5 * scales - 0.5
+    return maps
+
+
+def chain_transforms(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """Return the affine maps, `[P, 2, 3]`, that apply the inner ones and then the outer ones."""
+    chained = outer[:, :, :2] @ inner
+    chained[:, :, 2] += outer[:, :, 2]
+    return chained
 
 
 def number_groups(*columns: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Thumbnails of images, by which they are compared, and vectors that find candidates.
 
 Even borders and margins are cut off first. The content within them is scaled to a luminance of 64 x 64 samples and
-colours of 16 x 16.
+colours of 16 x 16. A picture within a page, bars or a filling has one more thumbnail (`panels.py`).
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import numpy as np
 
 from ernie_vil2.apps.curation.details import DETAIL_SIDE, encode_detail
 from ernie_vil2.apps.curation.local_features import describe_features
+from ernie_vil2.apps.curation.panels import find_panel
 from ernie_vil2.apps.curation.registration import COLOUR_SIDE, SIDE
 from ernie_vil2.data.decoding import resize_pixels
 
@@ -26,10 +27,14 @@ WHITE_LEVEL = 245  # level from which a border is paper
 MIN_CONTENT_SHARE = 0.3  # least share of a side that borders leave: a thicker border is part of the image
 # Least standard deviation of the levels that borders leave. Less is a plain shape, which is seen by its margin alone.
 MIN_CONTENT_CONTRAST = 8.0
+SAME_REGION = 0.94  # share of two regions that both cover, from which a second thumbnail would add nothing
 _LEVELS = np.arange(256)
 
+Region = tuple[slice, slice]
+"""Rows and columns of an image."""
 
-def find_content(luminance: np.ndarray) -> list[tuple[slice, slice]]:
+
+def find_content(luminance: np.ndarray) -> list[Region]:
     """Return the rows and columns of an image, `[H, W]` uint8, within even borders: a frame, and the margin within it.
 
     The last border may be the ground of a plain sign whose edges a crop has cut off. Unless it is white on all sides,
@@ -106,7 +111,8 @@ class Thumbnail(NamedTuple):
 
     content: luminance `[64, 64]` and colours `[16, 16, 3]`, `BYTES` bytes.
     shape: width over height of the content.
-    extent: square root of the content's share of the image's area.
+    extent: square root of the content's share of the image's area; of a picture within strips, that of the thumbnail
+        before it.
     features: local features, records of `local_features.FEATURE`; only the first thumbnail of an image, which shows
         most of it, has any.
     box: left, top, right and bottom of the content, as shares of width and height, four float32.
@@ -139,11 +145,21 @@ def make_columns(thumbnails: Sequence[Thumbnail]) -> dict[str, Any]:
 
 
 def make_thumbnails(pixels: np.ndarray) -> list[Thumbnail]:
-    """Return the thumbnails of an image, `[H, W, 3]` uint8 RGB: two if its last border may belong to it, else one."""
+    """Return the thumbnails of an image, `[H, W, 3]` uint8 RGB.
+
+    There are two if its last border may belong to it, and one more if it shows a picture within strips.
+    """
     colours = limit_size(pixels)
     luminance = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY)
     thumbnails: list[Thumbnail] = []
-    for rows, columns in find_content(luminance):
+    regions = find_content(luminance)
+    # Strips are no border: how much of an image its borders leave does not depend on them.
+    extents = [(_measure_area(region) / luminance.size) ** 0.5 for region in regions]
+    panel = _find_inner_picture(luminance)
+    if panel is not None and all(_measure_overlap(panel, region) < SAME_REGION for region in regions):
+        regions.append(panel)
+        extents.append(extents[-1])
+    for (rows, columns), extent in zip(regions, extents, strict=True):
         fine = cv2.resize(luminance[rows, columns], (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         coarse = cv2.resize(colours[rows, columns], (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA)
         height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -152,13 +168,42 @@ def make_thumbnails(pixels: np.ndarray) -> list[Thumbnail]:
         thumbnail = Thumbnail(
             content=fine.tobytes() + coarse.tobytes(),
             shape=width / height,
-            extent=(height * width / luminance.size) ** 0.5,
+            extent=extent,
             features=b"" if thumbnails else describe_features(fine),
             box=box.tobytes(),
             detail=b"" if thumbnails else encode_detail(colours),
         )
         thumbnails.append(thumbnail)
     return thumbnails
+
+
+def _find_inner_picture(luminance: np.ndarray) -> Region | None:
+    """Return the rows and columns of the picture within strips and its own borders, or None if there is none."""
+    panel = find_panel(luminance)
+    if panel is None:
+        return None
+    rows, columns = panel
+    inner_rows, inner_columns = find_content(luminance[panel])[-1]
+    if cv2.meanStdDev(luminance[panel][inner_rows, inner_columns])[1].item() < MIN_CONTENT_CONTRAST:
+        return None
+    top, left = rows.start, columns.start
+    return (
+        slice(top + inner_rows.start, top + inner_rows.stop),
+        slice(left + inner_columns.start, left + inner_columns.stop),
+    )
+
+
+def _measure_overlap(first: Region, second: Region) -> float:
+    """Return the share of two regions together that both of them cover."""
+    common = 1
+    for span, other_span in zip(first, second, strict=True):
+        common *= max(0, min(span.stop, other_span.stop) - max(span.start, other_span.start))
+    return common / (_measure_area(first) + _measure_area(second) - common)
+
+
+def _measure_area(region: Region) -> int:
+    rows, columns = region
+    return (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
 def split_thumbnail(content: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,9 +16,11 @@ from ernie_vil2.apps.curation.local_features import FEATURE, MAX_FEATURES
 from ernie_vil2.apps.curation.neighbours import allocate
 from ernie_vil2.apps.curation.registration import SIDE
 
+MAX_THUMBNAILS = 3  # of an image: with and without its last border, and of the picture that it shows
+
 
 class Thumbnails(NamedTuple):
-    """Columns of N thumbnails of images, one or two of each image.
+    """Columns of N thumbnails of images, one to three of each image, in successive rows.
 
     samples: number of the sample whose image it is, `[N]` int64, ascending.
     thumbnails: pixels, `[N, likeness.BYTES]` uint8.
@@ -44,6 +46,12 @@ class Thumbnails(NamedTuple):
     def luminances(self) -> np.ndarray:
         """Luminances, `[N, 64, 64]` uint8."""
         return self.thumbnails[:, : SIDE * SIDE].reshape(-1, SIDE, SIDE)
+
+    def have_siblings(self, rows: np.ndarray, shift: int) -> np.ndarray:
+        """Return which rows, `[P]`, have a thumbnail of the same image so many rows further on, `[P]` bool."""
+        siblings = rows.astype(np.int64) + shift
+        exists = (siblings >= 0) & (siblings < len(self.samples))
+        return exists & (self.samples[siblings.clip(0, len(self.samples) - 1)] == self.samples[rows])
 
     def write(self, start: int, samples: np.ndarray, thumbnails: Iterable[likeness.Thumbnail]) -> None:
         """Write thumbnails and the numbers of their samples into the rows from `start` on, after those before it."""
@@ -117,7 +125,7 @@ def read_thumbnails(joins: Joins) -> Thumbnails:
 
     Removed pairs are among them, so that the comparisons of images, which are cached, do not depend on thresholds.
     """
-    # A row of a pair has lists of one or two thumbnails.
+    # A row of a pair has lists of one to three thumbnails.
     detail_size = "list_sum(list_transform(detail, lambda content: octet_length(content)))"
     sums = f"coalesce(sum(len(thumbnail)), 0)::bigint, coalesce(sum({detail_size}), 0)::bigint"
     count, num_bytes = joins.fetch_all(f"select {sums} from readable")[0]  # noqa: S608  -- no text of the data is in it

@@ -316,8 +316,8 @@ def _collect_matches(
         second_samples = images.samples[block.rows].tolist()
         rows = zip(first_samples, second_samples, block.likeness.tolist(), block.worse.tolist(), strict=True)
         for first, second, likeness, worse in rows:
-            # An image may have two thumbnails, with and without its border, so the same two samples can match several
-            # times. They are most alike where both have their borders, or none has.
+            # An image may have several thumbnails, with and without its border, so that the same two samples match
+            # several times. They are most alike where both have their borders, or none has.
             if likeness > likeness_by_sample[first].get(second, 0.0):
                 likeness_by_sample[first][second] = likeness_by_sample[second][first] = likeness
                 worse_by_pair[min(first, second), max(first, second)] = worse if first < second else -worse
