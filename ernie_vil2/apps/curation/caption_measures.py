@@ -246,7 +246,8 @@ def measure_codes(text: str) -> float:
         return 1.0
     if num_words >= 2:
         return 0.0
-    if num_words == 1 and num_characters <= 3:  # a sheet of A4 (A4纸) is a word
+    is_short = num_characters <= 3  # a sheet of A4 (A4纸) is a word
+    if num_words == 1 and (is_short or _BRAND.match(text)):
         return 0.0
     return num_code_characters / max(1, num_characters)
 
@@ -256,6 +257,7 @@ _DIGIT = re.compile(r"\d")
 _QUANTITY = re.compile(r"\W*(?:\d{1,4}(?:[.,]\d+)?(?:k|km|mi|kg|h|min|[ap]m)|\d{1,2}(?::\d\d){1,2})\W*", re.IGNORECASE)
 # Six decimal digits, or a word of eight hexadecimal ones.
 _LONG_NUMBER = re.compile(r"\d{6,}|(?<![^\W_])(?=[a-f]*\d)[0-9a-f]{8,}(?![^\W_])")
+_BRAND = re.compile(r"(?:[A-Z][a-z]{3,}|[A-Z]{4,}) ")  # in front of a model: Sharp LC-19LE510K
 _MIN_LONG_NUMBER = 0.38  # share of the characters in words with long numbers; an article and its number have less
 
 

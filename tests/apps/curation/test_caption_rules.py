@@ -231,7 +231,7 @@ LONG = "a photo of thirteen different words that is longer than any period of th
     ("repetition", "red hat red hat", 0), ("repetition", "红帽红帽红帽子", 6 / 7), ("commonest", "a hat", 0),
     ("commonest", "hat red hat big hats hat", 4 / 6),
     ("tags", "#a1 bcd", 1 / 2), ("marks", "ab!!", 1 / 2), ("codes", "AB12 of", 4 / 6), ("codes", "AB12 red hat", 0),
-    ("codes", "A4纸", 0),
+    ("codes", "A4纸", 0), ("codes", "Sharp LC-19LE510K", 0),
     ("keywords", "x, y, z, w, e, f", 6), ("keywords", "x, y, z, w, e, and f", 0),
     ("repetition", f"{LONG} {LONG}", 1), ("repetition", LONG, 0), ("codes", "Object ID 871404932", 1),
     ("random_letters", "q w e r t y", 2), ("random_letters", "2年3月4日5时6分", 0),
