@@ -246,8 +246,9 @@ def measure_codes(text: str) -> float:
         return 1.0
     if num_words >= 2:
         return 0.0
-    is_short = num_characters <= 3  # a sheet of A4 (A4纸) is a word
-    if num_words == 1 and (is_short or _BRAND.match(text)):
+    # Few characters with few digits are rather the name of a thing: A4, 7UP, MiG-29.
+    is_name = num_characters <= 6 and len(_DIGIT.findall(text)) <= 3 and _LATIN_WORD.search(text)
+    if is_name or (num_words == 1 and _BRAND.match(text)):
         return 0.0
     return num_code_characters / max(1, num_characters)
 
