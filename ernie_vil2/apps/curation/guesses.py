@@ -27,7 +27,7 @@ from ernie_vil2.apps.curation.local_features import (
     mirror_keypoints,
     normalise_descriptors,
 )
-from ernie_vil2.apps.curation.neighbours import BLOCK, allocate, neighbours
+from ernie_vil2.apps.curation.neighbours import BLOCK, Neighbours, allocate, neighbours
 from ernie_vil2.apps.curation.registration import (
     COARSE_SIDE,
     CORNERS,
@@ -540,30 +540,36 @@ def _guess_by_features(guesses: GuessFiles, with_turns: bool) -> None:
     sample = slice(None, None, max(1, len(images.feature_rows) // LEARN_FROM))
     projection = learn_projection(normalise_descriptors(images.read_descriptors(sample)))
     descriptors = images.project(projection, is_mirrored=False)
-    _guess_by_descriptors(guesses, descriptors, projection, is_mirrored=False)
-    if with_turns:  # keypoints have angles, so that only mirrored images need features of their own
-        _guess_by_descriptors(guesses, descriptors, projection, is_mirrored=True)
-
-
-def _guess_by_descriptors(
-    guesses: GuessFiles, descriptors: np.ndarray, projection: Projection, is_mirrored: bool
-) -> None:
-    """Add the guesses of features of images, `descriptors`, that are near those of queries, or of mirrored queries."""
-    images, queries = guesses.images, guesses.queries
-    query_descriptors = descriptors
-    if is_mirrored or not guesses.is_self_comparison:
-        query_descriptors = queries.project(projection, is_mirrored)
+    # Keypoints have angles, so that only mirrored images need features of their own. They stand behind the others, so
+    # that the cells of the descriptors are learnt once for both.
+    num_features = len(queries.feature_rows)
+    query_descriptors = descriptors if guesses.is_self_comparison else queries.project(projection, is_mirrored=False)
+    if with_turns:
+        unmirrored_descriptors = query_descriptors
+        query_descriptors = allocate(images.folder, np.float16, (2 * num_features, COMPONENTS))
+        query_descriptors[:num_features] = unmirrored_descriptors
+        query_descriptors[num_features:] = queries.project(projection, is_mirrored=True)
     for pairs in neighbours(descriptors, MIN_FEATURE_COSINE, query_descriptors, MAX_NEIGHBOURS, images.folder):
-        if guesses.is_self_comparison:
-            pairs = pairs.of(queries.feature_rows[pairs.queries] != images.feature_rows[pairs.rows])
-        keypoints = queries.read_keypoints(pairs.queries)
-        if is_mirrored:
-            keypoints = mirror_keypoints(keypoints)
-        transforms, is_possible = guess_transforms(keypoints, images.read_keypoints(pairs.rows))
-        pairs, transforms = pairs.of(is_possible), transforms[is_possible]
-        if is_mirrored:  # from the query's samples, not from those of its mirror image
-            transforms = transforms @ _FLIP
-        query_rows = queries.feature_rows[pairs.queries].astype(np.int64)
-        rows = images.feature_rows[pairs.rows].astype(np.int64)
-        supports = pairs.cosines.clip(max=0.99)  # less than WHOLE_SUPPORT, by which whole images are told
-        guesses.add(query_rows, rows, transforms, supports)
+        is_mirrored = pairs.queries >= num_features
+        _add_shared_features(guesses, pairs.of(~is_mirrored), is_mirrored=False)
+        mirrored_pairs = pairs.of(is_mirrored)
+        mirrored_pairs = mirrored_pairs._replace(queries=mirrored_pairs.queries - num_features)
+        _add_shared_features(guesses, mirrored_pairs, is_mirrored=True)
+
+
+def _add_shared_features(guesses: GuessFiles, pairs: Neighbours, is_mirrored: bool) -> None:
+    """Add the guesses of pairs of a feature of a query, or of the mirrored query, and one of an image."""
+    images, queries = guesses.images, guesses.queries
+    if guesses.is_self_comparison:
+        pairs = pairs.of(queries.feature_rows[pairs.queries] != images.feature_rows[pairs.rows])
+    keypoints = queries.read_keypoints(pairs.queries)
+    if is_mirrored:
+        keypoints = mirror_keypoints(keypoints)
+    transforms, is_possible = guess_transforms(keypoints, images.read_keypoints(pairs.rows))
+    pairs, transforms = pairs.of(is_possible), transforms[is_possible]
+    if is_mirrored:  # from the query's samples, not from those of its mirror image
+        transforms = transforms @ _FLIP
+    query_rows = queries.feature_rows[pairs.queries].astype(np.int64)
+    rows = images.feature_rows[pairs.rows].astype(np.int64)
+    supports = pairs.cosines.clip(max=0.99)  # less than WHOLE_SUPPORT, by which whole images are told
+    guesses.add(query_rows, rows, transforms, supports)
