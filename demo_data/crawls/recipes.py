@@ -457,7 +457,7 @@ def main() -> None:
 
     # Photographs are reduced: of larger ones a crop shows too little of what its file is named by.
     num_photos = round(arguments.rows * PHOTO_SHARE)
-    photos = PhotoSource(arguments.images, rng, num_photos, 0.42, 0.72, 7, make=make_photo)
+    photos = PhotoSource(arguments.images, rng, num_photos, 0.55, 0.9, 7, make=make_photo)
     repost = Repost(signs, rng, stickers)
     community = Community(crawl, photos, kitchen, test_kitchen, repost, arguments.rows)
     community.fill()
