@@ -509,6 +509,7 @@ class Stove:
         pitch = piece.size * scale * (1.5 if piece.aspect < 2 else 1.9)
         for layer in range(2):
             base = layer * piece.thickness * scale * 0.45
+            step = pitch * (1 + 0.4 * layer)  # fewer lie on top
             y = 0.0
             while y < SIDE:
                 x = table.rng.uniform(0, pitch)
@@ -516,8 +517,8 @@ class Stove:
                     at = (x + table.rng.uniform(-9, 9), y + table.rng.uniform(-9, 9))
                     tone = shade * table.rng.uniform(0.84, 1.1)
                     table.stamp(piece, *at, scale * table.rng.uniform(0.9, 1.1), table.rng.uniform(0, 6.3), base, tone)
-                    x += pitch
-                y += pitch * 0.9
+                    x += step
+                y += step * 0.9
         return table
 
     def set_table(self, plans: list[Plan], surface: str, seed: int) -> Table:
