@@ -16,6 +16,7 @@ import simplejpeg
 
 from ernie_vil2.apps.curation.registration import (
     SIDE,
+    Verdict,
     apply_curve,
     compute_luminance,
     find_differences,
@@ -24,6 +25,7 @@ from ernie_vil2.apps.curation.registration import (
     measure_strength,
     remove_luminance,
 )
+from ernie_vil2.apps.curation.relighting import relight
 from ernie_vil2.data.decoding import decode_image
 
 DETAIL_SIDE = 160  # samples of the longer side: a letter of a fifteenth of the image has ten
@@ -49,6 +51,8 @@ MIN_MARKED_CELLS, MAX_MARKED = 7, 0.25  # number of cells; share of the image
 # that were drawn into images have both sides of 0.09 and more; lines of text are 0.05 high, and cut corners 0.06 wide.
 MIN_OBJECT_SIDE, MAX_OBJECT_ASPECT = 0.07, 2.5  # share of the shorter side of the image; ratio of its sides
 GAP = 2  # samples by which what differs is grown, so that the parts of one object touch
+# Samples: letters of a tenth of the image have strokes of 2, which blur and averaging widen to 4.
+STROKE = 5
 # Faint differences over a large part are another texture; marks all over cover up to 0.1 of the inner part.
 FAINT, MAX_FAINT = 6.0, 0.2  # levels; share of the inner part
 # An even rim is the ground of an object. A change of light that moves its level moves the object's levels as well.
@@ -76,11 +80,13 @@ class Difference(NamedTuple):
         a strip or a frame.
     worse: 1 if the first image has a mark, a strip or a sticker, or else if it shows less, or a bar or a frame more; -1
         if that is so of the second one; 0 if neither is known to be worse.
+    is_relit: whether one change of light or colour is proved to turn one image into the other (`relighting.py`).
     """
 
     has_spot: bool
     has_object: bool
     worse: int
+    is_relit: bool = False
 
 
 class Picture(NamedTuple):
@@ -132,6 +138,10 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> D
         return Difference(has_spot=True, has_object=False, worse=worse)
     is_covered = overlay.is_covered
     frame, warped = _soften_alike(overlay.frame, overlay.warped)
+    # What one change of light or colour explains needs no fitted curve, which takes some plain images for each other.
+    relit = relight(frame, warped, is_covered)
+    if relit is not None:
+        frame, warped = relit
     level_differences = _measure_differences(frame, warped, is_covered)
     if level_differences is None:
         return Difference(has_spot=True, has_object=False, worse=worse)
@@ -142,9 +152,20 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> D
     has_other_texture = bool(inner_differences.size) and float((inner_differences > FAINT).mean()) > MAX_FAINT
     # An image with a mark is the worse one, whichever shows more.
     has_mark = (differences > MARK) | (colour_differences > COLOUR_MARK)
-    worse = _find_marked(frame, warped, has_mark, is_covered) or worse
+    marked = _find_marked(frame, warped, has_mark, is_covered)
     is_other_image = has_other_texture or _have_other_hues(frame, warped, is_covered)
-    return Difference(is_other_image or _has_spot(is_clear), _has_object(is_clear), worse)
+    # Marks all over are in one image alone; of two pages with other words, both have letters where they differ.
+    is_marked = marked != 0 and _is_marked_all_over(is_clear)
+    has_spot = is_other_image or (_has_spot(is_clear) and not is_marked)
+    return Difference(has_spot, _has_object(is_clear), marked or worse, is_relit=relit is not None)
+
+
+def complete_verdict(verdict: Verdict, difference: Difference) -> Verdict | None:
+    """Return a verdict on two thumbnails, completed by their details, or None if these show something else."""
+    if verdict.has_other_colours and not difference.is_relit:
+        return None
+    is_local = difference.has_spot or (verdict.is_local and not difference.is_relit)
+    return verdict._replace(is_local=is_local, has_object=difference.has_object, worse=difference.worse)
 
 
 class _Overlay(NamedTuple):
@@ -369,7 +390,7 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, is_covered: np.ndar
 
 
 def _has_spot(differs: np.ndarray) -> bool:
-    """Return whether images, given where they differ, `[H, W]` bool, do so within, and not at an edge or all over."""
+    """Return whether images, given where they differ, `[H, W]` bool, do so within, and not at an edge."""
     if not differs.any():
         return False
     # A spot is inner if any of its samples is: a letter may begin near the edge.
@@ -377,13 +398,19 @@ def _has_spot(differs: np.ndarray) -> bool:
     _, labels = cv2.connectedComponents(grown, connectivity=8)
     inner_labels = np.unique(labels[differs & _find_inner(differs.shape)])
     is_spot = differs & np.isin(labels, inner_labels)
-    return bool(is_spot.sum() >= MIN_SPOT) and not _is_marked_all_over(differs)
+    return bool(is_spot.sum() >= MIN_SPOT)
 
 
 def _is_marked_all_over(differs: np.ndarray) -> bool:
     """Return whether what differs, `[H, W]` bool, is tiled marks: thin, and in most cells of a grid of 3 x 3."""
     cells = cv2.resize(differs.astype(np.float32), (3, 3), interpolation=cv2.INTER_AREA)
-    return bool((cells > 0).sum() >= MIN_MARKED_CELLS and differs.mean() <= MAX_MARKED)
+    is_everywhere = (cells > 0).sum() >= MIN_MARKED_CELLS and differs.mean() <= MAX_MARKED
+    return bool(is_everywhere) and not _find_solid(differs).any()
+
+
+def _find_solid(differs: np.ndarray) -> np.ndarray:
+    """Return the middle of what is thicker than a stroke of a letter, `[H, W]` bool."""
+    return cv2.erode(differs.astype(np.uint8), np.ones((STROKE, STROKE), np.uint8)) > 0
 
 
 def _has_object(differs: np.ndarray) -> bool:
@@ -393,8 +420,9 @@ def _has_object(differs: np.ndarray) -> bool:
     height, width = differs.shape
     # Parts of an object that look like its ground leave gaps.
     grown = cv2.dilate(differs.astype(np.uint8), _NEIGHBOURS, iterations=GAP)
-    count, _, boxes, _ = cv2.connectedComponentsWithStats(grown, connectivity=8)
-    for x, y, box_width, box_height, _ in boxes[1:count].tolist():  # box 0 is the ground
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(grown, connectivity=8)
+    for label in np.unique(labels[_find_solid(differs)]).tolist():
+        x, y, box_width, box_height, _ = boxes[label].tolist()
         shorter, longer = sorted((box_width - 2 * GAP, box_height - 2 * GAP))
         is_compact = shorter >= MIN_OBJECT_SIDE * min(height, width) and longer <= MAX_OBJECT_ASPECT * shorter
         # What fills a corner is its rounding or its shadow.

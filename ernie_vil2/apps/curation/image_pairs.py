@@ -20,8 +20,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ernie_vil2.apps.curation import details, guesses, likeness, local_features, neighbours, registration
-from ernie_vil2.apps.curation.details import Picture, compare_details, decode_detail
+from ernie_vil2.apps.curation import details, guesses, likeness, local_features, neighbours, registration, relighting
+from ernie_vil2.apps.curation.details import Picture, compare_details, complete_verdict, decode_detail
 from ernie_vil2.apps.curation.guesses import (
     MAX_TRIES,
     Comparison,
@@ -204,7 +204,7 @@ def _open_pairs(
         digest.update(side.compute_digest())
     settings = (comparison.candidates, comparison.crops, with_turns, PAIR_DTYPE, cv2.__version__)
     digest.update(repr(settings).encode())
-    digest.update(_hash_code(details, guesses, likeness, local_features, neighbours, registration))
+    digest.update(_hash_code(details, guesses, likeness, local_features, neighbours, registration, relighting))
     path = folder / f"{name}-{digest.hexdigest()}.npy"
     earlier_paths = sorted(set(folder.glob(f"{name}-*.npy")) - {path})
     if not path.exists():
@@ -240,7 +240,7 @@ def _propose(left: _Side, right: _Side, folder: Path, comparison: Comparison, wi
         identities = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(rows), 2, 3))
         guess_files.write(rows, rows, identities, guesses.WHOLE_SUPPORT)
 
-    code = np.frombuffer(_hash_code(details, registration)[:8], np.uint64)[0]
+    code = np.frombuffer(_hash_code(details, registration, relighting)[:8], np.uint64)[0]
     for refined_guesses in guess_files.refine():
         pairs = np.zeros(len(refined_guesses), PAIR_DTYPE)
         for column in ("query", "row", "transform"):
@@ -330,14 +330,15 @@ def _judge_block(pairs: np.ndarray, numbers: np.ndarray, left: _Side, right: _Si
             verdict = compare(template, image, transforms[index], overlays.aspects[index])
         if verdict is not None:
             verdict = _judge_details(verdict, block[index], query_transforms[index], left, right)
+        if verdict is not None:
             for column in _VERDICT_COLUMNS:
                 pairs[column][number] = getattr(verdict, column)
         # The state comes last, so that a run that is killed here leaves the pair unknown.
         pairs["state"][number] = OTHER if verdict is None else SAME
 
 
-def _judge_details(verdict: Verdict, pair: np.void, transform: np.ndarray, left: _Side, right: _Side) -> Verdict:
-    """Return the verdict on a pair, completed by what a comparison of details says.
+def _judge_details(verdict: Verdict, pair: np.void, transform: np.ndarray, left: _Side, right: _Side) -> Verdict | None:
+    """Return the verdict on a pair, completed by what a comparison of details says, or None if it shows another image.
 
     Args:
         verdict: what the thumbnails say.
@@ -347,6 +348,4 @@ def _judge_details(verdict: Verdict, pair: np.void, transform: np.ndarray, left:
         right: side of the row.
     """
     first_picture, second_picture = left.read_picture(int(pair["query"])), right.read_picture(int(pair["row"]))
-    difference = compare_details(first_picture, second_picture, transform)
-    is_local = verdict.is_local or difference.has_spot
-    return verdict._replace(is_local=is_local, has_object=difference.has_object, worse=difference.worse)
+    return complete_verdict(verdict, compare_details(first_picture, second_picture, transform))

@@ -155,8 +155,7 @@ def make_thumbnails(pixels: np.ndarray) -> list[Thumbnail]:
     regions = find_content(luminance)
     # Strips are no border: how much of an image its borders leave does not depend on them.
     extents = [(_measure_area(region) / luminance.size) ** 0.5 for region in regions]
-    # A picture keeps its margins: without them, a thing on a card would be a copy of the same thing anywhere else.
-    panel = find_panel(luminance)
+    panel = _find_inner_picture(luminance)
     if panel is not None and all(_measure_overlap(panel, region) < SAME_REGION for region in regions):
         regions.append(panel)
         extents.append(extents[-1])
@@ -176,6 +175,22 @@ def make_thumbnails(pixels: np.ndarray) -> list[Thumbnail]:
         )
         thumbnails.append(thumbnail)
     return thumbnails
+
+
+def _find_inner_picture(luminance: np.ndarray) -> Region | None:
+    """Return the rows and columns of the picture within strips and its own borders, or None if there is none."""
+    panel = find_panel(luminance)
+    if panel is None:
+        return None
+    rows, columns = panel
+    inner_rows, inner_columns = find_content(luminance[panel])[-1]
+    if cv2.meanStdDev(luminance[panel][inner_rows, inner_columns])[1].item() < MIN_CONTENT_CONTRAST:
+        return None
+    top, left = rows.start, columns.start
+    return (
+        slice(top + inner_rows.start, top + inner_rows.stop),
+        slice(left + inner_columns.start, left + inner_columns.stop),
+    )
 
 
 def _measure_overlap(first: Region, second: Region) -> float:

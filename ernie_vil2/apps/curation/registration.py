@@ -2,8 +2,8 @@
 
 Gauss-Newton steps refine a guess to the affine map that fits best, at 16, 32 and 64 samples a side (`register`). They
 fit gain and offset of the light as well. Then the two images are judged (`compare`): a curve from one luminance to the
-other takes out what is left of light, and a saturation and a bounded tint take out the differences of colour. The
-places that still differ say whether two images show the same, the same but for a spot, or something else.
+other takes out what is left of light, and a saturation and a bounded tint take out the differences of colour. How
+much still differs says whether two images show the same; where it does, `details.py` looks closer.
 
 The limits were chosen on one half of the images of `benchmarks/likeness.py` and are reported on the other.
 """
@@ -60,16 +60,14 @@ MAX_PLAIN_GAIN = 1.18
 MAX_GAIN_ERROR = 2.0  # levels: copies in three made crawls have up to 1.9, other pairs of some contrast 2.3 and more
 MIN_CHANGE, MIN_CHANGED = 4.0, 0.9  # levels by which light changes at least; share of the samples where it does
 
-CLEAR, STRONG = 0.2, 0.6  # differences in units of the contrast: clearly visible; more than any change of light leaves
+CLEAR = 0.2  # difference in units of the contrast that is clearly visible
 LEAST_CONTRAST = 16.0  # levels; a fainter image is judged as if it had so much, or its noise would count
-MAX_CLEAR = 0.06  # share of the area that may differ clearly: tiled marks
 MAX_SPOT = 0.3  # share of the area that a sticker, or marks at the edge, may cover
 FIT_SAMPLES = 1400  # of two images, from which light and colours are fitted; all of them give the same pairs
 CURVE_STEP = 0.25  # levels between the entries of the table of a curve
 MIN_GAIN = 0.15  # smallest overall slope of the curve of light; below it levels do not rise together
 DIFFERENCE_WINDOW = 5  # samples a side over which differences are averaged, against noise
 MIN_UNMARKED = 0.4  # share of the area away from marks at which details are compared; marks all over leave less
-EDGE = 0.22  # share of a side within which a difference counts as a mark at the edge
 TINT = 20.0  # levels: a tint of 15 % moves the colours of white by so much, and darker ones by less
 OTHER_COLOUR = 20.0  # levels by which colours differ that are not the same
 MAX_OTHER_COLOURS = 0.05  # share of the area that may have another colour, in images that are the same
@@ -143,12 +141,14 @@ class Verdict(NamedTuple):
     is_local: whether they differ in a spot that may matter, such as a sticker or a letter, or are plain shapes in other
         light.
     is_turned: whether one is mirrored, or turned by a quarter or more.
+    has_other_colours: whether they show something else, unless details prove that one change of all levels was made.
     has_object, worse: as of `details.Difference`; thumbnails are too small to tell.
     """
 
     likeness: float
     is_local: bool
     is_turned: bool
+    has_other_colours: bool = False
     has_object: bool = False
     worse: int = 0
 
@@ -466,27 +466,20 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     if detail < SURE_DETAIL and roughness > MAX_ROUGHNESS:
         return None
 
-    # Whether colours agree, and the light of plain shapes.
-    is_other_light = False
+    # Whether colours agree, and the light of plain shapes. If not, one change of all levels may still explain both.
+    has_other_light = has_other_colours = False
     if (_is_plain(lit) or _is_plain(target)) and not _is_dimmed(template, image, transform, inside):
-        if _measure_colour_difference(template, image, transform) > MAX_PLAIN_DIFFERENCE:
-            return None
         levels, mapped_levels = light_fit.curve
         gain = float((mapped_levels[-1] - mapped_levels[0]) / (levels[-1] - levels[0]))
-        is_other_light = not 1 / MAX_PLAIN_GAIN < gain < MAX_PLAIN_GAIN
+        has_other_light = not 1 / MAX_PLAIN_GAIN < gain < MAX_PLAIN_GAIN
+        has_other_colours = _measure_colour_difference(template, image, transform) > MAX_PLAIN_DIFFERENCE
 
     size = (COLOUR_SIDE, COLOUR_SIDE)
     differs_at_colour_size = cv2.resize(differs_clearly.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
     is_common = cv2.dilate(differs_at_colour_size, _NEIGHBOURS) == 0  # [16, 16]
-    if _has_other_colours(template, image, transform, inside, is_common, light_fit):
-        return None
-
-    # Whether a spot differs that may matter. Marks at an edge do not; other differences may be faint and everywhere, or
-    # strong and in one spot.
-    inner = differs_clearly & ~_find_edge_marks(differs_clearly)
-    is_strong = inner & (differences > STRONG)
-    is_local = inner.sum() > MAX_CLEAR * inside.sum() or bool(is_strong.any()) or is_other_light
-    return Verdict(likeness, is_local, is_turned)
+    if not has_other_colours:
+        has_other_colours = _has_other_colours(template, image, transform, inside, is_common, light_fit)
+    return Verdict(likeness, has_other_light, is_turned, has_other_colours)
 
 
 def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
@@ -816,21 +809,6 @@ def fit_colours(
         squares = factors.astype(np.float32) @ products
         weights = 1 / (1 + squares / scale**2)
     return saturation, tint
-
-
-def _find_edge_marks(differs_clearly: np.ndarray) -> np.ndarray:
-    """Return the connected differences that lie within the edge of an image, `[64, 64]` bool."""
-    marks = np.zeros_like(differs_clearly)
-    if not differs_clearly.any():
-        return marks
-    depth = round(EDGE * SIDE)
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(differs_clearly.astype(np.uint8))
-    for label in range(1, count):
-        x, y, width, height, _ = boxes[label].tolist()
-        reach = min(x + width, y + height, SIDE - x, SIDE - y)  # depth from the nearest edge
-        if reach <= depth:
-            marks |= labels == label
-    return marks
 
 
 def _correlate(first: np.ndarray, second: np.ndarray) -> float:

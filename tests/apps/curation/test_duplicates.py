@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ernie_vil2.apps.curation.details import compare_details, complete_verdict, decode_detail
 from ernie_vil2.apps.curation.guesses import Comparison
 from ernie_vil2.apps.curation.image_pairs import find_matches
 from ernie_vil2.apps.curation.likeness import (
@@ -172,7 +173,14 @@ def compare_images(first, second, guess=None):
     for level, template, image in zip((*LEVELS[1:], FINE_LEVEL), *pyramids, strict=True):
         transforms, _ = register(template[None], image[None], transform[None], level)
         transform = transforms[0]
-    return compare(*views, transform, (thumbnails[0].shape, thumbnails[1].shape))
+    verdict = compare(*views, transform, (thumbnails[0].shape, thumbnails[1].shape))
+    if verdict is None:
+        return None
+    pictures = []
+    for thumbnail in thumbnails:
+        detail, box = np.frombuffer(thumbnail.detail, np.uint8), np.frombuffer(thumbnail.box, np.float32)
+        pictures.append(decode_detail(detail, box))
+    return complete_verdict(verdict, compare_details(*pictures, transform))
 
 
 def draw_scene(seed=0):
