@@ -178,19 +178,15 @@ def make_thumbnails(pixels: np.ndarray) -> list[Thumbnail]:
 
 
 def _find_inner_picture(luminance: np.ndarray) -> Region | None:
-    """Return the rows and columns of the picture within strips and its own borders, or None if there is none."""
+    """Return the rows and columns of the picture within strips, with its own margins, or None if there is none."""
     panel = find_panel(luminance)
     if panel is None:
         return None
-    rows, columns = panel
-    inner_rows, inner_columns = find_content(luminance[panel])[-1]
-    if cv2.meanStdDev(luminance[panel][inner_rows, inner_columns])[1].item() < MIN_CONTENT_CONTRAST:
-        return None
-    top, left = rows.start, columns.start
-    return (
-        slice(top + inner_rows.start, top + inner_rows.stop),
-        slice(left + inner_columns.start, left + inner_columns.stop),
-    )
+    inside = luminance[panel]
+    regions = find_content(inside)
+    # A thing on white within a card would be a copy of the same thing on white anywhere else.
+    has_white_margins = len(regions) == 1 and _measure_area(regions[0]) < inside.size
+    return None if has_white_margins else panel
 
 
 def _measure_overlap(first: Region, second: Region) -> float:
