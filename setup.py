@@ -71,7 +71,7 @@ EXTRAS = {
     "log": whole("visualdl"),
     "remote": whole("fsspec"),
     "parquet": whole("pyarrow"),
-    "curate": whole("duckdb", "pyahocorasick", "pyarrow", "faiss-cpu"),
+    "curate": whole("duckdb", "pyahocorasick", "pyarrow", "faiss-cpu", "threadpoolctl"),
     # Later ones, the only ones for Python 3.13, need a newer pyarrow than the Paddle suite takes.
     "ray": ['ray[data]>=2.9,<2.45; python_version < "3.13"'],
     "lmdb": ["lmdb>=1.4"],

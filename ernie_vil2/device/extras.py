@@ -20,6 +20,7 @@ EXTRAS = {
     "fsspec": "remote",
     "pyarrow": "parquet",
     "duckdb": "curate",
+    "threadpoolctl": "curate",
     "ahocorasick": "curate",
     "ray": "ray",
     "openpyxl": "xlsx",

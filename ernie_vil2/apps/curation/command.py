@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Run `ernie-vil2 curate` and return its exit code."""
     if not args.data or not args.output:
         raise ValueError("give --data SOURCE and --output FOLDER")
-    require("a curation", "duckdb", "pyarrow")
+    require("a curation", "duckdb", "pyarrow", "threadpoolctl")
 
     from ernie_vil2.apps.curation import curate, load_steps
     from ernie_vil2.data.readers import open_sources
