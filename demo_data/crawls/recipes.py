@@ -241,14 +241,15 @@ class Community:
         return first, self.kitchen.make_dish(replace(plan, dish_name=names[1]), self.expect(first)[1])
 
     def pair_steps(self) -> tuple[Scene, Scene]:
-        """Two steps of a recipe, the camera on its tripod."""
-        names = [name for name, dish in DISHES.items() if len(dish.layers) > 1]
-        plan = replace(draw_plan(self.rng, self.rng.choice(names)), side="", garnish="")
-        last = len(plan.dish.layers)
-        first_layers = self.rng.randint(0, last - 2)
+        """Two steps of a recipe, the camera on its tripod; what is added is more than a sprinkle."""
+        steps = []
+        for name, dish in DISHES.items():
+            steps += [(name, index) for index, layer in enumerate(dish.layers) if layer[0] != "sprinkle"]
+        name, first_layers = self.rng.choice(steps)
+        plan = replace(draw_plan(self.rng, name), side="", garnish="")
         first = self.kitchen.make_step(plan, None, first_layers)
         view = self.expect(first)[1]
-        if first_layers + 1 < last:
+        if first_layers + 1 < len(plan.dish.layers):
             return first, self.kitchen.make_step(plan, view, first_layers + 1)
         return first, self.kitchen.make_dish(plan, view)
 
@@ -457,7 +458,7 @@ def main() -> None:
 
     # Photographs are reduced: of larger ones a crop shows too little of what its file is named by.
     num_photos = round(arguments.rows * PHOTO_SHARE)
-    photos = PhotoSource(arguments.images, rng, num_photos, 0.42, 0.72, 7, make=make_photo)
+    photos = PhotoSource(arguments.images, rng, num_photos, 0.55, 0.9, 7, make=make_photo)
     repost = Repost(signs, rng, stickers)
     community = Community(crawl, photos, kitchen, test_kitchen, repost, arguments.rows)
     community.fill()

@@ -13,6 +13,7 @@ from PIL import Image
 
 SIDE = 420  # pixels of the table that the camera looks at; a larger one costs time in proportion to its area
 MIDDLE = SIDE / 2
+BYTE_SCALE = 0.75  # of colours while they are bytes
 NUM_TEXTURES = 8  # patterns of mottling and cloth, drawn once, since noise is dear
 
 Colour = tuple[int, int, int]
@@ -592,22 +593,31 @@ class Table:
         flat = math.cos(view.elevation)
         lit = (math.sin(view.elevation) - flat * (slope_x * to_light[0] + slope_y * to_light[1])) / length
 
-        # A point lies in shadow if a step towards the light something is higher than the ray.
+        # A point lies in shadow if a step towards the light something is higher than the ray. Shadows and hollows are
+        # soft, so that they are found at half the size in a quarter of the time.
         rise = math.tan(view.elevation)
-        blocked = np.zeros_like(height)
+        small = cv2.resize(height, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
+        blocked = np.zeros_like(small)
         for distance in (3, 6, 10, 15, 22, 32):
-            offset = np.float32([[1, 0, -to_light[0] * distance], [0, 1, -to_light[1] * distance]])
-            nearer = cv2.warpAffine(height, offset, (SIDE, SIDE), flags=cv2.INTER_NEAREST)
-            blocked = np.maximum(blocked, nearer - height - rise * distance)
-        shadow = cv2.GaussianBlur(np.clip(blocked / 6, 0, 1), (0, 0), 2)
-        hollow = np.clip(cv2.blur(height, (25, 25)) - height, 0, 14) / 14
+            step = distance / 2
+            offset = np.float32([[1, 0, -to_light[0] * step], [0, 1, -to_light[1] * step]])
+            nearer = cv2.warpAffine(small, offset, small.shape[::-1], flags=cv2.INTER_NEAREST)
+            blocked = np.maximum(blocked, nearer - small - rise * distance)
+        shadow = cv2.GaussianBlur(np.clip(blocked / 6, 0, 1), (0, 0), 1)
+        shadow = cv2.resize(shadow, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+        hollow = np.clip(cv2.blur(small, (13, 13)) - small, 0, 14) / 14
+        hollow = cv2.resize(hollow, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
         shade = (0.42 + 0.72 * np.clip(lit, 0, 1.2) * (1 - 0.75 * shadow)) * (1 - 0.38 * hollow)
-        sharp = np.clip(lit * 1.06 - 0.12 * np.hypot(slope_x - to_light[0] * 0.4, slope_y - to_light[1] * 0.4), 0, 1)
+        # Glazed things shine where they lean a little towards the light.
+        off_x, off_y = slope_x - to_light[0] * 0.4, slope_y - to_light[1] * 0.4
+        sharp = np.clip(lit * 1.06 - 0.12 * np.sqrt(off_x * off_x + off_y * off_y), 0, 1)
         for _ in range(4):
             sharp *= sharp  # to the 16th power: the narrow highlights of wet and glazed things
         shine = self.gloss * (1 - shadow) * sharp
 
-        pixels = self.colour * shade[..., None] + (shine * 190)[..., None]
+        bright = self.colour * shade[..., None] + (shine * 190)[..., None]
+        # Warping and blurring bytes is several times as fast; highlights up to 340 are compressed only later.
+        pixels = cv2.convertScaleAbs(bright, alpha=BYTE_SCALE)
         if view.tilt:
             # Seen obliquely, what is higher hides what lies behind it.
             angle = math.radians(view.turn)
@@ -636,12 +646,13 @@ class Table:
         corners = corners @ rotation.T + center
         frame = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
         matrix = cv2.getPerspectiveTransform(np.ascontiguousarray(corners, np.float32), frame)
-        picture = cv2.warpPerspective(pixels, matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
+        warped = cv2.warpPerspective(pixels, matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
+        picture = warped.astype(np.float32) / BYTE_SCALE
 
         rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
         columns = np.linspace(-1, 1, width, dtype=np.float32)[None]
         if view.blur:
-            soft = cv2.GaussianBlur(picture, (0, 0), view.blur)
+            soft = cv2.GaussianBlur(warped, (0, 0), view.blur).astype(np.float32) / BYTE_SCALE
             share = np.clip(np.abs(rows - 0.15) * 1.6 - 0.55, 0, 1)[..., None]
             picture = picture + (soft - picture) * share
         picture *= (1 - 0.14 * (rows * rows + columns * columns))[..., None] * view.exposure

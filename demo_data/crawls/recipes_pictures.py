@@ -803,11 +803,15 @@ RECIPE_LINES = {
 }  # fmt: skip
 
 
+NUM_PARTS = 60  # pictures that collages share; pictures of one collage differ almost always
+
+
 class EmptyPictures:
     """Makes pictures that a model should not learn from."""
 
     def __init__(self, kitchen: Kitchen, take: Callable[[], Scene]) -> None:
-        self.kitchen, self.signs, self.rng, self.take = kitchen, kitchen.signs, kitchen.rng, take
+        self.kitchen, self.signs, self.rng, self.draw_scene = kitchen, kitchen.signs, kitchen.rng, take
+        self.pool: list[Scene] = []
         # A kind is drawn from one or two ways in which it comes about.
         self.makers: dict[str, tuple[Callable[[], Image.Image], ...]] = {
             "collage_2x2": (self.make_collage_2x2,),
@@ -824,6 +828,13 @@ class EmptyPictures:
 
     def make(self, kind: str) -> Image.Image:
         return self.rng.choice(self.makers[kind])()
+
+    def take(self) -> Scene:
+        """Return a scene for a part of a picture: a new one, or one that was in another collage."""
+        if len(self.pool) < NUM_PARTS:
+            self.pool.append(self.draw_scene())
+            return self.pool[-1]
+        return self.rng.choice(self.pool)
 
     def make_collage_2x2(self) -> Image.Image:
         return make_collage(
