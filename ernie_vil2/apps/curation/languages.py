@@ -155,7 +155,7 @@ def _detect_latin_language(text: str) -> Language:
         if folded in FOREIGN_WORDS:
             if not is_short_form:
                 foreign_words.add(folded)
-        elif not (folded.isascii() or folded in LOANWORDS):
+        elif not (word.isascii() or folded in LOANWORDS):  # folded, ß is ss
             (accented_names if word[0].isupper() else foreign_words).add(folded)
         num_clear += folded in CLEAR_WORDS and word.islower()
     if 2 * len(accented_names) > len(words):
