@@ -114,19 +114,20 @@ def _take_off_ends(lines: _Lines, span: Span, columns: slice, min_share: float) 
     width_before, width_behind = first - span[0], span[1] - end
     if width_before and not width_behind:
         mirrored_end = span[1] - width_before
-        if mirrored_end > first and _measure_share(lines, mirrored_end, columns) >= OPPOSITE_SHARE:
+        if mirrored_end - first >= MIN_GAP and _measure_share(lines, mirrored_end, columns) >= OPPOSITE_SHARE:
             return first, mirrored_end
     if width_behind and not width_before:
         mirrored_first = span[0] + width_behind
-        if mirrored_first < end and _measure_share(lines, mirrored_first, columns) >= OPPOSITE_SHARE:
+        if end - mirrored_first >= MIN_GAP and _measure_share(lines, mirrored_first, columns) >= OPPOSITE_SHARE:
             return mirrored_first, end
     return first, end
 
 
 def _count_uneven(levels: np.ndarray) -> int:
     """Return the number of samples that do not have the median level, by more than a strip's."""
-    differences = cv2.absdiff(levels, float(np.median(levels)))
-    return cv2.countNonZero(cv2.compare(differences, EVEN_LEVELS, cv2.CMP_GT))
+    # OpenCV takes the single number for an array where the levels are of one sample or four.
+    differences = np.abs(levels.astype(np.int16) - np.int16(np.median(levels)))
+    return int(np.count_nonzero(differences > EVEN_LEVELS))
 
 
 def _is_strip(lines: _Lines, span: Span, inner_span: Span, columns: slice) -> bool:

@@ -89,3 +89,11 @@ def test_maps_of_boxes_go_by_way_of_the_image():
     np.testing.assert_allclose(mapped, expected, rtol=1e-4, atol=1e-3)
     there_and_back = chain_transforms(map_boxes(other_boxes, boxes), maps)
     np.testing.assert_allclose(there_and_back, np.broadcast_to(np.eye(2, 3), (5, 2, 3)), atol=1e-3)
+
+
+@pytest.mark.parametrize("width", range(2, 24))
+def test_strip_as_wide_as_the_rest_leaves_no_narrow_panel(width):
+    pixels = np.repeat(np.linspace(0, 230, 40).astype(np.uint8)[:, None], 20 + width, axis=1)
+    pixels[:, :20] = 250
+    panel = find_panel(pixels)
+    assert panel is None or pixels[panel].shape[1] == width
