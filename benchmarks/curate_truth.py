@@ -126,8 +126,8 @@ class Outcome:
         agreed = []
         for key in keys:
             row = self.truth[key]
-            editors_choice = row.get("keep")
-            if editors_choice and self.fates[key].kept != self.fates[row["of"]].kept:
+            original, editors_choice = row.get("of"), row.get("keep")
+            if original and editors_choice and self.fates[key].kept != self.fates[original].kept:
                 agreed.append(self.fates[editors_choice].kept)
         return percent(sum(agreed), len(agreed))
 

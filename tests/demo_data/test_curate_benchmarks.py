@@ -65,7 +65,7 @@ def test_local_changes_are_copies_where_captions_are_the_same():
 
 def test_editors_choice_is_compared_where_one_of_two_stays():
     truth = make_truth(
-        a={"group": "good", "kind": "plain"},
+        a={"group": "good", "kind": "plain", "keep": "a"},
         b={"group": "copy", "kind": "framed", "of": "a", "keep": "a"},
         c={"group": "good", "kind": "plain"},
         d={"group": "copy", "kind": "framed", "of": "c", "keep": "c"},
