@@ -106,6 +106,24 @@ def draw_card(ground):
     return cv2.drawMarker(pixels, (200, 150), (60, 60, 60), cv2.MARKER_DIAMOND, 60, 2)
 
 
+def draw_vase(colour):
+    """Return a shaded thing of one colour before a black cloth."""
+    pixels = np.random.default_rng(0).normal(25, 4, (HEIGHT, WIDTH, 3))
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    distance = np.hypot((columns - 200) / 90, (rows - 150) / 120)
+    shade = (1.1 - 0.5 * distance + 0.15 * np.sin(columns / 6))[..., None]
+    pixels = np.where(distance[..., None] < 1, shade * colour, pixels)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def test_a_large_thing_of_another_colour_makes_another_image():
+    vase = draw_vase((150, 40, 50))
+    assert differ(vase, draw_vase((125, 80, 50)))  # as light, but brown
+    grey = cv2.cvtColor(vase, cv2.COLOR_RGB2GRAY)[..., None]
+    for saturation in (0, 0.5, 1.5):
+        assert not differ(vase, np.clip(grey + saturation * (vase.astype(float) - grey), 0, 255).astype(np.uint8))
+
+
 def test_pale_cards_of_another_hue_are_different():
     assert differ(draw_card(PALE_TEAL), draw_card(PALE_PURPLE))
     assert not differ(draw_card(PALE_TEAL), draw_card(PALE_GREY))
