@@ -25,7 +25,7 @@ from ernie_vil2.apps.curation.registration import (
     measure_strength,
     remove_luminance,
 )
-from ernie_vil2.apps.curation.relighting import relight
+from ernie_vil2.apps.curation.relighting import LIGHTEST, relight
 from ernie_vil2.data.decoding import decode_image
 
 DETAIL_SIDE = 160  # samples of the longer side: a letter of a fifteenth of the image has ten
@@ -153,7 +153,10 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> D
     is_clear = (differences > SPOT) | (colour_differences > COLOUR_SPOT)
     is_inner = is_covered & _find_inner(is_covered.shape)
     has_other_texture = _average_exceeds(differences, 5, is_inner, FAINT, MAX_FAINT)
-    is_recoloured = _average_exceeds(colour_differences, COLOUR_WINDOW, is_inner, OTHER_COLOUR, MAX_RECOLOURED)
+    is_cut_off = (np.maximum(frame, warped) >= LIGHTEST).any(axis=2)  # a colour that is cut off changes its hue
+    is_recoloured = _average_exceeds(
+        colour_differences * ~is_cut_off, COLOUR_WINDOW, is_inner, OTHER_COLOUR, MAX_RECOLOURED
+    )
     # An image with a mark is the worse one, whichever shows more.
     has_mark = (differences > MARK) | (colour_differences > COLOUR_MARK)
     marked = _find_marked(frame, warped, has_mark, is_covered)
