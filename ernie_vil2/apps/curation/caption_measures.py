@@ -232,7 +232,7 @@ def measure_codes(text: str) -> float:
     for token in text.split():
         num_characters += len(token)
         has_digit = any(letter.isdecimal() for letter in token)
-        may_be_code = has_digit and not _QUANTITY.fullmatch(token)
+        may_be_code = has_digit and not _QUANTITY.fullmatch(token) and not _CHEMICAL.fullmatch(token)
         if may_be_code:
             num_code_characters += len(token)
             if _LONG_NUMBER.search(token):
@@ -256,6 +256,11 @@ def measure_codes(text: str) -> float:
 _DIGIT = re.compile(r"\d")
 # A distance, a weight or a time in the clock: 11.34k, 2am, (1:05:24).
 _QUANTITY = re.compile(r"\W*(?:\d{1,4}(?:[.,]\d+)?(?:k|km|mi|kg|h|min|[ap]m)|\d{1,2}(?::\d\d){1,2})\W*", re.IGNORECASE)
+# The systematic name of a substance: 4-bromophenol, 3-methyl-1-butanol.
+_CHEMICAL = re.compile(
+    r"(?:\d{1,2}(?:,\d{1,2})*-[a-z]{3,}-)*\d{1,2}(?:,\d{1,2})*-[a-z]{3,}"
+    r"(?:ol|al|[aey]ne|one|ine?|ide|[aio]te|ose|yl|ether|acid|hyde|ile|ium)"
+)
 # Six decimal digits, or a word of eight hexadecimal ones.
 _LONG_NUMBER = re.compile(r"\d{6,}|(?<![^\W_])(?=[a-f]*\d)[0-9a-f]{8,}(?![^\W_])")
 _BRAND = re.compile(r"(?:[A-Z][a-z]{3,}|[A-Z]{4,}) ")  # in front of a model: Sharp LC-19LE510K
