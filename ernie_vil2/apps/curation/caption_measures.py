@@ -128,10 +128,13 @@ def measure_keywords(text: str) -> float:
     """Return the number of entries if the caption is a list of keywords, else 0.
 
     A list has no words that join others. Words between spaces count less than entries between commas, bars or similar
-    marks, and entries with a word in common count more.
+    marks, and entries with a word in common count more. So do searches for the same thing, which may have any words.
     """
     entries = _split_entries(text)
     num_entries = len(entries)
+    num_searches = _count_searches(text, entries)
+    if num_searches:
+        return float(num_searches + 3)
     min_share = 0.85  # of the entries that must be keywords; a list may have a title
     if num_entries < 4:
         # Without marks, only words in lower case or groups of Chinese characters between spaces look like a list, and
@@ -164,12 +167,79 @@ def _count_common_word(entries: Sequence[str]) -> int:
     for entry in entries:
         units = _UNIT.findall(entry.casefold())
         words = {unit for unit in units if not HAN.match(unit)}
+        words -= _JOINING_WORDS
         # In pairs, because a single Chinese character is in many different words.
         for first, second in pairwise(units):
             if HAN.match(first) and HAN.match(second):
                 words.add(first + second)
         counts.update(words)
     return max(counts.values(), default=0)
+
+
+# What people add to the name of a thing when they search for it.
+_SEARCH_WORDS = re.compile(
+    r"\b(?:recipes?|ideas?|tips|best|cheap(?:est)?|buy|online|prices?|near me|how to|reviews?|free|download|easy|quick"
+    r"|homemade|simple|for sale|tutorials?|meaning|calories|wallpapers?|images|pictures|20\d\d|discount|deals?"
+    r"|coupons?|diy|guide|for beginners|outlet|rental|cost|reddit|vs|inspiration|designs?|outfits?|cheats?|codes?"
+    r"|walkthrough)\b|做法|怎么|如何|大全|图片|价格|多少钱|视频|教程|推荐|排行|哪家|哪里|哪个|哪些|攻略|下载|图解"
+    r"|技巧|方法|报价|批发|厂家|评测|测评|口碑|配置|简单|效果图|壁纸|介绍|费用|地址|电话|官网"
+)
+
+
+def _count_searches(text: str, entries: Sequence[str]) -> int:
+    """Return the number of searches for the same thing in a text that is a list of them, else 0.
+
+    They are its entries, where nearly all have a word in common and half of them a word of searches. Without marks
+    between them they are the times that a pair of words returns, where nothing outside of it joins words.
+    """
+    units = _find_units(text)
+    # A shortcut: whatever returns three times repeats units.
+    if len(units) - len(set(units)) < 3 or len(_SEARCH_WORDS.findall(text.casefold())) < 2:
+        return 0
+    if len(entries) < 3 and HAN.search(text):
+        entries = text.split()
+    if len(entries) >= 4:
+        num_with_search = sum(bool(_SEARCH_WORDS.search(entry.casefold())) for entry in entries)
+        if 2 * num_with_search >= len(entries) and _count_common_word(entries) >= max(4, 0.8 * len(entries)):
+            return len(entries)
+    num_times, other_units = _find_commonest_phrase(units)
+    if num_times < 3 or _JOINING_WORDS.intersection(other_units) or _HAN_FUNCTION.search("".join(other_units)):
+        return 0
+    return num_times if len(_SEARCH_WORDS.findall(" ".join(other_units))) >= 2 else 0
+
+
+def _find_commonest_phrase(units: Sequence[str]) -> tuple[int, list[str]]:
+    """Return how often the commonest pair of words, or triple of Chinese characters, comes, and all other units.
+
+    Pairs of words that join others do not count. The phrase is made as long as it is the same wherever it comes.
+    """
+    starts_by_phrase: dict[tuple[str, ...], list[int]] = {}
+    for start, unit in enumerate(units):
+        length = 3 if HAN.match(unit) else 2
+        phrase = tuple(units[start : start + length])
+        if len(phrase) == length and not _JOINING_WORDS.issuperset(phrase):
+            starts_by_phrase.setdefault(phrase, []).append(start)
+    if not starts_by_phrase:
+        return 0, []
+    phrase, starts = max(starts_by_phrase.items(), key=lambda item: len(item[1]))
+    num_times = len(starts)
+    if num_times < 3:
+        return num_times, []
+
+    # Units before and behind the phrase belong to it where they are the same each time. At an end of the text there is
+    # none, which differs from any unit. This takes linear time, because occurrences overlap by less than the phrase.
+    padded_units = ("", *units, "")
+    num_before, num_behind = 0, 0
+    while len({padded_units[start - num_before] for start in starts}) == 1:
+        num_before += 1
+    while len({padded_units[start + len(phrase) + num_behind + 1] for start in starts}) == 1:
+        num_behind += 1
+    is_phrase = [False] * len(units)
+    for start in starts:
+        for position in range(start - num_before, start + len(phrase) + num_behind):
+            is_phrase[position] = True
+    other_units = [unit for unit, is_inside in zip(units, is_phrase, strict=True) if not is_inside]
+    return num_times, other_units
 
 
 _GAP = re.compile(r"[\s\-_]+")
@@ -265,6 +335,46 @@ _CHEMICAL = re.compile(
 _LONG_NUMBER = re.compile(r"\d{6,}|(?<![^\W_])(?=[a-f]*\d)[0-9a-f]{8,}(?![^\W_])")
 _BRAND = re.compile(r"(?:[A-Z][a-z]{3,}|[A-Z]{4,}) ")  # in front of a model: Sharp LC-19LE510K
 _MIN_LONG_NUMBER = 0.38  # share of the characters in words with long numbers; an article and its number have less
+
+
+def measure_fields(text: str) -> float:
+    """Return the number of fields such as `Label: value` if the caption consists of three or more, else 0.
+
+    Labels and values are short, and one of them has a digit. Labels that say which part or colour of an image is meant
+    do not count: "Left: 1950, middle: 1980, right: 2010" is a caption.
+    """
+    pieces = _COLON.split(text)
+    if len(pieces) < 4 or not _DIGIT.search(text) or _TIGHT_COLON.search(text):
+        return 0.0
+    # A piece is a value and the next label. Values of several words say much, unless they are numbers.
+    num_words = max(len(piece.split()) for piece in pieces)
+    num_with_digit = sum(bool(_DIGIT.search(piece)) for piece in pieces)
+    max_words = 6 if 2 * num_with_digit >= len(pieces) else 3
+    width = max(len(piece) + len(HAN.findall(piece)) for piece in pieces)
+    if width > _MAX_WIDTH or num_words > max_words:
+        return 0.0
+    labels = set[str]()
+    for piece in pieces[:-1]:
+        label = _LAST_WORD.search(piece)
+        if not label or label[0].casefold() in _PARTS_OF_IMAGES:
+            return 0.0
+        labels.add(label[0].casefold())
+    has_every_label_once = len(labels) == len(pieces) - 1
+    return float(len(labels)) if has_every_label_once else 0.0
+
+
+_COLON = re.compile(r"(?<!\d): ?|: ?(?!\d\d)")  # none of a clock or a scale
+_TIGHT_COLON = re.compile("[A-Za-z]:[A-Za-z]")  # of a program, or of a title that has colons for spaces
+_LAST_WORD = re.compile(r"[^\W\d_][^\s:,;|/]*(?=[ )\]]*$)")
+_MAX_WIDTH = 32  # of a value and the label behind it, in Latin letters; a Chinese character is as wide as two
+# Words in front of a colon that say which part, or which colour, of an image shows something.
+_PARTS_OF_IMAGES = frozenset(
+    """left right top bottom middle centre center above below front back rear side row foreground background inset
+    panel column clockwise anticlockwise first second third fourth last from red orange yellow green blue purple pink
+    black white grey gray brown cyan magenta dark light striped a b c d e f g h i v x 左 右 上 中 下 左图 右图 上图 中图
+    下图 左边 右边 上面 下面 左上 右上 左下 右下 前 后 前排 后排 中排 一 二 三 四 红 橙 黄 绿 蓝 紫 黑 白 灰 红色 橙色
+    黄色 绿色 蓝色 紫色 黑色 白色 灰色 粉色 甲 乙 丙 丁 图""".split()  # noqa: SIM905  -- words are read as a text
+)
 
 
 def measure_random_letters(text: str) -> float:
@@ -418,6 +528,7 @@ MEASURES: Mapping[str, Callable[[str], float]] = {
     "tags": measure_tags,
     "marks": measure_marks,
     "codes": measure_codes,
+    "fields": measure_fields,
     "random_letters": measure_random_letters,
     "wrong_decoding": measure_wrong_decoding,
 }

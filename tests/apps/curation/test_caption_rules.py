@@ -238,6 +238,16 @@ LONG = "a photo of thirteen different words that is longer than any period of th
     ("random_letters", "kcslz ceye ad", 2), ("random_letters", "snowy day", (5 - 2) / 6),
     ("keywords", "red hat, blue hat, green hat - x, y", 4 + 3),
     ("wrong_decoding", "红帽子", 0), ("wrong_decoding", "red hat", 0),
+    ("keywords", "red hat price, best red hat, how to buy a red hat, red hat near me", 4 + 3),
+    ("keywords", "the red hat in spring, a red hat in summer, my red hat, his red hat", 0),
+    ("keywords", "cheap red hat price red hat sale online red hat", 3 + 3),
+    ("keywords", "a hat price and a hat for sale", 0),
+    ("keywords", "红帽子的价格,红帽子怎么洗,红帽子图片,红帽子推荐", 4 + 3),
+    ("codes", "4-bromophenol", 0), ("codes", "3-methyl-1-butanol", 0), ("codes", "4-header", 1),
+    ("fields", "Size: 5 | Hat: red | Price: low", 3), ("fields", "尺码:5 颜色:红 材质:棉", 3),
+    ("fields", "Size: 5 | Hat: red", 0),
+    ("fields", "Left: 1950, middle: 1980, right: 2010", 0), ("fields", "Size: x | Hat: red | Price: low", 0),
+    ("fields", "Open 10:30, shut 11:30, break 12:30", 0), ("fields", "Hat 1: red: hat: old", 0),
 ])  # fmt: skip
 def test_measures_of_captions_by_hand(name, caption, expected):
     assert measure_captions([caption])[name] == pytest.approx(expected)
