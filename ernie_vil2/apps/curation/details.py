@@ -20,6 +20,7 @@ from ernie_vil2.apps.curation.registration import (
     apply_curve,
     compute_luminance,
     find_differences,
+    find_largest,
     fit_colours,
     fit_light,
     measure_strength,
@@ -114,35 +115,41 @@ def decode_detail(content: np.ndarray, box: np.ndarray) -> Picture:
     return Picture(cv2.GaussianBlur(pixels, (0, 0), 0.8), box)  # blurred, because noise is no difference
 
 
-def compare_details(first: Picture, second: Picture, transform: np.ndarray) -> Difference:
+def compare_details(first: Picture, second: Picture, transform: np.ndarray, must_be_relit: bool = False) -> Difference:
     """Return what differs between two images.
 
     Args:
         first: an image.
         second: another image.
         transform: affine map from the samples of the first thumbnail to those of the second one, `[2, 3]`.
+        must_be_relit: say no more than that, in less time, of images that no change of light or colour explains.
     """
     thumbnail_map = np.vstack([transform, [0, 0, 1]])
     to_second = np.linalg.inv(_map_to_thumbnail(second)) @ thumbnail_map @ _map_to_thumbnail(first)
     scale = abs(float(np.linalg.det(to_second[:2, :2]))) ** 0.5
     if scale < 0.999:  # the coarser image is the frame, so that nothing is enlarged
-        difference = compare_details(second, first, np.linalg.inv(thumbnail_map)[:2])
+        difference = compare_details(second, first, np.linalg.inv(thumbnail_map)[:2], must_be_relit)
         return difference._replace(worse=-difference.worse)
 
-    # The image that shows less is worse, or the one with a bar.
     first_cover = _cover(second.pixels, to_second, first.pixels)
     second_cover = _cover(first.pixels, np.linalg.inv(to_second), second.pixels)
+    overlay = _lay_over(first.pixels, second.pixels, (first_cover, second_cover), to_second, scale)
+    relit = None
+    if overlay is not None:
+        is_covered = overlay.is_covered
+        frame, warped = _soften_alike(overlay.frame, overlay.warped)
+        # What one change explains needs no fitted curve, which takes some plain images for each other.
+        relit = relight(frame, warped, is_covered)
+    if must_be_relit and relit is None:
+        return Difference(has_spot=True, has_object=False, worse=0)
+
+    # The image that shows less is worse, or the one with a bar.
     worse = _rate_beyond(second.pixels, second_cover == 0) - _rate_beyond(first.pixels, first_cover == 0)
     worse = int(np.sign(worse))
 
     # Images that share too little, have another ground or no common light differ, whatever their spots are.
-    overlay = _lay_over(first.pixels, second.pixels, (first_cover, second_cover), to_second, scale)
     if overlay is None or _has_other_ground(*overlay):
         return Difference(has_spot=True, has_object=False, worse=worse)
-    is_covered = overlay.is_covered
-    frame, warped = _soften_alike(overlay.frame, overlay.warped)
-    # What one change of light or colour explains needs no fitted curve, which takes some plain images for each other.
-    relit = relight(frame, warped, is_covered)
     if relit is not None:
         frame, warped = relit
     level_differences = _measure_differences(frame, warped, is_covered)
@@ -285,13 +292,13 @@ def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndar
     grounds = []
     for pixels in (first, second):
         ground = np.median(pixels[is_rim], axis=0)
-        is_even = np.abs(pixels[is_rim] - ground).max(axis=1) <= EVEN_LEVELS
+        is_even = find_largest(np.abs(pixels[is_rim] - ground)) <= EVEN_LEVELS
         if is_even.mean() < EVEN_SHARE:
             return False
         grounds.append(ground)
     if np.abs(grounds[0] - grounds[1]).max() < OTHER_GROUND:
         return False
-    is_object = is_covered & (np.abs(first - grounds[0]).max(axis=2) > OBJECT_CONTRAST)
+    is_object = is_covered & (find_largest(np.abs(first - grounds[0])) > OBJECT_CONTRAST)
     if is_object.sum() < MIN_SAMPLES:
         return False
     # The light that turns one ground into the other must fit the object better than no change of light.

@@ -348,4 +348,5 @@ def _judge_details(verdict: Verdict, pair: np.void, transform: np.ndarray, left:
         right: side of the row.
     """
     first_picture, second_picture = left.read_picture(int(pair["query"])), right.read_picture(int(pair["row"]))
-    return complete_verdict(verdict, compare_details(first_picture, second_picture, transform))
+    difference = compare_details(first_picture, second_picture, transform, must_be_relit=verdict.has_other_colours)
+    return complete_verdict(verdict, difference)

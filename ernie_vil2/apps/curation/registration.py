@@ -585,6 +585,12 @@ def measure_strength(colours: np.ndarray) -> np.ndarray:
     return np.sqrt(cv2.transform(colours * colours, _ONES))  # a norm, in a tenth of the time of np.linalg.norm
 
 
+def find_largest(channels: np.ndarray) -> np.ndarray:
+    """Return the largest one of three channels, `[...]` of `[..., 3]`."""
+    # NumPy's maximum along an axis of three takes forty times as long.
+    return np.maximum(np.maximum(channels[..., 0], channels[..., 1]), channels[..., 2])
+
+
 def _choose_samples(values: np.ndarray) -> np.ndarray:
     """Return every n-th of the values, at most some `FIT_SAMPLES`."""
     # An odd step does not stay on the same columns of an image.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from ernie_vil2.apps.curation.registration import compute_luminance, remove_luminance
+from ernie_vil2.apps.curation.registration import compute_luminance, find_largest, remove_luminance
 
 DARKEST, LIGHTEST = 6.0, 249.0  # levels beyond which a level may have been cut off
 MAX_FLAT_RANGE = 24.0  # levels among the neighbours of a sample; edges were mixed before or after levels were cut off
@@ -54,7 +54,7 @@ def relight(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray) -> tu
 
 def _measure_range(pixels: np.ndarray) -> np.ndarray:
     """Return by how many levels the neighbours of each sample differ, in the channel where they do most, `[H, W]`."""
-    return (cv2.dilate(pixels, _NEIGHBOURS) - cv2.erode(pixels, _NEIGHBOURS)).max(axis=2)
+    return find_largest(cv2.dilate(pixels, _NEIGHBOURS) - cv2.erode(pixels, _NEIGHBOURS))
 
 
 def _find_whole(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def _find_whole(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _predicts(change: Change, source: np.ndarray, target: np.ndarray) -> bool:
     """Return whether a change predicts nearly all samples, `[N, 1, 3]`, and more levels than its numbers explain."""
-    is_predicted = np.abs(change(source) - target).max(axis=2) <= MAX_ERROR
+    is_predicted = find_largest(np.abs(change(source) - target)) <= MAX_ERROR
     if is_predicted.mean() < MIN_PREDICTED:
         return False
     lights = compute_luminance(source)[is_predicted & _find_whole(source, target).any(axis=2)]
