@@ -23,6 +23,7 @@ from ernie_vil2.apps.curation.registration import (
     find_largest,
     fit_colours,
     fit_light,
+    measure_contrast,
     measure_strength,
     remove_luminance,
 )
@@ -352,7 +353,7 @@ def _soften_alike(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np
 def _measure_edges(pixels: np.ndarray) -> float:
     """Return the energy of the finest edges, in proportion to that of all levels."""
     luminance = compute_luminance(pixels)
-    return float(cv2.Laplacian(luminance, cv2.CV_32F).var() / max(float(luminance.var()), 1))
+    return measure_contrast(cv2.Laplacian(luminance, cv2.CV_32F)) ** 2 / max(measure_contrast(luminance) ** 2, 1)
 
 
 def _measure_differences(

@@ -442,14 +442,13 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     lit, target = light_fit.lit, light_fit.target
 
     # How much of the images agrees, in light.
-    contrast = max(float(min(lit[inside].std(), target[inside].std())), LEAST_CONTRAST)
+    mask = inside.astype(np.uint8)
+    contrast = max(min(measure_contrast(lit, mask), measure_contrast(target, mask)), LEAST_CONTRAST)
+    differs_clearly = inside & (find_differences(lit, target, DIFFERENCE_WINDOW) > CLEAR * contrast)  # [64, 64]
     # The curve of light is fitted to what is common: an eye of a few dark samples may lie beyond its knots, and then
     # only the levels as they are agree.
-    level_differences = np.minimum(
-        find_differences(lit, target, DIFFERENCE_WINDOW), find_differences(first, second, DIFFERENCE_WINDOW)
-    )
-    differences = level_differences * inside / contrast
-    differs_clearly = differences > CLEAR  # [64, 64]
+    if differs_clearly.any():
+        differs_clearly &= find_differences(first, second, DIFFERENCE_WINDOW) > CLEAR * contrast
     agrees = inside & ~differs_clearly
     if agrees.sum() < (1 - MAX_SPOT) * inside.sum():
         return None
@@ -494,6 +493,11 @@ def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(luminance, (0, 0), 0.3 + 0.45 * (1 / area - 1) ** 0.5)
 
 
+def measure_contrast(luminance: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Return the standard deviation of a luminance, `[H, W]`, where a mask, uint8 of its shape, is not 0."""
+    return cv2.meanStdDev(luminance, mask=mask)[1].item()  # in a tenth of NumPy's time
+
+
 class LightFit(NamedTuple):
     """A curve of light from one luminance to another one.
 
@@ -528,8 +532,8 @@ def fit_light(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> Ligh
         if curve is None:
             continue
         lit = apply_curve(curve, source)
-        contrast = cv2.meanStdDev(target, mask=mask)[1].item()
-        error = cv2.mean(cv2.absdiff(lit, target), mask)[0] / max(contrast, LEAST_CONTRAST)
+        contrast = max(measure_contrast(target, mask), LEAST_CONTRAST)
+        error = cv2.mean(cv2.absdiff(lit, target), mask)[0] / contrast
         if error < least_error:
             best_fit, least_error = LightFit(curve, is_forward, lit, target), error
     return best_fit
@@ -654,7 +658,7 @@ def _correlate_details(first: np.ndarray, second: np.ndarray, inside: np.ndarray
 def _is_plain(luminance: np.ndarray) -> bool:
     """Return whether an image is a plain shape on a ground of one level, such as a disc or an arrow."""
     slopes = cv2.magnitude(cv2.Sobel(luminance, cv2.CV_32F, 1, 0), cv2.Sobel(luminance, cv2.CV_32F, 0, 1)) / 8
-    edges = float((slopes > 0.15 * max(float(luminance.std()), LEAST_CONTRAST)).mean())
+    edges = float((slopes > 0.15 * max(measure_contrast(luminance), LEAST_CONTRAST)).mean())
     levels = cv2.calcHist([luminance], [0], None, [64], [0, 256])
     return edges < PLAIN_EDGES and levels.max() > PLAIN_GROUND * luminance.size
 
