@@ -292,8 +292,9 @@ def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndar
     is_rim[depth_y : height - depth_y, depth_x : width - depth_x] = False
     grounds = []
     for pixels in (first, second):
-        ground = np.median(pixels[is_rim], axis=0)
-        is_even = find_largest(np.abs(pixels[is_rim] - ground)) <= EVEN_LEVELS
+        rim = pixels[is_rim]
+        ground = np.median(rim, axis=0)
+        is_even = find_largest(np.abs(rim - ground)) <= EVEN_LEVELS
         if is_even.mean() < EVEN_SHARE:
             return False
         grounds.append(ground)
@@ -391,14 +392,15 @@ def _compare_colours(source: np.ndarray, target: np.ndarray, is_covered: np.ndar
     target = cv2.resize(target, half_size, interpolation=cv2.INTER_AREA)
     chroma = [remove_luminance(colours) for colours in (source, target)]
     # Colours are fitted within the edge: a strong frame would take the fit over.
-    is_inside = cv2.resize((is_covered & _find_inner(is_covered.shape)).astype(np.uint8), half_size) > 0
+    inside = cv2.resize((is_covered & _find_inner(is_covered.shape)).astype(np.uint8), half_size)
     # The paler image is predicted from the other one, because no saturation brings back colour to grey.
-    energies = [float((values[is_inside] ** 2).sum()) for values in chroma]
+    energies = [cv2.norm(values, cv2.NORM_L2SQR, inside) for values in chroma]
     strong, pale = (chroma[0], chroma[1]) if energies[0] > energies[1] else (chroma[1], chroma[0])
     light = compute_luminance(target)[..., None] / 255
     # Every third sample is enough for four numbers.
-    strong_samples, pale_samples, light_samples = strong[is_inside][::3], pale[is_inside][::3], light[is_inside][::3]
-    saturation, tint = fit_colours(strong_samples, pale_samples, light_samples, num_rounds=5, scale=8)
+    places = np.flatnonzero(inside)[::3]
+    strong_samples, pale_samples = strong.reshape(-1, 3)[places], pale.reshape(-1, 3)[places]
+    saturation, tint = fit_colours(strong_samples, pale_samples, light.reshape(-1, 1)[places], num_rounds=5, scale=8)
     fitted = saturation * strong + tint * light
     differences = measure_strength(find_differences(fitted, pale, DIFFERENCE_WINDOW))
     return cv2.resize(differences, (width, height), interpolation=cv2.INTER_NEAREST)

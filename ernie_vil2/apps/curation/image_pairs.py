@@ -32,7 +32,16 @@ from ernie_vil2.apps.curation.guesses import (
     number_groups,
 )
 from ernie_vil2.apps.curation.neighbours import PAIRS_PER_BLOCK
-from ernie_vil2.apps.curation.registration import FAILED, FINE_LEVEL, Verdict, View, compare, make_view, register
+from ernie_vil2.apps.curation.registration import (
+    FAILED,
+    FINE_LEVEL,
+    Verdict,
+    View,
+    compare,
+    is_plausible,
+    make_view,
+    register,
+)
 from ernie_vil2.apps.curation.thumbnails import Thumbnails
 from ernie_vil2.io.files import atomic_write
 from ernie_vil2.io.progress import progress_bar
@@ -320,10 +329,11 @@ def _judge_block(pairs: np.ndarray, numbers: np.ndarray, left: _Side, right: _Si
     for luminance in (*templates, *images):  # blurred, because noise shortens the steps of registration
         cv2.GaussianBlur(luminance, (5, 5), 0, dst=luminance)
     transforms, scores = register(templates, images, overlays.transforms, FINE_LEVEL)
+    is_possible = (scores > FAILED) & is_plausible(transforms, overlays.aspects)
     query_transforms = overlays.restore(transforms)  # maps from queries to rows
     for index, number in enumerate(numbers.tolist()):
         verdict = None
-        if scores[index] > FAILED:
+        if is_possible[index]:
             query_view = left.read_view(int(block["query"][index]))
             row_view = right.read_view(int(block["row"][index]))
             template, image = (row_view, query_view) if overlays.is_swapped[index] else (query_view, row_view)

@@ -417,11 +417,10 @@ def compare(
     Args:
         template: the image that shows less, as a crop does.
         image: the other one.
-        transform: registered map from the samples of the template to those of the image, `[2, 3]` float32.
+        transform: registered map from the samples of the template to those of the image, `[2, 3]` float32, that
+            `is_plausible`.
         aspects: width over height of both, which thumbnails do not have.
     """
-    if not is_plausible(transform[None], np.array([aspects])).item():
-        return None
     inside = cv2.warpAffine(_INSIDE, transform, (SIDE, SIDE), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
     if inside.mean() < MIN_OVERLAP:
         return None

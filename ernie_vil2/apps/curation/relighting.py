@@ -159,7 +159,8 @@ def _prepare_tint(source: np.ndarray, target: np.ndarray) -> Fit:
     products, squares = source * target, source * source
 
     def fit(weights: np.ndarray) -> Change | None:
-        gains = (products * weights).sum(axis=(0, 1)) / np.maximum((squares * weights).sum(axis=(0, 1)), 1.0)
+        sums = [np.array(cv2.sumElems(values * weights)[:3], np.float32) for values in (products, squares)]
+        gains = sums[0] / np.maximum(sums[1], 1.0)
         if np.ptp(gains) > MAX_TINT * gains.max() or not 0.3 < gains.max() < 3:
             return None
         return lambda levels: _limit(levels * gains)

@@ -27,7 +27,15 @@ from ernie_vil2.apps.curation.local_features import (
     normalise_descriptors,
 )
 from ernie_vil2.apps.curation.neighbours import neighbours
-from ernie_vil2.apps.curation.registration import FINE_LEVEL, LEVELS, compare, make_pyramid, make_view, register
+from ernie_vil2.apps.curation.registration import (
+    FINE_LEVEL,
+    LEVELS,
+    compare,
+    is_plausible,
+    make_pyramid,
+    make_view,
+    register,
+)
 from ernie_vil2.apps.curation.steps.near_texts import compute_sketch
 from ernie_vil2.apps.curation.thumbnails import pack_thumbnails
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
@@ -173,7 +181,8 @@ def compare_images(first, second, guess=None):
     for level, template, image in zip((*LEVELS[1:], FINE_LEVEL), *pyramids, strict=True):
         transforms, _ = register(template[None], image[None], transform[None], level)
         transform = transforms[0]
-    verdict = compare(*views, transform, (thumbnails[0].shape, thumbnails[1].shape))
+    aspects = np.array([[thumbnail.shape for thumbnail in thumbnails]])
+    verdict = compare(*views, transform, aspects[0]) if is_plausible(transform[None], aspects).item() else None
     if verdict is None:
         return None
     pictures = []
