@@ -13,6 +13,7 @@ import numpy as np
 _MAX_SIDE = 400  # pixels; a module of a large code that covers a twentieth of such an image is two pixels wide
 _MIN_CORE = 20  # pixels: modules are 1.5 wide; smaller cores are also in Chinese characters such as 回
 _MAX_CORNERS = 12  # four codes have as many; walls of windows have more
+_MAX_SIZE_RATIO = 1.4  # of the squares of a code, which a photograph shows from the side
 _MIN_LENGTH, _MAX_LENGTH = 12, 60  # modules between the centres of two squares: the smallest code has 14, large ones 50
 _MIN_CHANGES = 6  # between dark and light along a mean line: a third of the modules of the smallest code
 
@@ -99,7 +100,7 @@ def _measure_code(dark: np.ndarray, trio: tuple[_Corner, ...], corners: list[_Co
         corners: all squares in the image.
     """
     modules = [corner.module for corner in trio]
-    if max(modules) > 1.4 * min(modules):
+    if max(modules) > _MAX_SIZE_RATIO * min(modules):
         return 0.0
     module = sum(modules) / 3
     centres = [corner.centre for corner in trio]
@@ -111,9 +112,12 @@ def _measure_code(dark: np.ndarray, trio: tuple[_Corner, ...], corners: list[_Co
         has_right_angle = abs(side @ other_side) <= 0.2 * length**2
         if not (has_equal_sides and has_right_angle and _MIN_LENGTH <= length / module <= _MAX_LENGTH):
             continue
-        # A code has no fourth square; windows and tiles have.
+        # A code has no fourth square of this size; windows and tiles have. Smaller ones are in characters beside it.
         middle = (right + lower) / 2
-        num_squares = sum(np.hypot(*(square.centre - middle)) <= length for square in corners)
+        num_squares = 0
+        for square in corners:
+            is_alike = max(square.module, module) <= _MAX_SIZE_RATIO * min(square.module, module)
+            num_squares += is_alike and np.hypot(*(square.centre - middle)) <= length
         if num_squares == 3 and _changes_often(dark, np.stack([corner, right, lower])):
             # A code reaches half a square, 3.5 modules, beyond the centres at both ends.
             return float(math.sqrt(length * other_length) + 7 * module) ** 2

@@ -224,6 +224,16 @@ def test_code_needs_no_margin_around_the_squares_at_its_corners():
     assert measure_qr_code(code) == pytest.approx(measure_qr_code(cv2.cvtColor(make_code(), cv2.COLOR_RGB2GRAY)))
 
 
+def test_characters_beside_a_code_are_not_its_fourth_square():
+    poster = cv2.cvtColor(make_code(), cv2.COLOR_RGB2GRAY)
+    share = measure_qr_code(poster)
+    poster[:80] = poster[300:] = poster[:, :80] = poster[:, 320:] = 40
+    for left in (165, 193, 221):  # light on the dark ground, as in 回
+        poster[303:318, left : left + 15] = 255
+        poster[306:315, left + 3 : left + 12] = 40
+    assert measure_qr_code(poster) == pytest.approx(share)
+
+
 @pytest.mark.parametrize("make", [make_windows, make_board, make_characters, make_flower_bed])
 def test_patterns_are_no_qr_code(make):
     assert measure_qr_code(get_luminance(make())) == 0
