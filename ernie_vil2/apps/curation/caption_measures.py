@@ -128,13 +128,13 @@ def measure_keywords(text: str) -> float:
     """Return the number of entries if the caption is a list of keywords, else 0.
 
     A list has no words that join others. Words between spaces count less than entries between commas, bars or similar
-    marks, and entries with a word in common count more. So do searches for the same thing, which may have any words.
+    marks, and entries with a word in common count more. So do searches for the same thing (`_count_searches`).
     """
     entries = _split_entries(text)
     num_entries = len(entries)
     num_searches = _count_searches(text, entries)
     if num_searches:
-        return float(num_searches + 3)
+        return float(num_searches + _COMMON_THING)
     min_share = 0.85  # of the entries that must be keywords; a list may have a title
     if num_entries < 4:
         # Without marks, only words in lower case or groups of Chinese characters between spaces look like a list, and
@@ -157,12 +157,15 @@ def measure_keywords(text: str) -> float:
     if num_keywords < min_share * len(entries):
         return 0.0
     if has_common_word:
-        num_entries += 3
+        num_entries += _COMMON_THING
     return float(num_entries)
 
 
+_COMMON_THING = 3  # entries by which a list counts more if its entries have a word in common or are searches
+
+
 def _count_common_word(entries: Sequence[str]) -> int:
-    """Return the number of entries that have the commonest word, or pair of Chinese characters."""
+    """Return the number of entries that have the commonest word, joining words apart, or pair of Chinese characters."""
     counts = Counter[str]()
     for entry in entries:
         units = _UNIT.findall(entry.casefold())
@@ -189,13 +192,16 @@ _SEARCH_WORDS = re.compile(
 def _count_searches(text: str, entries: Sequence[str]) -> int:
     """Return the number of searches for the same thing in a text that is a list of them, else 0.
 
-    They are its entries, where nearly all have a word in common and half of them a word of searches. Without marks
-    between them they are the times that a pair of words returns, where nothing outside of it joins words.
+    Four or more entries are searches if nearly all have a word in common and at least half contain a search word, such
+    as "recipe". Otherwise the commonest phrase has to occur three times or more: its occurrences are the searches, if
+    the rest of the text has two search words and no word that joins others.
     """
     units = _find_units(text)
-    # A shortcut: whatever returns three times repeats units.
+    # A shortcut: a word in four entries, and a phrase that occurs three times, repeat at least three units, and any
+    # list of searches has two search words.
     if len(units) - len(set(units)) < 3 or len(_SEARCH_WORDS.findall(text.casefold())) < 2:
         return 0
+    # Chinese searches may stand between spaces. Three entries between marks are left as they are.
     if len(entries) < 3 and HAN.search(text):
         entries = text.split()
     if len(entries) >= 4:
@@ -209,9 +215,10 @@ def _count_searches(text: str, entries: Sequence[str]) -> int:
 
 
 def _find_commonest_phrase(units: Sequence[str]) -> tuple[int, list[str]]:
-    """Return how often the commonest pair of words, or triple of Chinese characters, comes, and all other units.
+    """Return how often the commonest phrase occurs, and the units outside of it; none if it occurs twice or less.
 
-    Pairs of words that join others do not count. The phrase is made as long as it is the same wherever it comes.
+    A phrase begins as two words, or as three units from a Chinese character on, unless all are words that join others.
+    The commonest one is then extended by the units before and behind it that are the same at all its occurrences.
     """
     starts_by_phrase: dict[tuple[str, ...], list[int]] = {}
     for start, unit in enumerate(units):
@@ -226,8 +233,9 @@ def _find_commonest_phrase(units: Sequence[str]) -> tuple[int, list[str]]:
     if num_times < 3:
         return num_times, []
 
-    # Units before and behind the phrase belong to it where they are the same each time. At an end of the text there is
-    # none, which differs from any unit. This takes linear time, because occurrences overlap by less than the phrase.
+    # Units before and behind the phrase belong to it where they are the same each time. The "" at the ends of the text
+    # differs from every unit. This takes linear time, because the phrase grows on each side by less than the least
+    # distance between two of its starts; else it would occur once more.
     padded_units = ("", *units, "")
     num_before, num_behind = 0, 0
     while len({padded_units[start - num_before] for start in starts}) == 1:
@@ -292,6 +300,8 @@ def measure_marks(text: str) -> float:
 def measure_codes(text: str) -> float:
     """Return the share of the characters that are in words with a digit, or 0 for a caption that has other words.
 
+    Quantities and names of substances do not count as words with a digit.
+
     Two words or Chinese characters are enough for 0. Where a long number makes up much of the caption, as in
     `Object ID 871404932`, it takes three, and else the share is 1.
     """
@@ -340,13 +350,14 @@ _MIN_LONG_NUMBER = 0.38  # share of the characters in words with long numbers; a
 def measure_fields(text: str) -> float:
     """Return the number of fields such as `Label: value` if the caption consists of three or more, else 0.
 
-    Labels and values are short, and one of them has a digit. Labels that say which part or colour of an image is meant
-    do not count: "Left: 1950, middle: 1980, right: 2010" is a caption.
+    Labels and values are short, one of them has a digit, and no label comes twice. A label that says which part or
+    colour of an image is meant makes the result 0: "Left: 1950, middle: 1980, right: 2010" is a caption.
     """
     pieces = _COLON.split(text)
     if len(pieces) < 4 or not _DIGIT.search(text) or _TIGHT_COLON.search(text):
         return 0.0
-    # A piece is a value and the next label. Values of several words say much, unless they are numbers.
+    # A piece is a value and the next label. Values of several words describe something, unless half of the pieces have
+    # a digit.
     num_words = max(len(piece.split()) for piece in pieces)
     num_with_digit = sum(bool(_DIGIT.search(piece)) for piece in pieces)
     max_words = 6 if 2 * num_with_digit >= len(pieces) else 3
@@ -355,7 +366,7 @@ def measure_fields(text: str) -> float:
         return 0.0
     labels = set[str]()
     for piece in pieces[:-1]:
-        label = _LAST_WORD.search(piece)
+        label = _LABEL.search(piece)
         if not label or label[0].casefold() in _PARTS_OF_IMAGES:
             return 0.0
         labels.add(label[0].casefold())
@@ -363,9 +374,11 @@ def measure_fields(text: str) -> float:
     return float(len(labels)) if has_every_label_once else 0.0
 
 
-_COLON = re.compile(r"(?<!\d): ?|: ?(?!\d\d)")  # none of a clock or a scale
-_TIGHT_COLON = re.compile("[A-Za-z]:[A-Za-z]")  # of a program, or of a title that has colons for spaces
-_LAST_WORD = re.compile(r"[^\W\d_][^\s:,;|/]*(?=[ )\]]*$)")
+_COLON = re.compile(r"(?<!\d): ?|: ?(?!\d\d)")  # but for one between a digit and two digits, as in a time
+_TIGHT_COLON = re.compile(
+    "[A-Za-z]:[A-Za-z]"
+)  # without spaces: in a program, or in a title with colons instead of spaces
+_LABEL = re.compile(r"[^\W\d_][^\s:,;|/]*(?=[ )\]]*$)")
 _MAX_WIDTH = 32  # of a value and the label behind it, in Latin letters; a Chinese character is as wide as two
 # Words in front of a colon that say which part, or which colour, of an image shows something.
 _PARTS_OF_IMAGES = frozenset(
@@ -373,7 +386,7 @@ _PARTS_OF_IMAGES = frozenset(
     panel column clockwise anticlockwise first second third fourth last from red orange yellow green blue purple pink
     black white grey gray brown cyan magenta dark light striped a b c d e f g h i v x 左 右 上 中 下 左图 右图 上图 中图
     下图 左边 右边 上面 下面 左上 右上 左下 右下 前 后 前排 后排 中排 一 二 三 四 红 橙 黄 绿 蓝 紫 黑 白 灰 红色 橙色
-    黄色 绿色 蓝色 紫色 黑色 白色 灰色 粉色 甲 乙 丙 丁 图""".split()  # noqa: SIM905  -- words are read as a text
+    黄色 绿色 蓝色 紫色 黑色 白色 灰色 粉色 甲 乙 丙 丁 图""".split()  # noqa: SIM905  -- a text is easier to read than a list of strings
 )
 
 

@@ -20,7 +20,7 @@ from ernie_vil2.apps.curation.registration import (
     apply_curve,
     compute_luminance,
     find_differences,
-    find_largest,
+    find_largest_channel,
     fit_colours,
     fit_light,
     measure_contrast,
@@ -56,10 +56,11 @@ GAP = 2  # samples by which what differs is grown, so that the parts of one obje
 # Samples: letters of a tenth of the image have strokes of 2, which blur and averaging widen to 4.
 STROKE = 5
 # Faint differences over a large part are another texture; marks all over cover up to 0.1 of the inner part.
-FAINT, MAX_FAINT = 6.0, 0.2  # levels; share of the inner part
-# Colours that no saturation and tint explain, over a large part, are another thing: a brown leaf is not a red one. Of
-# 1,201 pairs of copies in five crawls, 4 differ so much.
-OTHER_COLOUR, MAX_RECOLOURED, COLOUR_WINDOW = 12.0, 0.04, 7  # levels; share of the inner part; samples of the average
+FAINT, MAX_FAINT, FAINT_WINDOW = 6.0, 0.2, 5  # levels; share of the inner part; samples a side of the average
+# Colours that no saturation and tint explain are another thing, even on a small part: a brown leaf is not a red one. Of
+# 1,201 pairs of copies in five crawls, 4 exceed these limits.
+RECOLOURED = 12.0  # levels of colour, averaged over COLOUR_WINDOW samples a side
+MAX_RECOLOURED, COLOUR_WINDOW = 0.04, 7  # share of the inner part that may differ by more; samples
 # An even rim is the ground of an object. A change of light that moves its level moves the object's levels as well.
 RIM, EVEN_SHARE, EVEN_LEVELS = 0.05, 0.8, 12.0  # share of a side; share of the rim that has one level, within so many
 OTHER_GROUND = 12.0  # levels of a channel, by which grounds differ: noise that is cut off at white leaves 8
@@ -123,7 +124,8 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
         first: an image.
         second: another image.
         transform: affine map from the samples of the first thumbnail to those of the second one, `[2, 3]`.
-        must_be_relit: say no more than that, in less time, of images that no change of light or colour explains.
+        must_be_relit: whether only images that one change of light or colour turns into each other are of interest. For
+            others the comparison ends early, and only `is_relit`, which is false, means anything.
     """
     thumbnail_map = np.vstack([transform, [0, 0, 1]])
     to_second = np.linalg.inv(_map_to_thumbnail(second)) @ thumbnail_map @ _map_to_thumbnail(first)
@@ -139,7 +141,8 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     if overlay is not None:
         is_covered = overlay.is_covered
         frame, warped = _soften_alike(overlay.frame, overlay.warped)
-        # What one change explains needs no fitted curve, which takes some plain images for each other.
+        # One change of light or colour is tried first: it proves that images are copies. The curve that is fitted
+        # below makes some other plain images alike, too.
         relit = relight(frame, warped, is_covered)
     if must_be_relit and relit is None:
         return Difference(has_spot=True, has_object=False, worse=0)
@@ -160,10 +163,10 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     differences, colour_differences = level_differences
     is_clear = (differences > SPOT) | (colour_differences > COLOUR_SPOT)
     is_inner = is_covered & _find_inner(is_covered.shape)
-    has_other_texture = _average_exceeds(differences, 5, is_inner, FAINT, MAX_FAINT)
+    has_other_texture = _average_exceeds(differences, FAINT_WINDOW, is_inner, FAINT, MAX_FAINT)
     is_cut_off = (np.maximum(frame, warped) >= LIGHTEST).any(axis=2)  # a colour that is cut off changes its hue
     is_recoloured = _average_exceeds(
-        colour_differences * ~is_cut_off, COLOUR_WINDOW, is_inner, OTHER_COLOUR, MAX_RECOLOURED
+        colour_differences * ~is_cut_off, COLOUR_WINDOW, is_inner, RECOLOURED, MAX_RECOLOURED
     )
     # An image with a mark is the worse one, whichever shows more.
     has_mark = (differences > MARK) | (colour_differences > COLOUR_MARK)
@@ -294,13 +297,13 @@ def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndar
     for pixels in (first, second):
         rim = pixels[is_rim]
         ground = np.median(rim, axis=0)
-        is_even = find_largest(np.abs(rim - ground)) <= EVEN_LEVELS
+        is_even = find_largest_channel(np.abs(rim - ground)) <= EVEN_LEVELS
         if is_even.mean() < EVEN_SHARE:
             return False
         grounds.append(ground)
     if np.abs(grounds[0] - grounds[1]).max() < OTHER_GROUND:
         return False
-    is_object = is_covered & (find_largest(np.abs(first - grounds[0])) > OBJECT_CONTRAST)
+    is_object = is_covered & (find_largest_channel(np.abs(first - grounds[0])) > OBJECT_CONTRAST)
     if is_object.sum() < MIN_SAMPLES:
         return False
     # The light that turns one ground into the other must fit the object better than no change of light.

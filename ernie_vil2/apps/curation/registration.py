@@ -417,8 +417,8 @@ def compare(
     Args:
         template: the image that shows less, as a crop does.
         image: the other one.
-        transform: registered map from the samples of the template to those of the image, `[2, 3]` float32, that
-            `is_plausible`.
+        transform: registered map from the samples of the template to those of the image, `[2, 3]` float32. It has to be
+            plausible (`is_plausible`), which is not checked here.
         aspects: width over height of both, which thumbnails do not have.
     """
     inside = cv2.warpAffine(_INSIDE, transform, (SIDE, SIDE), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
@@ -492,9 +492,9 @@ def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(luminance, (0, 0), 0.3 + 0.45 * (1 / area - 1) ** 0.5)
 
 
-def measure_contrast(luminance: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Return the standard deviation of a luminance, `[H, W]`, where a mask, uint8 of its shape, is not 0."""
-    return cv2.meanStdDev(luminance, mask=mask)[1].item()  # in a tenth of NumPy's time
+def measure_contrast(levels: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Return the standard deviation of levels, `[H, W]`, where a mask, uint8, is not 0; of all if it is None."""
+    return cv2.meanStdDev(levels, mask=mask)[1].item()  # in less time than NumPy's, above all with a mask
 
 
 class LightFit(NamedTuple):
@@ -523,11 +523,14 @@ def fit_light(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> Ligh
         inside: samples that the curve is fitted to, `[H, W]` bool.
     """
     mask = inside.astype(np.uint8)
-    samples = [_choose_samples(luminance[inside]) for luminance in (first, second)]
+    first_samples, second_samples = (_choose_samples(luminance[inside]) for luminance in (first, second))
     best_fit = None
     least_error = np.inf
     for is_forward, source, target in ((True, first, second), (False, second, first)):
-        curve = _fit_curve(*samples) if is_forward else _fit_curve(*samples[::-1])
+        if is_forward:
+            curve = _fit_curve(first_samples, second_samples)
+        else:
+            curve = _fit_curve(second_samples, first_samples)
         if curve is None:
             continue
         lit = apply_curve(curve, source)
@@ -544,14 +547,14 @@ def _fit_curve(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
     A knot is the median of both in a sixteenth of the levels, so that a mark over a part of the image moves none.
     """
     order = np.argsort(source, kind="stable")
-    slices, middles = _divide_levels(len(order))
-    # One sort of all slices, with room for the longest, takes a quarter of the time of a sort of each.
-    ordered_target = np.append(target[order], np.float32(np.inf))[slices]
-    ordered_target.sort(axis=1)
-    rows = np.arange(len(slices))
+    ranks, middles = _divide_ranks(len(order))
+    # Slices are sorted all at once, in less than half of the time of one by one. Infinity fills up the shorter ones.
+    target_slices = np.append(target[order], np.float32(np.inf))[ranks]
+    target_slices.sort(axis=1)
+    rows = np.arange(len(ranks))
     # The middle ones of sorted values are a median; np.median takes five times as long for so few.
-    sources = source[order[slices[rows, middles]]].astype(np.float64)
-    targets = ordered_target[rows, middles].astype(np.float64)
+    sources = source[order[ranks[rows, middles]]].astype(np.float64)
+    targets = target_slices[rows, middles].astype(np.float64)
     # The running maximum from below and the minimum from above enclose the rising curve.
     upper, lower = np.maximum.accumulate(targets), np.minimum.accumulate(targets[::-1])[::-1]
     is_new_level = np.append(True, sources[1:] > sources[:-1])
@@ -565,17 +568,22 @@ def _fit_curve(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
     return np.array([[-1, *levels, 256], [darkest, *values, lightest]])
 
 
-@lru_cache(maxsize=512)
-def _divide_levels(num_samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the slices of a curve's knots: the numbers of their samples, `[K, L]`, and the place of each middle.
+@lru_cache(maxsize=512)  # images overlap in many numbers of samples
+def _divide_ranks(num_samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide samples that are sorted by level into slices, one for each knot of a curve.
 
-    A shorter slice than the others ends with the number behind all samples.
+    Args:
+        num_samples: at least 1.
+
+    Returns:
+        Ranks of the samples of each slice, `[K, L]`, where slices shorter than the longest are filled up with
+        `num_samples`, which is the rank of no sample; and the column of the middle sample of each slice, `[K]`.
     """
     # The outermost knots have few samples, so that the curve reaches nearly as far as the levels do.
     edges = (np.concatenate([[0, 0.015], np.arange(1, 16) / 16, [0.985, 1]]) * num_samples).astype(int)
     starts, sizes = edges[:-1], np.diff(edges)
     starts, sizes = starts[sizes > 0, None], sizes[sizes > 0, None]
-    places = np.arange(sizes.max(initial=0))
+    places = np.arange(sizes.max())
     return np.where(places < sizes, starts + places, num_samples), sizes[:, 0] // 2
 
 
@@ -601,9 +609,9 @@ def measure_strength(colours: np.ndarray) -> np.ndarray:
     return np.sqrt(cv2.transform(colours * colours, _ONES))  # a norm, in a tenth of the time of np.linalg.norm
 
 
-def find_largest(channels: np.ndarray) -> np.ndarray:
-    """Return the largest one of three channels, `[...]` of `[..., 3]`."""
-    # NumPy's maximum along an axis of three takes forty times as long.
+def find_largest_channel(channels: np.ndarray) -> np.ndarray:
+    """Return the level of the largest of three channels at each sample, `[...]` of `[..., 3]`."""
+    # NumPy's maximum along an axis of three takes up to forty times as long.
     return np.maximum(np.maximum(channels[..., 0], channels[..., 1]), channels[..., 2])
 
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from ernie_vil2.apps.curation.registration import LUMA, compute_luminance, find_largest, remove_luminance
+from ernie_vil2.apps.curation.registration import LUMA, compute_luminance, find_largest_channel, remove_luminance
 
 DARKEST, LIGHTEST = 6.0, 249.0  # levels beyond which a level may have been cut off
 MAX_FLAT_RANGE = 24.0  # levels among the neighbours of a sample; edges were mixed before or after levels were cut off
 MIN_SAMPLES = 200  # flat samples, a square of 14
 NUM_SAMPLES = 2000  # to which a change is fitted
-NUM_ROUNDS = 4  # after each of them, samples that fit badly are left out, such as those of a mark
+MAX_FITS = 4  # of a change; between two of them, samples that fit badly are left out, such as those of a mark
 MAX_ERROR = 8.0  # levels by which a sample may be off: compression, and rounding before levels were stretched
 MIN_PREDICTED = 0.95  # share of the flat samples that are predicted so well
 # Luminances that are not cut off have to spread by so much, or one number explains the only colour that there is.
@@ -28,7 +28,7 @@ MAX_TINT = 0.2  # between the gains of the channels: a tint of 15 %, and compres
 Change = Callable[[np.ndarray], np.ndarray]
 """A change of levels, `[H, W, 3]` float32."""
 Fit = Callable[[np.ndarray], Change | None]
-"""The change that fits samples best by their weights, 0 or 1, `[N, 1, 3]`. None if nobody makes such a change."""
+"""Returns the change that fits samples best, from their weights, 0 or 1, `[N, 1, 3]`; None if it is implausible."""
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
@@ -58,7 +58,7 @@ def relight(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray) -> tu
 
 def _measure_range(pixels: np.ndarray) -> np.ndarray:
     """Return by how many levels the neighbours of each sample differ, in the channel where they do most, `[H, W]`."""
-    return find_largest(cv2.dilate(pixels, _NEIGHBOURS) - cv2.erode(pixels, _NEIGHBOURS))
+    return find_largest_channel(cv2.dilate(pixels, _NEIGHBOURS) - cv2.erode(pixels, _NEIGHBOURS))
 
 
 def _find_whole(source: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -67,8 +67,11 @@ def _find_whole(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _predicts(change: Change, source: np.ndarray, target: np.ndarray, is_whole: np.ndarray) -> bool:
-    """Return whether a change predicts nearly all samples, `[N, 1, 3]`, and more levels than its numbers explain."""
-    is_predicted = find_largest(cv2.absdiff(change(source), target)) <= MAX_ERROR
+    """Return whether a change predicts nearly all samples, `[N, 1, 3]`, and more levels than its numbers explain.
+
+    `is_whole` is from `_find_whole`.
+    """
+    is_predicted = find_largest_channel(cv2.absdiff(change(source), target)) <= MAX_ERROR
     if is_predicted.mean() < MIN_PREDICTED:
         return False
     lights = compute_luminance(source)[is_predicted & is_whole.any(axis=2)]
@@ -78,23 +81,30 @@ def _predicts(change: Change, source: np.ndarray, target: np.ndarray, is_whole: 
 def _refine(
     source: np.ndarray, target: np.ndarray, is_whole: np.ndarray, prepare_fit: Callable[[np.ndarray, np.ndarray], Fit]
 ) -> Change | None:
-    """Return the change that a fit finds between samples, `[N, 1, 3]`, once those that it misses are left out."""
+    """Return the change between samples once those that it misses are left out; None if no plausible one is found.
+
+    Args:
+        source: samples of an image, `[N, 1, 3]`.
+        target: the same samples of the other image.
+        is_whole: which of their levels were not cut off, from `_find_whole`, `[N, 1, 3]` bool.
+        prepare_fit: returns the fit of one kind of change between samples.
+    """
     weights = is_whole.astype(np.float32)
-    total = float(weights.sum())
-    if total < MIN_SAMPLES:
+    num_levels = float(weights.sum())  # of channels, three a sample
+    if num_levels < MIN_SAMPLES:
         return None
     fit = prepare_fit(source, target)
     change = fit(weights)
-    for _ in range(NUM_ROUNDS - 1):
+    for _ in range(MAX_FITS - 1):
         if change is None:
             return None
         errors = cv2.absdiff(change(source), target)
-        typical_error = float(errors.ravel() @ weights.ravel()) / total
+        typical_error = float(errors.ravel() @ weights.ravel()) / num_levels
         weights *= errors <= max(3 * typical_error, MAX_ERROR)
-        total_before, total = total, float(weights.sum())
-        if total < MIN_SAMPLES:
+        num_levels_before, num_levels = num_levels, float(weights.sum())
+        if num_levels < MIN_SAMPLES:
             return None
-        if total == total_before:  # nothing was left out, so that the same change would be found again
+        if num_levels == num_levels_before:  # nothing was left out, so that the same change would be found again
             break
         change = fit(weights)
     return change
@@ -105,12 +115,12 @@ def _limit(levels: np.ndarray) -> np.ndarray:
 
 
 def _prepare_light(source: np.ndarray, target: np.ndarray) -> Fit:
-    """Return a fit of the gain and the offset of all channels, None if nobody makes such a change."""
-    products = np.stack([source, target, source * source, source * target]).reshape(4, -1)
+    """Return the fit of a gain and an offset that all channels share."""
+    terms = np.stack([source, target, source * source, source * target]).reshape(4, -1)
 
     def fit(weights: np.ndarray) -> Change | None:
-        source_mean, target_mean, source_square, product = (products @ weights.ravel() / weights.sum()).tolist()
-        gain = (product - source_mean * target_mean) / max(source_square - source_mean**2, 1e-3)
+        source_mean, target_mean, mean_square, mean_product = (terms @ weights.ravel() / weights.sum()).tolist()
+        gain = (mean_product - source_mean * target_mean) / max(mean_square - source_mean**2, 1e-3)
         offset = target_mean - gain * source_mean
         # The level that stays as it is; a gain near 1 has none.
         pivot = offset / (1 - gain) if abs(gain - 1) > 0.05 else 0.0
@@ -122,7 +132,7 @@ def _prepare_light(source: np.ndarray, target: np.ndarray) -> Fit:
 
 
 def _prepare_gamma(source: np.ndarray, target: np.ndarray) -> Fit:
-    """Return a fit of the power of all channels, None if nobody makes such a change."""
+    """Return the fit of a power that all channels share."""
     source_logs, target_logs = (np.log(np.clip(levels, 1, 254) / 255) for levels in (source, target))
     products = np.stack([source_logs * target_logs, source_logs * source_logs]).reshape(2, -1)
 
@@ -137,7 +147,7 @@ def _prepare_gamma(source: np.ndarray, target: np.ndarray) -> Fit:
 
 
 def _prepare_saturation(source: np.ndarray, target: np.ndarray) -> Fit:
-    """Return a fit of the saturation, None if it turns colours into their opposites."""
+    """Return the fit of a saturation, which must not turn colours into their opposites."""
     lights, colours = compute_luminance(source)[..., None], remove_luminance(source)
     products = np.stack([colours * (target - lights), colours * colours]).reshape(2, -1)
 
@@ -147,7 +157,7 @@ def _prepare_saturation(source: np.ndarray, target: np.ndarray) -> Fit:
         if not -0.1 <= saturation < 3:
             return None
         saturation = max(saturation, 0.0)
-        # Colours with their luminance, and the saturation times what they are beside it.
+        # Each channel becomes the luminance, plus the saturation times its difference from the luminance.
         matrix = saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * LUMA
         return lambda levels: _limit(cv2.transform(levels, matrix))
 
@@ -155,7 +165,7 @@ def _prepare_saturation(source: np.ndarray, target: np.ndarray) -> Fit:
 
 
 def _prepare_tint(source: np.ndarray, target: np.ndarray) -> Fit:
-    """Return a fit of the gains of the channels, None if they are more than a tint."""
+    """Return the fit of one gain for each channel, which must not differ by more than a tint."""
     products, squares = source * target, source * source
 
     def fit(weights: np.ndarray) -> Change | None:
