@@ -358,7 +358,7 @@ def measure_fields(text: str) -> float:
         return 0.0
     # A piece is a value and the next label. Values of several words describe something, unless half of the pieces have
     # a digit.
-    num_words = max(len(piece.split()) for piece in pieces)
+    num_words = max(len(_FIELD_WORD.findall(piece)) for piece in pieces)
     num_with_digit = sum(bool(_DIGIT.search(piece)) for piece in pieces)
     max_words = 6 if 2 * num_with_digit >= len(pieces) else 3
     width = max(len(piece) + len(HAN.findall(piece)) for piece in pieces)
@@ -378,6 +378,7 @@ _COLON = re.compile(r"(?<!\d): ?|: ?(?!\d\d)")  # but for one between a digit an
 _TIGHT_COLON = re.compile(
     "[A-Za-z]:[A-Za-z]"
 )  # without spaces: in a program, or in a title with colons instead of spaces
+_FIELD_WORD = re.compile(r"[^\s|/;]+")  # without the marks between fields
 _LABEL = re.compile(r"[^\W\d_][^\s:,;|/]*(?=[ )\]]*$)")
 _MAX_WIDTH = 32  # of a value and the label behind it, in Latin letters; a Chinese character is as wide as two
 # Words in front of a colon that say which part, or which colour, of an image shows something.
