@@ -667,7 +667,7 @@ def _is_plain(luminance: np.ndarray) -> bool:
     slopes = cv2.magnitude(cv2.Sobel(luminance, cv2.CV_32F, 1, 0), cv2.Sobel(luminance, cv2.CV_32F, 0, 1)) / 8
     edges = float((slopes > 0.15 * max(measure_contrast(luminance), LEAST_CONTRAST)).mean())
     levels = cv2.calcHist([luminance], [0], None, [64], [0, 256])
-    return edges < PLAIN_EDGES and levels.max() > PLAIN_GROUND * luminance.size
+    return edges < PLAIN_EDGES and float(levels.max()) > PLAIN_GROUND * luminance.size
 
 
 def _is_dimmed(template: View, image: View, transform: np.ndarray, inside: np.ndarray) -> bool:
