@@ -208,6 +208,7 @@ def made_part(folder: Path, number: int, size: int, rows: int) -> Path:
     from pyarrow import parquet
 
     from ernie_vil2.apps.curation.caption_measures import MEASURES
+    from ernie_vil2.apps.curation.steps.image_rules import ImageRules
 
     rng = np.random.default_rng(number)
     fault = rng.integers(0, 40, size)
@@ -216,7 +217,7 @@ def made_part(folder: Path, number: int, size: int, rows: int) -> Path:
     )
     frequent = rng.random(size) < 0.05
     texts = [*FAULTS, *CAPTIONS * 40][:40]
-    measures = {name: pa.array(np.zeros(size), pa.float32()) for name in MEASURES}
+    measures = {name: pa.array(np.zeros(size), pa.float32()) for name in [*MEASURES, *ImageRules.columns]}
     table = pa.table(
         measures
         | {
@@ -237,6 +238,8 @@ def made_part(folder: Path, number: int, size: int, rows: int) -> Path:
             "height": pa.array(rng.integers(20, 1500, size), pa.int32()),
             "aspect": pa.array(1 + rng.exponential(0.8, size), pa.float32()),
             "deviation": pa.array(rng.uniform(0, 90, size), pa.float32()),
+            "relief": pa.array(rng.uniform(0, 30, size), pa.float32()),
+            "focus": pa.array(rng.uniform(0.2, 3, size), pa.float32()),
             "content": pa.array([value.to_bytes(16, "little") for value in copied.tolist()], pa.binary()),
         }
     )

@@ -1,5 +1,6 @@
-"""benchmarks/curate_truth.py counts fates as computed by hand."""
+"""curate_truth.py counts fates as computed by hand, and curate.py knows the measures of all rules."""
 
+from benchmarks.curate import joins
 from benchmarks.curate_truth import Fate, Outcome
 
 KEPT_FATE = Fate(True, "", "")
@@ -88,3 +89,7 @@ def test_cuts_are_compared_with_clean_captions():
     fates = {"a": KEPT_FATE._replace(captions=["a cup"]), "b": KEPT_FATE._replace(captions=["a red"])}
     kinds = {row[0]: row[1:] for row in Outcome(truth, fates).by_kind()}
     assert kinds["good_with_address"] == ["2", "0", "0.0", "", "50.0", ""]
+
+
+def test_joins_of_made_measures_are_timed():
+    assert "CPU s" in " ".join(joins(2000))
