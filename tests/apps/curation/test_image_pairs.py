@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.curation import image_pairs
-from ernie_vil2.apps.curation.guesses import GUESS, WHOLE_SUPPORT, _choose_supported
+from ernie_vil2.apps.curation.guesses import GUESS, WHOLE_SUPPORT, Comparison, _choose_supported
+from ernie_vil2.apps.curation.likeness import make_thumbnails
 from ernie_vil2.apps.curation.neighbours import _group_by_cell
 from ernie_vil2.apps.curation.registration import (
     CORNERS,
@@ -20,6 +21,7 @@ from ernie_vil2.apps.curation.registration import (
     make_pyramid,
     register,
 )
+from ernie_vil2.apps.curation.thumbnails import pack_thumbnails
 from tests.support.crawled_pairs import make_distinct_image, table_digests, write_pair_shard
 from tests.support.image_formats import encode_image
 
@@ -104,6 +106,21 @@ def test_equal_images_are_compared_once(tmp_path, curated, judged):
     assert [row["is_kept"] for row in table.values()] == [True, False, False, False, False, True]
     assert {row["nearest"] for row in table.values()} == {None, 0}
     assert len(judged) == 1
+
+
+def test_turned_images_have_to_be_more_alike(tmp_path):
+    original, altered = make_altered_images(1)  # noisy
+    for pixels, shares in ((altered, (0.9, 1.1)), (np.ascontiguousarray(altered[:, ::-1]), (2.4, 2.6))):
+        packed = pack_thumbnails([make_thumbnails(original), make_thumbnails(pixels)])
+
+        def find(likeness, packed=packed):
+            (matches,) = image_pairs.find_matches(packed, tmp_path, Comparison(likeness=likeness))
+            return matches
+
+        difference = 1 - float(find(0.5).likeness.max())
+        # Upright, a pair may differ by all that the threshold leaves; mirrored, by two fifths of it.
+        is_found = [len(find(1 - share * difference).likeness) > 0 for share in shares]
+        assert is_found == [False, True]
 
 
 def test_rows_are_grouped_as_by_a_sort(monkeypatch, tmp_path):
