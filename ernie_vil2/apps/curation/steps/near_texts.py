@@ -47,7 +47,7 @@ class Settings(Section):
 class NearTexts(Step[Settings]):
     """Keeps only the best pairs of each group of similar captions, which are found by MinHash (Broder 1997).
 
-    Captions that differ in a word are not similar, however long what they have in common is (`swap_words`).
+    Captions that differ in a word are not similar, however long what they have in common is (`have_other_words`).
     """
 
     name = "near_texts"
@@ -88,7 +88,7 @@ class NearTexts(Step[Settings]):
             for row in candidates:
                 caption, first_caption = row["caption"], row["first_caption"]
                 is_alike = compute_likeness(caption, first_caption) >= self.settings.likeness
-                if is_alike and not swap_words(caption, first_caption):
+                if is_alike and not have_other_words(caption, first_caption):
                     groups.setdefault(row["sample"], groups.get(row["first"], row["first"]))
         database.execute("drop table bands")
 
@@ -128,7 +128,7 @@ def compute_likeness(left: str, right: str) -> float:
     return min(shares)
 
 
-def swap_words(left: str, right: str) -> bool:
+def have_other_words(left: str, right: str) -> bool:
     """Return whether each of two captions has a word, or a Chinese character, that the other lacks.
 
     In a template that names another animal in each caption, one word of twenty says what the image shows. Captions of
