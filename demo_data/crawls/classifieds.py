@@ -527,11 +527,7 @@ def main() -> None:
     market = Market(crawl, photos, studio, test_studio, repost, empty, arguments.rows)
     market.fill()
     crawl.write(arguments.output)
-    num_good = sum(row.group == "good" for row in crawl.rows)
-    print(
-        f"{len(crawl.rows):,} rows, {num_good:,} of them good, and "
-        f"{len(crawl.test_rows):,} test images in {arguments.output}"
-    )
+    print(f"{crawl.describe()} in {arguments.output}")
     print(f"photographs: {photos.num_crops:,} crops, {photos.num_made:,} made; signs: {signs.language}")
 
 

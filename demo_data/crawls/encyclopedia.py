@@ -637,11 +637,7 @@ def main() -> None:
     library = Library(crawl, draughtsman, test_draughtsman, collection, reuse, empty, arguments.rows)
     library.fill()
     crawl.write(arguments.output)
-    num_good = sum(row.group == "good" for row in crawl.rows)
-    print(
-        f"{len(crawl.rows):,} rows, {num_good:,} of them good, and "
-        f"{len(crawl.test_rows):,} test images in {arguments.output}"
-    )
+    print(f"{crawl.describe()} in {arguments.output}")
     print(f"photographs: {photos.num_crops:,} crops, {collection.num_rendered:,} rendered; signs: {signs.language}")
 
 

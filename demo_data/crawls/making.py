@@ -102,6 +102,11 @@ class Crawl:
                 references = [other.key if other else "" for other in (row.of, row.like, row.keep)]
                 table.writerow([row.key, row.group, row.kind, *references, row.detail, row.clean])
 
+    def describe(self) -> str:
+        """Return how many rows and test images the crawl has, as a line to print."""
+        num_good = sum(row.group == "good" for row in self.rows)
+        return f"{len(self.rows):,} rows, {num_good:,} of them good, and {len(self.test_rows):,} test images"
+
     def _encode(self, picture: Image.Image | bytes, suffix: str) -> bytes:
         if isinstance(picture, bytes):
             return picture

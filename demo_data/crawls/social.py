@@ -524,8 +524,7 @@ def main() -> None:
     )
     social.fill()
     crawl.write(options.output)
-    num_good = sum(row.group == "good" for row in crawl.rows)
-    print(f"{len(crawl.rows):,} rows, {num_good:,} of them good; {len(crawl.test_rows):,} test images")
+    print(f"{crawl.describe()} in {options.output}")
     print(f"photographs: {photos.num_crops:,} crops, {photos.num_made:,} made; signs: {signs.language}")
 
 
