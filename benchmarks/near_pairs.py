@@ -33,6 +33,7 @@ import numpy as np  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from ernie_vil2.apps.curation.details import DETAIL_SIDE, encode_detail  # noqa: E402
 from ernie_vil2.apps.curation.guesses import Comparison  # noqa: E402
 from ernie_vil2.apps.curation.image_pairs import find_matches  # noqa: E402
 from ernie_vil2.apps.curation.likeness import Thumbnail  # noqa: E402
@@ -70,7 +71,7 @@ class Memory:
         self._thread.join()
 
 
-def make_thumbnail(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_image(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return levels, `[64, 64, 3]` uint8, and features of a random image."""
     coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     pixels = cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_CUBIC)
@@ -83,7 +84,7 @@ def make_thumbnail(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return pixels, features
 
 
-def copy_thumbnail(pixels: np.ndarray, features: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def copy_image(pixels: np.ndarray, features: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return a noisy copy of an image in other light."""
     noisy = 0.8 * pixels + 20 + rng.normal(0, 4, pixels.shape)
     changed = features.copy()
@@ -93,18 +94,30 @@ def copy_thumbnail(pixels: np.ndarray, features: np.ndarray, rng: np.random.Gene
 
 def make_thumbnails(count: int, folder: Path) -> Thumbnails:
     """Return the thumbnails of images in files; the last ones are copies of the first ones."""
-    images = allocate_thumbnails(count, folder)
-    num_copies = count // COPIES
+    # Every image is made twice, because the file has to have room for all details, which do not fit in memory together.
+    num_bytes = sum(len(make_thumbnail(row, count).detail) for row in range(count))
+    images = allocate_thumbnails(count, num_bytes, folder)
     for row in range(count):
-        original = row - (count - num_copies)
-        pixels, features = make_thumbnail(np.random.default_rng(original if original >= 0 else row))
-        if original >= 0:
-            pixels, features = copy_thumbnail(pixels, features, np.random.default_rng(row))
-        luminance = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-        colours = cv2.resize(pixels, (16, 16), interpolation=cv2.INTER_AREA)
-        thumbnail = Thumbnail(luminance.tobytes() + colours.tobytes(), 1.0, 1.0, features.tobytes())
-        images.write(row, np.array([row]), [thumbnail])
+        images.write(row, np.array([row]), [make_thumbnail(row, count)])
     return images
+
+
+def make_thumbnail(row: int, count: int) -> Thumbnail:
+    """Return the thumbnail of one of so many images, which has no borders."""
+    original = row - (count - count // COPIES)
+    pixels, features = draw_image(np.random.default_rng(original if original >= 0 else row))
+    if original >= 0:
+        pixels, features = copy_image(pixels, features, np.random.default_rng(row))
+    luminance = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    colours = cv2.resize(pixels, (16, 16), interpolation=cv2.INTER_AREA)
+    return Thumbnail(
+        content=luminance.tobytes() + colours.tobytes(),
+        shape=1.0,
+        extent=1.0,
+        features=features.tobytes(),
+        box=np.array([0, 0, 1, 1], np.float32).tobytes(),
+        detail=encode_detail(cv2.resize(pixels, (DETAIL_SIDE, DETAIL_SIDE), interpolation=cv2.INTER_CUBIC)),
+    )
 
 
 def measure(count: int) -> dict[str, float]:
