@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from ernie_vil2.apps.search import open_index
+from ernie_vil2.apps.search.local_collection import LocalCollection
 
 
 def main() -> None:
@@ -26,6 +27,8 @@ def main() -> None:
     args = parser.parse_args()
     index = open_index(args.index)
     images, model = index.collection("images"), index.model
+    if not isinstance(images, LocalCollection):
+        parser.error(f"{args.index} holds no rows: name the folder of an index")
     flat = faiss.IndexFlatIP(model.embed_dim)
     flat.add(np.asarray(images.rows, np.float32))
     items = [{"id": item.id, "fields": dict(item.fields)} for item in images.iterate_items()]

@@ -102,9 +102,13 @@ def prepare(args: argparse.Namespace, folder: Path) -> None:
         rows, queries = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (rows, queries))
     else:
         from ernie_vil2.apps.search import open_index
+        from ernie_vil2.apps.search.local_collection import LocalCollection
 
         with open_index(args.index) as index:
-            rows = np.array(index.collection(args.among).rows)
+            searched = index.collection(args.among)
+            if not isinstance(searched, LocalCollection):
+                sys.exit(f"error: {args.index} holds no rows: name the folder of an index")
+            rows = np.array(searched.rows)
             images = index.collection("images")
             if args.among == "texts":
                 queries = rng.permutation(images.sample_embeddings(TUNED_ON + args.asked))
