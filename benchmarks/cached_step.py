@@ -130,7 +130,10 @@ def measured(kind: str, rows: int, micro_batch: int) -> dict[str, float]:
 
 def resident(what: str) -> float:
     """Return the resident memory of this process in MiB, now or at its peak."""
-    return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+    match = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if match is None:
+        raise OSError(f"/proc/self/status has no {what}")
+    return int(match[1]) / 1024
 
 
 if __name__ == "__main__":

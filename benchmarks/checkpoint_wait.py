@@ -95,6 +95,7 @@ def build_state():
 
     from ernie_vil2.config import load_config
     from ernie_vil2.device.transfers import copy_to_host
+    from ernie_vil2.io.run_folder import State
     from ernie_vil2.tasks import build_task
     from ernie_vil2.training.checkpoint import Checkpoint
     from ernie_vil2.training.optimizer import build_optimizer, gather_optimizer_state
@@ -111,7 +112,17 @@ def build_state():
     optimizer.clear_grad(set_to_zero=False)
 
     def make_checkpoint(step: int) -> Checkpoint:
-        state = {"step": step, "best": None}
+        state: State = {
+            "step": step,
+            "seed": config.Training.seed,
+            "ranks": 1,
+            "scaler": {},
+            "bad_samples": {},
+            "skipped_steps": [0, 0],
+            "data": {},
+            "evaluated_step": -1,
+            "best": None,
+        }
         weights = {name: copy_to_host(value) for name, value in model.state_dict().items()}
         return Checkpoint(state, weights, gather_optimizer_state(optimizer, model), config, task.tokenizer)
 

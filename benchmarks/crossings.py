@@ -22,7 +22,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
+
+if TYPE_CHECKING:
+    from ernie_vil2.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERRIDES = [
@@ -68,7 +72,7 @@ def main() -> int:
     return 0
 
 
-def count_crossings_of_steps(trainer) -> list[Counter]:
+def count_crossings_of_steps(trainer: Trainer) -> list[Counter]:
     """Return the crossings of each step of a run but the last one, which ends the run.
 
     A step lasts from its beginning to that of the next one.
@@ -80,8 +84,8 @@ def count_crossings_of_steps(trainer) -> list[Counter]:
             counts_at_steps.append(Counter(crossings))
             return forward(batch, step)
 
-        trainer.task.forward = count_and_forward
-        trainer.fit()
+        with mock.patch.object(trainer.task, "forward", count_and_forward):
+            trainer.fit()
     return [after - before for before, after in itertools.pairwise(counts_at_steps)]
 
 

@@ -24,6 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ import numpy as np  # noqa: E402
 
 if TYPE_CHECKING:
     from ernie_vil2.apps.curation import Pair, Step
+    from ernie_vil2.data.samples import Sample
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -104,12 +106,13 @@ def maps(data: str, count: int) -> dict[str, float]:
     cv2.setNumThreads(0)
     source = open_sources([data])
     rows = np.linspace(0, len(source) - 1, min(count, len(source))).astype(int).tolist()
-    samples, pairs = [], []
+    samples: list[Sample] = []
+    pairs: list[tuple[Pair, float]] = []
     reading = seconds(lambda: samples.extend(source[row] for row in rows))
     for sample in samples:
         pair = Pair(sample)
         try:
-            pairs.append((pair, seconds(lambda pair=pair: pair.pixels)))
+            pairs.append((pair, seconds(partial(getattr, pair, "pixels"))))
         except BadSample:
             continue
     decoding = sum(spent for _, spent in pairs)
@@ -119,7 +122,7 @@ def maps(data: str, count: int) -> dict[str, float]:
         step.check()
         for pair, _ in pairs:  # whatever steps share counts for each
             forget_shared(pair)
-        spent = seconds(lambda step=step: measure_pairs(step, [pair for pair, _ in pairs]))
+        spent = seconds(partial(measure_pairs, step, [pair for pair, _ in pairs]))
         rates[step.name] = len(pairs) / max(spent, 1e-9)
     for pair, _ in pairs:
         forget_shared(pair)
@@ -224,7 +227,9 @@ def made_part(folder: Path, number: int, size: int, rows: int) -> Path:
             "row": pa.array(np.arange(size), pa.int32()),
             "key": pa.array([f"{number:05}{row:06}" for row in range(size)]),
             "id": pa.array(rng.integers(0, 2**62, size), pa.uint64()),
-            "error": pa.array(np.where(rng.random(size) < 0.01, "broken image", None), pa.string()),
+            "error": pa.array(
+                ["broken image" if is_broken else None for is_broken in rng.random(size) < 0.01], pa.string()
+            ),
             "languages": pa.array(rng.choice(["en", "zh", "other"], size, p=[0.5, 0.4, 0.1])),
             "characters": pa.array(rng.integers(1, 200, size), pa.int32()),
             "words": pa.array(rng.integers(1, 40, size), pa.int32()),

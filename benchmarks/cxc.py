@@ -57,7 +57,9 @@ def main() -> int:
             np.argpartition(scores, -11, axis=1)[:, -11:]
     baseline, before = time.perf_counter() - start, peak()
     start = time.perf_counter()
-    evaluation = score_embeddings(EncodedBenchmark(benchmark, *sides, BadSampleReport()), find_protocol("cxc"))
+    images_side, texts_side = sides
+    encoded = EncodedBenchmark(benchmark, images_side, texts_side, BadSampleReport())
+    evaluation = score_embeddings(encoded, find_protocol("cxc"))
     seconds = time.perf_counter() - start
     for direction, result in evaluation.results.items():
         print(f"{direction:<16}{np.count_nonzero(result.ranking.rank):>8,} queries, R@1 {result.recall['R@1']:.3f}")

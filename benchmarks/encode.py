@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,7 +105,8 @@ def encode(backend, folder, count, backends):
     library = backend.split()[0]
     opening = {"PyTorch": pytorch, "OpenVINO": openvino, "transformers": transformers}.get(library, ours)
     opened = opening(backend, folder, int(os.environ["OMP_NUM_THREADS"]))
-    inputs, rates, made = np.load(folder / "inputs.npz"), {}, {}
+    inputs, rates = np.load(folder / "inputs.npz"), {}
+    made: dict[str, Any] = {}
     for side, call in zip(("images", "texts"), opened, strict=True):
         batches = [inputs[side][row : row + BATCH] for row in range(0, len(inputs[side]), BATCH)]
         call(batches[0])
@@ -129,6 +131,7 @@ def prepare(folder, count, of_family, backends):
     from ernie_vil2.data.spec import DataSpec
     from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, read_vocabulary
     from ernie_vil2.encoder import load_model
+    from ernie_vil2.encoder.pretrained import get_network
     from ernie_vil2.export import export
     from ernie_vil2.models import build_dual_encoder, save_weights
 
@@ -137,7 +140,7 @@ def prepare(folder, count, of_family, backends):
     checkpoint.mkdir()
     tokens = read_vocabulary(ERNIE_VOCABULARY)
     if of_family:
-        from load import WORDS, write
+        from benchmarks.load import WORDS, write
 
         write(checkpoint)
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -153,10 +156,12 @@ def prepare(folder, count, of_family, backends):
     images, texts = read_inputs(DataSpec([str(DEMO)]), count, model.preprocess)
     np.savez(folder / "inputs.npz", images=np.stack(images), texts=model.tokenizer(texts[:count]))
     (folder / "means.json").write_text(model.config.Model.image.model_dump_json(include={"mean", "std"}))
-    weights = model.backend.model.state_dict()
-    np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in weights.items()})
+    state = get_network(model, "encode.py").state_dict()
+    weights: dict[str, Any] = {name: value.numpy() for name, value in state.items()}
+    np.savez(folder / "weights.npz", **weights)
     for name in {FOLDERS[backend] for backend in backends if backend in FOLDERS}:
-        export(model, folder / name, *name.split("-"))
+        library, precision = name.split("-")
+        export(model, folder / name, library, precision)
     print("{}")
     return 0
 
@@ -175,7 +180,9 @@ def ours(backend, folder, threads):
 
 def pytorch(backend, folder, threads):
     import torch
-    from train_step_torch import ImageTower, TextTower
+
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.train_step_torch import ImageTower, TextTower
 
     torch.set_num_threads(threads)
     weights = {name: torch.from_numpy(value) for name, value in np.load(folder / "weights.npz").items()}

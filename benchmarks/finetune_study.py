@@ -21,6 +21,7 @@ import tarfile
 import time
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +30,9 @@ sys.path.insert(0, str(ROOT))
 
 from ernie_vil2.device import runtime  # noqa: E402
 from ernie_vil2.io.files import write_text  # noqa: E402
+
+if TYPE_CHECKING:
+    from ernie_vil2 import ErnieViL2
 
 TEAM = ("fluent-emoji", "fluent-emoji-flat")
 SIZES = {"100": 40, "300": 60, "all": 100}
@@ -129,7 +133,7 @@ class Study:
         trainer.fit()
         return run
 
-    def score(self, model) -> dict[str, float]:
+    def score(self, model: "ErnieViL2") -> dict[str, float]:
         """Return the two-way mean recall of both tasks, the mean over languages, by the protocol `pairs`."""
         from ernie_vil2.data.readers import open_benchmarks
         from ernie_vil2.data.samples import BadSampleReport
@@ -144,24 +148,30 @@ class Study:
         found = {}
         for task, (benchmarks, pixels) in self._scored.items():
             images = np.concatenate([model.encode_pixels(part) for part in np.array_split(pixels, len(pixels) // 128)])
-            found[task] = fmean(
-                score_embeddings(EncodedBenchmark(one, images, model.encode_texts([text.text for text in one.texts]),
-                                       BadSampleReport()), find_protocol("pairs")).mean_recall
-                for one in benchmarks.values()
-            )  # fmt: skip
+            recalls = []
+            for benchmark in benchmarks.values():
+                texts = model.encode_texts([text.text for text in benchmark.texts])
+                encoded = EncodedBenchmark(benchmark, images, texts, BadSampleReport())
+                mean_recall = score_embeddings(encoded, find_protocol("pairs")).mean_recall
+                if mean_recall is None:
+                    raise ValueError(f"{benchmark.name} has no queries in one direction")
+                recalls.append(mean_recall)
+            found[task] = fmean(recalls)
         return found
 
     def score_mixtures(self, run: Path, key: str) -> None:
         """Score mixtures of the weights of the pretrained model and of a fine-tuned one."""
         from ernie_vil2.cli.interpolate import mix_weights
         from ernie_vil2.encoder import load_model
+        from ernie_vil2.encoder.pretrained import get_network
         from ernie_vil2.models import set_weights
         from ernie_vil2.models.weights.format import read_model
 
         stored, model = [read_model(self.pretrained), read_model(run)], load_model(run)
+        network = get_network(model, "a mixture")
         for share in SHARES:
             if f"{key}/{share}" not in self.scores:
-                set_weights(model.backend.model, mix_weights(stored, [1 - share, share]))
+                set_weights(network, mix_weights(stored, [1 - share, share]))
                 self.record(f"{key}/{share}", self.score(model))
 
 
@@ -176,8 +186,9 @@ def samples(shard: Path) -> dict[str, list[tuple[str, bytes]]]:
     found: dict[str, list[tuple[str, bytes]]] = {}
     with tarfile.open(shard) as archive:
         for member in archive:
-            content = archive.extractfile(member).read()
-            found.setdefault(member.name.partition(".")[0], []).append((member.name, content))
+            file = archive.extractfile(member)
+            if file is not None:  # a folder has no content
+                found.setdefault(member.name.partition(".")[0], []).append((member.name, file.read()))
     return found
 
 

@@ -57,7 +57,7 @@ def main() -> int:
     return 0
 
 
-def rank(args) -> int:
+def rank(args: argparse.Namespace) -> int:
     from ernie_vil2.device import runtime
 
     runtime.configure()
@@ -98,18 +98,21 @@ def rank(args) -> int:
                 collectives.all_gather(block)
 
     ways = {"ours": ours, "detached": detached, "logits": logits}
-    seconds = {way: [] for way in ways}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     result = {}
     for repeat in range(args.repeats + 1):
         for way, step in ways.items():
             dist.barrier() if ranks > 1 else None
-            bytes_before, start = loopback_bytes(), time.perf_counter()
+            kernel_before, start = loopback_bytes(), time.perf_counter()
             with counted_traffic() as traffic:
                 step()
             seconds[way].append(time.perf_counter() - start)
             dist.barrier() if ranks > 1 else None
             if repeat == 0:
-                kernel = None if bytes_before is None else (loopback_bytes() - bytes_before) / ranks
+                kernel_after = loopback_bytes()
+                kernel = None
+                if kernel_before is not None and kernel_after is not None:
+                    kernel = (kernel_after - kernel_before) / ranks
                 payload = sum(kind.payload for kind in traffic.values())
                 sent = sum(kind.sent for kind in traffic.values())
                 result[way] = [sent, kernel, payload / (len(VIEWS) * args.rows * args.width * 4)]
@@ -122,8 +125,10 @@ def rank(args) -> int:
 
 def loopback_bytes() -> int | None:
     """Return the bytes sent over the loopback device, in a network that has no other one; None elsewhere."""
-    devices = dict(line.split(":") for line in Path("/proc/net/dev").read_text().splitlines()[2:])
-    devices = {name.strip(): counts.split() for name, counts in devices.items()}
+    devices = {}
+    for line in Path("/proc/net/dev").read_text().splitlines()[2:]:
+        name, counts = line.split(":")
+        devices[name.strip()] = counts.split()
     return int(devices["lo"][8]) if list(devices) == ["lo"] else None
 
 

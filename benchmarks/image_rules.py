@@ -8,13 +8,15 @@ A folder holds images of one kind, good or bad. An image counts for the first ru
 import argparse
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import duckdb
 import pyarrow as pa
 
-from ernie_vil2.apps.curation import Pair, load_steps
+from ernie_vil2.apps.curation import Pair, Step, load_steps
 from ernie_vil2.data.samples import BadSample, Sample
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -38,9 +40,10 @@ def main() -> int:
     return 0
 
 
-def measure_folder(step, folder: Path) -> tuple[list[dict], float]:
+def measure_folder(step: Step, folder: Path) -> tuple[list[Mapping[str, Any]], float]:
     """Return the measures of all readable images, and the CPU seconds that they took once the images were decoded."""
-    measures, seconds = [], 0.0
+    measures: list[Mapping[str, Any]] = []
+    seconds = 0.0
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in SUFFIXES:
             continue
@@ -55,7 +58,7 @@ def measure_folder(step, folder: Path) -> tuple[list[dict], float]:
     return measures, seconds
 
 
-def count_reasons(step, measures: list[dict]) -> Counter[str]:
+def count_reasons(step: Step, measures: list[Mapping[str, Any]]) -> Counter[str]:
     """Return how many images each rule removes that no rule before it does."""
     counts: Counter[str] = Counter()
     if not measures:

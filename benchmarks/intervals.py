@@ -50,13 +50,14 @@ def coverage(queries: int, size: int, recall: float, draws: int, resamples: int)
     for draw in range(draws):
         random = np.random.default_rng([draw, queries, size, round(1000 * recall)])
         first, equal, better = answers(random, queries, size, [recall, recall, recall + APART])
-        options = {"clusters": clusters, "resamples": resamples}
-        same = estimate_query_difference(equal, first, **options)
+        level = estimate_over_queries(first, clusters, resamples=resamples)
+        same = estimate_query_difference(equal, first, clusters, resamples=resamples)
+        apart = estimate_query_difference(better, first, clusters, resamples=resamples)
         counts += [
-            holds(estimate_over_queries(first, **options), 100 * recall),
+            holds(level, 100 * recall),
             holds(same, 0),
-            holds(estimate_query_difference(better, first, **options), 100 * APART),
-            same.p_value < 0.05,
+            holds(apart, 100 * APART),
+            same.p_value is not None and same.p_value < 0.05,
         ]
     return (100 * counts / draws).tolist()
 
@@ -64,14 +65,14 @@ def coverage(queries: int, size: int, recall: float, draws: int, resamples: int)
 def timing(queries: int = 5000, resamples: int = 10_000) -> Iterator[str]:
     """Return the seconds of one interval and of scipy's, in this run."""
     random = np.random.default_rng(0)
-    recalls = [100 * random.integers(0, 4, queries) / 3 for _ in range(2)]
+    first, second = (100 * random.integers(0, 4, queries) / 3 for _ in range(2))
     both = np.arange(queries) % 2
-    hits = 100.0 * (recalls[0] > 50)
+    hits = 100.0 * (first > 50)
     for name, make in (
         ("R@1", lambda: estimate_over_queries(hits, resamples=resamples)),
         ("R@1, clusters of 5", lambda: estimate_over_queries(hits, np.arange(queries) // 5, resamples=resamples)),
         ("difference of mR, clusters of 5, two directions",
-         lambda: estimate_query_difference(*recalls, np.arange(queries) // 5, both, resamples=resamples)),
+         lambda: estimate_query_difference(first, second, np.arange(queries) // 5, both, resamples=resamples)),
         ("R@1 by scipy.stats.bootstrap",
          lambda: bootstrap((hits,), np.mean, n_resamples=resamples, batch=200, method="percentile")),
     ):  # fmt: skip

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from types import BuiltinFunctionType
+from types import BuiltinFunctionType, FrameType
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -233,7 +233,8 @@ class KernelCounter:
             stand_ins = {}
             if is_emulated:
                 stand_ins = {id(x): self._emulate_cast(x, "float32") for x in inputs if x.dtype in NARROW_TYPES}
-            self._saved_by_operation = saved = []
+            saved: list[Any] = []
+            self._saved_by_operation = saved
             self._is_in_operation, self._is_emulating = True, name == FUSED_ATTENTION
             try:
                 results = function(*replace_tensors(arguments, stand_ins), **replace_tensors(options, stand_ins))
@@ -427,7 +428,7 @@ class KernelCounter:
             return "casts"
         if name == FUSED_ATTENTION:
             return "attention"
-        frame = sys._getframe(2)  # the caller of `_record`
+        frame: FrameType | None = sys._getframe(2)  # the caller of `_record`
         while frame:
             code = frame.f_code
             path = "/".join(code.co_filename.split("/")[-3:])
@@ -571,7 +572,7 @@ def _find_operations() -> list[tuple[Any, str, str]]:
     for name in dir(core.eager.ops):
         if isinstance(getattr(paddle._C_ops, name, None), BuiltinFunctionType):
             names[getattr(paddle._C_ops, name)] = name
-    places = [(Tensor, method, name) for method, name in METHODS.items()]
+    places: list[tuple[Any, str, str]] = [(Tensor, method, name) for method, name in METHODS.items()]
     # Most functions look an operation up in paddle._C_ops when they are called; some modules have imported it.
     for module_name, module in list(sys.modules.items()):
         if module_name in ("paddle._C_ops", "paddle._legacy_C_ops") or module_name.startswith("paddle."):

@@ -138,8 +138,8 @@ class Altering:
 
     def corner_mark(self, image: Image.Image) -> Image.Image:
         size = max(image.size) * self.pick((0.06, 0.1), (0.07, 0.09))
-        left = image.width * self.rng.choice([0.02, 0.5])
-        top = self.rng.choice([image.height * 0.02, image.height * 0.96 - size])
+        left = image.width * float(self.rng.choice([0.02, 0.5]))
+        top = float(self.rng.choice([image.height * 0.02, image.height * 0.96 - size]))
         marked = image.copy()
         ink = (255, 255, 255) if self.rng.random() < 0.6 else (200, 30, 30)
         draw_text(marked, (left, top), str(self.rng.choice(["@photo_7", "© Studio", "shop.com"])), size, ink)

@@ -60,7 +60,7 @@ def _describe(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
     """Return the places `[F, 2]` and the descriptors `[F, 32]` of an image's ORB features."""
     scale = ORB_SIDE / max(image.size)
     resized = image.convert("L").resize((round(image.width * scale), round(image.height * scale)))
-    keypoints, descriptors = cv2.ORB_create(ORB_FEATURES).detectAndCompute(np.asarray(resized), None)
+    keypoints, descriptors = cv2.ORB.create(ORB_FEATURES).detectAndCompute(np.asarray(resized), None)
     if descriptors is None:
         return np.empty((0, 2), np.float32), np.empty((0, 32), np.uint8)
     return np.array([keypoint.pt for keypoint in keypoints], np.float32), descriptors

@@ -25,8 +25,12 @@ import tempfile
 import time
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if TYPE_CHECKING:
+    from ernie_vil2.config import Config
 
 SIZE, COUNT = 224, 2
 WHOLE = "our whole loader, text included"
@@ -95,7 +99,7 @@ def flop_per_sample() -> tuple[float, float]:
     return 2 * 3 * towers.row_flops("image"), 2 * 3 * towers.row_flops("text")
 
 
-def explanation(config, need: float) -> str:
+def explanation(config: "Config", need: float) -> str:
     image, text = (flop / 1e9 for flop in flop_per_sample())
     peak, share = peak_and_share()
     return (
@@ -125,7 +129,7 @@ def jpeg_files(count: int, quality: int) -> list[bytes]:
     return files
 
 
-def pipelines(config) -> dict:
+def pipelines(config: "Config") -> dict:
     """Return functions of a file and a random generator, by name; ours come first."""
     from benchmarks.pillow_views import normalized, pillow_views
     from ernie_vil2.data.augment import draw_image_views

@@ -84,7 +84,7 @@ def compare(ours, theirs, our_name, their_name, should_agree=True) -> bool:
     return True
 
 
-def run_in_process(form, rows, args) -> dict[str, float]:
+def run_in_process(form: str, rows: int, args: argparse.Namespace) -> dict[str, float]:
     python = args.torch_python if form == "openclip" else sys.executable
     command = [python, __file__, "--measure", form, "--rows", rows, "--width", args.width, "--tile", args.tile]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -97,7 +97,7 @@ def run_in_process(form, rows, args) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(form, rows, width, tile) -> dict[str, float]:
+def measure(form: str, rows: int, width: int, tile: int) -> dict[str, float]:
     """Return peak MiB over the inputs, CPU seconds, loss, and gradient of the scale."""
     names = ["image_1", "text_1", "image_2", "text_2"][: 4 if form.endswith("four") else 2]
     widths = [width // 8, width // 4, width // 2, width] if "widths" in form else []
@@ -106,8 +106,8 @@ def measure(form, rows, width, tile) -> dict[str, float]:
     run({name: copy_rows(empty(64, width), *parts) for name, parts in draw_blocks(names, 64, width)})
     views = {name: empty(rows, width) for name in names}
     for name, parts in draw_blocks(names, rows, width):
-        for start, part in enumerate(parts):
-            copy_rows(views[name], part, start * 256)
+        for number, part in enumerate(parts):
+            copy_rows(views[name], part, number * 256)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     before, start = resident("VmRSS"), time.process_time()
     loss, gradient = run(views)
@@ -131,29 +131,34 @@ def draw_blocks(names, rows, width):
 
 def prepare(form, tile, widths):
     """Return three functions of a form: forward and backward on views, an empty matrix, and a copy into its rows."""
-    if form == "openclip":
-        import torch
+    return prepare_openclip() if form == "openclip" else prepare_paddle(form, tile, widths)
 
-        torch.set_num_threads(1)
 
-        def run(views):
-            for view in views.values():
-                view.requires_grad_()
-            images, texts = views["image_1"], views["text_1"]
-            scale = torch.tensor(SCALE, requires_grad=True)
-            loss = openclip_loss(torch, images, texts, scale)
-            loss.backward()
-            return loss.item(), scale.grad.item()
+def prepare_openclip():
+    import torch
 
-        def empty(rows, width):
-            return torch.empty(rows, width)
+    torch.set_num_threads(1)
 
-        def copy_rows(matrix, part, start=0):
-            matrix[start : start + len(part)] = torch.from_numpy(part)
-            return matrix
+    def run(views):
+        for view in views.values():
+            view.requires_grad_()
+        images, texts = views["image_1"], views["text_1"]
+        scale = torch.tensor(SCALE, requires_grad=True)
+        loss = openclip_loss(torch, images, texts, scale)
+        loss.backward()
+        return loss.item(), scale.grad.item()
 
-        return run, empty, copy_rows
+    def empty(rows, width):
+        return torch.empty(rows, width)
 
+    def copy_rows(matrix, part, start=0):
+        matrix[start : start + len(part)] = torch.from_numpy(part)
+        return matrix
+
+    return run, empty, copy_rows
+
+
+def prepare_paddle(form, tile, widths):
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from ernie_vil2.device import runtime
 
@@ -171,6 +176,8 @@ def prepare(form, tile, widths):
         scale = paddle.to_tensor(SCALE, stop_gradient=False)
         loss, _ = loss_of(views, views, {"logit_scale": scale})
         loss.backward()
+        if scale.grad is None:
+            raise ValueError(f"{NAMES[form]} gives the scale no gradient")
         return float(loss), float(scale.grad)
 
     def empty(rows, width):
@@ -193,7 +200,10 @@ def openclip_loss(torch, images, texts, scale):
 
 def resident(what: str) -> float:
     """Return the resident memory of this process in MiB, now or at its peak."""
-    return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+    match = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if match is None:
+        raise OSError(f"/proc/self/status has no {what}")
+    return int(match[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from types import BuiltinFunctionType
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import paddle
@@ -55,8 +55,8 @@ class MixedPrecision:
         enable: bool = True,
         custom_white_list: Any = None,
         custom_black_list: Any = None,
-        level: str = "O1",
-        dtype: str = "float16",
+        level: Literal["O0", "OD", "O1", "O2"] = "O1",
+        dtype: Literal["float16", "bfloat16"] = "float16",
         use_promote: bool = True,
     ) -> Iterator[None]:
         """Stand in for `paddle.amp.auto_cast`."""
@@ -141,7 +141,7 @@ def _find_operations() -> list[tuple[Any, str, str]]:
         is_gradient = name.endswith("_grad") and name not in CALLED_GRADIENTS
         if not name.endswith("_") and not is_gradient and name not in UNCONVERTED:
             names[getattr(paddle._C_ops, name)] = name
-    places = [(Tensor, name, name) for name in OPERATORS]
+    places: list[tuple[Any, str, str]] = [(Tensor, name, name) for name in OPERATORS]
     # Paddle's older batch norms call their activation by the older interface.
     places += [(paddle._legacy_C_ops, name, name) for name in ("relu", "relu6", "sigmoid", "swish", "hard_swish")]
     # Most functions look an operation up in paddle._C_ops when they are called; some modules have imported it.

@@ -8,16 +8,18 @@ import argparse
 import io
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from ernie_vil2.data.preprocessing import Preprocessing
+from ernie_vil2.io.export_folder import PreprocessingKind
 
 MEAN, STD = (0.5,) * 3, (0.5,) * 3
 SIDE = 4000  # 16 megapixels
-FORMATS = {
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "JPEG": ("RGB", {}),
     "JPEG, progressive": ("RGB", {"progressive": True, "subsampling": 0}),
     "PNG": ("RGBA", {"compress_level": 1}),
@@ -43,7 +45,7 @@ def read_status(key: str) -> int:
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(key))
 
 
-def measure_memory(content: bytes, kind: str) -> tuple[float, float]:
+def measure_memory(content: bytes, kind: PreprocessingKind) -> tuple[float, float]:
     """Return MiB that decoding takes at its peak, and those that are planned for it; for a process of its own."""
     preprocessing = Preprocessing(kind, 224, MEAN, STD)
     preprocessing(encode(Image.new("RGB", (64, 64)), "JPEG"), "warm-up")

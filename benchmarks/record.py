@@ -201,7 +201,10 @@ def score(folder: Path) -> dict[str, float]:
     recalls = {}
     for language, benchmark in open_benchmarks(str(TEST), languages=LANGUAGES, text_id="id").items():
         encoded = encode_benchmark(model, benchmark)
-        recalls[language] = round(score_embeddings(encoded, find_protocol("pairs")).mean_recall, 2)
+        mean_recall = score_embeddings(encoded, find_protocol("pairs")).mean_recall
+        if mean_recall is None:
+            raise ValueError(f"{TEST} has no queries in one direction")
+        recalls[language] = round(mean_recall, 2)
     return recalls
 
 

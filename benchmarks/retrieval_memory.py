@@ -79,7 +79,10 @@ def measured(score, size) -> tuple[float, float, int]:
 
 def resident(what: str) -> float:
     """Return the resident memory of this process in MB, now or at its peak."""
-    return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / 1e6
+    match = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if match is None:
+        raise OSError(f"/proc/self/status has no {what}")
+    return int(match[1]) * 1024 / 1e6
 
 
 def in_blocks(images, texts, pairs, block) -> int:

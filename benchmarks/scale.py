@@ -20,10 +20,14 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+if TYPE_CHECKING:
+    from ernie_vil2.data.stream import SampleStream
 
 SAMPLE_BYTES = 50_000
 FOLDER = "memory://scale"
@@ -83,9 +87,9 @@ def main() -> int:
     steps = args.samples // args.batch
     for step in np.linspace(0, steps - 1, args.batches).astype(int).tolist():
         rows = [number(stream, position) for position in range(step * args.batch, (step + 1) * args.batch)]
-        counts = np.bincount(np.searchsorted(ends, rows, side="right"))
-        shards.append(np.count_nonzero(counts))
-        same.append((counts * (counts - 1)).sum() / (args.batch * (args.batch - 1)))
+        rows_of_shards = np.bincount(np.searchsorted(ends, rows, side="right"))
+        shards.append(np.count_nonzero(rows_of_shards))
+        same.append((rows_of_shards * (rows_of_shards - 1)).sum() / (args.batch * (args.batch - 1)))
     print(f"shuffling   a batch is of {np.mean(shards):.0f} shards, {np.mean(same):.3%} of its pairs of rows of one "
           f"({1 / args.shards:.5%} if all samples were shuffled together)")  # fmt: skip
     return 0
@@ -107,12 +111,12 @@ def write_index(samples: int, shards: int) -> np.ndarray:
     return sizes
 
 
-def number(stream, position: int) -> int:
+def number(stream: "SampleStream", position: int) -> int:
     """Return the sample at a position, counted over all shards, as a loader's process does for each row."""
     return stream.find_sample(position)[1]
 
 
-def readings(stream, machines: int) -> tuple[list[set[int]], int]:
+def readings(stream: "SampleStream", machines: int) -> tuple[list[set[int]], int]:
     """Return the shards of each group's windows of the first epoch, and the most that two windows in a row have."""
     opened, most = [], 0
     for order in stream._orders[0]:

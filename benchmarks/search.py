@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 TUNED_ON = 3000
 INDEX_TYPES = ("numpy", "exact", "ivf", "faiss-flat", "milvus-lite")
+Search = Callable[[np.ndarray], np.ndarray]  # finds the ten rows closest to a query, [width] -> [10]
 
 
 def main() -> int:
@@ -149,7 +151,7 @@ def measure(kind: str, keep: Path, recall: float) -> dict:
     asked = queries["asked"]
     load_libraries(kind)
     before, start = resident(), time.perf_counter()
-    search = OPEN[kind](rows, keep / kind)
+    search, parameters = OPEN[kind](rows, keep / kind)
     search(asked[0])
     reopen, memory = time.perf_counter() - start, resident() - before
     times, answers = [], []
@@ -160,7 +162,7 @@ def measure(kind: str, keep: Path, recall: float) -> dict:
     found = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(answers, queries["closest"], strict=True)])
     return {"reopen": reopen, "memory": memory, "p50": float(np.percentile(times, 50)),
             "p99": float(np.percentile(times, 99)), "recall": float(found),
-            "parameters": getattr(search, "parameters", "")}  # fmt: skip
+            "parameters": parameters}  # fmt: skip
 
 
 def load_libraries(kind: str) -> None:
@@ -189,7 +191,7 @@ def build_product(name: str):
     return build
 
 
-def open_product(rows, folder):
+def open_product(rows: np.ndarray, folder: Path) -> tuple[Search, str]:
     from ernie_vil2.apps.search.index_types import NUM_CANDIDATES, open_index_type, rank
 
     kind = open_index_type(rows, folder)
@@ -198,11 +200,10 @@ def open_product(rows, folder):
         return rank(rows, query[None], kind.find_candidates(query[None], NUM_CANDIDATES), 10)[1][0]
 
     facts = ("cells", "directions", "num_probes", "recall")
-    search.parameters = json.dumps({key: value for key, value in kind.facts.items() if key in facts})
-    return search
+    return search, json.dumps({key: value for key, value in kind.facts.items() if key in facts})
 
 
-def open_numpy(rows, folder):
+def open_numpy(rows: np.ndarray, folder: Path) -> tuple[Search, str]:
     floats = np.asarray(rows, np.float32)
 
     def search(query):
@@ -210,7 +211,7 @@ def open_numpy(rows, folder):
         best = np.argpartition(scores, -10)[-10:]
         return best[np.argsort(-scores[best])]
 
-    return search
+    return search, ""
 
 
 def build_faiss_flat(rows, tuned, recall, folder):
@@ -221,11 +222,11 @@ def build_faiss_flat(rows, tuned, recall, folder):
     faiss.write_index(index, str(folder / "flat.faiss"))
 
 
-def open_faiss_flat(rows, folder):
+def open_faiss_flat(rows: np.ndarray, folder: Path) -> tuple[Search, str]:
     import faiss
 
     opened = faiss.read_index(str(folder / "flat.faiss"))
-    return lambda query: opened.search(query[None], 10)[1][0]
+    return lambda query: opened.search(query[None], 10)[1][0], ""
 
 
 def build_milvus_lite(rows, tuned, recall, folder):
@@ -245,7 +246,7 @@ def build_milvus_lite(rows, tuned, recall, folder):
     client.close()
 
 
-def open_milvus_lite(rows, folder):
+def open_milvus_lite(rows: np.ndarray, folder: Path) -> tuple[Search, str]:
     from pymilvus import MilvusClient
 
     client = MilvusClient(str(folder / "milvus.db"))
@@ -255,8 +256,7 @@ def open_milvus_lite(rows, folder):
         found = client.search("rows", [query.tolist()], limit=10, search_params={"params": {"nprobe": 128}})
         return np.array([hit["id"] for hit in found[0]])
 
-    search.parameters = "IVF_SQ8, nlist 1024, nprobe 128"
-    return search
+    return search, "IVF_SQ8, nlist 1024, nprobe 128"
 
 
 OURS = ("exact", "ivf")

@@ -188,8 +188,12 @@ def asked(server: Server, script: Path, clients: int, seconds: int) -> dict[str,
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", shown)
     found["refused"] = int(refused[1]) if refused else 0
     found["errors"] = found["refused"] + (sum(map(int, broken.groups())) if broken else 0)
-    answers = int(re.search(r"(\d+) requests in", shown)[1])
-    found |= {"answers": answers, "rate": float(re.search(r"Requests/sec:\s+([\d.]+)", shown)[1])}
+    num_requests = re.search(r"(\d+) requests in", shown)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", shown)
+    if num_requests is None or rate is None:
+        raise ValueError(f"wrk printed no count of requests and no rate:\n{shown}")
+    answers = int(num_requests[1])
+    found |= {"answers": answers, "rate": float(rate[1])}
     return found | {"cpu": 1000 * used / max(answers, 1)}
 
 

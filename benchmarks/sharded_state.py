@@ -51,7 +51,7 @@ def main() -> int:
     return 0
 
 
-def rank(args) -> int:
+def rank(args: argparse.Namespace) -> int:
     from ernie_vil2.device import runtime
 
     runtime.configure()
@@ -109,7 +109,10 @@ def rank(args) -> int:
 
 def resident(what: str) -> float:
     """Return the resident memory of this process in MiB, now or at its peak."""
-    return int(re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+    match = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if match is None:
+        raise OSError(f"/proc/self/status has no {what}")
+    return int(match[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -21,12 +21,16 @@ import sys
 import time
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from ernie_vil2.device import runtime  # noqa: E402
 from ernie_vil2.io.files import write_text  # noqa: E402
+
+if TYPE_CHECKING:
+    from ernie_vil2 import ErnieViL2
 
 STAMPS = ROOT / "demo_data" / "stamps"
 SIZES = {100: 40, 300: 60, 529: 80}
@@ -52,7 +56,7 @@ class Study:
         folder.mkdir(parents=True, exist_ok=True)
         self.scores = json.loads(self.results.read_text()) if self.results.exists() else {}
 
-    def record(self, key: str, model) -> None:
+    def record(self, key: str, model: "ErnieViL2") -> None:
         """Score a model, unless that was done."""
         if key not in self.scores:
             self.scores[key] = scores(model)
@@ -89,16 +93,18 @@ class Study:
         """Score mixtures of the weights of the start and of a fine-tuned model."""
         from ernie_vil2 import load_model
         from ernie_vil2.cli.interpolate import mix_weights
+        from ernie_vil2.encoder.pretrained import get_network
         from ernie_vil2.models import set_weights
         from ernie_vil2.models.weights.format import read_model
 
         stored, model = [read_model(self.start), read_model(run)], load_model(run)
+        network = get_network(model, "a mixture")
         for share in SHARES:
-            set_weights(model.backend.model, mix_weights(stored, [1 - share, share]))
+            set_weights(network, mix_weights(stored, [1 - share, share]))
             self.record(f"{key}/{share}", model)
 
 
-def scores(model) -> dict[str, float]:
+def scores(model: "ErnieViL2") -> dict[str, float]:
     """Return the mean recalls on the stamps and on the demo's test set, and acc1 on the classes."""
     from ernie_vil2.data.readers import open_benchmarks
     from ernie_vil2.data.readers.labelled import open_labelled
@@ -107,13 +113,14 @@ def scores(model) -> dict[str, float]:
     from ernie_vil2.evaluation.linear_probe import score_linear_probe
     from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 
-    found = {
-        f"{name} {language}": evaluate(model, benchmark, find_protocol("pairs")).mean_recall
-        for name, source, text_id in (
-            ("stamps", STAMPS / "test.csv", None), ("demo", ROOT / "demo_data" / "emoji-test.tar", "id")
-        )
-        for language, benchmark in open_benchmarks(source, languages=["zh", "en"], text_id=text_id).items()
-    }  # fmt: skip
+    found = {}
+    tests = (("stamps", STAMPS / "test.csv", None), ("demo", ROOT / "demo_data" / "emoji-test.tar", "id"))
+    for name, source, text_id in tests:
+        for language, benchmark in open_benchmarks(source, languages=["zh", "en"], text_id=text_id).items():
+            mean_recall = evaluate(model, benchmark, find_protocol("pairs")).mean_recall
+            if mean_recall is None:
+                raise ValueError(f"{source} has no queries in one direction")
+            found[f"{name} {language}"] = mean_recall
     names = {language: str(STAMPS / f"names_{language}.txt") for language in ("zh", "en")}
     test, training = (open_labelled([STAMPS], names, split=split) for split in ("test", "train"))
     templates = choose_templates(test, {})

@@ -82,7 +82,8 @@ def write_shards(folder: Path, shards: int, samples: int) -> int:
     from ernie_vil2.io.files import sha256
 
     folder.mkdir()
-    rng, entries = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    entries, total_bytes = [], 0
     images = [cv2.imencode(".jpg", cv2.resize(rng.integers(0, 256, (60, 80, 3), np.uint8), (320, 240)))[1].tobytes()
               for _ in range(64)]  # fmt: skip
     for shard in range(shards):
@@ -94,9 +95,11 @@ def write_shards(folder: Path, shards: int, samples: int) -> int:
                     member = tarfile.TarInfo(f"{number}.{suffix}")
                     member.size = len(content)
                     archive.addfile(member, io.BytesIO(content))
-        entries.append({"name": path.name, "samples": samples, "bytes": path.stat().st_size, "sha256": sha256(path)})
+        num_bytes = path.stat().st_size
+        entries.append({"name": path.name, "samples": samples, "bytes": num_bytes, "sha256": sha256(path)})
+        total_bytes += num_bytes
     (folder / "index.json").write_text(json.dumps({"shards": entries}))
-    return sum(entry["bytes"] for entry in entries)
+    return total_bytes
 
 
 class Store(http.server.SimpleHTTPRequestHandler):
@@ -151,7 +154,7 @@ def serve(folder: Path, settings, faults: float, log, port) -> None:
         server.serve_forever()
 
 
-def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
+def epoch(args: argparse.Namespace, root: str, cache: Path, rate: float | None) -> dict:
     """Read one epoch from an empty cache; return samples a second, or the share of waiting at a rate, and counts."""
     import shutil
 
@@ -170,7 +173,8 @@ def epoch(args, root: str, cache: Path, rate: float | None) -> dict:
     config = load_config(None, settings)
     begun = time.monotonic()
     batches = load_batches(MultiViewRows(SampleStream(config), config, WordPieceTokenizer(), VIEWS), config)
-    seen, late, waited, most = Counter(), 0, 0.0, 0
+    seen: Counter[str] = Counter()
+    late, waited, most = 0, 0.0, 0
     for number in range(args.shards * args.samples // batch):
         asked = time.monotonic()
         found = next(batches)

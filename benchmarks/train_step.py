@@ -24,6 +24,7 @@ import tempfile
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 OVERRIDES = [
@@ -68,7 +69,7 @@ def main() -> int:
 
 def compare_libraries(this, theirs, rounds):
     """Compare this package with the libraries that are installed, and with PyTorch if there is a command for it."""
-    arms = {"this package": (this, {})}
+    arms: dict[str, tuple[list[str], dict[str, str]]] = {"this package": (this, {})}
     if find_spec("paddleclas") and find_spec("paddlenlp"):
         suite = [*this, "--implementation", "suite"]
         arms |= {"the suite's towers": (suite, {}), "Paddle as installed": (suite, {"ERNIE_VIL2_RUNTIME": "0"})}
@@ -93,7 +94,7 @@ def processor_name() -> str:
 
 def in_turn(arms, rounds, shown=False) -> dict[str, list[float]]:
     """Return CPU seconds of `rounds` steps of each arm, name -> (command, environment), one of each in turn."""
-    seconds = {name: [] for name in arms}
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
     with contextlib.ExitStack() as stack:
         workers = {}
         for name, (command, variables) in arms.items():  # the first leaves weights and batch for those that follow
@@ -124,7 +125,7 @@ def show(seconds, baseline) -> None:
 class Worker:
     """A process that takes one step when it is asked to."""
 
-    def __init__(self, command, variables):
+    def __init__(self, command: list[str], variables: dict[str, str]):
         ours = ("ERNIE_VIL2_", "MKL_", "OMP_", "MALLOC_", "FLAGS_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -136,26 +137,30 @@ class Worker:
             stderr=subprocess.DEVNULL,
             text=True,
         )
+        if self.process.stdin is None or self.process.stdout is None:
+            raise RuntimeError("the worker has no pipes")
+        self._commands, self._answers = self.process.stdin, self.process.stdout
+        self._command = command
         about = self._answer()
         self.loss = about["loss"]
         self.about = f"{about['parameters']:,} parameters, loss {self.loss:.5f}; {about['note']}"
 
     def step(self) -> float:
-        self.process.stdin.write("step\n")
-        self.process.stdin.flush()
+        self._commands.write("step\n")
+        self._commands.flush()
         return self._answer()["seconds"]
 
     def _answer(self) -> dict:
-        for line in self.process.stdout:
+        for line in self._answers:
             if line.startswith('{"'):
                 return json.loads(line)
-        raise SystemExit(f"error: a worker ended early; to see why, run: {' '.join(self.process.args)}")
+        raise SystemExit(f"error: a worker ended early; to see why, run: {' '.join(self._command)}")
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.process.stdin.close()
+        self._commands.close()
         self.process.wait()
 
 
@@ -195,7 +200,8 @@ def paddle_step(folder: Path, batch: int, implementation: str):
     ids[:, 0] = 1
     ids[np.arange(LENGTH) >= random.integers(LENGTH // 4, LENGTH + 1, (batch, 1))] = 0
     if not (folder / "config.json").exists():
-        np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in model.state_dict().items()})
+        weights: dict[str, Any] = {name: value.numpy() for name, value in model.state_dict().items()}
+        np.savez(folder / "weights.npz", **weights)
         np.savez(folder / "batch.npz", images=images, ids=ids)
         (folder / "config.json").write_text(json.dumps(config.model_dump()))
     arrays = {"image_1": images[0], "image_2": images[1], "text_1": ids, "text_2": ids}

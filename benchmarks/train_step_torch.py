@@ -12,7 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from train_step import serve
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.train_step import serve
 
 
 class Attention(nn.Module):

@@ -99,7 +99,11 @@ class Row:
 def drawings(shard: Path) -> list[Drawing]:
     """The drawings of one of the demo's shards, in their order."""
     with tarfile.open(shard) as archive:
-        files = {member.name: archive.extractfile(member).read() for member in archive}
+        files = {}
+        for member in archive:
+            file = archive.extractfile(member)
+            if file is not None:  # a folder has no content
+                files[member.name] = file.read()
     found = []
     for name in (name for name in files if name.endswith(".json")):
         fields, stem = json.loads(files[name]), name.removesuffix(".json")
@@ -222,7 +226,8 @@ class Crawl:
     def _good(self) -> tuple[list[Row], list[tuple[Image.Image, list[Drawing]]]]:
         """Good rows, and of each its image and what that shows; behind them their twins, and wrong captions."""
         wanted = {kind: self.counts[kind] - round(self.counts[kind] * SCENES) for kind in ("good", "wrong")}
-        good, originals, others, by_name = list[Row](), list[tuple[Image.Image, list[Drawing]]](), list[Row](), {}
+        good, originals, others = list[Row](), list[tuple[Image.Image, list[Drawing]]](), list[Row]()
+        by_name: dict[str, Row] = {}
         for drawing in self.pool:
             earlier, equal = self.alike.get(drawing.name, ("", False))
             like = by_name.get(earlier)

@@ -71,7 +71,11 @@ class Drawing:
 def drawings(shard: Path) -> Iterator[Drawing]:
     """Those of things, with English words."""
     with tarfile.open(shard) as archive:
-        files = {member.name: archive.extractfile(member).read() for member in archive}
+        files = {}
+        for member in archive:
+            file = archive.extractfile(member)
+            if file is not None:  # a folder has no content
+                files[member.name] = file.read()
     for name, content in files.items():
         if not name.endswith(".json"):
             continue
@@ -190,8 +194,10 @@ def sentences() -> dict[str, dict[str, Callable[[Drawing, Drawing], bool | None]
 
     def judged(what: str, way: Callable[[bool, bool], bool]) -> Callable[[Drawing, Drawing], bool | None]:
         def judge(left: Drawing, right: Drawing) -> bool | None:
-            sides = has(what, left), has(what, right)
-            return None if None in sides else way(*sides)
+            has_left, has_right = has(what, left), has(what, right)
+            if has_left is None or has_right is None:
+                return None
+            return way(has_left, has_right)
 
         return judge
 

@@ -47,8 +47,10 @@ def read_set(path: Path) -> Iterator[Icon]:
     with tarfile.open(path) as tar:
         members = iter(tar)
         for image, texts in zip(members, members, strict=True):
-            png, fields = (tar.extractfile(member).read() for member in (image, texts))
-            yield Icon(image.name.removesuffix(".png"), json.loads(fields), png)
+            png, fields = tar.extractfile(image), tar.extractfile(texts)
+            if png is None or fields is None:
+                raise ValueError(f"{path}: {image.name} and {texts.name} are not both files")
+            yield Icon(image.name.removesuffix(".png"), json.load(fields), png.read())
 
 
 def shape(png: bytes) -> Shape | None:
@@ -71,7 +73,7 @@ def shape(png: bytes) -> Shape | None:
 class Drawings:
     """The shapes of all icons, to find those that are drawn alike."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.sets: list[str] = []
         self.keys: list[str] = []
         self._bits: list[int] = []
@@ -106,12 +108,12 @@ def shared_images(drawings: Drawings) -> dict[tuple[str, str], int]:
         if len(group) > PLAIN:
             continue
         same = drawings.same(group, group)
-        found = {
-            tuple(sorted((drawings.sets[group[a]], drawings.sets[group[b]])))
-            for a, b in combinations(range(len(group)), 2)
-            if same[a, b] and drawings.sets[group[a]] != drawings.sets[group[b]]
-        }
-        for pair in found:
+        pairs_of_group = set()
+        for a, b in combinations(range(len(group)), 2):
+            first, second = sorted((drawings.sets[group[a]], drawings.sets[group[b]]))
+            if same[a, b] and first != second:
+                pairs_of_group.add((first, second))
+        for pair in pairs_of_group:
             pairs[pair] += 1
     return pairs
 

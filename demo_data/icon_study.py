@@ -58,7 +58,7 @@ def side_of_sets(found: Sequence[Sequence[str]], known: Iterable[str]) -> dict[s
     scored = {name: side for side, names in SCORED.items() for name in names}
     if missing := sorted(set(scored) - set(known)):
         raise ValueError(f"the icons lack {', '.join(missing)}; render them: python demo_data/icons.py")
-    sides = {}
+    sides: dict[str, str] = {}
     for family in found:
         own = {scored[name] for name in family if name in scored}
         if len(own) > 1:
@@ -88,8 +88,9 @@ def lexicon(drawings: Path = DRAWINGS) -> dict[str, dict]:
     found = {}
     with tarfile.open(drawings) as tar:
         for member in tar:
-            if member.name.endswith(".json"):
-                fields = json.load(tar.extractfile(member))
+            file = tar.extractfile(member)
+            if file is not None and member.name.endswith(".json"):
+                fields = json.load(file)
                 found[fields["caption_en"].casefold()] = {key: fields[key] for key in ("caption_zh", "tags_zh")}
     return found
 
@@ -174,8 +175,8 @@ def main() -> int:
     sets = json.loads((args.icons / "sets.json").read_text(encoding="utf-8"))
 
     drawings, names, blank, keys = Drawings(), {}, 0, {}
-    with ProcessPoolExecutor(args.processes) as pool:
-        looked = pool.map(look, [args.icons / f"{name}.tar" for name in sets])
+    with ProcessPoolExecutor(args.processes) as processes:
+        looked = processes.map(look, [args.icons / f"{name}.tar" for name in sets])
         for name, icons in tqdm(zip(sets, looked, strict=True), "looking", len(sets), unit="set"):
             names[name] = {caption for _, caption, _ in icons if " " in caption}
             keys[name] = [key for key, _, found in icons if found]

@@ -45,7 +45,8 @@ def caption_and_styles(name: str, affixes: frozenset[str]) -> tuple[str, list[st
         name: as `file-music-outline`.
         affixes: words that the set itself says are styles.
     """
-    words, styles = name.replace("two-tone", "twotone").split("-"), []
+    words = name.replace("two-tone", "twotone").split("-")
+    styles: list[str] = []
     while len(words) > 1 and words[-1] in STYLES | affixes:
         styles.insert(0, words.pop())
     return " ".join(words), styles
@@ -153,7 +154,10 @@ def main() -> int:
             match = re.fullmatch(r"package/json/([a-z0-9-]+)\.json", member.name)
             if not match or (wanted and match[1] not in wanted):
                 continue
-            prefix, icons = match[1], json.load(tar.extractfile(member))
+            file = tar.extractfile(member)
+            if file is None:  # a folder has no content
+                continue
+            prefix, icons = match[1], json.load(file)
             found.add(prefix)
             if RESTRICTED.search(icons["info"]["license"]["spdx"]) and not args.restricted and prefix not in wanted:
                 continue

@@ -12,7 +12,7 @@ import argparse
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import cv2
@@ -22,6 +22,8 @@ from tqdm import tqdm
 
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers.source import ShardedSource
+from ernie_vil2.data.samples import Sample
 
 HERE = Path(__file__).resolve().parent
 SIDE, BLOCK = 32, 4096
@@ -37,7 +39,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON of the twins: drawing, icon, correlation")
     args = parser.parse_args()
 
-    drawings, icons = open_sources(args.data), open_sources(args.icons)
+    drawing_source, icons = open_sources(args.data), open_sources(args.icons)
+    drawings = [drawing_source[row] for row in range(len(drawing_source))]
     best, nearest = closest(vectors(drawings), icons)
     twins = {
         drawings[row].image_name: {
@@ -56,7 +59,7 @@ def main() -> None:
             print(line)
 
 
-def vectors(samples: Iterable) -> NDArray[np.float32]:
+def vectors(samples: Iterable[Sample]) -> NDArray[np.float32]:
     """The pixels of images as unit vectors without their mean, [N, 3 * 32 * 32]; their products are correlations."""
     rows = []
     for sample in samples:
@@ -68,7 +71,7 @@ def vectors(samples: Iterable) -> NDArray[np.float32]:
     return np.stack(rows)
 
 
-def closest(drawings: NDArray[np.float32], icons: Sequence) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def closest(drawings: NDArray[np.float32], icons: ShardedSource) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """For each drawing the highest correlation with an icon, and the icon's row."""
     best, nearest = np.full(len(drawings), -1, np.float32), np.zeros(len(drawings), np.int64)
     for start in tqdm(range(0, len(icons), BLOCK), "icons", unit="block"):

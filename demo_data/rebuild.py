@@ -80,7 +80,13 @@ def read_json(package: Path, *members: str) -> list:
     """The named JSON members of an npm package, read without unpacking anything to disk."""
     try:
         with tarfile.open(package, "r:gz") as tar:
-            return [json.load(tar.extractfile(f"package/{member}")) for member in members]
+            contents = []
+            for member in members:
+                file = tar.extractfile(f"package/{member}")
+                if file is None:
+                    raise ValueError(f"{member} is not a file")
+                contents.append(json.load(file))
+            return contents
     except (KeyError, tarfile.TarError, EOFError, ValueError) as error:
         sys.exit(f"{package} cannot be read ({error}): remove it and run again")
 
@@ -118,7 +124,7 @@ class IconSet:
         canvas = Image.new("RGBA", (side, side), "white")
         canvas.alpha_composite(drawing, ((side - drawing.width) // 2, (side - drawing.height) // 2))
         webp = io.BytesIO()
-        canvas.convert("RGB").resize((SIZE, SIZE), Image.LANCZOS).save(webp, "WEBP", quality=80, method=6)
+        canvas.convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS).save(webp, "WEBP", quality=80, method=6)
         return webp.getvalue()
 
 
@@ -163,7 +169,11 @@ def shard(samples: list[tuple[dict, str]], icons: dict[str, IconSet]) -> bytes:
 def read_shard(content: bytes) -> dict[str, tuple[dict, bytes]]:
     """`<code points>_<style>` -> (JSON fields, WebP bytes), in the file's order."""
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        files = {member.name: tar.extractfile(member).read() for member in tar}
+        files = {}
+        for member in tar:
+            file = tar.extractfile(member)
+            if file is not None:  # a folder has no content
+                files[member.name] = file.read()
     keys = [name.removesuffix(".json") for name in files if name.endswith(".json")]
     return {key: (json.loads(files[f"{key}.json"]), files[f"{key}.webp"]) for key in keys}
 

@@ -111,14 +111,24 @@ def data_of(package: Path) -> tarfile.TarFile:
 
 def read(package: Path) -> tuple[dict[Stamp, bytes], bytes]:
     """The images that have a name in both languages, and what the package says of its licence."""
-    contents, names, licence = {}, {}, b""
+    contents: dict[str, bytes] = {}
+    names: dict[str, bytes] = {}
+    licence = b""
     with data_of(package) as tar:
         for member in tar:
             stem, _, suffix = member.name.removeprefix(STAMPS).rpartition(".")
-            if member.isfile() and member.name.startswith(STAMPS) and suffix in ("png", "txt"):
-                (contents if suffix == "png" else names)[stem] = tar.extractfile(member).read()
-            elif member.name == COPYRIGHT:
-                licence = tar.extractfile(member).read()
+            is_stamp = member.name.startswith(STAMPS) and suffix in ("png", "txt")
+            if not (is_stamp and member.isfile()) and member.name != COPYRIGHT:
+                continue
+            file = tar.extractfile(member)
+            if file is None:  # a folder has no content
+                continue
+            if not is_stamp:
+                licence = file.read()
+            elif suffix == "png":
+                contents[stem] = file.read()
+            else:
+                names[stem] = file.read()
     found = {}
     for stem, content in sorted(contents.items()):
         english, *others = names.get(stem, b"").decode("utf-8").splitlines() or [""]
@@ -182,8 +192,8 @@ def write(folder: Path, contents: dict[Stamp, bytes], licence: bytes) -> None:
                 rows.append([file.as_posix(), stamp.caption_zh, stamp.caption_en, stamp.label, within])
                 bar.update()
             aside = folder / f".{split}.csv.partial"
-            with aside.open("w", encoding="utf-8", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerows(
+            with aside.open("w", encoding="utf-8", newline="") as table:
+                csv.writer(table, lineterminator="\n").writerows(
                     [["image", "caption_zh", "caption_en", "label", "folder"], *rows]
                 )
             aside.replace(folder / f"{split}.csv")

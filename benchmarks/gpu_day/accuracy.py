@@ -7,7 +7,7 @@ from benchmarks.gpu_day.processes import ROOT
 
 NUM_STEPS, DRY_STEPS = 300, 3
 # Name -> precision of the training, and the environment. cuBLAS reads this variable; 0 switches TF32 off.
-PRECISIONS = {
+PRECISIONS: dict[str, tuple[str, dict[str, str]]] = {
     "float32": ("float32", {"NVIDIA_TF32_OVERRIDE": "0"}),
     "tf32": ("float32", {}),
     "bfloat16": ("bfloat16", {}),
@@ -22,7 +22,7 @@ def list_measurements(options: Options) -> list[Measurement]:
         for name in options.choose(tuple(PRECISIONS), DRY_PRECISIONS):
             _, variables = PRECISIONS[name]
             # The training brings its own ranks.
-            measurement = make_measurement("accuracy", f"{name}_{num_ranks}", options, 120, **variables)
+            measurement = make_measurement("accuracy", f"{name}_{num_ranks}", options, 120, num_ranks=1, **variables)
             measurements.append(measurement)
     return measurements
 

@@ -4,9 +4,11 @@ A share of what the machine itself can do says more than a share of a data sheet
 """
 
 import itertools
+from functools import partial
 from typing import Any
 
 from benchmarks.gpu_day.measuring import LeftOut, Measurement, Options, Results, make_measurement, time_calls
+from ernie_vil2.section import Precision
 
 # Rows of both views that a micro batch of 128 pairs encodes at once; tokens of an image of 224 pixels and of a text.
 ROWS, IMAGE_TOKENS, TEXT_TOKENS = 256, 197, 48
@@ -40,24 +42,24 @@ def measure(name: str, options: Options, results: Results) -> None:
         return
     runtime.set_device(options.device)
     # float32 on a GPU means TF32, unless the environment says otherwise.
-    dtypes = options.choose(["bfloat16", "float32"], ["float32"])
+    dtypes: list[Precision] = options.choose(["bfloat16", "float32"], ["float32"])
     rows, scale = options.choose((ROWS, 1), (2, DRY_SCALE))
     with paddle.no_grad():
         for dtype in dtypes:
-            results.attempt(f"gemm_{dtype}", lambda dtype=dtype: measure_products(dtype, rows))
+            results.attempt(f"gemm_{dtype}", partial(measure_products, dtype, rows))
         results.attempt("copy", lambda: measure_copy(COPY_BYTES // scale))
         results.attempt("upload", lambda: measure_upload(UPLOAD_BYTES // scale))
     for dtype, (tokens, has_mask) in itertools.product(dtypes, ATTENTIONS):
         results.attempt(
             name_attention(dtype, tokens, has_mask),
-            lambda dtype=dtype, tokens=tokens, has_mask=has_mask: measure_attention(dtype, rows, tokens, has_mask),
+            partial(measure_attention, dtype, rows, tokens, has_mask),
         )
     # At the end, because it may crash the process: products with few rows, such as those of the last batch of an epoch,
     # have done so on H20 with Paddle's builds for CUDA 12.3 (its issue 66921).
     results.attempt("thin_product", lambda: measure_thin_product(dtypes[0]))
 
 
-def measure_products(dtype: str, rows: int) -> dict[str, Any]:
+def measure_products(dtype: Precision, rows: int) -> dict[str, Any]:
     """Return operations a second of the products of a block, of each shape and of all together."""
     import paddle
 
@@ -66,7 +68,7 @@ def measure_products(dtype: str, rows: int) -> dict[str, Any]:
         for inputs, outputs in PRODUCTS:
             left = paddle.randn([rows * tokens, inputs]).astype(dtype)
             right = paddle.randn([inputs, outputs]).astype(dtype)
-            product_seconds = time_calls(lambda left=left, right=right: paddle.matmul(left, right))
+            product_seconds = time_calls(partial(paddle.matmul, left, right))
             product_flops = 2.0 * rows * tokens * inputs * outputs
             figures[f"{rows * tokens}x{inputs}x{outputs}"] = product_flops / product_seconds / 1e12
             flops, seconds = flops + product_flops, seconds + product_seconds
@@ -77,25 +79,25 @@ def name_attention(dtype: str, tokens: int, has_mask: bool) -> str:
     return f"attention_{dtype}_{tokens}{'_masked' if has_mask else ''}"
 
 
-def measure_attention(dtype: str, rows: int, tokens: int, has_mask: bool) -> dict[str, Any]:
+def measure_attention(dtype: Precision, rows: int, tokens: int, has_mask: bool) -> dict[str, Any]:
     """Return milliseconds of fused attention, of forward alone and with backward, and operations a second."""
     import paddle
     from paddle.nn import functional as F
 
     shape = [rows, tokens, HEADS, HEAD_WIDTH]
-    arguments = [paddle.randn(shape).astype(dtype) for _ in range(3)]
-    for argument in arguments:
-        argument.stop_gradient = False
+    query, key, value = (paddle.randn(shape).astype(dtype) for _ in range(3))
+    for tensor in (query, key, value):
+        tensor.stop_gradient = False
     upstream = paddle.randn(shape).astype(dtype)
     mask = paddle.zeros([rows, 1, tokens, tokens], dtype) if has_mask else None
 
     def forward() -> Any:
-        return F.scaled_dot_product_attention(*arguments, attn_mask=mask)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
     def forward_and_backward() -> None:
         paddle.autograd.backward([forward()], [upstream])
-        for argument in arguments:
-            argument.clear_gradient()
+        for tensor in (query, key, value):
+            tensor.clear_gradient()
 
     with paddle.no_grad():
         forward_seconds = time_calls(forward)
@@ -110,7 +112,7 @@ def measure_attention(dtype: str, rows: int, tokens: int, has_mask: bool) -> dic
     }
 
 
-def measure_thin_product(dtype: str) -> dict[str, Any]:
+def measure_thin_product(dtype: Precision) -> dict[str, Any]:
     """Return milliseconds of a product with eight rows."""
     import paddle
 

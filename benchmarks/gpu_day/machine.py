@@ -116,7 +116,7 @@ def describe_paddle(options: Options, results: Results) -> None:
 def _read_flags() -> dict[str, Any]:
     import paddle
 
-    flags = {}
+    flags: dict[str, Any] = {}
     for name in FLAGS:
         try:
             flags |= paddle.get_flags(name)
