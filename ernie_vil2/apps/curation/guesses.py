@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from ernie_vil2.apps.curation import likeness
+from ernie_vil2.apps.curation.hues import have_other_hues
 from ernie_vil2.apps.curation.local_features import (
     COMPONENTS,
     LEARN_FROM,
@@ -344,8 +345,17 @@ class GuessFiles:
             transforms, block["score"] = register(templates, images, overlays.transforms, level)
             passes = (block["score"] > FAILED) & is_plausible(transforms, overlays.aspects, level.slack)
             block["transform"] = overlays.restore(transforms)
-            blocks.append(block[passes])
+            block = block[passes]
+            blocks.append(block[~self._have_other_hues(block, level.min_hue_correlation)])
         return np.concatenate(blocks)
+
+    def _have_other_hues(self, guesses: np.ndarray, min_correlation: float) -> np.ndarray:
+        """Return which guesses lay images of other hues on each other, `[P]` bool; see `hues.have_other_hues`."""
+        overlays = Overlays(
+            guesses["query"], guesses["row"], guesses["transform"], self.queries.thumbnails, self.images.thumbnails
+        )
+        templates, images = overlays.order(self.queries.thumbnails.colours, self.images.thumbnails.colours)
+        return have_other_hues(templates, images, overlays.transforms, min_correlation)
 
     def _choose_best(self, guesses: np.ndarray, max_guesses: int) -> np.ndarray:
         """Return the best guesses of every two images, whichever of their thumbnails they lay on each other.
@@ -398,15 +408,15 @@ class Overlays:
         self.aspects = np.stack([query_thumbnails.shapes[queries], image_thumbnails.shapes[rows]], axis=1)
         self.aspects[self.is_swapped] = self.aspects[self.is_swapped, ::-1]
 
-    def order(self, query_luminances: np.ndarray, image_luminances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the luminances of the templates and of the other images, `[P, S, S]` float32 each.
+    def order(self, query_pixels: np.ndarray, image_pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the luminances, or the colours, of the templates and of the other images, `[P, S, S, ...]` float32.
 
         Args:
-            query_luminances: luminances of all thumbnails of the queries, `[N, S, S]`.
-            image_luminances: luminances of all thumbnails of the images, `[M, S, S]`.
+            query_pixels: those of all thumbnails of the queries, `[N, S, S, ...]`.
+            image_pixels: those of all thumbnails of the images, `[M, S, S, ...]`.
         """
-        templates = query_luminances[self.queries].astype(np.float32)
-        images = image_luminances[self.rows].astype(np.float32)
+        templates = query_pixels[self.queries].astype(np.float32)
+        images = image_pixels[self.rows].astype(np.float32)
         templates[self.is_swapped], images[self.is_swapped] = images[self.is_swapped], templates[self.is_swapped]
         return templates, images
 

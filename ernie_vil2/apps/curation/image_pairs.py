@@ -20,7 +20,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ernie_vil2.apps.curation import details, guesses, likeness, local_features, neighbours, registration, relighting
+from ernie_vil2.apps.curation import details, guesses, hues, likeness, local_features, neighbours, registration, relighting
 from ernie_vil2.apps.curation.details import Picture, compare_details, complete_verdict, decode_detail
 from ernie_vil2.apps.curation.guesses import (
     MAX_TRIES,
@@ -217,7 +217,7 @@ def _open_pairs(
         digest.update(side.compute_digest())
     settings = (comparison.candidates, comparison.crops, with_turns, PAIR_DTYPE, cv2.__version__)
     digest.update(repr(settings).encode())
-    digest.update(_hash_code(details, guesses, likeness, local_features, neighbours, registration, relighting))
+    digest.update(_hash_code(details, guesses, hues, likeness, local_features, neighbours, registration, relighting))
     path = folder / f"{name}-{digest.hexdigest()}.npy"
     earlier_paths = sorted(set(folder.glob(f"{name}-*.npy")) - {path})
     if not path.exists():

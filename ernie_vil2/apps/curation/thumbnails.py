@@ -14,7 +14,7 @@ from ernie_vil2.apps.curation import likeness
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.local_features import FEATURE, MAX_FEATURES
 from ernie_vil2.apps.curation.neighbours import allocate
-from ernie_vil2.apps.curation.registration import SIDE
+from ernie_vil2.apps.curation.registration import COLOUR_SIDE, SIDE
 
 MAX_THUMBNAILS = 3  # of an image: with and without its last border, and of the picture that it shows
 
@@ -46,6 +46,11 @@ class Thumbnails(NamedTuple):
     def luminances(self) -> np.ndarray:
         """Luminances, `[N, 64, 64]` uint8."""
         return self.thumbnails[:, : SIDE * SIDE].reshape(-1, SIDE, SIDE)
+
+    @property
+    def colours(self) -> np.ndarray:
+        """Colours, `[N, 16, 16, 3]` uint8."""
+        return self.thumbnails[:, SIDE * SIDE :].reshape(-1, COLOUR_SIDE, COLOUR_SIDE, 3)
 
     def have_siblings(self, rows: np.ndarray, shift: int) -> np.ndarray:
         """Return which rows, `[P]`, have a thumbnail of the same image so many rows further on, `[P]` bool."""
