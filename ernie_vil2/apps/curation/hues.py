@@ -17,8 +17,10 @@ from ernie_vil2.apps.curation.registration import (
     scale_transform,
 )
 
-# Levels: root mean square of the colours, less their luminance. Compression and noise move weaker colours too far.
-MIN_STRENGTH = 6.0
+# Levels: root mean square of the colours, less their luminance. A tint of 15 % moves weaker colours too far.
+MIN_STRENGTH = 10.0
+# A sticker covers up to this share of the image, with the samples at its edge; beside it, colours correlate by so much.
+MAX_STICKER, MIN_BESIDE = 0.2, 0.8
 PAIRS_PER_BLOCK = MAX_SAMPLES // COLOUR_SIDE**2
 
 
@@ -48,15 +50,37 @@ def _compare_block(
     scaled = scale_transform(transforms, COLOUR_SIDE / SIDE)
     warped, is_inside = sample_images(stack, np.arange(num_pairs), scaled, make_grid(COLOUR_SIDE, 1))
     # Outside of the image there is nothing to compare.
-    first = _remove_luminance(templates.reshape(num_pairs, -1, 3) * is_inside[..., None])
-    second = _remove_luminance(warped * is_inside[..., None])
+    first = remove_luminance(templates.reshape(num_pairs, -1, 3) * is_inside[..., None])
+    second = remove_luminance(warped * is_inside[..., None])
+    is_coloured, correlations = _correlate(first, second, is_inside)
+    is_other = is_coloured & (correlations < min_correlation)
+    # A coloured sticker is no other hue, if what is beside it is coloured and agrees.
+    numbers = np.flatnonzero(is_other)
+    first, second, is_inside = (values[numbers] for values in (first, second, is_inside))
+    is_common = _find_common(first, second, is_inside)
+    first, second = (colours * is_common[..., None] for colours in (first, second))
+    is_coloured, correlations = _correlate(first, second, is_common)
+    is_other[numbers] = ~is_coloured | (correlations < MIN_BESIDE)
+    return is_other
+
+
+def _correlate(first: np.ndarray, second: np.ndarray, is_compared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which pairs of colours less their luminance, `[P, N, 3]`, are both strong, and their correlation, `[P]`.
+
+    Colours are 0 where they are not compared, `[P, N]` bool.
+    """
     products, first_squares, second_squares = (
-        np.einsum("pn,pn->p", *colours) for colours in ((first, second), (first, first), (second, second))
+        np.einsum("pnc,pnc->p", *colours) for colours in ((first, second), (first, first), (second, second))
     )
-    is_coloured = np.minimum(first_squares, second_squares) >= MIN_STRENGTH**2 * is_inside.sum(axis=1)
-    return is_coloured & (products < min_correlation * np.sqrt(first_squares * second_squares))
+    is_coloured = np.minimum(first_squares, second_squares) >= MIN_STRENGTH**2 * is_compared.sum(axis=1)
+    return is_coloured, products / np.maximum(np.sqrt(first_squares * second_squares), 1e-3)
 
 
-def _remove_luminance(colours: np.ndarray) -> np.ndarray:
-    """Return colours less their luminance, `[P, N * 3]` of `[P, N, 3]`."""
-    return remove_luminance(colours).reshape(len(colours), -1)
+def _find_common(first: np.ndarray, second: np.ndarray, is_inside: np.ndarray) -> np.ndarray:
+    """Return where pairs of colours, `[P, N, 3]`, agree best: all but a share `MAX_STICKER` of what is inside."""
+    strengths = [np.sqrt(np.einsum("pnc,pnc->p", colours, colours))[:, None, None] for colours in (first, second)]
+    errors = np.square(first / strengths[0] - second / strengths[1]).sum(axis=2)
+    errors[~is_inside] = np.inf
+    num_common = ((1 - MAX_STICKER) * is_inside.sum(axis=1)).astype(int)
+    max_errors = np.sort(errors, axis=1)[np.arange(len(errors)), num_common - 1]
+    return errors <= max_errors[:, None]

@@ -20,7 +20,16 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ernie_vil2.apps.curation import details, guesses, hues, likeness, local_features, neighbours, registration, relighting
+from ernie_vil2.apps.curation import (
+    details,
+    guesses,
+    hues,
+    likeness,
+    local_features,
+    neighbours,
+    registration,
+    relighting,
+)
 from ernie_vil2.apps.curation.details import Picture, compare_details, complete_verdict, decode_detail
 from ernie_vil2.apps.curation.guesses import (
     MAX_TRIES,

@@ -77,6 +77,7 @@ PALE_COLOUR = 4.0  # levels: compression leaves half of that
 # Share of the strength of the colours. Of 60 photographs in another hue 17 % pass; without these two limits, 33 % do.
 MAX_UNLIKE_COLOUR = 0.5
 
+SAME_LIGHT = np.array([[-1.0, 256.0], [-1.0, 256.0]])  # curve of light that changes no level
 LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)  # weights of red, green and blue in the luminance
 # Three corners of a thumbnail, which determine an affine map: columns, rows and ones.
 CORNERS = np.array([[0, SIDE - 1, 0], [0, 0, SIDE - 1], [1, 1, 1]], np.float32)
@@ -461,16 +462,20 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     light_fit = fit_light(first, second, inside)
     if light_fit is None:
         return None
-    lit, target = light_fit.lit, light_fit.target
 
     # How much of the images agrees, in light.
     mask = inside.astype(np.uint8)
-    contrast = max(min(measure_contrast(lit, mask), measure_contrast(target, mask)), LEAST_CONTRAST)
-    differs_clearly = inside & (find_differences(lit, target, DIFFERENCE_WINDOW) > CLEAR * contrast)  # [64, 64]
-    # The curve of light is fitted to what is common: an eye of a few dark samples may lie beyond its knots, and then
-    # only the levels as they are agree.
+    contrasts = [measure_contrast(luminance, mask) for luminance in (light_fit.lit, light_fit.target)]
+    contrast = max(min(contrasts), LEAST_CONTRAST)
+    differs_clearly = inside & (find_differences(light_fit.lit, light_fit.target, DIFFERENCE_WINDOW) > CLEAR * contrast)
     if differs_clearly.any():
-        differs_clearly &= find_differences(first, second, DIFFERENCE_WINDOW) > CLEAR * contrast
+        # The curve of light is fitted to what is common: an eye of a few dark samples may lie beyond its knots, and
+        # then only the levels as they are agree. A large mark bends the curve, so that they agree better everywhere.
+        differs_unchanged = inside & (find_differences(first, second, DIFFERENCE_WINDOW) > CLEAR * contrast)
+        if differs_unchanged.sum() < differs_clearly.sum():
+            light_fit = LightFit(SAME_LIGHT, True, first, second)
+        differs_clearly &= differs_unchanged
+    lit, target = light_fit.lit, light_fit.target
     agrees = inside & ~differs_clearly
     if agrees.sum() < (1 - MAX_SPOT) * inside.sum():
         return None
@@ -486,17 +491,18 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     if detail < SURE_DETAIL and roughness > MAX_ROUGHNESS:
         return None
 
+    size = (COLOUR_SIDE, COLOUR_SIDE)
+    differs_at_colour_size = cv2.resize(differs_clearly.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    is_common = cv2.dilate(differs_at_colour_size, _NEIGHBOURS) == 0  # [16, 16]
+
     # Whether colours agree, and the light of plain shapes. If not, one change of all levels may still explain both.
     has_other_light = has_other_colours = False
     if (_is_plain(lit) or _is_plain(target)) and not _is_dimmed(template, image, transform, inside):
         levels, mapped_levels = light_fit.curve
         gain = float((mapped_levels[-1] - mapped_levels[0]) / (levels[-1] - levels[0]))
         has_other_light = not 1 / MAX_PLAIN_GAIN < gain < MAX_PLAIN_GAIN
-        has_other_colours = _measure_colour_difference(template, image, transform) > MAX_PLAIN_DIFFERENCE
+        has_other_colours = _measure_colour_difference(template, image, transform, is_common) > MAX_PLAIN_DIFFERENCE
 
-    size = (COLOUR_SIDE, COLOUR_SIDE)
-    differs_at_colour_size = cv2.resize(differs_clearly.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
-    is_common = cv2.dilate(differs_at_colour_size, _NEIGHBOURS) == 0  # [16, 16]
     if not has_other_colours:
         has_other_colours = _has_other_colours(template, image, transform, inside, is_common, light_fit)
     return Verdict(likeness, has_other_light, is_turned, has_other_colours)
@@ -724,14 +730,23 @@ def _warp_colours(image: View, transform: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(image.colours, scaled, size, flags=_WARP, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _measure_colour_difference(template: View, image: View, transform: np.ndarray) -> float:
-    """Return the mean difference of the colours, in levels; that of the luminances where one image is grey."""
+def _measure_colour_difference(template: View, image: View, transform: np.ndarray, is_common: np.ndarray) -> float:
+    """Return the mean difference of the colours, in levels; that of the luminances where one image is grey.
+
+    Args:
+        template: the image that shows less.
+        image: the other one.
+        transform: affine map between them, `[2, 3]`.
+        is_common: where luminances agree, `[16, 16]` bool; if that is nowhere, all samples are compared.
+    """
     warped = _warp_colours(image, transform)
     if _is_grey(template.colours) or _is_grey(warped):
         first = cv2.cvtColor(template.colours, cv2.COLOR_RGB2GRAY)
         second = cv2.cvtColor(warped, cv2.COLOR_RGB2GRAY)
-        return float(np.abs(first - second).mean())
-    return float(np.abs(template.colours - warped).mean())
+    else:
+        first, second = template.colours, warped
+    compared = is_common if is_common.any() else np.ones_like(is_common)
+    return float(np.abs(first - second)[compared].mean())
 
 
 def _is_grey(colours: np.ndarray) -> bool:

@@ -16,9 +16,11 @@ from ernie_vil2.apps.curation.registration import (
     MIN_PULL,
     _find_stretch,
     _solve_positive,
+    compare,
     fit_colours,
     invert_transforms,
     make_pyramid,
+    make_view,
     register,
 )
 from ernie_vil2.apps.curation.thumbnails import pack_thumbnails
@@ -261,3 +263,22 @@ def test_inverse_maps_and_stretches_are_those_of_numpy():
     np.testing.assert_allclose(
         _find_stretch(transforms[:, :, :2].astype(float)), values[:, 0] / values[:, 1], rtol=1e-6
     )
+
+
+def test_a_sticker_that_bends_the_curve_of_light_is_local():
+    """Most of a drawing on white has one level, so that a sticker over a part of it would move the curve of white."""
+    pixels = np.full((160, 160, 3), 255, np.uint8)
+    rng = np.random.default_rng(0)
+    for _ in range(14):
+        centre, colour = rng.integers(30, 130, 2).tolist(), rng.integers(20, 200, 3).tolist()
+        cv2.circle(pixels, centre, int(rng.integers(6, 16)), colour, -1)
+    covered = pixels.copy()
+    cv2.rectangle(covered, (95, 95), (155, 155), (140, 30, 60), -1)
+    views = []
+    for image in (pixels, covered):
+        luminance = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (64, 64), interpolation=cv2.INTER_AREA)
+        views.append(make_view(luminance, cv2.resize(image, (16, 16), interpolation=cv2.INTER_AREA)))
+    verdict = compare(*views, np.eye(2, 3, dtype=np.float32))
+    assert verdict is not None
+    assert verdict.likeness > 0.99
+    assert not verdict.has_other_colours
