@@ -178,7 +178,14 @@ class GuessFiles:
         num_files = -(-num_rows // self._rows_per_file)
         self._files = [tempfile.TemporaryFile(dir=images.folder) for _ in range(num_files)]  # noqa: SIM115  -- closed with this object
 
-    def add(self, queries: np.ndarray, rows: np.ndarray, transforms: np.ndarray, supports: np.ndarray | float) -> None:
+    def add(
+        self,
+        queries: np.ndarray,
+        rows: np.ndarray,
+        transforms: np.ndarray,
+        supports: np.ndarray | float,
+        max_log_extent_ratio: float = MAX_LOG_EXTENT_RATIO,
+    ) -> None:
         """Add the guesses that are between different images of similar extents.
 
         Args:
@@ -186,9 +193,10 @@ class GuessFiles:
             rows: rows of the images' thumbnails, `[P]`.
             transforms: maps from the queries' samples to those of the images, `[P, 2, 3]`.
             supports: what speaks for each guess, `[P]`, from 0 to 1; see `_choose_supported`.
+            max_log_extent_ratio: largest difference of the logarithms of the extents.
         """
         extent_ratios = self.queries.thumbnails.extents[queries] / self.images.thumbnails.extents[rows]
-        is_possible = np.abs(np.log(extent_ratios)) <= MAX_LOG_EXTENT_RATIO
+        is_possible = np.abs(np.log(extent_ratios)) <= max_log_extent_ratio
         if self.is_self_comparison:
             is_possible &= self.images.thumbnails.samples[queries] != self.images.thumbnails.samples[rows]
         supports = np.broadcast_to(supports, len(queries))[is_possible]

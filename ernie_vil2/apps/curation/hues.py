@@ -17,10 +17,11 @@ from ernie_vil2.apps.curation.registration import (
     scale_transform,
 )
 
-# Levels: root mean square of the colours, less their luminance. A tint of 15 % moves weaker colours too far.
-MIN_STRENGTH = 10.0
-# A sticker covers up to this share of the image, with the samples at its edge; beside it, colours correlate by so much.
-MAX_STICKER, MIN_BESIDE = 0.2, 0.8
+# Levels: root mean square of the colours, less their luminance. A tint of 15 % gives weaker colours another hue.
+MIN_STRENGTH = 14.0
+# A sticker covers up to this share of the image, with the samples at its edge. Beside it, colours have to correlate and
+# be this strong: a thing on a grey ground that is painted over says nothing.
+MAX_STICKER, MIN_BESIDE, MIN_STRENGTH_BESIDE = 0.2, 0.8, 4.0
 PAIRS_PER_BLOCK = MAX_SAMPLES // COLOUR_SIDE**2
 
 
@@ -52,28 +53,31 @@ def _compare_block(
     # Outside of the image there is nothing to compare.
     first = remove_luminance(templates.reshape(num_pairs, -1, 3) * is_inside[..., None])
     second = remove_luminance(warped * is_inside[..., None])
-    is_coloured, correlations = _correlate(first, second, is_inside)
-    is_other = is_coloured & (correlations < min_correlation)
+    strengths, correlations = _correlate(first, second, is_inside)
+    is_other = (strengths >= MIN_STRENGTH) & (correlations < min_correlation)
     # A coloured sticker is no other hue, if what is beside it is coloured and agrees.
     numbers = np.flatnonzero(is_other)
     first, second, is_inside = (values[numbers] for values in (first, second, is_inside))
     is_common = _find_common(first, second, is_inside)
     first, second = (colours * is_common[..., None] for colours in (first, second))
-    is_coloured, correlations = _correlate(first, second, is_common)
-    is_other[numbers] = ~is_coloured | (correlations < MIN_BESIDE)
+    strengths, correlations = _correlate(first, second, is_common)
+    is_other[numbers] = (strengths < MIN_STRENGTH_BESIDE) | (correlations < MIN_BESIDE)
     return is_other
 
 
 def _correlate(first: np.ndarray, second: np.ndarray, is_compared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return which pairs of colours less their luminance, `[P, N, 3]`, are both strong, and their correlation, `[P]`.
+    """Return how strong the paler one of two colours is, in levels, and how both correlate, `[P]` each.
 
-    Colours are 0 where they are not compared, `[P, N]` bool.
+    Args:
+        first: colours less their luminance, `[P, N, 3]`, 0 where they are not compared.
+        second: those of the other images.
+        is_compared: where they are compared, `[P, N]` bool.
     """
     products, first_squares, second_squares = (
         np.einsum("pnc,pnc->p", *colours) for colours in ((first, second), (first, first), (second, second))
     )
-    is_coloured = np.minimum(first_squares, second_squares) >= MIN_STRENGTH**2 * is_compared.sum(axis=1)
-    return is_coloured, products / np.maximum(np.sqrt(first_squares * second_squares), 1e-3)
+    strengths = np.sqrt(np.minimum(first_squares, second_squares) / np.maximum(is_compared.sum(axis=1), 1))
+    return strengths, products / np.maximum(np.sqrt(first_squares * second_squares), 1e-3)
 
 
 def _find_common(first: np.ndarray, second: np.ndarray, is_inside: np.ndarray) -> np.ndarray:

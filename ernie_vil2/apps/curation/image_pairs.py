@@ -38,6 +38,7 @@ from ernie_vil2.apps.curation.guesses import (
     ThumbnailIndex,
     count_before,
     make_guesses,
+    map_boxes,
     number_groups,
 )
 from ernie_vil2.apps.curation.neighbours import PAIRS_PER_BLOCK
@@ -137,6 +138,10 @@ class _Side:
         ends = np.searchsorted(self._firsts_of_members, rows, side="right")
         return starts, ends - starts
 
+    def find_first_rows(self, samples: np.ndarray) -> np.ndarray:
+        """Return the row that is compared for the first thumbnail of each sample, `[S]`."""
+        return self.firsts[np.searchsorted(self.images.samples, samples)]
+
     def compute_digest(self) -> bytes:
         """Return a digest of all that the proposed pairs depend on."""
         digest = blake2b(self.digests.tobytes())
@@ -166,6 +171,7 @@ def find_matches(
     queries: Thumbnails | None = None,
     with_turns: bool = True,
     is_alive: np.ndarray | None = None,
+    suspects: np.ndarray | None = None,
     name: str = "pairs",
 ) -> Iterator[Matches]:
     """Yield the pairs of images that show the same, in blocks, each pair of thumbnails once for each guess that fits.
@@ -177,13 +183,17 @@ def find_matches(
         queries: thumbnails of other images to compare with; None: the images themselves.
         with_turns: also find images that are mirrored or turned by quarters.
         is_alive: which thumbnails are compared, `[N]` bool; None: all.
+        suspects: samples of queries and images that are compared even if their thumbnails are not alike, for example
+            because they have the same captions, `[S, 2]` int64.
         name: beginning of the file's name, which no other comparison in the folder has.
     """
     if not len(images.samples) or (queries is not None and not len(queries.samples)):
         return
     right = _Side(images, is_alive)
     left = right if queries is None else _Side(queries, None)
-    pairs = _open_pairs(left, right, folder, comparison, with_turns, name)
+    if suspects is None:
+        suspects = np.empty((0, 2), np.int64)
+    pairs = _open_pairs(left, right, folder, comparison, with_turns, suspects, name)
     _judge(pairs, left, right)
     for start in range(0, len(pairs), PAIRS_PER_BLOCK):
         block = pairs[start : start + PAIRS_PER_BLOCK]
@@ -218,19 +228,26 @@ def _expand(pairs: np.ndarray, left: _Side, right: _Side) -> Matches:
 
 
 def _open_pairs(
-    left: _Side, right: _Side, folder: Path, comparison: Comparison, with_turns: bool, name: str
+    left: _Side,
+    right: _Side,
+    folder: Path,
+    comparison: Comparison,
+    with_turns: bool,
+    suspects: np.ndarray,
+    name: str,
 ) -> np.ndarray:
     """Return all proposed pairs, `[P]` of `PAIR_DTYPE`, mapped from their file, which is written if it is missing."""
     digest = blake2b(digest_size=12)
     for side in (left, right):
         digest.update(side.compute_digest())
+    digest.update(suspects.tobytes())
     settings = (comparison.candidates, comparison.crops, with_turns, PAIR_DTYPE, cv2.__version__)
     digest.update(repr(settings).encode())
     digest.update(_hash_code(details, guesses, hues, likeness, local_features, neighbours, registration, relighting))
     path = folder / f"{name}-{digest.hexdigest()}.npy"
     earlier_paths = sorted(set(folder.glob(f"{name}-*.npy")) - {path})
     if not path.exists():
-        _write_pairs(path, _propose(left, right, folder, comparison, with_turns), earlier_paths)
+        _write_pairs(path, _propose(left, right, folder, comparison, with_turns, suspects), earlier_paths)
     for earlier_path in earlier_paths:
         earlier_path.unlink()
     return _map_pairs(path)
@@ -251,11 +268,17 @@ def _hash_code(*modules: ModuleType) -> bytes:
     return digest.digest()
 
 
-def _propose(left: _Side, right: _Side, folder: Path, comparison: Comparison, with_turns: bool) -> Iterator[np.ndarray]:
+def _propose(
+    left: _Side, right: _Side, folder: Path, comparison: Comparison, with_turns: bool, suspects: np.ndarray
+) -> Iterator[np.ndarray]:
     """Yield blocks of the proposed pairs, `[P]` of `PAIR_DTYPE`; the guesses of two images are successive rows."""
     images = ThumbnailIndex(right.images, right.rows, folder)
     queries = images if left is right else ThumbnailIndex(left.images, left.rows, folder)
     guess_files = make_guesses(images, queries, comparison, with_turns)
+    # A sticker next to a thing on an even ground moves the border, so whole images are laid on each other.
+    query_rows, rows = left.find_first_rows(suspects[:, 0]), right.find_first_rows(suspects[:, 1])
+    transforms = map_boxes(left.images.boxes[query_rows], right.images.boxes[rows])
+    guess_files.add(query_rows, rows, transforms, guesses.WHOLE_SUPPORT, max_log_extent_ratio=np.inf)
     if left is right:
         # Equal thumbnails are compared with themselves: they are the same image, unless they show nothing.
         rows = np.unique(left.firsts[left.firsts != np.arange(len(left.firsts))])

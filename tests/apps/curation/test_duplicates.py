@@ -435,6 +435,33 @@ def test_spots_are_removed_only_if_captions_agree(tmp_path, curated):
     assert [(pair["sample"], pair["similar"]) for pair in similar] == [(4, 5), (6, 7)]
 
 
+def draw_set_square(number):
+    """Return a plain thing on an even ground, `[400, 400, 3]` uint8."""
+    pixels = np.full((400, 400, 3), (222, 234, 250), np.uint8)
+    corners = np.array([(80, 110), (80, 340), (290 - 12 * number, 340)])
+    cv2.fillPoly(pixels, [corners], (120, 190, 200))
+    cv2.fillPoly(pixels, [corners // 2 + (70, 132)], (250, 250, 245))
+    for mark in range(5 + number):
+        cv2.line(pixels, (84, 150 + 20 * mark), (104, 150 + 20 * mark), (40, 60, 90), 4)
+    return pixels
+
+
+def test_a_sticker_beside_a_thing_is_found_by_equal_captions(tmp_path, curated):
+    """The thing fills its thumbnail, from which the even ground is cut off, but not the one with the sticker."""
+    rows = []
+    for number in range(4):
+        goods = draw_set_square(number)
+        stickered = goods.copy()
+        cv2.circle(stickered, (310, 85), 34, (214, 30, 40), -1)
+        caption = f"a set square in a box of {(10, 12, 50, 80)[number]}"
+        rows.append((encode_image(goods), caption))
+        rows.append((encode_image(stickered), caption if number < 2 else f"the sun rises over city {number}"))
+    path = write_pair_shard(tmp_path / "crawl.tar", rows)
+    table = curated([path], "near_duplicates: {}").values()
+    removed = {row["sample"]: row["nearest"] for row in table if not row["is_kept"]}
+    assert removed == {1: 0, 3: 2}
+
+
 def test_borders_are_trimmed_as_by_a_plain_loop():
     def count_even_lines(image, level):
         lines = 0

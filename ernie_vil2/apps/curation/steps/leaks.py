@@ -135,7 +135,7 @@ class Leaks(Step[Settings]):
         # An image may match by several thumbnails; the greatest likeness is reported. An image that differs in a spot
         # is no leak, because it may be another one of a series.
         mirrored = self.settings.mirrored
-        for block in find_matches(images, joins.folder, self.settings, thumbnails, mirrored, is_alive, name):
+        for block in find_matches(images, joins.folder, self.settings, thumbnails, mirrored, is_alive, name=name):
             whole = block.select(~block.is_local)
             samples = images.samples[whole.rows].tolist()
             for query, sample, likeness in zip(whole.queries, samples, whole.likeness.tolist(), strict=True):

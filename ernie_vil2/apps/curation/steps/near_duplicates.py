@@ -25,6 +25,7 @@ from ernie_vil2.section import Fraction
 # template. In made crawls 98 % of the captions of copies are equal or have less in common; 99 % of those that differ in
 # a colour, a number or an angle have more.
 MIN_COMMON_WORDS = 0.5
+MAX_EQUAL_CAPTIONS = 8  # images with the same caption that are compared; a caption of more images says little
 # Words that add nothing to what a caption says; prepositions and numbers are not among them.
 EMPTY_UNITS = frozenset("a an the and is are was were this that these those 的 了 着 啊 呀 呢 吧".split())  # noqa: SIM905  -- words are read as a text
 _DIGITS = re.compile(r"\d+")
@@ -96,6 +97,7 @@ class NearDuplicates(Step[Settings]):
             self.settings,
             with_turns=self.settings.mirrored,
             is_alive=is_alive,
+            suspects=_list_equal_captions(joins),
             name=self.name,
         ):
             has_equal_captions, has_variants = _compare_captions(joins, images, matches)
@@ -139,6 +141,22 @@ class NearDuplicates(Step[Settings]):
             joins.facts.setdefault(self.name, []).append(
                 f"{pluralize(len(similar), 'pair')} of similar images stay: {reason}"
             )
+
+
+def _list_equal_captions(joins: Joins) -> np.ndarray:
+    """Return the samples of two images that have the same captions, `[S, 2]` int64, in ascending order.
+
+    A sticker may hide so much that nothing but the captions tells which images to compare.
+    """
+    captions = "(select sample, plain_captions, count(*) over (partition by plain_captions) as size from readable)"
+    query = (
+        f"select a.sample, b.sample from {captions} a join {captions} b using (plain_captions) "  # noqa: S608  -- no text of the data is in it
+        f"where a.sample < b.sample and a.size <= {MAX_EQUAL_CAPTIONS} order by all"
+    )
+    blocks = [np.empty((0, 2), np.int64)]
+    for batch in joins.read_batches(query):
+        blocks.append(np.stack([column.to_numpy() for column in batch.columns], axis=1))
+    return np.concatenate(blocks)
 
 
 def _read_both(joins: Joins, images: Thumbnails, matches: Matches, view: str, columns: str) -> list[tuple]:
