@@ -2,9 +2,10 @@
 
 A guess is an affine map from one thumbnail to another. Three things propose guesses: whole images whose vectors are
 near, in any of eight orientations; the same without a bar or a frame of one of them; and local features that two images
-share. Guesses are written to files, so that their number is not bounded by memory. Those with enough support are then
-refined at 16 and at 32 samples a side (`registration.py`); guesses that fit badly are dropped on the way. In between,
-those thumbnails of two images are chosen that show most of what both have in common.
+share. A caller may add pairs of its own, such as those with equal captions. Guesses are written to files, so that their
+number is not bounded by memory. Those with enough support are then refined at 16 and at 32 samples a side
+(`registration.py`); guesses that fit badly, or lay other hues on each other (`hues.py`), are dropped on the way. In
+between, those thumbnails of two images are chosen that show most of what both have in common.
 """
 
 from __future__ import annotations
@@ -342,7 +343,7 @@ class GuessFiles:
         return guesses[is_useful & ~np.isin(pairs, surplus_pairs)]
 
     def _register(self, guesses: np.ndarray, level: Level) -> np.ndarray:
-        """Return guesses that are refined at a level, without those that fail."""
+        """Return guesses that are refined at a level, without those that fail or lay other hues on each other."""
         blocks = [guesses[:0]]
         for start in range(0, len(guesses), BLOCK):
             block = guesses[start : start + BLOCK].copy()
@@ -354,16 +355,17 @@ class GuessFiles:
             passes = (block["score"] > FAILED) & is_plausible(transforms, overlays.aspects, level.slack)
             block["transform"] = overlays.restore(transforms)
             block = block[passes]
-            blocks.append(block[~self._have_other_hues(block, level.min_hue_correlation)])
+            # Hues are compared last, because they need a map that is nearly right.
+            blocks.append(block[~self._have_other_hues(block, level.min_hue_agreement)])
         return np.concatenate(blocks)
 
-    def _have_other_hues(self, guesses: np.ndarray, min_correlation: float) -> np.ndarray:
+    def _have_other_hues(self, guesses: np.ndarray, min_agreement: float) -> np.ndarray:
         """Return which guesses lay images of other hues on each other, `[P]` bool; see `hues.have_other_hues`."""
         overlays = Overlays(
             guesses["query"], guesses["row"], guesses["transform"], self.queries.thumbnails, self.images.thumbnails
         )
         templates, images = overlays.order(self.queries.thumbnails.colours, self.images.thumbnails.colours)
-        return have_other_hues(templates, images, overlays.transforms, min_correlation)
+        return have_other_hues(templates, images, overlays.transforms, min_agreement)
 
     def _choose_best(self, guesses: np.ndarray, max_guesses: int) -> np.ndarray:
         """Return the best guesses of every two images, whichever of their thumbnails they lay on each other.

@@ -183,8 +183,8 @@ def find_matches(
         queries: thumbnails of other images to compare with; None: the images themselves.
         with_turns: also find images that are mirrored or turned by quarters.
         is_alive: which thumbnails are compared, `[N]` bool; None: all.
-        suspects: samples of queries and images that are compared even if their thumbnails are not alike, for example
-            because they have the same captions, `[S, 2]` int64.
+        suspects: samples of queries and images that are compared, if crops are, even if their thumbnails are not alike,
+            for example because they have the same captions, `[S, 2]` int64.
         name: beginning of the file's name, which no other comparison in the folder has.
     """
     if not len(images.samples) or (queries is not None and not len(queries.samples)):
@@ -275,15 +275,17 @@ def _propose(
     images = ThumbnailIndex(right.images, right.rows, folder)
     queries = images if left is right else ThumbnailIndex(left.images, left.rows, folder)
     guess_files = make_guesses(images, queries, comparison, with_turns)
-    # A sticker next to a thing on an even ground moves the border, so whole images are laid on each other.
-    query_rows, rows = left.find_first_rows(suspects[:, 0]), right.find_first_rows(suspects[:, 1])
-    transforms = map_boxes(left.images.boxes[query_rows], right.images.boxes[rows])
-    guess_files.add(query_rows, rows, transforms, guesses.WHOLE_SUPPORT, max_log_extent_ratio=np.inf)
+    if comparison.crops:
+        # A thumbnail is what lies within an even border. A sticker on the border moves it, so that the guess lays the
+        # whole images on each other, and the extents may differ by any factor.
+        query_rows, rows = left.find_first_rows(suspects[:, 0]), right.find_first_rows(suspects[:, 1])
+        transforms = map_boxes(left.images.boxes[query_rows], right.images.boxes[rows])
+        guess_files.add(query_rows, rows, transforms, guesses.WHOLE_SUPPORT, max_log_extent_ratio=np.inf)
     if left is right:
         # Equal thumbnails are compared with themselves: they are the same image, unless they show nothing.
-        rows = np.unique(left.firsts[left.firsts != np.arange(len(left.firsts))])
-        identities = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(rows), 2, 3))
-        guess_files.write(rows, rows, identities, guesses.WHOLE_SUPPORT)
+        shared_rows = np.unique(left.firsts[left.firsts != np.arange(len(left.firsts))])
+        identities = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(shared_rows), 2, 3))
+        guess_files.write(shared_rows, shared_rows, identities, guesses.WHOLE_SUPPORT)
 
     code = np.frombuffer(_hash_code(details, registration, relighting)[:8], np.uint64)[0]
     for refined_guesses in guess_files.refine():

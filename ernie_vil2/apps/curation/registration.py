@@ -98,7 +98,8 @@ class Level(NamedTuple):
     unsure_correlation: correlation below which samples are left out.
     sure_correlation: correlation from which no samples are left out; between both, they are if that moves the map.
     slack: factor by which the limits of `is_plausible` are widened, because maps are not exact yet.
-    min_hue_correlation: least correlation of the colours of coloured images (`hues.py`); -1: colours are not compared.
+    min_hue_agreement: least agreement of the colours of coloured images (`hues.py`). `GuessFiles` checks it, and not
+        `register`; pairs have passed it before the last level, which does without.
     """
 
     side: int
@@ -109,18 +110,19 @@ class Level(NamedTuple):
     unsure_correlation: float
     sure_correlation: float
     slack: float
-    min_hue_correlation: float = -1.0
+    min_hue_agreement: float = -1.0
 
 
 # Most guesses are wrong, and should end early. In a made crawl 995 pairs of thumbnails that show the same and 6,955
 # others passed the first two levels; 974 and 1,237 of them passed the third.
 # At every other sample the third level takes two fifths of the time, and as many pairs of copies pass it.
+#
 # Of the pairs that were compared closely in four made crawls, 1 of 2,799 copies has other hues, and 6,768 of 18,630
-# others have. Before the first step maps are inexact, so that less is asked for.
+# others have. Before the first step maps are inexact, so that less agreement is asked for.
 LEVELS = (
-    Level(QUICK_SIDE, 1, 0, 0.5, 0.75, 0.5, 0.5, np.inf, 0.2),
-    Level(QUICK_SIDE, 1, 4, 0.8, 0.95, 0.95, 0.95, 2.0, 0.5),
-    Level(COARSE_SIDE, 2, 2, 0.88, 0.99, 0.95, 0.95, 1.1, 0.5),
+    Level(QUICK_SIDE, 1, 0, 0.5, 0.75, 0.5, 0.5, np.inf, min_hue_agreement=0.2),
+    Level(QUICK_SIDE, 1, 4, 0.8, 0.95, 0.95, 0.95, 2.0, min_hue_agreement=0.5),
+    Level(COARSE_SIDE, 2, 2, 0.88, 0.99, 0.95, 0.95, 1.1, min_hue_agreement=0.5),
 )
 # Judging needs maps that are exact to a third of a sample. Every other sample of blurred images says all of that, in a
 # quarter of the time.
@@ -469,8 +471,8 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     contrast = max(min(contrasts), LEAST_CONTRAST)
     differs_clearly = inside & (find_differences(light_fit.lit, light_fit.target, DIFFERENCE_WINDOW) > CLEAR * contrast)
     if differs_clearly.any():
-        # The curve of light is fitted to what is common: an eye of a few dark samples may lie beyond its knots, and
-        # then only the levels as they are agree. A large mark bends the curve, so that they agree better everywhere.
+        # A sample differs only if it does so with the curve and without it: a few dark samples, such as an eye, may lie
+        # beyond the knots of the curve. If fewer differ without it, a large mark has bent the curve, and it is dropped.
         differs_unchanged = inside & (find_differences(first, second, DIFFERENCE_WINDOW) > CLEAR * contrast)
         if differs_unchanged.sum() < differs_clearly.sum():
             light_fit = LightFit(SAME_LIGHT, True, first, second)
@@ -492,6 +494,7 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
         return None
 
     size = (COLOUR_SIDE, COLOUR_SIDE)
+    # Rounded: of the 4 x 4 samples of a place most have to differ; the places around it are left out as well.
     differs_at_colour_size = cv2.resize(differs_clearly.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
     is_common = cv2.dilate(differs_at_colour_size, _NEIGHBOURS) == 0  # [16, 16]
 
@@ -505,7 +508,8 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
 
     if not has_other_colours:
         has_other_colours = _has_other_colours(template, image, transform, inside, is_common, light_fit)
-    return Verdict(likeness, has_other_light, is_turned, has_other_colours)
+    # Plain shapes in other light count as differing locally, so that the caller decides; details find spots.
+    return Verdict(likeness, is_local=has_other_light, is_turned=is_turned, has_other_colours=has_other_colours)
 
 
 def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
@@ -731,13 +735,13 @@ def _warp_colours(image: View, transform: np.ndarray) -> np.ndarray:
 
 
 def _measure_colour_difference(template: View, image: View, transform: np.ndarray, is_common: np.ndarray) -> float:
-    """Return the mean difference of the colours, in levels; that of the luminances where one image is grey.
+    """Return the mean difference of the colours, in levels; that of the luminances if one image is grey.
 
     Args:
         template: the image that shows less.
         image: the other one.
         transform: affine map between them, `[2, 3]`.
-        is_common: where luminances agree, `[16, 16]` bool; if that is nowhere, all samples are compared.
+        is_common: where no mark lies, `[16, 16]` bool; if that is nowhere, all samples are compared.
     """
     warped = _warp_colours(image, transform)
     if _is_grey(template.colours) or _is_grey(warped):

@@ -6,19 +6,19 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from ernie_vil2.apps.curation.hues import have_other_hues
-from ernie_vil2.apps.curation.registration import COLOUR_SIDE
+from ernie_vil2.apps.curation.registration import COLOUR_SIDE, SIDE
 
-SIDE = 160
+DRAWING_SIDE = 160
 WHOLE = np.eye(2, 3, dtype=np.float32)
-MIRRORED = np.array([[-1, 0, 63], [0, 1, 0]], np.float32)
+MIRRORED = np.array([[-1, 0, SIDE - 1], [0, 1, 0]], np.float32)
 
 
 def draw(seed=0):
     """Return coloured shapes on a coloured ground, `[160, 160, 3]` uint8."""
     rng = np.random.default_rng(seed)
-    pixels = np.full((SIDE, SIDE, 3), rng.integers(60, 200, 3), np.uint8)
+    pixels = np.full((DRAWING_SIDE, DRAWING_SIDE, 3), rng.integers(60, 200, 3), np.uint8)
     for _ in range(12):
-        centre, colour = rng.integers(0, SIDE, 2).tolist(), rng.integers(40, 220, 3).tolist()
+        centre, colour = rng.integers(0, DRAWING_SIDE, 2).tolist(), rng.integers(40, 220, 3).tolist()
         cv2.circle(pixels, centre, int(rng.integers(12, 40)), colour, -1)
     return pixels
 
@@ -35,16 +35,24 @@ def add_sticker(pixels):
 
 def turn_hues(pixels):
     hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
-    hsv[..., 0] = (hsv[..., 0].astype(int) + 60) % 180
+    hsv[..., 0] = (hsv[..., 0].astype(int) + 60) % 180  # OpenCV counts hues in steps of 2 degrees
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
+def draw_product(colour):
+    """Return a product on a grey ground that it does not cover much of."""
+    pixels = np.full((DRAWING_SIDE, DRAWING_SIDE, 3), 200, np.uint8)
+    cv2.circle(pixels, (80, 80), 38, colour, -1)
+    return pixels
+
+
+def shrink(pixels):
+    """Return the colours of a thumbnail, `[16, 16, 3]` float32."""
+    return cv2.resize(pixels, (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
 def compare(first, second, transform=WHOLE):
-    size = (COLOUR_SIDE, COLOUR_SIDE)
-    colours = [
-        cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32)[None] for pixels in (first, second)
-    ]
-    return bool(have_other_hues(*colours, transform[None], min_correlation=0.5)[0])
+    return bool(have_other_hues(shrink(first)[None], shrink(second)[None], transform[None], min_agreement=0.5)[0])
 
 
 COPIES = {
@@ -72,6 +80,11 @@ def test_another_hue_is_told():
         assert compare(draw(seed), turn_hues(draw(seed)))
 
 
+def test_a_product_in_another_colour_on_grey_is_no_product_under_a_sticker():
+    assert compare(draw_product((200, 40, 40)), draw_product((40, 70, 200)))
+    assert not compare(draw_product((200, 40, 40)), draw_product((140, 30, 30)))
+
+
 def test_colours_are_compared_where_the_map_lays_them():
     pixels = draw()
     mirrored = pixels[:, ::-1]
@@ -80,10 +93,10 @@ def test_colours_are_compared_where_the_map_lays_them():
 
 
 def test_pairs_are_judged_one_by_one():
-    images = [cv2.resize(draw(seed), (COLOUR_SIDE, COLOUR_SIDE)).astype(np.float32) for seed in range(3)]
-    turned = [cv2.resize(turn_hues(draw(seed)), (COLOUR_SIDE, COLOUR_SIDE)).astype(np.float32) for seed in range(3)]
+    images = [shrink(draw(seed)) for seed in range(3)]
+    turned = [shrink(turn_hues(draw(seed))) for seed in range(3)]
     first = np.stack([*images, *images] * 200)  # more pairs than are compared at once
     second = np.stack([*images, *turned] * 200)
     expected = [False] * 3 + [True] * 3
-    found = have_other_hues(first, second, np.broadcast_to(WHOLE, (len(first), 2, 3)), min_correlation=0.5)
+    found = have_other_hues(first, second, np.broadcast_to(WHOLE, (len(first), 2, 3)), min_agreement=0.5)
     assert found.tolist() == expected * 200

@@ -25,7 +25,8 @@ from ernie_vil2.section import Fraction
 # template. In made crawls 98 % of the captions of copies are equal or have less in common; 99 % of those that differ in
 # a colour, a number or an angle have more.
 MIN_COMMON_WORDS = 0.5
-MAX_EQUAL_CAPTIONS = 8  # images with the same caption that are compared; a caption of more images says little
+# Most images with the same captions that are compared for that alone. Captions that more images share say little.
+MAX_EQUAL_CAPTIONS = 8
 # Words that add nothing to what a caption says; prepositions and numbers are not among them.
 EMPTY_UNITS = frozenset("a an the and is are was were this that these those 的 了 着 啊 呀 呢 吧".split())  # noqa: SIM905  -- words are read as a text
 _DIGITS = re.compile(r"\d+")
@@ -56,8 +57,9 @@ class Settings(Comparison):
 class NearDuplicates(Step[Settings]):
     """Step that keeps the best of the images that show the same.
 
-    Candidates share a vector or a feature, and are then laid over each other (`curation/registration.py`). An image is
-    removed only if it resembles one that stays, so that a chain of small differences does not merge different images.
+    Candidates share a vector, a feature or their captions, and are then laid over each other
+    (`curation/registration.py`). An image is removed only if it resembles one that stays, so that a chain of small
+    differences does not merge different images.
     """
 
     name = "near_duplicates"
@@ -146,7 +148,8 @@ class NearDuplicates(Step[Settings]):
 def _list_equal_captions(joins: Joins) -> np.ndarray:
     """Return the samples of two images that have the same captions, `[S, 2]` int64, in ascending order.
 
-    A sticker may hide so much that nothing but the captions tells which images to compare.
+    A sticker may hide so much that nothing but the captions tells which images to compare. Captions that more than
+    `MAX_EQUAL_CAPTIONS` images share are left out.
     """
     captions = "(select sample, plain_captions, count(*) over (partition by plain_captions) as size from readable)"
     query = (
