@@ -55,7 +55,7 @@ _BETWEEN_REMARKS = r"[\s\x{3000}|¦,;.!?，；。！？…:：()（）\[\]【】
 _LOOSE_ENDS = " \t\r\n\u3000|-–—,，、;；:：/\\>»•·([（【"
 _LOOSE_STARTS = " \t\r\n\u3000|-–—,，、;；:：/\\~>»•·"
 _WORD = re.compile(r"[^\W\d_]{3,}")  # a shorter word alone is no caption
-_SENTENCE_END = re.compile(r"[!?]+\s+|[。！？…\n]+\s*|(?<=\w\w\w)\.\s+|\s[-–—|]\s|[｜】]\s*")
+_SENTENCE_END = re.compile(r"[!?]\s+|[。！？…\n]+\s*|(?<=\w\w\w)\.\s+|\s[-–—|]\s|[｜】]\s*")
 # Matches an escape or a class of characters, which stay as they are, or what `_expand` replaces: the name of a list in
 # braces, or a space. So the braces of \p{Han} are no name, and spaces in brackets stay spaces.
 _PLACEHOLDER = re.compile(
