@@ -280,6 +280,36 @@ def _is_keyword(entry: str, max_han: int) -> bool:
     return not (_HAN_FUNCTION.search(entry) or _JOINING_WORDS.intersection(words))
 
 
+# Words for pictures that consist of several ones, and for several views of a thing. "Collage" alone is not among them:
+# a caption may say so and then tell of one of the pictures only.
+_NUMBER = "(?:two|three|four|five|six|seven|eight|nine|several|[2-9])"
+_SEVERAL_PICTURES = re.compile(
+    rf"\b(?:memes?|comics?|{_NUMBER}[- ](?:pictures?|photos?|images|panels?|frames|views|sides|angles|steps)"
+    r"|(?:top|bottom|left|right) panel|both sides|side by side|before and after|front and back|grid of)\b"
+    r"|梗图|表情包|漫画|条漫|[两二三四五六七八九多几2-9](?:格|宫格|连拍|面图|个?角度|个?视角|张图|张照片)|拼在一起"
+    r"|前后左右|前后对比|各一张"
+)
+_CLAUSE_END = re.compile("[.;:。]")
+_AND, _HAN_AND = re.compile(" and | & "), re.compile("[和与]")
+_MAX_THING = 30  # characters of a thing between two others in a list; more is a part of a sentence
+
+
+def names_several_pictures(text: str) -> bool:
+    """Return whether a caption speaks of several pictures or views, or lists four things or more."""
+    text = text.casefold()
+    return bool(_SEVERAL_PICTURES.search(text)) or any(map(_is_list, _CLAUSE_END.split(text)))
+
+
+def _is_list(clause: str) -> bool:
+    """Return whether a clause lists four things or more, as in "a cup, a plate, a fork and a knife"."""
+    things = clause.split(", ")
+    if len(things) >= 3 and _AND.search(things[-1]):
+        return max(map(len, things[1:-1])) <= _MAX_THING
+    things = clause.split("、")
+    num_things = len(things) + bool(_HAN_AND.search(things[-1]))
+    return num_things >= 4
+
+
 def measure_tags(text: str) -> float:
     """Return the share of the characters that are in #tags and @handles.
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
+from ernie_vil2.apps.curation.caption_measures import names_several_pictures
 from ernie_vil2.apps.curation.image_measures import (
     compute_percentile,
     measure_blocks,
@@ -168,6 +169,37 @@ def test_images_without_a_scene_are_removed(tmp_path, curated):
     rows = [(encode_image(image), f"a picture of something, number {number}") for number, image in enumerate(images)]
     table = curated([write_pair_shard(tmp_path / "crawl.tar", rows)], "image_rules: {}").values()
     assert [row["reason"] for row in table] == [*MADE, *[None] * len(good_images)]
+
+
+def test_a_collage_stays_if_its_caption_is_about_all_of_it(tmp_path, curated):
+    captions = [
+        "A red chair, seen from the window",
+        "A red chair, a lamp and a rug",  # three things may be in one picture
+        "The chair from four sides",
+        "A cup, a plate, a fork and a knife",
+    ]
+    images = [make_collage(size=200 + 8 * number) for number in range(len(captions))]
+    rows = [(encode_image(image), caption) for image, caption in zip(images, captions, strict=True)]
+    table = curated([write_pair_shard(tmp_path / "crawl.tar", rows)], "image_rules: {}").values()
+    assert [row["reason"] for row in table] == ["collage", "collage", None, None]
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("Me choosing tea instead of coffee (meme)", True),
+        ("bookcase, three pictures", True),
+        ("Found: a lamp, a rug, two old chairs and a mirror in the attic", True),
+        ("A house with a garden, built by a carpenter who came from far away, and a pond", False),
+        ("Linen shirt, blue, size M", False),
+        ("沙发四个角度", True),
+        ("买了杯子、盘子和叉子，还有小刀", False),
+        ("买了杯子、盘子、叉子和小刀", True),
+        ("一只猫和一只狗", False),
+    ],
+)
+def test_captions_of_several_pictures_speak_of_them_or_list_four_things(caption, expected):
+    assert names_several_pictures(caption) == expected
 
 
 @pytest.mark.parametrize("angle", [0, 7, 90])

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 import cv2
 from pydantic import Field
 
+from ernie_vil2.apps.curation.caption_measures import names_several_pictures, simplify
 from ernie_vil2.apps.curation.image_measures import (
     measure_focus,
     measure_relief,
@@ -70,6 +71,7 @@ class ImageRules(Step[Settings]):
         "letters_shown": "float",
         "text_share": "float",
         "seams": "float",
+        "names_several_pictures": "bool",
         "qr_code": "float",
         "focus": "float",
     }
@@ -90,6 +92,7 @@ class ImageRules(Step[Settings]):
             "letters_shown": text.letters,
             "text_share": text.share,
             "seams": measure_seams(luminance),
+            "names_several_pictures": any(names_several_pictures(simplify(text)) for text in pair.captions.values()),
             "qr_code": measure_qr_code(luminance),
             "focus": measure_focus(small_luminance, luminance),
         }
@@ -107,7 +110,9 @@ class ImageRules(Step[Settings]):
         page = make_bound("page of text", "text_share", ">=", settings.text_share, "share of text")
         yield page._replace(condition=f"letters_shown >= {settings.letters} and {page.condition}")
         yield make_bound("out of focus", "focus", "<", settings.focus)
-        yield make_bound("collage", "seams", ">=", settings.seams)
+        # A collage is no fault where its caption is about all of it. In made crawls, most captions tell of one picture.
+        collage = make_bound("collage", "seams", ">=", settings.seams)
+        yield collage._replace(condition=f"not names_several_pictures and {collage.condition}")
 
     def histograms(self) -> Iterable[Histogram]:
         yield Histogram("least(width, height)", "short side in pixels", (self.settings.short_side,))
