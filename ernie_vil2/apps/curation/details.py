@@ -19,6 +19,7 @@ from ernie_vil2.apps.curation.registration import (
     Verdict,
     apply_curve,
     compute_luminance,
+    correlate,
     find_differences,
     find_largest_channel,
     fit_colours,
@@ -65,6 +66,9 @@ MAX_RECOLOURED, COLOUR_WINDOW = 0.04, 7  # share of the inner part that may diff
 RIM, EVEN_SHARE, EVEN_LEVELS = 0.05, 0.8, 12.0  # share of a side; share of the rim that has one level, within so many
 OTHER_GROUND = 12.0  # levels of a channel, by which grounds differ: noise that is cut off at white leaves 8
 OBJECT_CONTRAST = 40.0  # levels from the ground
+MIN_OBJECT_CHANGE = (
+    0.5  # in proportion to that of the ground, if one change explains both: contrast leaves a middle level
+)
 MAX_UNCHANGED = 0.7  # ratio of two mean errors: 0.4 to 0.66 if the ground is another one, above 1 if the light is
 # Colour that is taken away and a tint that is added turn any pale hue into another one. Of 1,322 pairs of copies in the
 # crawls of the shop, of photographs and of the open web, 2 have such hues.
@@ -86,13 +90,14 @@ class Difference(NamedTuple):
         a strip or a frame.
     worse: 1 if the first image has a mark, a strip or a sticker, or else if it shows less, or a bar or a frame more; -1
         if that is so of the second one; 0 if neither is known to be worse.
-    is_relit: whether one change of light or colour is proved to turn one image into the other (`relighting.py`).
+    relit_likeness: correlation of the luminances after the change of light or colour that is proved to turn one image
+        into the other (`relighting.py`); None if none is proved.
     """
 
     has_spot: bool
     has_object: bool
     worse: int
-    is_relit: bool = False
+    relit_likeness: float | None = None
 
 
 class Picture(NamedTuple):
@@ -125,7 +130,7 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
         second: another image.
         transform: affine map from the samples of the first thumbnail to those of the second one, `[2, 3]`.
         must_be_relit: whether only images that one change of light or colour turns into each other are of interest. For
-            others the comparison ends early, and only `is_relit`, which is false, means anything.
+            others the comparison ends early, and only `relit_likeness`, which is None, means anything.
     """
     thumbnail_map = np.vstack([transform, [0, 0, 1]])
     to_second = np.linalg.inv(_map_to_thumbnail(second)) @ thumbnail_map @ _map_to_thumbnail(first)
@@ -137,7 +142,7 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     first_cover = _cover(second.pixels, to_second, first.pixels)
     second_cover = _cover(first.pixels, np.linalg.inv(to_second), second.pixels)
     overlay = _lay_over(first.pixels, second.pixels, (first_cover, second_cover), to_second, scale)
-    relit = None
+    relit = relit_likeness = None
     if overlay is not None:
         is_covered = overlay.is_covered
         frame, warped = _soften_alike(overlay.frame, overlay.warped)
@@ -152,10 +157,11 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     worse = int(np.sign(worse))
 
     # Images that share too little, have another ground or no common light differ, whatever their spots are.
-    if overlay is None or _has_other_ground(*overlay):
+    if overlay is None or _has_other_ground(*overlay, is_relit=relit is not None):
         return Difference(has_spot=True, has_object=False, worse=worse)
     if relit is not None:
         frame, warped = relit
+        relit_likeness = correlate(*(compute_luminance(pixels)[is_covered] for pixels in relit))
     level_differences = _measure_differences(frame, warped, is_covered)
     if level_differences is None:
         return Difference(has_spot=True, has_object=False, worse=worse)
@@ -175,15 +181,20 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     # Marks all over are in one image alone; of two pages with other words, both have letters where they differ.
     is_marked = marked != 0 and _is_marked_all_over(is_clear)
     has_spot = is_other_image or (_has_spot(is_clear) and not is_marked)
-    return Difference(has_spot, _has_object(is_clear), marked or worse, is_relit=relit is not None)
+    return Difference(has_spot, _has_object(is_clear), marked or worse, relit_likeness)
 
 
 def complete_verdict(verdict: Verdict, difference: Difference) -> Verdict | None:
     """Return a verdict on two thumbnails, completed by their details, or None if these show something else."""
-    if verdict.has_other_colours and not difference.is_relit:
+    is_relit = difference.relit_likeness is not None
+    if verdict.has_other_colours and not is_relit:
         return None
-    is_local = difference.has_spot or (verdict.is_local and not difference.is_relit)
-    return verdict._replace(is_local=is_local, has_object=difference.has_object, worse=difference.worse)
+    return verdict._replace(
+        likeness=max(verdict.likeness, difference.relit_likeness or 0.0),
+        is_local=difference.has_spot or (verdict.is_local and not is_relit),
+        has_object=difference.has_object,
+        worse=difference.worse,
+    )
 
 
 class _Overlay(NamedTuple):
@@ -287,8 +298,15 @@ def _rate_beyond(pixels: np.ndarray, is_beyond: np.ndarray) -> int:
     return -1 if edges[outside].mean() < MAX_FILLING * edges[inside].mean() else 1
 
 
-def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray) -> bool:
-    """Return whether an object has another ground in each image, `[H, W, 3]`, and the same colours."""
+def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray, is_relit: bool) -> bool:
+    """Return whether an object has another ground in each image, `[H, W, 3]`, and the same colours.
+
+    Args:
+        first: an image.
+        second: the other image.
+        is_covered: where both are known, `[H, W]` bool.
+        is_relit: whether one change of light or colour turns one image into the other.
+    """
     height, width = is_covered.shape
     depth_y, depth_x = max(3, round(RIM * height)), max(3, round(RIM * width))
     is_rim = is_covered.copy()
@@ -301,14 +319,20 @@ def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndar
         if is_even.mean() < EVEN_SHARE:
             return False
         grounds.append(ground)
-    if np.abs(grounds[0] - grounds[1]).max() < OTHER_GROUND:
+    ground_change = np.abs(grounds[0] - grounds[1]).max()
+    if ground_change < OTHER_GROUND:
         return False
+    # Light that is added may be cut off at white, which none that is taken away can undo.
+    if grounds[0].sum() > grounds[1].sum():
+        first, second, grounds = second, first, grounds[::-1]
     is_object = is_covered & (find_largest_channel(np.abs(first - grounds[0])) > OBJECT_CONTRAST)
     if is_object.sum() < MIN_SAMPLES:
         return False
+    unchanged_error = np.abs(second[is_object] - first[is_object]).mean()
+    if is_relit and unchanged_error >= MIN_OBJECT_CHANGE * ground_change:
+        return False
     # The light that turns one ground into the other must fit the object better than no change of light.
     lit = np.minimum(first[is_object] * grounds[1] / np.maximum(grounds[0], 1), 255)
-    unchanged_error = np.abs(second[is_object] - first[is_object]).mean()
     return bool(unchanged_error < MAX_UNCHANGED * np.abs(second[is_object] - lit).mean())
 
 

@@ -77,6 +77,12 @@ PALE_COLOUR = 4.0  # levels: compression leaves half of that
 # Share of the strength of the colours. Of 60 photographs in another hue 17 % pass; without these two limits, 33 % do.
 MAX_UNLIKE_COLOUR = 0.5
 
+# Light that is cut off at white: levels by which a sample of the lighter image may be darker all the same; share of the
+# samples that are not darker.
+MAX_DARKER, MIN_LIGHTER = 10.0, 0.95
+# Level from which a sample may be cut off; levels by which it is darker in the other image; share of such samples.
+CUT_OFF, MIN_CUT, MIN_CUT_OFF = 247.0, 8.0, 0.03
+
 SAME_LIGHT = np.array([[-1.0, 256.0], [-1.0, 256.0]])  # curve of light that changes no level
 LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)  # weights of red, green and blue in the luminance
 # Three corners of a thumbnail, which determine an affine map: columns, rows and ones.
@@ -454,7 +460,10 @@ def compare(
     is_rotated = bool(transform[0, 0] * aspects[1] < abs(transform[1, 0]))
     is_mirrored = float(np.linalg.det(transform[:, :2])) < 0
     is_turned = is_rotated or is_mirrored
-    return _judge(template, image, transform, inside, is_turned)
+    verdict = _judge(template, image, transform, inside, is_turned)
+    if verdict is None and _may_be_cut_off(template, image, transform, inside):
+        return Verdict(likeness=0.0, is_local=False, is_turned=is_turned, has_other_colours=True)
+    return verdict
 
 
 def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarray, is_turned: bool) -> Verdict | None:
@@ -481,7 +490,7 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
     agrees = inside & ~differs_clearly
     if agrees.sum() < (1 - MAX_SPOT) * inside.sum():
         return None
-    likeness = _correlate(lit[agrees], target[agrees])
+    likeness = correlate(lit[agrees], target[agrees])
 
     # Whether the fine details agree.
     detail = _correlate_details(lit, target, inside, differs_clearly)
@@ -510,6 +519,21 @@ def _judge(template: View, image: View, transform: np.ndarray, inside: np.ndarra
         has_other_colours = _has_other_colours(template, image, transform, inside, is_common, light_fit)
     # Plain shapes in other light count as differing locally, so that the caller decides; details find spots.
     return Verdict(likeness, is_local=has_other_light, is_turned=is_turned, has_other_colours=has_other_colours)
+
+
+def _may_be_cut_off(template: View, image: View, transform: np.ndarray, inside: np.ndarray) -> bool:
+    """Return whether one image may be the other one so much lighter that levels were cut off at white.
+
+    No curve of light brings back what such an image has lost.
+    """
+    covered = cv2.resize(inside.astype(np.float32), (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA) > 0.9
+    first, second = template.colours[covered], _warp_colours(image, transform)[covered]  # [N, 3] each
+    if not len(first):
+        return False
+    darker, lighter = (first, second) if first.mean() < second.mean() else (second, first)
+    is_lighter = (lighter > darker - MAX_DARKER).all(axis=1)
+    is_cut_off = ((lighter > CUT_OFF) & (darker < CUT_OFF - MIN_CUT)).any(axis=1)
+    return bool(is_lighter.mean() >= MIN_LIGHTER and is_cut_off.mean() >= MIN_CUT_OFF)
 
 
 def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
@@ -692,7 +716,7 @@ def _correlate_details(first: np.ndarray, second: np.ndarray, inside: np.ndarray
     for luminance in (first, np.where(is_marked, first, second)):
         without_noise, coarse = cv2.GaussianBlur(luminance, (0, 0), 0.8), cv2.GaussianBlur(luminance, (0, 0), 5.0)
         details.append((without_noise - coarse)[places])
-    return _correlate(details[0], details[1])
+    return correlate(details[0], details[1])
 
 
 def _is_plain(luminance: np.ndarray) -> bool:
@@ -883,7 +907,7 @@ def fit_colours(
     return saturation, tint
 
 
-def _correlate(first: np.ndarray, second: np.ndarray) -> float:
+def correlate(first: np.ndarray, second: np.ndarray) -> float:
     """Return the correlation of two vectors, `[N]`; 0 if one of them is even."""
     first, second = first - first.mean(), second - second.mean()
     return float(first @ second / max(float(np.sqrt((first @ first) * (second @ second))), 1e-3))

@@ -1,4 +1,4 @@
-"""Duplicates and leaks: images alter_image as others put them up, and a benchmark that hides in the training set."""
+"""Duplicates and leaks: images altered as others put them up, and a benchmark that hides in the training set."""
 
 import json
 
@@ -68,7 +68,7 @@ KINDS = ("resized", "recompressed", "bordered", "cropped", "grey", "mirrored")
 
 @pytest.fixture
 def crawl(tmp_path):
-    """Twelve images, and behind them an alter_image copy of each, two of each kind."""
+    """Twelve images, and behind them an altered copy of each, two of each kind."""
     originals = [make_distinct_image(number, SIZE) for number in range(12)]
     rows = [(encode_image(pixels), f"{CAPTION} {number}") for number, pixels in enumerate(originals)]
     rows += [
@@ -297,6 +297,39 @@ def test_dimmed_plain_shapes_are_copies_unless_the_ground_stays():
     ):
         other = compare_images(disc, dimmed)
         assert other is None or other.is_local
+
+
+def draw_cards(seed, ground=None):
+    """Return three white cards with balls on a dark ground."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((128, 160, 3), rng.integers(60, 150, 3) if ground is None else ground, np.uint8)
+    for left in (10, 60, 110):
+        top = int(rng.integers(5, 75))
+        cv2.rectangle(pixels, (left, top), (left + 40, top + 46), (255, 255, 255), -1)
+        for radius, max_level in ((18, 240), (7, 200)):
+            colour = tuple(map(int, rng.integers(20, max_level, 3)))
+            cv2.circle(pixels, (left + 20, top + 23), radius, colour, -1)
+    return pixels
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_light_that_is_cut_off_at_white_does_not_distinguish(seed):
+    cards = draw_cards(seed)
+    verdict = compare_images(cards, change_light(cards, lambda levels: 1.5 * levels))
+    assert verdict.likeness > 0.95 and not verdict.is_local
+
+
+def test_another_ground_is_local_and_less_contrast_is_not():
+    def draw_balls(ground):
+        pixels = np.full((128, 160, 3), ground, np.uint8)
+        for number, level in enumerate((100, 140, 170, 120)):
+            cv2.circle(pixels, (30 + 33 * number, 40 + 16 * number), 18, (level, level, level), -1)
+        return pixels
+
+    balls = draw_balls(250)
+    assert not compare_images(balls, change_light(balls, lambda levels: 0.6 * (levels - 200) + 200)).is_local
+    other = compare_images(balls, draw_balls(220))
+    assert other is None or other.is_local
 
 
 def test_moved_clock_hand_is_no_duplicate_and_a_shift_is():
