@@ -47,27 +47,27 @@ from ernie_vil2.apps.curation.thumbnails import MAX_THUMBNAILS, Thumbnails
 from ernie_vil2.section import Fraction, Section
 
 MIN_FEATURE_COSINE = 0.7  # of projected descriptors; 0.6 proposes four times as many pairs and no more copies
-# Neighbours that a vector or a feature is paired with. Where more are as near, as at a corner on a white ground, its
-# neighbours say nothing.
+# Neighbours, the nearest ones, that a vector or a feature is paired with. A feature that has more, such as a corner on
+# white, says nothing of what an image shows.
 MAX_NEIGHBOURS = 8
 WHOLE_SUPPORT = 1.0  # support of a guess of whole images; that of one feature is its cosine, which is less
 MAX_COMPARED = 8  # places, by falling cosine, within which the guesses of a pair are compared with each other
 # Samples between the corners of two guesses: below the first they agree, and below the second they are from one feature
 # that was found in both directions.
 AGREED_DISTANCE, SAME_DISTANCE = 12.0, 0.05
-# Least support of a feature's guess: a high cosine, or another feature that agrees. Of 560 pairs of copies in a made
-# crawl all but one have it, of 23,000 other pairs a third.
+# Least support of a feature's guess: a high cosine, or another feature that agrees. Of 560 pairs of copies in a
+# synthetic crawl (demo_data/crawls) all but one have it, of 23,000 other pairs a third.
 MIN_SUPPORT = 0.8
 MAX_CHECKED = 8  # guesses of the features of a pair that are checked, the best supported ones
-MAX_TRIES = 4  # guesses of two images that are registered at full size: two places, and two thumbnails each
+MAX_TRIES = 4  # guesses of two images that are registered at full size, over all places and thumbnails
 # Images that an image is registered with. Those of one template fit each other, and are no copies. This and the single
-# trimmed guess of a pair saved a third of the time, and lost no copy in two made crawls.
+# trimmed guess of a pair of thumbnails saved a third of the time, and lost no copy in two synthetic crawls.
 MAX_PAIRS = 32
 MIN_DISTANCE = 3.0  # samples between the corners of two guesses: from nearer ones registration reaches the same place
 MAX_LOG_EXTENT_RATIO = 0.6  # largest difference of the logarithms of two extents: a small square is not a large one
 SAME_PLACE = 4.0  # samples between the corners of two images under two guesses that mean the same
 MAX_SIBLINGS = 2  # pairs of thumbnails of two images that are tried in the best place
-MIN_ROUGH_OVERLAP = 0.75  # like `registration.MIN_OVERLAP`, of maps that are not exact yet, at 64 samples
+MIN_ROUGH_OVERLAP = 0.75  # like `registration.MIN_OVERLAP`, of maps that are not exact yet, at the points of `_GRID`
 # Queries whose guesses are in one file, and sorted in memory at once (some 50 MB), and the largest number of files.
 ROWS_PER_FILE, MAX_FILES = 2**14, 256
 
@@ -77,13 +77,13 @@ GUESS = np.dtype([("query", np.uint32), ("row", np.uint32), ("score", np.float32
 Its score is its support until it is refined, then the score of `registration.register`; more is better.
 """
 
-# Columns, rows and ones of samples all over a thumbnail.
+# Places 8 samples apart all over a thumbnail, and ones; both axes are alike.
 _GRID = np.stack([*np.mgrid[4:SIDE:8, 4:SIDE:8].reshape(2, -1), np.ones(64)]).astype(np.float32)
 _FLIP = np.array([[-1, 0, SIDE - 1], [0, 1, 0], [0, 0, 1]], np.float32)  # from an image's samples to its mirror image's
 
 
 class Comparison(Section):
-    """When two images show the same."""
+    """Settings that decide which images are compared, and which of them show the same."""
 
     candidates: Fraction = Field(0.85, description="least cosine of the vectors of two whole images that are compared")
     likeness: Fraction = Field(
@@ -215,7 +215,7 @@ class GuessFiles:
     ) -> None:
         """Write guesses without a check, also of an image and itself.
 
-        The arguments are those of `add`. If images are compared with each other, no query is a higher row than its
+        The arguments are those of `add`. If images are compared with each other, no query may be a higher row than its
         image.
         """
         guesses = np.empty(len(queries), GUESS)
@@ -241,9 +241,9 @@ class GuessFiles:
     def _choose_thumbnails(self, guesses: np.ndarray) -> np.ndarray:
         """Return guesses that lay those thumbnails on each other that show most of what two images share.
 
-        A crop may have borders where the image has none, or lack those of the image, and a page shows a picture. The
-        best guess of two images says how any thumbnails of them lie on each other, so that all are tried, and the two
-        pairs of thumbnails stay that cover each other best. Guesses of other places stay as they are.
+        Two images may match best in other thumbnails, for example without borders. The best guess is carried over to
+        all thumbnails of both images, and the `MAX_SIBLINGS` pairs that cover each other best stay. Guesses of other
+        places stay as they are, unless their thumbnails hardly overlap.
 
         Args:
             guesses: guesses, ordered by the samples of both images and by falling score.
@@ -263,7 +263,7 @@ class GuessFiles:
         siblings, coverages, areas = (values[coverages > 0] for values in (siblings, coverages, areas))
 
         first_samples, second_samples = queries.samples[siblings["query"]], images.samples[siblings["row"]]
-        # Of thumbnails that cover each other as well, the larger ones show more.
+        # Among coverages that are equal to a tenth, larger thumbnails show more.
         order = np.lexsort(
             (siblings["row"], siblings["query"], -areas, -coverages.round(1), second_samples, first_samples)
         )
@@ -302,9 +302,9 @@ class GuessFiles:
         return np.concatenate(blocks)
 
     def _measure_coverages(self, guesses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return how far thumbnails cover each other, and the product of their areas, `[P]` each.
+        """Return the share of the other thumbnail that each template covers, and the product of both areas, `[P]` each.
 
-        The share is 0 for those that overlap too little to be copies.
+        The share is 0 if they overlap too little to be copies. Areas are shares of the images.
         """
         overlays = Overlays(
             guesses["query"], guesses["row"], guesses["transform"], self.queries.thumbnails, self.images.thumbnails
@@ -320,25 +320,26 @@ class GuessFiles:
     def _limit_work(self, guesses: np.ndarray) -> np.ndarray:
         """Return the guesses of the best `MAX_PAIRS` pairs of each query.
 
-        Trimmed guesses, from which samples were left out as a sticker's, are dropped unless they are a pair's best.
+        Trimmed guesses, from which samples were left out as a sticker's, are dropped unless they are the best of their
+        pair of thumbnails.
 
         Args:
             guesses: guesses, ordered by the samples of both images and by falling score.
         """
-        queries = self.queries.thumbnails.samples[guesses["query"]]
-        pairs = number_groups(queries, self.images.thumbnails.samples[guesses["row"]])
+        query_samples = self.queries.thumbnails.samples[guesses["query"]]
+        pairs = number_groups(query_samples, self.images.thumbnails.samples[guesses["row"]])
         is_best_of_pair = count_before(pairs) == 0
         # Without what fits worst nearly anything fits somewhere: 4,000 such guesses behind the best ones led to no
         # further copy. Other thumbnails of the same images may hardly overlap, and fit the better for it.
-        is_trimmed = guesses["score"] <= 0
+        is_trimmed = guesses["score"] <= 0  # `register` takes 1 off a trimmed correlation
         thumbnail_pairs = guesses["query"].astype(np.uint64) << np.uint64(32) | guesses["row"]
         is_best_of_thumbnails = np.zeros(len(guesses), bool)
         is_best_of_thumbnails[np.unique(thumbnail_pairs, return_index=True)[1]] = True
         is_useful = is_best_of_thumbnails | ~is_trimmed
 
         best_guesses = np.flatnonzero(is_best_of_pair)
-        best_guesses = best_guesses[np.lexsort((-guesses["score"][best_guesses], queries[best_guesses]))]
-        num_better_pairs = count_before(number_groups(queries[best_guesses]))
+        best_guesses = best_guesses[np.lexsort((-guesses["score"][best_guesses], query_samples[best_guesses]))]
+        num_better_pairs = count_before(number_groups(query_samples[best_guesses]))
         surplus_pairs = pairs[best_guesses[num_better_pairs >= MAX_PAIRS]]
         return guesses[is_useful & ~np.isin(pairs, surplus_pairs)]
 
@@ -350,10 +351,10 @@ class GuessFiles:
             overlays = Overlays(
                 block["query"], block["row"], block["transform"], self.queries.thumbnails, self.images.thumbnails
             )
-            templates, images = overlays.order(self.queries.pyramid[level.side], self.images.pyramid[level.side])
+            templates, images = overlays.pick_pixels(self.queries.pyramid[level.side], self.images.pyramid[level.side])
             transforms, block["score"] = register(templates, images, overlays.transforms, level)
             passes = (block["score"] > FAILED) & is_plausible(transforms, overlays.aspects, level.slack)
-            block["transform"] = overlays.restore(transforms)
+            block["transform"] = overlays.invert_swapped(transforms)
             block = block[passes]
             # Hues are compared last, because they need a map that is nearly right.
             blocks.append(block[~self._have_other_hues(block, level.min_hue_agreement)])
@@ -364,7 +365,7 @@ class GuessFiles:
         overlays = Overlays(
             guesses["query"], guesses["row"], guesses["transform"], self.queries.thumbnails, self.images.thumbnails
         )
-        templates, images = overlays.order(self.queries.thumbnails.colours, self.images.thumbnails.colours)
+        templates, images = overlays.pick_pixels(self.queries.thumbnails.colours, self.images.thumbnails.colours)
         return have_other_hues(templates, images, overlays.transforms, min_agreement)
 
     def _choose_best(self, guesses: np.ndarray, max_guesses: int) -> np.ndarray:
@@ -389,7 +390,7 @@ class GuessFiles:
 
 
 class Overlays:
-    """Guesses, turned so that they map the image that shows less, the template, to the one that shows more.
+    """Guesses, inverted where needed so that they map the image that shows less, the template, to the other one.
 
     Args:
         queries: rows of queries, `[P]`.
@@ -414,11 +415,11 @@ class Overlays:
     ):
         self.queries, self.rows = queries, rows
         self.is_swapped = np.abs(np.linalg.det(transforms[..., :2])) > 1
-        self.transforms = self.restore(transforms)
+        self.transforms = self.invert_swapped(transforms)
         self.aspects = np.stack([query_thumbnails.shapes[queries], image_thumbnails.shapes[rows]], axis=1)
         self.aspects[self.is_swapped] = self.aspects[self.is_swapped, ::-1]
 
-    def order(self, query_pixels: np.ndarray, image_pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def pick_pixels(self, query_pixels: np.ndarray, image_pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the luminances, or the colours, of the templates and of the other images, `[P, S, S, ...]` float32.
 
         Args:
@@ -430,15 +431,15 @@ class Overlays:
         templates[self.is_swapped], images[self.is_swapped] = images[self.is_swapped], templates[self.is_swapped]
         return templates, images
 
-    def restore(self, transforms: np.ndarray) -> np.ndarray:
-        """Turn maps from templates to the other images into maps from queries to images, or the reverse."""
-        restored = transforms.copy()
-        restored[self.is_swapped] = invert_transforms(restored[self.is_swapped])
-        return restored
+    def invert_swapped(self, transforms: np.ndarray) -> np.ndarray:
+        """Invert the maps of swapped guesses: query-to-image maps become template-to-other maps, or the reverse."""
+        inverted = transforms.copy()
+        inverted[self.is_swapped] = invert_transforms(inverted[self.is_swapped])
+        return inverted
 
 
 def map_boxes(boxes: np.ndarray, other_boxes: np.ndarray) -> np.ndarray:
-    """Return the maps from the samples of thumbnails to those of other thumbnails of the same images, `[P, 2, 3]`.
+    """Return the maps from the samples of thumbnails to those of others, as if both were of one image, `[P, 2, 3]`.
 
     Args:
         boxes: boxes of the thumbnails in their images, `[P, 4]`.
@@ -492,13 +493,13 @@ def _choose_supported(guesses: np.ndarray) -> np.ndarray:
         distances = _measure_distances(better, worse)
         agrees = (pairs[shift:] == pairs[:-shift]) & (distances < AGREED_DISTANCE)
         agrees &= distances > SAME_DISTANCE  # a feature that was found in both directions counts once
-        agrees &= better["score"] < WHOLE_SUPPORT  # a guess of whole images needs no feature, and is none
+        agrees &= better["score"] < WHOLE_SUPPORT  # only guesses of features support each other
         supports[shift:] += agrees
         supports[:-shift] += agrees
 
     order = np.lexsort((-supports, pairs))
     is_chosen = (supports[order] >= MIN_SUPPORT) & (count_before(pairs[order]) < MAX_CHECKED)
-    # The features of a symmetric image agree on any turn, so that guesses of whole images do not compete with them.
+    # Whole-image guesses always stay: features of a symmetric image would fill all places with its turns.
     is_chosen |= guesses["score"][order] >= WHOLE_SUPPORT
     return guesses[order[is_chosen]]
 
@@ -506,13 +507,13 @@ def _choose_supported(guesses: np.ndarray) -> np.ndarray:
 def make_guesses(
     images: ThumbnailIndex, queries: ThumbnailIndex, comparison: Comparison, with_turns: bool
 ) -> GuessFiles:
-    """Return guesses of how images lie in queries, or in each other.
+    """Return guesses of how queries lie in images, or images in each other.
 
     Args:
         images: images.
         queries: what they are compared with; the same object if it is the images themselves.
         comparison: thresholds of the comparison.
-        with_turns: also guess that images are mirrored or turned by quarters.
+        with_turns: also guess from turned vectors and mirrored features; other features find turned images anyway.
     """
     guesses = GuessFiles(images, queries)
     vectors = images.make_vectors()
@@ -547,7 +548,7 @@ def _guess_by_windows(guesses: GuessFiles, vectors: np.ndarray, query_vectors: n
         from_window = likeness.make_window_transform(window)  # from the window's samples to the image's
         to_window = invert_transforms(from_window[None])[0]
         _guess_by_vectors(guesses, vectors, guesses.queries.make_vectors(window), to_window, min_cosine)
-        # Images that are compared with each other have been windows of each other by now.
+        # In a self-comparison the first call has already tried each pair both ways.
         if not guesses.is_self_comparison:
             _guess_by_vectors(guesses, guesses.images.make_vectors(window), query_vectors, from_window, min_cosine)
 
@@ -591,5 +592,5 @@ def _add_shared_features(guesses: GuessFiles, pairs: Neighbours, is_mirrored: bo
         transforms = transforms @ _FLIP
     query_rows = queries.feature_rows[pairs.queries].astype(np.int64)
     rows = images.feature_rows[pairs.rows].astype(np.int64)
-    supports = pairs.cosines.clip(max=0.99)  # less than WHOLE_SUPPORT, by which whole images are told
+    supports = pairs.cosines.clip(max=0.99)  # less than WHOLE_SUPPORT, which marks guesses of whole images
     guesses.add(query_rows, rows, transforms, supports)

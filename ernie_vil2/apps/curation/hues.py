@@ -21,8 +21,8 @@ from ernie_vil2.apps.curation.registration import (
 MIN_STRENGTH = 14.0
 # Share of the compared samples that a sticker, with the samples at its edge, may cover. They are left out.
 MAX_STICKER = 0.2
-# What is left must be coloured, and agree, or the hues are others: of a product in another colour on grey, the ground
-# is left, which agrees with anything. More than 0.8 finds fewer stickers; 0.6 lets a tenth more of other pairs pass.
+# Without the sticker, the rest must be coloured and agree, else the hues differ. A grey rest agrees with anything, so
+# it proves nothing. More than 0.8 finds fewer stickers; 0.6 lets a tenth more of other pairs pass.
 MIN_AGREEMENT_BESIDE, MIN_STRENGTH_BESIDE = 0.8, 4.0
 PAIRS_PER_BLOCK = MAX_SAMPLES // COLOUR_SIDE**2
 

@@ -61,10 +61,11 @@ CACHED_PICTURES = 128  # 300 kB each; a pair has often the same query as the pai
 PAIRS_PER_REGISTRATION = 1024  # pairs whose thumbnails are in memory at once, some 50 MB
 # Likeness from which a verdict that is not local ends the search: hardly any other guess of the pair fits better.
 SURE_LIKENESS = 0.97
-# An image has eight orientations, and so eight chances to resemble another one: turned, it may differ by this share of
-# what it may else. Of 64 turned copies in five crawls none has a likeness below 0.98, of 33 other turned pairs 5 have.
+# Share of the allowed difference that a turned image may have, because eight orientations are eight chances to resemble
+# another image. Of 64 turned copies in five crawls none falls below likeness 0.98; of 33 other turned pairs 5 do.
 TURNED_SHARE = 0.4
-UNKNOWN, OTHER, SAME = range(3)  # states of a pair: not registered yet, showing something else, showing the same
+# States of a pair: not registered (yet, or because a better guess was sure), showing something else, showing the same.
+UNKNOWN, OTHER, SAME = range(3)
 PAIR_DTYPE = np.dtype(
     [
         ("query", np.uint32),  # row of the first image's thumbnail
@@ -132,8 +133,8 @@ class _Side:
         self.read_view = lru_cache(CACHED_VIEWS)(_make_view_reader(images))
         self.read_picture = lru_cache(CACHED_PICTURES)(_make_picture_reader(images))
 
-    def find_members(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return, for each row that is compared, where its equals begin in `members`, and their number."""
+    def find_member_ranges(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return, for each compared row, where the thumbnails equal to it begin in `members`, and their number."""
         starts = np.searchsorted(self._firsts_of_members, rows)
         ends = np.searchsorted(self._firsts_of_members, rows, side="right")
         return starts, ends - starts
@@ -143,7 +144,7 @@ class _Side:
         return self.firsts[np.searchsorted(self.images.samples, samples)]
 
     def compute_digest(self) -> bytes:
-        """Return a digest of all that the proposed pairs depend on."""
+        """Return a digest of this side's thumbnails and their samples."""
         digest = blake2b(self.digests.tobytes())
         digest.update(self.images.samples.tobytes())
         return digest.digest()
@@ -183,8 +184,8 @@ def find_matches(
         queries: thumbnails of other images to compare with; None: the images themselves.
         with_turns: also find images that are mirrored or turned by quarters.
         is_alive: which thumbnails are compared, `[N]` bool; None: all.
-        suspects: samples of queries and images that are compared, if crops are, even if their thumbnails are not alike,
-            for example because they have the same captions, `[S, 2]` int64.
+        suspects: pairs of samples, of a query and an image, that are compared even if their thumbnails are not alike,
+            for example because they have the same captions, `[S, 2]` int64; ignored unless `comparison.crops`.
         name: beginning of the file's name, which no other comparison in the folder has.
     """
     if not len(images.samples) or (queries is not None and not len(queries.samples)):
@@ -206,8 +207,8 @@ def find_matches(
 
 def _expand(pairs: np.ndarray, left: _Side, right: _Side) -> Matches:
     """Return the matches of all images that have the thumbnails of these pairs, and that no step has removed."""
-    left_starts, left_counts = left.find_members(pairs["query"])
-    right_starts, right_counts = right.find_members(pairs["row"])
+    left_starts, left_counts = left.find_member_ranges(pairs["query"])
+    right_starts, right_counts = right.find_member_ranges(pairs["row"])
     # A pair stands for all combinations of the members of its two thumbnails, which are numbered from 0.
     num_combinations = (left_counts * right_counts).astype(np.int64)
     pair_numbers = np.repeat(np.arange(len(pairs)), num_combinations)
@@ -276,13 +277,14 @@ def _propose(
     queries = images if left is right else ThumbnailIndex(left.images, left.rows, folder)
     guess_files = make_guesses(images, queries, comparison, with_turns)
     if comparison.crops:
-        # A thumbnail is what lies within an even border. A sticker on the border moves it, so that the guess lays the
+        # A thumbnail ends at an even border, and a sticker on that border moves its edge. The guess therefore lays the
         # whole images on each other, and the extents may differ by any factor.
         query_rows, rows = left.find_first_rows(suspects[:, 0]), right.find_first_rows(suspects[:, 1])
         transforms = map_boxes(left.images.boxes[query_rows], right.images.boxes[rows])
         guess_files.add(query_rows, rows, transforms, guesses.WHOLE_SUPPORT, max_log_extent_ratio=np.inf)
     if left is right:
-        # Equal thumbnails are compared with themselves: they are the same image, unless they show nothing.
+        # One row stands for all equal thumbnails, so its match with itself stands for theirs. Only an image that shows
+        # nothing does not match itself.
         shared_rows = np.unique(left.firsts[left.firsts != np.arange(len(left.firsts))])
         identities = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(shared_rows), 2, 3))
         guess_files.write(shared_rows, shared_rows, identities, guesses.WHOLE_SUPPORT)
@@ -339,7 +341,7 @@ def _judge(pairs: np.ndarray, left: _Side, right: _Side) -> None:
         block = pairs[start : start + PAIRS_PER_BLOCK]
         is_due = block["state"] == UNKNOWN
         for side, column in ((left, "query"), (right, "row")):
-            _, num_members = side.find_members(block[column])
+            _, num_members = side.find_member_ranges(block[column])
             is_due &= num_members > 0
         numbers_by_block.append(start + np.flatnonzero(is_due))
     numbers = np.concatenate(numbers_by_block)
@@ -363,12 +365,12 @@ def _judge_block(pairs: np.ndarray, numbers: np.ndarray, left: _Side, right: _Si
     """Compare the pairs of these numbers, `[B]`, and write their verdicts."""
     block = pairs[numbers]
     overlays = Overlays(block["query"], block["row"], block["transform"], left.images, right.images)
-    templates, images = overlays.order(left.images.luminances, right.images.luminances)
+    templates, images = overlays.pick_pixels(left.images.luminances, right.images.luminances)
     for luminance in (*templates, *images):  # blurred, because noise shortens the steps of registration
         cv2.GaussianBlur(luminance, (5, 5), 0, dst=luminance)
     transforms, scores = register(templates, images, overlays.transforms, FINE_LEVEL)
     is_possible = (scores > FAILED) & is_plausible(transforms, overlays.aspects)
-    query_transforms = overlays.restore(transforms)  # maps from queries to rows
+    query_transforms = overlays.invert_swapped(transforms)  # maps from queries to rows
     for index, number in enumerate(numbers.tolist()):
         verdict = None
         if is_possible[index]:

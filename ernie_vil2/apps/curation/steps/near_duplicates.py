@@ -22,10 +22,11 @@ from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.section import Fraction
 
 # Share of the words of two captions, counted from begin and end, that they have in common if they come from one
-# template. In made crawls 98 % of the captions of copies are equal or have less in common; 99 % of those that differ in
-# a colour, a number or an angle have more.
+# template. In the synthetic crawls of demo_data/crawls 98 % of the captions of copies are equal or have less in common;
+# 99 % of those that differ in a colour, a number or an angle have more.
 MIN_COMMON_WORDS = 0.5
-# Most images with the same captions that are compared for that alone. Captions that more images share say little.
+# Largest number of images with the same captions that are compared for that reason alone. Captions that more images
+# share say little.
 MAX_EQUAL_CAPTIONS = 8
 # Words that add nothing to what a caption says; prepositions and numbers are not among them.
 EMPTY_UNITS = frozenset("a an the and is are was were this that these those 的 了 着 啊 呀 呢 吧".split())  # noqa: SIM905  -- words are read as a text
@@ -90,7 +91,7 @@ class NearDuplicates(Step[Settings]):
         """Remove near-duplicates, and then mirrored and turned ones of the images that are left; list similar ones."""
         images = read_thumbnails(joins)
         is_alive = find_alive(joins, images)
-        self._likeness: dict[int, float] = {}  # of removed samples and those that stay in their place
+        self._likeness: dict[int, float] = {}  # by removed sample: its likeness to the sample that stays
         copies: list[Matches] = []
         similar: list[Matches] = []
         for matches in find_matches(
@@ -109,7 +110,7 @@ class NearDuplicates(Step[Settings]):
             if self.settings.embedding is not None:
                 is_copy &= ~_find_different_embeddings(joins, images, matches, self.settings.embedding)
             # Thumbnails cannot show that a mirrored image is another one, but its caption may say so.
-            has_other_direction = matches.is_turned & _find_directional_captions(joins, images, matches)
+            has_other_direction = matches.is_turned & _find_other_directions(joins, images, matches)
             copies.append(matches.select(is_copy & ~has_other_direction))
             similar.append(matches.select(~is_copy))
 
@@ -139,14 +140,14 @@ class NearDuplicates(Step[Settings]):
                 similar.append({"sample": first, "similar": second, "likeness": likeness})
         if similar:
             joins.figures[self.name] = similar
-            reason = "they, or their captions, differ in one place"
+            reason = "they, their captions or their embeddings differ a little"
             joins.facts.setdefault(self.name, []).append(
                 f"{pluralize(len(similar), 'pair')} of similar images stay: {reason}"
             )
 
 
 def _list_equal_captions(joins: Joins) -> np.ndarray:
-    """Return the samples of two images that have the same captions, `[S, 2]` int64, in ascending order.
+    """Return the pairs of samples whose captions are the same, `[S, 2]` int64, in ascending order.
 
     A sticker may hide so much that nothing but the captions tells which images to compare. Captions that more than
     `MAX_EQUAL_CAPTIONS` images share are left out.
@@ -163,9 +164,9 @@ def _list_equal_captions(joins: Joins) -> np.ndarray:
 
 
 def _read_both(joins: Joins, images: Thumbnails, matches: Matches, view: str, columns: str) -> list[tuple]:
-    """Return for matches their number and columns of their two pairs, which are `a` and `b`, in a view.
+    """Return the number of each match and the view's columns of its two samples, `a` and `b`.
 
-    A match is left out if the view lacks one of its pairs.
+    A match is left out if the view lacks one of its samples.
     """
     first, second = images.samples[matches.queries], images.samples[matches.rows]
     table = pa.table({"number": np.arange(len(first)), "first_sample": first, "second_sample": second})
@@ -174,7 +175,7 @@ def _read_both(joins: Joins, images: Thumbnails, matches: Matches, view: str, co
         return joins.fetch_all(f"select number, {columns} from {joined}")  # noqa: S608  -- no text of the data is in it
 
 
-def _find_directional_captions(joins: Joins, images: Thumbnails, matches: Matches) -> np.ndarray:
+def _find_other_directions(joins: Joins, images: Thumbnails, matches: Matches) -> np.ndarray:
     """Return which matches have captions that differ and name a side or a time, `[P]` bool."""
     differs = np.zeros(len(matches.queries), bool)
     columns = "a.directional_key, b.directional_key"
@@ -247,7 +248,8 @@ class _Quality(NamedTuple):
     """Measures that decide which of several images stays, the most important first; smaller is better.
 
     defects: number of matches in which it has marks or bars, or shows less.
-    border: negative share of the side that is not border, in steps; edges of a border would count as sharp.
+    border: negative share of the side that is not border, in steps; before `blur`, because a border's edges would count
+        as sharp.
     blur: negative logarithm of the sharpness, in steps.
     smallness: negative logarithm of the number of pixels within its borders, in steps.
     compression: logarithm of the strength of the blocks of JPEG, in steps.
@@ -353,7 +355,7 @@ def _rate_images(
     joins: Joins, images: Thumbnails, samples: Iterable[int], defects: Counter[int]
 ) -> dict[int, _Quality]:
     """Return the qualities of those of the samples that no step has removed, ordered by `Joins.preference`."""
-    # The last thumbnail of an image is within all of its borders.
+    # The dict keeps the last thumbnail of each image, whose extent is that within all borders.
     extents = dict(zip(images.samples.tolist(), images.extents.tolist(), strict=True))
     size = "width * height" if joins.has_column("width") else "1"
     with joins.register_tables(candidates=pa.table({"sample": pa.array(samples, pa.int64())})):
