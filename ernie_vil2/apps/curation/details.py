@@ -39,7 +39,7 @@ CLEAN, COLOUR_CLEAN = 5.0, 8.0  # levels, of light and of colour: smaller differ
 DIFFERENCE_WINDOW = 3  # samples a side over which differences are averaged: the stroke of a letter is not wider
 MIN_SPOT = 8  # samples: fewer are the noise of a single edge
 EDGE = 0.2  # share of a side within which marks, bars and frames are expected
-MAX_BEYOND = 0.12  # share that both images show beyond each other: after a crop or a frame only one of them does
+MAX_BEYOND = 0.12  # largest share that the better covered of both images may show beyond the other; it is 0 for a crop
 MIN_SAMPLES = 300  # least number of samples that are compared, a square of 17: fewer say nothing of light
 MIN_BEYOND = 0.04  # share that one image shows beyond the other; less is an inexact map
 # A bar or a frame has one level but for its letters: share of its samples within so many levels of their median.
@@ -63,17 +63,19 @@ FAINT, MAX_FAINT, FAINT_WINDOW = 6.0, 0.2, 5  # levels; share of the inner part;
 RECOLOURED = 12.0  # levels of colour, averaged over COLOUR_WINDOW samples a side
 MAX_RECOLOURED, COLOUR_WINDOW = 0.04, 7  # share of the inner part that may differ by more; samples
 # An even rim is the ground of an object. A change of light that moves its level moves the object's levels as well.
-RIM, EVEN_SHARE, EVEN_LEVELS = 0.05, 0.8, 12.0  # share of a side; share of the rim that has one level, within so many
+RIM = 0.05  # share of a side
+EVEN_SHARE, EVEN_LEVELS = 0.8, 12.0  # least share of the rim near its median; levels that count as near
 OTHER_GROUND = 12.0  # levels of a channel, by which grounds differ: noise that is cut off at white leaves 8
 OBJECT_CONTRAST = 40.0  # levels from the ground
-MIN_OBJECT_CHANGE = (
-    0.5  # in proportion to that of the ground, if one change explains both: contrast leaves a middle level
-)
+# Least change of the object, in proportion to that of the ground, if one change of light explains both.
+MIN_OBJECT_CHANGE = 0.5
 MAX_UNCHANGED = 0.7  # ratio of two mean errors: 0.4 to 0.66 if the ground is another one, above 1 if the light is
 # Colour that is taken away and a tint that is added turn any pale hue into another one. Of 1,322 pairs of copies in the
 # crawls of the shop, of photographs and of the open web, 2 have such hues.
-MIN_COLOUR, MIN_HUE_COSINE = 20.0, 0.4  # mean colour of an image, in levels; of the mean colours of two images
-BLURS = (0.7, 1.0, 1.4, 2.0, 2.8)  # samples, by which the sharper image is blurred until it is as soft as the other one
+MIN_COLOUR = 20.0  # mean strength of an image's colours, in levels
+MIN_HUE_COSINE = 0.4  # cosine of the two mean colours
+# Samples: deviations of successive blurs of the sharper image, tried until it would be softer than the other one.
+BLURS = (0.7, 1.0, 1.4, 2.0, 2.8)
 # The outline of a mark is an edge in the marked image alone: of 140 marks in the crawls one is taken for the other's.
 MARK, COLOUR_MARK, MIN_MARK = 16.0, 26.0, 12  # levels of light and of colour by which a mark differs; its samples
 SHARPER_OUTLINE = 1.1  # ratio of the edges of two images along an outline
@@ -84,11 +86,11 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 class Difference(NamedTuple):
     """What differs between two images that show the same.
 
-    has_spot: whether they differ within, in their ground, or in how they are placed on it. Marks at an edge or all
-        over, bars and cuts do not count, and neither do light, colours, noise and blur.
+    has_spot: whether they differ within, in ground, texture or hue, share too little, or have no common light. Marks at
+        an edge or all over, bars, cuts, noise, blur and fitted light, saturation and tint do not count.
     has_object: whether they differ, even at an edge, in something of the shape of an object, and not of a line of text,
         a strip or a frame.
-    worse: 1 if the first image has a mark, a strip or a sticker, or else if it shows less, or a bar or a frame more; -1
+    worse: 1 if the first image has the mark, or else if it shows less of the scene, or an additional bar or frame; -1
         if that is so of the second one; 0 if neither is known to be worse.
     relit_likeness: correlation of the luminances after the change of light or colour that is proved to turn one image
         into the other (`relighting.py`); None if none is proved.
@@ -167,7 +169,7 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
         return Difference(has_spot=True, has_object=False, worse=worse)
 
     differences, colour_differences = level_differences
-    is_clear = (differences > SPOT) | (colour_differences > COLOUR_SPOT)
+    differs_clearly = (differences > SPOT) | (colour_differences > COLOUR_SPOT)
     is_inner = is_covered & _find_inner(is_covered.shape)
     has_other_texture = _average_exceeds(differences, FAINT_WINDOW, is_inner, FAINT, MAX_FAINT)
     is_cut_off = (np.maximum(frame, warped) >= LIGHTEST).any(axis=2)  # a colour that is cut off changes its hue
@@ -175,13 +177,13 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
         colour_differences * ~is_cut_off, COLOUR_WINDOW, is_inner, RECOLOURED, MAX_RECOLOURED
     )
     # An image with a mark is the worse one, whichever shows more.
-    has_mark = (differences > MARK) | (colour_differences > COLOUR_MARK)
-    marked = _find_marked(frame, warped, has_mark, is_covered)
+    may_be_mark = (differences > MARK) | (colour_differences > COLOUR_MARK)
+    marked_image = _find_marked(frame, warped, may_be_mark, is_covered)
     is_other_image = has_other_texture or is_recoloured or _have_other_hues(frame, warped, is_covered)
     # Marks all over are in one image alone; of two pages with other words, both have letters where they differ.
-    is_marked = marked != 0 and _is_marked_all_over(is_clear)
-    has_spot = is_other_image or (_has_spot(is_clear) and not is_marked)
-    return Difference(has_spot, _has_object(is_clear), marked or worse, relit_likeness)
+    has_marks_all_over = marked_image != 0 and _is_marked_all_over(differs_clearly)
+    has_spot = is_other_image or (_has_spot(differs_clearly) and not has_marks_all_over)
+    return Difference(has_spot, _has_object(differs_clearly), marked_image or worse, relit_likeness)
 
 
 def complete_verdict(verdict: Verdict, difference: Difference) -> Verdict | None:
@@ -220,7 +222,7 @@ def _lay_over(
     Args:
         first: `[H, W, 3]`.
         second: the image that is laid over it, `[H2, W2, 3]`.
-        covers: where the second image covers the first one, and the other way round, `[H, W]` uint8 each.
+        covers: where the second image covers the first one, `[H, W]` uint8, and the reverse, `[H2, W2]` uint8.
         to_second: map from the samples of the first to those of the second, `[3, 3]`.
         scale: samples of the second for one of the first, at least 1.
     """
@@ -241,18 +243,18 @@ def _lay_over(
     return _Overlay(first[rows, columns], warped, is_covered)
 
 
-def _find_marked(first: np.ndarray, second: np.ndarray, has_mark: np.ndarray, is_covered: np.ndarray) -> int:
+def _find_marked(first: np.ndarray, second: np.ndarray, may_be_mark: np.ndarray, is_covered: np.ndarray) -> int:
     """Return which of two images, `[H, W, 3]`, has the mark by which they differ, as in `Difference.worse`.
 
     Args:
         first: an image.
         second: the other image.
-        has_mark: where one of them has a mark, `[H, W]` bool.
+        may_be_mark: where one of them may have a mark, `[H, W]` bool.
         is_covered: where both are known, `[H, W]` bool.
     """
-    if has_mark.sum() < MIN_MARK:
+    if may_be_mark.sum() < MIN_MARK:
         return 0
-    mark = has_mark.astype(np.uint8)
+    mark = may_be_mark.astype(np.uint8)
     grown, shrunk = cv2.dilate(mark, _NEIGHBOURS, iterations=2), cv2.erode(mark, _NEIGHBOURS, iterations=2)
     is_outline = (grown > shrunk) & is_covered
     if not is_outline.any():
@@ -331,7 +333,7 @@ def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndar
     unchanged_error = np.abs(second[is_object] - first[is_object]).mean()
     if is_relit and unchanged_error >= MIN_OBJECT_CHANGE * ground_change:
         return False
-    # The light that turns one ground into the other must fit the object better than no change of light.
+    # The ground is another one if the object fits much better unchanged than in the light between the grounds.
     lit = np.minimum(first[is_object] * grounds[1] / np.maximum(grounds[0], 1), 255)
     return bool(unchanged_error < MAX_UNCHANGED * np.abs(second[is_object] - lit).mean())
 

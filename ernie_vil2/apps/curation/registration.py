@@ -24,15 +24,15 @@ MAX_SAMPLES = 2**17
 # A sticker over 15 % of an image breaks the correlation. A guess that does not fit is refined without the samples that
 # fit worst, a fifth of them if errors are normal, and then has to fit the better.
 MAX_ERROR = 1.6  # largest error of a sample that counts, in mean errors
-# Samples by which a mark has pulled the corners of a map away. Where only a trimmed map let a pair pass as a copy in
-# three made crawls, it moved copies by 0.7 and more, and other products by 0.5 and less.
+# Least distance, in samples, between the corners of the trimmed and the untrimmed map. Where only the trimmed one let a
+# pair pass in three synthetic crawls (demo_data/crawls), it was 0.7 and more for copies, 0.5 and less for others.
 MIN_PULL = 0.6
 MIN_COMMON = 0.4  # share of a template that has to lie on the image while it is registered: guesses are inexact
 MIN_AREA = 0.3  # of the image that the template covers: a crop to 60 % of either side covers 0.36
-# Ratio of the scales of two thumbnails: 1 / 0.6 if a crop takes 40 % of one side only. 2.3 also finds wide photographs
+# Ratio of the scales of two thumbnails: 1 / 0.6 if a crop cuts 40 % off one side only. 2.3 also finds wide photographs
 # on tall pages, and takes one of two drawings side by side for a crop of both.
 MAX_CROP_STRETCH = 1.75
-MAX_STRETCH = 1.5  # likewise of whole images themselves, that are stretched by a third at most
+MAX_STRETCH = 1.5  # likewise of whole images in pixels: one side is squeezed to two thirds at most
 MAX_STRETCH_OF_CROP = 1.2  # likewise of crops: a map that shifts, stretches and shears lays any two skies on each other
 WHOLE_AREA = 0.75  # from which an image is whole, but for an edge
 MAX_SHEAR = 0.09  # cosine of the axes of an image in the other one; a turn by 3 degrees and a stretch leave 0.04
@@ -44,19 +44,21 @@ MIN_DETAIL = 0.95  # correlation of what is finer than a tenth of the image: two
 SURE_DETAIL = 0.985
 MAX_ROUGHNESS = 0.09  # mean difference in units of the contrast; 0.1 lets twice as many pairs pass
 MAX_OTHER_BITS = 6  # of the 64 of perceptual hashes, for whole images without details
-# Plain shapes are alike in any light: a red disc is a black one. Most of the demo's drawings have more edges.
+# Once light is fitted, plain shapes look alike: a red disc becomes a black one. Most of the demo's drawings have more
+# edges.
 PLAIN_EDGES, PLAIN_GROUND = 0.25, 0.3  # share of samples on an edge; share of the commonest level
 MAX_GREY_SPREAD = 8.0  # levels between the channels of a grey image, from JPEG
 # Levels of the channels on average, before light is fitted, by which plain shapes that are the same may differ.
 MAX_PLAIN_DIFFERENCE = 10.0
 
 # Largest gain of light (or its reciprocal) between plain shapes that count as the same. Beyond it the pair counts as
-# differing locally, and the caller decides, near duplicates by their captions: a small square on white differs so
-# little on average from a darker square that MAX_PLAIN_DIFFERENCE does not tell them apart.
+# differing locally; then the caller decides (`near_duplicates.py`: by the captions). MAX_PLAIN_DIFFERENCE misses a
+# small square on white that is darker in one image.
 MAX_PLAIN_GAIN = 1.18
 
 # Light that is dimmed takes all levels down by one factor. A shape of another colour stands on the same ground.
-MAX_GAIN_ERROR = 2.0  # levels: copies in three made crawls have up to 1.9, other pairs of some contrast 2.3 and more
+# Levels: copies in three synthetic crawls have up to 1.9, other pairs of some contrast 2.3 and more.
+MAX_GAIN_ERROR = 2.0
 MIN_CHANGE, MIN_CHANGED = 4.0, 0.9  # levels by which light changes at least; share of the samples where it does
 
 CLEAR = 0.2  # difference in units of the contrast that is clearly visible
@@ -105,7 +107,7 @@ class Level(NamedTuple):
     sure_correlation: correlation from which no samples are left out; between both, they are if that moves the map.
     slack: factor by which the limits of `is_plausible` are widened, because maps are not exact yet.
     min_hue_agreement: least agreement of the colours of coloured images (`hues.py`). `GuessFiles` checks it, and not
-        `register`; pairs have passed it before the last level, which does without.
+        `register`. `FINE_LEVEL` does without, because its pairs have passed it.
     """
 
     side: int
@@ -119,20 +121,59 @@ class Level(NamedTuple):
     min_hue_agreement: float = -1.0
 
 
-# Most guesses are wrong, and should end early. In a made crawl 995 pairs of thumbnails that show the same and 6,955
-# others passed the first two levels; 974 and 1,237 of them passed the third.
+# Most guesses are wrong, and should end early. In a synthetic crawl 995 pairs of thumbnails that show the same and
+# 6,955 others passed the first two levels; 974 and 1,237 of them passed the third.
 # At every other sample the third level takes two fifths of the time, and as many pairs of copies pass it.
 #
-# Of the pairs that were compared closely in four made crawls, 1 of 2,799 copies has other hues, and 6,768 of 18,630
-# others have. Before the first step maps are inexact, so that less agreement is asked for.
+# Of the pairs that were compared closely in four synthetic crawls, 1 of 2,799 copies has other hues, and 6,768 of
+# 18,630 others have. Before the first step maps are inexact, so that less agreement is asked for.
 LEVELS = (
-    Level(QUICK_SIDE, 1, 0, 0.5, 0.75, 0.5, 0.5, np.inf, min_hue_agreement=0.2),
-    Level(QUICK_SIDE, 1, 4, 0.8, 0.95, 0.95, 0.95, 2.0, min_hue_agreement=0.5),
-    Level(COARSE_SIDE, 2, 2, 0.88, 0.99, 0.95, 0.95, 1.1, min_hue_agreement=0.5),
+    Level(
+        side=QUICK_SIDE,
+        stride=1,
+        num_steps=0,
+        min_correlation=0.5,
+        min_trimmed=0.75,
+        unsure_correlation=0.5,
+        sure_correlation=0.5,
+        slack=np.inf,
+        min_hue_agreement=0.2,
+    ),
+    Level(
+        side=QUICK_SIDE,
+        stride=1,
+        num_steps=4,
+        min_correlation=0.8,
+        min_trimmed=0.95,
+        unsure_correlation=0.95,
+        sure_correlation=0.95,
+        slack=2.0,
+        min_hue_agreement=0.5,
+    ),
+    Level(
+        side=COARSE_SIDE,
+        stride=2,
+        num_steps=2,
+        min_correlation=0.88,
+        min_trimmed=0.99,
+        unsure_correlation=0.95,
+        sure_correlation=0.95,
+        slack=1.1,
+        min_hue_agreement=0.5,
+    ),
 )
 # Judging needs maps that are exact to a third of a sample. Every other sample of blurred images says all of that, in a
 # quarter of the time.
-FINE_LEVEL = Level(SIDE, 2, 3, 0.6, 0.9, 0.95, 0.98, 1.0)
+FINE_LEVEL = Level(
+    side=SIDE,
+    stride=2,
+    num_steps=3,
+    min_correlation=0.6,
+    min_trimmed=0.9,
+    unsure_correlation=0.95,
+    sure_correlation=0.98,
+    slack=1.0,
+)
 
 
 class View(NamedTuple):
@@ -147,7 +188,7 @@ class View(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """How two images that show the same are alike.
+    """Result of comparing two thumbnails whose luminances agree.
 
     likeness: correlation of the luminances where they agree, once light is fitted.
     is_local: whether they differ in a spot that may matter, such as a sticker or a letter, or are plain shapes in other
@@ -255,10 +296,11 @@ def _stack_channels(images: np.ndarray, with_slopes: bool) -> np.ndarray:
 def _refine(
     goals: np.ndarray, stack: np.ndarray, numbers: np.ndarray, guesses: np.ndarray, level: Level, is_trimmed: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the best map of each guess and of the steps from it, and its correlation, -1 where images hardly overlap.
+    """Return for each guess the best map among itself and the steps from it, and its correlation.
 
     A Gauss-Newton step fits the six numbers of the map, and a gain and an offset of the light, for all guesses at once.
-    A step may also lead away, so the map with the highest correlation counts, and not the last one.
+    A step may also lead away, so the map with the highest correlation counts, and not the last one. The correlation is
+    -1 where images hardly overlap.
 
     Args:
         goals: luminances of the templates at the samples of `make_grid`, `[P, N]`.
@@ -408,7 +450,7 @@ def is_plausible(transforms: np.ndarray, aspects: np.ndarray, slack: float = 1.0
 
     Args:
         transforms: affine maps from the samples of the templates to those of the images, `[P, 2, 3]`.
-        aspects: width over height of both, which thumbnails do not have, `[P, 2]`.
+        aspects: width over height of both images, `[P, 2]`; their thumbnails are square.
         slack: factor of all limits, for maps that are not exact yet.
     """
     linear = transforms[:, :, :2].astype(np.float64)
@@ -420,15 +462,15 @@ def is_plausible(transforms: np.ndarray, aspects: np.ndarray, slack: float = 1.0
     in_pixels[:, 0] *= aspects[:, 1:]
     in_pixels[:, :, 0] /= aspects[:, :1]
     angles = np.degrees(np.arctan2(in_pixels[:, 1, 0], in_pixels[:, 0, 0]))
-    is_upright = np.abs((angles + 45) % 90 - 45) <= MAX_LEAN * slack
+    is_near_quarter_turn = np.abs((angles + 45) % 90 - 45) <= MAX_LEAN * slack
     axes = in_pixels / np.linalg.norm(in_pixels, axis=1, keepdims=True)
     is_rectangular = np.abs((axes[:, :, 0] * axes[:, :, 1]).sum(axis=1)) <= MAX_SHEAR * slack
 
-    # The stretch of the thumbnails is bounded by what crops do, that of the images by what people do.
+    # Thumbnails may be stretched by crops, images only by resizing.
     max_stretch = np.where(area >= WHOLE_AREA, MAX_STRETCH, MAX_STRETCH_OF_CROP)
     is_in_proportion = _find_stretch(linear) <= MAX_CROP_STRETCH * slack
     is_in_proportion &= _find_stretch(in_pixels) <= max_stretch * slack
-    return has_area & is_upright & is_rectangular & is_in_proportion
+    return has_area & is_near_quarter_turn & is_rectangular & is_in_proportion
 
 
 def _find_stretch(matrices: np.ndarray) -> np.ndarray:
@@ -451,7 +493,7 @@ def compare(
         image: the other one.
         transform: registered map from the samples of the template to those of the image, `[2, 3]` float32. It has to be
             plausible (`is_plausible`), which is not checked here.
-        aspects: width over height of both, which thumbnails do not have.
+        aspects: width over height of both images; their thumbnails are square.
     """
     inside = cv2.warpAffine(_INSIDE, transform, (SIDE, SIDE), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP) > 0
     if inside.mean() < MIN_OVERLAP:
@@ -537,7 +579,7 @@ def _may_be_cut_off(template: View, image: View, transform: np.ndarray, inside: 
 
 
 def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """Blur a template as much as the image is blurred that is enlarged from a part of its samples to the same size.
+    """Blur a template as much as warping blurs the image, whose covered part is enlarged to the template's size.
 
     Args:
         luminance: luminance or colours of the template.
@@ -601,7 +643,8 @@ def fit_light(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> Ligh
 def _fit_curve(source: np.ndarray, target: np.ndarray) -> np.ndarray | None:
     """Return the rising curve between levels, as knots `[2, K]`, or None if levels do not rise together.
 
-    A knot is the median of both in a sixteenth of the levels, so that a mark over a part of the image moves none.
+    A knot is the median of both in a sixteenth of the samples, sorted by level, so that a mark over a part of the image
+    moves none.
     """
     order = np.argsort(source, kind="stable")
     ranks, middles = _divide_ranks(len(order))
@@ -673,9 +716,9 @@ def find_largest_channel(channels: np.ndarray) -> np.ndarray:
 
 
 def _choose_samples(values: np.ndarray) -> np.ndarray:
-    """Return every n-th of the values, at most some `FIT_SAMPLES`."""
+    """Return every n-th of the values, fewer than twice `FIT_SAMPLES`."""
     # An odd step does not stay on the same columns of an image.
-    return values[:: len(values) // FIT_SAMPLES | 1]
+    return values[:: (len(values) // FIT_SAMPLES) | 1]
 
 
 def find_differences(first: np.ndarray, second: np.ndarray, window: int) -> np.ndarray:
@@ -710,7 +753,8 @@ def _correlate_details(first: np.ndarray, second: np.ndarray, inside: np.ndarray
     places = cv2.erode(agrees.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     if places.sum() < MIN_UNMARKED * inside.sum():
         places = agrees
-    # Blurred, a strong mark would reach further still, so that it is put into both.
+    # Blurred, a strong mark would reach further still, so the second image takes the marked samples of the first, and
+    # they agree.
     is_marked = cv2.dilate(differs_clearly.astype(np.uint8), _NEIGHBOURS)
     details = []
     for luminance in (first, np.where(is_marked, first, second)):
@@ -734,7 +778,7 @@ def _is_dimmed(template: View, image: View, transform: np.ndarray, inside: np.nd
         template: the image that shows less.
         image: the other one.
         transform: affine map between them, `[2, 3]`.
-        inside: where the template covers the image, `[64, 64]` bool.
+        inside: where the image covers the template, `[64, 64]` bool.
     """
     warped = _warp_colours(image, transform)
     covered = cv2.resize(inside.astype(np.float32), (COLOUR_SIDE, COLOUR_SIDE), interpolation=cv2.INTER_AREA) > 0.9
@@ -765,7 +809,7 @@ def _measure_colour_difference(template: View, image: View, transform: np.ndarra
         template: the image that shows less.
         image: the other one.
         transform: affine map between them, `[2, 3]`.
-        is_common: where no mark lies, `[16, 16]` bool; if that is nowhere, all samples are compared.
+        is_common: where luminances do not differ clearly, `[16, 16]` bool; if that is nowhere, all are compared.
     """
     warped = _warp_colours(image, transform)
     if _is_grey(template.colours) or _is_grey(warped):
@@ -816,8 +860,8 @@ def _has_other_colours(
         template: the image that shows less.
         image: the other one.
         transform: affine map between them, `[2, 3]`.
-        inside: where the template covers the image, `[64, 64]` bool.
-        is_common: where luminances agree, `[16, 16]` bool.
+        inside: where the image covers the template, `[64, 64]` bool.
+        is_common: where luminances do not differ clearly, `[16, 16]` bool.
         light_fit: curve of light between the luminances.
     """
     size = (COLOUR_SIDE, COLOUR_SIDE)
