@@ -34,7 +34,7 @@ _HAN_FUNCTION = re.compile(
 _KEY_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _RIGHTWARDS = frozenset(first + second for row in _KEY_ROWS for first, second in pairwise(row))
 _KEY_PAIRS = (_RIGHTWARDS, frozenset(pair[::-1] for pair in _RIGHTWARDS))
-_KEY_RUN = 4  # letters of a run along a row of the keyboard, at least; "were" and "pool" have three
+_KEY_RUN = 4  # letters of a run along a row of the keyboard, at least; "were" and "tree" have three
 
 
 def simplify(text: str) -> str:
@@ -125,40 +125,40 @@ def measure_commonest(text: str) -> float:
 
 
 def measure_keywords(text: str) -> float:
-    """Return the number of entries if the caption is a list of keywords, else 0.
+    """Return the weighted number of entries if the caption is a list of keywords, else 0.
 
     A list has no words that join others. Words between spaces count less than entries between commas, bars or similar
     marks, and entries with a word in common count more. So do searches for the same thing (`_count_searches`).
     """
     entries = _split_entries(text)
-    num_entries = len(entries)
+    weighted_count = len(entries)
     num_searches = _count_searches(text, entries)
     if num_searches:
         return float(num_searches + _COMMON_THING)
     min_share = 0.85  # of the entries that must be keywords; a list may have a title
-    if num_entries < 4:
+    if weighted_count < 4:
         # Without marks, only words in lower case or groups of Chinese characters between spaces look like a list, and
         # titles of goods look like that too, so that it takes more of them.
         entries = _GAP.split(text)
         is_chinese = sum(map(_is_han_word, entries)) >= 0.7 * len(entries)
         if is_chinese:
-            num_entries = len(entries) - 2
+            weighted_count = len(entries) - 2
         else:
             is_slug = " " not in text  # "red-dress-for-girls" is a caption
             if is_slug or text != text.lower() or text.endswith("."):
                 return 0.0
-            num_entries = (len(entries) + 2) // 2
+            weighted_count = (len(entries) + 2) // 2
             min_share = 1.0
     # Entries with a word in common ("red dress, summer dress") are a list already where there are few of them, and
     # Chinese ones may be longer.
-    has_common_word = num_entries >= 4 and _count_common_word(entries) >= max(3, 0.6 * len(entries))
+    has_common_word = weighted_count >= 4 and _count_common_word(entries) >= max(3, 0.6 * len(entries))
     max_han = 10 if has_common_word else 7
     num_keywords = sum(_is_keyword(entry, max_han) for entry in entries)
     if num_keywords < min_share * len(entries):
         return 0.0
     if has_common_word:
-        num_entries += _COMMON_THING
-    return float(num_entries)
+        weighted_count += _COMMON_THING
+    return float(weighted_count)
 
 
 _COMMON_THING = 3  # entries by which a list counts more if its entries have a word in common or are searches
@@ -215,7 +215,7 @@ def _count_searches(text: str, entries: Sequence[str]) -> int:
 
 
 def _find_commonest_phrase(units: Sequence[str]) -> tuple[int, list[str]]:
-    """Return how often the commonest phrase occurs, and the units outside of it; none if it occurs twice or less.
+    """Return how often the commonest phrase occurs, and the units outside of it; no units if it occurs twice or less.
 
     A phrase begins as two words, or as three units from a Chinese character on, unless all are words that join others.
     The commonest one is then extended by the units before and behind it that are the same at all its occurrences.
@@ -234,8 +234,8 @@ def _find_commonest_phrase(units: Sequence[str]) -> tuple[int, list[str]]:
         return num_times, []
 
     # Units before and behind the phrase belong to it where they are the same each time. The "" at the ends of the text
-    # differs from every unit. This takes linear time, because the phrase grows on each side by less than the least
-    # distance between two of its starts; else it would occur once more.
+    # differs from every unit. This takes linear time: if the phrase grew on a side by the least distance between two of
+    # its starts, it would occur once more; so each side compares a unit at most once.
     padded_units = ("", *units, "")
     num_before, num_behind = 0, 0
     while len({padded_units[start - num_before] for start in starts}) == 1:
@@ -251,11 +251,11 @@ def _find_commonest_phrase(units: Sequence[str]) -> tuple[int, list[str]]:
 
 
 _GAP = re.compile(r"[\s\-_]+")
-_SEPARATOR = re.compile(r"[,;|/、·•>~\n]|\s[-–—]\s")
+_SEPARATOR = re.compile(r"[,;|/、·•>~]|\s[-–—]\s")
 
 
 def _split_entries(text: str) -> list[str]:
-    """Split a text at its most frequent mark: a list has a single kind of mark, and a caption commas and dashes."""
+    """Split a text at its most frequent mark: a list has one kind of mark, while a sentence mixes commas and dashes."""
     counts = Counter(_SEPARATOR.findall(text))
     if not counts:
         return [text]
@@ -333,7 +333,7 @@ def measure_codes(text: str) -> float:
     Quantities and names of substances do not count as words with a digit.
 
     Two words or Chinese characters are enough for 0. Where a long number makes up much of the caption, as in
-    `Object ID 871404932`, it takes three, and else the share is 1.
+    `Object ID 871404932`, three are needed, and with fewer the result is 1.
     """
     if not _DIGIT.search(text):
         return 0.0
@@ -388,11 +388,11 @@ def measure_fields(text: str) -> float:
         return 0.0
     # A piece is a value and the next label. Values of several words describe something, unless half of the pieces have
     # a digit.
-    num_words = max(len(_FIELD_WORD.findall(piece)) for piece in pieces)
+    most_words = max(len(_FIELD_WORD.findall(piece)) for piece in pieces)
     num_with_digit = sum(bool(_DIGIT.search(piece)) for piece in pieces)
     max_words = 6 if 2 * num_with_digit >= len(pieces) else 3
     width = max(len(piece) + len(HAN.findall(piece)) for piece in pieces)
-    if width > _MAX_WIDTH or num_words > max_words:
+    if width > _MAX_WIDTH or most_words > max_words:
         return 0.0
     labels = set[str]()
     for piece in pieces[:-1]:
@@ -424,8 +424,9 @@ _PARTS_OF_IMAGES = frozenset(
 def measure_random_letters(text: str) -> float:
     """Return how rare the pairs of letters are, in bits a pair: words are below 0, and random letters reach 1.4.
 
-    Captions with fewer than six pairs, or fewer than two for each Chinese character, have 0; letters one by one, and
-    long words without vowels, have 2, which is more than any bound.
+    Five words or more, 60 % of them single letters, have 2, which is more than any bound. Other captions have 0 if they
+    have fewer than six pairs, or fewer than two for each Chinese character; else 2 if they are in lower case, have no
+    joining words, and a third of their words are long and have no vowel.
     """
     total_bits = num_pairs = num_unpronounceable = 0
     words = [word.casefold() for word in _LATIN_WORD.findall(text)]
@@ -442,8 +443,8 @@ def measure_random_letters(text: str) -> float:
             num_unpronounceable += 1
     if num_pairs < 6 or num_pairs < 2 * len(HAN.findall(text)):
         return 0.0
-    is_mostly_unpronounceable = 3 * num_unpronounceable >= len(words)
-    if is_mostly_unpronounceable and text.islower() and not _JOINING_WORDS.intersection(words):
+    is_partly_unpronounceable = 3 * num_unpronounceable >= len(words)
+    if is_partly_unpronounceable and text.islower() and not _JOINING_WORDS.intersection(words):
         return 2.0
     return (-total_bits - _CHANCE_BITS) / num_pairs
 
@@ -519,7 +520,7 @@ def _count_gbk_traces(text: str) -> int:
     content = text.encode("gbk", "ignore")
     num_wide = sum(byte >= 0x80 for byte in content)
     traces = _UTF8_HAN.findall(content)
-    # Each trace is three bytes long. Two are in good words, too, but not alone.
+    # Each trace is three bytes long. Two occur in correct text as well, but never make up most of it.
     min_share = 0.8 if len(traces) == 2 else 0.5
     if len(traces) < 2 or 3 * len(traces) < min_share * num_wide:
         return 0

@@ -1,7 +1,7 @@
 """Measures of images that show no scene, or not well: gradients, collages, unfinished and blurred files.
 
-The constants in front of a function are those that it uses. They were chosen on the made crawls of demo_data/crawls,
-the demo's drawings and crops of photographs.
+The constants in front of a function are those that it uses. They were chosen on the synthetic crawls of
+demo_data/crawls, the demo's drawings and crops of photographs.
 """
 
 import math
@@ -105,7 +105,7 @@ def _sum_strong_slopes(luminance: np.ndarray) -> float:
 _WINDOW = 7  # pixels of a thumbnail, within which even a blurred edge ends
 _MIN_RANGE = 24  # levels in a window from which its middle is at an edge; noise has fewer
 _MIN_EDGES = 60  # pixels at edges; fewer tell nothing about the focus
-_MIN_GRAIN = 0.4  # levels; every sharp image of the made crawls has more, a blurred and enlarged one hardly any
+_MIN_GRAIN = 0.4  # levels; every sharp image of the synthetic crawls has more, a blurred and enlarged one hardly any
 _MAX_BLURRED = 0.35  # focus from which an image is sharp in any case, so that its grain is not measured, which is slow
 
 

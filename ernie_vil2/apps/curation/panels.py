@@ -13,8 +13,8 @@ import numpy as np
 
 MIN_SIDE = 32  # pixels of an image, twice those of a panel: fewer lines are too few to tell
 MIN_STEP = 6  # levels between two lines of pixels where an image ends: more than noise, less than a blurred filling
-# Share of a line that has to change at once: it is that of a panel's side, of which letters and rounded corners take
-# little, and trunks, shelves and horizons have less. On an even page a picture takes a part of the line only.
+# Least share of a line that changes at once. Letters and rounded corners leave that much of a panel's side; trunks,
+# shelves and horizons change less. On an even page a picture takes a part of the line only.
 SIDE_SHARE, PART_SHARE = 0.75, 0.5
 OPPOSITE_SHARE = 0.6  # likewise where a strip ends that is as wide as one on the opposite side
 MAX_LINES = 12  # lines one way: a wall of bricks or a page of text has more, and no panel
@@ -22,8 +22,8 @@ MIN_GAP = 3  # pixels between two lines: the sides of a thin frame
 EVEN_LEVELS, MIN_EVEN_SHARE = 12, 0.5  # levels from the median of a strip; share that has them: the rest are letters
 MIN_EVEN_EDGE = 0.9  # likewise of the outermost line of a page
 MAX_BLURRED = 0.5  # steps within a blurred strip, in proportion to those of what is left
-# Share of the area: a smaller panel is one of several pictures, as a crop of so little is none of the image
-# (`registration.MIN_AREA`), and a larger one is the image itself.
+# Share of the area: a smaller panel counts as one of several pictures, because a crop of so little does not count as a
+# copy (`registration.MIN_AREA`). A larger one is the image itself.
 MIN_PANEL, MAX_PANEL = 0.3, 0.96
 _ACROSS = np.ones((5, 1), np.uint8)
 
@@ -36,8 +36,8 @@ class _Lines(NamedTuple):
 
     levels: `[N, M]` uint8.
     steps: differences of the levels, `[N - 1, M]` uint8.
-    peaks: 1 where such a step is the greatest one across five lines, else 0, `[N - 1, M]` uint8. In a rough image this
-        is so for a fifth of a line.
+    peaks: 1 where a step is at least `MIN_STEP` and the greatest of five lines, else 0, `[N - 1, M]` uint8. In a rough
+        image this is so for a fifth of a line.
     """
 
     levels: np.ndarray
@@ -124,8 +124,8 @@ def _take_off_ends(lines: _Lines, span: Span, columns: slice, min_share: float) 
 
 
 def _count_uneven(levels: np.ndarray) -> int:
-    """Return the number of samples that do not have the median level, by more than a strip's."""
-    # OpenCV takes the single number for an array where the levels are of one sample or four.
+    """Return the number of samples that differ from the median by more than `EVEN_LEVELS`."""
+    # NumPy, because cv2.absdiff takes the number for an array if there are one or four samples.
     differences = np.abs(levels.astype(np.int16) - np.int16(np.median(levels)))
     return int(np.count_nonzero(differences > EVEN_LEVELS))
 
@@ -161,6 +161,6 @@ def _has_sides(lines: Sequence[_Lines], spans: Sequence[Span]) -> bool:
 
 
 def _measure_share(lines: _Lines, bound: int, columns: slice) -> float:
-    """Return the share of the line before a row that changes there, or a row further up or down."""
+    """Return the share of peaks where row `bound` begins, or one row up or down if there are more."""
     near = lines.peaks[max(bound - 2, 0) : bound + 1, columns]
     return float(near.mean(axis=1).max())

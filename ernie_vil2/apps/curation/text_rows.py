@@ -8,11 +8,11 @@ import numpy as np
 
 from ernie_vil2.apps.curation.image_measures import halve
 
-# These constants, and the numbers in the functions, were chosen on the made crawls of demo_data/crawls, with an eye on
-# photographs and drawings of public repositories (docs/notes/curation.md). Lengths are in pixels of an image of at most
-# 640 a side.
+# These constants, and the numbers in the functions, were chosen on the synthetic crawls of demo_data/crawls, with an
+# eye on photographs and drawings of public repositories (docs/notes/curation.md). Lengths are in pixels of an image of
+# at most 640 a side.
 _EDGE = 24  # levels within 3 x 3 pixels; noise and the traces of compression are weaker
-_WEAK_EDGE = 12  # of the faint drawings and textures that a page lacks
+_WEAK_EDGE = 12  # also found in faint drawings and textures, which a page of text lacks
 _MAX_EDGES = 0.55  # share of an image on which there are edges; pages of small print have up to 0.49
 _MAX_CANDIDATES = 40  # rows of a pass that are looked at, the largest ones; it bounds the time
 
@@ -44,7 +44,7 @@ class TextAmount(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Box in an image of half the size."""
+    """Box of a row of text, in pixels of half the size."""
 
     left: int
     top: int
@@ -59,7 +59,7 @@ class Row(NamedTuple):
 
 
 def measure_text(luminance: np.ndarray) -> TextAmount:
-    """Find the rows of text of an image.
+    """Measure the text of an image: its letters and its share.
 
     Args:
         luminance: from `shrink_luminance`, `[H, W]` uint8.
@@ -68,7 +68,7 @@ def measure_text(luminance: np.ndarray) -> TextAmount:
         return TextAmount(0.0, 0.0)
     kernel = np.ones((3, 3), np.uint8)
     contrast = cv2.subtract(cv2.dilate(luminance, kernel), cv2.erode(luminance, kernel))
-    edges = _threshold_halves(contrast, _EDGE)
+    edges = _threshold_and_halve(contrast, _EDGE)
     edge_share = cv2.countNonZero(edges) / edges.size
     if not 0 < edge_share < _MAX_EDGES:
         return TextAmount(0.0, 0.0)
@@ -121,8 +121,8 @@ def _holds_letters(luminance: np.ndarray, row: Row) -> bool:
     lines = slice(max(0, 2 * row.top - 2), 2 * (row.top + row.height) + 2)
     columns = slice(max(0, 2 * row.left - 2), 2 * (row.left + row.width) + 2)
     crop = luminance[lines, columns]
-    # Most of the border of a row is ground. That the first and the last line of a box are not saves the time for the
-    # others. The ends of all lines are ground by definition.
+    # Most of the border of a row is ground. The first and the last line are checked before the others, which saves
+    # time. The ends of all lines are ground by definition.
     first_and_last = np.abs(_subtract_ground(crop[:: len(crop) - 1]))
     num_ground = np.count_nonzero(first_and_last <= _GROUND_TOLERANCE) + 2 * len(crop)
     perimeter = 2 * sum(crop.shape)
@@ -173,7 +173,7 @@ def _make_end_weights(width: int) -> np.ndarray:
     return np.stack([1 - right, right])
 
 
-def _threshold_halves(contrast: np.ndarray, level: int) -> np.ndarray:
+def _threshold_and_halve(contrast: np.ndarray, level: int) -> np.ndarray:
     """Return a mask in half the size, 255 where any of 2 x 2 pixels reaches a level, else 0."""
     _, mask = cv2.threshold(contrast, level - 1, 255, cv2.THRESH_BINARY)
     _, half_mask = cv2.threshold(halve(mask), 0, 255, cv2.THRESH_BINARY)
@@ -187,7 +187,7 @@ def _measure_share(contrast: np.ndarray, rows: list[Row]) -> float:
         contrast: range of the levels within 3 x 3 pixels, in full size.
         rows: rows of text, one or more, in half the size.
     """
-    edges = _threshold_halves(contrast, _WEAK_EDGE)
+    edges = _threshold_and_halve(contrast, _WEAK_EDGE)
     num_text = 0
     for left, top, width, height in rows:
         num_text += width * height

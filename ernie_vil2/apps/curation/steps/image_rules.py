@@ -24,8 +24,9 @@ from ernie_vil2.section import Count, Fraction, NonNegative, Section
 class Settings(Section):
     """Settings of the step `image_rules`."""
 
-    # DataComp asks for 200 pixels and a ratio of at most 3. On made crawls, 200 loses up to 2 % of the good pairs. Of
-    # 1,000 images of ImageNet, 128 loses 10, and 80 loses 2. Icons and thumbnails that show too little have up to 60.
+    # DataComp asks for 200 pixels and a ratio of at most 3. On the synthetic crawls of demo_data/crawls, 200 loses up
+    # to 2 % of the good pairs. Of 1,000 images of ImageNet, 128 loses 10, and 80 loses 2. Icons and thumbnails that
+    # show too little have up to 60.
     short_side: Count = Field(80, description="least length of the shorter side, in pixels")
     # Panoramas have up to 5; strips of advertisements from 6 (300 x 50).
     aspect: Annotated[float, Field(ge=1)] = Field(5.5, description="greatest ratio of the longer side to the shorter")
@@ -39,24 +40,30 @@ class Settings(Section):
         1.2, description="least deviation from a smooth surface, in levels; an image below it is a gradient"
     )
     unfinished: Fraction = Field(
-        0.2, description="share of the height that is the grey of a file that was cut off, from which an image goes"
+        0.2,
+        description="share of the height that is the grey of a file that was cut off, from which an image is removed",
     )
-    # Pages of the made crawls have from 65, and most screenshots of a chat from 40. Business cards, tickets and floor
-    # plans have up to 32 and little beside them, menus up to 58. Maps and houses have as many, and much beside them.
+    # Pages of the synthetic crawls have from 65, and most screenshots of a chat from 40. Business cards, tickets and
+    # floor plans have up to 32 and little beside them, menus up to 58. Maps and houses have as many, and much beside
+    # them.
     letters: Count = Field(40, description="letters, at most eight a row, from which an image may be a page of text")
     text_share: Fraction = Field(
         0.75, description="share of the area with anything on it that is rows of text, from which it is such a page"
     )
-    seams: Fraction = Field(0.45, description="share of the sides along which straight seams cross a collage both ways")
+    seams: Fraction = Field(
+        0.45, description="share of a side along which straight seams run, both ways, from which an image is a collage"
+    )
     # Photographs of public repositories have from 0.4. Crops of what was out of focus have less, unless grain shows.
     focus: Fraction = Field(
         0.25, description="steepness of the steepest edges below which an image is out of focus or much enlarged"
     )
-    qr_code: Fraction = Field(0.05, description="share of the area that a QR code covers, from which an image goes")
+    qr_code: Fraction = Field(
+        0.05, description="share of the area that a QR code covers, from which an image is removed"
+    )
 
 
 class ImageRules(Step[Settings]):
-    """Removes images that are small, long, plain, blurred, cut off, pages of text, collages or QR codes."""
+    """Step that removes images that are small, long, plain, blurred, cut off, pages of text, collages or QR codes."""
 
     name = "image_rules"
     cost = 2
@@ -92,7 +99,9 @@ class ImageRules(Step[Settings]):
             "letters_shown": text.letters,
             "text_share": text.share,
             "seams": measure_seams(luminance),
-            "names_several_pictures": any(names_several_pictures(simplify(text)) for text in pair.captions.values()),
+            "names_several_pictures": any(
+                names_several_pictures(simplify(caption)) for caption in pair.captions.values()
+            ),
             "qr_code": measure_qr_code(luminance),
             "focus": measure_focus(small_luminance, luminance),
         }
@@ -110,7 +119,7 @@ class ImageRules(Step[Settings]):
         page = make_bound("page of text", "text_share", ">=", settings.text_share, "share of text")
         yield page._replace(condition=f"letters_shown >= {settings.letters} and {page.condition}")
         yield make_bound("out of focus", "focus", "<", settings.focus)
-        # A collage is no fault where its caption is about all of it. In made crawls, most captions tell of one picture.
+        # A collage is no fault where its caption is about all of it. In synthetic crawls most tell of one picture.
         collage = make_bound("collage", "seams", ">=", settings.seams)
         yield collage._replace(condition=f"not names_several_pictures and {collage.condition}")
 
