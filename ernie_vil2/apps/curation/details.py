@@ -188,14 +188,15 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
 
 def complete_verdict(verdict: Verdict, difference: Difference) -> Verdict | None:
     """Return a verdict on two thumbnails, completed by their details, or None if these show something else."""
+    likeness = verdict.likeness
+    if verdict.has_other_colours:
+        if difference.relit_likeness is None:
+            return None
+        likeness = difference.relit_likeness  # thumbnails did not see how alike they are
     is_relit = difference.relit_likeness is not None
-    if verdict.has_other_colours and not is_relit:
-        return None
+    is_local = difference.has_spot or (verdict.is_local and not is_relit)
     return verdict._replace(
-        likeness=max(verdict.likeness, difference.relit_likeness or 0.0),
-        is_local=difference.has_spot or (verdict.is_local and not is_relit),
-        has_object=difference.has_object,
-        worse=difference.worse,
+        likeness=likeness, is_local=is_local, has_object=difference.has_object, worse=difference.worse
     )
 
 

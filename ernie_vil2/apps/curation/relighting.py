@@ -18,10 +18,11 @@ MAX_FLAT_RANGE = 24.0  # levels among the neighbours of a sample; edges were mix
 MIN_SAMPLES = 200  # flat samples, a square of 14
 NUM_SAMPLES = 2000  # to which a change is fitted
 MAX_FITS = 4  # of a change; between two of them, samples that fit badly are left out, such as those of a mark
-# Levels by which a sample may be off: compression, which a stronger saturation doubles. With 8, a tenth less of the
+PREDICTED = 0.95  # share of the flat samples that a change has to predict
+# Levels by which such samples may be off: compression, which a stronger saturation doubles. With 8, a tenth less of the
 # drawings with twice the saturation are found, and of 250 photographs in another hue 20 count as the same, with 12, 22.
 MAX_ERROR = 12.0
-MIN_PREDICTED = 0.95  # share of the flat samples that are predicted so well
+SURE_ERROR = 8.0  # a change that is off by no more is the one that was made; else the best of all changes counts
 # Luminances that are not cut off have to spread by so much, or one number explains the only colour that there is.
 MIN_SPREAD, RANKS = 32.0, (0.03, 0.97)  # levels between the luminances of these ranks
 MIN_WHOLE = 0.1  # share of the flat samples that has to be such luminances
@@ -49,14 +50,22 @@ def relight(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray) -> tu
         return None
     places = places[:: len(places) // NUM_SAMPLES | 1]
     first_samples, second_samples = (pixels.reshape(-1, 1, 3)[places] for pixels in (first, second))
+    relit = None
+    least_error = MAX_ERROR
     # What was cut off cannot be brought back, so both directions are tried.
     for source, target, is_forward in ((first_samples, second_samples, True), (second_samples, first_samples, False)):
         is_whole = _find_whole(source, target)
         for prepare_fit in (_prepare_light, _prepare_gamma, _prepare_saturation, _prepare_tint):
             change = _refine(source, target, is_whole, prepare_fit)
-            if change is not None and _predicts(change, source, target, is_whole):
-                return (change(first), second) if is_forward else (first, change(second))
-    return None
+            if change is None:
+                continue
+            error = _measure_error(change, source, target, is_whole)
+            if error <= least_error:
+                least_error = error
+                relit = (change(first), second) if is_forward else (first, change(second))
+            if least_error <= SURE_ERROR:
+                return relit
+    return relit
 
 
 def _measure_range(pixels: np.ndarray) -> np.ndarray:
@@ -69,19 +78,24 @@ def _find_whole(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return (np.minimum(source, target) > DARKEST) & (np.maximum(source, target) < LIGHTEST)
 
 
-def _predicts(change: Change, source: np.ndarray, target: np.ndarray, is_whole: np.ndarray) -> bool:
-    """Return whether a change predicts nearly all samples, `[N, 1, 3]`, and more levels than its numbers explain.
+def _measure_error(change: Change, source: np.ndarray, target: np.ndarray, is_whole: np.ndarray) -> float:
+    """Return by how many levels a change is off, but for the samples that it predicts worst.
 
-    `is_whole` is from `_find_whole`.
+    It is infinite if what is predicted has no more levels than the numbers of the change explain.
+
+    Args:
+        change: change from the source to the target.
+        source: samples of an image, `[N, 1, 3]`.
+        target: the same samples of the other image.
+        is_whole: which of their levels were not cut off, from `_find_whole`, `[N, 1, 3]` bool.
     """
-    is_predicted = find_largest_channel(cv2.absdiff(change(source), target)) <= MAX_ERROR
-    if is_predicted.mean() < MIN_PREDICTED:
-        return False
-    lights = compute_luminance(source)[is_predicted & is_whole.any(axis=2)]
+    errors = find_largest_channel(cv2.absdiff(change(source), target))  # [N, 1]
+    error = float(np.quantile(errors, PREDICTED))
+    lights = compute_luminance(source)[(errors <= error) & is_whole.any(axis=2)]
     if len(lights) < MIN_WHOLE * len(source):
-        return False
+        return np.inf
     darkest, lightest = np.quantile(lights, RANKS)
-    return bool(lightest - darkest >= MIN_SPREAD)
+    return error if lightest - darkest >= MIN_SPREAD else np.inf
 
 
 def _refine(
