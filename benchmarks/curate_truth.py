@@ -1,4 +1,4 @@
-"""Compare a curation with the truth of a made crawl: what it found of every kind, and which good rows it lost.
+"""Compare a curation with the truth of a synthetic crawl: what it found of every kind, and which good rows it lost.
 
     python demo_data/crawls/shop.py --output runs/shop
     python tools/curate.py --data runs/shop --output runs/shop/curated \\
@@ -230,7 +230,7 @@ def markdown(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--truth", type=Path, required=True, metavar="FILE", help="truth.csv of a made crawl")
+    parser.add_argument("--truth", type=Path, required=True, metavar="FILE", help="truth.csv of a synthetic crawl")
     parser.add_argument("--table", type=Path, required=True, metavar="FOLDER", help="output of ernie-vil2 curate")
     args = parser.parse_args()
     truth = read_truth(args.truth)

@@ -1,4 +1,4 @@
-"""Write a made crawl of the open web: magazines, encyclopaedias, blogs, forums, museums, stock sites, small companies.
+"""Write a synthetic crawl of the open web: magazines, encyclopaedias, blogs, forums, museums, stock sites, small companies.
 
     python demo_data/crawls/magazine.py --output runs/crawls/magazine --images FOLDER
 

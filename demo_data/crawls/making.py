@@ -1,4 +1,4 @@
-"""What the made crawls share: rows with their truth, pictures to build them from, and changes of pictures.
+"""What the synthetic crawls share: rows with their truth, pictures to build them from, and changes of pictures.
 
 A script of this folder invents a source: it adds `Row`s to a `Crawl`, each with a picture, a caption and what is known
 of it, and the crawl writes them as img2dataset would, with a table of the truth. Everything random is drawn from one
