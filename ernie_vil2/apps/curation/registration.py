@@ -190,7 +190,8 @@ class View(NamedTuple):
 class Verdict(NamedTuple):
     """Result of comparing two thumbnails whose luminances agree.
 
-    likeness: correlation of the luminances where they agree, once light is fitted.
+    likeness: correlation of the luminances where they agree, once light is fitted; 0 if only details can tell, because
+        light may be cut off.
     is_local: whether they differ in a spot that may matter, such as a sticker or a letter, or are plain shapes in other
         light.
     is_turned: whether one is mirrored, or turned by a quarter or more.
