@@ -1,4 +1,4 @@
-"""The captions of the synthetic crawl (crawl.py): good ones of names and tags, and the kinds of junk that alt text holds."""
+"""The captions of the synthetic crawl (crawl.py): good ones of names and tags, and the kinds of junk of alt text."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Write a synthetic crawl of the open web: magazines, encyclopaedias, blogs, forums, museums, stock sites, small companies.
+"""Write a synthetic crawl of the open web: magazines, encyclopaedias, blogs, forums, museums, stock sites, companies.
 
     python demo_data/crawls/magazine.py --output runs/crawls/magazine --images FOLDER
 

@@ -47,8 +47,8 @@ from ernie_vil2.apps.curation.thumbnails import MAX_THUMBNAILS, Thumbnails
 from ernie_vil2.section import Fraction, Section
 
 MIN_FEATURE_COSINE = 0.7  # of projected descriptors; 0.6 proposes four times as many pairs and no more copies
-# Neighbours, the nearest ones, that a vector and a feature are paired with. A feature that has more, such as a corner on
-# white, says nothing of what an image shows. With 8 there are half as many guesses more, and 0.1 % more copies.
+# Neighbours, the nearest ones, that a vector and a feature are paired with. A feature that has more, such as a corner
+# on white, says nothing of what an image shows. With 8 there are half as many guesses more, and 0.1 % more copies.
 MAX_NEIGHBOURS, MAX_FEATURE_NEIGHBOURS = 8, 4
 WHOLE_SUPPORT = 1.0  # support of a guess of whole images; that of one feature is its cosine, which is less
 MAX_COMPARED = 8  # places, by falling cosine, within which the guesses of a pair are compared with each other
