@@ -325,7 +325,7 @@ def _has_other_ground(first: np.ndarray, second: np.ndarray, is_covered: np.ndar
     ground_change = np.abs(grounds[0] - grounds[1]).max()
     if ground_change < OTHER_GROUND:
         return False
-    # Light that is added may be cut off at white, which none that is taken away can undo.
+    # The darker ground comes first, because darker light cannot bring back what was cut off at white.
     if grounds[0].sum() > grounds[1].sum():
         first, second, grounds = second, first, grounds[::-1]
     is_object = is_covered & (find_largest_channel(np.abs(first - grounds[0])) > OBJECT_CONTRAST)

@@ -83,7 +83,7 @@ MAX_UNLIKE_COLOUR = 0.5
 # samples that are not darker.
 MAX_DARKER, MIN_LIGHTER = 10.0, 0.95
 # Level from which a sample may be cut off; levels by which it is darker in the other image; share of such samples.
-CUT_OFF, MIN_CUT, MIN_CUT_OFF = 247.0, 8.0, 0.03
+NEARLY_WHITE, MIN_LIGHTENING, MIN_CUT_OFF = 247.0, 8.0, 0.03
 
 SAME_LIGHT = np.array([[-1.0, 256.0], [-1.0, 256.0]])  # curve of light that changes no level
 LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)  # weights of red, green and blue in the luminance
@@ -575,7 +575,7 @@ def _may_be_cut_off(template: View, image: View, transform: np.ndarray, inside: 
         return False
     darker, lighter = (first, second) if first.mean() < second.mean() else (second, first)
     is_lighter = (lighter > darker - MAX_DARKER).all(axis=1)
-    is_cut_off = ((lighter > CUT_OFF) & (darker < CUT_OFF - MIN_CUT)).any(axis=1)
+    is_cut_off = ((lighter > NEARLY_WHITE) & (darker < NEARLY_WHITE - MIN_LIGHTENING)).any(axis=1)
     return bool(is_lighter.mean() >= MIN_LIGHTER and is_cut_off.mean() >= MIN_CUT_OFF)
 
 

@@ -299,10 +299,10 @@ def test_dimmed_plain_shapes_are_copies_unless_the_ground_stays():
         assert other is None or other.is_local
 
 
-def draw_cards(seed, ground=None):
+def draw_cards(seed):
     """Return three white cards with balls on a dark ground."""
     rng = np.random.default_rng(seed)
-    pixels = np.full((128, 160, 3), rng.integers(60, 150, 3) if ground is None else ground, np.uint8)
+    pixels = np.full((128, 160, 3), rng.integers(60, 150, 3), np.uint8)
     for left in (10, 60, 110):
         top = int(rng.integers(5, 75))
         cv2.rectangle(pixels, (left, top), (left + 40, top + 46), (255, 255, 255), -1)

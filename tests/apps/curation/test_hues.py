@@ -98,5 +98,5 @@ def test_pairs_are_judged_one_by_one():
     first = np.stack([*images, *images] * 200)  # more pairs than are compared at once
     second = np.stack([*images, *turned] * 200)
     expected = [False] * 3 + [True] * 3
-    found = have_other_hues(first, second, np.broadcast_to(WHOLE, (len(first), 2, 3)), min_agreement=0.5)
-    assert found.tolist() == expected * 200
+    are_other = have_other_hues(first, second, np.broadcast_to(WHOLE, (len(first), 2, 3)), min_agreement=0.5)
+    assert are_other.tolist() == expected * 200

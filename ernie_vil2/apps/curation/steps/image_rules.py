@@ -119,7 +119,7 @@ class ImageRules(Step[Settings]):
         page = make_bound("page of text", "text_share", ">=", settings.text_share, "share of text")
         yield page._replace(condition=f"letters_shown >= {settings.letters} and {page.condition}")
         yield make_bound("out of focus", "focus", "<", settings.focus)
-        # A collage is no fault where its caption is about all of it. In synthetic crawls most tell of one picture.
+        # A collage is no fault where its caption is about all of it. Most captions of collages tell of one picture.
         collage = make_bound("collage", "seams", ">=", settings.seams)
         yield collage._replace(condition=f"not names_several_pictures and {collage.condition}")
 
