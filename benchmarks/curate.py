@@ -244,7 +244,6 @@ def made_part(folder: Path, number: int, size: int, rows: int) -> Path:
             "aspect": pa.array(1 + rng.exponential(0.8, size), pa.float32()),
             "deviation": pa.array(rng.uniform(0, 90, size), pa.float32()),
             "relief": pa.array(rng.uniform(0, 30, size), pa.float32()),
-            "focus": pa.array(rng.uniform(0.2, 3, size), pa.float32()),
             "content": pa.array([value.to_bytes(16, "little") for value in copied.tolist()], pa.binary()),
         }
     )

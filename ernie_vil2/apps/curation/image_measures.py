@@ -1,4 +1,4 @@
-"""Measures of images that show no scene, or not well: gradients, collages, unfinished and blurred files.
+"""Measures of images that show no scene, or not well: gradients, collages and unfinished files.
 
 The constants in front of a function are those that it uses. They were chosen on the synthetic crawls of
 demo_data/crawls, the demo's drawings and crops of photographs.
@@ -100,49 +100,6 @@ def _sum_strong_slopes(luminance: np.ndarray) -> float:
             total += cv2.norm(strong_slopes, cv2.NORM_L2SQR)
     mean_square = total / unit**2 / sum(stripe.size for stripe in stripes)
     return mean_square * luminance.size
-
-
-_WINDOW = 7  # pixels of a thumbnail, within which even a blurred edge ends
-_MIN_RANGE = 24  # levels in a window from which its middle is at an edge; noise has fewer
-_MIN_EDGES = 60  # pixels at edges; fewer tell nothing about the focus
-_MIN_GRAIN = 0.4  # levels; every sharp image of the synthetic crawls has more, a blurred and enlarged one hardly any
-_MAX_BLURRED = 0.35  # focus from which an image is sharp in any case, so that its grain is not measured, which is slow
-
-
-def measure_focus(small_luminance: np.ndarray, luminance: np.ndarray) -> float:
-    """Return how steep the steepest edges of an image are: about 0.2 out of focus, and from 0.4 in photographs.
-
-    The steepness of an edge is the step between two neighbouring pixels of a thumbnail, divided by the range of the
-    levels around them. The focus is its 99th percentile over all pixels at edges. An image without edges has 1, and so
-    has one with grain, which was in focus somewhere.
-
-    Args:
-        small_luminance: at most 160 pixels a side, `[H, W]` uint8.
-        luminance: from `shrink_luminance`, `[H, W]` uint8.
-    """
-    levels = small_luminance
-    if min(levels.shape) < 2 * _WINDOW:
-        return 1.0
-    window = np.ones((_WINDOW, _WINDOW), np.uint8)
-    ranges = cv2.subtract(cv2.dilate(levels, window), cv2.erode(levels, window))[1:, 1:]
-    steps_right = cv2.absdiff(levels[1:, 1:], levels[1:, :-1])
-    steps_down = cv2.absdiff(levels[1:, 1:], levels[:-1, 1:])
-    steps = cv2.max(steps_right, steps_down)
-    # Frames and bars at the border were not in front of the lens.
-    margin = _WINDOW // 2
-    inside = (slice(margin, -margin), slice(margin, -margin))
-    ranges, steps = ranges[inside], steps[inside]
-    is_edge = ranges >= _MIN_RANGE
-    if np.count_nonzero(is_edge) < _MIN_EDGES:
-        return 1.0
-    steepness = np.divide(steps[is_edge], ranges[is_edge], dtype=np.float32)
-    focus = compute_percentile(steepness, 99)
-    if focus < _MAX_BLURRED:
-        grain = cv2.subtract(luminance, cv2.GaussianBlur(luminance, (0, 0), 1.2), dtype=cv2.CV_16S)
-        _, deviation = cv2.meanStdDev(grain)
-        if deviation.item() >= _MIN_GRAIN:
-            return 1.0
-    return focus
 
 
 _BLOCK = 8  # pixels of a side of a block of JPEG

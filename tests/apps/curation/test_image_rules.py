@@ -1,7 +1,5 @@
 """Rules of images: pages of text, collages, gradients, QR codes and unfinished images, each made here."""
 
-import math
-
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from ernie_vil2.apps.curation.caption_measures import names_several_pictures
 from ernie_vil2.apps.curation.image_measures import (
     compute_percentile,
     measure_blocks,
-    measure_focus,
     measure_relief,
     measure_seams,
     measure_sharpness,
@@ -83,10 +80,6 @@ def make_skyline():
     return skyline
 
 
-def make_blurred():
-    return cv2.GaussianBlur(make_distinct_image(7, 400), (0, 0), 12)
-
-
 def make_set():
     """Return three equal things on an even ground."""
     picture = np.full((400, 400, 3), 250, np.uint8)
@@ -150,7 +143,7 @@ def make_unfinished():
 
 MADE = {
     "gradient": make_gradient, "page of text": make_page, "collage": make_collage,
-    "QR code": make_code, "unfinished image": make_unfinished, "out of focus": make_blurred,
+    "QR code": make_code, "unfinished image": make_unfinished,
 }  # fmt: skip
 
 
@@ -296,30 +289,6 @@ def test_share_of_text_is_low_beside_pictures():
         assert text.letters < 24 or text.share < 0.75
 
 
-def test_focus_is_the_step_of_an_edge_over_its_height():
-    edge = np.full((300, 300), 200, np.uint8)
-    edge[:, :150] = 40
-    for sigma in (6, 9):
-        blurred = cv2.GaussianBlur(edge, (0, 0), sigma)
-        small = cv2.resize(blurred, (128, 128), interpolation=cv2.INTER_AREA)
-        # Of an edge 160 levels high that is blurred by s pixels of the thumbnail, one pixel makes the share
-        # erf(0.5 / (s * sqrt(2))), and the seven pixels of a window make erf(3 / (s * sqrt(2))).
-        spread = sigma * 128 / 300
-        expected = math.erf(0.5 / (spread * 2**0.5)) / math.erf(3 / (spread * 2**0.5))
-        focus = measure_focus(small, blurred)
-        assert focus == pytest.approx(expected, rel=0.15)
-    small = cv2.resize(edge, (128, 128), interpolation=cv2.INTER_AREA)
-    assert measure_focus(small, edge) > 0.45
-
-
-def test_image_with_grain_is_not_out_of_focus():
-    blurred = make_blurred()
-    grain = np.random.default_rng(0).normal(0, 2, blurred.shape)
-    for pixels, is_blurred in ((blurred, True), (np.clip(blurred + grain, 0, 255).astype(np.uint8), False)):
-        small = cv2.resize(pixels, (128, 128), interpolation=cv2.INTER_AREA)
-        assert (measure_focus(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), get_luminance(pixels)) < 0.3) == is_blurred
-
-
 def test_relief_is_zero_for_a_quadratic_and_the_noise_otherwise():
     rng = np.random.default_rng(0)
     noise = np.kron(rng.normal(0, 5, (32, 32, 3)), np.ones((4, 4, 1)))
@@ -402,7 +371,6 @@ def test_measures_take_images_of_any_shape(shape):
         pixels = np.full((*shape, 3), level, np.uint8)
         luminance = get_luminance(pixels)
         assert measure_text(luminance) == (0, 0)
-        assert measure_focus(luminance, luminance) == 1
         assert measure_seams(luminance) == 0 and measure_qr_code(luminance) == 0
         assert measure_relief(pixels) == pytest.approx(0)
         measure_unfinished(pixels)

@@ -8,7 +8,6 @@ from pydantic import Field
 
 from ernie_vil2.apps.curation.caption_measures import names_several_pictures, simplify
 from ernie_vil2.apps.curation.image_measures import (
-    measure_focus,
     measure_relief,
     measure_seams,
     measure_unfinished,
@@ -53,17 +52,13 @@ class Settings(Section):
     seams: Fraction = Field(
         0.45, description="share of a side along which straight seams run, both ways, from which an image is a collage"
     )
-    # Photographs of public repositories have from 0.4. Crops of what was out of focus have less, unless grain shows.
-    focus: Fraction = Field(
-        0.25, description="steepness of the steepest edges below which an image is out of focus or much enlarged"
-    )
     qr_code: Fraction = Field(
         0.05, description="share of the area that a QR code covers, from which an image is removed"
     )
 
 
 class ImageRules(Step[Settings]):
-    """Step that removes images that are small, long, plain, blurred, cut off, pages of text, collages or QR codes."""
+    """Step that removes images that are small, long, plain, cut off, pages of text, collages or QR codes."""
 
     name = "image_rules"
     cost = 2
@@ -80,7 +75,6 @@ class ImageRules(Step[Settings]):
         "seams": "float",
         "names_several_pictures": "bool",
         "qr_code": "float",
-        "focus": "float",
     }
 
     def measure(self, pair: Pair) -> dict[str, Any]:
@@ -103,7 +97,6 @@ class ImageRules(Step[Settings]):
                 names_several_pictures(simplify(caption)) for caption in pair.captions.values()
             ),
             "qr_code": measure_qr_code(luminance),
-            "focus": measure_focus(small_luminance, luminance),
         }
 
     def rules(self) -> Iterable[Rule]:
@@ -118,7 +111,6 @@ class ImageRules(Step[Settings]):
         # Many letters alone may be a map, and a large share of text a name plate.
         page = make_bound("page of text", "text_share", ">=", settings.text_share, "share of text")
         yield page._replace(condition=f"letters_shown >= {settings.letters} and {page.condition}")
-        yield make_bound("out of focus", "focus", "<", settings.focus)
         # A collage is no fault where its caption is about all of it. Most captions of collages tell of one picture.
         collage = make_bound("collage", "seams", ">=", settings.seams)
         yield collage._replace(condition=f"not names_several_pictures and {collage.condition}")
