@@ -22,8 +22,8 @@ MIN_GAP = 3  # pixels between two lines: the sides of a thin frame
 EVEN_LEVELS, MIN_EVEN_SHARE = 12, 0.5  # levels from the median of a strip; share that has them: the rest are letters
 MIN_EVEN_EDGE = 0.9  # likewise of the outermost line of a page
 MAX_BLURRED = 0.5  # steps within a blurred strip, in proportion to those of what is left
-# Share of the area: a smaller panel counts as one of several pictures, because a crop of so little does not count as a
-# copy (`registration.MIN_AREA`). A larger one is the image itself.
+# Share of the area: a smaller panel counts as one of several pictures, because a crop of little more does not count as
+# a copy (`registration.MIN_AREA`). A larger one is the image itself.
 MIN_PANEL, MAX_PANEL = 0.3, 0.96
 _ACROSS = np.ones((5, 1), np.uint8)
 

@@ -28,7 +28,9 @@ MAX_ERROR = 1.6  # largest error of a sample that counts, in mean errors
 # pair pass in three synthetic crawls (demo_data/crawls), it was 0.7 and more for copies, 0.5 and less for others.
 MIN_PULL = 0.6
 MIN_COMMON = 0.4  # share of a template that has to lie on the image while it is registered: guesses are inexact
-MIN_AREA = 0.3  # of the image that the template covers: a crop to 60 % of either side covers 0.36
+# Share of the image that the template covers: a crop to 60 % of either side covers 0.36. Drawings that were pasted next
+# to others into one image mostly cover less.
+MIN_AREA = 0.34
 # Ratio of the scales of two thumbnails: 1 / 0.6 if a crop cuts 40 % off one side only. 2.3 also finds wide photographs
 # on tall pages, and takes one of two drawings side by side for a crop of both.
 MAX_CROP_STRETCH = 1.75
