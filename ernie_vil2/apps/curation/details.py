@@ -62,6 +62,8 @@ FAINT, MAX_FAINT, FAINT_WINDOW = 6.0, 0.2, 5  # levels; share of the inner part;
 # 1,201 pairs of copies in five crawls, 4 exceed these limits.
 RECOLOURED = 12.0  # levels of colour, averaged over COLOUR_WINDOW samples a side
 MAX_RECOLOURED, COLOUR_WINDOW = 0.04, 7  # share of the inner part that may differ by more; samples
+# Levels of colour by which images differ to the eye, and share of an image that may do so, such as its edges.
+OTHER_LOOK, MAX_OTHER_LOOK = 24.0, 0.05
 # An even rim is the ground of an object. A change of light that moves its level moves the object's levels as well.
 RIM = 0.05  # share of a side
 EVEN_SHARE, EVEN_LEVELS = 0.8, 12.0  # least share of the rim near its median; levels that count as near
@@ -94,12 +96,14 @@ class Difference(NamedTuple):
         if that is so of the second one; 0 if neither is known to be worse.
     relit_likeness: correlation of the luminances after the change of light or colour that is proved to turn one image
         into the other (`relighting.py`); None if none is proved.
+    has_other_look: whether colours differ clearly, in more than a small part, before saturation and tint are fitted.
     """
 
     has_spot: bool
     has_object: bool
     worse: int
     relit_likeness: float | None = None
+    has_other_look: bool = False
 
 
 class Picture(NamedTuple):
@@ -179,11 +183,13 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     # An image with a mark is the worse one, whichever shows more.
     may_be_mark = (differences > MARK) | (colour_differences > COLOUR_MARK)
     marked_image = _find_marked(frame, warped, may_be_mark, is_covered)
+    colour_changes = measure_strength(remove_luminance(overlay.frame - overlay.warped))[is_covered]
+    has_other_look = bool((colour_changes > OTHER_LOOK).mean() > MAX_OTHER_LOOK)
     is_other_image = has_other_texture or is_recoloured or _have_other_hues(frame, warped, is_covered)
     # Marks all over are in one image alone; of two pages with other words, both have letters where they differ.
     has_marks_all_over = marked_image != 0 and _is_marked_all_over(differs_clearly)
     has_spot = is_other_image or (_has_spot(differs_clearly) and not has_marks_all_over)
-    return Difference(has_spot, _has_object(differs_clearly), marked_image or worse, relit_likeness)
+    return Difference(has_spot, _has_object(differs_clearly), marked_image or worse, relit_likeness, has_other_look)
 
 
 def complete_verdict(verdict: Verdict, difference: Difference) -> Verdict | None:
@@ -196,7 +202,11 @@ def complete_verdict(verdict: Verdict, difference: Difference) -> Verdict | None
     is_relit = difference.relit_likeness is not None
     is_local = difference.has_spot or (verdict.is_local and not is_relit)
     return verdict._replace(
-        likeness=likeness, is_local=is_local, has_object=difference.has_object, worse=difference.worse
+        likeness=likeness,
+        is_local=is_local,
+        has_object=difference.has_object,
+        has_other_look=difference.has_other_look,
+        worse=difference.worse,
     )
 
 

@@ -198,7 +198,7 @@ class Verdict(NamedTuple):
         light.
     is_turned: whether one is mirrored, or turned by a quarter or more.
     has_other_colours: whether they show something else, unless details prove that one change of all levels was made.
-    has_object, worse: as of `details.Difference`; thumbnails are too small to tell.
+    has_object, has_other_look, worse: as of `details.Difference`; thumbnails are too small to tell.
     """
 
     likeness: float
@@ -206,6 +206,7 @@ class Verdict(NamedTuple):
     is_turned: bool
     has_other_colours: bool = False
     has_object: bool = False
+    has_other_look: bool = False
     worse: int = 0
 
 

@@ -6,9 +6,14 @@ import cv2
 import numpy as np
 import pytest
 
+from ernie_vil2.apps.curation.caption_pairs import (
+    is_variant,
+    name_opposite_directions,
+    name_other_colours,
+    say_the_same,
+)
 from ernie_vil2.apps.curation.details import compare_details, decode_detail, encode_detail
 from ernie_vil2.apps.curation.likeness import limit_size
-from ernie_vil2.apps.curation.steps.near_duplicates import is_variant, say_the_same
 from tests.support.crawled_pairs import write_pair_shard
 from tests.support.image_formats import encode_image
 
@@ -265,6 +270,51 @@ def test_variants_name_something_else_in_one_place(first, second, expected):
 )
 def test_captions_without_another_word_say_the_same(first, second, expected):
     assert say_the_same(first, second) == say_the_same(second, first) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("a blue heart", "a grey heart love free clip art", True),
+        ("a brown heart", "橙色爱心卡通素材", True),
+        ("紫色的光盘", "a silver disc", True),
+        ("a red and white flag", "the white and blue flag", False),
+        ("gray stones", "灰色的石头", False),
+        ("a heart", "a grey heart", False),
+        ("red beads on a white background", "白底的佛珠 银饰", False),
+        ("a scarred greenish pot", "a tangled blackened pot", False),  # parts of words
+    ],
+)
+def test_other_colours_are_none_in_common(first, second, expected):
+    assert name_other_colours(first, second) == name_other_colours(second, first) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("a hand that points up", "thumbs down a drawing of thumb", True),
+        ("上弦月", "下弦月的图片", True),
+        ("upwards button", "a button", False),
+        ("an up down arrow", "a down arrow", False),
+        ("a tricolour of red white and grey", "灰白红竖条三色旗", True),
+        ("a tricolour of red white and grey", "红白灰竖条三色旗", False),
+        ("a black dog and a white cat", "a white cat and a black dog", False),  # any order will do
+    ],
+)
+def test_opposite_directions(first, second, expected):
+    assert name_opposite_directions(first, second) == name_opposite_directions(second, first) == expected
+
+
+@pytest.mark.parametrize(
+    ("captions", "stays"),
+    [(("blue heart", "the heart that is grey, a drawing"), True), (("blue heart", "the heart that beats"), False)],
+)
+def test_grey_copy_stays_where_captions_name_other_colours(tmp_path, curated, captions, stays):
+    thing = draw_object((60, 90, 220))
+    grey = cv2.cvtColor(cv2.cvtColor(thing, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    rows = [(encode_image(image), caption) for image, caption in zip((thing, grey), captions, strict=True)]
+    table = curated([write_pair_shard(tmp_path / "crawl.tar", rows)], "near_duplicates: {}").values()
+    assert all(row["is_kept"] for row in table) == stays
 
 
 def test_images_of_one_template_of_captions_all_stay(tmp_path, curated):

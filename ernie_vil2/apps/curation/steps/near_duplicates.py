@@ -1,6 +1,5 @@
 """Remove images that show the same as another, whatever was done to light, frame, size or orientation."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -9,35 +8,27 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from ernie_vil2.apps.curation.caption_pairs import (
+    is_variant,
+    name_direction,
+    name_opposite_directions,
+    name_other_colours,
+    say_the_same,
+)
 from ernie_vil2.apps.curation.guesses import Comparison
 from ernie_vil2.apps.curation.image_measures import measure_blocks, measure_sharpness
 from ernie_vil2.apps.curation.image_pairs import Matches, find_matches
 from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.likeness import COLUMNS, make_columns
 from ernie_vil2.apps.curation.step import Pair, Step
-from ernie_vil2.apps.curation.steps.near_texts import split_units
-from ernie_vil2.apps.curation.steps.text_rules import compute_text_key, fold_text
+from ernie_vil2.apps.curation.steps.text_rules import fold_text
 from ernie_vil2.apps.curation.thumbnails import Thumbnails, find_alive, read_thumbnails
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.section import Fraction
 
-# Share of the words of two captions, counted from begin and end, that they have in common if they come from one
-# template. In the synthetic crawls of demo_data/crawls 98 % of the captions of copies are equal or have less in common;
-# 99 % of those that differ in a colour, a number or an angle have more.
-MIN_COMMON_WORDS = 0.5
 # Largest number of images with the same captions that are compared for that reason alone. Captions that more images
 # share say little.
 MAX_EQUAL_CAPTIONS = 8
-# Words that add nothing to what a caption says; prepositions and numbers are not among them.
-EMPTY_UNITS = frozenset("a an the and is are was were this that these those 的 了 着 啊 呀 呢 吧".split())  # noqa: SIM905  -- words are read as a text
-_DIGITS = re.compile(r"\d+")
-
-DIRECTIONAL_WORDS = re.compile(
-    r"\b(left|right|(counter|anti)?clockwise|\w+[- ]thirty|\d{1,2}:\d\d|o['’]clock)\b"
-    r"|左|右|时针|[一二三四五六七八九十两\d]点",
-    re.IGNORECASE,
-)
-"""Words that do not fit the mirrored image: a side, a sense of rotation, or the time on a clock."""
 
 
 class Settings(Comparison):
@@ -51,7 +42,7 @@ class Settings(Comparison):
     mirrored: bool = Field(
         True,
         description="also remove images mirrored or turned by quarters, except where captions differ and name a "
-        "side or a time",
+        "side or a time, or say the opposite",
     )
 
 
@@ -69,7 +60,7 @@ class NearDuplicates(Step[Settings]):
     columns = COLUMNS | {
         "sharpness": "float",
         "blocks": "float",
-        "directional_key": "uint64",  # key of the captions if they name a side or a time, else null
+        "names_direction": "bool",
         "plain_captions": "string",
     }
 
@@ -79,11 +70,10 @@ class NearDuplicates(Step[Settings]):
     def measure(self, pair: Pair) -> dict[str, Any]:
         """Return the columns of the thumbnails, the quality of the image, and what captions are compared by."""
         texts = pair.captions.values()
-        is_directional = any(DIRECTIONAL_WORDS.search(text) for text in texts)
         return make_columns(pair.thumbnails) | {
             "sharpness": measure_sharpness(pair.luminance),
             "blocks": measure_blocks(pair.luminance),
-            "directional_key": compute_text_key(texts) if is_directional else None,
+            "names_direction": any(map(name_direction, texts)),
             "plain_captions": "\n".join(map(fold_text, texts)),
         }
 
@@ -103,15 +93,16 @@ class NearDuplicates(Step[Settings]):
             suspects=_list_equal_captions(joins),
             name=self.name,
         ):
-            has_equal_captions, has_variants = _compare_captions(joins, images, matches)
-            # An object at an edge may be a mark, or a thing that only one of the captions names.
-            may_differ = matches.is_local | matches.has_object | has_variants
-            is_copy = has_equal_captions | ~may_differ
+            captions = _compare_captions(joins, images, matches)
+            # An object at an edge may be a mark, or a thing that only one of the captions names. Fitted light and
+            # colour turn a blue heart into a grey one.
+            may_differ = matches.is_local | matches.has_object | captions.is_variant
+            may_differ |= matches.has_other_look & captions.has_other_colours
+            is_copy = captions.says_the_same | ~may_differ
             if self.settings.embedding is not None:
                 is_copy &= ~_find_different_embeddings(joins, images, matches, self.settings.embedding)
             # Thumbnails cannot show that a mirrored image is another one, but its caption may say so.
-            has_other_direction = matches.is_turned & _find_other_directions(joins, images, matches)
-            copies.append(matches.select(is_copy & ~has_other_direction))
+            copies.append(matches.select(is_copy & ~(matches.is_turned & captions.has_other_direction)))
             similar.append(matches.select(~is_copy))
 
         for reason, is_turned in (("near-duplicate image", False), ("mirrored or turned image", True)):
@@ -175,63 +166,31 @@ def _read_both(joins: Joins, images: Thumbnails, matches: Matches, view: str, co
         return joins.fetch_all(f"select number, {columns} from {joined}")  # noqa: S608  -- no text of the data is in it
 
 
-def _find_other_directions(joins: Joins, images: Thumbnails, matches: Matches) -> np.ndarray:
-    """Return which matches have captions that differ and name a side or a time, `[P]` bool."""
-    differs = np.zeros(len(matches.queries), bool)
-    columns = "a.directional_key, b.directional_key"
-    for number, first, second in _read_both(joins, images, matches, "alive", columns):
-        differs[number] = first != second  # two nulls are equal
-    return differs
+class _CaptionMatches(NamedTuple):
+    """What the captions of matching images say; `[P]` bool each.
 
-
-def _compare_captions(joins: Joins, images: Thumbnails, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
-    """Return which matches have captions that say the same, and which are variants of each other.
-
-    Returns:
-        `[P]` bool each.
+    says_the_same: see `caption_pairs.say_the_same`.
+    is_variant: see `caption_pairs.is_variant`.
+    has_other_colours: whether they name other colours.
+    has_other_direction: whether they say that one image is no mirrored or turned copy of the other one.
     """
-    has_equal_captions, has_variants = np.zeros((2, len(matches.queries)), bool)
-    columns = "a.plain_captions, b.plain_captions"
-    for number, first, second in _read_both(joins, images, matches, "alive", columns):
-        has_equal_captions[number] = say_the_same(first, second)
-        has_variants[number] = is_variant(first, second)
-    return has_equal_captions, has_variants
+
+    says_the_same: np.ndarray
+    is_variant: np.ndarray
+    has_other_colours: np.ndarray
+    has_other_direction: np.ndarray
 
 
-def say_the_same(first: str, second: str) -> bool:
-    """Return whether plain captions are the same but for articles and the like."""
-    if first == second:
-        return True
-    first_units = [unit for unit in split_units(first) if unit not in EMPTY_UNITS]
-    second_units = [unit for unit in split_units(second) if unit not in EMPTY_UNITS]
-    return bool(first_units) and first_units == second_units
-
-
-def is_variant(first: str, second: str) -> bool:
-    """Return whether plain captions come from one template, and name something else in one place, such as a colour.
-
-    Captions that differ in nothing but their numbers, in one place or several, are variants, too.
-    """
-    first_units, second_units = split_units(first), split_units(second)
-    if _mask_numbers(first_units) == _mask_numbers(second_units):
-        return first_units != second_units
-
-    # Count the units that are equal from the begin on, and then those from the end on.
-    shorter_length = min(len(first_units), len(second_units))
-    num_common = 0
-    while num_common < shorter_length and first_units[num_common] == second_units[num_common]:
-        num_common += 1
-    last = -1
-    while num_common < shorter_length and first_units[last] == second_units[last]:
-        num_common += 1
-        last -= 1
-    # A caption with nothing but additions to the other one says the same of the image.
-    is_addition = num_common == shorter_length
-    return not is_addition and 2 * num_common >= MIN_COMMON_WORDS * (len(first_units) + len(second_units))
-
-
-def _mask_numbers(units: Sequence[str]) -> list[str]:
-    return [_DIGITS.sub("0", unit) for unit in units]
+def _compare_captions(joins: Joins, images: Thumbnails, matches: Matches) -> _CaptionMatches:
+    found = _CaptionMatches(*np.zeros((4, len(matches.queries)), bool))
+    columns = "a.plain_captions, b.plain_captions, a.names_direction or b.names_direction"
+    for number, first, second, names_direction in _read_both(joins, images, matches, "alive", columns):
+        found.says_the_same[number] = say_the_same(first, second)
+        found.is_variant[number] = is_variant(first, second)
+        found.has_other_colours[number] = name_other_colours(first, second)
+        is_opposite = name_opposite_directions(first, second)
+        found.has_other_direction[number] = is_opposite or (names_direction and first != second)
+    return found
 
 
 def _find_different_embeddings(joins: Joins, images: Thumbnails, matches: Matches, min_cosine: float) -> np.ndarray:
