@@ -15,6 +15,7 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.io.terminal import make_printable
 
 RETRY_SECONDS = 5  # after which a client that was refused may try again
+INTERNAL_ERROR = 500  # status of an exception that no handler turns into an answer
 CLIENT_CLOSED_REQUEST = 499  # status in log and counters, as nginx has it, if a client left before the answer
 # Bounds of an error report, which repeats words of the request: a body of 20 MiB can have a million errors, and a key
 # of any length.

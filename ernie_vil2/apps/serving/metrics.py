@@ -34,7 +34,7 @@ PATHS = (
     "/",
     "other",
 )
-STATUSES = ("200", "304", "400", "401", "403", "404", "408", "413", "415", "422", "499", "503", "other")
+STATUSES = ("200", "304", "400", "401", "403", "404", "408", "413", "415", "422", "499", "500", "503", "other")
 # Upper bounds of the histograms: seconds of a request, and texts and images of a batch. One more bucket holds larger
 # values.
 LATENCY_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)

@@ -20,7 +20,7 @@ from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ernie_vil2.apps.serving.errors import CLIENT_CLOSED_REQUEST, RETRY_SECONDS, make_error_response
+from ernie_vil2.apps.serving.errors import CLIENT_CLOSED_REQUEST, INTERNAL_ERROR, RETRY_SECONDS, make_error_response
 from ernie_vil2.apps.serving.metrics import Metrics
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import make_printable
@@ -97,8 +97,16 @@ class Middleware:
         if is_head:
             app_scope["method"] = "GET"
         try:
-            app = self._refuse(path, scope["headers"]) or self.app
-            await app(app_scope, receive, send_with_headers)
+            refusal = self._refuse(path, scope["headers"])
+            if refusal is None:
+                await self.app(app_scope, receive, send_with_headers)
+            else:
+                await refusal(app_scope, receive, send_with_headers)
+        except Exception:
+            # Starlette's outermost layer answers with this status, unless an answer has begun.
+            if status == CLIENT_CLOSED_REQUEST:
+                status = INTERNAL_ERROR
+            raise
         finally:
             seconds = time.perf_counter() - start
             self.metrics.count_request(path, status, seconds)

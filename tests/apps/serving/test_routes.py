@@ -210,3 +210,12 @@ def test_watched_paths_answer(client):
     embed(client, input=["a", "b"])
     assert 'ernie_vil2_requests_total{path="/v1/embeddings",status="200"} 1' in client.get("/metrics").text
     assert "/v1/rerank" in client.get("/openapi.json").json()["paths"]
+
+
+def test_internal_error_is_counted_as_500(client):
+    def fail():
+        raise RuntimeError("a bug")
+
+    client.app.add_api_route("/image", fail)
+    assert client.get("/image").status_code == 500
+    assert 'ernie_vil2_requests_total{path="/image",status="500"} 1' in client.get("/metrics").text
