@@ -212,20 +212,20 @@ class Uploads:
         """
         if self.num_uploads >= MAX_UPLOADS:
             raise _busy_error()
-        self.num_uploads += 1
-        content = mmap.mmap(-1, MAX_UPLOAD_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        try:
+        # The upload counts only once it has its memory, which the system may refuse.
+        with mmap.mmap(-1, MAX_UPLOAD_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as content:
+            self.num_uploads += 1
             try:
-                async with asyncio.timeout(MAX_UPLOAD_SECONDS):
-                    await self._read_body(request, content)
-            except TimeoutError:
-                close = {"Connection": "close"}
-                raise HTTPException(408, f"an upload may take {MAX_UPLOAD_SECONDS} seconds", close) from None
-            yield content[: content.tell()]
-        finally:
-            self.num_uploads -= 1
-            self.num_bytes -= content.tell()
-            content.close()
+                try:
+                    async with asyncio.timeout(MAX_UPLOAD_SECONDS):
+                        await self._read_body(request, content)
+                except TimeoutError:
+                    close = {"Connection": "close"}
+                    raise HTTPException(408, f"an upload may take {MAX_UPLOAD_SECONDS} seconds", close) from None
+                yield content[: content.tell()]
+            finally:
+                self.num_uploads -= 1
+                self.num_bytes -= content.tell()
 
     async def _read_body(self, request: Request, content: mmap.mmap) -> None:
         declared_length = request.headers.get("content-length", "")
