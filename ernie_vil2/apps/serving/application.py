@@ -1,4 +1,4 @@
-"""The web application of models: their routes, and those by which a server is watched."""
+"""The web application of a model server: the routes of its models, and those that tell whether the server works."""
 
 from collections.abc import Callable
 
@@ -14,17 +14,16 @@ from ernie_vil2.apps.serving.page_files import docs_routes
 from ernie_vil2.apps.serving.routes import model_routes
 from ernie_vil2.encoder import describe_backend
 
-PREFIX = "/v1"  # of all paths of the API, as OpenAI's clients expect it
-MAX_QUEUE = 1024  # texts and images in progress in each model: four of the largest requests
+PREFIX = "/v1"  # the paths of the API begin with it, as OpenAI's clients expect
 
 
 def build_app(models: ServedModels, access: Access | None = None, metrics: Metrics | None = None) -> FastAPI:
-    """Return the application of models, for uvicorn or another server.
+    """Return the application that serves models, for uvicorn or another ASGI server.
 
     Args:
-        models: the models.
-        access: who may ask; None: anybody.
-        metrics: counters of this process, which the models' batchers share; None: new ones.
+        models: the models to serve.
+        access: who may send requests; None: anybody.
+        metrics: counters of this process, to which the models' batchers add as well; None: new ones.
     """
     metrics = metrics or Metrics()
     app = FastAPI(title="ERNIE-ViL 2.0 models", docs_url=None, redoc_url=None, description=describe_models(models))
@@ -33,14 +32,15 @@ def build_app(models: ServedModels, access: Access | None = None, metrics: Metri
     app.include_router(model_routes(models, RequestReader()), prefix=PREFIX, tags=["models"])
     app.include_router(probe_routes(metrics.format))
     app.include_router(docs_routes())
-    # There is no other page: whoever opens the address sees what the server can do.
+    # There is no start page: whoever opens the address sees the documentation of the routes.
     app.add_api_route("/", lambda: RedirectResponse("docs"), include_in_schema=False)
 
     @app.get("/health", summary="Whether the process answers, and its models")
     async def health() -> dict[str, str | list[str]]:
         return {"status": "ok", "models": [served.name for served in models]}
 
-    @app.get("/readyz", summary="Whether the models are loaded, as they are whenever this answers")
+    # Nothing to check: requests are answered only after the models have been loaded.
+    @app.get("/readyz", summary="Whether the models are loaded")
     async def is_ready() -> dict[str, str]:
         return {"status": "ok"}
 
@@ -48,7 +48,11 @@ def build_app(models: ServedModels, access: Access | None = None, metrics: Metri
 
 
 def probe_routes(format_metrics: Callable[[], str]) -> APIRouter:
-    """Return the routes of every server that say whether the process lives, and what it has counted."""
+    """Return the routes of any server that tell whether its process lives, and what it has counted.
+
+    Args:
+        format_metrics: returns the counters in the text format of Prometheus.
+    """
     router = APIRouter()
 
     @router.get("/healthz", summary="Whether the process answers at all")
@@ -63,7 +67,7 @@ def probe_routes(format_metrics: Callable[[], str]) -> APIRouter:
 
 
 def describe_models(models: ServedModels) -> str:
-    """Return a line on each model of a server."""
+    """Return a line for each model of a server: its name, and the width and backend of its embeddings."""
     lines = []
     for served in models:
         widths = " or ".join(map(str, served.model.widths))

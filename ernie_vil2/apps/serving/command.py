@@ -38,11 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_backend_option(parser)
     add_precision_option(parser)
     add_import_option(parser)
-    add_server_options(parser, default_queue=1024)
+    add_server_options(parser, default_queue=1024)  # four of the largest requests, see `bodies.MAX_INPUTS`
 
 
 def named_model(text: str) -> tuple[str, str]:
     """Return name and source of NAME=MODEL; the name of a MODEL alone is empty."""
+    # A MODEL that exists is taken as it is: its path may have an equals sign.
     name, equals, source = text.partition("=")
     if equals and not os.path.exists(text):  # noqa: PTH110  -- pathlib raises for names that are too long
         if not name:

@@ -1,8 +1,9 @@
-"""The bound on a text. A module of its own, so that an index can check texts without importing the server."""
+"""Limit on the length of a text; a module of its own, so that an index can check texts without importing the server."""
 
 from collections.abc import Iterable
 
-# Characters of a text. Tokenizing time grows with the text, and the model cuts off all but its first tokens.
+# Characters. A model reads only the first tokens of a text, some hundred, so a longer one would only take more time to
+# tokenize.
 MAX_TEXT_LENGTH = 10_000
 
 
