@@ -1,7 +1,7 @@
-"""What happens to every request: access control, security headers, counters and the log. Also receiving of uploads.
+"""Check, count and log every request, add security headers to every answer, and receive uploads.
 
-Messages are passed on as they come. A middleware of Starlette would copy bodies, and keep exceptions alive with the
-frames of their requests.
+`Middleware` passes the messages of a request on as they come. Starlette's BaseHTTPMiddleware would copy bodies, and
+keep exceptions alive together with the frames of their requests.
 """
 
 import asyncio
@@ -26,10 +26,11 @@ from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import make_printable
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1", "[::1]")  # this machine, as options and as URLs write it
-PROBE_PATHS = ("/healthz", "/readyz")  # need neither a known host nor a token: a supervisor of the server asks for them
+# These are answered under any host name and without a token, because whatever supervises the server asks for them.
+PROBE_PATHS = ("/healthz", "/readyz")
 MIN_TOKEN_LENGTH = 16  # characters; a shorter secret can be guessed
 MAX_UPLOAD_BYTES = 20 * 2**20  # of one upload, an image or a JSON body
-# Bounds of all uploads in progress, from the first byte to the answer: their number, and the memory that they take.
+# Bounds on all uploads in progress, from the first byte until they are parsed or decoded: their number and their bytes.
 MAX_UPLOADS = 128
 MAX_PENDING_BYTES = 8 * MAX_UPLOAD_BYTES
 MAX_UPLOAD_SECONDS = 60  # until an upload is complete: enough for 20 MiB at 2.8 Mbit/s
@@ -64,7 +65,13 @@ class Access:
 
 
 class Middleware:
-    """The middleware of the server; it also answers HEAD, as GET without the content."""
+    """The middleware of the server, for requests over HTTP. It also answers HEAD, like GET without the content.
+
+    Args:
+        app: the application behind the middleware.
+        access: who may send requests, and what is logged about them.
+        metrics: counts the requests.
+    """
 
     def __init__(self, app: ASGIApp, access: Access, metrics: Metrics):
         self.app, self.access, self.metrics = app, access, metrics
@@ -74,7 +81,7 @@ class Middleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        # A client that leaves gets no status, and the log shows the one of nginx for that.
+        # Status and size of the answer, for the log. The status stays if the client leaves before there is an answer.
         start, status, num_bytes = time.perf_counter(), CLIENT_CLOSED_REQUEST, 0
         path = scope["path"]
         if path.startswith(f"{self._root_path}/"):
@@ -92,7 +99,7 @@ class Middleware:
                 num_bytes += len(message.get("body", b""))
             await send(message)
 
-        # Whether the proxy has removed its path or not, the application sees it once.
+        # The application gets the proxy's path exactly once, whether the proxy has removed it or not.
         app_scope = {**scope, "root_path": self._root_path, "path": self._root_path + path}
         if is_head:
             app_scope["method"] = "GET"
@@ -133,8 +140,9 @@ class Middleware:
             )
 
         token = self.access.token
-        # Compared in constant time: how long it takes must not tell how many characters are right.
+        # In constant time: how long a comparison takes must not tell how many characters are right.
         if token and not hmac.compare_digest(_parse_credentials(values.get(b"authorization", b"")), token.encode()):
+            # A browser asks its user for a password only if it is offered Basic.
             challenge = {"WWW-Authenticate": 'Basic realm="ernie-vil2", charset="UTF-8"'}
             message = "a token is needed: Authorization: Bearer TOKEN"
             return make_error_response(401, message, code="invalid_api_key", headers=challenge)
@@ -161,7 +169,12 @@ class Middleware:
 
 
 def read_token(path: str | Path) -> str:
-    """Return the token in a file; OSError if it cannot be read, ValueError if it is too short to be a secret."""
+    """Return the token in a file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the token is too short to be a secret, or has characters that a header cannot hold.
+    """
     token = read_text(path).strip()
     if len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable():
         raise ValueError(
@@ -194,9 +207,13 @@ def _parse_credentials(header: bytes) -> bytes:
 class Uploads:
     """The uploads in progress of one server; for one event loop.
 
-    An upload is stored in a memory mapping of its own, which returns to the system when the request is answered or the
-    client has left. A buffer of Python would live as long as the frames that refer to it: an exception that holds them
+    While it arrives, an upload is stored in a memory mapping of its own, which is returned to the system even if the
+    client leaves. A buffer of Python would live as long as the frames that refer to it: an exception that holds them
     in a cycle keeps 20 MiB until the next full garbage collection, which hardly ever runs in a process with Paddle.
+
+    Attributes:
+        num_uploads: number of uploads in progress.
+        num_bytes: number of bytes that they have sent so far.
     """
 
     def __init__(self) -> None:
@@ -216,27 +233,29 @@ class Uploads:
         with mmap.mmap(-1, MAX_UPLOAD_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as content:
             self.num_uploads += 1
             try:
-                try:
-                    async with asyncio.timeout(MAX_UPLOAD_SECONDS):
-                        await self._read_body(request, content)
-                except TimeoutError:
-                    close = {"Connection": "close"}
-                    raise HTTPException(408, f"an upload may take {MAX_UPLOAD_SECONDS} seconds", close) from None
+                await self._read_body(request, content)
+                # A copy: the mapping cannot be closed as long as anybody holds a view of it.
                 yield content[: content.tell()]
             finally:
                 self.num_uploads -= 1
                 self.num_bytes -= content.tell()
 
     async def _read_body(self, request: Request, content: mmap.mmap) -> None:
+        """Write the body of a request into a mapping, whose position is then the length of the body."""
         declared_length = request.headers.get("content-length", "")
         if declared_length.isdecimal() and int(declared_length) > len(content):
             raise _size_error()
-        async for chunk in request.stream():  # a chunked body declares no length
-            if content.tell() + len(chunk) > len(content):
-                raise _size_error()
-            if self.num_bytes + len(chunk) > MAX_PENDING_BYTES:
-                raise _busy_error()
-            self.num_bytes += content.write(chunk)
+        try:
+            async with asyncio.timeout(MAX_UPLOAD_SECONDS):
+                async for chunk in request.stream():
+                    if content.tell() + len(chunk) > len(content):  # a chunked body declares no length
+                        raise _size_error()
+                    if self.num_bytes + len(chunk) > MAX_PENDING_BYTES:
+                        raise _busy_error()
+                    self.num_bytes += content.write(chunk)
+        except TimeoutError:
+            close = {"Connection": "close"}
+            raise HTTPException(408, f"an upload may take {MAX_UPLOAD_SECONDS} seconds", close) from None
 
 
 def _size_error() -> HTTPException:
