@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from ernie_vil2.io.files import is_number, load_json, parse_json, read_text
+from ernie_vil2.data.samples import parse_object
+from ernie_vil2.data.source_files import read_numbered_lines
+from ernie_vil2.io.files import is_number, load_json
 from ernie_vil2.io.progress import progress_bar
 
 # Lines that PaddleOCR is less sure of are left out: its own default up to version 2 (`drop_score`), while version 3
@@ -80,14 +82,23 @@ def _list_files(source: Path) -> list[Path]:
 
 
 def _read_results(file: Path) -> Iterator[_Result]:
-    is_jsonl = file.suffix == ".jsonl"
-    content = read_text(file).splitlines() if is_jsonl else load_json(file)
-    values = content if isinstance(content, list) else [content]
-    for value in values:
+    for location, value in _read_values(file):
         try:
-            yield _parse_result(parse_json(value) if is_jsonl else value)
+            yield _parse_result(value)
         except ValueError as error:
-            raise ValueError(f"{file}: no result of PaddleOCR: {error}") from None
+            raise ValueError(f"{location}: no result of PaddleOCR: {error}") from None
+
+
+def _read_values(file: Path) -> Iterator[tuple[Path, Any]]:
+    """Yield the JSON values that should be results, each with its file, or `file:line` in a `.jsonl`."""
+    if file.suffix == ".jsonl":
+        for name, line in read_numbered_lines(file):
+            location = file.with_name(name)
+            yield location, parse_object(line, str(location))
+        return
+    content = load_json(file)
+    for value in content if isinstance(content, list) else [content]:
+        yield file, value
 
 
 def _parse_result(value: Any) -> _Result:

@@ -86,9 +86,17 @@ def test_file_of_another_form_is_named(tmp_path, content):
         RecognizedTexts([tmp_path])
 
 
-def test_damaged_line_is_named(tmp_path):
-    (tmp_path / "all.jsonl").write_text('{"input_path": \n')
-    with pytest.raises(ValueError, match=r"all\.jsonl"):
+def test_text_may_hold_a_line_separator_of_unicode(tmp_path):
+    lines = [json.dumps(make_result(f"{name}.png", "two\u2028lines"), ensure_ascii=False) for name in "ab"]
+    (tmp_path / "all.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    texts = RecognizedTexts([tmp_path / "all.jsonl"])
+    assert texts.find("/a.png", "a.png") == texts.find("/b.png", "b.png") == "two\u2028lines"
+
+
+@pytest.mark.parametrize("line", ['{"input_path": ', "[1]", "{}"])
+def test_damaged_line_is_named(tmp_path, line):
+    (tmp_path / "all.jsonl").write_text(f"{json.dumps(make_result('a.png', 'a'))}\n{line}\n")
+    with pytest.raises(ValueError, match=r"all\.jsonl:2"):
         RecognizedTexts([tmp_path / "all.jsonl"])
 
 
