@@ -1,7 +1,8 @@
 """Texts that PaddleOCR has recognised in images, from the files that its `save_to_json` writes.
 
-A result is a JSON object with `input_path`, `rec_texts` and `rec_scores`, alone in a file `NAME_res.json`, within `res`
-as the attribute `json` of a result has it, in a list, or on a line of a `.jsonl`. What else it holds is ignored.
+A result is a JSON object with `input_path`, `rec_texts` and `rec_scores`; its other keys are ignored. A `.json` file
+holds one result, as `save_to_json` writes it, or a list of results. A `.jsonl` file has a result on each line. The
+result may also be within the key `res`, where PaddleOCR's attribute `json` puts it.
 """
 
 import os
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from ernie_vil2.apps.search.words import MAX_ITEM_LENGTH
 from ernie_vil2.data.samples import parse_object
 from ernie_vil2.data.source_files import read_numbered_lines
 from ernie_vil2.io.files import is_number, load_json
@@ -17,11 +19,10 @@ from ernie_vil2.io.progress import progress_bar
 # Lines that PaddleOCR is less sure of are left out: its own default up to version 2 (`drop_score`), while version 3
 # returns all lines.
 MIN_SCORE = 0.5
-MAX_LENGTH = 20_000  # characters of an image, as many as `search.words` splits
 
 
 class _Result(NamedTuple):
-    """The text of an image, and its path as PaddleOCR was given it, with forward slashes."""
+    """The text of an image, and its path with forward slashes, otherwise as PaddleOCR was given it."""
 
     path: str
     text: str
@@ -30,8 +31,11 @@ class _Result(NamedTuple):
 class RecognizedTexts:
     """Texts in images, from files and folders of results.
 
+    Args:
+        sources: `.json` and `.jsonl` files, and folders with such files at any depth.
+
     Attributes:
-        used_paths: paths of the images whose text was asked for.
+        used_paths: paths of the results whose text `find` has returned.
 
     Raises:
         OSError: a file cannot be read.
@@ -40,16 +44,16 @@ class RecognizedTexts:
 
     def __init__(self, sources: Iterable[str | Path]):
         self._texts: dict[str, str] = {}  # by path
-        self._paths_of_names: dict[str, list[str]] = {}  # by the last part of the path
+        self._paths_by_name: dict[str, list[str]] = {}  # by file name, without the folders
         self.used_paths: set[str] = set()
         files = [file for source in sources for file in _list_files(Path(source))]
         for file in progress_bar(files, description="reading texts", unit="file"):
             for path, text in _read_results(file):
-                if path in self._texts:  # the pages of a document
+                if path in self._texts:  # a document has a result for each of its pages
                     text = f"{self._texts[path]}\n{text}"
                 else:
-                    self._paths_of_names.setdefault(PurePosixPath(path).name, []).append(path)
-                self._texts[path] = text[:MAX_LENGTH]
+                    self._paths_by_name.setdefault(PurePosixPath(path).name, []).append(path)
+                self._texts[path] = text[:MAX_ITEM_LENGTH]  # words beyond it would not be found
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -57,12 +61,14 @@ class RecognizedTexts:
     def find(self, path: str, name: str) -> str | None:
         """Return the text in an image, or None.
 
+        The result of an image is the one with its path, where a relative path counts from the current folder. If none
+        has it, it is the one whose path ends with the name of the image, provided that there is only one.
+
         Args:
             path: absolute path of the image file or of its shard.
-            name: name of the image in its source. If no result has the path, one whose path ends with the name counts,
-                unless several do.
+            name: name of the image in its source.
         """
-        candidates = self._paths_of_names.get(PurePosixPath(name).name, [])
+        candidates = self._paths_by_name.get(PurePosixPath(name).name, [])
         matches = [candidate for candidate in candidates if os.path.abspath(candidate) == path]  # noqa: PTH100  -- resolve() would follow links
         if not matches:
             matches = [candidate for candidate in candidates if f"/{candidate}".endswith(f"/{name}")]
@@ -102,12 +108,12 @@ def _read_values(file: Path) -> Iterator[tuple[Path, Any]]:
 
 
 def _parse_result(value: Any) -> _Result:
-    """Return the result in a JSON value; ValueError with what is wrong with it."""
+    """Return the result in a JSON value; ValueError, which says what is wrong, if it is none."""
     if isinstance(value, dict) and isinstance(value.get("res"), dict):
         value = value["res"]
     if not isinstance(value, dict):
         raise ValueError("it is not an object")
-    path, texts, scores = (value.get(key) for key in ("input_path", "rec_texts", "rec_scores"))
+    path, texts, scores = value.get("input_path"), value.get("rec_texts"), value.get("rec_scores")
     if not isinstance(path, str) or not path:
         raise ValueError("input_path is not the path of an image")
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
