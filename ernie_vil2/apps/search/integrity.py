@@ -1,8 +1,8 @@
-"""Checks that what is read from an index is what was written: checksums, and the form of the content.
+"""Check that what is read from an index is what was written, by checksums and by the form of the content.
 
 Readers of an index trust none of its files. Content of another form, or with another checksum, raises `DamagedIndex`
-with the name of the file; the callers add the folder and the advice. A checksum finds accidents. It is no signature:
-whoever can write the files can write the checksums too.
+with the name of the file; the callers add the folder, and what to do. A checksum finds accidents. It is no signature:
+whoever can write the files can write the checksums, too.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ from ernie_vil2.apps.search.locations import parse_locations
 from ernie_vil2.io.files import is_count, is_number, parse_json
 
 CHECKSUM_KEY = "checksum"
-CHUNK_SIZE = 1 << 20  # bytes of a file, or numbers of embeddings, that are in memory together
-MAX_SQLITE_INTEGER = 2**63 - 1
+CHUNK_SIZE = 1 << 20  # bytes of a file, or coordinates of embeddings, that are in memory at once
+MAX_SQLITE_INTEGER = 2**63 - 1  # the largest that a column of SQLite holds
 MAX_WIDTH = 1 << 20  # of embeddings; bounds what a damaged index makes a reader allocate
 MAX_VALUE_IN_MESSAGE = 100  # characters
 
@@ -41,7 +41,7 @@ def hash_values(*values: str | bytes | int | None) -> bytes:
 
 
 def seal(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a JSON object with the checksum of its values added."""
+    """Return a JSON object with the checksum of its values as one more value."""
     return {**values, CHECKSUM_KEY: hash_values(json.dumps(values, sort_keys=True)).hex()}
 
 
@@ -64,8 +64,17 @@ def parse_json_as(kind: type, text: Any, name: str) -> Any:
     return value
 
 
-def check_form(values: Any, checks: Mapping[str, Callable[[Any], Any]], name: str) -> dict[str, Any]:
-    """Return a JSON object if each check accepts the value of its key; else DamagedIndex with `name`."""
+def check_form(values: Any, checks: Mapping[str, Callable[[Any], bool]], name: str) -> dict[str, Any]:
+    """Return a JSON value if it is an object with the right values; keys without a check are allowed.
+
+    Args:
+        values: the JSON value.
+        checks: functions that return whether a value is right, by the keys that the object must have.
+        name: name of the object for errors.
+
+    Raises:
+        DamagedIndex: the value is no object, lacks a key, or has a wrong value.
+    """
     if not isinstance(values, dict):
         raise DamagedIndex(f"{name} is not a JSON object")
     for key, is_valid in checks.items():
@@ -88,8 +97,17 @@ def check_is_file(path: Path) -> None:
 
 
 def check_metadata(metadata: Any, kinds: Sequence[str], name: str) -> dict[str, Any]:
-    """Return the description of an index with these kinds of collections if it has the right form."""
-    checks: dict[str, Callable[..., Any]] = {
+    """Return the description of an index if it has the right form.
+
+    Args:
+        metadata: a JSON value.
+        kinds: kinds of collections that the index may have.
+        name: name of the description for errors.
+
+    Raises:
+        DamagedIndex: the description is of another form.
+    """
+    checks: dict[str, Callable[..., bool]] = {
         "version": is_count,
         "model": is_text,
         "fingerprint": is_text,
@@ -99,19 +117,24 @@ def check_metadata(metadata: Any, kinds: Sequence[str], name: str) -> dict[str, 
     }
     if isinstance(metadata, dict):
         for kind in kinds:
-            if kind in metadata:  # the folder of a collection that was compacted
+            if kind in metadata:  # only a collection that was compacted has a folder of another name
                 checks[kind] = partial(is_text, pattern=rf"{kind}-[0-9a-f]{{8}}")
     return check_form(metadata, checks, name)
 
 
 def check_state(state: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the state of a collection if it has the right form; an empty state is that of an empty collection."""
+    """Return the state of a collection, with defaults for missing keys, if it has the right form.
+
+    Raises:
+        DamagedIndex: the state is of another form; the error names it `name`.
+    """
+    # A collection without items need not have a state.
     empty_state: dict[str, Any] = {"rows": 0, "count": 0, "generation": 0, "facets": {}, "ranges": {}}
+    has_unknown_keys = not state.keys() <= empty_state.keys()
     state = empty_state | state
-    has_other_keys = len(state) > 5
-    if has_other_keys or not is_count(state["rows"], 0, MAX_SQLITE_INTEGER):
+    if has_unknown_keys or not is_count(state["rows"], 0, MAX_SQLITE_INTEGER):
         raise DamagedIndex(f"{name} is of another form")
-    checks: dict[str, Callable[[Any], Any]] = {
+    checks: dict[str, Callable[[Any], bool]] = {
         "count": lambda value: is_count(value, 0, state["rows"]),
         "generation": lambda value: is_count(value, 0, MAX_SQLITE_INTEGER),
         "facets": _are_facets,
@@ -147,27 +170,40 @@ def _are_ranges(value: Any) -> bool:
 
 
 def check_rows(embeddings: np.ndarray, rows: Sequence[int] | np.ndarray) -> None:
-    """Raise DamagedIndex if an embedding is not a unit vector; `[n, D]`, of the rows `[n]` of the file."""
+    """Raise DamagedIndex with the row of an embedding that is not a unit vector.
+
+    Args:
+        embeddings: `[n, D]`.
+        rows: `[n]`, their rows in the file of embeddings.
+    """
     is_unit = are_unit_vectors(embeddings)
     if not is_unit.all():
         raise DamagedIndex(f"rows.f16: row {rows[int(np.argmin(is_unit))]:,} is not a unit vector")
 
 
 def parse_item(item_id: Any, digest: Any, fields: Any, location: Any, thumbnail: Any, name: str) -> Item:
-    """Return the item that these columns describe; DamagedIndex with `name` if one is of another form."""
-    values = parse_fields(item_id, digest, fields, name)
+    """Return the item that these columns of a database hold.
+
+    Raises:
+        DamagedIndex: a column is of another form; the error has `name` and the id.
+    """
+    parsed_fields = parse_fields(item_id, digest, fields, name)
     try:
         if not isinstance(thumbnail, bytes | None):
             raise DamagedIndex("the thumbnail is not binary")
-        item = Item(item_id, digest, values, parse_json_as(list, location, "location"), thumbnail)
-        parse_locations(item)
+        item = Item(item_id, digest, parsed_fields, parse_json_as(list, location, "location"), thumbnail)
+        parse_locations(item)  # raises if a location is of another form
     except DamagedIndex as error:
         raise DamagedIndex(f"{name}: item {item_id[:MAX_VALUE_IN_MESSAGE]!r}: {error}") from error
     return item
 
 
 def parse_fields(item_id: Any, digest: Any, fields: Any, name: str) -> dict[str, Any]:
-    """Return the fields of an item; DamagedIndex with `name` if one of what an answer shows is of another form."""
+    """Return the fields of an item, and check the columns with its id and digest: all that an answer shows.
+
+    Raises:
+        DamagedIndex: one of the columns is of another form; the error has `name` and the id.
+    """
     if not isinstance(item_id, str):
         raise DamagedIndex(f"{name} holds an id that is not a text")
     try:
@@ -179,7 +215,7 @@ def parse_fields(item_id: Any, digest: Any, fields: Any, name: str) -> dict[str,
 
 
 def compute_crc32(path: Path, size: int) -> int:
-    """Return the CRC-32 of the first `size` bytes of a file; a second is enough for a gigabyte or two."""
+    """Return the CRC-32 of the first `size` bytes of a file, or of all of a shorter one; 1 to 2 GB take a second."""
     crc32 = 0
     with path.open("rb") as file:
         while size > 0:
@@ -192,7 +228,7 @@ def compute_crc32(path: Path, size: int) -> int:
 
 
 def split_rows(rows: np.ndarray) -> Iterator[range]:
-    """Yield the numbers of the rows `[N, D]` in blocks that fit into memory."""
-    step = max(CHUNK_SIZE // rows.shape[1], 1)
-    for start in range(0, len(rows), step):
-        yield range(start, min(start + step, len(rows)))
+    """Yield ranges that together are all row numbers of `[N, D]`; the rows of a range fit into memory."""
+    num_rows = max(CHUNK_SIZE // rows.shape[1], 1)
+    for start in range(0, len(rows), num_rows):
+        yield range(start, min(start + num_rows, len(rows)))

@@ -1,9 +1,9 @@
 """The index type `ivf`: rows lie in cells around centroids, and a query scans the nearest cells (faiss)."""
 
 import json
-import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -195,9 +195,9 @@ def _header_size(facts: Mapping[str, Any]) -> int:
 
 
 def _check_facts(facts: Mapping[str, Any], width: int, max_probes: int) -> None:
-    """Raise DamagedIndex or TypeError if facts are missing, of another form or out of range."""
-    checks = {
-        "file": lambda value: re.fullmatch(r"\w+-[0-9a-f]{8}\.faiss", value),
+    """Raise DamagedIndex if facts are missing, of another form or out of range."""
+    checks: dict[str, Callable[[Any], bool]] = {
+        "file": partial(integrity.is_text, pattern=r"\w+-[0-9a-f]{8}\.faiss"),
         "bytes": lambda value: is_count(value, 1, MAX_FILE_SIZE),
         "directions": lambda value: is_count(value, 1, width),
         "cells": lambda value: is_count(value, 1, facts["rows"]),
