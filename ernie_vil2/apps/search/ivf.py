@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -57,7 +57,7 @@ class Ivf:
 
         # The rows that each query should find, by the exact product.
         tuning_queries = queries()
-        candidates = _find_closest(rows.astype(np.float32), tuning_queries)
+        candidates = _find_closest(_convert_blocks(rows), tuning_queries)
         _, closest = rank(rows, tuning_queries, candidates, min(RECALL_AT, len(rows)))
         # A third each: to choose the directions, to choose the number of cells, and to measure the recall.
         direction_queries = tuning_queries[::3]
@@ -160,8 +160,8 @@ def _choose_directions(
     # From a quarter of the directions on. Each try searches all rows, so that steps of an eighth are fine enough.
     for num_eighths in range(2, 8):
         chosen = directions[: max(len(directions) * num_eighths // 8, 1)]
-        projected_rows = np.concatenate([block @ chosen.T for block in _convert_blocks(rows)])
-        retrieved = _find_closest(projected_rows, tuning_queries.queries @ chosen.T)
+        projected_blocks = (block @ chosen.T for block in _convert_blocks(rows))
+        retrieved = _find_closest(projected_blocks, tuning_queries.queries @ chosen.T)
         if tuning_queries.recalls(retrieved).mean() >= required_recall:
             return chosen
     return directions
@@ -178,12 +178,28 @@ def _convert_blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
         yield rows[start : start + BLOCK_SIZE].astype(np.float32)
 
 
-def _find_closest(rows: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Return candidates of many queries by the product with all rows `[N, D]` float32."""
+def _find_closest(blocks: Iterable[np.ndarray], queries: np.ndarray) -> np.ndarray:
+    """Return the closest rows of many queries by the product with all rows.
+
+    Args:
+        blocks: the rows, block by block, `[n, D]` float32.
+        queries: `[Q, D]` float32.
+
+    Returns:
+        `[Q, NUM_CANDIDATES]` int64 rows, -1 where there are no more.
+    """
     import faiss
 
-    count = min(NUM_CANDIDATES, len(rows))
-    return faiss.knn(np.ascontiguousarray(queries), rows, count, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    queries = np.ascontiguousarray(queries)
+    closest = faiss.ResultHeap(len(queries), NUM_CANDIDATES, keep_max=True)
+    first_row = 0
+    for block in blocks:
+        count = min(NUM_CANDIDATES, len(block))
+        products, block_rows = faiss.knn(queries, block, count, metric=faiss.METRIC_INNER_PRODUCT)
+        closest.add_result(products, first_row + block_rows)
+        first_row += len(block)
+    closest.finalize()
+    return closest.I
 
 
 def _header_size(facts: Mapping[str, Any]) -> int:

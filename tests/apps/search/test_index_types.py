@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ernie_vil2.apps.search import ivf
 from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.index_types import (
     INDEX_TYPES,
@@ -92,6 +93,17 @@ def test_rows_up_to_the_limit_are_searched_exactly(tmp_path, monkeypatch, limit,
     collection.build_index_type(None, lambda: rows, 0.9, lambda line: None)
     assert collection._snapshot.index_type.name == expected
     collection.close()
+
+
+@pytest.mark.parametrize("count", [5, 250])
+def test_closest_rows_are_those_of_all_blocks(monkeypatch, count):
+    monkeypatch.setattr("ernie_vil2.apps.search.ivf.BLOCK_SIZE", 40)
+    rng = np.random.default_rng(0)
+    rows, queries = draw_unit_rows(rng, count, 8).astype(np.float16), draw_unit_rows(rng, 3, 8)
+    expected = np.full([3, NUM_CANDIDATES], -1)
+    order = np.argsort(-(queries @ rows.T.astype(np.float32)), axis=1)[:, :NUM_CANDIDATES]
+    expected[:, : order.shape[1]] = order
+    np.testing.assert_array_equal(ivf._find_closest(ivf._convert_blocks(rows), queries), expected)
 
 
 @pytest.mark.parametrize("recall", [0.8, 0.99])
