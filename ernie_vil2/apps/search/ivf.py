@@ -13,22 +13,23 @@ from ernie_vil2.apps.search import integrity
 from ernie_vil2.apps.search.index_types import NUM_CANDIDATES, Log, make_selector, rank
 from ernie_vil2.io.files import atomic_write, is_count, is_number, sha256
 
-RECALL_AT = 10  # recall is the share of the ten closest rows
-TRAINING_ROWS_PER_CELL = 64  # of k-means in faiss, which draws a sample itself above 256 and warns below 39
-MIN_ROWS_PER_CELL = 39  # see above; bounds the number of cells of a small collection
-SAMPLE_SIZE = 50_000  # rows from which the directions, and at least so many from which the centroids, are computed
+RECALL_AT = 10  # recall is the share of the ten closest rows that is found
+# Rows from which k-means finds a centroid, on average. Above 256 faiss draws a sample itself.
+TRAINING_ROWS_PER_CELL = 64
+MIN_ROWS_PER_CELL = 39  # with fewer to train on, faiss warns; a small collection gets fewer cells instead
+SAMPLE_SIZE = 50_000  # rows from which the directions are computed, and the centroids of a small collection
 BLOCK_SIZE = 1 << 16  # rows that are converted to float32 together
 LIST_ID_BYTES = 8  # faiss stores the number of a row next to its code
 MAX_FILE_SIZE = 1 << 53  # bytes; bounds what a damaged index can claim to have
 
 
-class _TuningQueries(NamedTuple):
+class _AnsweredQueries(NamedTuple):
     """Queries with the rows that they should find."""
 
     queries: np.ndarray  # [Q, D] float32
     closest: np.ndarray  # [Q, 10] rows
 
-    def recalls(self, retrieved: np.ndarray) -> np.ndarray:
+    def compute_recalls(self, retrieved: np.ndarray) -> np.ndarray:
         """Return for each query the share of its closest rows that was retrieved, `[Q]`."""
         shares = [np.isin(truth, rows).mean() for rows, truth in zip(retrieved, self.closest, strict=True)]
         return np.array(shares)
@@ -43,8 +44,8 @@ class Ivf:
     """
 
     name = "ivf"
-    # Numbers of cells that tuning tries, in growing order: steps of a fifth from 4 to about 1,400, so that at most a
-    # fifth of the time of a query is spent for more recall than needed.
+    # Numbers of cells that tuning tries, from 4 to about 1,400. Each is a fifth larger than the one before, so a query
+    # takes at most about a fifth more time than the recall needs.
     probe_choices = tuple(sorted({round(4 * 1.2**step) for step in range(33)}))
 
     def __init__(self, index: Any, facts: dict[str, Any]):
@@ -56,13 +57,13 @@ class Ivf:
         import faiss
 
         # The rows that each query should find, by the exact product.
-        tuning_queries = queries()
-        candidates = _find_closest(_convert_blocks(rows), tuning_queries)
-        _, closest = rank(rows, tuning_queries, candidates, min(RECALL_AT, len(rows)))
-        # A third each: to choose the directions, to choose the number of cells, and to measure the recall.
-        direction_queries = tuning_queries[::3]
-        probe_queries = _TuningQueries(tuning_queries[1::3], closest[1::3])
-        test_queries = _TuningQueries(tuning_queries[2::3], closest[2::3])
+        all_queries = queries()
+        candidates = _find_closest(_convert_blocks(rows), all_queries)
+        _, closest = rank(rows, all_queries, candidates, min(RECALL_AT, len(rows)))
+        # A third each: to compute the directions, to choose the number of cells, and to measure the recall.
+        direction_queries = all_queries[::3]
+        probe_queries = _AnsweredQueries(all_queries[1::3], closest[1::3])
+        test_queries = _AnsweredQueries(all_queries[2::3], closest[2::3])
         directions = _choose_directions(rows, direction_queries, probe_queries, recall)
 
         # About 4 sqrt(N) cells balance the scan of the centroids with that of the cells.
@@ -81,7 +82,7 @@ class Ivf:
             index.add(block)
 
         # Recall is measured on queries that were not tuned on, if there are enough of them.
-        index_type = cls(index, facts)
+        index_type = cls(index, facts)  # shares `facts`, to which everything below adds
         index_type._choose_num_probes(rows, probe_queries, recall, log)
         if not len(test_queries.queries):
             test_queries = probe_queries
@@ -89,7 +90,7 @@ class Ivf:
         facts |= {
             "recall": round(float(measured_recall), 4),
             "target_recall": recall,
-            "queries": len(tuning_queries),
+            "queries": len(all_queries),
         }
         if measured_recall < recall:
             log(
@@ -120,7 +121,8 @@ class Ivf:
 
         num_probes = self.facts["num_probes"]
         if allowed is not None:
-            # The ten closest of a third of the rows are about as far away as the thirty closest of all.
+            # The fewer rows are allowed, the farther away are the closest of them, and the more cells must be scanned:
+            # the ten closest of a third of the rows are about as far away as the thirty closest of all.
             num_probes = round(num_probes * len(allowed) / max(np.count_nonzero(allowed), 1))
         cell_parameters = faiss.SearchParametersIVF(nprobe=num_probes, sel=make_selector(allowed))
         parameters = faiss.SearchParametersPreTransform(index_params=cell_parameters)
@@ -128,41 +130,52 @@ class Ivf:
         _, candidates = self._index.search(np.ascontiguousarray(queries), num_rows, params=parameters)
         return np.pad(candidates, ((0, 0), (0, count - num_rows)), constant_values=-1)
 
-    def _choose_num_probes(self, rows: np.ndarray, tuning_queries: _TuningQueries, recall: float, log: Log) -> None:
-        """Choose the smallest number of cells that reaches the recall."""
+    def _choose_num_probes(self, rows: np.ndarray, probe_queries: _AnsweredQueries, recall: float, log: Log) -> None:
+        """Set the fact `num_probes` to the smallest choice that reaches the recall, or to the largest if none does."""
         for num_probes in self.probe_choices:
             self.facts["num_probes"] = num_probes
-            recalls = self._measure_recalls(rows, tuning_queries)
+            recalls = self._measure_recalls(rows, probe_queries)
             standard_error = recalls.std() / np.sqrt(len(recalls))
             log(f"{self.name}, {num_probes} cells per query: recall@10 {recalls.mean():.3f} ± {standard_error:.3f}")
-            # Less two standard errors, so that other queries very likely reach it too.
+            # With a margin of two standard errors, so that other queries very likely reach the recall, too.
             if recalls.mean() - 2 * standard_error >= recall:
                 break
 
-    def _measure_recalls(self, rows: np.ndarray, tuning_queries: _TuningQueries) -> np.ndarray:
-        queries = tuning_queries.queries
+    def _measure_recalls(self, rows: np.ndarray, answered_queries: _AnsweredQueries) -> np.ndarray:
+        queries = answered_queries.queries
         _, retrieved = rank(rows, queries, self.find_candidates(queries, NUM_CANDIDATES), RECALL_AT)
-        return tuning_queries.recalls(retrieved)
+        return answered_queries.compute_recalls(retrieved)
 
 
 def _choose_directions(
-    rows: np.ndarray, queries: np.ndarray, tuning_queries: _TuningQueries, recall: float
+    rows: np.ndarray, queries: np.ndarray, probe_queries: _AnsweredQueries, recall: float
 ) -> np.ndarray:
-    """Return the directions in which rows and queries are largest, as many as the recall needs; `[d, D]` orthonormal.
+    """Choose the directions along which the cells hold coordinates: those in which rows and queries are largest.
 
-    At most a quarter of what the recall allows to miss is missed for lack of directions.
+    The closest rows that are missed for lack of directions are at most a quarter of those that the recall allows to
+    miss.
+
+    Args:
+        rows: `[N, D]` float16.
+        queries: `[Q, D]` float32, from which the directions are computed, together with the rows.
+        probe_queries: other queries, which decide how many directions there are.
+        recall: recall that the index type should reach.
+
+    Returns:
+        `[d, D]` float32, orthonormal, d at most D.
     """
     sample = _sample_rows(rows, SAMPLE_SIZE)
     second_moment = sample.T @ sample / len(sample) + queries.T @ queries / len(queries)  # [D, D]
     eigenvectors = np.linalg.eigh(second_moment)[1].T[::-1]  # largest first
     directions = np.ascontiguousarray(eigenvectors, np.float32)
     required_recall = 1 - (1 - recall) / 4
-    # From a quarter of the directions on. Each try searches all rows, so that steps of an eighth are fine enough.
+    # A quarter of the directions is tried first, then an eighth more each time: a try searches all rows, so smaller
+    # steps would take long.
     for num_eighths in range(2, 8):
         chosen = directions[: max(len(directions) * num_eighths // 8, 1)]
         projected_blocks = (block @ chosen.T for block in _convert_blocks(rows))
-        retrieved = _find_closest(projected_blocks, tuning_queries.queries @ chosen.T)
-        if tuning_queries.recalls(retrieved).mean() >= required_recall:
+        retrieved = _find_closest(projected_blocks, probe_queries.queries @ chosen.T)
+        if probe_queries.compute_recalls(retrieved).mean() >= required_recall:
             return chosen
     return directions
 
@@ -262,9 +275,10 @@ def _check_index(index: Any, width: int, facts: Mapping[str, Any]) -> None:
     if not isinstance(index, faiss.IndexPreTransform):
         raise ValueError(f"{facts['file']} holds an index of another kind")
     cells = faiss.downcast_index(index.index)
-    sizes = (index.d, index.ntotal, cells.ntotal, cells.d)
-    is_valid = sizes == (width, facts["rows"], facts["rows"], facts["directions"])
-    is_valid = is_valid and isinstance(cells, faiss.IndexIVFScalarQuantizer)
-    is_valid = is_valid and cells.nlist == cells.quantizer.ntotal == facts["cells"]
+    is_valid = False
+    if isinstance(cells, faiss.IndexIVFScalarQuantizer):
+        sizes = (index.d, index.ntotal, cells.ntotal, cells.d, cells.nlist, cells.quantizer.ntotal)
+        num_rows, num_cells = facts["rows"], facts["cells"]
+        is_valid = sizes == (width, num_rows, num_rows, facts["directions"], num_cells, num_cells)
     if not is_valid:
         raise ValueError(f"{facts['file']} is not what the index type describes")
