@@ -11,6 +11,7 @@ import argparse
 
 from ernie_vil2.cli import arguments
 from ernie_vil2.device.extras import require
+from ernie_vil2.device.launch import launched_rank, start_ranks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.checkpoint or not args.data:
         raise ValueError("give --checkpoint and --data")
     require("a calibration", "scipy")
+    if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
+        return code
     from ernie_vil2.evaluation.calibrate import calibrate
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.calibration import write_calibration
@@ -35,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     benchmarks = arguments.open_data(args, [args.language] if args.language else None)
     language, benchmark = next(iter(benchmarks.items()))
     encoded = encode_on_all_ranks(encoder, benchmark)
+    if launched_rank()[0] != 0:
+        return 0
     images, texts = encoded.image_embeddings, encoded.text_embeddings
 
     words = [*map(str, args.data), args.split, language]

@@ -17,9 +17,11 @@ from ernie_vil2.io.calibration import (
 )
 from ernie_vil2.io.files import OtherVersion
 from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.commands import call, succeed
 from tests.support.encoding_model import normalise_rows
 from tests.support.paths import FIXTURES
 from tests.support.shapes import SPECIAL_TOKENS
+from tests.support.trainings import run_tool
 
 
 def pair_equal_numbers(count):
@@ -123,6 +125,26 @@ def test_probabilities_follow_the_calibration(checkpoint, monkeypatch):
     # threshold of 0.5 have probability 0.
     clear_match, second_best, best = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(0.4)), 1 / (1 + np.exp(-0.4))
     np.testing.assert_allclose(probabilities, [[clear_match, 0], [second_best, best], [0, 0]], rtol=1e-5)
+
+
+@pytest.mark.thorough
+def test_ranks_write_one_calibration_that_equals_that_of_one_process(shapes, checkpoint):
+    arguments = ["--checkpoint", checkpoint, "--data", shapes["val"], "--language", "en", "--device", "cpu"]
+    succeed("calibrate", *arguments)
+    expected = json.loads((checkpoint / CALIBRATION).read_text())
+    (checkpoint / CALIBRATION).unlink()
+
+    process = run_tool("tools/calibrate.py", *arguments, "--processes", 2)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("written: ") == 1
+    assert json.loads((checkpoint / CALIBRATION).read_text()) | {"date": expected["date"]} == expected
+
+
+def test_calibrate_starts_the_processes(shapes, checkpoint, monkeypatch):
+    monkeypatch.setattr("ernie_vil2.device.launch.run_ranks", lambda command, num_ranks: num_ranks)
+    arguments = ["--checkpoint", checkpoint, "--data", shapes["val"], "--language", "en", "--device", "cpu"]
+    assert call("calibrate", *arguments, "--processes", 3).returncode == 3
+    assert not (checkpoint / CALIBRATION).exists()
 
 
 @pytest.mark.parametrize("version", [0, 2, None, "1"])
