@@ -4,7 +4,7 @@
     python tools/calibrate.py --checkpoint model.pdparams --data coco-cn-version1805v1.1 --split val
 
 Writes calibration.json next to the checkpoint, which `rank`, classification, tagging and search use, and prints
-precision and recall of the threshold. docs/search.md explains how both are found.
+precision and recall of the thresholds, one for each direction. docs/search.md explains how they are found.
 """
 
 import argparse
@@ -33,17 +33,18 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.calibration import write_calibration
 
-    # A calibration is for one language: the first, if the data have several and none is named.
     encoder, weights = arguments.load_named_model(args)
-    benchmarks = arguments.open_data(args, [args.language] if args.language else None)
+    languages = [args.language] if args.language else None
+    benchmarks = arguments.open_data(args, languages)
+    # A calibration is for one language: without --language, the first one of the data.
     language, benchmark = next(iter(benchmarks.items()))
     encoded = encode_on_all_ranks(encoder, benchmark)
     if launched_rank()[0] != 0:
         return 0
     images, texts = encoded.image_embeddings, encoded.text_embeddings
 
-    words = [*map(str, args.data), args.split, language]
-    data_name = " ".join(word for word in words if word)
+    name_parts = [*map(str, args.data), args.split, language]
+    data_name = " ".join(part for part in name_parts if part)
     calibration = calibrate(images, texts, encoded.benchmark.pairs, encoder.fingerprint, data_name)
     path = write_calibration(calibration, weights.parent)
 
