@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(f"{args.target} exists already; name another folder")
     args.source = resolve_checkpoint(args.source) or args.source
     if args.lora == "peft":
+        if args.to not in (None, "hf"):
+            raise ValueError(f"--lora peft writes an adapter for transformers, in no layout {args.to}; leave --to out")
         return _write_adapter(args)
 
     # Weights that do not match the model, and are allowed not to, are left out.

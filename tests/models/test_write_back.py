@@ -273,6 +273,13 @@ def test_dialect_that_is_not_the_default_is_noted(tmp_path):
     assert not any("dialect" in note for note in write_back("fgclip2", tmp_path / "short"))
 
 
+def test_adapter_of_peft_has_no_other_layout(tmp_path):
+    run = write_lora_run("hf_siglip", tmp_path / "run")
+    result = call("convert", run, tmp_path / "adapter", "--lora", "peft", "--to", "openclip")
+    assert result.returncode == 2 and "--to" in result.stderr and "openclip" in result.stderr
+    succeed("convert", run, tmp_path / "adapter", "--lora", "peft", "--to", "hf")
+
+
 def test_missing_array_is_not_taken_from_the_origin(tmp_path):
     stored = read_model(FOLDERS["hf_siglip"])
     for name in ("logit_bias", "image.blocks.0.norm1.weight"):
