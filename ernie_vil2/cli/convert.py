@@ -10,18 +10,20 @@ report lists the weights that match the model; any other weight is an error unle
 integrity.json with the embeddings of a few inputs; TARGET is then loaded once and must reproduce them. If a layout
 makes the model compute differently, a note says in what, and the embeddings are those of TARGET.
 
-Without --to, a model goes back to the layout that it came from, which is that of the folder with which its run began.
-Settings, tokenizer and other files are copied from that folder; name it with --origin if it has moved.
+Without --to, a model goes back to the layout of the folder that its run began with. Settings, tokenizer and other files
+are copied from that folder; name it with --origin if it has moved.
 """
 
 import argparse
+from pathlib import Path
 
 from ernie_vil2.cli.arguments import count, input_file, model, output_folder
 
-# Layouts written from the model alone; the others also need a folder with settings and a tokenizer.
+# Layouts written from the model alone; the others also need a folder with settings and a tokenizer. The names are
+# written out: importing the modules that define them would take longer than printing the help.
 STANDALONE_LAYOUTS = ("paddlenlp", "official", "ernie_vil2")
 LAYOUTS = ["hf", "openclip", "chinese-clip", "pe-core", "eva-clip", *STANDALONE_LAYOUTS]
-CN_CLIP_WORDS = 21_128  # lines of the vocab.txt in the package cn_clip, which it reads for every model
+CN_CLIP_WORDS = 21_128  # lines of the vocab.txt in the package cn_clip, which reads that file whatever the model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.io.run_folder import resolve_checkpoint
     from ernie_vil2.models.weights.format import read_model, write_model
     from ernie_vil2.models.weights.integrity import add_golden, check_golden, compute_golden, has_golden
-    from ernie_vil2.models.weights.write_back import find_layout, find_origin
 
     if args.target.exists() and any(args.target.iterdir()):
         raise FileExistsError(f"{args.target} exists already; name another folder")
@@ -65,33 +66,20 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--lora peft writes an adapter for transformers, in no layout {args.to}; leave --to out")
         return _write_adapter(args)
 
-    # Weights that do not match the model, and are allowed not to, are left out.
-    stored = read_model(args.source, args.vocabulary, tuple(args.heads) if args.heads else None)
+    # Weights that do not match the model are errors, or left out if they are allowed.
+    heads = tuple(args.heads) if args.heads else None
+    stored = read_model(args.source, args.vocabulary, heads)
     try:
         network, report = stored.build(args.allow)
     except ValueError as error:
         raise ValueError(f"{args.source}: {error}") from error
     matching = replace(stored, arrays={name: stored.arrays[name] for name in report.matched})
 
-    # The folder whose settings and tokenizer TARGET gets.
-    if args.to in STANDALONE_LAYOUTS:
-        if args.origin:
-            raise ValueError(f"--origin {args.origin} is not needed with --to {args.to}; leave it out")
-        origin, layout = None, args.to
-    else:
-        origin = find_origin(args.origin or args.source)
-        if origin is None and args.origin:
-            raise ValueError(f"--origin {args.origin}: there is no model")
-        if origin is None:
-            raise ValueError(
-                f"{args.source}: the folder that it came from is unknown or no longer there; name it with --origin, or "
-                f"choose --to {', '.join(STANDALONE_LAYOUTS)}"
-            )
-        layout = args.to or find_layout(origin)
-
+    layout, origin = _choose_layout(args)
     golden = None
     if stored.tokens:  # without a vocabulary there are no texts to embed
-        golden = compute_golden(build_encoder(network, stored, stored.config, "float32", 8))
+        encoder = build_encoder(network, stored, stored.config, precision="float32", batch_size=8)
+        golden = compute_golden(encoder)
     notes = write_model(matching, args.target, layout, golden, origin)
     if layout == "chinese-clip":
         notes.append(
@@ -101,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         if stored.vocab_size != CN_CLIP_WORDS:
             notes.append("cn_clip reads the vocab.txt of its package: replace it by that of TARGET")
 
-    # Load TARGET and compare its embeddings with those of SOURCE; without all weights they cannot be equal.
+    # Load TARGET and compare its embeddings with those of SOURCE; without all weights they cannot be equal. With an
+    # origin, the vocabulary may be a file that TARGET does not have.
     if golden and not report.mismatches():
         encoder = load_model(args.target, args.vocabulary if origin else None)
         try:
@@ -119,7 +108,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _choose_layout(args: argparse.Namespace) -> tuple[str, Path | None]:
+    """Return the layout of TARGET, and the model whose settings and tokenizer it gets, None for a standalone layout."""
+    from ernie_vil2.models.weights.write_back import find_layout, find_origin
+
+    if args.to in STANDALONE_LAYOUTS:
+        if args.origin:
+            raise ValueError(f"--origin {args.origin} is not needed with --to {args.to}; leave it out")
+        return args.to, None
+    origin = find_origin(args.origin or args.source)
+    if origin is None and args.origin:
+        raise ValueError(f"--origin {args.origin}: there is no model")
+    if origin is None:
+        raise ValueError(
+            f"{args.source}: the folder that it came from is unknown or no longer there; name it with --origin, or "
+            f"choose --to {', '.join(STANDALONE_LAYOUTS)}"
+        )
+    return args.to or find_layout(origin), origin
+
+
 def _write_adapter(args: argparse.Namespace) -> int:
+    """Write what LoRA has learned into TARGET, and return the exit code."""
     from ernie_vil2.config import load_config
     from ernie_vil2.io.run_folder import CONFIG
     from ernie_vil2.models.weights.format import find_weights
