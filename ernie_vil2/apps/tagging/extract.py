@@ -51,11 +51,11 @@ class Tagger(ABC):
     def tag(self, prepared: Sequence[Any]) -> list[Tags]:
         """Return the tags of each prepared sample; an empty mapping for a sample without tags."""
 
-    def make_remarks(self, ids: np.ndarray) -> list[str]:
+    def make_remarks(self, id_hashes: np.ndarray) -> list[str]:
         """Return lines for the end of the report.
 
         Args:
-            ids: `hash_id` of the ids of all usable samples, sorted.
+            id_hashes: `[N]` int64, `hash_id` of the ids of all usable samples, sorted.
         """
         return []
 

@@ -1,4 +1,4 @@
-"""Clean tags, and two taggers: tags that a file has by id, and the words of a lexicon that are nearest to an image."""
+"""Two taggers, and the cleaning of tags: one looks tags up in a file, one finds the words nearest to an image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def clean_tag(tag: str) -> str:
 
 
 def clean_list(tags: Iterable[str]) -> tuple[str, ...]:
-    """Return cleaned tags, each once, in the order of their first occurrence, without empty ones."""
+    """Return cleaned tags in the order of their first occurrence, without repeated and empty ones."""
     cleaned = map(clean_tag, tags)
     return tuple(dict.fromkeys(tag for tag in cleaned if tag))
 
@@ -46,7 +46,7 @@ def clean_tags(tags: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, ...]]:
 def read_names(path: str | Path) -> list[str]:
     """Return the cleaned lines of a UTF-8 text file.
 
-    Empty lines count, except at the end, because the number of a line is that of a class.
+    Empty lines stay, except at the end, because the number of a line may be that of a class.
 
     Raises:
         OSError: the file cannot be read, or it is not an ordinary file.
@@ -87,20 +87,21 @@ class FileTagger(Tagger):
         return {"file": self._file.name, "sha256": sha256(Path(self._file.name))}
 
     def prepare(self, sample: Sample, name: str) -> str:
-        """Return the id; the image is not decoded."""
+        """Return the id, with which the tags are looked up; the image is not decoded."""
         return name
 
     def tag(self, prepared: Sequence[str]) -> list[Tags]:
         return [clean_tags(self._file[name]) for name in prepared]
 
-    def make_remarks(self, ids: np.ndarray) -> list[str]:
-        """Name the rows that could not be used, and the ids of the file that no sample has."""
+    def make_remarks(self, id_hashes: np.ndarray) -> list[str]:
+        """Return lines on the rows that could not be used, and on the ids of the file that no sample has."""
         lines = []
         if self._bad_rows.counts:
             lines.append(f"rows of {self._file.name} that were skipped:")
             for reason, count in self._bad_rows.counts.most_common():
                 lines.append(f"  {reason}: {format_names(count, self._bad_rows.names[reason])}")
-        unused_rows = np.sort(self._file.usable_rows[~np.isin(self._file.id_hashes, ids)])
+        is_used = np.isin(self._file.id_hashes, id_hashes)
+        unused_rows = np.sort(self._file.usable_rows[~is_used])
         if len(unused_rows):
             names = [self._file.id_at(row) for row in unused_rows[: BadSampleReport.MAX_NAMES].tolist()]
             lines.append(f"tags whose id no sample has: {format_names(len(unused_rows), names)}")
@@ -108,22 +109,22 @@ class FileTagger(Tagger):
 
 
 PLACEHOLDER = "{}"  # where the word goes in a template
-# Words encoded between two steps of the bar. It bounds memory: a block has as many texts and embeddings as words times
-# templates.
+# Words encoded between two steps of the progress bar. Bounds memory: each of them is encoded once for every template.
 WORDS_PER_BLOCK = 1024
 
 
 class LexiconTagger(Tagger):
     """Tags an image with its nearest words, the nearest first.
 
-    A word is encoded in each template of its language, and its embedding is their normalised mean. The search is exact.
+    A word is put into each template of its language. Its embedding is the normalised mean of the embeddings of these
+    texts. The search is exact.
 
     Args:
         model: encodes images and texts.
         words: words by language; repeated ones count once.
         templates: by language, texts with `{}` in place of the word; without templates the word alone is encoded.
-        top: greatest number of words of a language that an image gets.
-        threshold: least cosine of image and word, -1 to 1.
+        top: largest number of words that an image gets in each language.
+        threshold: smallest cosine of an image and its words, -1 to 1.
         device: device of the search, "cpu" or a Paddle device.
 
     Raises:
@@ -148,7 +149,7 @@ class LexiconTagger(Tagger):
 
         languages_without_words = templates.keys() - words.keys()
         if languages_without_words:
-            raise ValueError(f"templates in {', '.join(languages_without_words)}, but no words")
+            raise ValueError(f"templates in {', '.join(sorted(languages_without_words))}, but no words")
         self._templates: dict[str, tuple[str, ...]] = {}
         for language in words:
             self._templates[language] = clean_list(templates.get(language, ())) or (PLACEHOLDER,)
@@ -160,7 +161,7 @@ class LexiconTagger(Tagger):
         self._word_embeddings: dict[str, np.ndarray] = {}  # by language, `[words, D]`
 
     def describe(self) -> dict:
-        """Return the model's fingerprint, digests of the words, the templates and the limits."""
+        """Return the model's fingerprint, a digest of each language's words, the templates and the limits."""
         word_digests = {}
         for language, words in self._words.items():
             # Words of a Python caller may hold half of a surrogate pair, which UTF-8 cannot encode.
@@ -180,10 +181,9 @@ class LexiconTagger(Tagger):
 
     def tag(self, prepared: Sequence[np.ndarray]) -> list[Tags]:
         images = self._model.encode_pixels(np.stack(prepared))
-        tags_of_images: list[dict[str, tuple[str, ...]]] = [{} for _ in prepared]
+        tags_of_images: list[Tags] = [{} for _ in prepared]
+        # Each language is searched separately: otherwise the words of one could displace those of another.
         for language, words in self._words.items():
-            # An image gets up to `top` words of every language, since the words of one may score higher than those of
-            # another.
             embeddings = self._embed_words(language)
             num_words = min(self._top, len(words))
             rows, cosines = top_matches(images, embeddings, num_words, Blocks(device=self._device))  # [images, words]
@@ -191,13 +191,14 @@ class LexiconTagger(Tagger):
                 near_rows = image_rows[image_cosines >= self._threshold]
                 if len(near_rows):
                     tags[language] = tuple(words[row] for row in near_rows)
-        return list(tags_of_images)
+        return tags_of_images
 
     def _embed_words(self, language: str) -> np.ndarray:
         """Return the embeddings of a language's words, `[words, D]`; they are computed at the first call."""
         if language not in self._word_embeddings:
-            words, templates, blocks = self._words[language], self._templates[language], []
-            title = f"words {language}".strip()
+            words, templates = self._words[language], self._templates[language]
+            blocks = []  # [n, D] each
+            title = f"words {language}".strip()  # the language may be unnamed
             with progress_bar(description=title, unit="word", total=len(words), delay=2, leave=False) as bar:
                 for start in range(0, len(words), WORDS_PER_BLOCK):
                     block_words = words[start : start + WORDS_PER_BLOCK]

@@ -43,8 +43,8 @@ class LengthTagger:
             raise KeyboardInterrupt
         return [{} if length == 1 else {"": (f"{length} bytes",), "zh": ("字", "节")} for _, length in prepared]
 
-    def make_remarks(self, ids):
-        return [f"{len(ids)} ids"]
+    def make_remarks(self, id_hashes):
+        return [f"{len(id_hashes)} ids"]
 
 
 @pytest.fixture
