@@ -1,8 +1,11 @@
-"""Published results, which are printed next to a result on the same data: one row of `published.csv` each.
+"""Published results, to print next to results on the same data. Each is a row of `published.csv`.
 
-The rows are Tables 1 to 4 and 6 to 8 of the paper (arXiv 2209.15270), with the models it compares with if they are few;
-the figures that the release states for its files; those of PaddleNLP's fine-tuning of the released base model, and of
-Chinese-CLIP's fine-tuning of a model of the same size; and the table of FG-CLIP 2. Figures are as in the named source.
+The rows are from these sources, with the figures as each source has them:
+
+- Tables 1 to 4 and 6 to 8 of the paper (arXiv 2209.15270); rows of other models only where there are few;
+- the release, for its own files;
+- PaddleNLP's fine-tuning of the released base model, and Chinese-CLIP's of a model of the same size;
+- the table of FG-CLIP 2.
 """
 
 import csv
@@ -14,8 +17,8 @@ from statistics import fmean
 
 PATH = Path(__file__).with_name("published.csv")
 MODELS = ("base", "large", "english", "ablation", "other")
-# All other columns hold figures.
-_DESCRIPTIONS = ("protocol", "model", "label", "fine_tuned", "source", "note")
+# Columns of words. All others hold figures, and are called `direction/measure` (image_to_text/R@1) or `measure` (mR).
+_WORD_COLUMNS = ("protocol", "model", "label", "fine_tuned", "source", "note")
 
 
 @dataclass(frozen=True)
@@ -24,11 +27,11 @@ class PublishedResult:
 
     Attributes:
         protocol: name of the protocol, or of the task, that the benchmark belongs to.
-        model: "base" or "large"; "english", the EfficientNet-L2 with BERT-large; "ablation", of Table 4; "other", of
-            other authors.
-        label: how the source calls the model and its towers.
-        values: recalls in percent by direction, and "mR"; "accuracy" of a task. Figures that the source does not have
-            are left out.
+        model: one of `MODELS`: the released "base" or "large"; "english", the EfficientNet-L2 with BERT-large;
+            "ablation", a model of Table 4; "other", a model of other authors.
+        label: name of the model and its towers in the source.
+        values: figures in percent that the source has. For retrieval, "R@1" and the like by direction, such as
+            "image_to_text", and "mR" over all directions; for a task, "accuracy".
         source: where the figures are published.
         note: what is known about how they were computed.
         fine_tuned: whether the model was fine-tuned on these data; otherwise the result is zero-shot.
@@ -44,7 +47,7 @@ class PublishedResult:
 
     @property
     def title(self) -> str:
-        """Label for a table, with how the model was trained and where the result was published."""
+        """Label for a table, which also says whether the model was fine-tuned and where the result was published."""
         training = "fine-tuned" if self.fine_tuned else "zero-shot"
         # A label may say more: "fine-tuned on MSCOCO" is a zero-shot result on Flickr30K.
         names_training = "zero-shot" in self.label or "fine-tuned" in self.label
@@ -54,7 +57,7 @@ class PublishedResult:
 
     @property
     def sort_value(self) -> float:
-        """Value that orders results: mean R@1 (or mR) over the directions; without directions, mean of the figures."""
+        """Figure that orders results: mean R@1, or else mR, over the directions; without directions, mean of all."""
         recalls, figures = [], []
         for value in self.values.values():
             if isinstance(value, Mapping):
@@ -79,11 +82,10 @@ def read_published() -> tuple[PublishedResult, ...]:
 
 
 def _parse_row(row: dict[str, str], place: str) -> PublishedResult:
-    # A column of figures is called `direction/measure`, such as image_to_text/R@1, or only `measure`, such as mR.
     recalls: dict[str, dict[str, float]] = {}
     measures: dict[str, float] = {}
     for column, text in row.items():
-        if column in _DESCRIPTIONS or not text:
+        if column in _WORD_COLUMNS or not text:
             continue
         figure = float(text)
         if not 0 < figure <= 100:
@@ -103,18 +105,13 @@ def _parse_row(row: dict[str, str], place: str) -> PublishedResult:
     )
 
 
-def find_published(protocol: str, model: str | None = None) -> list[PublishedResult]:
-    """Return the published results of a protocol: zero-shot before fine-tuned ones, better before worse ones.
+def find_published(protocol: str) -> list[PublishedResult]:
+    """Return the published results of a protocol or task: zero-shot before fine-tuned ones, better before worse ones.
 
     Results of the ablation are left out, because its models have a training set of their own.
-
-    Args:
-        protocol: name of the protocol or task.
-        model: one of `MODELS`; None: all.
     """
     results = []
     for result in read_published():
-        is_comparable = result.protocol == protocol and result.model != "ablation"
-        if is_comparable and (model is None or result.model == model):
+        if result.protocol == protocol and result.model != "ablation":
             results.append(result)
     return sorted(results, key=lambda result: (result.fine_tuned, -result.sort_value))

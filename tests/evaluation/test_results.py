@@ -137,7 +137,7 @@ def test_record_holds_all_that_the_figures_depend_on(tmp_path, evaluation):
     (tmp_path / "weights").write_bytes(b"weights")
     digests = compute_checksums([tmp_path / "weights"])
     assert digests == {str(tmp_path / "weights"): sha256(b"weights").hexdigest()}
-    published = [row for row in find_published("coco-cn-test", "base") if "OPEN_ERNIE" in row.label]
+    published = [row for row in find_published("coco-cn-test") if row.model == "base" and "OPEN_ERNIE" in row.label]
     results = {"small model": expect_more_images(evaluation)}
     rows = make_table_rows("pairs", results, published=published)
     report = Report(
