@@ -25,16 +25,22 @@ from ernie_vil2.parallel import collectives
 from ernie_vil2.parallel.norms import get_running_statistics
 from ernie_vil2.tasks import ParameterGroup
 
-# One step in ten is warm-up where the warm-up is not the user's choice: in a run given in epochs, at most, and in one
-# that is shorter than its warm-up.
+# A warm-up that the user could not fit to the number of steps is cut to one step in ten, see `resolve_steps`.
 WARMUP_DIVISOR = 10
 
 
 def resolve_steps(config: Config, samples_per_epoch: int) -> Config:
     """Return the configuration with the steps that `Training.epochs` means, and a warm-up that fits into them.
 
-    A user who sets epochs does not know the number of steps, so the warm-up is cut to a tenth of them. The same happens
-    if a run is not longer than its warm-up, as a short try of a recipe (`-o Training.steps=50`).
+    A user who sets epochs does not know the number of steps, so a longer warm-up is cut to a tenth of them. The same
+    happens if a run is not longer than its warm-up, such as a short try of a recipe (`-o Training.steps=50`).
+
+    Args:
+        config: the configuration.
+        samples_per_epoch: number of samples of the data.
+
+    Raises:
+        ConfigError: the configuration is invalid with these steps.
     """
     epochs, warmup, steps = config.Training.epochs, config.Schedule.warmup_steps, config.Training.steps
     if epochs is not None:
@@ -63,16 +69,16 @@ def compute_learning_rate(step: int, config: Config) -> float:
     if step < warmup:
         return peak * (step + 1) / warmup
     if config.Schedule.kind == "constant":
-        start = compute_cooldown_start(config)
-        if step < start:
+        cooldown_start = compute_cooldown_start(config)
+        if step < cooldown_start:
             return peak
-        return peak + (floor - peak) * (step + 1 - start) / (steps - start)
+        return peak + (floor - peak) * (step + 1 - cooldown_start) / (steps - cooldown_start)
     progress = (step + 1 - warmup) / (steps - warmup)
     return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def compute_cooldown_start(config: Config) -> int:
-    """Return the number of steps before the cooldown, which never begins within the warm-up; all steps without one."""
+    """Return the number of steps before the cooldown, at least the warm-up; without a cooldown, that of all steps."""
     steps = config.Training.steps
     return max(config.Schedule.warmup_steps, steps - round(config.Schedule.cooldown * steps))
 
@@ -84,7 +90,7 @@ def set_learning_rate(optimizer: paddle.optimizer.AdamW, rate: float, factor: pa
     Args:
         optimizer: the optimiser.
         rate: the learning rate.
-        factor: scalar on the device by which the rate is multiplied there, without waiting for its value.
+        factor: scalar on the device. The rate is multiplied by it there, so that the host need not wait for its value.
     """
     optimizer.set_lr(rate)
     if factor is not None:
@@ -135,13 +141,15 @@ class WeightAverage:
     """Exponential average of a model's trained parameters and running statistics.
 
     After each step it moves by `1 - decay` of the way to the weights. At first it moves faster, so that it does not
-    remain where training began: the decay of step t, from 1, is at most (1 + t) / (10 + t). With a share of the
-    initial weights it averages mixtures of weights and initial weights, which equals the mixture of the averages. Only
-    one of LoRA's two factors is mixed, the one that begins at zero: this mixes their product.
+    remain where training began: the decay of step t, from 1, is at most (1 + t) / (10 + t).
+
+    With a share of the initial weights, each step averages a mixture of the weights and the initial weights. The result
+    equals the mixture of the average and the initial weights. Of the two factors of LoRA only the one that begins at
+    zero is mixed, because that mixes their product.
 
     Args:
         model: the same on every rank, with its initial weights.
-        decay: `Tuning.ema`; 0: there are only mixtures.
+        decay: `Tuning.ema`; 0: no average over steps, only the mixture with the initial weights.
         share: share of the initial weights, `Tuning.initial_share`.
     """
 
@@ -160,7 +168,7 @@ class WeightAverage:
 
     @paddle.no_grad()
     def restart(self) -> None:
-        """Set the average to the current weights."""
+        """Set the average to the current weights, without a share of the initial ones."""
         self._averages = {name: value.clone() for name, value in self._weights.items()}
 
     @paddle.no_grad()
@@ -175,7 +183,7 @@ class WeightAverage:
 
     @contextmanager
     def use_averages(self) -> Iterator[None]:
-        """Give the model the average as its weights in the block; changes to them there change the average."""
+        """Exchange the model's weights and the average in the block; changing the weights there changes the average."""
         self._swap()
         try:
             yield
@@ -195,7 +203,7 @@ class WeightAverage:
 
 
 def check_sharding(sharding: str, ranks: int, is_cpu: bool) -> None:
-    """Check `Training.sharding`.
+    """Check that a run can divide its state as `Training.sharding` says.
 
     Args:
         sharding: the setting.
@@ -217,13 +225,16 @@ def check_sharding(sharding: str, ranks: int, is_cpu: bool) -> None:
 def distribute(
     model: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, scaler: paddle.amp.GradScaler, sharding: str
 ) -> tuple[paddle.nn.Layer, Any, paddle.amp.GradScaler]:
-    """Wrap model, optimiser and loss scaler for several ranks; return them unchanged to a single process. A collective.
+    """Wrap model, optimiser and loss scaler for training on several ranks. A collective.
 
     Args:
         model: the model.
         optimizer: its optimiser.
         scaler: its loss scaler.
-        sharding: `Training.sharding`, with which the ranks have joined.
+        sharding: `Training.sharding`; for stage1, `join_ranks` must have been told.
+
+    Returns:
+        Model, optimiser and loss scaler, wrapped, or unchanged in a single process.
     """
     if dist.get_world_size() == 1:
         return model, optimizer, scaler
@@ -246,13 +257,19 @@ def distribute(
 
 
 def get_local_parameters(optimizer: Any, parameters: Sequence[paddle.Tensor], sharding: str) -> list[paddle.Tensor]:
-    """Return the parameters whose optimiser state this rank holds: all, unless `Training.sharding` divides it."""
-    if dist.get_world_size() > 1 and sharding == "stage1":
+    """Return the parameters whose optimiser state this rank holds: all, unless `Training.sharding` divides it.
+
+    Args:
+        optimizer: the optimiser that `distribute` returned.
+        parameters: trained parameters.
+        sharding: `Training.sharding`.
+    """
+    if dist.get_world_size() == 1 or sharding == "none":
+        return list(parameters)
+    if sharding == "stage1":
         return optimizer.filter_parameters(parameters, fleet.get_hybrid_communicate_group())
-    if dist.get_world_size() > 1 and sharding == "stage2":
-        rank = dist.get_rank()
-        return [parameter for parameter in parameters if optimizer.param2rank[parameter.name] == rank]
-    return list(parameters)
+    rank = dist.get_rank()
+    return [parameter for parameter in parameters if optimizer.param2rank[parameter.name] == rank]
 
 
 @paddle.no_grad()
@@ -261,29 +278,35 @@ def compute_squared_gradient_norms(
 ) -> tuple[list[paddle.Tensor], paddle.Tensor]:
     """Return this rank's share of the gradient's squared norm; the shares of all ranks add up to it. A collective.
 
-    Averages the gradients over the ranks if backward has not done it. To be called before the optimiser's step.
+    To be called before the optimiser's step. With stage1 it also averages the gradients over the ranks, which backward
+    has not done.
+
+    Args:
+        optimizer: the optimiser that `distribute` returned.
+        parameters: trained parameters.
+        sharding: `Training.sharding`.
 
     Returns:
-        P parameters, and `[P]`, the share of each.
+        The P parameters with a gradient whose state this rank holds, and `[P]`, the share of each.
     """
     ranks = dist.get_world_size()
     # Without sharding every rank has all gradients, so each takes one part in `ranks` of their squares.
     divisor = ranks
     if ranks > 1 and sharding == "stage1":
         _average_gradients_on_owners(optimizer)
-        divisor = 1
+        divisor = 1  # each gradient is on its owner alone
     elif ranks > 1 and sharding == "stage2":
         divisor = ranks**2  # gradients are sums over the ranks here; the optimiser's step divides them
-    with_gradient, squares = [], []
+    parameters_with_gradient, squares = [], []
     for parameter in get_local_parameters(optimizer, parameters, sharding):
         if parameter.grad is not None:
-            with_gradient.append(parameter)
+            parameters_with_gradient.append(parameter)
             # This is private in Paddle 3.3.1, but public norms are 30 times slower on CPU, and 7 % off over 30 million
             # elements.
-            squares.append(_C_ops.squared_l2_norm(parameter.grad))
+            squares.append(_C_ops.squared_l2_norm(parameter.grad))  # [1]
     if not squares:
         return [], paddle.zeros([0])
-    return with_gradient, paddle.concat(squares) / divisor
+    return parameters_with_gradient, paddle.concat(squares) / divisor
 
 
 def _average_gradients_on_owners(optimizer: Any) -> None:
@@ -306,10 +329,15 @@ def gather_optimizer_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, 
 
     Other ranks get an empty dictionary.
 
+    Args:
+        optimizer: the optimiser that `distribute` returned.
+        model: the model before it was wrapped.
+
     Raises:
         RuntimeError: a state belongs to no parameter of the model.
     """
-    rank, local_state = dist.get_rank(), _get_local_state(optimizer, model)
+    rank = dist.get_rank()
+    local_state = _get_local_state(optimizer, model)
     local_shapes = {}
     for key, value in local_state.items():
         local_shapes[key] = value.shape, str(value.dtype).removeprefix("paddle.")
@@ -319,6 +347,7 @@ def gather_optimizer_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, 
         for key, (shape, dtype) in shapes.items():
             senders.setdefault(key, (sender, shape, dtype))
 
+    # Rank 0 takes its own state; all ranks take part in sending the state of another one.
     arrays = {}
     for key, (sender, shape, dtype) in senders.items():
         if sender == 0:
@@ -345,7 +374,8 @@ def _get_local_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, paddle
     local_state = {}
     for name, parameter in model.named_parameters():
         prefix = parameter.name + "_"
-        for key in [key for key in state if key.startswith(prefix)]:
+        keys = [key for key in state if key.startswith(prefix)]
+        for key in keys:
             local_state[f"{name}/{key.removeprefix(prefix)}"] = state.pop(key)
     if state:
         raise RuntimeError(f"optimiser state that belongs to no parameter: {', '.join(state)}")
@@ -353,7 +383,7 @@ def _get_local_state(optimizer: Any, model: paddle.nn.Layer) -> dict[str, paddle
 
 
 def get_scaler_state(scaler: paddle.amp.GradScaler) -> dict[str, Any]:
-    """Return a loss scaler's state for JSON: arrays as lists, whose first entry `GradScaler.load_state_dict` reads."""
+    """Return a loss scaler's state for JSON: its scale, an array `[1]`, as a list, which it can load as well."""
     state = {}
     for key, value in scaler.state_dict().items():
         state[key] = value.tolist() if isinstance(value, np.ndarray | paddle.Tensor) else value
