@@ -79,7 +79,7 @@ MIN_HUE_COSINE = 0.4  # cosine of the two mean colours
 # Samples: deviations of successive blurs of the sharper image, tried until it would be softer than the other one.
 BLURS = (0.7, 1.0, 1.4, 2.0, 2.8)
 # The outline of a mark is an edge in the marked image alone: of 140 marks in the crawls one is taken for the other's.
-MARK, COLOUR_MARK, MIN_MARK = 16.0, 26.0, 12  # levels of light and of colour by which a mark differs; its samples
+MARK, COLOUR_MARK, MIN_MARK = 10.0, 16.0, 12  # levels of light and of colour by which a mark differs; its samples
 SHARPER_OUTLINE = 1.1  # ratio of the edges of two images along an outline
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
 _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
