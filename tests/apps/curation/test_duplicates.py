@@ -395,7 +395,7 @@ def test_altered_photographs_are_found_among_others(tmp_path, kind):
     assert len(pairs) >= 5
 
 
-@pytest.mark.parametrize("kind", ["corner mark", "address bar", "crop"])
+@pytest.mark.parametrize("kind", ["corner mark", "faint marks", "address bar", "crop"])
 def test_the_image_without_marks_stays(tmp_path, curated, kind):
     rows = []
     for number in range(4):
@@ -404,6 +404,11 @@ def test_the_image_without_marks_stays(tmp_path, curated, kind):
         worse = scene.copy()
         if kind == "corner mark":
             cv2.putText(worse, "PHOTO 12", (200, 240), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 2)
+        elif kind == "faint marks":
+            marks = np.zeros((250, 300), np.uint8)
+            for left, top in [(x, y) for x in (10, 160) for y in (40, 120, 200)]:
+                cv2.putText(marks, "PHOTO 12", (left, top), cv2.FONT_HERSHEY_SIMPLEX, 0.8, 255, 2)
+            worse = np.where(marks[..., None], scene * 0.8 + 51, scene).astype(np.uint8)
         elif kind == "address bar":
             bar = np.full((30, 300, 3), 235, np.uint8)
             cv2.putText(bar, "www.example.com", (20, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (20, 20, 20), 1)
@@ -416,9 +421,18 @@ def test_the_image_without_marks_stays(tmp_path, curated, kind):
     assert len(removed) == 4 and len(removed & {0, 2, 4, 6}) >= 3
 
 
-@pytest.mark.parametrize("kind", ["blurred", "enlarged", "compressed"])
+ADVANTAGES = {
+    "blurred": {"is sharper"},
+    "enlarged": {"is sharper"},
+    "compressed": {"is sharper", "is less compressed"},
+    "noisy": {"has less noise"},
+}
+
+
+@pytest.mark.parametrize("kind", ADVANTAGES)
 def test_the_sharper_image_stays_and_the_table_says_why(tmp_path, curated, kind):
     rows = []
+    rng = np.random.default_rng(0)
     for number in range(4):
         light = np.linspace(0.5, 1.2, 240)[None, :, None]  # no edge is even, so that none is cut off
         scene = np.clip(draw_scene(number) * light, 0, 255).astype(np.uint8)
@@ -428,6 +442,8 @@ def test_the_sharper_image_stays_and_the_table_says_why(tmp_path, curated, kind)
         elif kind == "enlarged":
             small = cv2.resize(scene, (80, 67), interpolation=cv2.INTER_AREA)
             worse = encode_image(cv2.resize(small, (480, 400), interpolation=cv2.INTER_CUBIC))
+        elif kind == "noisy":
+            worse = encode_image(np.clip(scene + rng.normal(0, 16, scene.shape), 0, 255).astype(np.uint8))
         # The caption of the worse image is longer.
         rows += [(worse, f"{CAPTION} {number}, seen from above"), (encode_image(scene), f"{CAPTION} {number}")]
     path = write_pair_shard(tmp_path / "crawl.tar", rows)
@@ -435,7 +451,7 @@ def test_the_sharper_image_stays_and_the_table_says_why(tmp_path, curated, kind)
     nearest_of_removed = {row["sample"]: row["nearest"] for row in table if not row["is_kept"]}
     assert nearest_of_removed == {number: number + 1 for number in (0, 2, 4, 6)}
     advantages = {row["advantage"] for row in table if not row["is_kept"]}
-    assert advantages <= ({"is sharper", "is less compressed"} if kind == "compressed" else {"is sharper"})
+    assert advantages <= ADVANTAGES[kind]
 
 
 def test_caption_with_fewer_faults_stays(tmp_path, curated):

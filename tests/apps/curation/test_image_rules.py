@@ -9,6 +9,7 @@ from ernie_vil2.apps.curation.caption_measures import names_several_pictures
 from ernie_vil2.apps.curation.image_measures import (
     compute_percentile,
     measure_blocks,
+    measure_noise,
     measure_relief,
     measure_seams,
     measure_sharpness,
@@ -287,6 +288,16 @@ def test_share_of_text_is_low_beside_pictures():
     for make in (make_menu, make_chart, make_skyline, make_drawing):
         text = measure_text(get_luminance(make()))
         assert text.letters < 24 or text.share < 0.75
+
+
+def test_noise_is_told_from_the_details_of_a_scene():
+    rng = np.random.default_rng(0)
+    scene = cv2.GaussianBlur(cv2.cvtColor(make_scene(3), cv2.COLOR_RGB2GRAY), (0, 0), 2)  # its texture is noise, too
+    assert measure_noise(scene) < 1
+    # Halving an image halves the deviation of its noise, of which 0.6 is taken for the scene's.
+    noisy = np.clip(scene + rng.normal(0, 16, scene.shape), 0, 255).astype(np.uint8)
+    assert measure_noise(noisy) == pytest.approx(16 * (1 - 0.6 / 2), rel=0.15)
+    assert measure_noise(np.zeros((3, 900), np.uint8)) == 0
 
 
 def test_relief_is_zero_for_a_quadratic_and_the_noise_otherwise():
