@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import pytest
 from fastapi.testclient import TestClient
@@ -36,7 +37,7 @@ PATHS = {"queries": "search/batch", "input": "embeddings", "items": "items"}
 
 BAD_JSON_FILTERS = ["[1]", "[" * 20_000, '{"a": {"b": 1}}', '{"a\\"b": 1}', '{"a": 1' + "0" * 30 + "}",
                     json.dumps({"a": list(range(2000))}), '{"\\ud800": 1}',
-                    '{"a": ' + "[" * 900 + "1" + "]" * 900 + "}"]  # fmt: skip
+                    '{"a": {"<": 1' + "0" * 400 + "}}", '{"a": ' + "[" * 900 + "1" + "]" * 900 + "}"]  # fmt: skip
 for count in (1, 100, 101):  # of fields that no item has
     BAD_JSON_FILTERS.append(json.dumps(dict.fromkeys(map(str, range(count)), 1)))
 QUERIES = [
@@ -66,6 +67,13 @@ def test_bad_body_is_explained_and_changes_nothing(client, body):
     path = PATHS[next(iter(body))] if isinstance(body, dict) else "embeddings"
     check_explanation(client.post(f"/v1/{path}", content=json.dumps(body)))
     assert client.get("/health").json()["texts"] == len(TEXTS)
+
+
+@pytest.mark.parametrize("where", ['{"\\ud800": 1}', '{"kind": "\\ud800"}', '{"kind": {"<": "2025-01-31\\ud800"}}'])
+def test_filter_that_is_not_unicode_is_named(client, where):
+    response = client.get("/v1/search", params={"q": "x", "where": where})
+    check_explanation(response)
+    assert re.search(r"field|kind", response.json()["error"]["message"])
 
 
 @pytest.mark.parametrize("params", QUERIES, ids=range(len(QUERIES)))

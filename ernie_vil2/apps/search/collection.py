@@ -259,8 +259,10 @@ def check_filter(where: Filter) -> None:
         raise ValueError(f"the filter has {len(where):,} fields; at most {MAX_FIELDS} are allowed")
     num_values = 0
     for name, condition in where.items():
+        # The first two cannot be written in a JSON path of every SQLite, and half of a surrogate pair in no database.
+        if '"' in name or "\0" in name or not _is_unicode(name):
+            raise ValueError(f"no field is called {name!r}")
         if isinstance(condition, dict):
-            _check_bounds(name, condition)
             values = list(condition.values())
         elif isinstance(condition, list):
             values = condition
@@ -268,20 +270,31 @@ def check_filter(where: Filter) -> None:
             values = [condition]
         num_values += len(values)
 
-        if not all(isinstance(value, str | int | float | bool) for value in values):
-            raise ValueError(f"the filter {name} takes a text, a number, true or false, a list of these, or bounds")
-        # Whole numbers of SQLite have 64 bits.
-        if any(isinstance(value, int) and not -(2**63) <= value < 2**63 for value in values):
-            raise ValueError(f"the filter {name} takes whole numbers of 64 bits")
-        # Neither character can be written in a JSON path of SQLite.
-        if '"' in name or "\0" in name:
-            raise ValueError(f"no field is called {name}")
+        for value in values:
+            if not isinstance(value, str | int | float | bool):
+                raise ValueError(f"the filter {name} takes a text, a number, true or false, a list of these, or bounds")
+            # Whole numbers of SQLite have 64 bits.
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise ValueError(f"the filter {name} takes whole numbers of 64 bits")
+            if isinstance(value, str) and not _is_unicode(value):
+                raise ValueError(f"the filter {name} takes texts in Unicode, which {value[:100]!r} is not")
+        if isinstance(condition, dict):
+            _check_bounds(name, condition)
     if num_values > MAX_FILTER_VALUES:
         raise ValueError(f"the filter has {num_values:,} values; at most {MAX_FILTER_VALUES:,} are allowed")
 
 
+def _is_unicode(text: str) -> bool:
+    """Return whether a text has no half of a surrogate pair, which JSON can write as an escape."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check_bounds(name: str, bounds: Mapping[str, Any]) -> None:
-    """Raise ValueError for bounds that are neither numbers nor dates."""
+    """Raise ValueError for bounds that are neither numbers nor dates; whole numbers must have 64 bits."""
     if not bounds or any(operator not in BOUND_OPERATORS for operator in bounds):
         raise ValueError(
             f"the filter {name} takes a text, a number, true or false, a list of these, or bounds with "
