@@ -10,6 +10,7 @@ item names, and the next writer overwrites them. Replacing or removing an item l
 collection is compacted, which means copied into another folder without such rows.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Container
@@ -485,7 +486,7 @@ def _filter_condition(where: Filter) -> tuple[str, list[Any]]:
     """Return a filter as a WHERE clause of SQL with the values of its placeholders; no text of the filter is in it."""
     clauses, values = [], []
     for name, condition in where.items():
-        path = f'$."{name}"'
+        path = f"$.{json.dumps(name, ensure_ascii=False)}"  # the key is written as in the stored JSON
         if isinstance(condition, dict):
             for operator, limit in condition.items():
                 # SQLite orders values of different types by type; here a value of another type satisfies no bound.

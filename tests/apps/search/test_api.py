@@ -1,6 +1,7 @@
 """/v1 of an index: pages of hits, batches, and changes of items."""
 
 import base64
+import json
 import re
 import shutil
 
@@ -149,6 +150,17 @@ def test_items_are_added_replaced_and_removed(writable):
     assert len(images) == 18 and images.get("mine").fields == {"kind": "newer"}
     assert client.delete("/v1/items", params={"id": ["mine", "not there"]}).json() == {"removed": 1}
     assert index.collection("images").get("mine") is None and len(index.collection("images")) == 17
+
+
+@pytest.mark.parametrize("name", ["back\\slash", "end\\", "dots.and spaces", "línea\n"])
+def test_filter_finds_fields_of_any_name(writable, name):
+    _, client = writable
+    items = [{"image": IN_BASE64, "id": f"item {number}", "fields": {name: number}} for number in range(2)]
+    assert client.post("/v1/items", json={"items": items}).status_code == 200
+    for condition in (1, {">": 0}):
+        params = {"q": "red", "where": json.dumps({name: condition})}
+        hits = client.get("/v1/search", params=params).json()["hits"]
+        assert [hit["id"] for hit in hits] == ["item 1"]
 
 
 def test_change_waits_for_the_lock_of_another_process(writable, monkeypatch):
