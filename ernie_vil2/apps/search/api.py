@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -58,7 +59,7 @@ Kind = Literal["images", "texts"]
 Count = Annotated[int, Query(ge=1, le=MAX_HITS, description="number of hits")]
 
 
-async def _parse_options(
+async def _parse_hit_options(
     count: Count = 40,
     among: Kind = "images",
     threshold: Annotated[float | None, Query(ge=-1, le=1, description="smallest cosine of a hit")] = None,
@@ -66,13 +67,23 @@ async def _parse_options(
         str, Query(description='only items with these values: {"license": "MIT", "set": ["mdi", "bi"]}')
     ] = "{}",
     offset: Annotated[int, Query(ge=0, le=MAX_OFFSET, description="number of best hits to leave out")] = 0,
+) -> Options:
+    """Return the options that all searches share; async, because FastAPI would run it on a thread otherwise."""
+    return Options(count, among, threshold, _normalize_filter(where), offset)
+
+
+HitOptions = Annotated[Options, Depends(_parse_hit_options)]
+
+
+async def _parse_query_options(
+    options: HitOptions,
     words: Annotated[float, Query(ge=0, le=MAX_WORD_WEIGHT, description=WORDS_DESCRIPTION)] = 0,
 ) -> Options:
-    """Return the options that all queries share; async, because FastAPI would run it on a thread otherwise."""
-    return Options(count, among, threshold, _normalize_filter(where), offset, words)
+    """Return the options of a query that may have a text."""
+    return replace(options, words=words)
 
 
-QueryOptions = Annotated[Options, Depends(_parse_options)]
+QueryOptions = Annotated[Options, Depends(_parse_query_options)]
 
 
 class HitAnswer(BaseModel):
@@ -219,7 +230,7 @@ def search_routes(index: Index, batcher: SearchBatcher, reader: RequestReader, t
         return _respond(b"[%b]" % b",".join(answers), start, key=b"results")
 
     @router.get("/similar", summary="Items similar to an item of the index", responses=_SEARCH_RESPONSES)
-    async def search_similar(id: str, options: QueryOptions, kind: Kind = "images") -> Response:
+    async def search_similar(id: str, options: HitOptions, kind: Kind = "images") -> Response:
         start = time.perf_counter()
         arguments = options.search_arguments()
         try:

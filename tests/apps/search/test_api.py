@@ -124,6 +124,7 @@ def test_unknown_parameters_are_named(writable):
     _, client = writable
     responses = {
         "treshold": client.get("/v1/search", params={"q": "red", "treshold": 0.3}),
+        "words": client.get("/v1/similar", params={"id": "red-disc-2-0", "words": 1}),
         "size": client.get("/v1/info", params={"size": 3}),
         "limit": client.post("/v1/search/batch", json={"queries": [{"text": "a"}], "limit": 3}),
         "queries.0.txt": client.post("/v1/search/batch", json={"queries": [{"text": "a", "txt": "b"}]}),
