@@ -158,7 +158,11 @@ async def check_parameter_names(request: Request) -> None:
 
 def check_total_length(texts: Iterable[str]) -> None:
     """Raise RequestError if the texts of a request are too long together."""
-    num_characters = sum(map(len, texts))
+    check_num_characters(sum(map(len, texts)))
+
+
+def check_num_characters(num_characters: int) -> None:
+    """Raise RequestError if the texts of a request have more characters together than `MAX_CHARACTERS`."""
     if num_characters > MAX_CHARACTERS:
         raise RequestError(
             f"the texts have {num_characters:,} characters together; a request may have {MAX_CHARACTERS:,}: send fewer"

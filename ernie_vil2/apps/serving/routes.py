@@ -20,6 +20,7 @@ from ernie_vil2.apps.serving.bodies import (
     MAX_INPUTS,
     RequestReader,
     StrictModel,
+    check_num_characters,
     check_parameter_names,
     check_total_length,
     decode_base64,
@@ -151,8 +152,13 @@ class ClassifyRequest(ModelRequest):
     template: str = Field("{}", description="sentence in which {} stands for a label: a photo of a {}")
 
     def list_contents(self) -> list[ContentObject]:
-        if "{}" not in self.template:
+        num_slots = self.template.count("{}")
+        if not num_slots:
             raise RequestError("the template has no {} for the label", "template")
+        # Before the sentences are made: a template of 10,000 slots and a label of 10,000 characters, both a small body,
+        # make 100 MB.
+        num_fixed = len(self.template) - len("{}") * num_slots
+        check_num_characters(sum(num_fixed + num_slots * len(label) for label in self.labels))
         # A label is a text, even if it begins as a data: URL does.
         labels = [ContentObject(text=self.template.replace("{}", label)) for label in self.labels]
         return [*self.input, *labels]

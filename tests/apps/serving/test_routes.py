@@ -2,6 +2,7 @@
 
 import base64
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -47,6 +48,16 @@ def test_embeddings_have_the_form_of_openai(client, model):
     rows = embed(client, input=[IMAGE_URL, {"image": IN_BASE64}, {"text": "red disc"}])["data"]
     embeddings = [row["embedding"] for row in rows]
     np.testing.assert_allclose(embeddings, [expected[2], expected[2], expected[0]], atol=1e-6)
+
+
+def test_long_sentences_of_labels_are_refused_before_they_are_made(client):
+    body = {"input": ["red"], "labels": ["x" * 10_000] * 4, "template": "{}" * 2000}
+    tracemalloc.start()
+    response = client.post("/v1/classify", json=body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert response.status_code == 422 and "characters" in response.json()["error"]["message"]
+    assert peak < 2**23  # bytes; the sentences would take ten times as many
 
 
 def test_base64_embeddings_hold_the_bits_of_the_floats(client):
