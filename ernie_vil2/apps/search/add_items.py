@@ -161,7 +161,7 @@ def add_recognized_texts(images: Iterable[SourceImage], texts: RecognizedTexts) 
 def read_texts(file: str) -> list[str]:
     """Return the lines of a `.txt`, or the distinct tags of a source; errors as `read_text` and `open_sources`."""
     if file.endswith(".txt"):
-        return read_text(file).splitlines()
+        return read_text(file).split("\n")  # splitlines() also splits at characters within a text, such as U+2028
     texts: dict[str, None] = {}  # for its order
     source = open_sources([file])
     for row in range(len(source)):

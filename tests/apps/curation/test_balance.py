@@ -63,6 +63,11 @@ def test_english_words_match_whole_and_chinese_ones_anywhere(tmp_path):
     assert WordList(str(tmp_path / "index.noun"), 0, whole_words=True).words == ["ice cream", "cat"]
 
 
+def test_words_of_a_list_end_at_line_ends_only(tmp_path):
+    (tmp_path / "words.txt").write_bytes("dog\x85house\r\ncat\u2028\n".encode())
+    assert WordList(str(tmp_path / "words.txt"), 0, whole_words=True).words == ["dog\x85house", "cat"]
+
+
 def test_tail_share_gives_the_threshold():
     # Words of 1, 2, 3, 4 and 90 captions: the words of up to 3 captions have 6 % of the matches.
     assert _compute_threshold(np.array([90, 4, 0, 3, 2, 1]), 0.06) == 3

@@ -147,6 +147,12 @@ def test_sync_makes_texts_equal_to_the_files(index, tmp_path):
     assert {item.id for item in index.collection("texts").iterate_items()} == {"green square", "blue bar"}
 
 
+def test_texts_of_a_file_end_at_line_ends_only(tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_bytes("red\u2028disc\r\nblue\x85bar\x0c\n".encode())
+    assert [text.strip() for text in add_items.read_texts(str(file))] == ["red\u2028disc", "blue\x85bar", ""]
+
+
 def test_interrupted_sync_is_finished_by_the_next_one(index, folder, monkeypatch):
     monkeypatch.setattr(add_items, "CHUNK_SIZE", 2)
     for number in range(7, 12):

@@ -176,7 +176,7 @@ class WordList:
         is_wordnet = Path(path).name == WORDNET_NOUNS
         min_length = 2 if whole_words else 1  # a single Latin letter is no concept
         words = []
-        for line in read_text(path).splitlines():
+        for line in read_text(path).split("\n"):  # splitlines() also splits at characters within a word, such as U+2028
             if is_wordnet:
                 # The licence at the top is indented; other lines begin with a noun, in which _ stands for a space.
                 if line.startswith(" "):
