@@ -21,6 +21,7 @@ from ernie_vil2.apps.search.index_types import Exact
 from ernie_vil2.apps.search.item_identity import Catalogue, ImageRecord, SourceImage
 from ernie_vil2.apps.search.locations import compute_digest, is_address, pack_locations, parse_locations
 from ernie_vil2.apps.search.ocr_results import RecognizedTexts
+from ernie_vil2.apps.serving.text_length import MAX_TEXT_LENGTH
 from ernie_vil2.data.decoding import encode_thumbnail, to_rgb_array
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.readers.source import ShardedSource
@@ -238,11 +239,11 @@ def add_images(
 
 
 def add_texts(index: Index, lines: Iterable[str], dry_run: DryRun | None = None) -> UpdateResult:
-    """Add texts such as tags to an index, each with itself as its id; blank lines are skipped.
+    """Add texts such as tags to an index, each with itself as its id.
 
     Args:
         index: a writable index.
-        lines: the texts.
+        lines: the texts. Blank ones are skipped; those of more than `MAX_TEXT_LENGTH` characters are bad samples.
         dry_run: as in `add_images`.
     """
     collection: EditableItems = dry_run or index.collection("texts")
@@ -295,7 +296,8 @@ def optimize_collection(
         texts = collection.sample_captions(MAX_TUNING_QUERIES)
         if len(texts) < MIN_TUNING_QUERIES and kind == "images" and index.has("texts"):
             texts = index.collection("texts").sample_captions(MAX_TUNING_QUERIES)
-        queries = index.encode_texts(texts)
+        # A longer caption would be refused; the model reads only its beginning anyway.
+        queries = index.encode_texts([text[:MAX_TEXT_LENGTH] for text in texts])
         if len(texts) < MIN_TUNING_QUERIES:
             log(
                 "there are too few captions to tune the index type on, so it is tuned on images as well: searches by "
@@ -414,6 +416,9 @@ def make_thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:
 
 
 def _make_text_item(text: str) -> Item | BadSample:
+    # An index refuses to encode a longer text.
+    if len(text) > MAX_TEXT_LENGTH:
+        return BadSample(Reason.TEXT_TOO_LONG, text)
     try:
         check_text(text)
     except BadSample as error:

@@ -1,6 +1,7 @@
 """`search.py sync` makes an index equal to its sources, also after interrupted runs."""
 
 import shutil
+from dataclasses import replace
 from unittest.mock import Mock
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from ernie_vil2.apps.search import add_items, open_index
 from ernie_vil2.apps.search.add_items import (
     add_images,
+    add_texts,
     list_images,
     optimize_collection,
     rebuild_if_needed,
@@ -18,6 +20,8 @@ from ernie_vil2.apps.search.add_items import (
 from ernie_vil2.apps.search.checking import check_index
 from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.search.store import FolderStore
+from ernie_vil2.apps.serving.text_length import MAX_TEXT_LENGTH
+from ernie_vil2.data.samples import Reason
 from tests.support.commands import call
 from tests.support.shapes import draw, encode_png
 from tests.support.small_index import draw_unit_rows, interrupt_call
@@ -151,6 +155,19 @@ def test_texts_of_a_file_end_at_line_ends_only(tmp_path):
     file = tmp_path / "words.txt"
     file.write_bytes("red\u2028disc\r\nblue\x85bar\x0c\n".encode())
     assert [text.strip() for text in add_items.read_texts(str(file))] == ["red\u2028disc", "blue\x85bar", ""]
+
+
+def test_long_text_is_counted_and_the_others_are_added(index):
+    result = add_texts(index, ["red disc", "a" * (MAX_TEXT_LENGTH + 1), "a" * MAX_TEXT_LENGTH])
+    assert result.num_added == 2 and result.bad_samples.counts == {Reason.TEXT_TOO_LONG: 1}
+
+
+def test_long_caption_does_not_stop_the_tuning(index):
+    collection = index.collection("images")
+    items = [replace(item, fields={"caption_en": "a" * 2 * MAX_TEXT_LENGTH}) for item in collection.iterate_items()]
+    collection.update(items)
+    optimize_collection(index, "images", "ivf", recall=0.5)
+    assert collection.index_type["name"] == "ivf"
 
 
 def test_interrupted_sync_is_finished_by_the_next_one(index, folder, monkeypatch):
