@@ -1,6 +1,7 @@
 """Add images and texts of sources to an index, and keep the index up to date with its sources."""
 
 import collections.abc
+import glob
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -366,7 +367,19 @@ def sync_images(
 
     # An item keeps a location if the image was seen there, if the file cannot be read at present, or if the location is
     # outside these sources, so that nothing is known about it.
-    sources = [_absolute_path(source) for source in [*spec.paths, spec.image_folder] if source]
+    source_paths = {_absolute_path(source).rstrip("/") for source in [*spec.paths, spec.image_folder] if source}
+    patterns = [path for path in source_paths if glob.has_magic(path)]
+    # Also the files that braces and lists of paths stand for.
+    source_paths.update(image.path for image in images)
+
+    def is_in_sources(path: str) -> bool:
+        """Return whether the path, or a folder above it, is one of the sources or matches the pattern of one."""
+        while path not in source_paths and not any(_matches_pattern(path, pattern) for pattern in patterns):
+            if not path:
+                return False
+            path = path.rpartition("/")[0]
+        return True
+
     vanished_ids: list[str] = []
     updated_items: list[Item] = []
     for item in collection.iterate_items():
@@ -375,7 +388,7 @@ def sync_images(
         for location in locations:
             is_seen = (item.id, location.path) in result.seen_locations
             is_unreadable = location.path in result.unreadable_paths
-            if is_seen or is_unreadable or not _is_within(index.absolute_path(location.path), sources):
+            if is_seen or is_unreadable or not is_in_sources(index.absolute_path(location.path)):
                 remaining.append(location)
         if locations and not remaining:
             vanished_ids.append(item.id)
@@ -509,12 +522,10 @@ def _absolute_path(path: str | Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100  -- resolve() would follow links
 
 
-def _is_within(path: str, sources: Iterable[str]) -> bool:
-    """Return whether a path is one of the sources, lies in one, or matches its pattern."""
-    for source in sources:
-        if path == source or path.startswith(f"{source.rstrip('/')}/") or fnmatchcase(path, source):
-            return True
-    return False
+def _matches_pattern(path: str, pattern: str) -> bool:
+    """Return whether a path matches a pattern, whose wildcards match no "/", as where the pattern is expanded."""
+    names, patterns = path.split("/"), pattern.split("/")
+    return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
 
 
 def _remove_in_chunks(collection: EditableItems, ids: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ from ernie_vil2.apps.search.store import FolderStore
 from ernie_vil2.apps.serving.text_length import MAX_TEXT_LENGTH
 from ernie_vil2.data.samples import Reason
 from tests.support.commands import call
-from tests.support.shapes import draw, encode_png
+from tests.support.shapes import draw, encode_png, write_tar
 from tests.support.small_index import draw_unit_rows, interrupt_call
 
 
@@ -138,6 +138,30 @@ def test_sync_follows_samples_of_shards(tmp_path, model, shapes):
         result = sync_images(index, [str(data / "*.tar")])
         assert len(read_ids(index)) == result.num_added + result.num_unchanged
         assert result.num_removed + result.num_replaced
+
+
+def test_sync_keeps_shards_that_a_wildcard_does_not_match(tmp_path, model, shapes):
+    (tmp_path / "sub").mkdir()
+    shutil.copy(shapes["val"], tmp_path / "sub" / "b.tar")
+    write_tar(tmp_path / "a.tar", [("new.png", make_image(30)), ("new.json", b'{"caption_en": "red disc"}')])
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, list_images([str(tmp_path / "sub" / "*.tar")]))
+        result = sync_images(index, [str(tmp_path / "*.tar")])
+        assert (result.num_added, result.num_removed) == (1, 0)
+
+
+@pytest.mark.parametrize("source", ["{a,b}.tar", "[ab].tar", "shards.txt"])
+def test_sync_removes_samples_of_shards_named_by_a_pattern(tmp_path, model, source):
+    members = [("1.png", make_image(1)), ("1.json", b'{"caption_en": "red disc"}')]
+    new_members = [("2.png", make_image(2)), ("2.json", b'{"caption_en": "blue disc"}')]
+    write_tar(tmp_path / "a.tar", members)
+    write_tar(tmp_path / "b.tar", [*members, *new_members])
+    (tmp_path / "shards.txt").write_text("a.tar\nb.tar\n")
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, list_images([str(tmp_path / source)]))
+        write_tar(tmp_path / "b.tar", members)
+        assert sync_images(index, [str(tmp_path / source)]).num_removed == 1
+        assert read_ids(index) == {"1"}
 
 
 def test_sync_makes_texts_equal_to_the_files(index, tmp_path):
