@@ -4,7 +4,7 @@ import collections.abc
 import glob
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -58,6 +58,7 @@ class DryRun:
     def __init__(self, collection: Collection):
         self._collection = collection
         self._changed_items: dict[str, Item] = {}
+        self._removed_ids: set[str] = set()
 
     def find_by_name(self, names: collections.abc.Collection[str]) -> dict[str, list[Item]]:
         items_of_names = self._collection.find_by_name(names)
@@ -87,7 +88,14 @@ class DryRun:
         self._changed_items |= {item.id: item for item in items}
 
     def remove(self, ids: Sequence[str]) -> int:
+        self._removed_ids.update(ids)
         return len(ids)
+
+    def iterate_items(self) -> Iterator[Item]:
+        """Yield the items of the collection as the recorded changes would leave them, without new ones."""
+        for item in self._collection.iterate_items():
+            if item.id not in self._removed_ids:
+                yield self._changed_items.get(item.id, item)
 
 
 @dataclass
@@ -382,7 +390,7 @@ def sync_images(
 
     vanished_ids: list[str] = []
     updated_items: list[Item] = []
-    for item in collection.iterate_items():
+    for item in (dry_run or collection).iterate_items():
         locations = parse_locations(item)
         remaining = []
         for location in locations:

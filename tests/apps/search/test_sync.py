@@ -95,6 +95,19 @@ def test_dry_run_of_the_command_prints_the_same_counts(tmp_path, checkpoint, fol
     assert planned == summary and "1 removed" in summary and "2 added" in summary
 
 
+def test_dry_run_counts_a_replaced_item_once(tmp_path, model):
+    caption = b'{"caption_en": "red disc", "image_id": "cat"}'
+    shard = tmp_path / "cats.tar"
+    write_tar(shard, [("a.png", make_image(1)), ("a.json", caption), ("b.png", make_image(2)), ("b.json", caption)])
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, list_images([str(shard)]))
+        assert len(read_ids(index)) == 2  # of one name
+        write_tar(shard, [("a.png", make_image(3)), ("a.json", caption)])
+        for is_dry_run in (True, False):
+            result = sync_images(index, [str(shard)], is_dry_run=is_dry_run)
+            assert (result.num_added, result.num_replaced, result.num_removed) == (1, 2, 0)
+
+
 def test_sync_keeps_items_of_other_sources_and_of_the_api(index, folder, tmp_path, model):
     other_source = tmp_path / "others"
     other_source.mkdir()
