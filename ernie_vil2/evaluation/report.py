@@ -249,7 +249,8 @@ def choose_result_name(folder: Path, data: Sequence[str], name_parts: Iterable[s
     """Return the base name for the files of a result.
 
     It consists of the first path's parent folder and its name, such as `folder-file`. Further parent folders are put in
-    front as long as a result on other data has that name; a result on the same data is replaced.
+    front as long as a result on other data has that name, and at last a digest of all paths behind it. A result on the
+    same data is replaced.
 
     Args:
         folder: folder of the results.
@@ -269,8 +270,10 @@ def choose_result_name(folder: Path, data: Sequence[str], name_parts: Iterable[s
             # A quarter of the limit in characters, because a character may take four bytes.
             name = f"{name[: _MAX_NAME_BYTES // 4]}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
         if not _has_other_data(folder / f"{name}.json", paths):
-            break
-    return name
+            return name
+    # All of these names are taken, for example by results on the same first path and others behind it.
+    digest = blake2b("\n".join(paths).encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    return f"{name}-{digest}"
 
 
 def _has_other_data(path: Path, paths: list[str]) -> bool:

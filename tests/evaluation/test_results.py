@@ -214,6 +214,15 @@ def test_result_names_carry_the_data(tmp_path, evaluation):
     assert choose_result_name(folder, ["s3://bucket/{00..09}.tar"]) == "bucket-_00..09_"
 
 
+@pytest.mark.parametrize("first", ["/data", "/data/a"])
+def test_result_on_other_data_is_not_replaced(tmp_path, first):
+    names = []
+    for second in ("/data/b", "/data/c", "/data/d", "/data/b"):
+        names.append(choose_result_name(tmp_path, [first, second]))
+        write_report(Report({}, make_pages=list), tmp_path, names[-1], describe_run("m", [first, second], {}, []))
+    assert len(set(names)) == 3 and names[0] == names[3]
+
+
 def test_extreme_queries_have_a_fixed_order(evaluation):
     result = evaluation.results["text_to_image"]
     # Texts: ranks 2, 1, 1, with right answers at 0.5, 0.75, 0.5.
