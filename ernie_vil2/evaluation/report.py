@@ -16,9 +16,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from ernie_vil2.data.source_files import decode_path
 from ernie_vil2.device.runtime import describe_environment
 from ernie_vil2.evaluation.outcomes import Outcomes
-from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_text
+from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_json, write_text
 from ernie_vil2.pages import Card, Table, write_page
 
 # Version of a record, the JSON file of a result. Raise it if a key that readers need gets another name or meaning.
@@ -128,7 +129,7 @@ def write_report(
         The files in the folder.
     """
     # Versions and settings of the machine are part of the record, so that a result can be reproduced.
-    record = json.dumps({**report.record, **run, **describe_environment()}, ensure_ascii=False, indent=1)
+    record = {**report.record, **run, **describe_environment()}
     paragraphs = report.paragraphs
     if paragraphs is None:
         paragraphs = ["\n".join(report.notes)]
@@ -141,12 +142,12 @@ def write_report(
     # The copy is entered first, so that it is replaced last, once the folder's files are complete.
     with atomic_write(record_copy) if record_copy else nullcontext() as copy, atomic_files(folder) as draft_folder:
         if copy:
-            Path(copy).write_text(record, encoding="utf-8")
+            write_json(copy, record)
         text_path = draft_folder / f"{name}.txt"
         json_path = draft_folder / f"{name}.json"
         csv_path = draft_folder / f"{name}.csv"
         write_text(text_path, "\n\n".join(filter(None, [report.as_text(), *paragraphs])) + "\n")
-        write_text(json_path, record)
+        write_json(json_path, record)
         write_csv(csv_path, report.csv_columns, report.csv_rows)
         paths = [text_path, json_path, csv_path]
         for page in pages:
@@ -167,7 +168,8 @@ def _write_page(path: Path, page: Page, name: str, run: Mapping[str, Any]) -> No
     data = run["data"]
     if not isinstance(data, str):
         data = " ".join(data)
-    facts = {"Model": run["model"], "Data": data, **page.facts}
+    # Paths need not be Unicode, and a page must be.
+    facts = {"Model": decode_path(run["model"]), "Data": decode_path(data), **page.facts}
     title = f"{name}: {page.label}" if page.label else name
     write_page(path, page.template, title=title, facts=facts, sections=page.sections, **page.data)
 

@@ -223,6 +223,17 @@ def test_result_on_other_data_is_not_replaced(tmp_path, first):
     assert len(set(names)) == 3 and names[0] == names[3]
 
 
+def test_report_on_data_whose_path_is_not_unicode_is_written(tmp_path):
+    data = [f"{tmp_path}/caf\udce9.tar"]
+    name = choose_result_name(tmp_path, data)
+    run = describe_run("mod\udce9l", data, {}, [])
+    paths = write_report(Report({}), tmp_path, name, run, tmp_path / "copy.json")
+    for path in (paths[1], tmp_path / "copy.json"):
+        assert json.loads(path.read_text())["paths"] == data
+    assert "caf\\xe9.tar" in paths[3].read_text()
+    assert choose_result_name(tmp_path, data) == name
+
+
 def test_extreme_queries_have_a_fixed_order(evaluation):
     result = evaluation.results["text_to_image"]
     # Texts: ranks 2, 1, 1, with right answers at 0.5, 0.75, 0.5.
