@@ -178,9 +178,13 @@ def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[
     """Write a CSV file in which no text is a formula, see `escape_cell`."""
     with atomic_write(path) as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
+        # Readers end a line at a carriage return too, and the writer of Python 3.11 does not quote it by itself.
+        quoting_writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(columns)
         for row in rows:
-            writer.writerow(map(escape_cell, row))
+            cells = [escape_cell(cell) for cell in row]
+            has_carriage_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+            (quoting_writer if has_carriage_return else writer).writerow(cells)
 
 
 def write_json_lines(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:

@@ -112,6 +112,13 @@ def test_cell_is_no_formula_and_keeps_its_text(text):
     assert cell == text or cell == f"'{text}"
 
 
+def test_csv_keeps_line_ends_within_a_text(tmp_path):
+    rows = [["red\rdisc", "1"], ["red\ndisc", "2"], ["red\r\ndisc", "3"]]
+    write_csv(tmp_path / "ranks.csv", ["query", "rank"], rows)
+    with (tmp_path / "ranks.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["query", "rank"], *rows]
+
+
 def test_ranks_of_folds_and_rows_have_the_benchmarks_ids(tmp_path, encoded):
     folds = score_embeddings(encoded, replace(PROTOCOLS["mscoco-1k"], fold_size=1))
     rows = score_embeddings(encoded, PROTOCOLS["official-rows"])
