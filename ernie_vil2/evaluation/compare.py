@@ -89,7 +89,7 @@ class ComparisonResult:
         notes: sentences on data and models that a reader of the figures should know.
         definitions: what is scored, in words.
         published: published results on the same data.
-        sources: where each model came from.
+        sources: where each model came from; for `NearestPixels`, the training data.
     """
 
     comparison: Comparison
@@ -204,6 +204,7 @@ def compare_models(
             sources[name] = str(model.path)
         elif isinstance(model, NearestPixels):
             scoring.score_pixels(name, model.train)
+            sources[name] = " ".join(model.train)
         else:
             scoring.score_model(name, model, cache, **loading)
             sources[name] = str(model)
@@ -290,7 +291,15 @@ class _Scoring:
         self.costs[name] = self._storage_cost(width)
 
     def score_pixels(self, name: str, train: Sequence[str]) -> None:
-        """Score the nearest training image by pixels in place of a model: image to text, in all languages alike."""
+        """Score the nearest training image by pixels in place of a model: image to text, in all languages alike.
+
+        Raises:
+            ValueError: the data are scored by several protocols, or no training image can be used.
+        """
+        # Models have a result for each protocol, which may ask other queries or take other answers for right.
+        if isinstance(self._scorer, Retrieval) and len(self._scorer.protocols) > 1:
+            protocols = ", ".join(self._scorer.protocols)
+            raise ValueError(f"{name}: pixels are compared by one protocol, not by {protocols}; name one of them")
         self._open()
         training_data = DataSpec(train, text_id=self._data.text_id)
         baseline = compute_pixel_baseline(open_sources(training_data), open_sources(self._data))

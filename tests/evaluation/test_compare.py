@@ -13,9 +13,16 @@ from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.data.samples import Reason
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation import compare as module
-from ernie_vil2.evaluation.compare import Cost, EmbeddingFolder, compare_models, name_models
+from ernie_vil2.evaluation.compare import (
+    Cost,
+    EmbeddingFolder,
+    NearestPixels,
+    compare_models,
+    name_models,
+)
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.protocol import evaluate, find_protocol
+from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import succeed
 from tests.support.embedding_servers import serve_model
@@ -158,6 +165,15 @@ def test_impossible_comparisons_are_explained(models, data, tmp_path):
     assert name_models(["runs/a", "other/a", "b"]) == {"runs/a": "runs/a", "other/a": "other/a", "b": "b"}
     with pytest.raises(ValueError, match="x/a is named twice"):
         name_models(["x/a", "x/a"])
+
+
+def test_pixels_are_compared_by_one_protocol(models, data, shapes):
+    sources = {"pixels": NearestPixels([str(shapes["train"])]), "first": models["first"]}
+    result = compare_models(sources, data, device="cpu", resamples=50)
+    assert result.sources["pixels"] == str(shapes["train"])
+    assert result.comparison.differences["en", "first", "image_to_text/mR"].count == 16
+    with pytest.raises(ValueError, match="pixels: .* first-text"):
+        compare_models(sources, data, scorer=Retrieval(["all-conventions"]), device="cpu", resamples=50)
 
 
 @pytest.mark.thorough
