@@ -436,5 +436,6 @@ def _flatten_figures(values: Mapping[str, Any]) -> dict[str, float]:
 def _format_cost(value: float | None) -> str:
     if value is None:
         return "-"
-    is_whole = value >= 100 or value == int(value)
+    # Two digits are enough. From 10 on both are before the point, and .2g would write 1e+02 for 99.6.
+    is_whole = value >= 10 or value == int(value)
     return f"{value:,.0f}" if is_whole else f"{value:.2g}"

@@ -14,6 +14,7 @@ from ernie_vil2.data.samples import Reason
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation import compare as module
 from ernie_vil2.evaluation.compare import (
+    ComparisonResult,
     Cost,
     EmbeddingFolder,
     NearestPixels,
@@ -174,6 +175,13 @@ def test_pixels_are_compared_by_one_protocol(models, data, shapes):
     assert result.comparison.differences["en", "first", "image_to_text/mR"].count == 16
     with pytest.raises(ValueError, match="pixels: .* first-text"):
         compare_models(sources, data, scorer=Retrieval(["all-conventions"]), device="cpu", resamples=50)
+
+
+@pytest.mark.parametrize(("cost", "cell"), [(0.0123, "0.012"), (9.96, "10"), (99.6, "100"), (1234.5, "1,234")])
+def test_costs_have_two_digits_and_no_exponent(cost, cell):
+    comparison = ComparisonResult(None, {"model": Cost(megabytes=cost)}, [], [])
+    ((_, cells),) = comparison.make_cost_table().rows
+    assert cells[2] == cell
 
 
 @pytest.mark.thorough
