@@ -30,6 +30,7 @@ from ernie_vil2.io.export_folder import EXPORT_INFO
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.models.weights.format import find_weights
 from ernie_vil2.pages import Table
+from ernie_vil2.section import Precision
 
 PIXEL_BASELINE_NAME = "nearest train image by pixels"
 # Images are timed in one batch, texts one by one, as queries come. Their number bounds how long the measurement takes.
@@ -175,7 +176,9 @@ def compare_models(
     cache: Path | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-    **loading: Any,
+    device: str | None = None,
+    precision: Precision = "float32",
+    batch_size: int = 64,
 ) -> ComparisonResult:
     """Score models on the same data and compare them.
 
@@ -186,7 +189,9 @@ def compare_models(
         cache: folder that keeps embeddings; None: none are kept.
         resamples: number of resamples of intervals and tests.
         seed: of their random draws.
-        loading: `device`, `precision` and `batch_size`, as for `load_model`.
+        device: of the models that are loaded here, as for `load_model`.
+        precision: of these models, as for `load_model`.
+        batch_size: rows that these models encode at once.
 
     Raises:
         FileNotFoundError: a model, the data or embeddings do not exist.
@@ -206,7 +211,7 @@ def compare_models(
             scoring.score_pixels(name, model.train)
             sources[name] = " ".join(model.train)
         else:
-            scoring.score_model(name, model, cache, **loading)
+            scoring.score_model(name, model, cache, device=device, precision=precision, batch_size=batch_size)
             sources[name] = str(model)
 
     notes = list(scoring.notes)

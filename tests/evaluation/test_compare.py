@@ -168,6 +168,11 @@ def test_impossible_comparisons_are_explained(models, data, tmp_path):
         name_models(["x/a", "x/a"])
 
 
+def test_unknown_option_is_refused_whatever_stands_for_the_models(data, tmp_path):
+    with pytest.raises(TypeError, match="resample"):
+        ernie_vil2.compare({name: EmbeddingFolder(tmp_path) for name in "ab"}, data, resample=10)
+
+
 def test_pixels_are_compared_by_one_protocol(models, data, shapes):
     sources = {"pixels": NearestPixels([str(shapes["train"])]), "first": models["first"]}
     result = compare_models(sources, data, device="cpu", resamples=50)
