@@ -6,6 +6,7 @@ and normalised again; the answer to an image is the class with the highest cosin
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,8 +31,8 @@ DEFINITION = (
     "several classes, mAP is the mean over the classes of the average precision with which the cosine ranks all "
     "images. Classes without an image can be answered and count in no mean. Percent."
 )
-# Placeholders of the name in a template; the first one is CLIP_benchmark's.
-SLOTS = ("{c}", "{}")
+# Placeholder of the name in a template, "{}" or, as CLIP_benchmark writes it, "{c}".
+SLOT = re.compile(r"\{c?\}")
 # Built-in templates, a file per language.
 TEMPLATE_FOLDER = Path(__file__).with_name("templates")
 
@@ -56,8 +57,8 @@ def read_templates(language: str, source: str | None = None) -> tuple[str, ...]:
     if isinstance(templates, dict):
         raise ValueError(f"{source}: templates are a list, not texts by label")
     for template in templates:
-        if not any(slot in template for slot in SLOTS):
-            raise ValueError(f"{source}: template {template!r} has no slot; put {SLOTS[1]} where the name belongs")
+        if not SLOT.search(template):
+            raise ValueError(f"{source}: template {template!r} has no slot; put {{}} where the name belongs")
     return tuple(templates)
 
 
@@ -103,7 +104,8 @@ def make_prompts(names: Sequence[str], templates: Sequence[str]) -> list[str]:
     """Put every class name into every template: C * T prompts, class by class."""
     prompts = []
     for name in names:
-        prompts += [template.replace(SLOTS[0], name).replace(SLOTS[1], name) for template in templates]
+        # The template is split, so that a name may itself contain what looks like a slot.
+        prompts += [name.join(SLOT.split(template)) for template in templates]
     return prompts
 
 

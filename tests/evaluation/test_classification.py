@@ -114,6 +114,11 @@ def test_probabilities_are_the_softmax_of_scaled_cosines():
     assert replace(cosines, logit_scale=None).probabilities is cosines.scores
 
 
+def test_prompts_have_the_name_in_every_slot():
+    prompts = make_prompts(["cat", "set {} of {c}"], ["a {c}, {}", "the {}"])
+    assert prompts == ["a cat, cat", "the cat", "a set {} of {c}, set {} of {c}", "the set {} of {c}"]
+
+
 def test_class_embedding_is_the_normalised_mean_of_prompts():
     rows = np.array([[3, 0], [0, 4], [1, 0], [1, 0]], np.float32)
     expected = [[2**-0.5, 2**-0.5], [1, 0]]
