@@ -448,6 +448,7 @@ def _read_items(content: bytes) -> tuple[list[NewItem], list[bytes | None]]:
             raise RequestError("an item has either an image or a text")
         if item.text is not None:
             check_text(item.text)
+            check_text_lengths([item.text])
             texts.append(item.text)
         for name, value in item.fields.items():
             texts.append(name)

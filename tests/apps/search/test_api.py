@@ -13,6 +13,7 @@ from ernie_vil2.apps.search import api, open_index
 from ernie_vil2.apps.search.service import build_app
 from ernie_vil2.apps.serving import bodies, image_decoding
 from ernie_vil2.apps.serving.routes import EmbeddingsRequest
+from ernie_vil2.apps.serving.text_length import MAX_TEXT_LENGTH
 from ernie_vil2.io import locks
 from tests.support.paths import ROOT
 from tests.support.small_index import IMAGE
@@ -90,6 +91,13 @@ def test_total_length_of_the_texts_is_bounded(writable, monkeypatch, path, make_
     monkeypatch.setattr(bodies, "MAX_CHARACTERS", 20 * 150)
     for length, code in ((100, 200), (151, 422)):
         assert client.post(f"/v1/{path}", json=make_body("a" * length)).status_code == code
+
+
+def test_text_is_as_long_as_an_index_can_encode(writable):
+    index, client = writable
+    for length, code in ((MAX_TEXT_LENGTH, 200), (MAX_TEXT_LENGTH + 1, 422)):
+        assert client.post("/v1/items", json={"items": [{"text": "a" * length, "id": str(length)}]}).status_code == code
+    assert index.collection("texts").get(str(MAX_TEXT_LENGTH + 1)) is None
 
 
 def test_values_are_counted_before_a_body_is_parsed(client, monkeypatch):
