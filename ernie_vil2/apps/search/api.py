@@ -401,9 +401,18 @@ def _respond(hits: bytes, start: float, key: bytes = b"hits") -> Response:
 
 
 def _make_terms(text: str, without: str) -> list[tuple[float, Any]]:
-    """Return the terms of a query, a positive and a negative one; blank texts have none."""
-    terms = [(sign, sentence.strip()) for sign, sentence in ((1.0, text), (-1.0, without)) if sentence.strip()]
-    check_text_lengths(sentence for _, sentence in terms)
+    """Return the terms of a query, a positive and a negative one; blank texts have none.
+
+    Raises:
+        ValueError: a text is too long.
+    """
+    text, without = text.strip(), without.strip()
+    check_text_lengths([text, without])
+    terms: list[tuple[float, Any]] = []
+    if text:
+        terms.append((1.0, text))
+    if without:
+        terms.append((-1.0, without))
     return terms
 
 
@@ -421,7 +430,13 @@ def _normalize_filter(text: str) -> str:
 
 
 def _read_batch(content: bytes) -> tuple[BatchRequest, list[list[tuple[float, Any]]], list[bytes | None]]:
-    """Return the request, and for each query its terms that are texts, and its image."""
+    """Return the request, and for each query its terms that are texts, and its image.
+
+    Raises:
+        RequestError: a query is empty, the texts or the filter are too long, or an image is not in base64.
+        RequestValidationError: the body has another form.
+        ValueError: a text is too long.
+    """
     batch = parse_body(BatchRequest, content)
     check_total_length(query.text + query.without for query in batch.queries)
     if len(dump_json(batch.where)) > MAX_WHERE_LENGTH:
@@ -439,7 +454,13 @@ def _read_batch(content: bytes) -> tuple[BatchRequest, list[list[tuple[float, An
 
 
 def _read_items(content: bytes) -> tuple[list[NewItem], list[bytes | None]]:
-    """Return the items of a request, and the image of each."""
+    """Return the items of a request, and the image of each; None for a text.
+
+    Raises:
+        BadSample, ValueError: a text cannot be indexed.
+        RequestError: an item has not one content, the texts are too long together, or an image is not in base64.
+        RequestValidationError: the body has another form.
+    """
     items = parse_body(AddRequest, content).items
     texts: list[str] = []  # also the names of fields: all are written into the database
     for item in items:

@@ -81,7 +81,11 @@ class EditableItems(Protocol):
     """The methods of a collection that adding and updating items needs; a dry run has a stand-in for it."""
 
     def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
-        """Add all of the items or none, with embeddings `[n, D]` float; an item with the same id is replaced."""
+        """Add all of the items or none, with embeddings `[n, D]` float; an item with the same id is replaced.
+
+        Raises:
+            ValueError: an embedding is not a finite vector of unit length and of width D.
+        """
 
     def update(self, items: Sequence[Item]) -> None:
         """Set the fields and locations of existing items, all of them or none; everything else of them stays."""
@@ -132,6 +136,10 @@ class Collection(EditableItems, Protocol):
             where: the filter; None: all items.
             width: if set, candidates are found by the first `width` numbers of the embeddings and ranked by all.
             words: if set, items that contain the words of a query are found too, and both rankings are fused.
+
+        Raises:
+            DamagedIndex: what is read does not fit together.
+            ValueError: words are given, and the collection has none.
         """
 
     def get_embedding(self, item_id: str) -> np.ndarray | None:

@@ -200,7 +200,7 @@ class ItemsFile:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let all reads in the block see the same commit."""
+        """Let all reads in the block see the same commit, except `find_words`, which has its own connection."""
         with self.translate_errors():
             self._connection.execute("BEGIN")
         try:
@@ -266,8 +266,10 @@ class ItemsFile:
                 raise
             raise DamagedIndex(self._add_advice(str(error))) from error
         except sqlite3.Error as error:
-            # The low byte is the primary code; higher ones only refine it.
-            if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _SYSTEM_ERRORS:
+            # Errors that Python raises itself have no code. The low byte is the primary code; higher ones refine it.
+            error_code = getattr(error, "sqlite_errorcode", None) or 0
+            primary_code = error_code & 0xFF
+            if primary_code in _SYSTEM_ERRORS:
                 raise OSError(f"{self.folder / FILE_NAME}: {error}") from error
             raise DamagedIndex(self._add_advice(f"{FILE_NAME} cannot be read ({error})")) from error
         except MemoryError as error:  # SQLite allocates as much as a damaged length says
@@ -346,8 +348,9 @@ def _connect(path: Path, mode: str, writable: bool) -> sqlite3.Connection:
 def _has_schema(connection: sqlite3.Connection) -> bool:
     """Return whether a database has the tables of an index; an empty one has none.
 
-    DamagedIndex if it has anything else, such as a view in place of a table, a trigger, or other columns: reading or
-    writing them would run a stranger's code.
+    Raises:
+        DamagedIndex: it has anything else, such as a view in place of a table, a trigger, or other columns: reading or
+            writing them would run a stranger's code.
     """
     entries = _read_schema(connection)
     if not entries:

@@ -20,7 +20,7 @@ import re
 import sqlite3
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5(
 """
 SHADOW_PREFIX = "words_"  # of the tables in which FTS5 stores the table `words`
 
-MAX_ITEM_LENGTH = 20_000  # characters of an item that have words: ten dense pages; what follows is not found
+MAX_ITEM_LENGTH = 20_000  # characters of an item that are searched for words: ten dense pages
 # Characters of a code, with its signs; shorter ones with a digit are also said of what is seen: "3D", "2x2", "1st".
 MIN_CODE_LENGTH = 4
 MAX_QUERY_TOKENS = 64  # titles in shops have up to 60; tokens beyond this many make a match slower and hardly stricter
@@ -116,9 +116,9 @@ def split_item(item_id: str, fields: Mapping[str, Any]) -> ItemWords:
     remaining_length = MAX_ITEM_LENGTH
     for text in dict.fromkeys([item_id, *texts, *elements]):
         for chunk in _split_chunks(text[:remaining_length]):
+            tokens += _list_tokens(chunk)
             for piece in chunk:
-                tokens += piece.tokens
-                if len(piece.pairs) > 0:
+                if piece.pairs:
                     pairs += [*piece.pairs, BOUNDARY]
         tokens.append(boundaries[text])
         remaining_length -= min(len(text), remaining_length)
@@ -134,11 +134,10 @@ def make_match(text: str) -> str | None:
     num_tokens = 0
     for chunk in _split_chunks(text):
         # A chunk that is one run of at least two characters is searched by its pairs, which fewer items have.
-        use_pairs = len(chunk) == 1 and len(chunk[0].pairs) > 0
-        if use_pairs:
+        if len(chunk) == 1 and chunk[0].pairs:
             column, tokens = "pairs", chunk[0].pairs
         else:
-            column, tokens = "tokens", [token for piece in chunk for token in piece.tokens]
+            column, tokens = "tokens", _list_tokens(chunk)
         tokens = tokens[: MAX_QUERY_TOKENS - num_tokens]
         if not tokens:
             break
@@ -186,11 +185,13 @@ class WordTable:
         match = make_match(text)
         records: list[tuple[int, int, int]] = []
         if match is not None:
-            # Boundaries around the tokens of the query: they are those of a whole text.
-            tokens = [token for chunk in _split_chunks(text) for piece in chunk for token in piece.tokens]
+            tokens: list[str] = []
+            for chunk in _split_chunks(text):
+                tokens += _list_tokens(chunk)
+            # With boundaries around them, the tokens of the query are found only as those of a whole text.
             whole_text = f" {BOUNDARY} {' '.join(tokens)} {BOUNDARY} "
-            is_equal = f"instr(' {BOUNDARY} ' || tokens || ' ', ?) > 0"
-            statement = f"SELECT rowid, length, {is_equal} FROM words WHERE words MATCH ? LIMIT ?"  # noqa: S608  -- no text of a query is in it
+            equality = f"instr(' {BOUNDARY} ' || tokens || ' ', ?) > 0"
+            statement = f"SELECT rowid, length, {equality} FROM words WHERE words MATCH ? LIMIT ?"  # noqa: S608  -- no text of a query is in it
             start = time.thread_time()
             self._connection.set_progress_handler(
                 lambda: time.thread_time() - start > MAX_SECONDS, STEPS_BETWEEN_CHECKS
@@ -209,15 +210,22 @@ class WordTable:
 
 
 class _Piece(NamedTuple):
-    """A run, a word or a sign, with what stands for it in each column."""
+    """A run, a word or a sign of a text."""
 
-    tokens: list[str]
-    pairs: list[str]
+    tokens: list[str]  # in the column `tokens`
+    pairs: list[str]  # in the column `pairs`; none for a word, a sign or a single character
     is_run: bool
 
 
+def _list_tokens(chunk: Sequence[_Piece]) -> list[str]:
+    tokens: list[str] = []
+    for piece in chunk:
+        tokens += piece.tokens
+    return tokens
+
+
 def _split_chunks(text: str) -> Iterator[list[_Piece]]:
-    """Yield the chunks of a text, which spaces and punctuation separate, in pieces."""
+    """Yield the chunks of a text, each as its pieces; spaces and punctuation separate chunks."""
     if not text.isascii():
         text = unicodedata.normalize("NFKD", text.translate(_DASHES))
         # Composed again, since kana and hangul have been decomposed too.
