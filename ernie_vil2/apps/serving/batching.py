@@ -27,8 +27,8 @@ MAX_BATCH_SIZE = 64
 # Seconds that a query waits for others, and only while several ask. Longer makes larger batches and later answers.
 MAX_BATCH_DELAY = 0.002
 
-# Texts that a CPU encodes at once. They are padded to the longest of them, so texts of similar length go together; with
-# fewer, each costs more. Measured with the demo's model, see docs/notes/search_speed.md.
+# Number of texts that a CPU encodes at once. They are padded to the longest of them, so texts of similar length go
+# together; with fewer, each text costs more. Measured with the demo's model, see docs/notes/search_speed.md.
 NUM_TEXTS_AT_ONCE = 32
 
 Input = str | np.ndarray
@@ -39,7 +39,7 @@ class Overloaded(Exception):  # noqa: N818  -- named by what has happened
     """Too many texts and images are in progress.
 
     Attributes:
-        retry_seconds: after which the client may try again.
+        retry_seconds: seconds after which the client may try again.
     """
 
     retry_seconds = 1
@@ -64,7 +64,7 @@ class Query:
         inputs: the texts and images, at least one.
         answer: future that the event loop of the request waits for.
         arrival: when it arrived, in seconds of `time.monotonic`.
-        embeddings: set when the inputs are encoded.
+        embeddings: embeddings of the inputs; empty until they are encoded.
     """
 
     inputs: Sequence[Input]
@@ -78,12 +78,12 @@ class Batcher:
 
     Args:
         model: the model.
-        max_queue: texts and images that may be in progress.
+        max_queue: number of texts and images that may be in progress.
         metrics: counts batches, and texts and images in progress.
-        max_batch_size: texts and images that are encoded together.
+        max_batch_size: number of texts and images that are encoded together.
 
     Attributes:
-        num_in_progress: texts and images that wait or are being encoded; in `SearchBatcher`, queries.
+        num_in_progress: number of texts and images that wait or are being encoded; in `SearchBatcher`, of queries.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Batcher:
             return await self.encode_reserved(inputs)
 
     async def encode_reserved(self, inputs: Sequence[Input]) -> Embeddings:
-        """Encode like `encode`, inside `reserve(len(inputs))`."""
+        """Encode like `encode`, inside `reserve(len(inputs))`, in several batches if there are many inputs."""
         loop = asyncio.get_running_loop()
         queries = []
         for start in range(0, len(inputs), self._max_batch_size):

@@ -42,14 +42,14 @@ class ContentObject(StrictModel):
 
 
 def _wrap_text(value: Any) -> Any:
-    """Return a text as an object, and a data: URL as that of an image."""
+    """Return a text as the object of a text, and a data: URL as that of an image; anything else stays as it is."""
     if not isinstance(value, str):
         return value
     return {"image": value} if value.startswith("data:image/") else {"text": value}
 
 
 def _wrap_list(value: Any) -> Any:
-    """Return a text as a list of it, and refuse lists before each of their elements is validated."""
+    """Return a text as a list of it; raise ValueError for a long list before its elements are validated."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and len(value) > MAX_INPUTS:
@@ -81,7 +81,11 @@ class ModelRequest(StrictModel):
     model: str = Field("", description="not needed if there is one model")
 
     def list_contents(self) -> list[ContentObject]:
-        """Return all texts and images, in the order in which `make_answer` gets them."""
+        """Return all texts and images, in the order in which `make_answer` gets them.
+
+        Raises:
+            RequestError: they cannot be made of the parameters.
+        """
         raise NotImplementedError
 
     def check(self, model: ErnieViL2) -> None:
@@ -111,9 +115,10 @@ class EmbeddingsRequest(ModelRequest):
     def make_answer(self, model: ErnieViL2, texts: Sequence[str | None], embeddings: np.ndarray) -> dict[str, Any]:
         if self.dimensions not in (None, model.embed_dim):
             embeddings = truncate_embeddings(embeddings, self.dimensions)
-        values: Iterable[Any] = np.ascontiguousarray(embeddings, np.float32)
-        if self.encoding_format == "base64":  # of little-endian numbers, as OpenAI's clients read it
-            values = [base64.b64encode(row).decode() for row in np.ascontiguousarray(embeddings, "<f4")]
+        rows = np.ascontiguousarray(embeddings, "<f4")  # little-endian, as OpenAI's clients read base64
+        values: Iterable[Any] = rows
+        if self.encoding_format == "base64":
+            values = [base64.b64encode(row).decode() for row in rows]
         data = []
         for number, value in enumerate(values):
             data.append({"object": "embedding", "index": number, "embedding": value})
@@ -178,12 +183,12 @@ class ClassifyRequest(ModelRequest):
 
 
 class _ModelQuery(NamedTuple):
-    """A request of which only the parts are left that are needed until its answer."""
+    """The parts of a request that its encoding and its answer need, without its body and its image files."""
 
     parameters: ModelRequest
     served: ServedModel
-    texts: list[str | None]  # None for an image
-    inputs: list[Input]
+    texts: list[str | None]  # as they were sent; None for an image
+    inputs: list[Input]  # texts and pixels
 
 
 def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
@@ -204,7 +209,11 @@ def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
             all_pixels = await reader.decode_all_pixels(images, served.model.preprocessing)
         inputs: list[Input] = []
         for content, pixels in zip(contents, all_pixels, strict=True):
-            inputs.append(content.text or "" if pixels is None else pixels)
+            if pixels is not None:
+                inputs.append(pixels)
+            else:
+                inputs.append(content.text or "")
+        # The base64 of images is not held while they wait for the encoder.
         if any(image is not None for image in images):
             for value in parameters.list_contents():
                 value.image = None
@@ -271,7 +280,13 @@ def _describe_model(served: ServedModel, created: int) -> dict[str, Any]:
 
 
 def _read_request(body_class: type[ModelRequest], body: bytes) -> tuple[ModelRequest, list[Content]]:
-    """Return the parameters of a request, and its texts and images."""
+    """Return the parameters of a request, and its texts and images.
+
+    Raises:
+        RequestError: there are too many texts and images, or too long texts, or an image is not in base64.
+        RequestValidationError: the body has another form.
+        ValueError: a text is too long.
+    """
     parameters = parse_body(body_class, body)
     values = parameters.list_contents()
     if len(values) > MAX_INPUTS:
