@@ -50,9 +50,8 @@ def read_templates(language: str, source: str | None = None) -> tuple[str, ...]:
     """
     if source is None and not (TEMPLATE_FOLDER / f"{language}.txt").is_file():
         languages = ", ".join(sorted(path.stem for path in TEMPLATE_FOLDER.iterdir()))
-        raise ValueError(
-            f"there are no templates in {language or 'no language'} here, only in {languages}; give a file"
-        )
+        subject = f"templates in {language}" if language else "templates for names without a language"
+        raise ValueError(f"there are no {subject} here, only in {languages}; give a file")
     templates = read_list(source or str(TEMPLATE_FOLDER / f"{language}.txt"))
     if isinstance(templates, dict):
         raise ValueError(f"{source}: templates are a list, not texts by label")
@@ -215,8 +214,8 @@ class ClassScores:
     """Scores of a classifier for N images and C classes, and the metrics that follow from them.
 
     Attributes:
-        truth: `[N, C]`, whether an image belongs to a class.
-        scores: `[N, C]`, cosines or probabilities.
+        truth: `[N, C]` bool, whether an image belongs to a class.
+        scores: `[N, C]` float, cosines or probabilities.
         names: names of the classes.
         logit_scale: factor from cosine to logit; None: scores are probabilities.
     """
@@ -238,7 +237,7 @@ class ClassScores:
 
     @cached_property
     def rank(self) -> np.ndarray:
-        """Rank of each image's class, `[N]`, from 1; of several classes the best rank."""
+        """Rank of each image's class, `[N]`, from 1; of several classes the best rank. Each image must have a class."""
         # Stable: of equal scores the first class comes first, as in `answers`.
         order = np.argsort(-self.scores, axis=1, kind="stable")
         return 1 + np.take_along_axis(self.truth, order, axis=1).argmax(axis=1)

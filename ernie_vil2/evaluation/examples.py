@@ -40,9 +40,10 @@ Evaluations = Mapping[str, Evaluation]
 
 
 def list_ranks(evaluations: Evaluations) -> Iterator[list]:
-    """Yield for each query a row of `CSV_COLUMNS`: its rank, its best right answer and the first answer.
+    """Yield a row of `CSV_COLUMNS` for each query that has a right answer.
 
-    `query` is the text or, for an image, its id. Of answers with equal scores, the one of the lower row is listed.
+    Besides the rank it holds the best right answer and the first answer. `query` is the text or, for an image, its id.
+    Of answers with equal scores, the one of the lower row is listed.
     """
     for label, evaluation in evaluations.items():
         for direction, result in evaluation.results.items():
@@ -131,7 +132,7 @@ def _find_answers(
     for row, query_answers, query_scores in zip(query_rows, answers.tolist(), scores.tolist(), strict=True):
         answers_with_scores = []
         for answer, score in zip(query_answers, query_scores, strict=True):
-            if answer >= 0:  # -1: the gallery of the fold has fewer than k answers
+            if answer >= 0:  # -1: the gallery of a fold has fewer answers than asked for
                 answers_with_scores.append((gallery[gallery_rows[answer]].id, score))
         yield queries[row], answers_with_scores
 
@@ -190,7 +191,7 @@ class CardMaker:
             rank.
         device: device that computes the scores.
         language: language of the texts; "": recognised from each text.
-        tags: tags in front of every query.
+        tags: tags in front of the rank, for every query.
     """
 
     def __init__(
@@ -230,7 +231,7 @@ class CardMaker:
 
         card_answers = []
         for answer, score in zip(answers, scores, strict=True):
-            if answer >= 0:  # -1: the gallery has fewer answers
+            if answer >= 0:  # -1: the gallery of a fold has fewer answers than asked for
                 is_right = answer in right_answers
                 card_answers.append(self._make_answer(gallery_side, gallery_rows[answer], score, is_right))
         rank = int(ranking.rank[position])

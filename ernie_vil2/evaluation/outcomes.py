@@ -121,7 +121,11 @@ class Outcomes:
         )
 
     def choose_shared_figure(self, baseline: Outcomes) -> str:
-        """Return the baseline's main figure or, if this model lacks it, the most similar figure that both have."""
+        """Return the baseline's main figure or, if this model lacks it, the most similar figure that both have.
+
+        Raises:
+            ValueError: the two models have no figure in common.
+        """
         shared = [name for name in baseline.figures if name in self.figures]
         if not shared:
             raise ValueError(
@@ -165,8 +169,8 @@ class Verdict:
         model, baseline: names of the two models.
         result: name of the result, "" if there is one only.
         figure: name of the figure by which they are compared.
-        difference: by how much the model is above the baseline.
-        p_value: of the randomisation test, after Holm's correction.
+        difference: by how much the model is above the baseline, in percentage points.
+        p_value: p-value of the randomisation test, after Holm's correction.
         tests: number of verdicts that the correction is for.
     """
 
@@ -317,10 +321,10 @@ class Comparison:
                 rows.append((result or "all", None))
             for model in self.outcomes:
                 means, intervals = self._format_cells(self.estimates, result, model, ".1f")
-                rows += [(model, means), ("  95 %", intervals)]
+                rows += [(model, means), (f"  {_LEVEL_TEXT}", intervals)]
                 if model != self.baseline:
                     means, intervals = self._format_cells(self.differences, result, model, "+.1f")
-                    rows += [("  difference", means), ("  95 %", intervals)]
+                    rows += [("  difference", means), (f"  {_LEVEL_TEXT}", intervals)]
         for label, values in published:
             cells = []
             for figure in self.figures:

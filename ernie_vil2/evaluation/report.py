@@ -127,6 +127,9 @@ def write_report(
 
     Returns:
         The files in the folder.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     # Versions and settings of the machine are part of the record, so that a result can be reproduced.
     record = {**report.record, **run, **describe_environment()}
@@ -184,7 +187,10 @@ def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Sequence[
         for row in rows:
             cells = [escape_cell(cell) for cell in row]
             has_carriage_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
-            (quoting_writer if has_carriage_return else writer).writerow(cells)
+            if has_carriage_return:
+                quoting_writer.writerow(cells)
+            else:
+                writer.writerow(cells)
 
 
 def write_json_lines(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:
