@@ -113,3 +113,18 @@ def test_columns_nested_too_deeply_are_ignored(tmp_path, depth):
     row = ParquetTable(path).read_row(0)
 
     assert row == ({"caption": "a", "deep": value} if depth < 50 else {"caption": "a"})
+
+
+def test_row_group_with_other_rows_than_its_footer_says_is_bad(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"caption": ["x"] * 777}), path)
+    content = path.read_bytes()
+    # The last of these numbers is the row group's; others are those of the file and of the column.
+    position = content.rindex(encode_varint(777))
+    path.write_bytes(content[:position] + encode_varint(790) + content[position + 2 :])
+    table = ParquetTable(path)
+    assert len(table) == 790
+
+    for row in (0, 500, 789):
+        with pytest.raises(BadSample, match="unreadable file"):
+            table.read_row(row)

@@ -155,7 +155,9 @@ class ParquetTable:
             table = file.read_row_group(group, self._columns, use_threads=False)
             if self._columns is not None:
                 table = table.select(self._columns)  # a column called m.x is read along with m
-            # The footer, from which the size was estimated, need not be true.
+            # The footer, from which rows and size were computed, need not be true.
+            if table.num_rows != metadata.num_rows:
+                return Reason.UNREADABLE_FILE
             return Reason.LARGE_GROUP if table.nbytes > MAX_GROUP_BYTES else table
         except (ArrowException, OSError, ValueError):
             return Reason.UNREADABLE_FILE
