@@ -128,3 +128,16 @@ def test_row_group_with_other_rows_than_its_footer_says_is_bad(tmp_path):
     for row in (0, 500, 789):
         with pytest.raises(BadSample, match="unreadable file"):
             table.read_row(row)
+
+
+def test_row_with_a_huge_tensor_is_too_large(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    storage = pa.FixedSizeListArray.from_arrays(pa.array([7] * 100_000), 100_000)
+    tensors = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.int64(), [100_000]), storage)
+    pq.write_table(pa.table({"caption": ["x"], "tensor": tensors}), path)
+    assert len(ParquetTable(path).read_row(0)["tensor"]) == 100_000
+
+    monkeypatch.setattr(parquet, "MAX_BYTES", 1_000_000)
+
+    with pytest.raises(BadSample, match="a.parquet:0"):
+        ParquetTable(path).read_row(0)

@@ -258,8 +258,6 @@ def estimate_python_bytes(array: Any) -> int:
     size = OBJECT_BYTES * len(array)
     if len(array) == 1 and not types.is_nested(arrow_type):
         return size
-    if isinstance(arrow_type, BaseExtensionType):
-        return estimate_python_bytes(array.storage)
     if types.is_dictionary(arrow_type):
         upper_bound = len(array) * array.dictionary.nbytes
         if upper_bound < SMALL_BYTES:
@@ -268,6 +266,9 @@ def estimate_python_bytes(array: Any) -> int:
         lengths = pc.binary_length(array.dictionary.take(counts.field("values")))
         content_bytes = pc.sum(pc.multiply(lengths, counts.field("counts"))).as_py()
         return size + (content_bytes or 0)  # None if all values are null
+    # An extension, such as a tensor, becomes the values of its storage, which may be a list.
+    if isinstance(arrow_type, BaseExtensionType):
+        return estimate_python_bytes(array.storage)
     if types.is_struct(arrow_type):
         return size + sum(estimate_python_bytes(array.field(number)) for number in range(arrow_type.num_fields))
     if types.is_nested(arrow_type):  # lists of any kind; `find_readable_columns` excludes maps
