@@ -141,3 +141,16 @@ def test_row_with_a_huge_tensor_is_too_large(tmp_path, monkeypatch):
 
     with pytest.raises(BadSample, match="a.parquet:0"):
         ParquetTable(path).read_row(0)
+
+
+@pytest.mark.parametrize("has_map", [False, True])
+def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path, has_map):
+    path = tmp_path / "a.parquet"
+    columns = {"caption": pa.array(["a"]), "caption_": pa.array(["b"])}
+    if has_map:
+        columns["pairs"] = pa.array([[("key", 1)]], pa.map_(pa.string(), pa.int64()))
+    names = ["caption", "caption", "pairs"][: len(columns)]
+    pq.write_table(pa.table(list(columns.values()), names=names), path)
+
+    with pytest.raises(ValueError, match=r"a\.parquet: several columns are called caption"):
+        ParquetTable(path)

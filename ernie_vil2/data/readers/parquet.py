@@ -1,6 +1,7 @@
 """Rows of a Parquet file, read in bounded memory: a few hundred bytes of such a file can expand to gigabytes."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ class ParquetTable:
     than the pages of the file.
 
     Raises:
-        ValueError: the file is no Parquet file, or has no rows.
+        OSError: the file cannot be read.
+        ValueError: the file is no Parquet file, has no rows, or has two columns of one name.
     """
 
     def __init__(self, path: str | Path):
@@ -56,6 +58,9 @@ class ParquetTable:
 
         # Decide which columns are read.
         schema = self._open().schema_arrow
+        repeated_names = [name for name, count in Counter(schema.names).items() if count > 1]
+        if repeated_names:
+            raise ValueError(f"{path}: several columns are called {repeated_names[0]}; rename all but one of them")
         self.column_names = find_readable_columns(schema)
         self._columns: list[str] | None = None  # columns of a row group to read; None: all
         unreadable_columns = [name for name in schema.names if name not in self.column_names]
