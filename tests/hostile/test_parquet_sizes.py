@@ -154,3 +154,27 @@ def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path, has_map):
 
     with pytest.raises(ValueError, match=r"a\.parquet: several columns are called caption"):
         ParquetTable(path)
+
+
+def test_column_names_that_are_not_utf8_name_the_file(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"abcdefgh": ["x"]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"abcdefgh", b"\xc3\xa8abcd\xff\xfe"))
+
+    with pytest.raises(ValueError, match=r"a\.parquet: the name of a column"):
+        ParquetTable(path)
+
+
+def test_parquet_that_cannot_be_opened_again_is_unreadable(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"caption": ["x"]}), path)
+    table = ParquetTable(path)
+
+    def fail(name):
+        raise OSError(24, f"Failed to open local file '{name}'")
+
+    monkeypatch.setattr(pa, "OSFile", fail)
+
+    # A source turns OSError into bad samples, and lets ValueError end the run.
+    with pytest.raises(OSError, match=r"a\.parquet"):
+        table.read_row(0)

@@ -74,19 +74,27 @@ class ParquetTable:
         self.release()  # a source may have thousands of files; a file is opened again when a row is read
 
     def _open(self) -> Any:
+        """Return the open file.
+
+        Raises:
+            OSError: the file cannot be read, or it has changed since it was opened first.
+            ValueError: it is no Parquet file.
+        """
         import pyarrow as pa
 
         # Arrow's file does not survive a fork.
         if self._file is None or self._opened_in != os.getpid():
             if LocalFile(self.name).identity() != self._identity:
                 raise OSError(f"{self.name} has changed while in use")
+            self._source = pa.OSFile(self.name)
             try:
-                self._source = pa.OSFile(self.name)
                 # Arrow wants the dictionary columns when it opens the file, and only the file's footer tells them.
                 metadata = open_parquet(self._source).metadata
                 self._dictionary_columns = _find_dictionary_columns(metadata)
                 self._file = open_parquet(self._source, self._dictionary_columns)
                 self._opened_in = os.getpid()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{self.name}: the name of a column is not UTF-8; write the file again") from error
             except (pa.ArrowException, OSError) as error:
                 raise ValueError(f"{self.name}: not a Parquet file ({error}); is it whole?") from error
         return self._file
@@ -260,6 +268,9 @@ def estimate_python_bytes(array: Any) -> int:
     from pyarrow import BaseExtensionType, types
 
     arrow_type = array.type
+    # An extension, such as a tensor, becomes the values of its storage, which may be a list.
+    if isinstance(arrow_type, BaseExtensionType):
+        return estimate_python_bytes(array.storage)
     size = OBJECT_BYTES * len(array)
     if len(array) == 1 and not types.is_nested(arrow_type):
         return size
@@ -271,9 +282,6 @@ def estimate_python_bytes(array: Any) -> int:
         lengths = pc.binary_length(array.dictionary.take(counts.field("values")))
         content_bytes = pc.sum(pc.multiply(lengths, counts.field("counts"))).as_py()
         return size + (content_bytes or 0)  # None if all values are null
-    # An extension, such as a tensor, becomes the values of its storage, which may be a list.
-    if isinstance(arrow_type, BaseExtensionType):
-        return estimate_python_bytes(array.storage)
     if types.is_struct(arrow_type):
         return size + sum(estimate_python_bytes(array.field(number)) for number in range(arrow_type.num_fields))
     if types.is_nested(arrow_type):  # lists of any kind; `find_readable_columns` excludes maps
