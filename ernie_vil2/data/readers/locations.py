@@ -184,15 +184,16 @@ def _count_names(pattern: str) -> int:
     return multiply_counts(pattern)
 
 
-def find_locations(pattern: str) -> list[Location]:
+def find_locations(pattern: str, folder: Path | None = None) -> list[Location]:
     """Return the files that a pattern names, in its order; files that match `*`, `?` and `[...]` are sorted.
 
     Args:
         pattern: a path or an address that fsspec opens, which may have braces and wildcards; a `.txt` file with a
             pattern in each line, relative to its folder; or `pipe:` and a command, which may have number ranges in
             braces.
-
+        folder: folder that relative paths begin at, whose name is no pattern; None: the current one.
     Raises:
+
         FileNotFoundError: no file matches.
         ValueError: the packages that open such an address are not installed, or a command is named and not allowed.
         FetchError: the server cannot list its files.
@@ -202,21 +203,23 @@ def find_locations(pattern: str) -> list[Location]:
             raise ValueError(f"{pattern[:1000]}: a command is run only with --allow-pipes; read it before you add that")
         return [PipeOutput(command) for command in expand_braces(pattern.removeprefix(PIPE), expand_lists=False)]
     # The name of an existing file is no pattern, whatever characters it has.
-    if os.path.exists(pattern):  # noqa: PTH110  -- pathlib raises for names that are too long
-        return _read_path_list(Path(pattern)) if pattern.endswith(LIST_SUFFIX) else [LocalFile(pattern)]
+    path = str(folder / pattern) if folder else pattern
+    if os.path.exists(path):  # noqa: PTH110  -- pathlib raises for names that are too long
+        return _read_path_list(Path(path)) if path.endswith(LIST_SUFFIX) else [LocalFile(path)]
     locations: list[Location] = []
     for address in expand_braces(pattern):
-        locations.extend(_match_wildcards(address))
+        locations.extend(_match_wildcards(address, folder))
     return locations
 
 
-def _match_wildcards(address: str) -> list[Location]:
+def _match_wildcards(address: str, folder: Path | None) -> list[Location]:
     address = address.removeprefix("file://")
     if "://" not in address:
-        paths = sorted(glob.glob(address))  # noqa: PTH207  -- Path.glob takes no absolute pattern
+        paths = sorted(glob.glob(address, root_dir=folder))  # noqa: PTH207  -- Path.glob takes no absolute pattern
         if not paths:
-            raise FileNotFoundError(f"no file matches {address}; check Data.train, Data.val or --data")
-        return [LocalFile(path) for path in paths]
+            missing_path = folder / address if folder else address
+            raise FileNotFoundError(f"no file matches {missing_path}; check Data.train, Data.val or --data")
+        return [LocalFile(folder / path if folder else path) for path in paths]
 
     # HTTP has no listing of files, and "?" begins a query there.
     if not glob.has_magic(address) or address.startswith(HTTP_PREFIXES):
@@ -239,10 +242,8 @@ def _read_path_list(path: Path) -> list[Location]:
         pattern = line.strip()
         if not pattern or pattern.startswith("#"):
             continue
-        if not pattern.startswith(PIPE) and "://" not in pattern:
-            pattern = str(path.parent / pattern)
         # Lists in lists could name each other in a circle.
-        if pattern.endswith(LIST_SUFFIX) and os.path.exists(pattern):  # noqa: PTH110  -- pathlib raises for names that are too long
+        if pattern.endswith(LIST_SUFFIX) and os.path.exists(path.parent / pattern):  # noqa: PTH110  -- pathlib raises for names that are too long
             raise ValueError(f"{path}: names another list; name the files themselves, or both lists")
         patterns.append(pattern)
     if not patterns:
@@ -250,7 +251,7 @@ def _read_path_list(path: Path) -> list[Location]:
 
     locations: list[Location] = []
     for pattern in patterns:
-        locations.extend(find_locations(pattern))
+        locations.extend(find_locations(pattern, path.parent))
         check_num_locations(locations)
     return locations
 
@@ -308,7 +309,10 @@ def _read_index(folder: Path) -> dict[str, _IndexEntry]:
     entries: dict[str, _IndexEntry] = {}
     try:
         for shard in read_json(folder / INDEX, dict)["shards"]:
-            entry = _IndexEntry(int(shard["samples"]), int(shard["bytes"]), str(shard["sha256"]))
+            entry = _IndexEntry(shard["samples"], shard["bytes"], str(shard["sha256"]))
+            # A sample takes more than a byte. The numbers become lengths, which Python bounds.
+            if not is_count(entry.num_bytes, 0, MAX_SHARD_BYTES) or not is_count(entry.num_samples, 0, entry.num_bytes):
+                return {}
             # A later entry replaces an earlier one of the same name, also by saying that the shard is empty.
             entries[shard["name"]] = entry
     except (OSError, ValueError, TypeError, KeyError):

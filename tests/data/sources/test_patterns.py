@@ -59,3 +59,14 @@ def test_list_names_files_by_relative_and_absolute_paths(tmp_path):
     (tmp_path / "a.tar").touch()
     (tmp_path / "list.txt").write_text(f"# shards\na.tar\n\n{tmp_path / 'a.tar'}\n")
     assert find_names(tmp_path / "list.txt") == [str(tmp_path / "a.tar")] * 2
+
+
+def test_name_of_the_folder_of_a_list_is_no_pattern(tmp_path):
+    for folder in ("[ab]", "a", "{a,b}"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.tar").touch()
+    for folder in ("[ab]", "{a,b}"):
+        file_list = tmp_path / folder / "list.txt"
+        file_list.write_text("*.tar\nx.tar\n{x,x}.tar\n")
+        names = find_names(str(file_list))
+        assert names == [str(tmp_path / folder / "x.tar")] * 4
