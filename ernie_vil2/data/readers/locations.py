@@ -27,7 +27,7 @@ from ernie_vil2.data.readers.remote import (
 )
 from ernie_vil2.data.samples import MAX_BYTES
 from ernie_vil2.data.source_files import read_json
-from ernie_vil2.io.files import read_text
+from ernie_vil2.io.files import is_count, read_text
 
 PIPE = "pipe:"
 LIST_SUFFIX = ".txt"
@@ -37,6 +37,7 @@ MAX_FILES = 1_000_000
 MAX_TOTAL_CHARACTERS = 2**28  # all names of a pattern together
 MAX_PATTERN_CHARACTERS = 4096  # the longest path that Linux accepts
 MAX_LETTERS = 52  # the most that a range such as {a..z} can name
+MAX_SHARD_BYTES = 2**50  # of a shard in an index; a larger number is a mistake
 _NUMBER_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\}")
 _NUMBER_RANGE_AS_GROUP = re.compile(r"(\{-?\d+\.\.-?\d+(?:\.\.-?\d+)?\})")
 _LETTER_RANGE = re.compile(r"\{[A-Za-z]\.\.[A-Za-z](?:\.\.-?\d+)?\}")
@@ -192,8 +193,8 @@ def find_locations(pattern: str, folder: Path | None = None) -> list[Location]:
             pattern in each line, relative to its folder; or `pipe:` and a command, which may have number ranges in
             braces.
         folder: folder that relative paths begin at, whose name is no pattern; None: the current one.
-    Raises:
 
+    Raises:
         FileNotFoundError: no file matches.
         ValueError: the packages that open such an address are not installed, or a command is named and not allowed.
         FetchError: the server cannot list its files.

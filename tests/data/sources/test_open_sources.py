@@ -1,6 +1,8 @@
 """Opening of sources: rows of many shards, cached indexes, layouts, options without effect, and fingerprints."""
 
 import itertools
+import json
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -67,6 +69,17 @@ def prepared(tmp_path):
     return tmp_path / "prepared"
 
 
+def change_index(**values):
+    """Return a function that changes values of the second shard in the index of a folder."""
+
+    def change(folder):
+        content = json.loads((folder / "index.json").read_text())
+        content["shards"][1] |= values
+        (folder / "index.json").write_text(json.dumps(content))
+
+    return change
+
+
 ANOTHER_SAMPLE = [("1.png", make_image(1)), ("1.txt", b"x" * 99_999)]
 
 
@@ -76,8 +89,11 @@ ANOTHER_SAMPLE = [("1.png", make_image(1)), ("1.txt", b"x" * 99_999)]
         (lambda folder: None, [4, 4], set()),
         (lambda folder: write_tar(folder / "00001.tar", ANOTHER_SAMPLE), [4, 1], {"00001.tar"}),
         (lambda folder: (folder / "index.json").write_text('{"shards": [{}]}'), [4, 4], {"00000.tar", "00001.tar"}),
+        (change_index(samples=-5), [4, 4], {"00000.tar", "00001.tar"}),
+        (change_index(samples=math.inf), [4, 4], {"00000.tar", "00001.tar"}),
+        (change_index(samples=10**30), [4, 4], {"00000.tar", "00001.tar"}),
     ],
-    ids=["whole", "another shard", "bad index"],
+    ids=["whole", "another shard", "bad index", "negative", "infinite", "too many"],
 )
 def test_prepared_shards_are_scanned_if_their_index_is_wrong(prepared, monkeypatch, spoil, sizes, scanned):
     spoil(prepared)
