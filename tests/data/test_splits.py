@@ -14,6 +14,7 @@ from ernie_vil2.data.readers.splits import Division, Part, make_holdout_part, se
 from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.stream import SampleStream
+from ernie_vil2.io.terminal import RunError
 from tests.support.limits import limit_examples
 from tests.support.shapes import encode_png
 
@@ -224,6 +225,24 @@ def test_samples_are_grouped_by_the_header_of_the_table(table, tmp_path, header,
             first = number // group_size * group_size
             whole_groups.update(range(first, first + group_size))
         assert numbers == whole_groups, part_name
+
+
+def test_row_of_a_part_is_described_by_its_number_in_the_file():
+    source = make_source([(b"%d" % number, None, None) for number in range(5)], [(b"x", None, None)] * 3)
+    part = select_rows(source, np.array([1, 4, 7]))
+    assert [part.describe_location(index) for index in range(3)] == ["rows, 2", "rows, 5", "rows, 3"]
+    part_of_part = select_rows(part, np.array([1]))
+    assert part_of_part.describe_location(0) == "rows, 5"
+
+
+def test_error_in_a_users_shard_is_explained_in_a_part_too():
+    class FaultyRows(Rows):
+        def __getitem__(self, index):
+            raise TypeError("no text")
+
+    part = select_rows(ShardedSource([FaultyRows([1, 2, 3])]), np.array([2]))
+    with pytest.raises(RunError, match=r"rows, 3: .*FaultyRows raised TypeError"):
+        part[0]
 
 
 @pytest.mark.parametrize("shares", ["{val: 0.6, test: 0.4}", "{val: -0.1}"])

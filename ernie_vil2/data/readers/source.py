@@ -77,6 +77,37 @@ class Shard(SampleSequence, Protocol):
         """Close files and free memory; reading the next sample opens the shard again."""
 
 
+class ShardPart:
+    """Some rows of a shard, as a shard.
+
+    Args:
+        shard: the whole shard.
+        rows: `[N]` int64, numbers of the rows in it.
+    """
+
+    def __init__(self, shard: Shard, rows: np.ndarray):
+        self._shard, self._rows = shard, rows
+        self.name: str = shard.name
+        self.files: Sequence[Path] = shard.files
+        self.release = shard.release
+        # Whoever reads names asks whether the shard has this method.
+        if hasattr(shard, "read_image_name"):
+            self.read_image_name = self._read_image_name
+
+    def _read_image_name(self, index: int) -> str:
+        return self._shard.read_image_name(int(self._rows[index]))  # type: ignore[attr-defined]  # checked above
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._shard[int(self._rows[index])]
+
+    def locate(self, index: int) -> tuple[Shard, int]:
+        """Return the whole shard, and the number of a row of this part in it."""
+        return self._shard, int(self._rows[index])
+
+
 class IndexedFile(ABC):
     """A file that is scanned once to find its rows, which are then read by number.
 
@@ -369,9 +400,10 @@ class ShardedSource:
         return shard, int(index - (self._ends[shard] - self.shard_sizes[shard]))
 
     def describe_location(self, index: int) -> str:
-        """Return shard and row of a sample, for a user who looks for it."""
-        shard, row = self.locate(index)
-        return f"{self.shards[shard].name}, {row + 1}"
+        """Return shard and row of a sample, counted in the whole shard from 1, for a user who looks for it."""
+        number, row = self.locate(index)
+        shard, row = _locate_in_whole(self.shards[number], row)
+        return f"{shard.name}, {row + 1}"
 
     @property
     def files(self) -> list[Path]:
@@ -475,6 +507,7 @@ class ShardedSource:
             raise
         except Exception as error:
             # An error in a user's own shard is explained; one in this package is a defect, whose traceback is needed.
+            shard, row = _locate_in_whole(shard, row)
             if type(shard).__module__.startswith("ernie_vil2."):
                 raise
             class_name = f"{type(shard).__module__}.{type(shard).__qualname__}"
@@ -506,6 +539,13 @@ class ShardedSource:
         del self._open_shards[number]
         self._failed_shards.pop(number, None)
         self.shards[number].release()
+
+
+def _locate_in_whole(shard: Shard, row: int) -> tuple[Shard, int]:
+    """Return the shard that a part of a shard belongs to, with the row there; a whole shard as it is."""
+    while isinstance(shard, ShardPart):
+        shard, row = shard.locate(row)
+    return shard, row
 
 
 def fingerprint(paths: Sequence[Path]) -> bytes:

@@ -8,14 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ernie_vil2.config import HoldoutConfig
 from ernie_vil2.data.readers.columns import IMAGE_KEYS
-from ernie_vil2.data.readers.source import Shard, ShardedSource
+from ernie_vil2.data.readers.source import Shard, ShardedSource, ShardPart
 from ernie_vil2.data.samples import BadSample, Sample, hash_id, is_blank, text_key
 from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.terminal import make_printable, pluralize, should_show_progress
@@ -275,29 +274,10 @@ def _field_value(sample: Sample, field: str | None) -> Hashable:
         return None
     # A table's column of image files is not a field of its samples; their image name holds it.
     value = sample.image_name if field in IMAGE_KEYS and field not in sample.fields else sample.fields.get(field)
-    return value if value is None or isinstance(value, str | int | float) else str(value)
-
-
-class ShardPart:
-    """Some rows of a shard, as a shard."""
-
-    def __init__(self, shard: Shard, rows: np.ndarray):
-        self._shard, self._rows = shard, rows
-        self.name: str = shard.name
-        self.files: Sequence[Path] = shard.files
-        self.release = shard.release
-        # Whoever reads names asks whether the shard has this method.
-        if hasattr(shard, "read_image_name"):
-            self.read_image_name = self._read_image_name
-
-    def _read_image_name(self, index: int) -> str:
-        return self._shard.read_image_name(int(self._rows[index]))  # type: ignore[attr-defined]  # checked above
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._shard[int(self._rows[index])]
+    # NaN, by which pandas marks what is missing, is unequal to itself: every row would be a stratum of its own.
+    if value is None or value != value:
+        return None
+    return value if isinstance(value, str | int | float) else str(value)
 
 
 class Part(NamedTuple):
