@@ -245,6 +245,15 @@ def test_error_in_a_users_shard_is_explained_in_a_part_too():
         part[0]
 
 
+@pytest.mark.parametrize("field", ["group_by", "stratify_by"])
+def test_nan_is_no_value_of_a_field(field, capsys):
+    rows = [(b"%d" % number, float("nan"), float("nan")) for number in range(100)]
+    name = "sku" if field == "group_by" else "category"
+    parts = Division({"train": 0.8, "val": 0.2}, **{field: name}).assign_rows(make_source(rows))
+    assert [len(part) for part in parts.values()] == [80, 20]
+    assert ("100 of 100 samples have no sku" in capsys.readouterr().err) == (field == "group_by")
+
+
 @pytest.mark.parametrize("shares", ["{val: 0.6, test: 0.4}", "{val: -0.1}"])
 def test_holdout_must_leave_data_to_train_on(shares):
     with pytest.raises(ValueError, match="holdout"):
