@@ -38,7 +38,7 @@ def read_list(source: str) -> list[str] | dict[str, str]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file has another form, or it or an entry in it is empty.
+        ValueError: the file has another form, it or an entry in it is empty, or a list in a text file is named.
     """
     file, mark, name = source.rpartition(LIST_MARK)
     path = Path(source)
@@ -46,7 +46,12 @@ def read_list(source: str) -> list[str] | dict[str, str]:
         path = Path(file)
     else:
         name = ""
-    texts = _read_json_list(path, name) if path.suffix == ".json" else _read_lines(path)
+    if path.suffix == ".json":
+        texts = _read_json_list(path, name)
+    elif name:
+        raise ValueError(f"{source}: only a JSON file has lists with names; leave out {LIST_MARK}{name}")
+    else:
+        texts = _read_lines(path)
 
     if isinstance(texts, dict):
         kind, entries = "class", list(texts.items())
@@ -84,8 +89,14 @@ def _read_lines(path: Path) -> list[str] | dict[str, str]:
     lines = read_text(path).rstrip("\n ").split("\n")
     if lines == [""]:
         return []
-    if not all("\t" in line for line in lines):
-        return [line.strip() for line in lines]
+    lines_without_tab = [number for number, line in enumerate(lines, 1) if "\t" not in line]
+    if lines_without_tab:
+        if not any("\t" in line.strip() for line in lines):
+            return [line.strip() for line in lines]
+        raise ValueError(
+            f"{path}, line {lines_without_tab[0]}: there is no tab, as in other lines; write label<TAB>name in every "
+            "line, or names without a tab"
+        )
     texts: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         label, _, text = line.partition("\t")

@@ -155,6 +155,9 @@ def test_names_are_read_from_lists_of_many_formats(tmp_path, name, content, loca
         ("n.txt", "猫\n\n狗\n", "n.txt", "entry 2"),
         ("n.txt", "cat\t猫\ncat\t狗\n", "n.txt", "line 2: cat"),
         ("n.json", ["cat", 7], "n.json", "a list of texts"),
+        ("n.txt", "cat\t猫\ndog 狗\n", "n.txt", "line 2: there is no tab"),
+        ("n.txt", "cat\t猫\ndog\t\n", "n.txt", "class dog has no name"),
+        ("n.txt", "猫\n狗\n", "n.txt@food", "leave out @food"),
         ("n.json", ["cat"], "n.json@x", "it holds none"),
     ],
 )
