@@ -3,6 +3,7 @@
 The class of an image is the folder that it is in, a column of a table, or a field of a sample.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -380,14 +381,17 @@ def _read_samples(source: ShardedSource, label: str) -> Iterator[Entry]:
 
 
 def _parse_labels(value: Any, name: str) -> tuple[str, ...]:
-    if value in (None, "", []):
+    is_nan = isinstance(value, float) and math.isnan(value)  # so pandas marks what is missing
+    if is_nan or value in (None, "", []):
         raise BadSample(Reason.NO_LABEL, name)
     if isinstance(value, list):
         values = value
     elif isinstance(value, str):
         values = value.split(LIST_SEPARATOR)
     elif isinstance(value, float):
-        values = [str(value)]
+        # Whole numbers are floats where some are missing, as in pandas. Written as 10.0, a label would be no number of a
+        # class, and come before 2.0 in the order of the names.
+        values = [str(int(value)) if value.is_integer() else str(value)]
     else:
         values = [value]
     if not all(map(is_id, values)):

@@ -112,6 +112,22 @@ def test_bad_rows_are_counted_by_reason(tmp_path):
     }  # fmt: skip
 
 
+def test_whole_numbers_are_labels_as_integers_are(tmp_path):
+    labels = [float(number) for number in range(11)]
+    table = pa.table({"image": [b"%d" % number for number in range(13)], "label": [*labels, 0.5, float("nan")]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    names = [f"name {number}" for number in range(11)]
+    (tmp_path / "names.txt").write_text("\n".join(names))
+
+    labelled = open_labelled([tmp_path / "a.parquet"])
+    assert {text.id for text in labelled.texts} == {*map(str, range(11)), "0.5"}
+    assert labelled.entry_report.counts == {"no label": 1}
+
+    pq.write_table(table.slice(0, 11), tmp_path / "a.parquet")
+    labelled = open_labelled([tmp_path / "a.parquet"], {"en": str(tmp_path / "names.txt")})
+    assert {text.id: text.text for text in labelled.texts} == {str(number): names[number] for number in range(11)}
+
+
 def test_classes_are_values_of_a_field_of_samples(shapes):
     labelled = open_labelled([shapes["val"]], label="kind")
     names, classes = read_classes(labelled)
