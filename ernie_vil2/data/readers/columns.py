@@ -98,6 +98,24 @@ def apply_names(headers: Sequence[str], new_names: Mapping[str, str]) -> list[st
     return [new_names.get(header, header) for header in headers]
 
 
+def find_column(column: str, headers: Sequence[str], new_names: Mapping[str, str]) -> str:
+    """Return the name under which a column is read, whose header may be written in another case or spacing.
+
+    A name that resembles no header is returned unchanged.
+
+    Args:
+        column: header or name of the column, as the user writes it.
+        headers: headers of the table.
+        new_names: result of `rename_columns`.
+    """
+    if column not in headers and column not in new_names.values():
+        for header in headers:
+            if simplify_name(header) == simplify_name(column):
+                column = header
+                break
+    return new_names.get(column, column)
+
+
 def find_alternatives(headers: Sequence[str], new_names: Mapping[str, str]) -> dict[str, list[str]]:
     """Return, by the name of a column, the other columns that could have been meant and are read as fields.
 

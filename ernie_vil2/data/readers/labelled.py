@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, Collector, ImageIds, read_image
 from ernie_vil2.data.readers import ShardedSource, open_sources
-from ernie_vil2.data.readers.columns import rename_columns
+from ernie_vil2.data.readers.columns import find_column, rename_columns
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, canonical_split
+from ernie_vil2.data.readers.source import find_field
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR
 from ernie_vil2.data.readers.tables import TABLES, Table, find_image, open_table
 from ernie_vil2.data.samples import BadSample, Reason, is_id
@@ -344,6 +345,7 @@ def _read_table(path: Path, label: str, data: DataSpec) -> list[Entry]:
     table = open_table(path, data.encoding)
     folders = ImageFolders([data.image_folder or path.parent], ())
     names = rename_columns(table.column_names, data.columns or {}, str(path))
+    label = find_column(label, table.column_names, names)
     entries: list[Entry] = []
     images_in_files: list[BenchmarkImage] = []
     for index in range(len(table)):
@@ -370,10 +372,14 @@ def _read_table_image(table: Table, index: int, names: Mapping[str, str]) -> byt
 
 def _read_samples(source: ShardedSource, label: str) -> Iterator[Entry]:
     image_ids = ImageIds()
+    fields: dict[int, str] = {}  # field of the label in each shard
     for index in range(len(source)):
         try:
             sample = source[index]
-            labels = _parse_labels(sample.fields.get(label), sample.image_name)
+            shard_number, _ = source.locate(index)
+            if shard_number not in fields:
+                fields[shard_number] = find_field(source.shards[shard_number], label)
+            labels = _parse_labels(sample.fields.get(fields[shard_number]), sample.image_name)
             image_id = image_ids.assign(sample, source.describe_location(index))
             yield BenchmarkImage(image_id, partial(read_image, source, index)), labels
         except BadSample as error:
@@ -389,8 +395,8 @@ def _parse_labels(value: Any, name: str) -> tuple[str, ...]:
     elif isinstance(value, str):
         values = value.split(LIST_SEPARATOR)
     elif isinstance(value, float):
-        # Whole numbers are floats where some are missing, as in pandas. Written as 10.0, a label would be no number of a
-        # class, and come before 2.0 in the order of the names.
+        # Whole numbers are floats where some are missing, as in pandas. Written as 10.0, a label would be no number of
+        # a class, and come before 2.0 in the order of the names.
         values = [str(int(value)) if value.is_integer() else str(value)]
     else:
         values = [value]

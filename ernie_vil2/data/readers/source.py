@@ -77,6 +77,11 @@ class Shard(SampleSequence, Protocol):
         """Close files and free memory; reading the next sample opens the shard again."""
 
 
+def find_field(shard: Shard, name: str) -> str:
+    """Return the field of a shard's samples for a name, which may be a header of its table."""
+    return shard.field_name(name) if hasattr(shard, "field_name") else name
+
+
 class ShardPart:
     """Some rows of a shard, as a shard.
 

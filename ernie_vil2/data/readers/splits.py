@@ -14,7 +14,7 @@ import numpy as np
 
 from ernie_vil2.config import HoldoutConfig
 from ernie_vil2.data.readers.columns import IMAGE_KEYS
-from ernie_vil2.data.readers.source import Shard, ShardedSource, ShardPart
+from ernie_vil2.data.readers.source import ShardedSource, ShardPart, find_field
 from ernie_vil2.data.samples import BadSample, Sample, hash_id, is_blank, text_key
 from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.terminal import make_printable, pluralize, should_show_progress
@@ -137,7 +137,10 @@ class Division:
             number, _ = source.locate(row)
             if number not in field_names:
                 shard = source.shards[number]
-                field_names[number] = _find_field(shard, self.group_by), _find_field(shard, self.stratify_by)
+                field_names[number] = (
+                    find_field(shard, self.group_by) if self.group_by else None,
+                    find_field(shard, self.stratify_by) if self.stratify_by else None,
+                )
                 fields |= dict.fromkeys(getattr(shard, "column_names", ()))
             group_field, stratum_field = field_names[number]
             fields |= dict.fromkeys(sample.fields)
@@ -262,11 +265,6 @@ def _describe_frequent_captions(counts: Counter[str], captions: Collection[str],
         f"{subject} is that of more than {MAX_CAPTION_SHARE:.0%} of the samples, so that several parts may have it; "
         "those of any other caption stay together"
     )
-
-
-def _find_field(shard: Shard, field: str | None) -> str | None:
-    """Return the field of samples for a name that may be a header of the shard's table."""
-    return shard.field_name(field) if field is not None and hasattr(shard, "field_name") else field
 
 
 def _field_value(sample: Sample, field: str | None) -> Hashable:

@@ -23,10 +23,10 @@ from ernie_vil2.data.readers.columns import (
     describe_addresses,
     describe_missing,
     find_alternatives,
+    find_column,
     has_texts,
     quote_argument,
     rename_columns,
-    simplify_name,
 )
 from ernie_vil2.data.readers.layout import SPLITS, Layout, Precedence, canonical_split, order_splits
 from ernie_vil2.data.readers.locations import LocalFile, Location
@@ -267,17 +267,8 @@ class TableSource:
         return sentences
 
     def field_name(self, column: str) -> str:
-        """Return the field of samples that holds a column, whose header may be written in another case or spacing.
-
-        A name that resembles no header is returned unchanged.
-        """
-        headers = list(self._table.column_names)
-        if column not in headers and column not in self._names.values():
-            for header in headers:
-                if simplify_name(header) == simplify_name(column):
-                    column = header
-                    break
-        return self._names.get(column, column)
+        """Return the field of samples that holds a column, see `find_column`."""
+        return find_column(column, self._table.column_names, self._names)
 
     def __len__(self) -> int:
         return len(self._table)

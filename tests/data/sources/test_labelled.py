@@ -112,6 +112,18 @@ def test_bad_rows_are_counted_by_reason(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("label", ["标题", "标题 ", "caption_zh"])
+def test_label_is_found_by_its_header_or_its_name(tmp_path, label):
+    write_files(tmp_path, {f"{name}.png": content for name, content in IMAGES.items()})
+    (tmp_path / "a.csv").write_text("image,标题\nred.png,猫\nblue.png,狗\n", encoding="utf-8")
+    expected = {"red.png": ["猫"], "blue.png": ["狗"]}
+
+    _, classes_of_table = read_classes(open_labelled(tmp_path / "a.csv", label=label))
+    _, classes_of_samples = read_classes(open_labelled(tmp_path, label=label))
+
+    assert classes_of_table == classes_of_samples == expected
+
+
 def test_whole_numbers_are_labels_as_integers_are(tmp_path):
     labels = [float(number) for number in range(11)]
     table = pa.table({"image": [b"%d" % number for number in range(13)], "label": [*labels, 0.5, float("nan")]})
