@@ -14,6 +14,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText, 
 from ernie_vil2.data.readers import ShardedSource, open_sources
 from ernie_vil2.data.readers.columns import find_column, rename_columns
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, canonical_split
+from ernie_vil2.data.readers.locations import LocalFile, find_locations
 from ernie_vil2.data.readers.source import find_field
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR
 from ernie_vil2.data.readers.tables import TABLES, Table, find_image, open_table
@@ -260,15 +261,18 @@ def _find_images(data: DataSpec, label: str) -> LabelledImages:
                 raise ValueError(f"{path} is a folder of classes; give it alone")
             return images
 
-    paths = [Path(name) for name in data.paths]
     entries: list[Entry] = []
     files: list[Path] = []
-    if all(table.suffix.lower() in TABLES for table in paths):
+    if all(Path(name).suffix.lower() in TABLES for name in data.paths):
         if data.split:
             raise ValueError(f"{path} has no splits; name the table of the split")
-        for table in paths:
+        for pattern in data.paths:
+            for location in find_locations(pattern):
+                if not isinstance(location, LocalFile):
+                    raise ValueError(f"{location.name}: a table of images is read from this machine; copy it here")
+                files.append(Path(location.name))
+        for table in files:
             entries += _read_table(table, label, data)
-        files = paths
     else:
         source = open_sources(data)
         entries += _read_samples(source, label)

@@ -124,6 +124,18 @@ def test_label_is_found_by_its_header_or_its_name(tmp_path, label):
     assert classes_of_table == classes_of_samples == expected
 
 
+def test_tables_may_be_named_by_a_pattern(tmp_path):
+    write_files(tmp_path, {f"{name}.png": content for name, content in IMAGES.items()})
+    (tmp_path / "a1.csv").write_text("image,label\nred.png,cat\n")
+    (tmp_path / "a2.csv").write_text("image,label\nblue.png,dog\n")
+    for pattern in ("a*.csv", "a{1..2}.csv"):
+        labelled = open_labelled(tmp_path / pattern)
+        assert read_classes(labelled)[1] == {"red.png": ["cat"], "blue.png": ["dog"]}
+        assert labelled.files == (tmp_path / "a1.csv", tmp_path / "a2.csv")
+    with pytest.raises(ValueError, match=r"https://x\.org/a\.csv"):
+        open_labelled("https://x.org/a.csv")
+
+
 def test_whole_numbers_are_labels_as_integers_are(tmp_path):
     labels = [float(number) for number in range(11)]
     table = pa.table({"image": [b"%d" % number for number in range(13)], "label": [*labels, 0.5, float("nan")]})
