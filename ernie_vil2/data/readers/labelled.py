@@ -4,6 +4,7 @@ The class of an image is the folder that it is in, a column of a table, or a fie
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -297,10 +298,10 @@ def _find_in_folders(root: Path, split: str | None, default: str | None) -> Labe
     # A folder of a split has folders itself; one of a class that is called "test" has images.
     folder = root
     class_folders = _list_folders(root)
-    splits: dict[str, Path] = {}
+    splits: defaultdict[str, list[Path]] = defaultdict(list)
     for candidate in class_folders:
         if canonical_split(candidate.name) in SPLITS and _list_folders(candidate):
-            splits[canonical_split(candidate.name)] = candidate
+            splits[canonical_split(candidate.name)].append(candidate)
     if splits:
         folder = _choose_split_folder(root, splits, split, default)
         class_folders = _list_folders(folder)
@@ -330,14 +331,21 @@ def _find_in_folders(root: Path, split: str | None, default: str | None) -> Labe
     return LabelledImages(name, entries, list(files_by_class), (), names)
 
 
-def _choose_split_folder(root: Path, splits: Mapping[str, Path], split: str | None, default: str | None) -> Path:
+def _choose_split_folder(
+    root: Path, splits: Mapping[str, Sequence[Path]], split: str | None, default: str | None
+) -> Path:
     name = canonical_split(split or default or "test")
     # As elsewhere, another split may replace a missing default, except for training.
     if split is None and name != TRAIN and name not in splits:
         name = next(candidate for candidate in SPLITS if candidate in splits)
     if name not in splits:
         raise ValueError(f"{root} has no split {split or default}; choose one of {', '.join(splits)}")
-    return splits[name]
+    # Several folders may be the same split by their names, such as val and valid.
+    folders = [folder for folder in splits[name] if folder.name == split] or splits[name]
+    if len(folders) > 1:
+        names = ", ".join(folder.name for folder in folders)
+        raise ValueError(f"{root}: the folders {names} are the same split ({name}); name one of them")
+    return folders[0]
 
 
 def _list_folders(folder: Path) -> list[Path]:

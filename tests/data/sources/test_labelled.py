@@ -124,6 +124,16 @@ def test_label_is_found_by_its_header_or_its_name(tmp_path, label):
     assert classes_of_table == classes_of_samples == expected
 
 
+def test_folder_of_a_split_is_named_if_there_are_two(tmp_path):
+    write_class_folders(tmp_path / "set" / "val", cat=1, dog=1)
+    write_class_folders(tmp_path / "set" / "valid", cat=2, dog=2)
+    for split, num_images in (("val", 2), ("valid", 4)):
+        assert len(open_labelled(tmp_path / "set", split=split).images) == num_images
+    for split in (None, "validation"):
+        with pytest.raises(ValueError, match="val, valid"):
+            open_labelled(tmp_path / "set", split=split)
+
+
 def test_tables_may_be_named_by_a_pattern(tmp_path):
     write_files(tmp_path, {f"{name}.png": content for name, content in IMAGES.items()})
     (tmp_path / "a1.csv").write_text("image,label\nred.png,cat\n")
