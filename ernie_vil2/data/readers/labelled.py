@@ -193,7 +193,8 @@ def open_labelled(
             themselves: Chinese if a label has a Chinese character, otherwise English.
         label: column or field with the class of an image. If an image has several, it holds a list; in CSV they are
             separated by `|`.
-        fields: fields of `DataSpec`. The default split is test, if there are several.
+        fields: fields of `DataSpec`. The default split is test, if there are several. With a `layout`, a folder is
+            read as samples, whatever folders it has.
 
     Raises:
         FileNotFoundError: a path does not exist.
@@ -255,7 +256,7 @@ def _guess_language(labels: Sequence[str]) -> str:
 def _find_images(data: DataSpec, label: str) -> LabelledImages:
     """Find the images of folders of classes, of tables or of samples, whichever the paths are."""
     path = Path(data.paths[0])
-    if path.is_dir():
+    if path.is_dir() and not data.layout:  # a layout is one of samples
         images = _find_in_folders(path, data.split, data.default_split)
         if images:
             if len(data.paths) > 1:

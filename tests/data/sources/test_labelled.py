@@ -124,6 +124,15 @@ def test_label_is_found_by_its_header_or_its_name(tmp_path, label):
     assert classes_of_table == classes_of_samples == expected
 
 
+def test_layout_says_that_folders_are_no_classes(tmp_path):
+    for name, folder in (("red", "00000"), ("blue", "00000"), ("green", "00001")):
+        description = json.dumps({"kind": "warm" if name == "red" else "cold"}).encode()
+        write_files(tmp_path / folder, {f"{name}.png": IMAGES[name], f"{name}.txt": b"x", f"{name}.json": description})
+    assert read_classes(open_labelled(tmp_path))[1]["00000/red.png"] == ["00000"]
+    classes = read_classes(open_labelled(tmp_path, layout="files", label="kind"))[1]
+    assert classes == {"red": ["warm"], "blue": ["cold"], "green": ["cold"]}
+
+
 def test_folder_of_a_split_is_named_if_there_are_two(tmp_path):
     write_class_folders(tmp_path / "set" / "val", cat=1, dog=1)
     write_class_folders(tmp_path / "set" / "valid", cat=2, dog=2)
