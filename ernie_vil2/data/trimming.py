@@ -117,6 +117,10 @@ def trim_files(folder: Path, new_ids: Mapping[int, int], rules: str) -> None:
         folder: folder of the files, which are overwritten.
         new_ids: new id of each old id that remains, in order.
         rules: the tokenizer's rules, as in `Model.text.tokenizer`.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: a file is damaged.
     """
     vocab: dict[str, int] = {}
     if (folder / _VOCAB_JSON).is_file():
@@ -126,7 +130,9 @@ def trim_files(folder: Path, new_ids: Mapping[int, int], rules: str) -> None:
     for path in sorted(folder.iterdir()):
         if path.name == VOCABULARY:
             lines = read_text(path).removesuffix("\n").split("\n")
-            write_text(path, "".join(f"{lines[old_id]}\n" for old_id in new_ids))
+            # Tokens that tokenizer.json adds to the vocabulary have larger ids.
+            remaining_lines = [lines[old_id] for old_id in new_ids if old_id < len(lines)]
+            write_text(path, "".join(f"{line}\n" for line in remaining_lines))
         elif path.name == TOKENIZER:
             settings = load_json(path, MAX_CHARACTERS)
             _renumber(settings, new_ids)
@@ -134,12 +140,7 @@ def trim_files(folder: Path, new_ids: Mapping[int, int], rules: str) -> None:
         elif path.name == _VOCAB_JSON:
             write_json(path, remaining_vocab)
         elif path.name == _MERGES:
-            version, *lines = read_text(path).split("\n")
-            merges = []
-            for line in lines:
-                if not line or {*_split_merge(line), line.replace(" ", "")} <= remaining_vocab.keys():
-                    merges.append(line)
-            write_text(path, "\n".join([version, *merges]))
+            _trim_merges(path, remaining_vocab)
         elif path.suffix == ".model":
             path.write_bytes(remove_pieces(path.read_bytes(), new_ids, rules))
         elif path.name == "tokenizer_config.json":
@@ -151,6 +152,20 @@ def trim_files(folder: Path, new_ids: Mapping[int, int], rules: str) -> None:
                         added_tokens[str(new_ids[int(old_id)])] = token
                 settings["added_tokens_decoder"] = added_tokens
             write_json(path, settings, indent=2)
+
+
+def _trim_merges(path: Path, vocab: Mapping[str, int]) -> None:
+    """Keep the merges of a `merges.txt` whose tokens remain in the vocabulary, and its line with a version."""
+    remaining_lines: list[str] = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line and not line.startswith("#version"):
+            pair = line.split(" ")
+            if len(pair) != 2:
+                raise ValueError(f"{path}, line {number}: not a merge, which is two tokens; copy the file again")
+            if not {*pair, "".join(pair)} <= vocab.keys():
+                continue
+        remaining_lines.append(line)
+    write_text(path, "\n".join(remaining_lines))
 
 
 class MissingTokens(NamedTuple):

@@ -5,15 +5,18 @@ import random
 
 import numpy as np
 import pytest
+from tokenizers import AddedToken
 
 import ernie_vil2
 from ernie_vil2.cli import run
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, WordPieceTokenizer, open_tokenizer, read_vocabulary
+from ernie_vil2.data.tokenizer_files import BERT_TOKENS, build_word_pieces
 from ernie_vil2.data.trimming import (
     count_missing_tokens,
     find_ids_of_characters,
     find_ids_of_texts,
     list_characters,
+    trim_files,
     trim_tokenizer,
 )
 from tests.support.checkpoints import write_untrained_checkpoint
@@ -135,3 +138,37 @@ def test_tokens_of_languages_and_of_texts_add_up(tmp_path):
     of_texts = trim("--texts", tmp_path / "texts.txt")
     of_both = trim("--keep", "th", "--texts", tmp_path / "texts.txt")
     assert of_both == of_language | of_texts and of_both - of_language == {"猫"} and of_both > of_texts
+
+
+def test_added_tokens_beyond_a_vocab_txt_are_trimmed_too(tmp_path):
+    tokens = [*BERT_TOKENS, "cat", "dog"]
+    library = build_word_pieces(tokens, 100, BERT_TOKENS)
+    library.add_tokens([AddedToken("<new>")])
+    library.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens))
+    tokenizer = open_tokenizer(tmp_path, 16, "bert")
+    ids = find_ids_of_texts(tokenizer, ["a dog"])
+
+    trim_files(tmp_path, {old_id: new_id for new_id, old_id in enumerate(ids)}, "bert")
+
+    assert (tmp_path / "vocab.txt").read_text().split() == [*BERT_TOKENS, "dog"]
+    trimmed = open_tokenizer(tmp_path, 16, "bert")
+    assert trimmed.tokens == [*BERT_TOKENS, "dog", "<new>"]
+    expected = split_into_tokens(tokenizer, "a dog <new>")
+    assert split_into_tokens(trimmed, "a dog <new>") == expected
+
+
+@pytest.mark.parametrize("version", ["", "#version: 0.2\n"])
+def test_merges_are_trimmed_with_and_without_a_version(tmp_path, version):
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "b": 1, "c": 2, "ab": 3, "bc": 4}))
+    (tmp_path / "merges.txt").write_text(f"{version}a b\nb c\n")
+    trim_files(tmp_path, {1: 0, 2: 1, 4: 2}, "clip")
+    assert (tmp_path / "merges.txt").read_text() == f"{version}b c\n"
+    assert json.loads((tmp_path / "vocab.json").read_text()) == {"b": 0, "c": 1, "bc": 2}
+
+
+def test_damaged_merges_name_the_file_and_the_line(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "b": 1, "ab": 2}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\na b c\n")
+    with pytest.raises(ValueError, match=r"merges\.txt, line 3"):
+        trim_files(tmp_path, {0: 0, 1: 1, 2: 2}, "clip")
