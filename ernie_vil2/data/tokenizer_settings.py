@@ -61,6 +61,10 @@ _NORMALIZER_FIELDS = {
 # Unicode's compatibility forms, times 2 for each of up to three replacements after it; more is an attack on the memory.
 MAX_GROWTH = 256
 
+# Limit of the ids that a template puts around a text, where published ones put at most three. A template names an entry
+# with ids as often as it likes, so that a file of a megabyte can ask for a billion.
+MAX_TEMPLATE_IDS = 10_000
+
 # Maximum number of characters that one character becomes, by the type of a step; other types add none, or are computed
 # in `_bound_growth`.
 _GROWTHS = {
@@ -203,15 +207,49 @@ def check_special_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any]
 
 
 def check_growth(settings: dict[str, Any]) -> None:
-    """Raise ValueError if the steps before the vocabulary may make a text more than `MAX_GROWTH` times as long.
+    """Check that a `tokenizer.json` does not make a text far longer.
 
     The library runs all steps before anyone sees the length: forty steps that each double a text would fill the memory.
     So the growth is bounded from the file, before a text is encoded.
+
+    Raises:
+        ValueError: the steps before the vocabulary may make a text more than `MAX_GROWTH` times as long, or the step
+            behind it repeats the text or adds more than `MAX_TEMPLATE_IDS` ids.
     """
     for key in ("normalizer", "pre_tokenizer"):
         growth = _bound_growth(settings.get(key))
         if growth > MAX_GROWTH:
             raise ValueError(f"its {key} may make a text {growth:.3g} times as long; at most {MAX_GROWTH} are read")
+    try:
+        num_ids = _count_template_ids(settings.get("post_processor"))
+    except (KeyError, TypeError, AttributeError):
+        return  # the library will say what is wrong with the template
+    if num_ids > MAX_TEMPLATE_IDS:
+        raise ValueError(f"its post_processor adds {num_ids:,} ids to a text; at most {MAX_TEMPLATE_IDS:,} are read")
+
+
+def _count_template_ids(processor: Any) -> int:
+    """Return the number of ids that the templates of a post-processor add to a text.
+
+    Raises:
+        ValueError: a template has the text several times.
+    """
+    if not isinstance(processor, dict):
+        return 0
+    if processor.get("type") == "Sequence":
+        return sum(map(_count_template_ids, processor.get("processors") or ()))
+    if processor.get("type") != "TemplateProcessing":
+        return 0
+    num_ids = num_texts = 0
+    special_tokens = processor.get("special_tokens") or {}
+    for entry in processor.get("single") or ():
+        if "SpecialToken" in entry:
+            num_ids += len(special_tokens[entry["SpecialToken"]["id"]]["ids"])
+        else:
+            num_texts += 1
+    if num_texts > 1:
+        raise ValueError(f"its post_processor repeats a text {num_texts} times; it is read once")
+    return num_ids
 
 
 def _bound_growth(step: Any) -> float:

@@ -70,6 +70,43 @@ def test_repeated_splitting_into_bytes_is_refused(tmp_path):
         )
 
 
+def make_template(num_entries, num_ids, num_texts=1):
+    """Return a template with an entry, which has so many ids, so many times before the text."""
+    special_token = {"SpecialToken": {"id": "x", "type_id": 0}}
+    text, second_text = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
+    return {
+        "type": "TemplateProcessing",
+        "single": [special_token] * num_entries + [text] * num_texts,
+        "pair": [text, second_text],
+        "special_tokens": {"x": {"id": "x", "ids": [2] * num_ids, "tokens": ["a"] * num_ids}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("template", "cause"),
+    [(make_template(2000, 2000), "adds 4,000,000 ids"), (make_template(0, 1, num_texts=1000), "1000 times")],
+    ids=["ids", "texts"],
+)
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_template_that_makes_a_text_far_longer_is_refused(tmp_path, template, cause, is_nested):
+    processor = {"type": "Sequence", "processors": [template]} if is_nested else template
+    write_tokenizer(tmp_path, post_processor=processor)
+    with pytest.raises(ValueError, match=f"tokenizer.json: its post_processor .*{cause}"):
+        open_tokenizer(tmp_path, 16, "bert")
+
+
+def test_template_without_its_entries_is_refused(tmp_path):
+    content = json.loads((write_tokenizer(tmp_path) / "tokenizer.json").read_text())
+    content["post_processor"] = make_template(1, 1) | {"special_tokens": {}}
+    with pytest.raises(ValueError, match="tokenizers library"):
+        LibraryTokenizer(json.dumps(content), 16, "bert")
+
+
+def test_template_with_several_ids_is_followed(tmp_path):
+    write_tokenizer(tmp_path, post_processor=make_template(2, 3))
+    assert open_tokenizer(tmp_path, 16, "bert").encode("a") == [2] * 7
+
+
 def test_growth_of_a_character_table_is_its_longest_text():
     def make_content(longest):
         """Return a tokenizer.json whose table turns a character into so many."""
