@@ -149,9 +149,12 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
     about = load_json(folder / ABOUT, max_characters=2**28)
     check_version(about.get("version") if isinstance(about, dict) else None, VERSION, folder / ABOUT, "curate again")
     files_of_shards: dict[ShardIdentity, list[str]] = defaultdict(list)
-    for shard in about["shards"]:
-        identity = ShardIdentity(shard["name"], shard["samples"], shard["content"])
-        files_of_shards[identity].append(shard["file"])
+    try:
+        for shard in about["shards"]:
+            identity = ShardIdentity(shard["name"], shard["samples"], shard["content"])
+            files_of_shards[identity].append(shard["file"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / ABOUT}: not as a curation writes it ({error!r}); curate again") from None
 
     # Read the tables in the order of the source's shards.
     numbers, weights, ids = [], [], []
@@ -229,11 +232,16 @@ def _read_table(path: Path, num_samples: int) -> "pa.Table":
     try:
         names = set(parquet.read_schema(path).names)
         table = parquet.read_table(path, columns=[name for name in COLUMNS if name in names])
-    except (ArrowException, OSError) as error:
+        is_selected = compute.greater(table["weight"], 0)
+        rows = table["row"].to_numpy()
+    except (ArrowException, OSError, KeyError) as error:
         raise ValueError(f"{path}: not a part of a curation's table ({error}); curate again") from None
     if len(table) != num_samples:
         raise ValueError(f"{path}: {len(table):,} rows for {num_samples:,} samples; curate again")
-    return table.filter(compute.greater(table["weight"], 0))
+    # Cut captions are found by the order of the rows, and shards by their number.
+    if not np.array_equal(rows, np.arange(num_samples)):
+        raise ValueError(f"{path}: the rows are not in the order of the samples; sort them by row, or curate again")
+    return table.filter(is_selected)
 
 
 class WeightedDraws:

@@ -146,6 +146,33 @@ def test_error_names_the_data_that_a_selection_does_not_fit(tmp_path, three_shar
         read_selection(folder, open_sources([str(three_shards[2])]))
 
 
+@pytest.mark.parametrize(
+    ("change", "culprit"),
+    [
+        (lambda table: table.drop_columns(["weight"]), "weight"),
+        (lambda table: table.drop_columns(["row"]), "row"),
+        (lambda table: table.set_column(1, "weight", [["a"] * 10]), "not a part of a curation"),
+        (lambda table: table.sort_by([("weight", "descending")]), "order of the samples"),
+        (lambda table: table.set_column(0, "row", [[5] * 10]), "order of the samples"),
+    ],
+    ids=["no weight", "no row", "texts", "sorted", "repeated"],
+)
+def test_damaged_table_of_a_selection_is_named(tmp_path, three_shards, change, culprit):
+    folder = write_selection(tmp_path / "curated", three_shards, {"3": 1, "7": 1})
+    path = folder / "table" / "00000.parquet"
+    parquet.write_table(change(parquet.read_table(path)), path)
+    with pytest.raises(ValueError, match=rf"00000\.parquet.*{culprit}"):
+        read_selection(folder, open_sources(str(three_shards[0])))
+
+
+@pytest.mark.parametrize("content", [{}, {"shards": [{"name": "a.tsv"}]}, {"shards": 7}])
+def test_damaged_description_of_a_selection_is_named(tmp_path, three_shards, content):
+    folder = write_selection(tmp_path / "curated", three_shards, {"3": 1})
+    (folder / "curation.json").write_text(json.dumps({"version": 1, **content}))
+    with pytest.raises(ValueError, match=r"curation\.json"):
+        read_selection(folder, open_sources(str(three_shards[0])))
+
+
 def test_run_resumes_with_its_own_selection_only(tmp_path, three_shards):
     first = write_selection(tmp_path / "first", three_shards, {"3": 1, "4": 1})
     second = write_selection(tmp_path / "second", three_shards, {"3": 1, "5": 1})
