@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 
 from ernie_vil2.data.readers import MAX_OPEN_SHARDS, ShardedSource
-from ernie_vil2.data.readers.source import NUM_THREADS, fingerprint
+from ernie_vil2.data.readers.source import NUM_THREADS, ShardPart, fingerprint
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import check_version, load_json
@@ -136,12 +136,18 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
 
     Raises:
         FileNotFoundError: the folder is not the output of a finished curation.
-        ValueError: the table is of other data, it is damaged, or no pair of the source was selected.
+        ValueError: the table is of other data, it is damaged, no pair of the source was selected, or the source is a
+            part of a division.
     """
     require("Data.select", "pyarrow")
     import pyarrow as pa
 
     folder = Path(folder)
+    if any(isinstance(shard, ShardPart) for shard in source.shards):
+        raise ValueError(
+            "Data.select names pairs of whole shards, which Data.holdout divides: write the selected pairs with "
+            "tools/prepare.py --select and train on its output, or leave out one of the two"
+        )
 
     # Find the tables of the shards by what the shards are.
     if not (folder / ABOUT).is_file():

@@ -165,6 +165,13 @@ def test_damaged_table_of_a_selection_is_named(tmp_path, three_shards, change, c
         read_selection(folder, open_sources(str(three_shards[0])))
 
 
+def test_selection_of_data_that_are_divided_is_refused(tmp_path):
+    path = write_tsv(tmp_path / "a.tsv", [(str(number), str(number), b"%d" % number) for number in range(20)])
+    folder = write_selection(tmp_path / "curated", [path], {str(number): 1 for number in range(20)})
+    with pytest.raises(ValueError, match=r"Data\.holdout divides"):
+        open_stream(f"[{path}]", f"Data.select={folder}", "Data.holdout={val: 0.2}")
+
+
 @pytest.mark.parametrize("content", [{}, {"shards": [{"name": "a.tsv"}]}, {"shards": 7}])
 def test_damaged_description_of_a_selection_is_named(tmp_path, three_shards, content):
     folder = write_selection(tmp_path / "curated", three_shards, {"3": 1})
