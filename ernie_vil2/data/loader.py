@@ -170,18 +170,20 @@ class ViewRows(SampleRows):
         for ids in texts:
             num_unknown += sum(token_id == self.tokenizer.unknown_id for token_id in ids)
         return [f"texts of {fmean(lengths):.1f} tokens, {lengths.count(max_length):,} of them cut at {max_length}, "
-                f"{num_unknown / sum(lengths):.1%} of the tokens unknown"]  # fmt: skip
+                f"{num_unknown / max(1, sum(lengths)):.1%} of the tokens unknown"]  # fmt: skip
 
     def _without_padding(self, texts: Any) -> list[list[int]]:
         """Return the ids of texts `[b, L]` without the padding at their ends."""
-        pad_id, end_id = self.tokenizer.pad_id, self.tokenizer.encode("")[-1]
+        pad_id = self.tokenizer.pad_id
+        special_ids = self.tokenizer.encode("")
+        is_end_padding = bool(special_ids) and special_ids[-1] == pad_id
         rows = []
         for ids in texts.tolist():
             length = len(ids)
             while length and ids[length - 1] == pad_id:
                 length -= 1
             # Some tokenizers pad with the end token; then the first of these ends the text.
-            if end_id == pad_id:
+            if is_end_padding:
                 length = min(length + 1, len(ids))
             rows.append(ids[:length])
         return rows
@@ -213,7 +215,8 @@ def load_batches(
     Yields:
         The arrays of the rows, on the device except `host_arrays`, and: `positions` `[b]` int64, the rows' numbers in
         the global batch, on the host; `names` of the samples; `rows`, the number of samples read; `bad`, a list of
-        [reason, name] of the samples that cannot be used; `remarks`, a list of [remark, name] of the others.
+        [reason, name] of the samples that cannot be used; `remarks`, a list of [remark, name] of the others. If no
+        sample of a batch can be used, the batch has neither arrays nor `positions`.
 
     Raises:
         WorkerError: a loader process failed or was killed.

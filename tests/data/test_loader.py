@@ -12,7 +12,7 @@ import pytest
 from ernie_vil2.config import load_config
 from ernie_vil2.data.loader import load_batches
 from ernie_vil2.data.stream import SampleStream
-from ernie_vil2.data.tokenizer import WordPieceTokenizer
+from ernie_vil2.data.tokenizer import LibraryTokenizer, WordPieceTokenizer
 from ernie_vil2.tasks.multi_view import MultiViewRows
 from tests.support.image_formats import FILES, forbid_opencv
 from tests.support.shapes import draw, encode_png, write_tar, write_tsv
@@ -121,6 +121,20 @@ def test_any_number_of_ranks_shares_the_global_batch(shapes, tokenizer, groups, 
         assert batch["positions"].tolist() == list(range(16))
         for key in ("image_1", "ids", "positions"):
             assert np.array_equal(batch[key], np.concatenate([batches[step][key] for batches in batches_of_ranks]))
+
+
+@pytest.mark.parametrize(("texts", "lengths"), [([[1, 2, 1], [1, 0, 0]], "2.0"), ([[0, 0, 0]], "0.0")])
+def test_texts_without_special_tokens_are_summarized(shapes, texts, lengths):
+    tokenizers = pytest.importorskip("tokenizers")
+    library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[PAD]": 0, "cat": 1, "[UNK]": 2}, "[UNK]"))
+    library.enable_padding(pad_id=0, pad_token="[PAD]")  # noqa: S106  -- a word of a vocabulary
+    tokenizer = LibraryTokenizer(library.to_str(), 8, "bert")
+    config = make_config(f"Data.train=[{shapes['train']}]")
+    rows = MultiViewRows(SampleStream(config), config, tokenizer, {"image_1", "text_1"})
+
+    (line,) = rows.summarize({"text": np.array(texts)})
+
+    assert line.startswith(f"texts of {lengths} tokens") and ("25.0%" in line) == (lengths == "2.0")
 
 
 def read_words(shapes, tokenizer, tag_probability):
