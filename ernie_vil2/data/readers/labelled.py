@@ -168,14 +168,14 @@ class LabelledImages(NamedTuple):
         entries: images with labels, and errors.
         labels: labels of the classes, sorted; also of folders without images.
         files: files that were read.
-        names: file with the Chinese names of the classes, if there is one.
+        names_file: file with the Chinese names of the classes, if there is one.
     """
 
     name: str
     entries: list[Entry]
     labels: list[str]
     files: tuple[Path, ...]
-    names: Path | None = None
+    names_file: Path | None = None
 
 
 def open_labelled(
@@ -230,8 +230,8 @@ def open_labelled(
 
 def _read_class_names(images: LabelledImages, sources: Mapping[str, str] | None) -> dict[str, dict[str, str]]:
     """Return the names of the classes by language and label; raise ValueError if a language lacks one."""
-    if not sources and images.names:
-        sources = {"zh": str(images.names)}
+    if not sources and images.names_file:
+        sources = {"zh": str(images.names_file)}
     names_by_language: dict[str, dict[str, str]] = {}
     for language, source in (sources or {}).items():
         names_by_language[language] = assign_class_names(images.labels, read_list(source), source)
@@ -239,9 +239,9 @@ def _read_class_names(images: LabelledImages, sources: Mapping[str, str] | None)
         language = _guess_language(images.labels)
         names_by_language[language] = {label: label.replace("_", " ") for label in images.labels}
 
-    format_names = next(iter(names_by_language.values()))
+    first_names = next(iter(names_by_language.values()))
     for language, names in names_by_language.items():
-        unmatched_labels = [*(format_names.keys() - names.keys()), *(names.keys() - format_names.keys())]
+        unmatched_labels = sorted(first_names.keys() ^ names.keys())
         if unmatched_labels:
             raise ValueError(
                 f"class {unmatched_labels[0]} has a name in one language and none in another ({language}); write it"
@@ -254,7 +254,11 @@ def _guess_language(labels: Sequence[str]) -> str:
 
 
 def _find_images(data: DataSpec, label: str) -> LabelledImages:
-    """Find the images of folders of classes, of tables or of samples, whichever the paths are."""
+    """Find labelled images in folders of classes, in tables, or in the samples of any other source.
+
+    Raises:
+        ValueError: there is a split where data have none, or nothing has a label.
+    """
     path = Path(data.paths[0])
     if path.is_dir() and not data.layout:  # a layout is one of samples
         images = _find_in_folders(path, data.split, data.default_split)
@@ -282,7 +286,7 @@ def _find_images(data: DataSpec, label: str) -> LabelledImages:
             files += [file for file in shard.files if file.is_file()]
 
     labels: set[str] = set()
-    has_label = False
+    has_label = False  # also true if a labelled image cannot be used: then the column is the right one
     for entry in entries:
         if isinstance(entry, BadSample):
             has_label |= entry.reason != Reason.NO_LABEL
@@ -323,13 +327,13 @@ def _find_in_folders(root: Path, split: str | None, default: str | None) -> Labe
             entries.append(BadSample(Reason.NO_LABEL, path.name))
 
     # The names lie next to the folders of classes, or next to the folders of splits.
-    names: Path | None = None
+    names_file: Path | None = None
     for parent in (folder, folder.parent):
         if (parent / CHINESE_NAMES).is_file():
-            names = parent / CHINESE_NAMES
+            names_file = parent / CHINESE_NAMES
             break
     name = folder.name if folder == root else f"{root.name}-{folder.name}"
-    return LabelledImages(name, entries, list(files_by_class), (), names)
+    return LabelledImages(name, entries, list(files_by_class), (), names_file)
 
 
 def _choose_split_folder(
