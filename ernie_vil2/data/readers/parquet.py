@@ -45,7 +45,7 @@ class ParquetTable:
         require(f"{path}, a Parquet file,", "pyarrow")  # the subject of an error's sentence
         self.name = str(path)
         self._file: Any = None
-        self._opened_in = os.getpid()  # process that opened the file
+        self._process_id = os.getpid()  # process that opened the file
         self._identity = LocalFile(path).identity()
         self._groups: dict[int, Any] = {}  # Arrow's tables, or the reasons why groups cannot be used
         metadata = self._open().metadata
@@ -83,7 +83,7 @@ class ParquetTable:
         import pyarrow as pa
 
         # Arrow's file does not survive a fork.
-        if self._file is None or self._opened_in != os.getpid():
+        if self._file is None or self._process_id != os.getpid():
             if LocalFile(self.name).identity() != self._identity:
                 raise OSError(f"{self.name} has changed while in use")
             self._source = pa.OSFile(self.name)
@@ -92,7 +92,7 @@ class ParquetTable:
                 metadata = open_parquet(self._source).metadata
                 self._dictionary_columns = _find_dictionary_columns(metadata)
                 self._file = open_parquet(self._source, self._dictionary_columns)
-                self._opened_in = os.getpid()
+                self._process_id = os.getpid()
             except UnicodeDecodeError as error:
                 raise ValueError(f"{self.name}: the name of a column is not UTF-8; write the file again") from error
             except (pa.ArrowException, OSError) as error:
@@ -139,7 +139,10 @@ class ParquetTable:
         return {names.get(column, column): value for column, value in row.items() if value is not None}
 
     def _get_group(self, group: int) -> Any:
-        """Return a row group from the cache, as `_read_group`; if it is new, old ones may have to leave."""
+        """Return a row group as `_read_group` does, from the cache if it is there.
+
+        A new row group displaces the oldest ones, so that the limits of number and memory hold.
+        """
         if group not in self._groups:
             self._groups[group] = self._read_group(group)
             tables = [table for table in self._groups.values() if not isinstance(table, Reason)]
