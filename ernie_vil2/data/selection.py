@@ -38,9 +38,10 @@ T = TypeVar("T")
 class ShardIdentity(NamedTuple):
     """The properties by which a shard is recognised.
 
-    name: last component of its name.
-    samples: number of samples.
-    content: hexadecimal digest of its content; empty for a shard that would have to be fetched.
+    Attributes:
+        name: last component of its name.
+        samples: number of samples.
+        content: hexadecimal digest of its content; empty for a shard that would have to be fetched.
     """
 
     name: str
@@ -197,9 +198,9 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
 
 
 class SelectedSamples:
-    """The selected pairs of a source as samples with their captions as cut, in the source's order; weights are ignored.
+    """The selected pairs of a source as samples, in the source's order, with their captions as the curation cut them.
 
-    Args, Raises: as `read_selection`.
+    Weights are ignored: each pair is there once. Arguments and errors are those of `read_selection`.
     """
 
     def __init__(self, folder: str | Path, source: ShardedSource):
@@ -256,9 +257,9 @@ class WeightedDraws:
     Whether a row is drawn is a function of the seed, the epoch and the row's id.
 
     Args:
-        weights: of the rows, as in `Selection`.
-        ids: of the rows, as in `Selection`.
-        shard_sizes: number of rows of each shard.
+        weights: `[N]` float64, probability of each row, as in `Selection`.
+        ids: `[N]` uint64, numbers from which the draws of each row follow, as in `Selection`.
+        shard_sizes: `[shards]` int64, number of rows of each shard.
         seed: the run's seed.
         source: number of the source, so that equal sources are drawn differently.
 
@@ -282,7 +283,7 @@ class WeightedDraws:
         self.drawn_rows = lru_cache(maxsize=MAX_OPEN_SHARDS)(self._find_rows)
 
     def are_drawn(self, epoch: int, first: int, last: int) -> np.ndarray:
-        """Return for the rows from `first` to `last`, without `last`, whether they are in an epoch, bool."""
+        """Return whether each of the rows from `first` to `last - 1` is in an epoch, `[last - first]` bool."""
         # Seed, source and epoch become one number, which is combined with each id.
         epoch_key = 0
         for number in (*self._key, epoch):
