@@ -67,7 +67,7 @@ class SampleRows(ABC):
         All random numbers follow from the seed and the position.
 
         Args:
-            position: of the sample in the stream.
+            position: position of the sample in the stream.
             row: arrays `[1, ...]` with arbitrary content.
 
         Returns:
@@ -78,11 +78,17 @@ class SampleRows(ABC):
         """
 
     def collate(self, arrays: Arrays) -> Arrays:
-        """Make the arrays of a batch from the rows that could be used."""
+        """Return the arrays of a batch, `[b, ...]`, made from the rows that could be used."""
         return arrays
 
     def preview(self, batch: Batch, row: int, position: int) -> RowPreview:
-        """Return a row of a batch for display; `position` is its sample's in the stream."""
+        """Return a row of a batch for display.
+
+        Args:
+            batch: a batch of `load_batches` or `read_batch`.
+            row: number of the row in the batch.
+            position: position of its sample in the stream.
+        """
         return RowPreview({}, {"sample": batch["names"][row]})
 
     def summarize(self, batch: Batch) -> list[str]:

@@ -99,9 +99,9 @@ class ShardOrder:
         Samples are numbered shard after shard, in the order of `sizes`.
         """
         shards, ends = self._shards_and_ends(epoch)
-        place = int(np.searchsorted(ends, position, side="right"))  # of the shard in the epoch
-        shard = shards[place]
-        row = position - (int(ends[place - 1]) if place else 0)
+        shard_position = int(np.searchsorted(ends, position, side="right"))  # position of the shard in the epoch
+        shard = shards[shard_position]
+        row = position - (int(ends[shard_position - 1]) if shard_position else 0)
         if self.draws is not None:
             # So far the row is counted among the drawn rows of the shard.
             row = int(self.draws.drawn_rows(epoch, shard)[row])

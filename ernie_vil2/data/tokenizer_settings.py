@@ -109,9 +109,16 @@ def _setting_error(settings: dict[str, Any], key: str, expected: str) -> ValueEr
 
 
 def apply_bert_settings(content: str, settings: dict[str, Any]) -> str:
-    """Set how BERT's normaliser in a `tokenizer.json` treats case, accents and Chinese characters.
+    """Return a `tokenizer.json` whose normaliser treats case, accents and Chinese characters as the settings say.
 
     A setting that is missing has BERT's default, whatever the file says, because transformers does so.
+
+    Args:
+        content: text of the `tokenizer.json`.
+        settings: result of `read_settings`.
+
+    Raises:
+        ValueError: a setting has another type, or the file has a normaliser to which it does not apply.
     """
     values = {
         "do_lower_case": settings.get("do_lower_case", True),
@@ -140,6 +147,10 @@ def find_missing_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any])
 
     The library searches a text for added tokens before it splits the text. An added token beyond the vocabulary is left
     out: it has no row in the weights, so no text can contain it.
+
+    Args:
+        library: tokenizer that was made from the `tokenizer.json`.
+        settings: result of `read_settings`.
 
     Raises:
         ValueError: a token is malformed, or has another id in the vocabulary.
