@@ -11,7 +11,7 @@ from ernie_vil2 import cli
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import ShardedSource, open_benchmarks, open_sources
 from ernie_vil2.data.readers.splits import Division, Part, make_holdout_part, select_rows
-from ernie_vil2.data.samples import BadSample, Reason, Sample
+from ernie_vil2.data.samples import BadSample, Reason, Sample, Statement
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.io.terminal import RunError
@@ -243,6 +243,25 @@ def test_error_in_a_users_shard_is_explained_in_a_part_too():
     part = select_rows(ShardedSource([FaultyRows([1, 2, 3])]), np.array([2]))
     with pytest.raises(RunError, match=r"rows, 3: .*FaultyRows raised TypeError"):
         part[0]
+
+
+def test_either_image_of_a_statement_keeps_it_with_others():
+    class Statements(Rows):
+        def __getitem__(self, index):
+            left, right = list.__getitem__(self, index)
+            return Statement(f"{index}", "x", left, {}, text=f"text {index}", label="True", right=right)
+
+    # Four statements on a chain of images: 0-1, 1-2, 2-3, 3-4; and so on.
+    pairs = []
+    for first in range(0, 200, 10):
+        pairs += [(b"%d" % image, b"%d" % (image + 1)) for image in range(first, first + 4)]
+    source = ShardedSource([Statements(pairs)])
+
+    rows_by_part = Division({"train": 0.5, "val": 0.5}).assign_rows(source)
+
+    images_of_parts = [{image for row in rows for image in pairs[row]} for rows in rows_by_part.values()]
+    assert images_of_parts[0].isdisjoint(images_of_parts[1])
+    assert [len(rows) for rows in rows_by_part.values()] == [40, 40]
 
 
 @pytest.mark.parametrize("field", ["group_by", "stratify_by"])

@@ -15,7 +15,7 @@ import numpy as np
 from ernie_vil2.config import HoldoutConfig
 from ernie_vil2.data.readers.columns import IMAGE_KEYS
 from ernie_vil2.data.readers.source import ShardedSource, ShardPart, find_field
-from ernie_vil2.data.samples import BadSample, Sample, hash_id, is_blank, text_key
+from ernie_vil2.data.samples import BadSample, Sample, Statement, hash_id, is_blank, text_key
 from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.terminal import make_printable, pluralize, should_show_progress
 
@@ -58,9 +58,10 @@ class Division:
     def assign_rows(self, source: ShardedSource, quiet: bool = False) -> dict[str, np.ndarray]:
         """Return the numbers of the samples in each part, in order. All samples are read once.
 
-        Samples with the same image, byte for byte, or the same value of `group_by` are in one part. So are samples with
-        the same caption, within the limits of `MAX_CAPTION_SHARE` and `MAX_SHORTFALL`. Samples that cannot be read stay
-        in the first part, whose reader reports them.
+        Samples with the same image, byte for byte, or the same value of `group_by` are in one part. A statement about
+        two images counts as a sample of both. Samples with the same caption are in one part too, within the limits of
+        `MAX_CAPTION_SHARE` and `MAX_SHORTFALL`. Samples that cannot be read stay in the first part, whose reader
+        reports them.
 
         Args:
             source: samples to divide.
@@ -148,6 +149,8 @@ class Division:
             # Parallel texts have no image. Then the name, which differs from row to row, takes its place.
             image = hash_id("" if sample.image else sample.image_name, sample.image)
             scan.groups.add(row, image, _field_value(sample, group_field))
+            if isinstance(sample, Statement) and sample.right is not None:
+                scan.groups.join(row, ("image", hash_id("", sample.right)))
             scan.strata[row] = _field_value(sample, stratum_field)
             scan.captions[row] = {text_key(text) for text in sample.captions.values() if not is_blank(text)}
 
