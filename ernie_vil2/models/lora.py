@@ -19,6 +19,7 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import LoraConfig
 from ernie_vil2.config.sections import TOWER_VIEWS
+from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.models.dual_encoder import DualEncoder, fnmatch_filter
 
 LORA_NAMES = LORA_A, LORA_B, LORA_SCALE = "lora_a", "lora_b", "lora_scale"
@@ -101,28 +102,52 @@ def merge_lora(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     Raises:
         ValueError: one of the arrays of a layer with LoRA is missing, or its factors do not fit its weight.
     """
-    plain = {name: array for name, array in arrays.items() if name.rpartition(".")[2] not in LORA_NAMES}
-    for name in arrays:
-        if not name.endswith(f".{LORA_A}"):
-            continue
-        layer = name.removesuffix(f".{LORA_A}")
-        names = [f"{layer}.{suffix}" for suffix in ("weight", *LORA_NAMES)]
-        missing = [array_name for array_name in names if array_name not in arrays]
-        if missing:
-            raise ValueError(f"the weights are not whole: {missing[0]} is missing, which belongs to {name}")
+    plain: dict[str, np.ndarray] = {}
+    layers: dict[str, None] = {}  # names of the layers with LoRA, each once, in the order of the file
+    for name, array in arrays.items():
+        layer, _, suffix = name.rpartition(".")
+        if suffix in LORA_NAMES:
+            layers[layer] = None
+        else:
+            plain[name] = array
 
-        weight, a, b, scale = (arrays[array_name] for array_name in names)
+    for layer in layers:
+        names = [f"{layer}.{suffix}" for suffix in ("weight", *LORA_NAMES)]
+        missing = [name for name in names if name not in arrays]
+        if missing:
+            raise ValueError(
+                f"the weights are not whole: {make_printable(missing[0], max_length=100)} is missing, which belongs to "
+                "a layer with LoRA"
+            )
+        weight, a, b, scale = (arrays[name] for name in names)
+        _check_factors(layer, weight, a, b, scale)
+
         a, b = a.astype(np.float64), b.astype(np.float64)  # so that only the sum is rounded
         if a.ndim == 2:
             change = a @ b  # [in, out]
         else:
             change = np.tensordot(b[:, :, 0, 0], a, axes=1)  # [out, in, h, w]
-        if change.shape != weight.shape:
-            raise ValueError(
-                f"the product of {name} and its counterpart is {list(change.shape)}, the weight is {list(weight.shape)}"
-            )
-        plain[f"{layer}.weight"] = (weight + float(scale[0]) * change).astype(weight.dtype)
+        plain[f"{layer}.weight"] = (weight + scale.item() * change).astype(weight.dtype)
     return plain
+
+
+def _check_factors(layer: str, weight: np.ndarray, a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> None:
+    """Raise ValueError if the factors of a layer do not fit its weight.
+
+    Their product is not computed for that: a small file can hold factors whose product would fill the memory.
+    """
+    is_linear = a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0]
+    is_convolution = a.ndim == b.ndim == 4 and b.shape[1:] == (a.shape[0], 1, 1)
+    product_shape: tuple[int, ...] | None = None
+    if is_linear:
+        product_shape = (a.shape[0], b.shape[1])
+    elif is_convolution:
+        product_shape = (b.shape[0], *a.shape[1:])
+    if product_shape != weight.shape or scale.size != 1:
+        raise ValueError(
+            f"the LoRA of {make_printable(layer, max_length=100)} does not fit its weight, {list(weight.shape)}: "
+            f"{LORA_A} is {list(a.shape)}, {LORA_B} {list(b.shape)}, {LORA_SCALE} {list(scale.shape)}"
+        )
 
 
 def _find_lora_type(layer: nn.Layer) -> type[nn.Layer] | None:

@@ -136,15 +136,38 @@ def test_pattern_without_layers_is_refused_in_one_line(image, layers, culprit):
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
-@pytest.mark.parametrize("name", ["lora_b", "lora_scale", "weight"])
-def test_incomplete_lora_or_wrong_width_is_refused(name):
-    arrays = {"l.weight": np.zeros([2, 3]), "l.lora_a": np.zeros([2, 1]), "l.lora_b": np.zeros([1, 2]),
-              "l.lora_scale": np.ones(1)}  # fmt: skip
-    with pytest.raises(ValueError, match=r"\[2, 2\], the weight is \[2, 3\]"):
-        merge_lora(arrays)
+def make_lora_arrays(weight=(2, 3), a=(2, 1), b=(1, 3), scale=(1,)):
+    """Return the arrays of a layer "l" with LoRA, of these shapes."""
+    shapes = {"weight": weight, "lora_a": a, "lora_b": b, "lora_scale": scale}
+    return {f"l.{name}": np.ones(shape, np.float32) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("name", ["lora_a", "lora_b", "lora_scale", "weight"])
+def test_incomplete_lora_is_refused(name):
+    arrays = make_lora_arrays()
     del arrays[f"l.{name}"]
     with pytest.raises(ValueError, match=f"l.{name} is missing"):
         merge_lora(arrays)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"b": (1, 2)},
+        {"b": (2, 3)},
+        {"a": (2,)},
+        {"a": (), "b": (1, 1, 1, 1)},
+        {"a": (1, 2, 3, 3)},
+        {"scale": (0,)},
+        {"scale": (2,)},
+        {"weight": (4, 2, 3, 3), "a": (1, 2, 3, 3), "b": (4, 2, 1, 1)},
+        # Of 4 MB each; the product would take 7 TiB.
+        {"a": (10**6, 1), "b": (1, 10**6)},
+    ],
+)
+def test_lora_that_does_not_fit_its_weight_is_refused(shapes):
+    with pytest.raises(ValueError, match="the LoRA of l does not fit"):
+        merge_lora(make_lora_arrays(**shapes))
 
 
 @pytest.mark.parametrize(
