@@ -19,10 +19,11 @@ from paddle.nn import functional as F
 
 from ernie_vil2.config import LoraConfig
 from ernie_vil2.config.sections import TOWER_VIEWS
+from ernie_vil2.device.cpu_kernels import CpuLinear, CpuPatchConv2D, CpuSmallMapConv2D
 from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.models.dual_encoder import DualEncoder, fnmatch_filter
 
-LORA_NAMES = LORA_A, LORA_B, LORA_SCALE = "lora_a", "lora_b", "lora_scale"
+LORA_NAMES = LORA_A, LORA_B, LORA_SCALE = "lora_a", "lora_b", "lora_scale"  # of a layer's arrays in a checkpoint
 MAX_LISTED_LAYERS = 8  # in a message, which stays one line
 
 
@@ -151,10 +152,15 @@ def _check_factors(layer: str, weight: np.ndarray, a: np.ndarray, b: np.ndarray,
 
 
 def _find_lora_type(layer: nn.Layer) -> type[nn.Layer] | None:
-    if isinstance(layer, nn.Linear):
+    """Return the class with LoRA for a layer; None if LoRA cannot be added to it.
+
+    A class that somebody derived from Paddle's computes something else, which LoRA's forward would replace.
+    """
+    if type(layer) in (nn.Linear, CpuLinear):
         return LoraLinear
     # Other convolutions would need a change of their own kind. Both attributes are private in Paddle 3.3.1.
-    if isinstance(layer, nn.Conv2D) and layer._groups == 1 and layer._padding_mode == "zeros":
+    is_convolution = type(layer) in (nn.Conv2D, CpuPatchConv2D, CpuSmallMapConv2D)
+    if is_convolution and layer._groups == 1 and layer._padding_mode == "zeros":
         return LoraConv2D
     return None
 

@@ -136,6 +136,21 @@ def test_pattern_without_layers_is_refused_in_one_line(image, layers, culprit):
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
+def test_layer_of_a_derived_class_gets_no_lora():
+    class ScaledLinear(paddle.nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model, _ = build_models(VIT, LoraConfig(rank=1, layers=["text_projection"]))
+    model.image.head = ScaledLinear(4, 4)
+    x = paddle.randn([2, 4])
+    expected = model.image.head(x).numpy()
+    with pytest.raises(ValueError, match="image.head matches no"):
+        add_lora(model, LoraConfig(rank=1, layers=["image.head"]))
+    add_lora(model, LoraConfig(rank=1, layers=["image.*"]))
+    np.testing.assert_array_equal(model.image.head(x).numpy(), expected)
+
+
 def make_lora_arrays(weight=(2, 3), a=(2, 1), b=(1, 3), scale=(1,)):
     """Return the arrays of a layer "l" with LoRA, of these shapes."""
     shapes = {"weight": weight, "lora_a": a, "lora_b": b, "lora_scale": scale}
