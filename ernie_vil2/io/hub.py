@@ -2,11 +2,13 @@
 
 import hashlib
 import importlib.util
+import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
-from http.client import HTTPResponse
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +36,7 @@ MODELS: dict[str, dict[str, tuple[str, str | None]]] = {
         "tokenizer_config.json": (f"{_PADDLENLP}/tokenizer_config.json", "da5385c23c8f522d33fc3aac829e4375"),
     },
 }
-"""Address and MD5 sum of each file of the known models; None: the publisher gives no sum."""
+"""Address and MD5 sum of each file of the known models, by model and file; None: the publisher gives no sum."""
 
 # Names of the files of a model in a repository of a hub: settings and tokenizers of transformers and open_clip.
 SETTINGS = (
@@ -63,7 +65,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _BLOCK_SIZE = 1 << 20
 # Seconds without a byte after which a download is given up; a second run continues it.
 _TIMEOUT = 30
-# Characters of another library's error that a message quotes.
+# Characters of another library's error, or of a server's answer in it, that a message quotes.
 _MAX_REASON_LENGTH = 200
 
 
@@ -216,26 +218,42 @@ def download(url: str, path: str | Path, md5: str | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _open(urllib.request.Request(url, method="HEAD")) as response:  # noqa: S310  -- https alone, and a mirror that the user has named
         length, version = response.headers.get("Content-Length"), response.headers.get("ETag")
-    if length is None:
+    if length is None or not length.isdecimal():
         raise ValueError(f"{url}: the server does not say how large the file is")
     size = int(length)
 
     # The name of the partial file depends on the version, so that bytes of two versions are never mixed.
     tag = hashlib.md5(f"{url} {version} {size}".encode()).hexdigest()[:8]  # noqa: S324  -- a number, not a secret
     partial_path = path.with_name(f".{path.name}.{tag}.partial")
-    with partial_path.open("ab") as file:
-        lock_exclusive(file, wait=True)
+    with _open_locked(partial_path) as file:
         if path.is_file():  # another process has completed it meanwhile
             partial_path.unlink(missing_ok=True)
             return
         if file.tell() < size:
             _append_remaining(url, file, size, path.name)
-        if file.tell() != size:
+        if file.tell() > size:
+            partial_path.unlink()  # nothing could complete it
+            raise ValueError(f"{url}: the server sends more than the {size} bytes that it announces")
+        if file.tell() < size:
             raise OSError(f"{url}: broke off after {file.tell()} of {size} bytes")
         if md5 and _md5(partial_path) != md5:
             partial_path.unlink()
             raise ValueError(f"{url}: the MD5 sum of what arrived is not {md5}")
         partial_path.replace(path)
+
+
+@contextmanager
+def _open_locked(path: Path) -> Iterator[BinaryIO]:
+    """Open a partial file at its end, for this process alone, once no other process downloads it."""
+    while True:
+        with path.open("ab") as file:
+            lock_exclusive(file, wait=True)
+            # The process that held the lock may have removed the file because of its sum, or have written to it.
+            if os.fstat(file.fileno()).st_nlink == 0:
+                continue
+            file.seek(0, os.SEEK_END)
+            yield file
+            return
 
 
 def _append_remaining(url: str, file: BinaryIO, size: int, name: str) -> None:
@@ -245,15 +263,19 @@ def _append_remaining(url: str, file: BinaryIO, size: int, name: str) -> None:
     with _open(request) as response:
         # Any status but 206 (Partial Content) means that the whole file comes, whether it was asked for or not.
         if response.status != 206:
-            file.truncate(0)
+            file.seek(0)  # the progress bar starts at the position
+            file.truncate()
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             raise ValueError(f"{url}: the server sends another part of the file than the one asked for")
         with progress_bar(
             description=name, unit="B", total=size, initial=file.tell(), unit_scale=True, unit_divisor=1024
         ) as bar:
-            while file.tell() < size and (block := response.read(_BLOCK_SIZE)):
-                file.write(block)
-                bar.update(len(block))
+            try:
+                while file.tell() < size and (block := response.read(_BLOCK_SIZE)):
+                    file.write(block)
+                    bar.update(len(block))
+            except HTTPException as error:  # not an OSError, as that of an answer in chunks which breaks off
+                raise OSError(f"{url}: broke off after {file.tell()} of {size} bytes ({error})") from None
     file.flush()
 
 
@@ -264,6 +286,9 @@ def _open(request: urllib.request.Request) -> HTTPResponse:
         raise OSError(f"{request.full_url}: the server answers {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         raise OSError(f"{request.full_url}: no connection ({error.reason})") from None
+    except HTTPException as error:
+        reason = repr(error)[:_MAX_REASON_LENGTH]
+        raise OSError(f"{request.full_url}: the server's answer is not HTTP ({reason})") from None
 
 
 def _md5(path: Path) -> str:

@@ -4,10 +4,12 @@ import hashlib
 import re
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event
 
 import pytest
 
 from ernie_vil2.io import hub, progress
+from ernie_vil2.io.locks import lock_exclusive
 from tests.support.misbehaving_server import start_serving
 
 CONTENT = bytes(range(256)) * 1000
@@ -128,6 +130,77 @@ def test_error_names_a_server_without_size_or_file(server, path, attribute, valu
     setattr(server, attribute, value)
     with pytest.raises((OSError, ValueError), match=f"{server.url}.*{reason}"):
         hub.download(server.url, path)
+
+
+def test_file_longer_than_announced_is_removed(server, path):
+    with pytest.raises(ValueError, match="more than the 256000 bytes"):
+        download_from(LongAnswers, server, path)
+    assert list(path.parent.iterdir()) == []
+
+
+class LongAnswers(Handler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(CONTENT + b"more")
+        self.close_connection = True
+
+
+class BrokenChunks(Handler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"1000\r\nfewer bytes")
+        self.close_connection = True
+
+
+class NoHttp(Handler):
+    def do_GET(self):
+        self.wfile.write(b"\x1b[2J" * 999 + b"\r\n")
+        self.close_connection = True
+
+
+def download_from(handler, server, path, md5=None):
+    server.RequestHandlerClass = handler
+    hub.download(server.url, path, md5)
+
+
+@pytest.mark.parametrize(("handler", "reason"), [(BrokenChunks, "broke off"), (NoHttp, "not HTTP")])
+def test_answer_that_is_no_whole_http_is_an_os_error(server, path, handler, reason):
+    with pytest.raises(OSError, match=f"{server.url}: .*{reason}") as caught:
+        download_from(handler, server, path)
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("md5", [None, DIGEST])
+def test_waiting_download_goes_on_after_the_first_one_fails(interrupted_server, path, monkeypatch, md5):
+    # The first download breaks off after further bytes, or gets wrong ones; the second one waits for it from the start.
+    server, is_waiting = interrupted_server, Event()
+
+    class FailingOnce(Handler):
+        def do_GET(self):
+            body = self.answer()
+            if [kind for kind, _ in server.requests].count("GET") == 1:
+                assert is_waiting.wait(30)
+                body = bytes(len(body)) if md5 else body[:50_000]
+            self.wfile.write(body)
+            self.close_connection = True
+
+    def lock(file, wait):
+        locked_files.append(file)
+        if len(locked_files) == 2:
+            is_waiting.set()
+        lock_exclusive(file, wait)
+
+    locked_files = []
+    monkeypatch.setattr(hub, "lock_exclusive", lock)
+    with ThreadPoolExecutor(2) as pool:
+        downloads = [pool.submit(download_from, FailingOnce, server, path, md5) for _ in range(2)]
+        errors = [download.exception() for download in downloads]
+    assert sorted(error is None for error in errors) == [False, True]
+    assert path.read_bytes() == CONTENT and list(path.parent.iterdir()) == [path]
+    assert server.requests[-1] == ("GET", 0 if md5 else 150_000)
 
 
 @pytest.fixture
