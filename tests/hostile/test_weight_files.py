@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ernie_vil2.models.weights import torch_files
 from ernie_vil2.models.weights.files import WeightFileError, read_weights, write_weights
 from tests.support.processes import run_process
 from tests.support.weight_files import (
@@ -320,3 +321,31 @@ def test_too_large_directory_of_an_archive_is_refused(tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(WeightFileError, match="2,147,483,648 bytes"):
         read_weights(path)
+
+
+def make_zip64(path, record_size=None):
+    """Turn an archive into a zip64 one; with `record_size` the locator points to a second record with this size."""
+    content = path.read_bytes()
+    end = content.rindex(b"PK\x05\x06")
+    count, size, start = struct.unpack("<HLL", content[end + 10 : end + 20])
+    decoy = b""
+    if record_size is not None:
+        decoy = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, record_size, start)
+    directory_start = start + len(decoy)
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, directory_start)
+    record_start = start if decoy else directory_start + size
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, record_start, 1)
+    new_end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    path.write_bytes(content[:start] + decoy + content[start : start + size] + record + locator + new_end)
+    return path
+
+
+def test_directory_of_a_zip64_archive_is_measured_where_it_is_read(tmp_path, monkeypatch):
+    path = make_zip64(write_torch_archive(tmp_path / "w.pt"))
+    assert read_weights(path).keys() == read_weights(write_torch_archive(tmp_path / "plain.pt")).keys()
+    monkeypatch.setattr(torch_files, "MAX_DIRECTORY_BYTES", 100)
+    with pytest.raises(WeightFileError, match="a table of files"):
+        read_weights(path)
+    # `zipfile` ignores the locator, which could point to a record with a smaller size.
+    with pytest.raises(WeightFileError, match="damaged"):
+        read_weights(make_zip64(write_torch_archive(tmp_path / "decoy.pt"), record_size=10))

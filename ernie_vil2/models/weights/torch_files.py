@@ -44,7 +44,7 @@ _STORAGE_TYPES = {
 _FILE_HEADER = b"PK\x03\x04"
 _DIRECTORY_END = b"PK\x05\x06"
 _LOCATOR_64 = b"PK\x06\x07"
-# Keys under which projects put the state dict within a checkpoint: most of them, PE-Core, EVA-CLIP (the last two).
+# Keys under which a checkpoint holds the state dict: in most projects, in PE-Core, and (the last two) in EVA-CLIP.
 _STATE_KEYS = ("state_dict", "weights", "model", "module")
 
 
@@ -293,12 +293,11 @@ def _check_directory_size(content: mmap.mmap, file_size: int) -> None:
         raise NotPlainData("the end of the zip archive is missing: the file is cut off")
     (length,) = struct.unpack("<I", content[end + 12 : end + 16])
 
-    # In a zip64 archive a record of its own, which a locator of 20 bytes points to, holds the length.
+    # In a zip64 archive a record of 56 bytes holds the length, and a locator of 20 bytes behind it points to it. Some
+    # versions of `zipfile` read the record there, others right before the locator: both must be the same place.
     if length == 0xFFFFFFFF or content[max(0, end - 20) : max(0, end - 16)] == _LOCATOR_64:
-        record = file_size
-        if end >= 20:
-            (record,) = struct.unpack("<Q", content[end - 12 : end - 4])
-        if record + 56 > file_size:
+        record = end - 76
+        if record < 0 or struct.unpack("<Q", content[end - 12 : end - 4]) != (record,):
             raise NotPlainData("the end of the zip archive is damaged")
         (length,) = struct.unpack("<Q", content[record + 40 : record + 48])
     if length > MAX_DIRECTORY_BYTES:
