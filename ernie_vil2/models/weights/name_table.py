@@ -80,23 +80,25 @@ class _Link:
     sizes: tuple[int, ...]
 
     def make_ours(self, arrays: Mapping[str, np.ndarray], position: int) -> np.ndarray:
-        """Return our array at a position of `ours`, from theirs."""
-        names = self.theirs
+        """Return our array at a position of `ours`, from theirs.
+
+        Raises:
+            ValueError: their arrays do not fit together, or theirs cannot be split; the message names one of them.
+        """
+        pieces = [arrays[name] for name in self.theirs]
+        self._check_shapes(pieces)
         if self.form == "spliced":
             (num_first_rows,) = self.sizes
-            return np.concatenate([arrays[names[0]][:num_first_rows], arrays[names[1]][num_first_rows:]])
-        if len(names) > 1:
-            pieces = [arrays[name] for name in names]
+            return np.concatenate([pieces[0][:num_first_rows], pieces[1][num_first_rows:]])
+        if len(pieces) > 1:
             shape = list(pieces[0].shape)
-            if not shape or any(list(piece.shape) != shape for piece in pieces):
-                raise ValueError(f"{names[0]} and {names[1]} are of different shapes")
             shape[self._output_axis] *= len(pieces)
             # Into memory that was requested as a whole, see allocate_array.
             memory = allocate_array(shape, np.result_type(*pieces))
             return _to_our_form(np.concatenate(pieces, self._output_axis, memory), self.form)
-        array = arrays[names[0]]
+        array = pieces[0]
         if len(self.ours) > 1:
-            array = self._split(array, names[0])[position]
+            array = self._split(array, self.theirs[0])[position]
         return _to_our_form(array, self.form)
 
     def make_theirs(self, arrays: Mapping[str, np.ndarray], position: int) -> np.ndarray:
@@ -113,6 +115,17 @@ class _Link:
     def _output_axis(self) -> int:
         """Axis of the outputs in their arrays; a bias has one axis only."""
         return 0 if self.form == "transposed" else -1
+
+    def _check_shapes(self, pieces: Sequence[np.ndarray]) -> None:
+        """Raise ValueError if there are several of their arrays, and these differ in shape or have no axes."""
+        if len(pieces) == 1:
+            return
+        for name, piece in zip(self.theirs, pieces, strict=True):
+            if not piece.ndim or piece.shape != pieces[0].shape:
+                raise ValueError(
+                    f"{self.theirs[0]} has the shape {list(pieces[0].shape)} and {name} {list(piece.shape)}; arrays "
+                    "that become one must have the same, of one axis or more"
+                )
 
     def _split(self, array: np.ndarray, name: str) -> list[np.ndarray]:
         count = sum(self.sizes)
