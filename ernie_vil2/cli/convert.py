@@ -62,8 +62,6 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(f"{args.target} exists already; name another folder")
     args.source = resolve_checkpoint(args.source) or args.source
     if args.lora == "peft":
-        if args.to not in (None, "hf"):
-            raise ValueError(f"--lora peft writes an adapter for transformers, in no layout {args.to}; leave --to out")
         return _write_adapter(args)
 
     # Weights that do not match the model are errors, or left out if they are allowed.
@@ -128,12 +126,23 @@ def _choose_layout(args: argparse.Namespace) -> tuple[str, Path | None]:
 
 
 def _write_adapter(args: argparse.Namespace) -> int:
-    """Write what LoRA has learned into TARGET, and return the exit code."""
+    """Write what LoRA has learned into TARGET, and return the exit code.
+
+    Raises:
+        ValueError: another option does not apply to an adapter, or SOURCE is no run whose origin is known.
+    """
     from ernie_vil2.config import load_config
     from ernie_vil2.io.run_folder import CONFIG
     from ernie_vil2.models.weights.format import find_weights
     from ernie_vil2.models.weights.lora_adapter import write_adapter
     from ernie_vil2.models.weights.write_back import find_origin
+
+    if args.to not in (None, "hf"):
+        raise ValueError(f"--lora peft writes an adapter for transformers, in no layout {args.to}; leave --to out")
+    # An adapter has neither words nor heads, and no weights but those of LoRA, all of which must fit.
+    for option in ("vocabulary", "heads", "allow"):
+        if getattr(args, option):
+            raise ValueError(f"--{option} does not apply to --lora peft, which writes the changes alone; leave it out")
 
     weights, origin = find_weights(args.source), find_origin(args.origin or args.source)
     if origin is None or not weights.with_name(CONFIG).is_file():

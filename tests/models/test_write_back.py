@@ -280,6 +280,13 @@ def test_adapter_of_peft_has_no_other_layout(tmp_path):
     succeed("convert", run, tmp_path / "adapter", "--lora", "peft", "--to", "hf")
 
 
+@pytest.mark.parametrize("option", [("--heads", 4, 4), ("--vocabulary", __file__), ("--allow", "image.*")])
+def test_adapter_of_peft_refuses_options_of_whole_models(option, tmp_path):
+    run = write_lora_run("hf_siglip", tmp_path / "run")
+    result = call("convert", run, tmp_path / "adapter", "--lora", "peft", *option)
+    assert result.returncode == 2 and option[0] in result.stderr and not (tmp_path / "adapter").exists()
+
+
 def test_missing_array_is_not_taken_from_the_origin(tmp_path):
     stored = read_model(FOLDERS["hf_siglip"])
     for name in ("logit_bias", "image.blocks.0.norm1.weight"):
