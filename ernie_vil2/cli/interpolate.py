@@ -270,8 +270,13 @@ def score_mixtures(
             report = run_scorer(scorer, encoder, scorer_input)
             for label, entry in report.record["results"].items():
                 row["results"][label.replace(", ", " ", 1)] = entry["result"]
-            row[side] = report.metrics.get(MEAN_RECALL)
-        row["mean"] = fmean(row[side] for side in SIDES if row[side] is not None)
+            if MEAN_RECALL not in report.metrics:
+                raise ValueError(
+                    f"--{side}-protocol {scorer.protocol[0]} has no mean recall on these data, by which mixtures are "
+                    "compared; name another protocol"
+                )
+            row[side] = report.metrics[MEAN_RECALL]
+        row["mean"] = fmean(row[side] for side in inputs)
         rows.append(row)
     return rows
 

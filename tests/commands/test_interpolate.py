@@ -11,6 +11,7 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.cli.arguments import share
 from ernie_vil2.cli.interpolate import check_mixable, expand_shares, mix_weights
 from ernie_vil2.config import dump_config, load_config
+from ernie_vil2.evaluation.protocol import Evaluation
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.format import read_model
@@ -100,6 +101,12 @@ def test_mixture_with_the_best_mean_is_written_by_default(pair, shapes, tmp_path
     best = max(record["mixtures"], key=lambda row: row["mean"])["mixture"]
     assert record["chosen_mixture"] == best
     assert_same_arrays(read_weights(tmp_path / "best" / MODEL), read_weights(pair[int(best)] / MODEL))
+
+
+def test_protocol_without_mean_recall_is_named(pair, shapes, monkeypatch, capsys):
+    monkeypatch.setattr(Evaluation, "mean_recall", None)  # as where a protocol has other measures only
+    assert interpolate(*pair, "--alpha", "0.5", "--old", shapes["val"], "--old-protocol", "first-text") == 2
+    assert "--old-protocol first-text" in capsys.readouterr().err
 
 
 def test_models_of_other_kinds_or_vocabularies_are_refused(pair, tmp_path, capsys):
