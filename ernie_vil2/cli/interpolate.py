@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ernie_vil2.models.weights.format import StoredModel
 
 SIDES = ("new", "old")  # what the second model was fine-tuned for, and what it could do before
+MEAN = "mean"  # name of the mixture of all models in equal shares
 MAX_SHARES = 1001  # in a row of shares: steps of a thousandth; each is scored, which takes long
 
 
@@ -89,6 +90,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--write needs data to choose by, --choose, or a single --alpha")
     if args.write and args.write.exists() and (not args.write.is_dir() or any(args.write.iterdir())):
         raise FileExistsError(f"{args.write} exists already; name another folder")
+    if not alphas and MEAN in args.models:
+        raise ValueError(f"{MEAN} is the name of the mixture of all models; name the model ./{MEAN}")
 
     import numpy as np
 
@@ -103,23 +106,23 @@ def run(args: argparse.Namespace) -> int:
 
     # Shares of all models by the name of the mixture.
     if alphas:
-        mixtures = {f"{alpha:g}": [1 - alpha, alpha] for alpha in alphas}
+        mixtures = {_name_mixture(alpha): [1 - alpha, alpha] for alpha in alphas}
     else:
         mixtures = dict(zip(args.models, np.eye(len(models)).tolist(), strict=True))
-        mixtures["mean"] = [1 / len(models)] * len(models)
+        mixtures[MEAN] = [1 / len(models)] * len(models)
     rows = []
     if has_data:
         rows = score_mixtures(args, models, mixtures)
 
     # The mixture to write: the only one, the one that the user chose, or the best.
     if not alphas:
-        chosen = "mean"
+        chosen = MEAN
     elif args.choose is not None:
-        chosen = f"{args.choose:g}"
+        chosen = _name_mixture(args.choose)
     elif rows:
         chosen = max(rows, key=lambda row: row["mean"])["mixture"]
     else:
-        chosen = f"{alphas[0]:g}"
+        chosen = _name_mixture(alphas[0])
 
     # If the disk is full, neither the table nor the model is written.
     with atomic_files(args.output) if rows else nullcontext(args.output) as folder:
@@ -132,6 +135,11 @@ def run(args: argparse.Namespace) -> int:
     if args.write:
         print(f"written: {args.write}, the mixture {chosen}")
     return 0
+
+
+def _name_mixture(alpha: float) -> str:
+    """Return a share as text, 0.5 or 1; with all its digits, so that two shares never have the same name."""
+    return repr(alpha).removesuffix(".0")
 
 
 def expand_shares(values: list[float | str]) -> list[float]:

@@ -109,6 +109,24 @@ def test_protocol_without_mean_recall_is_named(pair, shapes, monkeypatch, capsys
     assert "--old-protocol first-text" in capsys.readouterr().err
 
 
+def test_shares_that_differ_in_late_digits_are_two_mixtures(pair, tmp_path, capsys):
+    shares = [0.1234567, 0.12345671]
+    for share_text in map(str, shares):
+        folder = tmp_path / share_text
+        assert interpolate(*pair, "--alpha", *shares, "--choose", share_text, "--write", folder) == 0
+        assert f"mixture {share_text}\n" in capsys.readouterr().out
+        expected = mix_weights([read_model(model) for model in pair], [1 - float(share_text), float(share_text)])
+        assert_same_arrays(read_weights(folder / MODEL), expected)
+
+
+def test_model_with_the_name_of_the_mean_is_refused(pair, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pair[1].rename("mean")
+    assert interpolate(pair[0], "mean", "--write", "soup") == 2
+    assert "./mean" in capsys.readouterr().err
+    assert interpolate(pair[0], "./mean", "--write", "soup") == 0
+
+
 def test_models_of_other_kinds_or_vocabularies_are_refused(pair, tmp_path, capsys):
     (pair[1] / "vocab.txt").write_text("\n".join([*TOKENS[:5], *reversed(TOKENS[5:])]), encoding="utf-8")
     with pytest.raises(ValueError, match="vocabularies"):
