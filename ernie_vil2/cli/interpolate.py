@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ernie_vil2.models.weights.format import StoredModel
 
 SIDES = ("new", "old")  # what the second model was fine-tuned for, and what it could do before
+DEFAULT_PROTOCOL = "pairs"
 MEAN = "mean"  # name of the mixture of all models in equal shares
 MAX_SHARES = 1001  # in a row of shares: steps of a thousandth; each is scored, which takes long
 
@@ -69,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_scoring_options(parser: argparse.ArgumentParser, side: str) -> None:
     parser.add_argument(f"--{side}-split", metavar="SPLIT",
                         help=f"split of --{side}; default: that of the protocol, else test")  # fmt: skip
-    parser.add_argument(f"--{side}-protocol", default="pairs", metavar="NAME",
-                        help=f"protocol for --{side}, see docs/protocols.md (default pairs)")  # fmt: skip
+    parser.add_argument(f"--{side}-protocol", metavar="NAME",
+                        help=f"protocol for --{side}, see docs/protocols.md (default {DEFAULT_PROTOCOL})")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(f"{args.write} exists already; name another folder")
     if not alphas and MEAN in args.models:
         raise ValueError(f"{MEAN} is the name of the mixture of all models; name the model ./{MEAN}")
+    _check_data_options(args)
 
     import numpy as np
 
@@ -135,6 +137,18 @@ def run(args: argparse.Namespace) -> int:
     if args.write:
         print(f"written: {args.write}, the mixture {chosen}")
     return 0
+
+
+def _check_data_options(args: argparse.Namespace) -> None:
+    """Raise ValueError if an option says how to read or score data that are not named."""
+    for side in SIDES:
+        names = [f"{side}_split", f"{side}_protocol"]
+        if side == "new":
+            names += ["images", "columns", "encoding"]
+        for name in names:
+            if getattr(args, name) and not getattr(args, side):
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} applies to the data of --{side}; name these, or leave it out")
 
 
 def _name_mixture(alpha: float) -> str:
@@ -264,7 +278,8 @@ def score_mixtures(
     inputs = {}
     for side in SIDES:
         if getattr(args, side):
-            scorer = Retrieval([find_protocol(getattr(args, f"{side}_protocol")).name], title=side)
+            protocol = find_protocol(getattr(args, f"{side}_protocol") or DEFAULT_PROTOCOL)
+            scorer = Retrieval([protocol.name], title=side)
             inputs[side] = scorer, scorer.open(_make_side_spec(args, side, config))
 
     # One network for all mixtures: only its weights are replaced.

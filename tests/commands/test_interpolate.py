@@ -127,6 +127,16 @@ def test_model_with_the_name_of_the_mean_is_refused(pair, tmp_path, monkeypatch,
     assert interpolate(pair[0], "./mean", "--write", "soup") == 0
 
 
+@pytest.mark.parametrize("option", [
+    ("--new-split", "val"), ("--new-protocol", "coco-cn"), ("--images", "."), ("--columns", "caption=a"),
+    ("--encoding", "gbk"),
+])  # fmt: skip
+def test_option_on_data_that_are_not_named_is_refused(pair, tmp_path, option, shapes, capsys):
+    assert interpolate(*pair, "--alpha", "0.5", "--old", shapes["val"], "--output", tmp_path / "out", *option) == 2
+    error = capsys.readouterr().err
+    assert option[0] in error and "--new" in error and not (tmp_path / "out").exists()
+
+
 def test_models_of_other_kinds_or_vocabularies_are_refused(pair, tmp_path, capsys):
     (pair[1] / "vocab.txt").write_text("\n".join([*TOKENS[:5], *reversed(TOKENS[5:])]), encoding="utf-8")
     with pytest.raises(ValueError, match="vocabularies"):
