@@ -272,7 +272,12 @@ def check_runtime() -> Result:
     if vendor == "AuthenticAMD" and "avx2" in flags and mkl_type != "5":
         facts = f"{vendor} is slow without MKL_DEBUG_CPU_TYPE=5; {facts}"
         return Result("warn", "CPU switches", facts, f"unset MKL_DEBUG_CPU_TYPE {runtime.SWITCH_VARIABLE}")
-    if int(threads.split(",")[0]) < cores:
+    # OpenMP takes a number for each level of nested regions, of which the first one counts.
+    num_threads = threads.split(",")[0].strip()
+    if not num_threads.isdecimal():
+        facts = f"MKL_NUM_THREADS or OMP_NUM_THREADS is {_one_line(threads)!r}, which is no number; {facts}"
+        return Result("warn", "CPU switches", facts, "unset MKL_NUM_THREADS OMP_NUM_THREADS")
+    if int(num_threads) < cores:
         facts = f"{threads} of {cores} usable cores; {facts}"
         return Result("warn", "CPU switches", facts, f"unset MKL_NUM_THREADS OMP_NUM_THREADS {runtime.SWITCH_VARIABLE}")
     return Result("ok", "CPU switches", facts)

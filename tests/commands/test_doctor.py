@@ -74,6 +74,8 @@ def test_conflicts_are_reported_as_by_pip(require, monkeypatch, package, status)
         ("AuthenticAMD", {"MKL_DEBUG_CPU_TYPE": "5", "MKL_NUM_THREADS": "8"}, "ok"),
         ("AuthenticAMD", {"MKL_NUM_THREADS": "8"}, "warn"),
         ("GenuineIntel", {"MKL_NUM_THREADS": "1"}, "warn"),
+        ("GenuineIntel", {"OMP_NUM_THREADS": "8,1"}, "ok"),
+        ("GenuineIntel", {"OMP_NUM_THREADS": "all"}, "warn"),
     ],
 )
 def test_slow_settings_are_warned_about(monkeypatch, vendor, variables, status):
