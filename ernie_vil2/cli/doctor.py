@@ -47,6 +47,7 @@ IMPORTED_MODULES = {
     "numpy": "numpy",
     "opencv-python": "cv2",
 }
+DEFAULT_SECONDS = 10  # length of the tiny training
 MIN_STEPS = 50  # of the tiny training; after so many its loss has halved, however slow the machine is
 
 
@@ -54,15 +55,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ernie-vil2 doctor`."""
     parser.add_argument("model", type=model, nargs="?", metavar="MODEL",
                         help="file or folder of a model to check instead of the installation")  # fmt: skip
-    parser.add_argument("--seconds", type=positive_number, default=10, help="length of the tiny training (default 10)")
+    parser.add_argument("--seconds", type=positive_number,
+                        help=f"length of the tiny training (default {DEFAULT_SECONDS})")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Run `ernie-vil2 doctor` and return its exit code."""
+    if args.model and args.seconds:
+        raise ValueError("--seconds is the length of the tiny training, which checks no MODEL; leave it out")
     if args.model:
         checks: list[tuple[str, Check]] = [("model", lambda: check_model(args.model))]
     else:
-        checks = all_checks(args.seconds)
+        checks = all_checks(args.seconds or DEFAULT_SECONDS)
     return diagnose(checks, lambda result: print(rewrite_commands(str(result), args.prog)))
 
 
@@ -130,7 +134,7 @@ def diagnose(checks: Iterable[tuple[str, Check]], show: Callable[[Result], objec
     return int(has_failed)
 
 
-def all_checks(seconds: float = 10) -> list[tuple[str, Check]]:
+def all_checks(seconds: float = DEFAULT_SECONDS) -> list[tuple[str, Check]]:
     """Return the checks of the installation in order; `seconds` is the length of the tiny training."""
     checks: list[tuple[str, Check]] = [
         ("Python", check_python),
@@ -364,7 +368,7 @@ def check_collectives(timeout: float = 60) -> Result:
     return Result("ok", "collectives", f"two processes, gloo all_reduce, {time.perf_counter() - start:.1f} s")
 
 
-def check_training(seconds: float = 10) -> Result:
+def check_training(seconds: float = DEFAULT_SECONDS) -> Result:
     """Check that the loss of a tiny training falls."""
     first_loss, last_loss, steps_per_second = tiny_training(seconds)
     fact = f"loss {first_loss:.3f} -> {last_loss:.3f}, {steps_per_second:.0f} steps/s"

@@ -7,6 +7,7 @@ import paddle
 import pytest
 from packaging.requirements import Requirement
 
+from ernie_vil2 import cli as commands
 from ernie_vil2.cli import doctor
 from ernie_vil2.cli.doctor import Result
 from ernie_vil2.device import runtime
@@ -134,3 +135,8 @@ def test_tiny_training_learns():
 def test_training_that_does_not_learn_fails(monkeypatch, last_loss):
     monkeypatch.setattr(doctor, "tiny_training", lambda seconds: (10.0, last_loss, 100.0))
     assert doctor.check_training().status == "FAIL"
+
+
+def test_length_of_the_training_does_not_go_with_a_model(tmp_path, capsys):
+    assert commands.run("doctor", [str(tmp_path), "--seconds", "1"]) == 2
+    assert "--seconds" in capsys.readouterr().err
