@@ -287,14 +287,14 @@ def check_runtime() -> Result:
     return Result("ok", "CPU switches", facts)
 
 
-def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 << 30) -> Result:  # noqa: S108  -- a name alone, nothing is written there
+def check_shared_memory(folder: str | os.PathLike = "/dev/shm", needed_bytes: int = 1 << 30) -> Result:  # noqa: S108  -- a name alone, nothing is written there
     """Check that there is shared memory for NCCL, by which the GPUs of a machine exchange data.
 
     Nothing else needs it: the workers of the loader use anonymous memory.
 
     Args:
         folder: file system of the shared memory.
-        need: bytes that should be free. Containers have 64 MB by default; NCCL's documentation recommends 1 GB.
+        needed_bytes: bytes that should be free. Containers have 64 MB by default; NCCL's documentation recommends 1 GB.
     """
     name = "shared memory"
     if runtime.is_surely_cpu(None):
@@ -308,9 +308,9 @@ def check_shared_memory(folder: str | os.PathLike = "/dev/shm", need: int = 1 <<
     except OSError as error:
         fact = f"{folder} cannot be written: {error.strerror}; {reason}"
         return Result("warn", name, fact, f"chmod 1777 {folder}")
-    num_free = shutil.disk_usage(folder).free
-    fact = f"{folder} has {num_free / 2**30:.1f} GiB free"
-    if num_free < need:
+    free_bytes = shutil.disk_usage(folder).free
+    fact = f"{folder} has {free_bytes / 2**30:.1f} GiB free"
+    if free_bytes < needed_bytes:
         fix = f"mount -o remount,size=16G {folder} (Docker: --shm-size=16g; Kubernetes: an emptyDir in memory)"
         return Result("warn", name, f"{fact}; {reason}", fix)
     return Result("ok", name, fact)

@@ -93,7 +93,7 @@ def test_gpus_need_enough_shared_memory(tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage(64 << 20))
     monkeypatch.setattr(runtime, "is_surely_cpu", lambda device: False)
-    assert doctor.check_shared_memory(tmp_path, need=64 << 20).status == "ok"
+    assert doctor.check_shared_memory(tmp_path, needed_bytes=64 << 20).status == "ok"
     for folder in (tmp_path, tmp_path / "missing"):
         result = doctor.check_shared_memory(folder)
         assert result.status == "warn" and "NCCL" in result.fact
