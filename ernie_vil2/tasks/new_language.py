@@ -141,7 +141,12 @@ class NewLanguageTask(MultiViewTask):
         return DistanceLoss(build_loss(loss) if loss.weights.text_text else None)
 
     def open_rows(self) -> ParallelRows:
-        """Open the training data; tables are read as parallel texts, without images, unless a layout is named."""
+        """Open the training data; tables are read as parallel texts, without images, unless a layout is named.
+
+        Raises:
+            ConfigError: the lines of a caption are captions of their own.
+            FileNotFoundError, ValueError: see `SampleStream`.
+        """
         data = self.config.Data
         sources = []
         for source in data.sources:
@@ -151,6 +156,12 @@ class NewLanguageTask(MultiViewTask):
             sources.append(source)
         data = data.model_copy(update={"train": sources})
         stream = SampleStream(self.config.model_copy(update={"Data": data}))
+        # A line for the student has no translation of its own: the teacher reads all lines of the other language.
+        if any(views.caption_lines for views in stream.views):
+            raise ConfigError(
+                "Training.task=new_language: Views.caption_lines would pair one line with the translation of all; give "
+                "each line a row of its own, and set Views.caption_lines=false"
+            )
         return ParallelRows(stream, self.config, self.tokenizer, self._teacher_tokenizer)
 
     def build(self, initialize: bool) -> list[str]:

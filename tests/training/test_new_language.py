@@ -142,6 +142,7 @@ def test_student_may_have_another_tower_and_vocabulary(settings, tmp_path):
     [
         ("Model={like: null, weights: null}", "set Model.weights"),
         ("Loss.weights.image_text=1", "new_language sees no images"),
+        ("Views.caption_lines=true", "Views.caption_lines"),
         ("Tuning.lora={rank: 2, layers: [image.*]}", "images are not trained"),
         ("Data.columns={caption_en: source}", "columns here: source, target"),
         ("Tuning.known_language=fr", "could not be used"),
