@@ -76,7 +76,8 @@ class DownloadError(FileNotFoundError):
 def is_hub_name(source: str) -> bool:
     """Return whether a source that does not exist can be OWNER/NAME on a hub.
 
-    It cannot if OWNER is a folder here: then the source is the path of a file with a mistake in it.
+    It cannot if OWNER is a folder here, or if NAME ends like a file (`.tar`): then the source is the path of a file
+    with a mistake in it.
     """
     has_file_suffix = Path(source).suffix[1:].isalpha()
     return bool(_HUB_NAME.fullmatch(source)) and not has_file_suffix and not Path(source).parent.exists()
@@ -122,8 +123,9 @@ def select_files(names: Iterable[str]) -> tuple[list[str], list[str]]:
         names: paths of all files of the repository.
 
     Returns:
-        Names of the small files (settings, tokenizer, licence), and of the weights in the first of the `WEIGHTS` forms;
-        without any, all `.pt` files.
+        Names of the small files (settings, tokenizer, model card, licence), and names of the weights: the file of
+        `WEIGHTS` that comes first there, or its shards and their index. Without any of these, all `.pt` files, as
+        Chinese-CLIP, EVA-CLIP and PE-Core have.
     """
     top_level_names = [name for name in names if "/" not in name]
     small_files = [name for name in top_level_names if name in (*SETTINGS, *TOKENIZERS, "README.md", "LICENSE")]
@@ -177,6 +179,9 @@ def _select_download(names: Iterable[str]) -> list[str]:
 
 def fetch_known_model(name: str) -> Path:
     """Return a known model in the cache, downloading what is missing there.
+
+    Args:
+        name: a name of `MODELS`.
 
     Returns:
         The file of a model with one file; otherwise the folder of its files.
