@@ -172,17 +172,24 @@ def _match_layers(layers: Iterable[str], patterns: Iterable[str]) -> list[str]:
     for pattern in patterns:
         names = fnmatch_filter(layers, pattern)
         if not names:
-            tower = pattern.partition(".")[0]
-            where = "this model"
-            if tower in TOWER_VIEWS:
-                layers, where = [name for name in layers if name.startswith(tower)], f"the {tower} tower"
-            more = ", ..." if len(layers) > MAX_LISTED_LAYERS else ""
-            raise ValueError(
-                f"{pattern} matches no linear layer and no convolution; {where} has "
-                f"{', '.join(layers[:MAX_LISTED_LAYERS])}{more}: give patterns that match some of these"
-            )
+            raise ValueError(_describe_mismatch(layers, pattern))
         matches |= dict.fromkeys(names)
     return list(matches)
+
+
+def _describe_mismatch(layers: list[str], pattern: str) -> str:
+    """Return the error of a pattern that matches no layer; it lists the layers of the pattern's tower."""
+    place, choices = "this model", layers
+    tower = pattern.partition(".")[0]
+    if tower in TOWER_VIEWS:
+        place, choices = f"the {tower} tower", [name for name in layers if name.startswith(tower)]
+    listed_choices = ", ".join(choices[:MAX_LISTED_LAYERS])
+    if len(choices) > MAX_LISTED_LAYERS:
+        listed_choices += ", ..."
+    return (
+        f"{pattern} matches no linear layer and no convolution; {place} has {listed_choices}: give patterns that match "
+        "some of these"
+    )
 
 
 def _check_rank(name: str, layer: nn.Layer, rank: int) -> None:
