@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 CONFIG, TOKENIZER_CONFIG, PREPROCESSING = "config.json", "tokenizer_config.json", "preprocess_cfg.json"
 
-# Immich knows models by their names alone, and each name has a width: one of each that it knows as open_clip's.
+# Names of models by width. Immich knows models by their names alone: a name gives the width of the embeddings, and the
+# library whose preprocessing is followed. For each width this is one name that Immich knows as open_clip's.
 NAMES = {
     512: "ViT-B-32__openai",
     640: "RN50x4__openai",
@@ -79,7 +80,8 @@ def export_for_immich(
         model: model that runs in Paddle.
         folder: new folder.
         precision: float32, or int8 for 8-bit weights in matrix products.
-        inputs: real images and texts; the export is compared with the model on them, prepared as Immich does it.
+        inputs: real images, and real texts, on which the export is compared with the model; Immich's steps prepare
+            them for the export.
         width: width of the embeddings, one of the model's `widths`; None: all.
 
     Returns:
@@ -137,11 +139,14 @@ def export_for_immich(
 
 
 def describe_preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:
-    """Return the `preprocess_cfg.json` of a model; NotExportable if Immich cannot resize and crop as the model needs.
+    """Return the content of `preprocess_cfg.json` for a model.
 
     The kinds without a geometry resize in ways of their own, which Pillow's bicubic filter comes closest to: on the
     demo's drawings embeddings have a mean cosine of 0.9990 to the model's, with the bilinear filter 0.9919. It is also
     the only filter of Immich up to version 2.5.
+
+    Raises:
+        NotExportable: Immich cannot resize and crop as the model needs.
     """
     geometry = preprocessing.geometry
     has_other_crop = geometry.resized not in (None, preprocessing.size)
@@ -162,7 +167,11 @@ def describe_preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def make_library(tokenizer: TextTokenizer) -> tokenizers.Tokenizer:
-    """Return a tokenizer of the `tokenizers` library for a model; NotExportable if none gives its ids."""
+    """Return a tokenizer of the `tokenizers` library that gives the ids of a model's tokenizer.
+
+    Raises:
+        NotExportable: no steps of the library do what the tokenizer does.
+    """
     if isinstance(tokenizer, WordPieceTokenizer):
         return tokenizer.make_library()
     if not isinstance(tokenizer, LibraryTokenizer) or tokenizer.rules not in (*_CANONICALIZED, *_LOWERED, *_UNCHANGED):
