@@ -21,8 +21,8 @@ Forms of a single array:
 - `token`: theirs is `[D]`, ours `[1, 1, D]`;
 - `grid`: theirs is `[T, D]`, ours `[1, T, D]`;
 - `scalar`: theirs is `[]`, ours `[1]`;
-- `spliced`: theirs are two arrays; ours has the first rows of one, as many as the table says, and the further rows of
-  the other.
+- `spliced`: theirs are two arrays of our shape; ours has the first rows of the first one, as many as the table says,
+  and the further rows of the second one.
 """
 
 import re
@@ -106,7 +106,7 @@ class _Link:
         pieces = [_to_their_form(arrays[name], self.form) for name in self.ours]
         if len(pieces) > 1:
             return np.concatenate(pieces, self._output_axis)
-        # Both of their spliced arrays get all rows; each uses its own.
+        # Each of their two spliced arrays gets all rows; their code uses some of each.
         if len(self.theirs) == 1 or self.form == "spliced":
             return pieces[0]
         return self._split(pieces[0], self.ours[0])[position]
@@ -135,7 +135,8 @@ class _Link:
                 "equal parts"
             )
         unit = array.shape[self._output_axis] // count
-        return np.split(array, np.cumsum(self.sizes)[:-1] * unit, self._output_axis)
+        ends = np.cumsum(self.sizes) * unit
+        return np.split(array, ends[:-1], self._output_axis)
 
 
 class NameTable:
@@ -195,6 +196,10 @@ class NameTable:
 
     def to_theirs(self, arrays: Mapping[str, np.ndarray], is_complete: bool = True) -> LazyArrays:
         """Return our arrays by their names, bit for bit the inverse of `to_ours`.
+
+        Args:
+            arrays: our arrays by our names.
+            is_complete: whether all rows must have their arrays; otherwise, rows of which we have no array are skipped.
 
         Raises:
             ValueError: an array is in no row, or `is_complete` and a row has no array.

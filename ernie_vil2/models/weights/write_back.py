@@ -53,8 +53,14 @@ _INPUT_FIELDS = {
 
 # Keys by which the settings of all families name a size.
 _IMAGE_SIZE_KEYS = (
-    *("image_size", "image_resolution"),
-    *("size", "crop_size", "shortest_edge", "longest_edge", "height", "width"),
+    "image_size",
+    "image_resolution",
+    "size",
+    "crop_size",
+    "shortest_edge",
+    "longest_edge",
+    "height",
+    "width",
 )
 _POSITION_KEYS = (
     "max_position_embeddings",
@@ -97,7 +103,11 @@ def find_origin(source: str | os.PathLike) -> Path | None:
 
 
 def find_layout(origin: Path) -> str:
-    """Return the layout of a folder or file, as `ernie-vil2 convert --to` names it."""
+    """Return the layout of a folder or file, as `ernie-vil2 convert --to` names it.
+
+    Raises:
+        FileNotFoundError, ValueError: see `recognise_model`.
+    """
     return recognise_model(origin)[0].layout
 
 
@@ -144,9 +154,10 @@ def write_back(
 
     # All weights keep the types of the file if these hold them exactly; otherwise all are written in float32.
     is_exact = all(_holds(old_arrays[name].dtype, new_arrays[name]) for name in new_arrays)
-    types = {}
+    dtypes: dict[str, np.dtype] = {}
     for name, array in old_arrays.items():
-        types[name] = array.dtype if is_exact or name not in new_arrays else np.dtype("<f4")
+        is_unchanged = is_exact or name not in new_arrays
+        dtypes[name] = array.dtype if is_unchanged else np.dtype("<f4")
 
     # Files, settings and weights.
     _copy_files(weights, folder)
@@ -158,7 +169,7 @@ def write_back(
     if is_trimmed:
         trim_files(folder, new_ids, old_towers.text.tokenizer)
         _update_vocabulary_settings(folder, model)
-    arrays = {name: _convert(new_arrays.get(name, array), types[name]) for name, array in old_arrays.items()}
+    arrays = {name: _convert(new_arrays.get(name, array), dtypes[name]) for name, array in old_arrays.items()}
     write_torch_weights(folder / weights.name.removesuffix(INDEX_SUFFIX), arrays)
 
     # Read it back. Whoever loads the folder without a dialect gets the default, so the integrity file describes that.
@@ -334,7 +345,11 @@ def _update_vocabulary_settings(folder: Path, model: StoredModel) -> None:
             settings |= size
         elif path.name == "config.json":  # transformers
             changes = size | {f"{token}_token_id": token_id for token, token_id in ids.items()}
-            for section in {"text_config", *({"text_config_dict"} & settings.keys())}:
+            # Both, if there are two: transformers reads the older text_config_dict first.
+            sections = ["text_config"]
+            if "text_config_dict" in settings:
+                sections.append("text_config_dict")
+            for section in sections:
                 settings[section] = {**(settings.get(section) or {}), **changes}
         elif "model_cfg" in settings:  # OpenCLIP
             changes = size | {f"{token}_id": token_id for token, token_id in ids.items()}
