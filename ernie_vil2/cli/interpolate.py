@@ -91,6 +91,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--write needs data to choose by, --choose, or a single --alpha")
     if args.write and args.write.exists() and (not args.write.is_dir() or any(args.write.iterdir())):
         raise FileExistsError(f"{args.write} exists already; name another folder")
+    # The mixture is written last, into a folder that is empty until then.
+    if args.write and has_data and args.output.resolve().is_relative_to(args.write.resolve()):
+        raise ValueError(f"--output {args.output} lies in the folder of the mixture, {args.write}; name another folder")
     if not alphas and MEAN in args.models:
         raise ValueError(f"{MEAN} is the name of the mixture of all models; name the model ./{MEAN}")
     _check_data_options(args)

@@ -137,6 +137,14 @@ def test_option_on_data_that_are_not_named_is_refused(pair, tmp_path, option, sh
     assert option[0] in error and "--new" in error and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("output", ["mixed", "mixed/table"])
+def test_mixture_in_the_folder_of_the_table_is_refused_at_once(pair, shapes, tmp_path, output, capsys):
+    assert interpolate(*pair, "--alpha", "0.5", "--new", shapes["val"], "--output", tmp_path / output, "--write",
+                       tmp_path / "mixed") == 2  # fmt: skip
+    printed = capsys.readouterr()
+    assert "--output" in printed.err and not printed.out and not (tmp_path / "mixed").exists()
+
+
 def test_models_of_other_kinds_or_vocabularies_are_refused(pair, tmp_path, capsys):
     (pair[1] / "vocab.txt").write_text("\n".join([*TOKENS[:5], *reversed(TOKENS[5:])]), encoding="utf-8")
     with pytest.raises(ValueError, match="vocabularies"):
