@@ -246,6 +246,9 @@ def check_conflicts() -> Result:
     child = _run_python("-m", "pip", "check", timeout=60)
     if child.returncode == 0:
         return Result("ok", "conflicts", "none (pip check)")
+    # Environments of uv have no pip. The packages may be fine, but the commands that fix one need it.
+    if "No module named pip" in child.stderr:
+        return Result("warn", "conflicts", "unknown, because pip is not installed", f"{PYTHON} -m ensurepip")
     lines = (child.stdout or child.stderr).strip().splitlines()
     intended = [line for line in lines if _is_intended(line)]
     conflicts = [line for line in lines if line not in intended]

@@ -69,6 +69,13 @@ def test_conflicts_are_reported_as_by_pip(require, monkeypatch, package, status)
     assert result.status == status and (status == "ok" or result.fact == output.strip())
 
 
+def test_environment_without_pip_is_no_conflict(monkeypatch):
+    child = subprocess.CompletedProcess([], 1, "", "/venv/bin/python: No module named pip\n")
+    monkeypatch.setattr(doctor, "_run_python", lambda *_, timeout: child)
+    result = doctor.check_conflicts()
+    assert result.status == "warn" and "ensurepip" in result.fix
+
+
 @pytest.mark.parametrize(
     ("vendor", "variables", "status"),
     [
