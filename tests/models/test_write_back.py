@@ -273,6 +273,11 @@ def test_dialect_that_is_not_the_default_is_noted(tmp_path):
     assert not any("dialect" in note for note in write_back("fgclip2", tmp_path / "short"))
 
 
+def test_origin_of_another_architecture_is_named(tmp_path):
+    result = call("convert", FOLDERS["hf_siglip"], tmp_path / "made", "--origin", FOLDERS["hf_clip"])
+    assert result.returncode == 2 and str(FOLDERS["hf_clip"]) in result.stderr and "--to" in result.stderr
+
+
 def test_adapter_of_peft_has_no_other_layout(tmp_path):
     run = write_lora_run("hf_siglip", tmp_path / "run")
     result = call("convert", run, tmp_path / "adapter", "--lora", "peft", "--to", "openclip")

@@ -138,7 +138,12 @@ def write_back(
     family, old_towers, new_towers = original.format, original.config.Model, model.config.Model
     old_arrays = read_weights(weights, keep_bfloat16=True)
     table = family.make_name_table(new_towers, original.dialect, old_arrays.keys())
-    new_arrays = table.to_theirs(model.arrays)
+    try:
+        new_arrays = table.to_theirs(model.arrays)
+    except ValueError as error:
+        raise ValueError(
+            f"{origin}: {error}; name an origin with a model of this architecture, or choose --to ernie_vil2"
+        ) from None
     missing = [name for name in new_arrays if name not in old_arrays]
     if missing:
         raise ValueError(f"{weights} has no {make_printable(missing[0], max_length=100)}, which this model has")
