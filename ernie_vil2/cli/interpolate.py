@@ -286,11 +286,13 @@ def score_mixtures(
             inputs[side] = scorer, scorer.open(_make_side_spec(args, side, config))
 
     # One network for all mixtures: only its weights are replaced.
-    network, _ = models[0].build()
+    network, weight_report = models[0].build()
     encoder = build_encoder(network, models[0], config, args.precision, args.batch_size)
     rows = []
     for name, shares in progress_bar(mixtures.items(), unit="mixture"):
-        set_weights(network, mix_weights(models, shares))
+        # The weights of a classification head are mixed, but the network that scores retrieval has no head.
+        arrays = mix_weights(models, shares)
+        set_weights(network, {weight: arrays[weight] for weight in weight_report.matched})
         row: dict = {"mixture": name, "results": {}, **dict.fromkeys(SIDES)}
         for side, (scorer, scorer_input) in inputs.items():
             report = run_scorer(scorer, encoder, scorer_input)

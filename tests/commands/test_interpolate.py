@@ -13,6 +13,7 @@ from ernie_vil2.cli.interpolate import check_mixable, expand_shares, mix_weights
 from ernie_vil2.config import dump_config, load_config
 from ernie_vil2.evaluation.protocol import Evaluation
 from ernie_vil2.io.run_folder import MODEL
+from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from ernie_vil2.models.weights.format import read_model
 from tests.support.checkpoints import write_untrained_checkpoint
@@ -143,6 +144,13 @@ def test_mixture_in_the_folder_of_the_table_is_refused_at_once(pair, shapes, tmp
                        tmp_path / "mixed") == 2  # fmt: skip
     printed = capsys.readouterr()
     assert "--output" in printed.err and not printed.out and not (tmp_path / "mixed").exists()
+
+
+def test_models_with_a_classification_head_are_scored(pair, shapes, tmp_path):
+    for folder in pair:
+        arrays = dict(read_weights(folder / MODEL))
+        write_weights(folder / MODEL, {**arrays, f"{HEAD_PREFIX}0.weight": np.ones([2, 2], np.float32)})
+    assert interpolate(*pair, "--alpha", "0.5", "--new", shapes["val"], "--output", tmp_path / "out") == 0
 
 
 def test_models_of_other_kinds_or_vocabularies_are_refused(pair, tmp_path, capsys):
