@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.encoder import build_encoder, load_model
     from ernie_vil2.io.files import remove_folder
     from ernie_vil2.io.run_folder import resolve_checkpoint
+    from ernie_vil2.models.heads import HEAD_PREFIX
     from ernie_vil2.models.weights.format import read_model, write_model
     from ernie_vil2.models.weights.integrity import add_golden, check_golden, compute_golden, has_golden
 
@@ -79,6 +80,9 @@ def run(args: argparse.Namespace) -> int:
         encoder = build_encoder(network, stored, stored.config, precision="float32", batch_size=8)
         golden = compute_golden(encoder)
     notes = write_model(matching, args.target, layout, golden, origin)
+    num_head_weights = sum(name.startswith(HEAD_PREFIX) for name in stored.arrays)
+    if num_head_weights and stored.family is None:
+        notes.append(f"the classification head of {args.source}, {num_head_weights} weights, is left out")
     if layout == "chinese-clip":
         notes.append(
             "cn_clip's load_from_name rounds weights to float16, on a CPU, too: its embeddings differ from this "

@@ -18,11 +18,14 @@ from ernie_vil2.cli.trim import trim_model
 from ernie_vil2.config import LoraConfig, TuningConfig
 from ernie_vil2.encoder import load_model
 from ernie_vil2.io.files import sha256
+from ernie_vil2.io.run_folder import MODEL
+from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.lora import add_lora
-from ernie_vil2.models.weights.files import INDEX_SUFFIX, as_float32, read_weights, write_torch_weights
+from ernie_vil2.models.weights.files import INDEX_SUFFIX, as_float32, read_weights, write_torch_weights, write_weights
 from ernie_vil2.models.weights.format import WORD_EMBEDDING, find_weights, read_model, write_model
 from ernie_vil2.models.weights.torch_files import BFLOAT16
 from ernie_vil2.models.weights.write_back import find_layout, find_origin
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import call, succeed
 from tests.support.other_families import (
     FAMILY_FIXTURES,
@@ -271,6 +274,15 @@ def test_dialect_that_is_not_the_default_is_noted(tmp_path):
     notes = write_model(stored, tmp_path / "back", "hf", origin=FOLDERS["fgclip2"])
     assert any("dialect={'text': 'long'}" in note for note in notes)
     assert not any("dialect" in note for note in write_back("fgclip2", tmp_path / "short"))
+
+
+def test_classification_head_that_is_left_out_is_noted(tmp_path):
+    run = write_untrained_checkpoint(tmp_path / "run")
+    arrays = dict(read_weights(run / MODEL))
+    write_weights(run / MODEL, {**arrays, f"{HEAD_PREFIX}0.weight": np.ones([2, 2], np.float32)})
+    assert "classification head" in succeed("convert", run, tmp_path / "made", "--to", "ernie_vil2")
+    assert read_weights(tmp_path / "made" / MODEL).keys() == arrays.keys()
+    assert "classification head" not in succeed("convert", tmp_path / "made", tmp_path / "again", "--to", "ernie_vil2")
 
 
 def test_origin_of_another_architecture_is_named(tmp_path):
