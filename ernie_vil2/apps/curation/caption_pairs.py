@@ -6,7 +6,7 @@ All functions take plain captions, as `text_rules.fold_text` returns them, excep
 import re
 from collections.abc import Sequence
 
-from ernie_vil2.apps.curation.steps.near_texts import split_units
+from ernie_vil2.apps.curation.languages import split_units
 
 # Share of the words of two captions, counted from begin and end, that they have in common if they come from one
 # template. In the synthetic crawls of demo_data/crawls 98 % of the captions of copies are equal or have less in common;

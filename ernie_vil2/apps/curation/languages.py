@@ -1,4 +1,4 @@
-"""Language detection for captions, by script and by function words."""
+"""Words of captions, and the languages of captions, by script and by function words."""
 
 import re
 import unicodedata
@@ -21,6 +21,7 @@ _FOREIGN_WORD = re.compile(
     f"|[{_HANGUL}]|[{_OTHER_SCRIPT}]{{2,}}"
 )
 _WORD = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+")
+_UNIT = re.compile(f"{HAN.pattern}|(?:(?!{HAN.pattern})\\w)+")
 
 # Function words, because nouns and names wander between languages, and function words hardly do.
 ENGLISH_WORDS = frozenset(
@@ -81,6 +82,11 @@ JAPANESE_WORDS = frozenset("駐車場 駐輪場 送料無料 株式会社 会社
 # First character of level 2 of JIS X 0208, in Shift-JIS. Of the characters in daily use nearly all are in level 1, and
 # of those that were simplified in 1946 most old forms are not.
 FIRST_RARE_KANJI = b"\x98\x9f"
+
+
+def split_units(text: str) -> list[str]:
+    """Return the words and Chinese characters of a plain text."""
+    return _UNIT.findall(text)
 
 
 def detect_language(text: str) -> Language:

@@ -1,6 +1,5 @@
 """Remove captions that are nearly the same, for example made from a template, except some of each group."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from zlib import crc32
@@ -10,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.apps.curation.languages import HAN
+from ernie_vil2.apps.curation.languages import HAN, split_units
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.apps.curation.steps.text_rules import fold_text
 from ernie_vil2.section import Count, Fraction, Section
@@ -24,7 +23,6 @@ MIN_PIECES = 6  # captions with fewer pieces are alike by chance
 # Captions are compared exactly if their sketches agree nearly as much as they should: of 32 hashes, the share that
 # agrees differs by 0.07 (one standard deviation) from the share of common pieces.
 SKETCH_ERROR = 0.15
-_UNIT = re.compile(f"{HAN.pattern}|(?:(?!{HAN.pattern})\\w)+")
 
 # Hash functions are the upper half of factor * piece + term modulo 2^64. The factors are odd and above 2^63, so that
 # the product, even of a small piece, wraps around. A fixed seed makes sketches comparable between runs.
@@ -145,11 +143,6 @@ def _find_distinct_units(text: str) -> set[str]:
 
 def _find_pieces(text: str) -> set[str]:
     return {text[start : start + PIECE_LENGTH] for start in range(len(text) - PIECE_LENGTH + 1)}
-
-
-def split_units(text: str) -> list[str]:
-    """Return the words and Chinese characters of a plain text."""
-    return _UNIT.findall(text)
 
 
 def _find_words(text: str) -> set[str]:
