@@ -100,9 +100,9 @@ def name_direction(caption: str) -> bool:
 
 def name_opposite_directions(first: str, second: str) -> bool:
     """Return whether one caption says up and the other one down, or both list the same colours in opposite orders."""
-    for one, other in ((first, second), (second, first)):
-        points_up = bool(_UP.search(one)) and not _DOWN.search(one)
-        points_down = bool(_DOWN.search(other)) and not _UP.search(other)
+    for upper, lower in ((first, second), (second, first)):
+        points_up = bool(_UP.search(upper)) and not _DOWN.search(upper)
+        points_down = bool(_DOWN.search(lower)) and not _UP.search(lower)
         if points_up and points_down:
             return True
     first_colours, second_colours = _list_colours(first), _list_colours(second)

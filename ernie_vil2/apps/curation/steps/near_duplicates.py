@@ -185,15 +185,15 @@ class _CaptionMatches(NamedTuple):
 
 
 def _compare_captions(joins: Joins, images: Thumbnails, matches: Matches) -> _CaptionMatches:
-    found = _CaptionMatches(*np.zeros((4, len(matches.queries)), bool))
+    verdicts = _CaptionMatches(*np.zeros((4, len(matches.queries)), bool))
     columns = "a.plain_captions, b.plain_captions, a.names_direction or b.names_direction"
     for number, first, second, names_direction in _read_both(joins, images, matches, "alive", columns):
-        found.says_the_same[number] = say_the_same(first, second)
-        found.is_variant[number] = is_variant(first, second)
-        found.has_other_colours[number] = name_other_colours(first, second)
+        verdicts.says_the_same[number] = say_the_same(first, second)
+        verdicts.is_variant[number] = is_variant(first, second)
+        verdicts.has_other_colours[number] = name_other_colours(first, second)
         is_opposite = name_opposite_directions(first, second)
-        found.has_other_direction[number] = is_opposite or (names_direction and first != second)
-    return found
+        verdicts.has_other_direction[number] = is_opposite or (names_direction and first != second)
+    return verdicts
 
 
 def _find_different_embeddings(joins: Joins, images: Thumbnails, matches: Matches, min_cosine: float) -> np.ndarray:
