@@ -78,7 +78,8 @@ MIN_COLOUR = 20.0  # mean strength of an image's colours, in levels
 MIN_HUE_COSINE = 0.4  # cosine of the two mean colours
 # Samples: deviations of successive blurs of the sharper image, tried until it would be softer than the other one.
 BLURS = (0.7, 1.0, 1.4, 2.0, 2.8)
-# The outline of a mark is an edge in the marked image alone: of 140 marks in the crawls one is taken for the other's.
+# The outline of a mark is an edge in the marked image alone. Of 237 marked copies in six crawls, the marked image is
+# known of 194, and mistaken for the other one of 2.
 MARK, COLOUR_MARK, MIN_MARK = 10.0, 16.0, 12  # levels of light and of colour by which a mark differs; its samples
 SHARPER_OUTLINE = 1.1  # ratio of the edges of two images along an outline
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
