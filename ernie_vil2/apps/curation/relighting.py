@@ -11,6 +11,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from ernie_vil2.apps.curation.image_measures import compute_percentile
 from ernie_vil2.apps.curation.registration import LUMA, compute_luminance, find_largest_channel, remove_luminance
 
 DARKEST, LIGHTEST = 6.0, 249.0  # levels beyond which a level may have been cut off
@@ -18,13 +19,13 @@ MAX_FLAT_RANGE = 24.0  # levels among the neighbours of a sample; edges were mix
 MIN_SAMPLES = 200  # flat samples, a square of 14
 NUM_SAMPLES = 2000  # to which a change is fitted
 MAX_FITS = 4  # of a change; between two of them, samples that fit badly are left out, such as those of a mark
-MIN_PREDICTED = 0.95  # share of the flat samples that a change has to predict
+PREDICTED_PERCENT = 95  # of the flat samples that a change has to predict
 # Levels by which such samples may be off: compression, which a stronger saturation doubles. With 8, a tenth less of the
 # drawings with twice the saturation are found, and of 250 photographs in another hue 20 count as the same, with 12, 22.
 MAX_ERROR = 12.0
 SURE_ERROR = 8.0  # a change that is off by no more is the one that was made; else the best of all changes counts
 # Luminances that are not cut off have to spread by so much, or one number explains the only colour that there is.
-MIN_SPREAD, SPREAD_RANKS = 32.0, (0.03, 0.97)  # levels between the luminances of these ranks
+MIN_SPREAD, SPREAD_PERCENTS = 32.0, (3, 97)  # levels between the luminances of these percentiles
 MIN_WHOLE = 0.1  # share of the flat samples that has to be such luminances
 MAX_PIVOT = 215.0  # level that a change of contrast leaves as it is: a mean. A paler shape leaves a white ground so
 MAX_TINT = 0.2  # between the gains of the channels: a tint of 15 %, and compression
@@ -90,11 +91,11 @@ def _measure_error(change: Change, source: np.ndarray, target: np.ndarray, is_wh
         is_whole: which of their levels were not cut off, from `_find_whole`, `[N, 1, 3]` bool.
     """
     errors = find_largest_channel(cv2.absdiff(change(source), target))  # [N, 1]
-    error = float(np.quantile(errors, MIN_PREDICTED))
+    error = compute_percentile(errors.ravel(), PREDICTED_PERCENT)
     lights = compute_luminance(source)[(errors <= error) & is_whole.any(axis=2)]
     if len(lights) < MIN_WHOLE * len(source):
         return np.inf
-    darkest, lightest = np.quantile(lights, SPREAD_RANKS)
+    darkest, lightest = (compute_percentile(lights, percent) for percent in SPREAD_PERCENTS)
     return error if lightest - darkest >= MIN_SPREAD else np.inf
 
 
