@@ -1,12 +1,14 @@
 """Every format recognises its folders and files, and no other format does."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from ernie_vil2.models.weights import format as module
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import FORMATS, ModelFiles, NoWeights, read_model, recognise_model, write_model
+from ernie_vil2.towers.base import ImageVariant, Rotary
 from tests.support.other_families import FAMILY_FIXTURES
 from tests.support.paths import FIXTURES
 
@@ -67,3 +69,23 @@ def test_weights_of_a_run_without_configuration_are_named(run_folder):
     (run_folder / "config.yaml").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors: there is no config\.yaml"):
         read_model(run_folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("layout", ["official", "paddlenlp"])
+@pytest.mark.parametrize(
+    "variant",
+    [ImageVariant(activation="gelu"), ImageVariant(pooling="mean"), ImageVariant(rotary=Rotary(first_half="rows"))],
+)
+def test_release_does_not_hold_a_variant_of_its_image_tower(layout, variant, tmp_path):
+    # These have the arrays of the released tower; the release would compute other embeddings with them.
+    stored = read_model(FOLDERS["official"])
+
+    def with_variant(variant):
+        image = stored.config.Model.image.model_copy(update={"variant": variant})
+        model = stored.config.Model.model_copy(update={"image": image})
+        return replace(stored, config=stored.config.model_copy(update={"Model": model}))
+
+    with pytest.raises(ValueError, match=f"the {layout} format holds"):
+        write_model(with_variant(variant), tmp_path / "model", layout)
+    assert not (tmp_path / "model").exists()
+    write_model(with_variant(ImageVariant()), tmp_path / "model", layout)  # the released tower by another name

@@ -38,7 +38,8 @@ from ernie_vil2.models.weights.format import (
 from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.models.weights.name_table import Form, NameTable, Row
 from ernie_vil2.models.weights.settings import Settings
-from ernie_vil2.towers.transformer import Encoder, PublishedVit, Vit, get_text_variant
+from ernie_vil2.towers.base import ImageVariant
+from ernie_vil2.towers.transformer import Encoder, PublishedVit, Vit, get_image_variant, get_text_variant
 
 TEXT_LENGTH = 48  # tokens of a text in the authors' configuration
 SETTINGS_FILES = ("ernie_config.json", "ernie_config.base.json")  # names that are read; the first one is written
@@ -273,11 +274,14 @@ class Release:
         # Refuse what the release cannot hold.
         if model.tokens is None:
             raise ValueError("the model has no vocabulary next to it: name its vocabulary file")
-        if get_text_variant(model.config.Model.text) is not None:
+        # A variant may have the same arrays as the released tower, and compute something else with them.
+        towers = model.config.Model
+        image_variant, text_variant = get_image_variant(towers.image), get_text_variant(towers.text)
+        if text_variant is not None or image_variant not in (None, ImageVariant()):
             raise ValueError(
                 f"the {self.layout} format holds the towers of ERNIE-ViL 2.0, not those of another dual encoder"
             )
-        if model.config.Model.text.pooling != "cls":
+        if towers.text.pooling != "cls":
             raise ValueError(f"the {self.layout} format pools texts by their [CLS] state, this model by their mean")
         arrays = from_ours(model.arrays, self.layout)
         if model.library_tokenizer is not None:
