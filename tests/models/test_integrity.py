@@ -128,10 +128,22 @@ def add_large_image(golden):
     golden["images"] = [base64.b64encode(content.getvalue()).decode()]
 
 
+def break_image(golden):
+    content = bytearray(base64.b64decode(golden["images"][0]))
+    content[35] ^= 1  # the length of the first chunk with pixels
+    golden["images"] = [base64.b64encode(content).decode()]
+
+
+def set_number_beyond_float64(golden):
+    golden["text_embeddings"][0][0] = 10**400
+
+
 @pytest.mark.parametrize(
     "damage",
     [
         add_large_image,
+        break_image,
+        set_number_beyond_float64,
         lambda golden: golden.update(texts=[], ids=[], text_embeddings=[]),
         lambda golden: golden.update(texts=golden["texts"] * 1000, ids=golden["ids"] * 1000),
         lambda golden: golden.update(text_embeddings=1.0),
@@ -141,6 +153,20 @@ def test_damaged_golden_inputs_are_refused(folder, damage):
     change_integrity(folder, lambda values: damage(values["golden"]))
     with pytest.raises(IntegrityError, match="golden inputs are damaged"):
         load_model(folder, verify=True)
+
+
+def test_golden_image_starts_no_program(folder, tmp_path, monkeypatch):
+    # Pillow reads EPS with Ghostscript, if there is one.
+    script = tmp_path / "gs"
+    script.write_text(f"#!/bin/sh\ntouch {tmp_path / 'started'}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    image = base64.b64encode(content).decode()
+    change_integrity(folder, lambda values: values["golden"].update(images=[image]))
+    with pytest.raises(IntegrityError, match="golden inputs are damaged"):
+        load_model(folder, verify=True)
+    assert not (tmp_path / "started").exists()
 
 
 def test_converted_formats_have_their_golden_embeddings(tmp_path, capsys):

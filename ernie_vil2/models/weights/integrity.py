@@ -30,6 +30,18 @@ MAX_GOLDEN_PIXELS = 2**20  # of an image
 TOLERANCES = {"cpu": 2e-5}
 OTHER_TOLERANCE = 1e-3  # on other devices, whose matrix products may use fewer bits; ten times this in half precision
 
+# What damaged golden inputs raise. SyntaxError is Pillow's for a broken PNG, OverflowError NumPy's for a number beyond
+# float64.
+_GOLDEN_ERRORS = (
+    ValueError,
+    KeyError,
+    TypeError,
+    OSError,
+    OverflowError,
+    SyntaxError,
+    Image.DecompressionBombError,
+)
+
 # Whitespace, case, full-width letters, accents and curly quotes: what tokenizers treat in different ways.
 _TEXTS = ["一只猫在看书。", "A photo of two dogs & a red car, 1999!", "ＦＵＬＬ　width, naïve “quotes”"]
 
@@ -188,7 +200,7 @@ def check_golden(folder: Path, encoder: Any) -> float:
             raise ValueError
         if not images or len(images) != len(expected_images):
             raise ValueError
-    except (ValueError, KeyError, TypeError, OSError, Image.DecompressionBombError) as error:
+    except _GOLDEN_ERRORS as error:
         raise IntegrityError(f"{folder / INTEGRITY}: its golden inputs are damaged ({type(error).__name__})") from None
 
     # Other ids explain other embeddings, so they are compared first.
@@ -241,8 +253,9 @@ def _draw_image() -> np.ndarray:
 
 
 def _decode_image(content: str) -> np.ndarray:
-    """Return the pixels of a golden image; raise ValueError, before they take memory, if there are too many."""
-    image = Image.open(io.BytesIO(base64.b64decode(content)))
+    """Return the pixels of a golden image, `[height, width, 3]`; raise ValueError if there are too many to decode."""
+    # compute_golden writes PNG. For other formats Pillow may start a program, such as Ghostscript for EPS.
+    image = Image.open(io.BytesIO(base64.b64decode(content)), formats=["PNG"])
     if image.width * image.height > MAX_GOLDEN_PIXELS:
         raise ValueError
     return np.asarray(image.convert("RGB"))
