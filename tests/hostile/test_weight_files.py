@@ -1,6 +1,7 @@
 """Damaged and hostile weight files are refused in one line; nothing in them runs, and memory stays bounded."""
 
 import builtins
+import json
 import os
 import pickle
 import re
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2.models.weights import torch_files
-from ernie_vil2.models.weights.files import WeightFileError, read_weights, write_weights
+from ernie_vil2.models.weights.files import INDEX_SUFFIX, WeightFileError, read_weights, write_weights
 from tests.support.processes import run_process
 from tests.support.weight_files import (
     BOMB,
@@ -250,12 +251,23 @@ def test_damaged_pickle_gives_arrays_or_is_refused(tmp_path_factory, data):
     make_safetensors({"a": describe_tensor(0, 4)}),  # bytes that belong to no tensor
     make_safetensors({"a": describe_tensor(0, 8, [2**62, 2**62])}),
     make_safetensors(b'{"a":' + b"[" * 100_000),
+    make_safetensors(b'{"a": %(a)s, "a": %(a)s}' % {b"a": json.dumps(describe_tensor(0, 8, [2])).encode()}),
+    make_safetensors({"a": describe_tensor(0, 8, [1] * 100 + [2])}),
+    make_safetensors({"a": describe_tensor(0, 8, [2]), "b": describe_tensor(8, 8, [0, 2**62, 8])}),
 ])  # fmt: skip
 def test_hostile_safetensors_file_is_refused(tmp_path, content):
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
     with pytest.raises(WeightFileError, match="w.safetensors: "):
         read_weights(path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../w.pdparams", "a\0b", "\ud800", f"other{INDEX_SUFFIX}", None, []])
+def test_index_that_names_no_file_next_to_it_is_refused(tmp_path, name):
+    index = tmp_path / f"w{INDEX_SUFFIX}"
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(WeightFileError, match="w.index.json: not an index"):
+        read_weights(index)
 
 
 def test_pipe_in_place_of_weights_is_refused_at_once(tmp_path):

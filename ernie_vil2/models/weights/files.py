@@ -24,7 +24,15 @@ import paddle
 from safetensors import SafetensorError, safe_open
 
 from ernie_vil2.device.transfers import copy_to_host
-from ernie_vil2.io.files import add_path_to_errors, atomic_write, load_json, parse_json, save_arrays, stat_regular_file
+from ernie_vil2.io.files import (
+    RepeatedKey,
+    add_path_to_errors,
+    atomic_write,
+    load_json,
+    parse_json,
+    save_arrays,
+    stat_regular_file,
+)
 from ernie_vil2.io.restricted_pickle import ArrayPlaceholder, NotPlainData, load_plain_data
 from ernie_vil2.io.terminal import join_names, make_printable
 from ernie_vil2.models.weights.positions import fit_positions
@@ -425,8 +433,12 @@ def _read_safetensors(path: str | Path, header_size: int) -> dict[str, np.ndarra
 
     with Path(path).open("rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        header = parse_json(content[8 : 8 + header_size])
+    except RepeatedKey as error:  # the library takes the last of several entries
+        raise WeightFileError(path, f"its header is damaged: {error}") from None
     arrays = {}
-    for name, entry in parse_json(content[8 : 8 + header_size]).items():
+    for name, entry in header.items():
         if name == "__metadata__":
             continue
         type_name, (start, end) = entry["dtype"], entry["data_offsets"]
@@ -443,24 +455,28 @@ def _read_safetensors(path: str | Path, header_size: int) -> dict[str, np.ndarra
             array = np.frombuffer(content, dtype, count, 8 + header_size + start)
         else:
             array = np.empty(0, dtype)
-        arrays[name] = array.reshape(entry["shape"])
+        try:
+            arrays[name] = array.reshape(entry["shape"])
+        except ValueError as error:  # more axes, or with an axis of size 0 larger ones, than NumPy allows
+            raise WeightFileError(
+                path, f"{make_printable(name, max_length=100)} has a shape that NumPy does not allow: {error}"
+            ) from None
     return arrays
 
 
 def _read_shards(index: Path) -> dict[str, np.ndarray]:
     try:
-        shard_of = load_json(index)["weight_map"]
-        shards = sorted(set(shard_of.values()))
-        # A shard is a file next to the index: no path that leads elsewhere, and no other index.
-        if not shards or any(Path(shard).name != shard or shard.endswith(INDEX_SUFFIX) for shard in shards):
+        names_by_shard: dict[str, list[str]] = {}
+        for name, shard in load_json(index)["weight_map"].items():
+            names_by_shard.setdefault(shard, []).append(name)
+        if not names_by_shard or not all(map(_is_shard_name, names_by_shard)):
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise WeightFileError(index, "not an index of shards: a weight_map from arrays to files next to it") from None
 
     arrays: dict[str, np.ndarray] = {}
-    for shard in shards:
+    for shard, names in sorted(names_by_shard.items()):
         arrays_in_shard = _read_file(index.with_name(shard))
-        names = [name for name, file in shard_of.items() if file == shard]
         missing = [name for name in names if name not in arrays_in_shard]
         if missing:
             missing_name = make_printable(missing[0], max_length=100)
@@ -468,6 +484,13 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
         # Arrays that the index does not list are left out.
         arrays |= {name: arrays_in_shard[name] for name in names}
     return arrays
+
+
+def _is_shard_name(name: str) -> bool:
+    """Return whether a name can be that of a file next to the index: no path that leads elsewhere, no other index."""
+    # A name that is not printable may hold a NUL or half of a character, which no file name does.
+    is_file_name = name not in ("", "..") and name.isprintable() and Path(name).name == name
+    return is_file_name and not name.endswith(INDEX_SUFFIX)
 
 
 def _collect_arrays(content: Any, file_size: int) -> dict[str, np.ndarray]:
