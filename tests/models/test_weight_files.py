@@ -207,6 +207,31 @@ def test_other_precisions_are_converted():
     assert model[0].bias.dtype == paddle.float32
 
 
+def test_transposed_arrays_of_one_shape_and_two_types_are_set():
+    model = paddle.nn.Layer()
+    model.register_buffer("numbers", paddle.zeros([3, 4], "float32"))
+    model.register_buffer("ids", paddle.zeros([3, 4], "int64"))
+    numbers = np.arange(12, dtype="float32").reshape(4, 3) + 0.5
+    ids = np.arange(12).reshape(4, 3) + 2**40
+    set_weights(model, {"numbers": numbers.T, "ids": ids.T})
+    np.testing.assert_array_equal(model.numbers.numpy(), numbers.T)
+    np.testing.assert_array_equal(model.ids.numpy(), ids.T)
+
+
+@pytest.mark.parametrize("mode", ["r", "c", "r+"])
+def test_mapped_arrays_of_the_caller_stay_as_they_are(tmp_path, mode):
+    np.ones(8192, "float32").tofile(tmp_path / "numbers")
+    array = np.memmap(tmp_path / "numbers", "float32", mode)
+    if mode != "r":
+        array[:] = 2
+    expected = array.copy()
+    model = paddle.nn.Layer()
+    model.register_buffer("numbers", paddle.zeros([8192]))
+    set_weights(model, {"numbers": array})
+    np.testing.assert_array_equal(model.numbers.numpy(), expected)
+    np.testing.assert_array_equal(array, expected)
+
+
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pdparams"])
 def test_saved_weights_load_only_into_their_model(tmp_path, name):
     model, loaded_model = make_layer(), make_layer()

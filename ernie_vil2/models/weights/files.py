@@ -333,7 +333,7 @@ def set_weights(
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(fill, range(len(lazy_names)), lazy_names))
 
-    buffers: dict[tuple[int, ...], np.ndarray] = {}
+    buffers: dict[tuple[tuple[int, ...], np.dtype], np.ndarray] = {}
     # All others are copied by Paddle, which wants them contiguous; fill() has removed the lazy ones.
     for name in report.matched:
         if name in arrays:
@@ -343,29 +343,32 @@ def set_weights(
     return report
 
 
-class _AnonymousMemory(mmap.mmap):
-    """Memory without a file; a type of its own, since `_release_pages` would turn it into zeros."""
-
-
 def allocate_array(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     """Return an array of zeros in new memory.
 
     All its pages are requested at once, which takes half the time of Paddle's allocator. They are small pages: NumPy
     asks for huge ones, which take ten times as long where a virtual machine has to get them from its host.
     """
-    pages = _AnonymousMemory(-1, max(1, math.prod(shape) * dtype.itemsize), access=mmap.ACCESS_COPY)
+    pages = mmap.mmap(-1, max(1, math.prod(shape) * dtype.itemsize), access=mmap.ACCESS_COPY)
     with suppress(OSError, AttributeError):  # not Linux, or Linux before 5.14: pages come when they are written to
         pages.madvise(_MADV_POPULATE_WRITE)
     return np.ndarray(shape, dtype, pages)
 
 
-def _make_contiguous(array: np.ndarray, buffers: dict[tuple[int, ...], np.ndarray]) -> np.ndarray:
-    """Return the array row by row in memory; a transposed one is copied into a buffer that its shape reuses."""
+def _make_contiguous(array: np.ndarray, buffers: dict[tuple[tuple[int, ...], np.dtype], np.ndarray]) -> np.ndarray:
+    """Return the array row by row in memory; a transposed one is copied into a buffer that later arrays reuse.
+
+    Args:
+        array: the array.
+        buffers: buffers by shape and type; a missing one is added.
+    """
     if array.flags.c_contiguous:
         return array
-    buffer = buffers.setdefault(array.shape, np.empty(array.shape, array.dtype))
-    _copy_into(array, buffer)
-    return buffer
+    key = array.shape, array.dtype
+    if key not in buffers:
+        buffers[key] = np.empty(array.shape, array.dtype)
+    _copy_into(array, buffers[key])
+    return buffers[key]
 
 
 def _copy_into(array: np.ndarray, target: np.ndarray) -> None:
@@ -378,12 +381,13 @@ def _copy_into(array: np.ndarray, target: np.ndarray) -> None:
 
 
 def _release_pages(array: np.ndarray) -> None:
-    """Drop the pages of a mapped file that an array is a view of, so that the model is not in memory twice."""
+    """Drop the pages of a file mapped for reading that an array is a view of: the model is not in memory twice."""
     # A view of a view of ... a mapped file.
     owner: Any = array
     while isinstance(owner, np.ndarray | memoryview):
         owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
-    if type(owner) is mmap.mmap and hasattr(mmap, "MADV_DONTNEED"):
+    # Memory without a file, and changes of a private mapping that a caller has made, would turn into zeros.
+    if isinstance(owner, mmap.mmap) and memoryview(owner).readonly and hasattr(mmap, "MADV_DONTNEED"):
         owner.madvise(mmap.MADV_DONTNEED)
 
 
