@@ -3,11 +3,20 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ernie_vil2.models.weights import format as module
-from ernie_vil2.models.weights.files import read_weights
-from ernie_vil2.models.weights.format import FORMATS, ModelFiles, NoWeights, read_model, recognise_model, write_model
+from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.format import (
+    FORMATS,
+    WORD_EMBEDDING,
+    ModelFiles,
+    NoWeights,
+    read_model,
+    recognise_model,
+    write_model,
+)
 from ernie_vil2.towers.base import ImageVariant, Rotary
 from tests.support.other_families import FAMILY_FIXTURES
 from tests.support.paths import FIXTURES
@@ -89,3 +98,11 @@ def test_release_does_not_hold_a_variant_of_its_image_tower(layout, variant, tmp
         write_model(with_variant(variant), tmp_path / "model", layout)
     assert not (tmp_path / "model").exists()
     write_model(with_variant(ImageVariant()), tmp_path / "model", layout)  # the released tower by another name
+
+
+def test_word_embedding_without_rows_is_named(run_folder):
+    (run_folder / "integrity.json").unlink()
+    arrays = read_weights(run_folder / "model.safetensors")
+    write_weights(run_folder / "model.safetensors", {**arrays, WORD_EMBEDDING: np.array(1, "float32")})
+    with pytest.raises(ValueError, match=WORD_EMBEDDING):
+        read_model(run_folder)

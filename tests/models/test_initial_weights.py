@@ -6,7 +6,7 @@ import pytest
 
 from ernie_vil2.config import Config, ModelConfig, load_config
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.models.weights.files import read_weights, write_weights
+from ernie_vil2.models.weights.files import WeightMismatch, read_weights, write_weights
 from ernie_vil2.models.weights.format import StoredModel, write_model
 from ernie_vil2.models.weights.initial import load_initial_weights
 from tests.support.towers import copy_arrays, encode, make_image_config, make_text_config, randomize
@@ -202,6 +202,50 @@ def test_position_embeddings_are_resized_for_larger_images(tmp_path, vocabulary,
     expected = np.einsum("yr,xc,rcd->yxd", matrix, matrix, source_grid).reshape(-1, 24)
     np.testing.assert_allclose(positions[1:], expected, atol=1e-5)
     assert f"position embeddings: from a grid of 3 x 3 to {side} x {side}, bicubic" in report.notes
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [
+        np.zeros([1, 1, 24], "float32"),  # a class token without patches
+        np.zeros([1, 0, 24], "float32"),
+        np.zeros([2, 17, 24], "float32"),  # two grids
+        np.zeros([1, 17, 24], "int64"),
+    ],
+)
+def test_image_positions_that_cannot_be_resized_are_named(tmp_path, vocabulary, positions):
+    arrays = copy_arrays(make_image().build())
+    write_weights(tmp_path / "w.safetensors", {**arrays, "pos_embed": positions})
+    config, model = build(vocabulary, make_image(tmp_path / "w.safetensors"))
+    with pytest.raises(WeightMismatch, match="pos_embed: array"):
+        load_initial_weights(model, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [
+        ("position_embeddings", np.zeros([0, 24], "float32")),
+        ("position_embeddings", np.zeros([2, 24], "int64")),
+        ("word_embeddings", np.zeros([9, 24], "int64")),
+        ("word_embeddings", np.float32(0)),
+        ("token_type_embeddings", np.zeros([0, 24], "float32")),
+        ("token_type_embeddings", np.zeros([24], "float32")),
+        ("token_type_embeddings", np.zeros([4, 1], "float32")),
+        ("token_type_embeddings", np.float32(0)),
+    ],
+)
+def test_text_embeddings_that_cannot_be_adapted_are_named(tmp_path, vocabulary, name, array):
+    arrays = copy_arrays(make_text(vocabulary).build(len(TOKENS)))
+    arrays[f"network.embeddings.{name}.weight"] = np.asarray(array)
+    for folder, tokens in (("with_vocabulary", [*TOKENS, "五"]), ("without", None)):
+        source = tmp_path / folder
+        source.mkdir()
+        write_weights(source / "model_state.pdparams", arrays)
+        if tokens:
+            (source / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+        config, model = build(vocabulary, text_config=make_text(vocabulary, source))
+        with pytest.raises(WeightMismatch, match=name):
+            load_initial_weights(model, config)
 
 
 @pytest.mark.parametrize("layout", ["official", "ernie_vil2"])

@@ -458,7 +458,7 @@ def find_vocabulary(weights: Path, word_embedding: np.ndarray | None) -> Path | 
     If there is none, and the word embedding has the size of ERNIE 3.0's, return the packaged vocabulary of ERNIE 3.0.
     """
     vocabulary = find_first_file(weights.parent, (VOCABULARY, TOKENIZER))
-    if vocabulary is None and word_embedding is not None and len(word_embedding) == ERNIE_ROWS:
+    if vocabulary is None and word_embedding is not None and word_embedding.shape[:1] == (ERNIE_ROWS,):
         return ERNIE_VOCABULARY
     return vocabulary
 
@@ -482,9 +482,12 @@ def make_stored_model(
         default: vocabulary to use if there is none next to the weights.
 
     Raises:
-        ValueError: the vocabulary is damaged, or has more tokens than the word embedding has rows.
+        ValueError: the vocabulary is damaged, or has more tokens than the word embedding has rows; or the word
+            embedding has none.
     """
     word_embedding = arrays.get(WORD_EMBEDDING)
+    if word_embedding is not None and not word_embedding.ndim:
+        raise ValueError(f"{weights}: {WORD_EMBEDDING} is a single number; a row for each word is expected")
     vocabulary = vocabulary or find_vocabulary(weights, word_embedding) or default
     if not vocabulary:
         return StoredModel(layout, arrays, config, None)

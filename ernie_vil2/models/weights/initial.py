@@ -15,7 +15,7 @@ shape; before they are compared, they are adapted, and the report has a note of 
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -392,14 +392,13 @@ def _adapt_embeddings(source: _Source, target: nn.Layer, tokens: list[str], firs
             _add_to_positions(source, name)
 
     for name, array in source.arrays.items():
-        # Arrays of another width cannot be adapted; set_weights will report them.
-        if name not in state or array.ndim != state[name].ndim or array.shape[-1] != state[name].shape[-1]:
+        if name not in state or not _is_adaptable(array, state[name].shape):
             continue
         initial, rows = state[name].numpy(), state[name].shape[0]
         if name.endswith(_WORDS) and source.tokens is not None:
             if source.tokens != tokens or len(array) != rows:
                 source.arrays[name] = _match_words(source, array, initial, tokens)
-        elif name.endswith(IMAGE_POSITIONS) and array.shape != initial.shape:
+        elif name.endswith(IMAGE_POSITIONS) and len(array) == 1 and array.shape != initial.shape:
             source.arrays[name] = resize_positions(array, initial.shape[1])
             grids = find_grids(array.shape[1], initial.shape[1])
             if grids:
@@ -410,7 +409,7 @@ def _adapt_embeddings(source: _Source, target: nn.Layer, tokens: list[str], firs
         elif name.endswith(_POSITIONS) and len(array) > rows:
             source.arrays[name] = array[:rows]
             source.notes.append(f"{name}: the first {rows} of {len(array)} positions")
-        elif name.endswith(_POSITIONS) and len(array) < rows:
+        elif name.endswith(_POSITIONS) and first_position < len(array) < rows:
             source.arrays[name] = stretch_positions(array, rows, first_position)
             num_fixed = _count_fixed_rows(len(array), first_position) - first_position
             source.notes.append(
@@ -423,11 +422,21 @@ def _adapt_embeddings(source: _Source, target: nn.Layer, tokens: list[str], firs
             source.notes.append(f"{name}: {min(len(array), rows)} of {rows} types; the model uses type 0")
 
 
+def _is_adaptable(array: np.ndarray, shape: Sequence[int]) -> bool:
+    """Return whether an array may be brought to a shape; if not, and it differs, `set_weights` reports it."""
+    has_width = array.ndim == len(shape) > 0 and array.shape[-1] == shape[-1]
+    return has_width and array.size > 0 and array.dtype.kind == "f"
+
+
 def _add_to_positions(source: _Source, name: str) -> None:
     """Add row 0 of an embedding of types to every position embedding, where it has the same effect."""
-    positions = name.removesuffix(_TYPES).removesuffix(_TASKS) + _POSITIONS
-    if positions in source.arrays:
-        source.arrays[positions] = source.arrays[positions] + source.arrays.pop(name)[0]
+    positions_name = name.removesuffix(_TYPES).removesuffix(_TASKS) + _POSITIONS
+    if positions_name not in source.arrays:
+        return
+    types, positions = source.arrays[name], source.arrays[positions_name]
+    # Arrays that do not fit together stay, and set_weights reports them.
+    if types.ndim == positions.ndim == 2 and len(types) and types.shape[1] == positions.shape[1]:
+        source.arrays[positions_name] = positions + source.arrays.pop(name)[0]
         source.notes.append(f"{name}: type 0 was added to the positions, which has the same effect")
 
 

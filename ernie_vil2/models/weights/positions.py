@@ -15,6 +15,8 @@ IMAGE_POSITIONS = "pos_embed"
 def find_grids(num_tokens: int, new_num_tokens: int) -> tuple[int, int, int] | None:
     """Return the number of class tokens and the sides of two square grids of patches; None if they are not square."""
     for num_class_tokens in (1, 0, 2):  # 2: DeiT's class and distillation token
+        if min(num_tokens, new_num_tokens) <= num_class_tokens:
+            continue  # no patches
         side, new_side = math.isqrt(num_tokens - num_class_tokens), math.isqrt(new_num_tokens - num_class_tokens)
         if side**2 + num_class_tokens == num_tokens and new_side**2 + num_class_tokens == new_num_tokens:
             return num_class_tokens, side, new_side
@@ -26,10 +28,10 @@ def resize_positions(
 ) -> np.ndarray:
     """Resize a square grid of positions `[1, tokens, width]` to another number of tokens.
 
-    Rows of class tokens stay. An array that is no square grid is returned as it is.
+    Rows of class tokens stay. An array of anything but the numbers of one square grid is returned as it is.
     """
     grids = find_grids(array.shape[1], num_tokens)
-    if grids is None:
+    if grids is None or len(array) != 1 or array.dtype.kind != "f":
         return array
     num_class_tokens, side, new_side = grids
     grid = array[:, num_class_tokens:].reshape(1, side, side, -1).transpose(0, 3, 1, 2)  # [1, width, h, w]
