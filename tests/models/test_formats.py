@@ -100,6 +100,22 @@ def test_release_does_not_hold_a_variant_of_its_image_tower(layout, variant, tmp
     write_model(with_variant(ImageVariant()), tmp_path / "model", layout)  # the released tower by another name
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "culprit"),
+    [
+        ("text_model.pos_emb.weight", [2, 32], "max_length"),
+        ("text_model.pos_emb.weight", [70_000, 32], "max_positions"),
+        ("visual.positional_embedding", [1, 1, 32], "image_size"),
+    ],
+)
+def test_sizes_that_no_model_has_are_named_on_one_line(name, shape, culprit, tmp_path):
+    arrays = read_weights(FOLDERS["official"] / "model.pdparams")
+    write_weights(tmp_path / "w.pdparams", {**arrays, name: np.zeros(shape, "float32")})
+    with pytest.raises(ValueError, match=rf"w\.pdparams .*{culprit}") as error:
+        read_model(tmp_path / "w.pdparams", heads=(2, 2))
+    assert "\n" not in str(error.value)
+
+
 def test_word_embedding_without_rows_is_named(run_folder):
     (run_folder / "integrity.json").unlink()
     arrays = read_weights(run_folder / "model.safetensors")

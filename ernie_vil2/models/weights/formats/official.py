@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from ernie_vil2.config import Config, DataConfig, ModelConfig, ViewsConfig
+from ernie_vil2.config.load import describe_problems
 from ernie_vil2.io.files import write_text
 from ernie_vil2.io.run_folder import CONFIG, MODEL, TOKENIZER, VOCABULARY
 from ernie_vil2.models.dual_encoder import with_sizes
@@ -267,7 +269,12 @@ class Release:
             arrays = to_ours(files.read(weights), self.layout)
         except ValueError as error:
             raise ValueError(f"{weights}: {error}") from None
-        config = self.configure(weights, arrays, options.heads)
+        try:
+            config = self.configure(weights, arrays, options.heads)
+        except ValidationError as error:
+            raise ValueError(
+                str(describe_problems(error, f"{weights} has sizes of a model that is not built"))
+            ) from None
         return make_stored_model(self.layout, arrays, config, weights, options.vocabulary)
 
     def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: GoldenEmbeddings) -> list[str]:
@@ -349,6 +356,8 @@ class Release:
         """Return the towers that arrays belong to; errors name the file of the weights."""
         try:
             return infer_architecture(arrays, heads, self.layout)
+        except ValidationError:  # a ValueError, too; `read` describes it
+            raise
         except ValueError as error:
             raise ValueError(f"{weights}: {error}") from None
 
