@@ -17,7 +17,7 @@ import pytest
 from ernie_vil2.cli.trim import trim_model
 from ernie_vil2.config import LoraConfig, TuningConfig
 from ernie_vil2.encoder import load_model
-from ernie_vil2.io.files import sha256
+from ernie_vil2.io.files import read_integrity, sha256, write_integrity
 from ernie_vil2.io.run_folder import MODEL
 from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.lora import add_lora
@@ -250,6 +250,42 @@ def test_lora_is_written_in_the_layout_of_peft(name, tmp_path):
     np.savez(tmp_path / "fixture" / "expected.npz", **arrays)
     shutil.copy(FOLDERS[name] / "expected.json", tmp_path / "fixture")
     check_with_authors(tmp_path / "adapter", tmp_path / "fixture")
+
+
+def change_run_weights(run, changes):
+    """Set arrays of a run, or remove those that are None, as if it had been written with them."""
+    arrays = {**read_weights(run / MODEL), **changes}
+    write_weights(run / MODEL, {name: array for name, array in arrays.items() if array is not None})
+    integrity = read_integrity(run)
+    write_integrity(run, integrity.files, integrity.conventions, integrity.golden)
+
+
+def test_scalars_that_an_adapter_cannot_hold_are_noted(tmp_path):
+    run = write_lora_run("hf_chinese_clip_bin", tmp_path / "run")
+    assert "logit" not in succeed("convert", run, tmp_path / "plain", "--lora", "peft")
+    # The run was trained with the sigmoid loss, whose bias its origin lacks.
+    change_run_weights(run, {"logit_bias": np.array([-10], "float32")})
+    output = succeed("convert", run, tmp_path / "adapter", "--lora", "peft")
+    assert "logit_bias" in output and "log_logit_scale" not in output
+    assert (tmp_path / "adapter" / "adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize("array", [None, np.zeros([], "float32"), np.zeros([2, 31], "float32")])
+def test_adapter_of_damaged_lora_is_refused(array, tmp_path):
+    run, name = write_lora_run("hf_chinese_clip_bin", tmp_path / "run"), "image.blocks.0.attn.proj.lora_b"
+    change_run_weights(run, {name: array})
+    result = call("convert", run, tmp_path / "adapter", "--lora", "peft")
+    assert result.returncode == 2 and "image.blocks.0.attn.proj" in result.stderr
+    assert "Traceback" not in result.stderr and not (tmp_path / "adapter").exists()
+
+
+def test_adapter_of_a_changed_file_is_refused(tmp_path):
+    run = write_lora_run("hf_chinese_clip_bin", tmp_path / "run")
+    content = bytearray((run / MODEL).read_bytes())
+    content[-3] ^= 1
+    (run / MODEL).write_bytes(content)
+    result = call("convert", run, tmp_path / "adapter", "--lora", "peft")
+    assert result.returncode == 2 and f"{MODEL} differs" in result.stderr
 
 
 def test_chinese_clip_goes_to_transformers_and_back(tmp_path):

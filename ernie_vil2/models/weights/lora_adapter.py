@@ -12,10 +12,11 @@ import numpy as np
 from ernie_vil2.config import Config
 from ernie_vil2.io.files import atomic_folder, write_json
 from ernie_vil2.models.heads import HEAD_PREFIX
-from ernie_vil2.models.lora import LORA_A, LORA_B, LORA_NAMES
+from ernie_vil2.models.lora import LORA_A, LORA_B, LORA_NAMES, merge_lora
 from ernie_vil2.models.weights.families.family import Family
 from ernie_vil2.models.weights.files import read_weights, write_torch_weights
 from ernie_vil2.models.weights.format import recognise_model
+from ernie_vil2.models.weights.integrity import check_model_files
 from ernie_vil2.models.weights.name_table import NameTable
 
 SCALARS = ("log_logit_scale", "logit_bias")  # trained next to LoRA; an adapter cannot hold them
@@ -34,13 +35,18 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
         Notes for the user, a line each.
 
     Raises:
-        ValueError: the run has no LoRA, or trained more than LoRA; or its origin is in another layout, or has no layer
-            for one of the changes.
+        ValueError: the run has no LoRA, trained more than LoRA, or is damaged; or its origin is in another layout, or
+            has no layer for one of the changes.
     """
+    check_model_files(weights)
     arrays, lora = read_weights(weights), config.Tuning.lora
     layers = [name.removesuffix(f".{LORA_A}") for name in arrays if name.endswith(f".{LORA_A}")]
     if lora is None or not layers:
         raise ValueError(f"{weights.parent} has no LoRA to write separately; leave --lora out")
+    try:
+        merge_lora(arrays)
+    except ValueError as error:  # a factor is missing or does not fit
+        raise ValueError(f"{weights}: {error}") from None
     family, files = recognise_model(origin)
     if not isinstance(family, Family) or family.layout != "hf":
         raise ValueError(
@@ -73,11 +79,14 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
     # LoRA freezes the towers, but not the scalars.
     changed = []
     for name in SCALARS:
-        if name in arrays and not np.array_equal(arrays[name], original.arrays[name]):
+        if name not in arrays:
+            continue
+        # A run with the sigmoid loss has a bias that its origin may lack.
+        if name not in original.arrays or not np.array_equal(arrays[name], original.arrays[name]):
             changed.append(name)
     if not changed:
         return []
-    return [f"{' and '.join(changed)} were trained, too, but an adapter cannot hold them: scores differ by that"]
+    return [f"an adapter cannot hold {' and '.join(changed)}, which training changed, too: scores differ by that"]
 
 
 def _check_unchanged(arrays: Mapping[str, np.ndarray], original: Mapping[str, np.ndarray], origin: Path) -> None:
