@@ -13,7 +13,7 @@ from ernie_vil2.encoder import PaddleBackend
 from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import find_weights, read_model, write_model
-from ernie_vil2.models.weights.initial import _read_like, load_initial_weights, resolve_model_like
+from ernie_vil2.models.weights.initial import load_initial_weights, resolve_model_like
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import succeed
 from tests.support.other_families import FOLDERS, measure_text_difference, read_expected
@@ -23,11 +23,6 @@ OFFICIAL, PADDLENLP = RELEASED / "official_tiny", RELEASED / "paddlenlp_tiny"
 TEXTS = ["红色的圆", "two discs", "bars, discs"]
 POSITIONS = "text_model.embeddings.position_embedding"
 """FG-CLIP 2's name of the position embedding; those of long texts end in _ori and _res."""
-
-
-@pytest.fixture(autouse=True)
-def clear_cache():
-    _read_like.cache_clear()
 
 
 @pytest.mark.parametrize("folder", [OFFICIAL, PADDLENLP], ids=lambda folder: folder.name)
@@ -110,6 +105,17 @@ def test_settings_of_the_configuration_override_the_model():
     overrides = [f"Model.like={OFFICIAL}", "Data.max_length=100", "Model.text.max_positions=64"]
     with pytest.raises(ConfigError, match="Data.max_length .100. .* Model.text.max_positions .64"):
         resolve_model_like(load_config(None, overrides))
+
+
+def test_model_that_replaces_another_one_is_read(tmp_path, monkeypatch):
+    config, stored = load_config(None, ["Model.like=model"]), read_model(OFFICIAL)
+    for folder, max_length in (("first", 48), ("first", 20), ("second", 30)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        shutil.rmtree("model", ignore_errors=True)
+        data = stored.config.Data.model_copy(update={"max_length": max_length})
+        write_model(replace(stored, config=stored.config.model_copy(update={"Data": data})), "model", "ernie_vil2")
+        assert resolve_model_like(config).Data.max_length == max_length
 
 
 def test_missing_source_files_are_named(tmp_path):

@@ -16,6 +16,7 @@ shape; before they are compared, they are adapted, and the report has a note of 
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -32,7 +33,7 @@ from ernie_vil2.io.run_folder import CONFIG, resolve_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.lora import merge_lora
-from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, set_weights
+from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, get_folder, set_weights
 from ernie_vil2.models.weights.format import (
     ERNIE_VIL_LAYOUTS,
     ModelFiles,
@@ -76,7 +77,7 @@ def resolve_model_like(config: Config) -> Config:
             )
         like = config.Model.weights
     # A copy, because the cached result must not change.
-    model, text_length, loss_kind = deepcopy(_read_like(like, tuple(config.Model.dialect.items())))
+    model, text_length, loss_kind = deepcopy(_read_like(like, config.Model.dialect))
     tree = config.model_dump()
     explicit = config.model_dump(exclude_unset=True)
     explicit_data, explicit_loss = explicit.get("Data", {}), explicit.get("Loss", {})
@@ -153,15 +154,34 @@ def choose_recipe(model: Mapping[str, Any]) -> list[tuple[str, str, Any]]:
     ]
 
 
-@lru_cache(maxsize=1)  # `ernie-vil2 plan` resolves the same model again for every change that it tries
-def _read_like(like: str, dialect: tuple[tuple[str, str], ...]) -> tuple[dict[str, Any], int, str]:
+def _read_like(like: str, dialect: Mapping[str, str]) -> tuple[dict[str, Any], int, str]:
     """Return the section `Model` of a model without its weights, its text length in tokens and the kind of its loss."""
     try:
-        stored = read_model(like, dialect=dict(dialect))
+        folder = get_folder(find_model(like)).resolve()
+        return _read_like_once(like, tuple(dialect.items()), folder, _stat_files(folder))
     except (OSError, ValueError) as error:
         raise ConfigError(f"Model.like: {error}") from None
+
+
+def _stat_files(folder: Path) -> frozenset[tuple[str, int, int]]:
+    """Return name, size and time of the last change of each entry of a folder."""
+    entries = set()
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # removed since, or a link to nothing
+            status = path.stat()
+            entries.add((path.name, status.st_size, status.st_mtime_ns))
+    return frozenset(entries)
+
+
+# Cached, because `ernie-vil2 plan` resolves the same model again for every change that it tries. Folder and files tell
+# a model from another one that has been written under its name since.
+@lru_cache(maxsize=1)
+def _read_like_once(
+    like: str, dialect: tuple[tuple[str, str], ...], folder: Path, files: frozenset[tuple[str, int, int]]
+) -> tuple[dict[str, Any], int, str]:
+    stored = read_model(like, dialect=dict(dialect))
     if stored.tokens is None:
-        raise ConfigError(f"Model.like: {like}: no vocab.txt next to it, without which its words have no ids")
+        raise ValueError(f"{like}: no vocab.txt next to it, without which its words have no ids")
     weight_fields: dict[str, Any] = {"weights": True, "image": {"weights"}, "text": {"weights"}, "allow": True}
     model = stored.config.Model.model_dump(exclude=weight_fields)
     model["text"]["vocabulary"] = None  # the packaged one
