@@ -1,13 +1,16 @@
 """Settings of other people's folders that change embeddings: each is followed, or refused and named."""
 
 import json
+import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import ernie_vil2
 from ernie_vil2.models.weights.format import read_model
+from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.base import ImageVariant
 from tests.support.other_families import FOLDERS, copy_folder
 from tests.support.towers import make_image_config, make_text_config
@@ -77,3 +80,16 @@ def test_contradicting_files_of_a_tower_are_named(tmp_path):
     shutil.rmtree(folder / "model_configs")  # a width that was never published needs its settings
     with pytest.raises(ValueError, match="model_configs"):
         read_model(folder)
+
+
+def test_key_of_a_stranger_is_quoted_briefly():
+    settings = Settings(Path("config.json"), {"\x1b[2J" + 1000 * "x": 1})
+    with pytest.raises(ValueError, match="config.json: .*there is no setting") as error:
+        settings.check_keys(["width"])
+    assert len(str(error.value)) < 300 and str(error.value).isprintable()
+
+
+def test_factor_of_pixels_that_is_no_number_is_refused():
+    settings = Settings(Path("preprocessor_config.json"), {"rescale_factor": math.nan})
+    with pytest.raises(ValueError, match="rescale_factor is nan"):
+        settings.read_normalisation([0.5] * 3, [0.5] * 3)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ernie_vil2.io.files import load_json
+from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.section import MAX_EPSILON
 
 MAX_CHARACTERS = 2**20  # of a JSON file next to weights; those of PaddleNLP have 6,000
@@ -58,7 +59,8 @@ class Settings:
     def make_error(self, key: str, expected: str) -> ValueError:
         """Return an error that quotes the value of a key and says what is expected instead."""
         value = _REPR.repr(self.values[key])[:100] if key in self.values else "missing"
-        return ValueError(f"{self.path}: {self.prefix}{key} is {value}; {expected}")
+        # A key may be a stranger's, too, see check_keys.
+        return ValueError(f"{self.path}: {self.prefix}{make_printable(key, max_length=100)} is {value}; {expected}")
 
     def read_choice(self, key: str, default: C, choices: Mapping[str, C]) -> C:
         """Return what the word under a key stands for."""
@@ -81,7 +83,7 @@ class Settings:
         """Return the id of a token; `vocab_size` is the number of rows of the word embedding, None if not known."""
         value = self.read_int(key, default, minimum=0)
         if vocab_size is not None and value >= vocab_size:
-            raise self.make_error(key, f"it is {value}, but its weights have {vocab_size} words, numbered from 0")
+            raise self.make_error(key, f"its weights have {vocab_size} words, numbered from 0")
         return value
 
     def read_int(self, key: str, default: D, minimum: int = 1) -> int | D:
@@ -131,7 +133,7 @@ class Settings:
         """Return `mean` and `std` of an image processor that scales pixels to 0 to 1; the arguments are defaults."""
         # With a tolerance, because files round 1 / 255.
         factor = self.values.get("rescale_factor", 1 / 255)
-        if type(factor) not in (int, float) or abs(255 * factor - 1) > 1e-6:
+        if type(factor) not in (int, float) or not abs(255 * factor - 1) <= 1e-6:  # refuses NaN, too
             raise self.make_error("rescale_factor", "only 1 / 255 is supported")
         return {
             "mean": self.read_colour("image_mean", mean),
