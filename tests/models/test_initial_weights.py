@@ -248,6 +248,15 @@ def test_text_embeddings_that_cannot_be_adapted_are_named(tmp_path, vocabulary, 
             load_initial_weights(model, config)
 
 
+def test_initial_weights_of_a_failed_training_are_refused(tmp_path, vocabulary):
+    arrays = copy_arrays(make_image().build())
+    arrays["norm.bias"][3] = np.nan
+    write_weights(tmp_path / "w.safetensors", arrays)
+    config, model = build(vocabulary, make_image(tmp_path / "w.safetensors"))
+    with pytest.raises(ValueError, match=r"Model\.image\.weights: norm\.bias"):
+        load_initial_weights(model, config)
+
+
 @pytest.mark.parametrize("layout", ["official", "ernie_vil2"])
 def test_weights_of_a_model_start_all_or_one_tower(tmp_path, vocabulary, layout):
     config, source = build(vocabulary)

@@ -33,7 +33,14 @@ from ernie_vil2.io.run_folder import CONFIG, resolve_checkpoint
 from ernie_vil2.models.dual_encoder import DualEncoder
 from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.lora import merge_lora
-from ernie_vil2.models.weights.files import WeightMismatch, WeightReport, detect_format, get_folder, set_weights
+from ernie_vil2.models.weights.files import (
+    WeightMismatch,
+    WeightReport,
+    check_finite,
+    detect_format,
+    get_folder,
+    set_weights,
+)
 from ernie_vil2.models.weights.format import (
     ERNIE_VIL_LAYOUTS,
     ModelFiles,
@@ -236,7 +243,7 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
 
     Raises:
         FileNotFoundError: a source is neither a file or folder nor the name of a published model.
-        ValueError: weights do not fit the model.
+        ValueError: weights do not fit the model, or are not finite.
     """
     tokens_of_model: list[str] | None = None
     reports = []
@@ -261,6 +268,7 @@ def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[Weight
             _adapt_embeddings(source, target, tokens_of_model, config.text.first_position)
             notes = [f"{key}: {name}", *source.notes]
             report = set_weights(target, source.arrays, [*config.allow, *source.extras], notes)
+            check_finite(target)  # the weights may come from a training that failed
         except WeightMismatch as error:
             raise WeightMismatch(
                 f"{key}: {name}: {error}; list what may differ in Model.allow, or set Model.like={name} to take over "
