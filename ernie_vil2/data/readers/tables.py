@@ -375,8 +375,12 @@ def _make_relative(file: str, images: Path | None) -> str:
     Other paths stay as they are. In paths of Windows and of other machines, the folder is recognised by its name.
     """
     file = file.replace("\\", "/")
-    path = PurePosixPath(file)
-    if images is None or not (_is_absolute(file) or path.parts[:1] == ("..",)):
+    # Blanks around a path must not hide that it leads out of the folder: files are read without them, too.
+    path = PurePosixPath(file.strip())
+    if not (_is_absolute(file.strip()) or path.parts[:1] == ("..",)):
+        return file
+    file = file.strip()
+    if images is None:
         return file
     for folder in (os.path.abspath(images), os.path.realpath(images)):  # noqa: PTH100  -- paths as they are written
         if path.is_relative_to(folder) and ".." not in path.parts:

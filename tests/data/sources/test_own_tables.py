@@ -148,6 +148,14 @@ def test_path_through_a_parent_is_outside_the_images_folder(shop, table):
     assert open_benchmark(table, images=shop).entry_report.counts == {"image outside its folder": 1}
 
 
+def test_blank_before_a_path_does_not_lead_out_of_the_folder(shop, table):
+    table.write_text(f"text,image\nx, {shop}/a.png\ny, ../b.png\nz, ..\\b.png\n", encoding="utf-8")
+    problems = read_all(TableSource(table))
+    assert [problem.rpartition(": ")[2] for problem in problems] == ["image outside its folder"] * 3
+    first, *_ = read_all(TableSource(table, images=shop))
+    assert (first.image_name, first.image) == ("a.png", make_image(0))
+
+
 @pytest.mark.parametrize(
     ("folder", "suggestion"),
     [
