@@ -316,11 +316,13 @@ def read_sheet(path: str | Path) -> Iterator[tuple[int, list[str]]]:
             warnings.simplefilter("ignore")  # about styles and extensions, which are not read
             book = openpyxl.load_workbook(path, read_only=True, data_only=True)
             sheet = book.worksheets[0]
+            # The size that the file claims may be wrong; a smaller one would cut the rows, a larger one pad them.
+            sheet.reset_dimensions()
             width = 0  # known after the headers
             merged_cells = _find_merged_cells(path, sheet._worksheet_path)
             repeated_values: dict[int, tuple[int, str]] = {}  # last row and value, by column
             for number, cells in enumerate(islice(sheet.iter_rows(values_only=True), MAX_ROWS), 1):
-                row = [_format_cell(cell) for cell in cells]
+                row = [_format_cell(cell) for cell in cells[: width or None]]
                 num_values = sum(map(bool, row))
                 is_title = width == 0 and num_values == 1
                 if num_values == 0 or is_title:
@@ -330,7 +332,8 @@ def read_sheet(path: str | Path) -> Iterator[tuple[int, list[str]]]:
                     width = len(row)
                     while not row[width - 1]:
                         width -= 1
-                row = row[:width] + [""] * (width - len(row))
+                    del row[width:]
+                row += [""] * (width - len(row))
 
                 # Repeat the value of merged cells, which only the first of them has.
                 for column, last_row in merged_cells.get(number, ()):

@@ -3,7 +3,9 @@
 import csv
 import io
 import pickle
+import re
 import shlex
+import zipfile
 from datetime import datetime, timedelta
 
 import openpyxl
@@ -86,6 +88,21 @@ def test_title_merged_cells_and_dates_of_a_workbook_are_read(shop):
     assert [row.get("标题") for row in rows] == ["猫", "猫", "狗", None]  # a cell that is not merged stays empty
     assert [row.get("货号") for row in rows] == ["A1", "A1", "A1", None]
     assert [row.get("上架") for row in rows] == ["2024-03-05", "2024-03-05T09:00:00", None, None]
+
+
+def test_only_cells_below_the_headers_of_a_workbook_count(shop):
+    book = openpyxl.Workbook()
+    for row in (HEADER, *ROWS):
+        book.active.append(row)
+    book.active["XFD20"] = "x"  # far outside the table
+    written = io.BytesIO()
+    book.save(written)
+    # Some programs write that the sheet is a single cell.
+    with zipfile.ZipFile(written) as old, zipfile.ZipFile(shop / "train.xlsx", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1"', old.read(name)))
+    check_rows(open_sources([str(shop)]))
+    assert len(XlsxTable(shop / "train.xlsx")) == 2
 
 
 def test_encoding_is_an_option_and_utf_16_is_refused(shop):
