@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -312,9 +312,10 @@ def read_sheet(path: str | Path) -> Iterator[tuple[int, list[str]]]:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
                 raise ValueError(f"{path}: unpacks to more than {MAX_BYTES >> 20} MiB; save it as CSV UTF-8")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about styles and extensions, which are not read
-            book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        # About styles and extensions, which are not read. The filter stays: if threads read workbooks at the same time,
+        # `catch_warnings` could leave all warnings of the process ignored.
+        warnings.filterwarnings("ignore", module=r"openpyxl\.")
+        with closing(openpyxl.load_workbook(path, read_only=True, data_only=True)) as book:
             sheet = book.worksheets[0]
             # The size that the file claims may be wrong; a smaller one would cut the rows, a larger one pad them.
             sheet.reset_dimensions()
@@ -343,7 +344,6 @@ def read_sheet(path: str | Path) -> Iterator[tuple[int, list[str]]]:
                     if number <= last_row:
                         row[column] = row[column] or value
                 yield number, row
-            book.close()
     except Exception as error:  # damaged XML makes openpyxl raise almost anything
         if isinstance(error, OSError) or str(path) in str(error):
             raise

@@ -5,8 +5,10 @@ import io
 import pickle
 import re
 import shlex
+import warnings
 import zipfile
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import openpyxl
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from ernie_vil2.cli.arguments import columns as columns_option
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.readers.columns import rename_columns
-from ernie_vil2.data.readers.spreadsheets import XlsxTable
+from ernie_vil2.data.readers.spreadsheets import XlsxTable, read_sheet
 from ernie_vil2.data.readers.tables import TableSource
 from tests.support.published_files import make_image, read_all
 
@@ -103,6 +105,21 @@ def test_only_cells_below_the_headers_of_a_workbook_count(shop):
             new.writestr(name, re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="A1"', old.read(name)))
     check_rows(open_sources([str(shop)]))
     assert len(XlsxTable(shop / "train.xlsx")) == 2
+
+
+def test_workbooks_read_at_once_leave_no_filter_or_handle(shop):
+    book = openpyxl.Workbook()
+    for row in (HEADER, *ROWS):
+        book.active.append(row)
+    book.save(shop / "train.xlsx")
+    handles = Path("/proc/self/fd")
+    num_handles = len(list(handles.iterdir()))
+    first, second = read_sheet(shop / "train.xlsx"), read_sheet(shop / "train.xlsx")
+    assert next(first) == next(second)
+    first.close()
+    second.close()
+    assert len(list(handles.iterdir())) == num_handles
+    assert ("ignore", None, Warning, None, 0) not in warnings.filters
 
 
 def test_encoding_is_an_option_and_utf_16_is_refused(shop):
