@@ -427,7 +427,9 @@ class ShardedSource:
     def has_image_names(self) -> bool:
         """Whether the names of the images are known without reading the images."""
         # Parquet holds the images in its rows, which are read whole.
-        return all(hasattr(shard, "read_image_name") and not shard.name.endswith(".parquet") for shard in self.shards)
+        return all(
+            hasattr(shard, "read_image_name") and not shard.name.lower().endswith(".parquet") for shard in self.shards
+        )
 
     def read_image_names(self) -> Iterator[list[str | None]]:
         """Yield for each shard the image names of its rows, with None for a row that cannot be used.

@@ -437,7 +437,7 @@ def find_tables(folder: Path, columns: Mapping[str, str] | None = None) -> dict[
             tables.append(path)
     shards = defaultdict(list)
     for path in sorted(tables):
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             split = path.stem.partition("-")[0]
             shards[split if canonical_split(split) in SPLITS else ""].append(path)
     return shards or order_splits({path.stem: path for path in tables})
@@ -475,7 +475,7 @@ def _read_columns(path: Path, user_columns: Mapping[str, str]) -> tuple[list[str
 def _read_headers(path: Path) -> list[str]:
     if not path.is_file():
         return []
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         require(f"{path}, a Parquet file,", "pyarrow")
         from pyarrow import ArrowException
 
@@ -506,8 +506,7 @@ TABLE = Layout(
     name="table",
     file_description=f"{', '.join(TABLES)} with the columns image and text, or caption_zh, ...",
     find=find_tables,
-    accepts=lambda location: isinstance(location, LocalFile),
-    suffixes=tuple(TABLES),
+    accepts=lambda location: isinstance(location, LocalFile) and Path(location.name).suffix.lower() in TABLES,
     open=partial(_open_source, TableSource),
     image_folders=(),
     precedence=Precedence.TABLE,
@@ -517,7 +516,6 @@ TEXTS = Layout(
     file_description=f"{', '.join(TABLES)} with the columns caption_en, caption_zh, ...",
     find=lambda folder: order_splits({path.stem: path for path in list_tables(folder)}),
     accepts=TABLE.accepts,
-    suffixes=TABLE.suffixes,
     open=partial(_open_source, TextSource),
     # Any table could be one of texts.
     is_detectable=False,

@@ -26,7 +26,7 @@ ROWS = [
 def write_table(path, rows):
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n\n" for row in rows), encoding="utf-8-sig")
-    elif path.suffix == ".csv":
+    elif path.suffix.lower() == ".csv":
         with path.open("w", newline="", encoding="utf-8-sig") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
@@ -44,7 +44,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ".CSV", ".Parquet"])
 def test_images_are_found_next_to_the_table(folder, suffix):
     path = write_table(folder / f"train{suffix}", ROWS)
     for source in (
