@@ -69,7 +69,7 @@ class CsvTable(IndexedFile):
                         headers, are_numbers = row, [True] * len(row)
                     elif len(row) == len(headers):
                         are_numbers = _update_are_numbers(are_numbers, row)
-                    if row or not bounds:  # blank lines are no rows
+                    if row:  # blank lines are no rows
                         bounds.append((lines.row_start, lines.position))
                         line_numbers.append(reader.line_num)
                     lines.row_start = lines.position
@@ -163,9 +163,9 @@ def detect_dialect(head: bytes, encoding: str | None, name: str) -> tuple[str, s
                 num_chinese += _can_decode(line, CHINESE_ENCODING)
         is_chinese = 2 * num_broken > num_non_ascii and 2 * num_chinese > num_broken
         encoding = CHINESE_ENCODING if is_chinese else "utf-8"
-    first_line = lines[0].decode(encoding, "replace") if lines else ""
-    # The delimiter that gives the most headers.
-    return encoding, max(DELIMITERS, key=lambda delimiter: len(_split_first_row(first_line, delimiter)))
+    # The delimiter that gives the most headers. A quoted header may hold line ends.
+    text = head.removeprefix(BYTE_ORDER_MARK).decode(encoding, "replace")
+    return encoding, max(DELIMITERS, key=lambda delimiter: len(_split_first_row(text, delimiter)))
 
 
 def read_headers(head: bytes, name: str) -> list[str]:
@@ -182,8 +182,9 @@ def _can_decode(line: bytes, encoding: str) -> bool:
 
 
 def _split_first_row(text: str, delimiter: str) -> list[str]:
+    """Return the values of the first row that is not blank; none if it is malformed."""
     with suppress(csv.Error):
-        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+        return next(filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)), [])
     return []
 
 

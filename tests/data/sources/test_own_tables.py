@@ -16,7 +16,7 @@ import pytest
 from ernie_vil2.cli.arguments import columns as columns_option
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.readers.columns import rename_columns
-from ernie_vil2.data.readers.spreadsheets import XlsxTable, read_sheet
+from ernie_vil2.data.readers.spreadsheets import CsvTable, XlsxTable, read_sheet
 from ernie_vil2.data.readers.tables import TableSource
 from tests.support.published_files import make_image, read_all
 
@@ -58,6 +58,15 @@ def test_csv_is_read_in_the_formats_of_excel(shop, name, encoding, delimiter):
     (shop / name).write_bytes(format_csv([HEADER, *ROWS], delimiter).encode(encoding))
     check_rows(open_sources([str(shop)]))
     check_rows(pickle.loads(pickle.dumps(open_sources([str(shop / name)]).shards[0])))  # noqa: S301  -- pickled here
+
+
+def test_headers_may_hold_line_ends_and_follow_blank_lines(shop):
+    rows = [("标题\n(中, 英)", "图片"), ("一只猫", "a.png")]
+    path = shop / "train.csv"
+    path.write_text("\n\r\n" + format_csv(rows, ";"), encoding="utf-8-sig", newline="")
+    (row,) = read_all(open_sources([str(shop)], columns={"caption_zh": rows[0][0]}))
+    assert (row.image_name, row.captions) == ("a.png", {"zh": "一只猫"})
+    assert CsvTable(path).describe_row(0) == "train.csv:5"
 
 
 def test_workbook_is_read_like_a_csv(shop):
