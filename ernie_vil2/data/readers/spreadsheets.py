@@ -31,6 +31,8 @@ HEAD_BYTES = 2**20  # beginning of a file from which its format is detected
 DELIMITERS = (",", ";", "\t")
 CHINESE_ENCODING = "gb18030"
 MAX_ROWS = 2**20  # of a sheet; Excel's own limit
+# By default, `csv` refuses a whole file for a value of more than 131,072 characters. `_LineCounter` bounds the rows.
+csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT_BYTES))
 
 
 class CsvTable(IndexedFile):

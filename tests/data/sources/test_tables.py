@@ -66,6 +66,14 @@ def test_bad_rows_of_a_csv_are_reported_by_line(folder):
     assert (first.caption(""), last.caption("")) == ("x", "z")
 
 
+def test_long_value_of_a_csv_costs_its_row_at_most(folder):
+    long_text = "x" * 140_000
+    (folder / "t.csv").write_text(f"image,text,page\na.jpg,x,{long_text}\na.jpg,{long_text},y\n")
+    sample, problem = read_all(TableSource(folder / "t.csv"))
+    assert sample.fields["page"] == long_text
+    assert problem == "t.csv:3: text too long"
+
+
 # Without carriage returns: csv.writer does not quote them, and csv.reader takes them for the end of a row.
 VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=8)
 TABLES = st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=5)
