@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -440,7 +440,13 @@ def find_tables(folder: Path, columns: Mapping[str, str] | None = None) -> dict[
         if path.suffix.lower() == ".parquet":
             split = path.stem.partition("-")[0]
             shards[split if canonical_split(split) in SPLITS else ""].append(path)
-    return shards or order_splits({path.stem: path for path in tables})
+    return shards or _split_by_name(tables)
+
+
+def _split_by_name(tables: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return each table as the split of its name; with its suffix if others have the name, too, as train.csv."""
+    num_tables = Counter(path.stem for path in tables)
+    return order_splits({path.stem if num_tables[path.stem] == 1 else path.name: path for path in tables})
 
 
 def list_tables(folder: Path) -> list[Path]:
@@ -514,7 +520,7 @@ TABLE = Layout(
 TEXTS = Layout(
     name="texts",
     file_description=f"{', '.join(TABLES)} with the columns caption_en, caption_zh, ...",
-    find=lambda folder: order_splits({path.stem: path for path in list_tables(folder)}),
+    find=lambda folder: _split_by_name(list_tables(folder)),
     accepts=TABLE.accepts,
     open=partial(_open_source, TextSource),
     # Any table could be one of texts.

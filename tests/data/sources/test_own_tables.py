@@ -60,6 +60,16 @@ def test_csv_is_read_in_the_formats_of_excel(shop, name, encoding, delimiter):
     check_rows(pickle.loads(pickle.dumps(open_sources([str(shop / name)]).shards[0])))  # noqa: S301  -- pickled here
 
 
+@pytest.mark.parametrize("layout", ["table", "texts"])
+def test_tables_of_one_name_have_to_be_told_apart(shop, layout):
+    for name in ("train.csv", "train.tsv", "test.csv"):
+        (shop / name).write_text(f"image\tcaption_en\tcaption_zh\na.png\t{name}\t猫\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"no split train; choose a split of test, train\.csv, train\.tsv"):
+        open_sources([str(shop)], layout=layout)
+    for split in ("train.csv", "train.tsv"):
+        assert open_sources([str(shop)], layout=layout, split=split)[0].caption("en") == split
+
+
 def test_headers_may_hold_line_ends_and_follow_blank_lines(shop):
     rows = [("标题\n(中, 英)", "图片"), ("一只猫", "a.png")]
     path = shop / "train.csv"
