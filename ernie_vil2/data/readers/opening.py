@@ -21,6 +21,7 @@ from ernie_vil2.data.readers.locations import LocalFile, Location, ShardIndexes,
 from ernie_vil2.data.readers.source import NUM_THREADS, Shard, ShardedSource
 from ernie_vil2.data.readers.splits import make_holdout_part
 from ernie_vil2.data.readers.tables import TABLE, describe_missing_columns, find_tables
+from ernie_vil2.data.readers.tsv import TSV, find_tsv_files, is_tsv
 from ernie_vil2.data.readers.webdataset import TAR
 from ernie_vil2.data.source_files import list_image_files
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
@@ -306,10 +307,7 @@ def recognise(location: Location, data: DataSpec) -> DataFiles:
     else:
         layouts = [layout for layout in LAYOUTS.load_all() if layout.is_detectable]
         layouts.sort(key=lambda layout: layout.precedence)
-    if data.columns:
-        # Tables are recognised by their columns, which the user may have named.
-        find_in_folder = partial(find_tables, columns=data.columns)
-        layouts = [replace(layout, find=find_in_folder) if layout is TABLE else layout for layout in layouts]
+    layouts = [_apply_columns(layout, data) for layout in layouts]
 
     path = Path(location.name)
     is_local = isinstance(location, LocalFile)
@@ -326,6 +324,22 @@ def recognise(location: Location, data: DataSpec) -> DataFiles:
     if is_local:
         shards = [LocalFile(shard) for shard in splits[split]]
     return DataFiles(replace(data, paths=[location.name], split=split), layout, shards)
+
+
+def _apply_columns(layout: Layout, data: DataSpec) -> Layout:
+    """Return a layout that recognises tables by the columns that the user names, in the encoding that the user names.
+
+    The official TSV files are those that are no such tables.
+    """
+    if layout is TABLE:
+        return replace(layout, find=partial(find_tables, columns=data.columns, encoding=data.encoding))
+    if layout is TSV:
+        return replace(
+            layout,
+            find=partial(find_tsv_files, columns=data.columns, encoding=data.encoding),
+            accepts=lambda location: is_tsv(location.name, data.columns, data.encoding),
+        )
+    return layout
 
 
 def _recognise_file(location: Location, layouts: Sequence[Layout]) -> Layout:

@@ -170,9 +170,9 @@ def detect_dialect(head: bytes, encoding: str | None, name: str) -> tuple[str, s
     return encoding, max(DELIMITERS, key=lambda delimiter: len(_split_first_row(text, delimiter)))
 
 
-def read_headers(head: bytes, name: str) -> list[str]:
-    """Return the headers of a CSV file from its beginning; raise as `detect_dialect` does."""
-    encoding, delimiter = detect_dialect(head, None, name)
+def read_headers(head: bytes, encoding: str | None, name: str) -> list[str]:
+    """Return the headers of a CSV file from its beginning; arguments and errors are those of `detect_dialect`."""
+    encoding, delimiter = detect_dialect(head, encoding, name)
     return _split_first_row(head.removeprefix(BYTE_ORDER_MARK).decode(encoding, "replace"), delimiter)
 
 

@@ -32,7 +32,14 @@ from ernie_vil2.data.readers.layout import SPLITS, Layout, Precedence, canonical
 from ernie_vil2.data.readers.locations import LocalFile, Location
 from ernie_vil2.data.readers.parquet import ParquetTable, find_readable_columns, open_parquet
 from ernie_vil2.data.readers.source import Index, TextLines, scan_lines
-from ernie_vil2.data.readers.spreadsheets import HEAD_BYTES, CsvTable, XlsxTable, read_headers, read_sheet
+from ernie_vil2.data.readers.spreadsheets import (
+    HEAD_BYTES,
+    CsvTable,
+    XlsxTable,
+    normalize_encoding,
+    read_headers,
+    read_sheet,
+)
 from ernie_vil2.data.readers.webdataset import IMAGE_ID, choose_text_name, parse_texts
 from ernie_vil2.data.samples import BadSample, Reason, Sample, check_text, is_id, parse_object
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, check_inside, read_first_image
@@ -420,7 +427,9 @@ def _describe_outside_files(files: Sequence[str], root: Path) -> str:
     return message
 
 
-def find_tables(folder: Path, columns: Mapping[str, str] | None = None) -> dict[str, list[Path]]:
+def find_tables(
+    folder: Path, columns: Mapping[str, str] | None = None, encoding: str | None = None
+) -> dict[str, list[Path]]:
     """Return the tables of a folder that have images and texts, each as the split of its name.
 
     If there are Parquet files, only these are tables. They are grouped by the split in their names
@@ -429,10 +438,15 @@ def find_tables(folder: Path, columns: Mapping[str, str] | None = None) -> dict[
     Args:
         folder: folder of the tables.
         columns: as for `TableSource`.
+        encoding: as for `TableSource`.
+
+    Raises:
+        ValueError: the encoding does not exist.
     """
+    encoding = normalize_encoding(encoding)
     tables: list[Path] = []
     for path in list_tables(folder):
-        headers, names = _read_columns(path, columns or {})
+        headers, names = _read_columns(path, columns or {}, encoding)
         if describe_missing(headers, names) is None:
             tables.append(path)
     shards = defaultdict(list)
@@ -469,16 +483,18 @@ def describe_missing_columns(folder: Path) -> list[str]:
     return sentences
 
 
-def _read_columns(path: Path, user_columns: Mapping[str, str]) -> tuple[list[str], ColumnNames]:
+def _read_columns(
+    path: Path, user_columns: Mapping[str, str], encoding: str | None = None
+) -> tuple[list[str], ColumnNames]:
     """Return the headers in the beginning of a table, and their new names; nothing if it cannot be read."""
     try:
-        headers = _read_headers(path)
+        headers = _read_headers(path, encoding)
         return headers, rename_columns(headers, user_columns, str(path))
     except (ValueError, OSError, BadSample):
         return [], {}
 
 
-def _read_headers(path: Path) -> list[str]:
+def _read_headers(path: Path, encoding: str | None) -> list[str]:
     if not path.is_file():
         return []
     if path.suffix.lower() == ".parquet":
@@ -494,7 +510,7 @@ def _read_headers(path: Path) -> list[str]:
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if path.suffix.lower() in (".csv", ".tsv"):
-        return read_headers(head, path.name)
+        return read_headers(head, encoding, path.name)
     keys: dict[str, None] = {}
     for line in head.removeprefix(BYTE_ORDER_MARK).splitlines()[:NUM_HEADER_ROWS]:
         with suppress(BadSample):

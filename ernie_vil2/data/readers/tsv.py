@@ -1,5 +1,6 @@
 """TSV files of the official release."""
 
+from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from ernie_vil2.data.readers.columns import describe_missing, rename_columns
 from ernie_vil2.data.readers.layout import Layout, Precedence
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.source import Lines, decode_base64
-from ernie_vil2.data.readers.spreadsheets import read_headers
+from ernie_vil2.data.readers.spreadsheets import normalize_encoding, read_headers
 from ernie_vil2.data.samples import BadSample, Reason, Sample, check_text, decode_utf8, is_id
 
 MAX_HEADER_BYTES = 2**16  # beginning of the first line that is searched for headers; a row with an image is far longer
@@ -48,28 +49,37 @@ class TsvSource:
         return Sample(image_name, text, image, {"": text})
 
 
-def _is_tsv(name: str) -> bool:
-    """Return whether a file has the official layout, and is no table whose first line names its columns."""
+def is_tsv(name: str, columns: Mapping[str, str] | None = None, encoding: str | None = None) -> bool:
+    """Return whether a file has the official layout, and is no table whose first line names its columns.
+
+    Args:
+        name: path or address of the file.
+        columns: as for `TableSource`.
+        encoding: as for `TableSource`.
+    """
     if not name.endswith(".tsv") or name.endswith(IMAGES_SUFFIX):
         return False
     try:
         with Path(name).open("rb") as file:
-            headers = read_headers(file.readline(MAX_HEADER_BYTES), name)
+            headers = read_headers(file.readline(MAX_HEADER_BYTES), normalize_encoding(encoding), name)
+        return describe_missing(headers, rename_columns(headers, columns or {}, name)) is not None
     except (OSError, ValueError):
-        return True  # an address, or a file whose problem will be explained when it is read
-    return describe_missing(headers, rename_columns(headers, {}, name)) is not None
+        return True  # an address, a file without these columns, or one whose problem is explained when it is read
 
 
-def _find(folder: Path) -> dict[str, list[Path]]:
-    paths = sorted(path for path in folder.glob("[!.]*.tsv") if _is_tsv(str(path)))
+def find_tsv_files(
+    folder: Path, columns: Mapping[str, str] | None = None, encoding: str | None = None
+) -> dict[str, list[Path]]:
+    """Return the files of a folder for which `is_tsv` is true, as data without splits."""
+    paths = sorted(path for path in folder.glob("[!.]*.tsv") if is_tsv(str(path), columns, encoding))
     return {"": paths} if paths else {}
 
 
 TSV = Layout(
     name="tsv",
     file_description="official .tsv files",
-    find=_find,
-    accepts=lambda location: _is_tsv(location.name),
+    find=find_tsv_files,
+    accepts=lambda location: is_tsv(location.name),
     open=lambda location, data: TsvSource(location),
     precedence=Precedence.TSV,
 )

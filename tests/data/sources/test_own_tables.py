@@ -151,6 +151,15 @@ def test_encoding_is_an_option_and_utf_16_is_refused(shop):
         open_sources([str(shop / "train.csv")])
 
 
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv"])
+def test_tables_are_recognised_in_the_encoding_and_columns_named(shop, name):
+    rows = [("圖片", "紅色的車"), ("a.png", "紅色")]
+    (shop / name).write_bytes(format_csv(rows, "\t").encode("big5"))
+    columns = {"caption_zh": "紅色的車"}
+    for location in (shop, shop / name):
+        assert open_sources([str(location)], encoding="big5", columns=columns)[0].caption("zh") == "紅色"
+
+
 def test_error_shows_an_example_of_columns_that_works(shop):
     path = shop / "train.csv"
     path.write_text(format_csv([("my photo", "what it's", "货号", "价格"), *ROWS]), encoding="utf-8")
