@@ -27,6 +27,9 @@ from ernie_vil2.data.samples import (
 )
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES, decode_path, read_file
 
+# Files of a sample that are read. Others are not in the index: a shard may have as many suffixes as members, since the
+# first dot of "img 3.5.jpg" begins the suffix, and each takes as much memory as the longest.
+READ_SUFFIXES = IMAGE_SUFFIXES | {"json", "txt"}
 IMAGE_ID = "image_id"  # JSON field that names the image, if several samples share one; otherwise its file name does
 
 # ---- Samples ----
@@ -292,7 +295,7 @@ class _TarIndexBuilder:
             self.problems[row] = Reason.SPARSE_MEMBER
         elif not _is_unicode(member.name):
             self.problems[row] = Reason.NAME_NOT_UTF8
-        else:
+        elif suffix in READ_SUFFIXES:
             suffix_number = self._suffixes.setdefault(suffix, len(self._suffixes))
             self._members.append((row, suffix_number, member.offset_data, member.size))
 

@@ -63,6 +63,15 @@ def test_members_of_a_sample_need_not_be_adjacent(tmp_path):
     assert [(sample.caption("zh"), sample.caption("en")) for sample in read_all(source)] == [("one",) * 2, ("two",) * 2]
 
 
+def test_index_of_a_shard_holds_only_members_that_are_read(tmp_path):
+    members = [("1.png", IMAGE), ("1.txt", b"one"), ("1." + "x" * 10_000, b"")]
+    members += [(f"{number}.{number}.jpg", IMAGE) for number in range(2, 102)]
+    source = write_and_open(tmp_path, *members)
+    sample, *problems = read_all(source)
+    assert (sample.image, sample.caption("zh"), problems[0]) == (IMAGE, "one", "2: no image member")
+    assert sum(array.nbytes for array in source.index.values()) < 10_000
+
+
 def test_samples_of_a_truncated_shard_are_read_up_to_its_end(tmp_path):
     members = []
     for number in range(3):
