@@ -4,6 +4,7 @@ The cache has a bounded size; the files that have not been used for the longest 
 """
 
 import errno
+import glob
 import os
 import socket
 import subprocess
@@ -334,8 +335,9 @@ def open_cached(
     """
     folder = cache_folder() / "shards"
     key = blake2b(identity.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-    # The end of the name keeps the suffix, and the file name short enough for any file system.
-    path = folder / f"{key}-{name.rpartition('/')[2][-80:]}"
+    # The end of the name keeps the suffix, and the file name short enough for any file system, which counts bytes.
+    name_end = name.rpartition("/")[2].encode("utf-8", "surrogateescape")[-80:].decode("utf-8", "ignore")
+    path = folder / f"{key}-{name_end}"
     # There are 256 locks for all files, rather than a lock file for each of them.
     with _locked(folder / "locks" / key[:2]):
         try:
@@ -354,7 +356,7 @@ def open_cached(
 def _fetch_into_cache(path: Path, name: str, fetch: Callable[[Path], None], size: int, is_prefetch: bool) -> BinaryIO:
     """Fetch a file to a path in the cache and open it; the caller has the lock of the file."""
     # Remains of killed processes; nobody else writes the file while this process has the lock.
-    for partial_path in path.parent.glob(f".{path.name}.*.partial"):
+    for partial_path in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         partial_path.unlink(missing_ok=True)
     reservation = _reserve(path, size, name, keep_open_files=is_prefetch)
     if reservation is None:

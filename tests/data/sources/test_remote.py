@@ -173,8 +173,9 @@ def test_invalid_size_of_the_cache_is_refused(monkeypatch, value):
         cache_bytes()
 
 
-def test_partial_file_of_a_killed_process_is_removed(cache):
-    file = RemoteFile(store("e.bin", b"12"))
+@pytest.mark.parametrize("name", ["e.bin", "e[1].bin", "e**.bin", "图" * 80 + ".bin"])
+def test_partial_file_of_a_killed_process_is_removed(cache, name):
+    file = RemoteFile(store(name, b"12"))
     file.open().close()
     (cached_file,) = list_cached(cache)
     cached_file.unlink()
