@@ -181,8 +181,11 @@ class ImageFolders:
         return BenchmarkImage(image_id, lambda: find()[1], fields or {}, find)
 
     def check_images(self, images: Sequence[BenchmarkImage]) -> None:
-        """Raise FileNotFoundError if none of the first images can be read: the folder must be the wrong one."""
-        if any(_is_readable(image) for image in images[:MAX_IMAGES_TRIED]):
+        """Raise FileNotFoundError if none of the first images can be read: the folder must be the wrong one.
+
+        Nothing is known without images, as if the first rows of a file are all malformed.
+        """
+        if not images or any(_is_readable(image) for image in images[:MAX_IMAGES_TRIED]):
             return
         folders: list[str] = []
         for root in self.roots:

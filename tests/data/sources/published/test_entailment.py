@@ -142,6 +142,11 @@ def test_bad_rows_of_snli_ve_are_named(tmp_path):
     ]
 
 
+def test_file_of_bad_rows_alone_is_opened_and_its_rows_are_named(tmp_path):
+    files = {"snli_ve_test.jsonl": json_lines({"image": "1", "hypothesis": "x", "label": "neutral"})}
+    assert read_all(open_sources([write_files(tmp_path, files)], split="test")) == ["snli_ve_test.jsonl:1: no image"]
+
+
 def test_snli_ve_is_opened_by_split_or_file(tmp_path):
     write_files(
         tmp_path,
