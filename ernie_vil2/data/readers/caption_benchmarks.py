@@ -47,7 +47,7 @@ KARPATHY_FIELDS = ("imgid", "cocoid", "filepath", "split")  # kept as fields of 
 def _read_karpathy(name: str, annotations: Path, split: str, folders: ImageFolders) -> Benchmark:
     """Read a split with all its sentences; ids are the file name of an image and the `sentid` of a text."""
     # COCO's `restval` holds validation images that everybody adds to the training data.
-    splits = {"train", "restval"} if split == "train" else {split}
+    splits = ("train", "restval") if split == "train" else (split,)
     rows = read_json(annotations, dict).get("images")
     if not isinstance(rows, list):
         raise ValueError(f"{annotations}: no list of images in it; is it one of Karpathy's data sets?")

@@ -208,6 +208,7 @@ BAD_ROWS = {
                     {"split": "test", "sentences": []},
                     make_karpathy_row(6, "test", "g.jpg", [30]) | {"imgid": 5},
                     None,
+                    make_karpathy_row(7, ["test"], "h.jpg", [31]),
                 ]
             },
             "flickr30k-images/2.jpg": make_image(2),
