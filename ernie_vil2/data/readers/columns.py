@@ -76,8 +76,9 @@ def rename_columns(headers: Sequence[str], user_columns: Mapping[str, str], wher
             simple_headers.setdefault(simplify_name(header), header)
 
     # Our own names in another spelling, such as "Image Path".
+    existing_names = set(apply_names(headers, new_names))  # a stranger's table may have very many columns
     for name, header in simple_headers.items():
-        if name != header and is_text_column(name) and name not in apply_names(headers, new_names):
+        if name != header and is_text_column(name) and name not in existing_names:
             new_names[header] = name
 
     # Synonyms, unless there is a column of the kind already.
@@ -128,6 +129,11 @@ def find_alternatives(headers: Sequence[str], new_names: Mapping[str, str]) -> d
     for name in names:
         if name in TEXT_KEYS or name.startswith("caption_"):
             roles[name] = name
+    role_names = set(roles.values())
+    # Headers of fields, and these as they are compared.
+    fields = {
+        header: simplify_name(header) for header, name in zip(headers, names, strict=True) if name not in role_names
+    }
 
     alternatives: dict[str, list[str]] = {}
     for name, role in roles.items():
@@ -139,11 +145,7 @@ def find_alternatives(headers: Sequence[str], new_names: Mapping[str, str]) -> d
         else:
             # A text in an unnamed language, as "title", could be this one.
             likely_names |= {*TEXT_KEYS, *SYNONYMS["caption"]}
-        unused = [
-            header
-            for header, header_name in zip(headers, names, strict=True)
-            if header_name not in roles.values() and simplify_name(header) in likely_names
-        ]
+        unused = [header for header, simple_name in fields.items() if simple_name in likely_names]
         if unused:
             alternatives[role] = unused
     return alternatives

@@ -191,6 +191,13 @@ def test_headers_in_chinese_and_english_are_recognised(columns, names):
     assert rename_columns(columns, {}, "t.csv") == names
 
 
+def test_table_of_very_many_columns_is_described(shop):
+    headers = ["image", *(f"Caption_{number}" for number in range(4000)), "Title"]
+    (shop / "train.csv").write_text(format_csv([headers, ["a.png", *headers[1:]]]), encoding="utf-8")
+    sentences = TableSource(shop / "train.csv").describe_choices()
+    assert len(sentences) == 4000 and all("could be Title:" in sentence for sentence in sentences)
+
+
 @pytest.mark.parametrize(("header", "columns"), [("图片链接,商品名称", {"image": "图片链接"}), ("image,标题", None)])
 def test_error_on_a_column_of_addresses_names_img2dataset(shop, header, columns):
     (shop / "train.csv").write_text(f"{header}\nhttps://example.com/a.png,猫\n", encoding="utf-8")
