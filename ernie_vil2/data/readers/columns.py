@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ernie_vil2.data.source_files import IMAGE_SUFFIXES
@@ -58,12 +59,14 @@ def rename_columns(headers: Sequence[str], user_columns: Mapping[str, str], wher
         where: the table, for the error.
 
     Raises:
-        ValueError: the table lacks a header that the user names.
+        ValueError: the table lacks a header that the user names, or the user names it twice.
     """
     new_names: ColumnNames = {}
     for name, header in user_columns.items():
         if header not in headers:
             raise ValueError(f"{where}: there is no column {header} (for {name}); columns here: {_list_names(headers)}")
+        if header in new_names:
+            raise ValueError(f"{where}: the column {header} cannot be both {new_names[header]} and {name}")
         new_names[header] = name
     # Another column that already has a name which the user gives to a column makes way for it.
     for header in headers:
@@ -152,8 +155,11 @@ def find_alternatives(headers: Sequence[str], new_names: Mapping[str, str]) -> d
 
 
 def describe_missing(headers: Sequence[str], new_names: Mapping[str, str]) -> str | None:
-    """Return which column, of images or of texts, a table lacks and what to do; None if it has both."""
+    """Return which column, of images or of texts, a table lacks or has twice, and what to do; None if it has both."""
     columns = apply_names(headers, new_names)
+    for name, count in Counter(columns).items():
+        if count > 1 and is_text_column(name):
+            return f"{count} columns are called {name}; give each a name of its own"
     missing: list[str] = []
     examples: list[str] = []
     if not has_images(columns):

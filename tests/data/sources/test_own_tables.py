@@ -191,6 +191,16 @@ def test_headers_in_chinese_and_english_are_recognised(columns, names):
     assert rename_columns(columns, {}, "t.csv") == names
 
 
+def test_text_in_two_columns_of_one_name_is_refused(shop):
+    path = shop / "train.csv"
+    path.write_text("image,caption_zh,note,caption_zh,note\na.png,x,,y,\n", encoding="utf-8")
+    for location in (shop, path):
+        with pytest.raises(ValueError, match="2 columns are called caption_zh"):
+            open_sources([str(location)])
+    with pytest.raises(ValueError, match="column note cannot be both caption_zh and caption_en"):
+        open_sources([str(path)], columns={"caption_zh": "note", "caption_en": "note"})
+
+
 def test_table_of_very_many_columns_is_described(shop):
     headers = ["image", *(f"Caption_{number}" for number in range(4000)), "Title"]
     (shop / "train.csv").write_text(format_csv([headers, ["a.png", *headers[1:]]]), encoding="utf-8")
