@@ -11,6 +11,7 @@ from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.source import Lines, decode_base64
 from ernie_vil2.data.readers.spreadsheets import normalize_encoding, read_headers
 from ernie_vil2.data.samples import BadSample, Reason, Sample, check_text, decode_utf8, is_id
+from ernie_vil2.io.files import stat_regular_file
 
 MAX_HEADER_BYTES = 2**16  # beginning of the first line that is searched for headers; a row with an image is far longer
 
@@ -60,6 +61,7 @@ def is_tsv(name: str, columns: Mapping[str, str] | None = None, encoding: str | 
     if not name.endswith(".tsv") or name.endswith(IMAGES_SUFFIX):
         return False
     try:
+        stat_regular_file(name)  # a pipe would be waited for
         with Path(name).open("rb") as file:
             headers = read_headers(file.readline(MAX_HEADER_BYTES), normalize_encoding(encoding), name)
         return describe_missing(headers, rename_columns(headers, columns or {}, name)) is not None

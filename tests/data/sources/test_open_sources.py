@@ -150,6 +150,13 @@ def test_folder_is_opened_as_its_shards(tmp_path):
     assert open_sources([str(tmp_path)])[0].caption("") == "tar"
 
 
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_pipe_called_as_a_table_is_refused(tmp_path, in_folder):
+    os.mkfifo(tmp_path / "a.tsv")
+    with pytest.raises(OSError, match=r"a\.tsv: not an ordinary file"):
+        open_sources([str(tmp_path if in_folder else tmp_path / "a.tsv")])
+
+
 def test_error_on_an_unknown_source_lists_what_is_supported(tmp_path):
     with pytest.raises(ValueError, match="{split}_imgs.tsv"):
         open_sources([str(write_files(tmp_path, {"x_texts.jsonl": "{}\n"}) / "x_texts.jsonl")])
