@@ -512,7 +512,7 @@ def _read_headers(path: Path, encoding: str | None) -> list[str]:
     if path.suffix.lower() in (".csv", ".tsv"):
         return read_headers(head, encoding, path.name)
     keys: dict[str, None] = {}
-    for line in head.removeprefix(BYTE_ORDER_MARK).splitlines()[:NUM_HEADER_ROWS]:
+    for line in head.removeprefix(BYTE_ORDER_MARK).split(b"\n")[:NUM_HEADER_ROWS]:
         with suppress(BadSample):
             keys |= dict.fromkeys(parse_object(line, path.name))
     return list(keys)

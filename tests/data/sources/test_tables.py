@@ -66,6 +66,12 @@ def test_bad_rows_of_a_csv_are_reported_by_line(folder):
     assert (first.caption(""), last.caption("")) == ("x", "z")
 
 
+def test_carriage_returns_in_rows_of_json_are_blanks(folder):
+    (folder / "train.jsonl").write_bytes(b'{"image": "a.jpg",\r "text": "x"}\r\n')
+    for location in (folder, folder / "train.jsonl"):
+        assert open_sources([str(location)])[0].caption("") == "x"
+
+
 def test_long_value_of_a_csv_costs_its_row_at_most(folder):
     long_text = "x" * 140_000
     (folder / "t.csv").write_text(f"image,text,page\na.jpg,x,{long_text}\na.jpg,{long_text},y\n")
