@@ -401,7 +401,8 @@ def _find_lmdb(folder: Path) -> dict[str, list[Path]]:
             candidates += parent.iterdir()
     splits: dict[str, Path] = {}
     for candidate in candidates:
-        if all((candidate / database).is_dir() for database in DATABASES):
+        # pathlib would raise for a folder of another user, such as lost+found.
+        if all(os.path.isdir(candidate / database) for database in DATABASES):  # noqa: PTH112
             splits[candidate.name] = candidate
     return order_splits(splits)
 

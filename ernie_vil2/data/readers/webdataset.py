@@ -432,10 +432,18 @@ class FilesSource:
 
 
 def _holds_samples(folder: Path) -> bool:
-    """Return whether an image has a text of the same name among the first files of a folder."""
+    """Return whether an image has a text of the same name among the first files of a folder.
+
+    A folder of another user, such as `lost+found`, holds none.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            file_names = [entry.name for entry in islice(entries, MAX_FILES_TRIED)]
+    except PermissionError:
+        return False
     suffixes_by_name: dict[str, set[str]] = {}
-    for entry in islice(os.scandir(folder), MAX_FILES_TRIED):
-        name, suffix = split_file_name(entry.name)
+    for file_name in file_names:
+        name, suffix = split_file_name(file_name)
         suffixes_by_name.setdefault(name, set()).add(suffix)
     for suffixes in suffixes_by_name.values():
         if suffixes & IMAGE_SUFFIXES and suffixes & {"txt", "json"}:

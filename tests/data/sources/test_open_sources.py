@@ -5,6 +5,8 @@ import json
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from ernie_vil2.data.readers import TarSource, open_benchmark, open_benchmarks, 
 from ernie_vil2.data.readers.source import EXCERPT_BYTES, MAX_OPEN_SHARDS, ShardedSource, fingerprint
 from ernie_vil2.data.readers.webdataset import FilesSource
 from ernie_vil2.io import terminal
+from tests.hostile.bad_input.case import without_privileges
 from tests.support.published_files import make_image, read_all, write_files, write_img2dataset
 from tests.support.shapes import write_tar, write_tsv
 from tests.support.streams import record_opened_files
@@ -148,6 +151,16 @@ def test_folder_is_opened_as_its_shards(tmp_path):
     # Shards are preferred to the tables that they may be made of.
     write_tar(tmp_path / "b.tar", [("1.jpg", b"i"), ("1.txt", b"tar")])
     assert open_sources([str(tmp_path)])[0].caption("") == "tar"
+
+
+def test_folder_of_another_user_in_the_data_is_ignored(monkeypatch):
+    with TemporaryDirectory() as directory:
+        folder = write_files(Path(directory), {"0.png": make_image(1), "train.csv": "image,text\n0.png,x\n"})
+        folder.chmod(0o777)
+        (folder / "lost+found").mkdir(mode=0)
+        monkeypatch.setenv("ERNIE_VIL2_CACHE", str(folder / "cache"))
+        with without_privileges():
+            assert open_sources([directory])[0].caption("") == "x"
 
 
 @pytest.mark.parametrize("in_folder", [False, True])
