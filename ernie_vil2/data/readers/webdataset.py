@@ -76,7 +76,9 @@ def assemble_sample(
         check_text(text, name)
         captions.setdefault("", text)  # "" stands for no language; `caption_zh` of the object stays beside it
 
-    image_name = fields.get(IMAGE_ID, name)
+    image_name = fields.get(IMAGE_ID)
+    if image_name is None:
+        image_name = name
     if not is_id(image_name):
         raise BadSample(Reason.MALFORMED_IMAGE_ID, name)
     text_name = choose_text_name(captions, fields, text_id, name)

@@ -51,6 +51,12 @@ def test_samples_may_share_an_image_id(tmp_path):
     assert [source[row].image_name for row in (0, 1)] == ["i", "i"]
 
 
+def test_null_in_an_object_is_a_field_left_out(tmp_path):
+    fields = b'{"image_id": null, "caption": "x", "caption_zh": null, "tags": null}'
+    sample = write_and_open(tmp_path, ("1.png", IMAGE), ("1.json", fields))[0]
+    assert (sample.image_name, sample.captions, sample.tags) == ("1", {"": "x"}, {})
+
+
 def test_empty_caption_is_bad_only_when_it_is_read(tmp_path):
     sample = write_and_open(tmp_path, ("1.png", IMAGE), ("1.json", b'{"caption_zh": " ", "caption_en": "x"}'))[0]
     assert sample.caption("en") == "x"
