@@ -312,7 +312,7 @@ def recognise(location: Location, data: DataSpec) -> DataFiles:
     path = Path(location.name)
     is_local = isinstance(location, LocalFile)
     if is_local and path.is_dir():
-        layout, splits = _recognise_folder(path, layouts)
+        layout, splits = _recognise_folder(path, layouts, data.encoding)
     elif is_local and (annotated_benchmark := _find_annotated_benchmark(path, layouts)):
         layout, splits = annotated_benchmark
     else:
@@ -369,7 +369,7 @@ def _find_annotated_benchmark(path: Path, layouts: Iterable[Layout]) -> tuple[La
     return None
 
 
-def _recognise_folder(folder: Path, layouts: Sequence[Layout]) -> tuple[Layout, Splits]:
+def _recognise_folder(folder: Path, layouts: Sequence[Layout], encoding: str | None) -> tuple[Layout, Splits]:
     """Return the layout of the files in a folder, and its splits; raise ValueError if there are several or none."""
     splits_by_layout: dict[Layout, Splits] = {}
     errors: list[ValueError] = []
@@ -394,7 +394,7 @@ def _recognise_folder(folder: Path, layouts: Sequence[Layout]) -> tuple[Layout, 
         raise ValueError(f"{folder}: files of several layouts are here ({names}); name one as the layout, or its file")
     if errors:
         raise errors[0]
-    raise UnknownLayout(_describe_unknown_folder(folder, layouts))
+    raise UnknownLayout(_describe_unknown_folder(folder, layouts, encoding))
 
 
 def _has_files_in(folder: Path, splits_by_layout: Mapping[Layout, Splits]) -> bool:
@@ -406,9 +406,9 @@ def _has_files_in(folder: Path, splits_by_layout: Mapping[Layout, Splits]) -> bo
     return False
 
 
-def _describe_unknown_folder(folder: Path, layouts: Sequence[Layout]) -> str:
+def _describe_unknown_folder(folder: Path, layouts: Sequence[Layout], encoding: str | None) -> str:
     """Return a message that says what a folder without a known layout holds, and what would make it readable."""
-    table_problems = describe_missing_columns(folder)[:3]
+    table_problems = describe_missing_columns(folder, encoding)[:3]
     if not list_image_files(folder):
         problem = "no images in this folder, and no known layout"
     elif table_problems:

@@ -470,13 +470,13 @@ def list_tables(folder: Path) -> list[Path]:
     ]
 
 
-def describe_missing_columns(folder: Path) -> list[str]:
-    """Return a sentence for each table of a folder that lacks a column of images or texts."""
+def describe_missing_columns(folder: Path, encoding: str | None = None) -> list[str]:
+    """Return a sentence for each table of a folder that lacks a column of images or texts; CSV is in the encoding."""
     sentences: list[str] = []
     for path in sorted(list_tables(folder)):
         if path.suffix.lower() == ".tsv":
             continue  # rather an official TSV, which has no headers
-        headers, names = _read_columns(path, {})
+        headers, names = _read_columns(path, {}, normalize_encoding(encoding))
         problem = describe_missing(headers, names)
         if headers and problem:
             sentences.append(f"{path.name}: {problem}")

@@ -158,6 +158,9 @@ def test_tables_are_recognised_in_the_encoding_and_columns_named(shop, name):
     columns = {"caption_zh": "紅色的車"}
     for location in (shop, shop / name):
         assert open_sources([str(location)], encoding="big5", columns=columns)[0].caption("zh") == "紅色"
+    (shop / name).rename(shop / "train.csv")
+    with pytest.raises(ValueError, match="caption_zh=紅色的車"):
+        open_sources([str(shop)], encoding="big5")
 
 
 def test_error_shows_an_example_of_columns_that_works(shop):
