@@ -45,6 +45,12 @@ def has_texts(columns: Sequence[str]) -> bool:
     return any(column in TEXT_KEYS or column.startswith("caption_") for column in columns)
 
 
+def has_pairs(headers: Sequence[str], new_names: Mapping[str, str]) -> bool:
+    """Return whether a table has columns of images and of texts."""
+    columns = apply_names(headers, new_names)
+    return has_images(columns) and has_texts(columns)
+
+
 def simplify_name(column: str) -> str:
     """Return a header without what people write in several ways: case, spaces, hyphens and underscores."""
     return re.sub(r"[\s_-]+", "_", column.strip().casefold())

@@ -24,6 +24,7 @@ from ernie_vil2.data.readers.columns import (
     describe_missing,
     find_alternatives,
     find_column,
+    has_pairs,
     has_texts,
     quote_argument,
     rename_columns,
@@ -447,7 +448,7 @@ def find_tables(
     tables: list[Path] = []
     for path in list_tables(folder):
         headers, names = _read_columns(path, columns or {}, encoding)
-        if describe_missing(headers, names) is None:
+        if has_pairs(headers, names):
             tables.append(path)
     shards = defaultdict(list)
     for path in sorted(tables):

@@ -5,7 +5,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ernie_vil2.data.readers.chinese_clip import IMAGES_SUFFIX
-from ernie_vil2.data.readers.columns import describe_missing, rename_columns
+from ernie_vil2.data.readers.columns import has_pairs, rename_columns
 from ernie_vil2.data.readers.layout import Layout, Precedence
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.source import Lines, decode_base64
@@ -64,7 +64,7 @@ def is_tsv(name: str, columns: Mapping[str, str] | None = None, encoding: str | 
         stat_regular_file(name)  # a pipe would be waited for
         with Path(name).open("rb") as file:
             headers = read_headers(file.readline(MAX_HEADER_BYTES), normalize_encoding(encoding), name)
-        return describe_missing(headers, rename_columns(headers, columns or {}, name)) is not None
+        return not has_pairs(headers, rename_columns(headers, columns or {}, name))
     except (OSError, ValueError):
         return True  # an address, a file without these columns, or one whose problem is explained when it is read
 

@@ -194,14 +194,19 @@ def test_headers_in_chinese_and_english_are_recognised(columns, names):
     assert rename_columns(columns, {}, "t.csv") == names
 
 
-def test_text_in_two_columns_of_one_name_is_refused(shop):
-    path = shop / "train.csv"
-    path.write_text("image,caption_zh,note,caption_zh,note\na.png,x,,y,\n", encoding="utf-8")
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv"])
+def test_text_in_two_columns_of_one_name_is_refused(shop, name):
+    path = shop / name
+    rows = [("image", "caption_zh", "note", "caption_zh", "note"), ("a.png", "x", "", "y", "")]
+    path.write_text(format_csv(rows, "\t"), encoding="utf-8")
     for location in (shop, path):
         with pytest.raises(ValueError, match="2 columns are called caption_zh"):
             open_sources([str(location)])
+
+
+def test_column_named_for_two_languages_is_refused():
     with pytest.raises(ValueError, match="column note cannot be both caption_zh and caption_en"):
-        open_sources([str(path)], columns={"caption_zh": "note", "caption_en": "note"})
+        rename_columns(["image", "note"], {"caption_zh": "note", "caption_en": "note"}, "t.csv")
 
 
 def test_table_of_very_many_columns_is_described(shop):
