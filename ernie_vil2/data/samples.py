@@ -1,5 +1,6 @@
 """The samples that sources yield, and the report on samples that cannot be used."""
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -208,7 +209,7 @@ class Sample:
 
     def caption_lines(self, language: str) -> list[str]:
         """Return the lines of the caption that are not blank; with `Views.caption_lines` each is a caption."""
-        return [line.strip() for line in self.caption(language).splitlines() if not is_blank(line)]
+        return split_lines(self.caption(language))
 
     def long_caption(self, name: str, language: str) -> str | None:
         """Return the caption `NAME_LANGUAGE`, or else `NAME`; None if it is blank."""
@@ -228,11 +229,7 @@ class Sample:
     @property
     def has_several_lines(self) -> bool:
         """Whether a caption has several lines that are not blank."""
-        for text in self.captions.values():
-            lines = [line for line in text.splitlines() if not is_blank(line)]
-            if len(lines) > 1:
-                return True
-        return False
+        return any(len(split_lines(text)) > 1 for text in self.captions.values())
 
     def tag_list(self, language: str) -> tuple[str, ...]:
         """Return the object tags in a language, or else those without a language; maybe none."""
@@ -259,6 +256,15 @@ class Statement(Sample):
     @property
     def stored_bytes(self) -> int:
         return len(self.image) + len(self.right or b"")
+
+
+def split_lines(text: str) -> list[str]:
+    """Return the lines of a text that are not blank, stripped.
+
+    A line ends as in a text file. `str.splitlines` would also cut at characters within a line: U+2028, or the U+0085
+    that an ellipsis becomes when Windows' encoding is taken for Latin-1.
+    """
+    return [line.strip() for line in re.split(r"[\r\n]", text) if not is_blank(line)]
 
 
 def is_blank(text: str) -> bool:

@@ -17,7 +17,16 @@ from ernie_vil2.data.order import Mixture, RowsByImage, SampleOrder, ShardOrder
 from ernie_vil2.data.readers import MAX_OPEN_SHARDS, ShardedSource, open_sources
 from ernie_vil2.data.readers.source import NUM_THREADS
 from ernie_vil2.data.readers.splits import make_holdout_part
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, format_names, hash_id, is_blank, text_key
+from ernie_vil2.data.samples import (
+    BadSample,
+    BadSampleReport,
+    Sample,
+    format_names,
+    hash_id,
+    is_blank,
+    split_lines,
+    text_key,
+)
 from ernie_vil2.data.selection import Selection, WeightedDraws, read_selection
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.io.terminal import pluralize
@@ -300,7 +309,7 @@ def _find_captions(sample: Sample, views: ViewsConfig) -> set[str]:
             captions.add(sample.long_caption(views.long_caption, language) or "")
     if views.caption_lines:
         for caption in list(captions):
-            captions.update(caption.splitlines())
+            captions.update(split_lines(caption))
     return {text_key(caption) for caption in captions if not is_blank(caption)}
 
 

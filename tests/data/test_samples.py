@@ -5,12 +5,18 @@ import re
 
 import pytest
 
-from ernie_vil2.data.samples import BadSampleReport, TooManyBadSamples, hash_id
+from ernie_vil2.data.samples import BadSampleReport, Sample, TooManyBadSamples, hash_id
 
 
 def test_ids_are_distinct_and_fit_into_int64():
     ids = {hash_id(str(number)) for number in range(10_000)}
     assert len(ids) == 10_000 and min(ids) >= 0 and max(ids) < 2**63
+
+
+def test_captions_are_cut_only_at_the_line_ends_of_files():
+    assert Sample("i", "t", b"", {"": "a\x85 b\u2028c\x0bd\x0ce"}).has_several_lines is False
+    sample = Sample("i", "t", b"", {"": "a\x85 b\r\nc\r \n\nd\u2028e"})
+    assert sample.caption_lines("") == ["a\x85 b", "c", "d\u2028e"] and sample.has_several_lines
 
 
 def test_report_counts_reasons_and_names_the_first_samples():
