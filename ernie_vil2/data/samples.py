@@ -194,11 +194,19 @@ class Sample:
         return len(self.image)
 
     def caption(self, language: str) -> str:
-        """Return the caption in a language, or else the one without a language; BadSample if it is blank."""
-        text = (self.captions.get(language) or self.captions.get("") or "").strip()
-        if is_blank(text):
+        """Return the caption in a language, or else the one without a language; BadSample if both are blank."""
+        text = self._find_caption(language, "")
+        if text is None:
             raise BadSample(self.no_caption, self.image_name)
         return text
+
+    def _find_caption(self, *keys: str) -> str | None:
+        """Return the first caption of these keys that is not blank, stripped."""
+        for key in keys:
+            text = self.captions.get(key, "").strip()
+            if not is_blank(text):
+                return text
+        return None
 
     def readable_captions(self) -> dict[str, str]:
         """Return the captions that are not blank, stripped; BadSample if there is none."""
@@ -212,9 +220,8 @@ class Sample:
         return split_lines(self.caption(language))
 
     def long_caption(self, name: str, language: str) -> str | None:
-        """Return the caption `NAME_LANGUAGE`, or else `NAME`; None if it is blank."""
-        text = (self.captions.get(f"{name}_{language}") or self.captions.get(name) or "").strip()
-        return None if is_blank(text) else text
+        """Return the caption `NAME_LANGUAGE`, or else `NAME`; None if both are blank."""
+        return self._find_caption(f"{name}_{language}", name)
 
     def text_name_without(self, long_caption: str) -> str:
         """Return `text_name` without the long captions of this name, if it consists of the captions.

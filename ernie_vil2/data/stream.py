@@ -304,7 +304,8 @@ def _find_captions(sample: Sample, views: ViewsConfig) -> set[str]:
     """Return the captions from which a sample's views are drawn, as `text_key` makes them equal."""
     captions = set()
     for language in views.languages:
-        captions.add(sample.captions.get(language) or sample.captions.get("") or "")
+        with suppress(BadSample):
+            captions.add(sample.caption(language))
         if views.long_caption:
             captions.add(sample.long_caption(views.long_caption, language) or "")
     if views.caption_lines:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ernie_vil2.data.samples import BadSampleReport, Sample, TooManyBadSamples, hash_id
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, TooManyBadSamples, hash_id
 
 
 def test_ids_are_distinct_and_fit_into_int64():
@@ -17,6 +17,15 @@ def test_captions_are_cut_only_at_the_line_ends_of_files():
     assert Sample("i", "t", b"", {"": "a\x85 b\u2028c\x0bd\x0ce"}).has_several_lines is False
     sample = Sample("i", "t", b"", {"": "a\x85 b\r\nc\r \n\nd\u2028e"})
     assert sample.caption_lines("") == ["a\x85 b", "c", "d\u2028e"] and sample.has_several_lines
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\u3000\n", "\u200b"])
+def test_blank_caption_gives_way_to_the_one_without_language(blank):
+    captions = {"zh": blank, "": "a dog ", "long_zh": blank, "long": " a black dog"}
+    sample = Sample("i", "t", b"", captions)
+    assert sample.caption("zh") == "a dog" and sample.long_caption("long", "zh") == "a black dog"
+    with pytest.raises(BadSample, match="empty caption"):
+        Sample("i", "t", b"", {"zh": blank, "en": "a dog"}).caption("zh")
 
 
 def test_report_counts_reasons_and_names_the_first_samples():
