@@ -9,7 +9,7 @@ from ernie_vil2.data.readers.source import Index, TextLines, load_or_scan_index
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR, CsvTable
 from ernie_vil2.data.readers.tables import JsonTable
 from ernie_vil2.data.readers.webdataset import parse_texts
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, decode_utf8, hash_id
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, check_text, decode_utf8, hash_id
 from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.terminal import should_show_progress
 
@@ -75,7 +75,7 @@ class TagsFile:
         return {"ids": sorted_hashes, "rows": usable_rows}
 
     def id_at(self, row: int) -> str:
-        """Return the id of a row; BadSample if it has none or its tags are malformed."""
+        """Return the id of a row; BadSample if it has none, or if id or tags are malformed."""
         return self._read_row(row)[0]
 
     def _read_row(self, row: int) -> tuple[str, Tags]:
@@ -83,6 +83,7 @@ class TagsFile:
         row_id = fields.get(ID)
         if not isinstance(row_id, str | int) or isinstance(row_id, bool) or row_id == "":
             raise BadSample(Reason.NO_ID, row_name)
+        check_text(str(row_id), row_name)
         _, tags = parse_texts(fields, row_name)
         return str(row_id), tags
 
@@ -133,13 +134,12 @@ def find_tags_id(sample: Sample, field: str | None) -> str:
     """Return the id by which a sample's tags are found: one of its fields, or the name of its image.
 
     Raises:
-        BadSample: the sample does not have the field.
+        BadSample: the sample does not have the field, or the id is not Unicode text.
     """
-    if field is None:
-        return sample.image_name
-    value = sample.fields.get(field)
+    value = sample.image_name if field is None else sample.fields.get(field)
     if value is None:
         raise BadSample(Reason.NO_FIELD, f"{sample.image_name}, {field}")
+    check_text(str(value), sample.image_name)
     return str(value)
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ernie_vil2.data.samples import is_blank
-from ernie_vil2.data.tags import TagsFile, join_tags
+from ernie_vil2.data.samples import BadSample, Sample, is_blank
+from ernie_vil2.data.tags import TagsFile, find_tags_id, join_tags
 from tests.support.limits import limit_examples
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"], exclude_characters="|\t"), min_size=1)
@@ -38,6 +38,7 @@ def test_every_id_has_its_tags(tmp_path_factory, rows, suffix):
     ("name", "content", "error"),
     [
         ("a.jsonl", '{"id": "x", "tags": 3}\n', "a.jsonl:1: malformed tags"),
+        ("a.jsonl", '{"id": "x"}\n{"id": "\\ud800"}\n', "a.jsonl:2: not Unicode text"),
         ("a.tsv", "id\ttags\nx\n", "a.tsv:2: malformed row"),
         ("a.tsv", "name\ttags\nx\ty\n", "a.tsv:2: no id"),
         ("a.txt", "", ".jsonl, .tsv or .csv"),
@@ -47,6 +48,13 @@ def test_error_names_the_line_of_a_bad_row(tmp_path, name, content, error):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=error):
         TagsFile(tmp_path / name)
+
+
+def test_tags_id_that_cannot_be_encoded_is_a_bad_sample():
+    sample = Sample("image", "text", b"", {}, fields={"number": 7, "url": "\ud800"})
+    assert find_tags_id(sample, None) == "image" and find_tags_id(sample, "number") == "7"
+    with pytest.raises(BadSample, match="image: not Unicode text"):
+        find_tags_id(sample, "url")
 
 
 def test_tags_of_a_file_replace_those_of_the_same_language(tmp_path):
