@@ -22,12 +22,14 @@ from ernie_vil2.data.decoding import WHITE, EncodedImage, collect_remarks
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.readers.locations import INDEX
 from ernie_vil2.data.samples import (
+    MAX_TEXT_BYTES,
     SEVERAL_LINES,
     BadSample,
     BadSampleReport,
     Reason,
     Sample,
     SampleSequence,
+    check_size,
     check_text,
     format_names,
     hash_id,
@@ -403,7 +405,11 @@ def _find_suffix(image: bytes) -> str | None:
 
 
 def _make_fields(sample: Sample, work: ShardWork) -> dict:
-    """Return the JSON of a sample: the fields of its source, the name of its image, captions and tags."""
+    """Return the JSON of a sample: the fields of its source, the name of its image, captions and tags.
+
+    Raises:
+        BadSample: it has no caption or no id for its tags, or a shard cannot hold its texts.
+    """
     captions, tags = sample.readable_captions(), dict(sample.tags)
     if work.tags:
         tags = join_tags(tags, find_tags_id(sample, work.settings.tags_id), work.tags)
@@ -419,6 +425,7 @@ def _make_fields(sample: Sample, work: ShardWork) -> dict:
         if words:
             fields[f"tags_{language}" if language else "tags"] = list(words)
     check_text(sample.image_name)
+    check_size(len(_encode_json(fields)), MAX_TEXT_BYTES, sample.image_name)
     return fields
 
 

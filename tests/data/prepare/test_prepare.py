@@ -13,6 +13,8 @@ from contextlib import nullcontext, suppress
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.prepare import Settings, check, prepare
 from ernie_vil2.data.readers import ShardedSource, open_sources
-from ernie_vil2.data.samples import SEVERAL_LINES
+from ernie_vil2.data.samples import MAX_TEXT_BYTES, SEVERAL_LINES
 from ernie_vil2.data.tags import TagsFile
 from ernie_vil2.io.locks import OtherJob
 from tests.support.commands import call
@@ -137,6 +139,19 @@ def test_only_equal_image_and_caption_are_duplicates(tmp_path):
     path = write_tsv(tmp_path / "a.tsv", [("x", "1", first), ("y", "2", first), ("x", "3", second), ("x", "4", first)])
     prepare(open_sources([str(path)]), tmp_path / "out", Settings(drop_duplicates=True))
     assert [sample.image_name for sample in read_all(open_sources([str(tmp_path / "out")]))] == ["1", "2", "3"]
+
+
+def test_sample_whose_texts_no_reader_takes_is_left_out(tmp_path):
+    table = pa.table({
+        "image": [encode_png(make_disc(number)) for number in range(2)],
+        "caption": ["a", "b"],
+        "page": ["x" * MAX_TEXT_BYTES, "y"],
+    })  # fmt: skip
+    pq.write_table(table, tmp_path / "a.parquet")
+    index = prepare(open_sources([str(tmp_path / "a.parquet")]), tmp_path / "out", Settings())
+    assert index.bad_samples.counts == {"more than 4 MiB of text": 1}
+    (sample,) = read_all(open_sources([str(tmp_path / "out")]))
+    assert sample.fields["page"] == "y"
 
 
 def test_check_counts_shared_names_and_captions_of_lines(tmp_path):
