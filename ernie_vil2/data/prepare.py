@@ -213,7 +213,7 @@ def _map_shards(task: Callable[[ShardWork, int], Any], work: ShardWork, num_proc
 def _find_unique_samples(work: ShardWork, num_processes: int) -> np.ndarray:
     """Return which samples are no duplicates of an earlier one, `[N]` bool."""
     digests = np.concatenate(_map_shards(_digest_samples, work, num_processes, "looking for duplicates"))
-    is_unique = ~digests.any(axis=1)  # samples that could not be read, which are reported when shards are made
+    is_unique = ~digests.any(axis=1)  # samples that cannot be used, which are reported when shards are made
     # np.unique compares whole digests, and returns the first row of each.
     digests_as_values = np.ascontiguousarray(digests).view(f"V{DIGEST_BYTES}")
     _, first_rows = np.unique(digests_as_values, return_index=True)
@@ -222,12 +222,13 @@ def _find_unique_samples(work: ShardWork, num_processes: int) -> np.ndarray:
 
 
 def _digest_samples(work: ShardWork, shard: int) -> np.ndarray:
-    """Return digests of image and captions of a shard's samples, `[samples, 16]` uint8; zeros if one is unreadable."""
+    """Return digests of image and captions of a shard's samples, `[samples, 16]` uint8; zeros if one is unusable."""
     rows = work.rows(shard)
     digests = np.zeros((len(rows), DIGEST_BYTES), np.uint8)
     for position, row in enumerate(rows):
         try:
             sample = work.source[row]
+            _make_fields(sample, work)  # a sample that has no id for its tags does not stand for those that have one
         except BadSample:
             continue
         finally:

@@ -141,6 +141,19 @@ def test_only_equal_image_and_caption_are_duplicates(tmp_path):
     assert [sample.image_name for sample in read_all(open_sources([str(tmp_path / "out")]))] == ["1", "2", "3"]
 
 
+def test_duplicate_of_a_sample_without_tags_id_is_kept(tmp_path):
+    members = []
+    for key, fields in enumerate(({"caption": "x"}, {"caption": "x", "key": 7}, {"caption": "x", "key": 8})):
+        members += [(f"{key}.png", encode_png(make_disc(1))), (f"{key}.json", json.dumps(fields).encode())]
+    write_tar(tmp_path / "a.tar", members)
+    (tmp_path / "tags.jsonl").write_text('{"id": 7, "tags": ["disc"]}\n')
+    job = Settings(tags_id="key", drop_duplicates=True)
+    index = prepare(open_sources([str(tmp_path / "a.tar")]), tmp_path / "out", job, [TagsFile(tmp_path / "tags.jsonl")])
+    assert index.bad_samples.counts == {"missing field": 1} and index.total("duplicates") == 1
+    (sample,) = read_all(open_sources([str(tmp_path / "out")]))
+    assert sample.image_name == "1" and sample.tags == {"": ("disc",)}
+
+
 def test_sample_whose_texts_no_reader_takes_is_left_out(tmp_path):
     table = pa.table({
         "image": [encode_png(make_disc(number)) for number in range(2)],
