@@ -26,7 +26,7 @@ from ernie_vil2.data.samples import (
     is_blank,
     is_id,
 )
-from ernie_vil2.data.source_files import list_image_files, read_file, read_numbered_lines
+from ernie_vil2.data.source_files import decode_path, list_image_files, read_file, read_numbered_lines
 from ernie_vil2.data.spec import DataSpec
 
 TEXT_ID = "text_id"  # field that names a text in tables and in Chinese-CLIP's files
@@ -221,24 +221,27 @@ def read_unpaired(folder: Path | None, lines: Path | None) -> Benchmark:
     """Read images and texts as a benchmark without pairs. Either side may be omitted.
 
     Args:
-        folder: folder with image files, also in sub-folders; their ids are their paths in it.
+        folder: folder with image files, also in sub-folders; their ids are their paths in it, as `decode_path` writes
+            them.
         lines: a UTF-8 file with a text in each line; blank lines are skipped. The ids are the line numbers.
 
     Raises:
-        OSError: one of them cannot be read.
+        OSError: the file cannot be read.
         ValueError: there is no image file in the folder, or no text in the file.
     """
     report = BadSampleReport()
     files = list_image_files(folder) if folder else []
     report.add(num_read=len(files), bad=[])
     root = folder or Path()
-    images = [BenchmarkImage(file.relative_to(root).as_posix(), partial(read_file, file)) for file in files]
+    images = [BenchmarkImage(decode_path(str(file.relative_to(root))), partial(read_file, file)) for file in files]
 
     texts: list[BenchmarkText] = []
     for name, line in read_numbered_lines(lines) if lines else ():
         with report.attempt():
             text = decode_utf8(line, name).strip()
             check_text(text, name)
+            if is_blank(text):
+                raise BadSample(Reason.EMPTY_TEXT, name)
             texts.append(BenchmarkText(name.rpartition(":")[2], text))
 
     if folder and not images:

@@ -1,10 +1,12 @@
 """Benchmarks from users' own data: ids, languages, lines of captions, bad rows, and which file is opened."""
 
 import json
+import os
 import re
 
 import pytest
 
+from ernie_vil2.data.benchmark import read_unpaired
 from ernie_vil2.data.readers import LAYOUTS, open_benchmark, open_benchmarks
 from tests.support.published_files import json_lines, list_pairs, list_problems, make_image, write_files
 from tests.support.shapes import write_tar, write_tsv
@@ -158,3 +160,17 @@ def test_table_next_to_a_benchmark_is_ignored(tmp_path):
         "1.jpg": make_image(1),
     }
     assert open_benchmark(write_files(tmp_path, files)).name == "flickr30k-test"
+
+
+def test_images_of_a_folder_have_ids_that_can_be_written(tmp_path):
+    name = "商品.png".encode("gbk")  # as an archive from Windows holds it
+    write_files(tmp_path, {"a/1.png": make_image(1), os.fsdecode(name): make_image(2)})
+    images = read_unpaired(tmp_path, None).images
+    assert {image.id: image.read() for image in images} == {"商品.png": make_image(2), "a/1.png": make_image(1)}
+
+
+def test_lines_without_a_visible_character_are_no_texts(tmp_path):
+    (tmp_path / "a.txt").write_text("a cat\n \n\u3000\n\u200b\n dog\n", encoding="utf-8")
+    benchmark = read_unpaired(None, tmp_path / "a.txt")
+    assert [(text.id, text.text) for text in benchmark.texts] == [("1", "a cat"), ("5", "dog")]
+    assert benchmark.entry_report.counts == {"empty text": 2}
