@@ -116,12 +116,15 @@ def extract_values(row: object, name: str, *ids: str, **types: type) -> list[Any
 
 
 def list_image_files(folder: Path) -> list[Path]:
-    """Return the files with a suffix of images in a folder and its subfolders, in order, without hidden folders."""
+    """Return the files with a suffix of images in a folder and its subfolders, in order.
+
+    Names that begin with a dot are skipped: archives from macOS hold a `._1.jpg` that is no image for each `1.jpg`.
+    """
     paths = []
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))  # os.walk enters what is left here
         for name in sorted(files):
-            if name.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
+            if not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
                 paths.append(Path(root, name))
     return paths
 

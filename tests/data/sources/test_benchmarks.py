@@ -169,6 +169,11 @@ def test_images_of_a_folder_have_ids_that_can_be_written(tmp_path):
     assert {image.id: image.read() for image in images} == {"商品.png": make_image(2), "a/1.png": make_image(1)}
 
 
+def test_hidden_files_and_folders_are_no_images(tmp_path):
+    write_files(tmp_path, {"b/1.PNG": b"", "b/._1.PNG": b"", ".cache/2.png": b"", "3.jpeg": b"", "4.txt": b""})
+    assert [image.id for image in read_unpaired(tmp_path, None).images] == ["3.jpeg", "b/1.PNG"]
+
+
 def test_lines_without_a_visible_character_are_no_texts(tmp_path):
     (tmp_path / "a.txt").write_text("a cat\n \n\u3000\n\u200b\n dog\n", encoding="utf-8")
     benchmark = read_unpaired(None, tmp_path / "a.txt")
