@@ -22,6 +22,7 @@ import numpy as np
 from ernie_vil2.data.tokenizer_files import (
     BERT_TOKENS,
     build_word_pieces,
+    check_ids,
     find_vocabulary_file,
     make_tokenizer_json,
     parse_tokenizer,
@@ -386,7 +387,8 @@ class LibraryTokenizer(TextTokenizer):
         rules: a name of `DIALECTS`.
 
     Raises:
-        ValueError: the text is not such a file, or `max_length` leaves no room besides the special tokens.
+        ValueError: the text is not such a file, its vocabulary is empty or has an id that is too large, or
+            `max_length` leaves no room besides the special tokens.
     """
 
     def __init__(self, content: str, max_length: int, rules: str):
@@ -409,6 +411,7 @@ class LibraryTokenizer(TextTokenizer):
         self.library.enable_truncation(max_length)
 
         tokens_by_id = {token_id: token for token, token_id in self.library.get_vocab().items()}
+        check_ids(tokens_by_id)
         self.tokens = [tokens_by_id.get(token_id, "") for token_id in range(max(tokens_by_id) + 1)]
         self.pad_id: int = (settings.get("padding") or {}).get("pad_id", 0)
         # CLIP names its end token as the unknown one, but byte pairs can write every text.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,9 @@ CLIP_BPE = Path(__file__).parent / "vocab_clip_bpe.txt.gz"
 CLIP_MERGES = 49_152 - 256 - 2  # CLIP's code uses the first 48,894 merges of its file, whose original has more
 
 MAX_CHARACTERS = 2**28  # of a tokenizer.json; MetaCLIP 2's, with 901,629 tokens, has 60 million
+# Limit of the ids, which may have any number of 32 bits in a file. Lists of tokens, and the library when it writes a
+# tokenizer, take memory for each number below the largest id. XLM-V and MetaCLIP 2 have 901,629 ids.
+MAX_IDS = 2**22
 MAX_MERGES_CHARACTERS = 2**25  # of unpacked merges, against decompression bombs; the packaged ones have 515,334
 
 _SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
@@ -66,6 +69,14 @@ def parse_tokenizer(content: str) -> tokenizers.Tokenizer:
 
     with translate_library_errors():
         return tokenizers.Tokenizer.from_str(content)
+
+
+def check_ids(ids: Collection[int]) -> None:
+    """Raise ValueError if a vocabulary has no ids, or an id of `MAX_IDS` or more."""
+    if not ids:
+        raise ValueError("its vocabulary is empty")
+    if max(ids) >= MAX_IDS:
+        raise ValueError(f"its vocabulary has the id {max(ids):,}; ids below {MAX_IDS:,} are read")
 
 
 def find_vocabulary_file(source: str | Path | None, rules: str) -> Path:
@@ -143,6 +154,7 @@ def _set_padding(content: str, token: str | None, is_required: bool = False) -> 
         ValueError: the vocabulary lacks the token and `is_required`, because the folder names it.
     """
     library = parse_tokenizer(content)
+    check_ids(library.get_vocab().values())
     token_id = library.token_to_id(token) if token else None
     if token_id is None and is_required:
         raise ValueError(
@@ -185,6 +197,7 @@ def _convert_byte_pairs(vocab: dict[str, int], merges: Sequence[str], rules: str
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+    check_ids(vocab.values())
     is_open_clip = rules == "open_clip"
     start = next(token for token in _START_TOKENS if token in vocab)
     end = next(token for token in _END_TOKENS if token in vocab)

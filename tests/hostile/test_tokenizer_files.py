@@ -9,6 +9,7 @@ import pytest
 
 from ernie_vil2.data.sentencepiece import MAX_PIECES
 from ernie_vil2.data.tokenizer import LibraryTokenizer, open_tokenizer
+from ernie_vil2.data.tokenizer_files import MAX_IDS
 from ernie_vil2.data.tokenizer_settings import MAX_GROWTH
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -43,6 +44,20 @@ def test_panic_of_the_library_at_a_text_is_an_error(tmp_path):
         with pytest.raises(ValueError, match="tokenizers library"):
             compute("a" * 40 + "!")
     assert time.monotonic() - start < SECONDS
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "cause"),
+    [({}, "empty"), ({"[UNK]": 0, "b": MAX_IDS}, "4,194,304"), ({"[UNK]": 0, "b": 4 * 10**9}, "4,000,000,000")],
+)
+def test_vocabulary_without_ids_or_with_far_too_many_is_refused(tmp_path, vocabulary, cause):
+    write_tokenizer(tmp_path, model={"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"})
+    with pytest.raises(ValueError, match=rf"tokenizer\.json.*{cause}"):
+        open_tokenizer(tmp_path, 16, "xlm_roberta")
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("#version\n")
+    with pytest.raises(ValueError, match=rf"vocab\.json.*{cause}"):
+        open_tokenizer(tmp_path / "vocab.json", 16, "clip")
 
 
 def test_panic_of_the_library_at_any_text_is_found_when_opened(tmp_path):
