@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import re
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -125,8 +126,11 @@ def make_tokenizer_json(path: Path, rules: str, folder: Path) -> str:
         default_pad_token = "</s>" if rules == "siglip" else "<pad>"
         return _set_padding(convert_model(path.read_bytes(), rules), pad_token or default_pad_token, bool(pad_token))
     if path.suffix == ".gz":
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            lines = file.read(MAX_MERGES_CHARACTERS).split("\n")[1 : CLIP_MERGES + 1]  # the first is a version
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                lines = file.read(MAX_MERGES_CHARACTERS).split("\n")[1 : CLIP_MERGES + 1]  # the first is a version
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"not a whole gzip file ({error})") from None
         return _convert_merges(tuple(line for line in lines if line), rules, pad_token)
     if path.suffix == ".txt":
         return _convert_word_pieces(path, pad_token)

@@ -9,7 +9,7 @@ import pytest
 
 from ernie_vil2.data.sentencepiece import MAX_PIECES
 from ernie_vil2.data.tokenizer import LibraryTokenizer, open_tokenizer
-from ernie_vil2.data.tokenizer_files import MAX_IDS
+from ernie_vil2.data.tokenizer_files import CLIP_BPE, MAX_IDS
 from ernie_vil2.data.tokenizer_settings import MAX_GROWTH
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -58,6 +58,13 @@ def test_vocabulary_without_ids_or_with_far_too_many_is_refused(tmp_path, vocabu
     (tmp_path / "merges.txt").write_text("#version\n")
     with pytest.raises(ValueError, match=rf"vocab\.json.*{cause}"):
         open_tokenizer(tmp_path / "vocab.json", 16, "clip")
+
+
+@pytest.mark.parametrize("content", [b"#version", CLIP_BPE.read_bytes()[:1000]], ids=["plain", "cut"])
+def test_damaged_file_of_merges_is_named(tmp_path, content):
+    (tmp_path / "merges.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"merges\.gz.*gzip"):
+        open_tokenizer(tmp_path / "merges.gz", 77, "open_clip")
 
 
 def test_panic_of_the_library_at_any_text_is_found_when_opened(tmp_path):
