@@ -145,7 +145,7 @@ class EncodedImage:
         self._pixels: np.ndarray | None = None
         if not data.startswith(_JPEG):
             # Other formats cannot be decoded at a smaller scale, so there is nothing to wait for.
-            self._pixels = _decode_other(open_header(data, name), data, name, background)
+            self._pixels = decode_opened_image(open_header(data, name), name, background, data)
             self.height, self.width = self._pixels.shape[:2]
             return
 
@@ -462,12 +462,26 @@ def _decode_jpeg(data: bytes, factor: int, name: str, fast: bool, max_pixels: in
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
 
-def _decode_other(image: Image.Image, data: bytes, name: str, background: Sequence[int] | None) -> np.ndarray:
+def decode_opened_image(
+    image: Image.Image, name: str, background: Sequence[int] | None, data: bytes | None = None
+) -> np.ndarray:
+    """Convert an image that Pillow has opened to `[H, W, 3]` uint8 RGB, turned as its EXIF orientation says.
+
+    Args:
+        image: the image.
+        name: its name, for the error.
+        background: as in `EncodedImage`.
+        data: bytes of its file; None if they are not known. Then colours of other than 8 bits are not recognised where
+            Pillow does not tell them: in JPEG 2000, and as the transparent colour of a PNG.
+
+    Raises:
+        BadSample: as `EncodedImage`.
+    """
     # Pillow's mode I is 32 bits, except in PPM files, whose values have at most 16.
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         raise BadSample(Reason.WIDE_PIXELS, name)
     # Pillow makes white black in a JPEG 2000 of more than 8 bits; it gets only grey images (modes L and I;16) right.
-    if image.format == "JPEG2000" and image.mode not in ("L", "I;16") and _read_jpeg_2000_bits(data) > 8:
+    if data and image.format == "JPEG2000" and image.mode not in ("L", "I;16") and _read_jpeg_2000_bits(data) > 8:
         raise BadSample(Reason.WIDE_JPEG_2000, name)
     try:
         image.load()  # this also turns a TIFF upright
@@ -481,7 +495,7 @@ def _decode_other(image: Image.Image, data: bytes, name: str, background: Sequen
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
 
 
-def _decode_pixels(image: Image.Image, data: bytes, background: Sequence[int] | None) -> np.ndarray:
+def _decode_pixels(image: Image.Image, data: bytes | None, background: Sequence[int] | None) -> np.ndarray:
     """Convert a Pillow image to RGB like `convert_to_rgb`, and correct two cases that Pillow gets wrong.
 
     Pillow's conversion of 16-bit grey loses the lighter values and the transparency. And a file gives its transparent
@@ -506,7 +520,7 @@ def _decode_pixels(image: Image.Image, data: bytes, background: Sequence[int] | 
 
         return _convert_in_bands(image, convert)
 
-    if image.format == "PNG":
+    if data and image.format == "PNG":
         bits = data[_PNG_BIT_DEPTH_OFFSET]
         if image.mode == "L" and isinstance(transparent_colour, int):
             image.info["transparency"] = transparent_colour * 255 // (2**bits - 1)

@@ -20,6 +20,7 @@ from ernie_vil2.data.decoding import (
     convert_to_rgb,
     decode_as_stored,
     decode_image,
+    decode_opened_image,
     open_with_pillow,
     plan_decoding,
     resize_pixels,
@@ -340,10 +341,10 @@ class Preprocessing:
             if self.kind == "paddlenlp":
                 return decode_as_stored(image, name, factor)
             return decode_image(image, name, background, factor)
+        if self.kind != "paddlenlp":
+            return decode_opened_image(image, name, background)
         try:
-            if self.kind != "paddlenlp":
-                image = ImageOps.exif_transpose(image)
-            return convert_to_rgb(image, background)
+            return convert_to_rgb(image, None)
         except Exception as error:  # Pillow's readers raise exceptions of any type
             raise BadSample(Reason.BROKEN_IMAGE, name) from error
 

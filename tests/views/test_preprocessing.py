@@ -101,6 +101,20 @@ def test_files_of_every_mode_are_read_as_the_references_do(name, processor):
         np.testing.assert_array_equal(make_preprocessing("paddlenlp").decode(data, "a"), opencv)
 
 
+@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("kind", ["ernie_vil2", "official"])
+def test_image_of_pillow_gives_the_view_of_its_file(kind, name):
+    data = encode_image(MODES[name])
+    preprocessing = make_preprocessing(kind)
+    np.testing.assert_array_equal(preprocessing(Image.open(io.BytesIO(data)), "a"), preprocessing(data, "a"))
+
+
+@pytest.mark.parametrize("values", [np.ones([40, 60], np.int32), np.ones([40, 60], np.float32)], ids=["int", "float"])
+def test_image_of_32_bits_is_refused(values):
+    with pytest.raises(BadSample, match="a: pixels of 32 bits"):
+        make_preprocessing("ernie_vil2")(Image.fromarray(values), "a")
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
 def test_ernie_vil2_shows_the_background_of_transparent_pixels(mode):
     rgba = Image.fromarray(make_smooth_image(40, 60, 4))
