@@ -14,6 +14,9 @@ MAX_BYTES = 2**25
 MAX_PIECES = 2**21
 # Finding the merges of a piece takes the square of its length. sentencepiece trains pieces of up to 16 characters.
 MAX_PIECE_CHARACTERS = 1000
+# A file can be made so that each character of a piece adds a merge, which takes some hundred bytes here and in the
+# library. Gemma's has 580,604.
+MAX_MERGES = 2**21
 
 _SPACE = "\u2581"  # how sentencepiece writes a space
 
@@ -130,12 +133,18 @@ def _find_merges(scored_pieces: list[tuple[str, float]], vocab: dict[str, int]) 
     """Return the merges of byte pairs, which sentencepiece does not store.
 
     They are all ways to make a piece of two other pieces; the pieces with the highest scores come first.
+
+    Raises:
+        ValueError: there are more than `MAX_MERGES`.
     """
     merges = []
     for text, score in scored_pieces:
         for cut in range(1, len(text)):
-            left, right = text[:cut], text[cut:]
-            if left in vocab and right in vocab:
-                merges.append((-score, -len(left), -len(right), vocab[left], left, right))
+            left, right = vocab.get(text[:cut]), vocab.get(text[cut:])
+            if left is not None and right is not None:
+                # Ids, because a copy of the texts for each merge would take several times the memory.
+                merges.append((-score, -cut, cut - len(text), left, right))
+        if len(merges) > MAX_MERGES:
+            raise ValueError(f"more than {MAX_MERGES:,} merges are too many for a sentencepiece model")
     merges.sort(key=lambda merge: merge[:4])
-    return [(left, right) for *_, left, right in merges]
+    return [(scored_pieces[left][0], scored_pieces[right][0]) for *_, left, right in merges]

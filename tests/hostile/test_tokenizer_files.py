@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from ernie_vil2.data import sentencepiece
 from ernie_vil2.data.sentencepiece import MAX_PIECES
 from ernie_vil2.data.tokenizer import LibraryTokenizer, open_tokenizer
 from ernie_vil2.data.tokenizer_files import CLIP_BPE, MAX_IDS
@@ -163,3 +164,20 @@ def test_invalid_sentencepiece_model_is_refused(tmp_path, content):
         open_tokenizer(tmp_path / "spiece.model", 16, "siglip")
     assert "\n" not in str(error.value)
     assert time.monotonic() - start < SECONDS
+
+
+def test_sentencepiece_model_of_too_many_merges_is_refused(tmp_path, monkeypatch):
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+    model = ModelProto()
+    model.trainer_spec.model_type = model.trainer_spec.BPE
+    for length in range(1, 6):
+        model.pieces.add(piece="a" * length, score=-length)
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(model.SerializeToString())
+    num_merges = 1 + 2 + 3 + 4  # a piece of five characters can be cut in four places
+    monkeypatch.setattr(sentencepiece, "MAX_MERGES", num_merges)
+    assert open_tokenizer(path, 16, "siglip2").encode("aaaaa") == [4]
+    monkeypatch.setattr(sentencepiece, "MAX_MERGES", num_merges - 1)
+    with pytest.raises(ValueError, match=r"tokenizer\.model.* merges"):
+        open_tokenizer(path, 16, "siglip2")
