@@ -83,6 +83,7 @@ def fill_batches(
     for _ in range(NUM_SLOTS):
         slots.append({name: _shared_array((batch_size, *shape), dtype) for name, (shape, dtype) in layout.items()})
     workers: list[_Worker] = []
+    hanging_pids: list[int] = []  # killed processes that may end later, after a system call
     positions = iter(positions)
     try:
         for index in range(num_workers):
@@ -94,6 +95,7 @@ def fill_batches(
                 worker = workers[index]
                 while (position := worker.wait_for_reports(patience)) is not None:
                     worker.kill(wait=False)
+                    hanging_pids.append(worker.pid)
                     if skipped:
                         raise WorkerError(
                             f"no data arrives: nothing came within {patience:g} seconds, twice in one batch "
@@ -110,9 +112,16 @@ def fill_batches(
             yield slots[number % NUM_SLOTS], reports
             for worker in workers:
                 worker.release_slot()
+            hanging_pids = _find_running(hanging_pids)
     finally:
         for worker in workers:
             worker.kill()
+        _find_running(hanging_pids)
+
+
+def _find_running(pids: Sequence[int]) -> list[int]:
+    """Return which children have not ended; the kernel forgets those that have."""
+    return [pid for pid in pids if not os.waitpid(pid, os.WNOHANG)[0]]
 
 
 def _fill_unless_skipped(fill: Fill, skipped: Mapping[int, Any], position: int, arrays: Arrays, row: int) -> Any:
@@ -244,4 +253,5 @@ class _Worker:
         if self._is_alive:
             self._is_alive = False
             os.kill(self.pid, signal.SIGKILL)  # it writes nothing that could remain half-written
-            os.waitpid(self.pid, 0 if wait else os.WNOHANG)
+            if wait:
+                os.waitpid(self.pid, 0)

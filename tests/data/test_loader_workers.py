@@ -87,14 +87,20 @@ def hang_at(*positions):
     return lambda position, *_: time.sleep(3600) if position in positions else position
 
 
+def list_children():
+    """Return the processes that this one has started and not waited for."""
+    return [path.read_text() for path in sorted(Path("/proc/self/task").glob("*/children"))]
+
+
 def test_hanging_row_is_left_out_of_its_batch():
-    describe = "position {}".format
+    children_before, describe = list_children(), "position {}".format
     batches = fill_batches(hang_at(0, 13), LAYOUT, 5, positions_of_batches(5), 3, patience=1, report_stuck=describe)
     reports = []
     for _, reports_of_batch in itertools.islice(batches, 8):
         reports += reports_of_batch
     assert reports == [describe(position) if position in (0, 13) else position for position in range(40)]
     batches.close()
+    assert list_children() == children_before, "every process was waited for"
 
 
 def test_error_names_both_rows_when_a_second_one_hangs():
