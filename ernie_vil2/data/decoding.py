@@ -530,7 +530,9 @@ def _decode_pixels(image: Image.Image, data: bytes | None, background: Sequence[
 
 
 def _read_jpeg_2000_bits(data: bytes) -> int:
-    size_and_sign = data[data.find(_JPEG_2000) + _JPEG_2000_BIT_DEPTH_OFFSET]
+    position = data.find(_JPEG_2000) + _JPEG_2000_BIT_DEPTH_OFFSET
+    # A file that ends before this byte counts as one of 1 bit; it is broken, which shows when its pixels are read.
+    size_and_sign = int.from_bytes(data[position : position + 1], "big")
     return 1 + (size_and_sign & 0x7F)  # the highest bit says whether values are signed
 
 

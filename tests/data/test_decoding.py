@@ -261,6 +261,14 @@ def test_truncated_jpeg_with_a_thumbnail_is_noticed(decoder):
         decode_image(data[:-400], "a")
 
 
+def test_jpeg_2000_that_is_cut_within_its_header_is_a_bad_sample():
+    data = encode_image(COLOUR, "JPEG2000")
+    end_of_sizes = data.index(b"\xff\x4f\xff\x51") + 50
+    for size in range(2, end_of_sizes):
+        with pytest.raises(BadSample, match="a: broken image"):
+            decode_image(data[:size], "a")
+
+
 def test_warning_of_an_unclosed_file_is_not_a_remark(tmp_path):
     with collect_remarks() as remarks:
         (tmp_path / "rows.csv").open("w")  # Python collects it at once and warns
