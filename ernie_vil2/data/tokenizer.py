@@ -387,8 +387,8 @@ class LibraryTokenizer(TextTokenizer):
         rules: a name of `DIALECTS`.
 
     Raises:
-        ValueError: the text is not such a file, its vocabulary is empty or has an id that is too large, or
-            `max_length` leaves no room besides the special tokens.
+        ValueError: the text is not such a file, its vocabulary is empty or has an id that is too large, it pads
+            or surrounds texts with an id without a token, or `max_length` leaves no room besides the special tokens.
     """
 
     def __init__(self, content: str, max_length: int, rules: str):
@@ -414,6 +414,9 @@ class LibraryTokenizer(TextTokenizer):
         check_ids(tokens_by_id)
         self.tokens = [tokens_by_id.get(token_id, "") for token_id in range(max(tokens_by_id) + 1)]
         self.pad_id: int = (settings.get("padding") or {}).get("pad_id", 0)
+        unknown_ids = sorted({self.pad_id, *special_ids} - tokens_by_id.keys())
+        if unknown_ids:
+            raise ValueError(f"it pads or surrounds texts with the id {unknown_ids[0]:,}, which has no token")
         # CLIP names its end token as the unknown one, but byte pairs can write every text.
         unknown_id = _find_unknown_id(settings, self.library)
         self.unknown_id = None if unknown_id in special_ids else unknown_id

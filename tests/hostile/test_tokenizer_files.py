@@ -61,6 +61,18 @@ def test_vocabulary_without_ids_or_with_far_too_many_is_refused(tmp_path, vocabu
         open_tokenizer(tmp_path / "vocab.json", 16, "clip")
 
 
+PADDING = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_type_id": 0}
+
+
+@pytest.mark.parametrize("steps", [
+    {"padding": {**PADDING, "pad_id": 3, "pad_token": "[PAD]"}},
+    {"post_processor": {"type": "BertProcessing", "sep": ["a", 2], "cls": ["b", 3]}},
+])  # fmt: skip
+def test_special_id_without_a_token_is_refused(tmp_path, steps):
+    with pytest.raises(ValueError, match=r"tokenizer\.json.* 3, which has no token"):
+        open_tokenizer(write_tokenizer(tmp_path, **steps), 16, "xlm_roberta")
+
+
 @pytest.mark.parametrize("content", [b"#version", CLIP_BPE.read_bytes()[:1000]], ids=["plain", "cut"])
 def test_damaged_file_of_merges_is_named(tmp_path, content):
     (tmp_path / "merges.gz").write_bytes(content)
