@@ -321,7 +321,7 @@ class Preprocessing:
         return max(self.size, self.geometry.resized or 0), 0
 
     def decode(self, image: bytes | Image.Image, name: str, factor: int = 1) -> np.ndarray | Image.Image:
-        """Decode an image to what `view` takes.
+        """Decode an image to what `make_view` takes.
 
         Args:
             image: bytes of an image file, or a Pillow image.
@@ -332,8 +332,10 @@ class Preprocessing:
             `[H, W, 3]` uint8 RGB, or a Pillow image in its own mode for the kinds of other projects.
 
         Raises:
-            BadSample: the image cannot be decoded.
+            BadSample: the image cannot be decoded, or it has no pixels.
         """
+        if isinstance(image, Image.Image) and 0 in image.size:
+            raise BadSample(Reason.BROKEN_IMAGE, f"{name} ({image.width} x {image.height} pixels)")
         if self.kind in PILLOW_KINDS:
             return open_with_pillow(image, name, factor) if isinstance(image, bytes) else image
         background = self.background if self.kind == "ernie_vil2" else None

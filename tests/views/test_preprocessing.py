@@ -109,6 +109,13 @@ def test_image_of_pillow_gives_the_view_of_its_file(kind, name):
     np.testing.assert_array_equal(preprocessing(Image.open(io.BytesIO(data)), "a"), preprocessing(data, "a"))
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "transformers", "open_clip", "naflex"])
+@pytest.mark.parametrize("size", [(0, 5), (5, 0)])
+def test_crop_without_pixels_is_refused(kind, size):
+    with pytest.raises(BadSample, match=rf"a \({size[0]} x {size[1]} pixels\)"):
+        make_preprocessing(kind)(COLOUR.crop((3, 3, 3 + size[0], 3 + size[1])), "a")
+
+
 @pytest.mark.parametrize("values", [np.ones([40, 60], np.int32), np.ones([40, 60], np.float32)], ids=["int", "float"])
 def test_image_of_32_bits_is_refused(values):
     with pytest.raises(BadSample, match="a: pixels of 32 bits"):
