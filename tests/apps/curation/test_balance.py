@@ -81,3 +81,9 @@ def test_missing_and_empty_word_lists_are_named(tmp_path, pairs, curated):
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(ValueError, match="empty.txt"):
         curated([pairs], f"balance: {{words: {{en: {tmp_path}/empty.txt}}}}")
+
+
+def test_a_bound_for_a_language_without_words_is_named(tmp_path, pairs, curated):
+    text = f"balance: {{words: {{en: {tmp_path}/en.txt}}, most: {{en: 2, cn: 2}}}}"
+    with pytest.raises(ValueError, match="balance.most: cn"):
+        curated([pairs], text)

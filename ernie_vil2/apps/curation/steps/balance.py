@@ -63,6 +63,9 @@ class Balance(Step[Settings]):
                 "balance needs lists of words: -o 'balance.words={zh: FILE, en: FILE}' (docs/curate.md says where to "
                 "find some), or leave the step out: -o balance=null"
             )
+        for language in self.settings.most:
+            if language not in self.settings.words:
+                raise ValueError(f"balance.most: {language}: no list in balance.words has this language")
         self.measure_dependencies()  # reads the lists, so that an unreadable one is an error before any work
 
     def measure_dependencies(self) -> Any:
