@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models
 
 from ernie_vil2 import load_model
 from ernie_vil2.data.tokenizer import open_tokenizer
+from ernie_vil2.models.weights.families.family import read_licence
 from ernie_vil2.models.weights.files import read_weights, set_weights
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.models.weights.torch_files import write_torch
@@ -89,6 +90,22 @@ def test_summary_names_licence_and_unused_arrays(folder):
     line = str(read_model(BIN).family)
     assert "unused text_model.embeddings.position_ids and 1 more: the numbers 0 to n - 1" in line
     assert "activation quick_gelu (images), gelu (texts)" in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("metadata", "licence"),
+    [
+        ("license: mit", "mit"),
+        ("tags: [x]\r\nlicense: 'apache-2.0' # see below\r", "apache-2.0"),
+        ("license:\n- cc-by-4.0\n- mit", "cc-by-4.0"),
+        ("license: [openrail]", "openrail"),
+        ("tags: [x]", None),
+        ("tags: [x]\nlicense:\nlanguage: en", None),
+    ],
+)
+def test_licence_is_that_of_the_metadata(metadata, licence, tmp_path):
+    (tmp_path / "README.md").write_text(f"---\n{metadata}\n---\n# A model\nlicense: of the data it saw\n", newline="")
+    assert read_licence(tmp_path) == licence
 
 
 def test_tokenizer_of_another_kind_is_refused(tmp_path):

@@ -74,7 +74,9 @@ PREPROCESSING: Mapping[str, Mapping[str, Any]] = {
 _FIXED_PREPROCESSING = ("cn_clip", "pe_core", "eva_clip")  # the authors' code reads no settings of it
 _WORD_EMBEDDINGS = ("token_embedding.weight", "word_embeddings.weight")
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of Pillow's filters
-_LICENCE = re.compile(r"^license:[ \t]*['\"]?([\w .+-]{1,60})", re.MULTILINE)
+_METADATA = re.compile(r"---\r?\n(.*?)(?:^---|\Z)", re.DOTALL | re.MULTILINE)  # of a model card, in YAML
+# One name, or the first of a list.
+_LICENCE = re.compile(r"^license:[ \t]*(?:\r?\n[ \t]*-[ \t]+|\[[ \t]*)?['\"]?([\w .+-]{1,60})", re.MULTILINE)
 # Rules of tokenizers whose maximal length the folder's settings give. The others belong to code that fixes the length.
 _RULES_WITH_LENGTH = ("bert", "clip", "xlm_roberta", "siglip", "siglip2")
 
@@ -406,9 +408,8 @@ def read_licence(folder: Path) -> str | None:
         return None
     with card.open("rb") as file:
         beginning = file.read(CARD_BYTES).decode(errors="replace")
-    if not beginning.startswith("---"):
-        return None
-    match = _LICENCE.search(beginning)
+    metadata = _METADATA.match(beginning)
+    match = _LICENCE.search(metadata[1]) if metadata else None
     return match[1].strip() if match else None
 
 
