@@ -103,6 +103,16 @@ def test_heads_of_eva_clip_are_those_of_the_settings_or_of_published_widths(tmp_
 
 
 @needs_eva
+def test_settings_of_an_eva01_clip_of_the_same_sizes_do_not_count(tmp_path):
+    folder = copy_folder(EVA, tmp_path / "model")
+    settings = json.loads((folder / EVA_SETTINGS).read_text())
+    sizes = {key: settings["vision_cfg"][key] for key in ("image_size", "layers", "width", "patch_size")}
+    settings["vision_cfg"] = sizes | {"eva_model_name": "eva-clip-tiny", "ls_init_value": 0.1, "drop_path_rate": 0.0}
+    (folder / "model_configs" / "EVA01-CLIP-tiny.json").write_text(json.dumps(settings))
+    assert read_model(folder).config.Model == read_model(FOLDERS[EVA]).config.Model
+
+
+@needs_eva
 def test_eva_clip_without_swiglu_is_refused_by_name(tmp_path):
     folder = copy_folder(EVA, tmp_path / "model")
     arrays = {name: array for name, array in read_weights(folder / EVA_FILE).items() if ".mlp.w1." not in name}

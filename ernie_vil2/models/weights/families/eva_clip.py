@@ -99,6 +99,10 @@ def _read_settings(path: Path, sizes: Mapping[str, int]) -> tuple[Settings, Sett
             rejected[0].check_sizes(sizes)
         return Settings(path, {}), Settings(path, {})
 
+    # EVA-01-CLIP B/16 has the sizes of EVA-02-CLIP B/16, but no SwiGLU, which the weights have.
+    matches = [sections for sections in candidates if sections[0].values.get("naiveswiglu")]
+    candidates = matches or candidates
+
     # Several files may describe towers that differ in the size of the images alone, such as L/14 and L/14-336.
     vision, text = candidates[0]
     for next_vision, next_text in candidates[1:]:
