@@ -1,11 +1,13 @@
-"""Model folders of other families and of the releases with an unsupported setting, which the error names."""
+"""Model folders of other families and of the releases with an unsupported setting or array, which the error names."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from ernie_vil2.models.weights.format import read_model
-from tests.support.other_families import FAMILY_FIXTURES, copy_folder
+from ernie_vil2.models.weights.files import read_weights, write_torch_weights
+from ernie_vil2.models.weights.format import read_model, recognise_model
+from tests.support.other_families import FAMILY_FIXTURES, FOLDERS, copy_folder
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
 CLIP, CHINESE_CLIP, SIGLIP = (
@@ -38,7 +40,7 @@ BAD_SETTINGS = {
         "patch_size": [16], "hidden_act": ["relu"], "num_channels": [4], "hidden_size": [10**6]},
     (CLIP, "preprocessor_config.json", None): {
         "image_mean": [[-0.1, 0.5, 0.5]], "image_std": [[58.4, 57.1, 57.4]], "resample": [[3], True]},
-    (CLIP, "tokenizer_config.json", None): {"model_max_length": [0, [64]]},
+    (CLIP, "tokenizer_config.json", None): {"model_max_length": [0, [64], float("nan")]},
     (CHINESE_CLIP, "config.json", "text_config"): {"layer_norm_eps": [1e-2], "pad_token_id": [287, 5]},
     (SIGLIP, "config.json", "vision_config"): {"layer_norm_eps": [1e-2]},
     (CN_CLIP, TEXT_FILE, None): {"text_hidden_size": ["24", 24.0, 32], "text_num_hidden_layers": ["2"]},
@@ -83,3 +85,35 @@ def test_unsupported_setting_is_named(source, file, section, key, value, tmp_pat
     with pytest.raises(ValueError, match=CULPRITS.get(key, key.removeprefix("image_"))) as error:
         read_model(folder).build()
     assert len(str(error.value)) < 600 and str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "shape"),
+    [
+        ("hf_clip", "text_model.embeddings.token_embedding.weight", ()),
+        ("cn_clip_pt", "bert.embeddings.word_embeddings.weight", (287,)),
+        ("cn_clip_pt", "visual.positional_embedding", (0, 32)),
+        ("cn_clip_pt", "visual.positional_embedding", (1, 32)),
+        ("cn_clip_pt", "visual.positional_embedding", (16, 32)),
+        ("cn_clip_rn50", "visual.attnpool.positional_embedding", (0, 128)),
+        ("eva_pt", "visual.pos_embed", (1, 0, 24)),
+        ("openclip_pe", "visual.trunk.attn_pool.mlp.fc1.weight", ()),
+    ],
+)
+def test_array_of_an_impossible_shape_is_named(name, array, shape, tmp_path):
+    if name not in FOLDERS:
+        pytest.skip("its folder is not carried")
+    folder = copy_folder(name, tmp_path / "model")
+    weights = recognise_model(folder)[1].weights
+    arrays = read_weights(weights) | {array: np.zeros(shape, np.float32)}
+    write_torch_weights(weights, {key: np.array(value) for key, value in arrays.items()})
+    with pytest.raises(ValueError, match=array) as error:
+        read_model(folder)
+    assert str(folder) in str(error.value) and str(error.value).isprintable()
+
+
+def test_model_of_texts_without_room_for_a_word_is_refused(tmp_path):
+    folder = copy_folder(CLIP, tmp_path / "model", "config.json", "text_config", max_position_embeddings=2)
+    with pytest.raises(ValueError, match=r"config.json: .* 2 tokens") as error:
+        read_model(folder)
+    assert str(error.value).isprintable()

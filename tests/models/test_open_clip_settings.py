@@ -52,6 +52,7 @@ def read_image_config(name, width, depth=2, **vision):
     for matrix in ("fc1", "fc1_g"):
         shapes |= {f"blocks.{block}.mlp.{matrix}.weight": (4 * width, width) for block in range(depth)}
     shapes["head.weight"] = (width, width)
+    shapes["attn_pool.mlp.fc1.weight"] = (4 * width, width)
     arrays = {f"visual.trunk.{key}": np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
     folder = Folder(
         Path("model.safetensors"), Settings(Path("open_clip_config.json"), {"model_cfg": model}), arrays, {}

@@ -1,5 +1,6 @@
 """Shared by families that are published as a single `.pt` file: sizes come from the shapes of its arrays."""
 
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def choose_image_size(settings: Settings, key: str, patch_size: int, grid_side: 
 
 
 def find_grid_side(positions: int, has_class_token: bool, name: str, path: Path) -> int:
-    """Return the number of patches per side of the image, by the number of position embeddings.
+    """Return the number of patches per side of a square image, by the number of position embeddings.
 
     Args:
         positions: number of position embeddings.
@@ -67,11 +68,11 @@ def find_grid_side(positions: int, has_class_token: bool, name: str, path: Path)
         path: file of the array.
 
     Raises:
-        ValueError: the patches are not a square.
+        ValueError: there are no patches, or they are no square.
     """
     num_patches = positions - has_class_token
-    grid_side = round(num_patches**0.5)
-    if grid_side**2 != num_patches:
+    grid_side = math.isqrt(max(num_patches, 0))
+    if num_patches < 1 or grid_side**2 != num_patches:
         raise ValueError(f"{path}: {name} has {positions} rows, which are no square of patches")
     return grid_side
 

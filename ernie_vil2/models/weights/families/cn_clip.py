@@ -23,6 +23,7 @@ from ernie_vil2.models.weights.families.checkpoint import (
     choose_image_size,
     count_blocks,
     find_checkpoint,
+    find_grid_side,
     get_shape,
     is_checkpoint,
 )
@@ -105,7 +106,7 @@ def _read_vit(arrays: Mapping[str, np.ndarray], path: Path) -> ImageTowerConfig:
     tokens, _ = get_shape(arrays, "visual.positional_embedding", 2, path)
     hidden, _ = get_shape(arrays, "visual.transformer.resblocks.0.mlp.c_fc.weight", 2, path)
     depth = count_blocks(arrays, "visual.transformer.resblocks.")
-    side = round((tokens - 1) ** 0.5)  # of the grid of patches; one token is the class token
+    side = find_grid_side(tokens, True, "visual.positional_embedding", path)
     sizes = {"vision_width": width, "vision_patch_size": patch_size}
     vision = _read_sizes(path, sizes, ("vision_layers", depth), _SHAPELESS_VISION_KEYS, (patch_size, side))
     head_width = vision.read_int("vision_head_width", _find_head_width(vision, width, _TRANSFORMER_HEAD_WIDTHS))
@@ -128,7 +129,8 @@ def _read_resnet(arrays: Mapping[str, np.ndarray], path: Path, embed_dim: int) -
     width = get_shape(arrays, "visual.conv3.weight", 4, path)[0]
     tokens, _ = get_shape(arrays, "visual.attnpool.positional_embedding", 2, path)
     layers = [count_blocks(arrays, f"visual.layer{stage}.") for stage in (1, 2, 3, 4)]
-    side = round((tokens - 1) ** 0.5)  # of the grid that is pooled; one token is the mean
+    # The grid is pooled; the mean has the place of a class token.
+    side = find_grid_side(tokens, True, "visual.attnpool.positional_embedding", path)
     sizes = {"vision_width": width}
     vision = _read_sizes(path, sizes, ("vision_layers", layers), _SHAPELESS_VISION_KEYS, (REDUCTION, side))
     head_width = vision.read_int("vision_head_width", _find_head_width(vision, width, _RESNET_HEAD_WIDTHS))

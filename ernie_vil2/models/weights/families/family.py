@@ -51,6 +51,7 @@ _WEIGHT_FILES = (
 )
 TORCH_SUFFIXES = (".pt", ".pth")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", *TORCH_SUFFIXES)
+MIN_TEXT_LENGTH = 3  # tokens of the longest text: two special ones and one of the text
 SHORT_TEXT_LENGTH = 64  # tokens of a short text in FG-CLIP 2; no tokenizer of it may cut texts earlier
 MAX_RESIZED = 4096  # pixels of the short side before a crop; more would only waste memory
 CARD_BYTES = 4096  # of a model card that are searched for its licence; the metadata are at its beginning
@@ -291,6 +292,8 @@ class Family:
         if ways.get("tokenizer", STORED) != STORED:
             rules = ways["tokenizer"]
         text = model.text.model_copy(update={"tokenizer": rules})
+        if text_length < MIN_TEXT_LENGTH:
+            raise ValueError(f"{settings.path}: texts have {text_length} tokens, fewer than {MIN_TEXT_LENGTH}")
         text_length = self._read_text_length(folder, rules, text_length)
         changed_ways = {key: way for key, way in ways.items() if way != self.dialects[key][0]}
         model = model.model_copy(update={"image": image, "text": text, "dialect": changed_ways})
@@ -302,7 +305,11 @@ class Family:
             arrays = table.to_ours(folder.arrays)
         except ValueError as error:
             raise ValueError(f"{weights}: {error}, which {settings.path.name} asks for") from None
-        _check_vocab_size(settings, len(arrays[WORD_EMBEDDING]))
+        word_shape = arrays[WORD_EMBEDDING].shape
+        if len(word_shape) != 2:
+            (name,) = table.translate(WORD_EMBEDDING)
+            raise ValueError(f"{weights}: {name} has the shape {list(word_shape)}; 2 axes are expected")
+        _check_vocab_size(settings, word_shape[0])
         unused, unexpected = {}, []
         for name in table.find_unused(folder.arrays):
             reasons = [reason for pattern, reason in self.unused.items() if fnmatchcase(name, pattern)]
@@ -356,8 +363,8 @@ class Family:
         limit = settings.values.get("model_max_length")
         if limit is None:
             return text_length
-        if type(limit) not in (int, float) or limit < 3:  # two special tokens and one of the text
-            raise settings.make_error("model_max_length", "a number of at least 3 is expected")
+        if type(limit) not in (int, float) or not limit >= MIN_TEXT_LENGTH:  # NaN is refused, too
+            raise settings.make_error("model_max_length", f"a number of at least {MIN_TEXT_LENGTH} is expected")
         if self.has_fixed_length:
             if limit < min(text_length, SHORT_TEXT_LENGTH):
                 raise settings.make_error(

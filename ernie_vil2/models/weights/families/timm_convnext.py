@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ernie_vil2.models.weights.families.timm_towers import TRUNK, find_timm_name
+from ernie_vil2.models.weights.families.timm_towers import TRUNK, find_array, find_timm_name
 from ernie_vil2.models.weights.name_table import Row
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.towers.convolution import ConvNeXt
@@ -39,14 +39,14 @@ def read_convnext(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ConvNeX
     if projection not in ("linear", "mlp"):
         raise vision.make_error("timm_proj", f"{name} supports only 'linear' and 'mlp'")
 
-    kernel = _find_array(vision, arrays, f"{TRUNK}stem.0.weight", 4)
+    kernel = find_array(vision, arrays, f"{TRUNK}stem.0.weight", 4)
     layers = []
     for stage in range(4):
         prefix = f"{TRUNK}stages.{stage}.blocks."
         layers.append(len({key.removeprefix(prefix).partition(".")[0] for key in arrays if key.startswith(prefix)}))
     head = None
     if projection == "mlp":
-        head = _find_array(vision, arrays, "visual.head.mlp.fc1.weight", 2).shape[0]
+        head = find_array(vision, arrays, "visual.head.mlp.fc1.weight", 2).shape[0]
     return ConvNeXt(
         name="ConvNeXt",
         image_size=vision.read_int("image_size", 224),
@@ -55,13 +55,6 @@ def read_convnext(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ConvNeX
         head=head,
         epsilon=TIMM_CONVNEXTS[name],
     )
-
-
-def _find_array(vision: Settings, arrays: Mapping[str, np.ndarray], name: str, num_axes: int) -> np.ndarray:
-    array = arrays.get(name)
-    if array is None or array.ndim != num_axes:
-        raise ValueError(f"{vision.path}: it describes {find_timm_name(vision)}, but the weights hold no {name}")
-    return array
 
 
 def make_convnext_rows(tower: ConvNeXt) -> list[Row]:

@@ -130,6 +130,16 @@ def find_timm_name(vision: Settings) -> str:
     return name.partition(".")[0] if isinstance(name, str) else ""
 
 
+def find_array(vision: Settings, arrays: Mapping[str, np.ndarray], name: str, num_axes: int) -> np.ndarray:
+    """Return an array of the weights; raise ValueError if it is missing or has another number of axes."""
+    array = arrays.get(name)
+    if array is None or array.ndim != num_axes:
+        raise ValueError(
+            f"{vision.path}: it describes {find_timm_name(vision)}, but the weights hold no {name} of {num_axes} axes"
+        )
+    return array
+
+
 def read_trunk_sizes(vision: Settings, arrays: Mapping[str, np.ndarray], fc1_name: str = "mlp.fc1") -> TrunkSizes:
     """Return the sizes of a tower by its arrays.
 
@@ -138,13 +148,8 @@ def read_trunk_sizes(vision: Settings, arrays: Mapping[str, np.ndarray], fc1_nam
         arrays: arrays of the model.
         fc1_name: name of the first layer of a block's MLP.
     """
-    kernel = arrays.get(f"{TRUNK}patch_embed.proj.weight")
-    fc1 = arrays.get(f"{TRUNK}blocks.0.{fc1_name}.weight")
-    if kernel is None or fc1 is None or kernel.ndim != 4 or fc1.ndim != 2:
-        raise ValueError(
-            f"{vision.path}: it describes {find_timm_name(vision)}, but the weights hold no "
-            f"{TRUNK}patch_embed.proj or {TRUNK}blocks.0.{fc1_name}"
-        )
+    kernel = find_array(vision, arrays, f"{TRUNK}patch_embed.proj.weight", 4)
+    fc1 = find_array(vision, arrays, f"{TRUNK}blocks.0.{fc1_name}.weight", 2)
     blocks = {array_name.split(".")[3] for array_name in arrays if array_name.startswith(f"{TRUNK}blocks.")}
     return TrunkSizes(kernel.shape[0], kernel.shape[2], len(blocks), fc1.shape[0])
 
@@ -273,14 +278,11 @@ def read_eva_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageT
 
     sizes = read_trunk_sizes(vision, arrays, "mlp.fc1" if is_pe_core else "mlp.fc1_g")
     heads = read_trunk_heads(vision, sizes.width, facts.width, facts.heads)
-    head_weight = arrays.get(f"{TRUNK}head.weight")
-    if head_weight is None or head_weight.ndim != 2:
-        raise ValueError(f"{vision.path}: it describes {name}, but the weights hold no {TRUNK}head")
+    out_features = find_array(vision, arrays, f"{TRUNK}head.weight", 2).shape[0]
     has_class_token = f"{TRUNK}cls_token" in arrays
     if is_pe_core:
         # PE-Core counts rows and columns from 1 where there is a class token, which is at 0.
         rotary = Rotary(first_half="columns", start=int(has_class_token), grid=facts.grid)
-        pooling_fc1 = arrays.get(f"{TRUNK}attn_pool.mlp.fc1.weight")
         variant = ImageVariant(
             hidden=sizes.hidden,
             activation="gelu",
@@ -289,11 +291,11 @@ def read_eva_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageT
             class_token=has_class_token,
             pooling="attention",
             pooling_heads=PE_POOLING_HEADS,
-            pooling_hidden=None if pooling_fc1 is None else pooling_fc1.shape[0],
-            head=head_weight.shape[0],
+            pooling_hidden=find_array(vision, arrays, f"{TRUNK}attn_pool.mlp.fc1.weight", 2).shape[0],
+            head=out_features,
         )
     else:
-        variant = make_eva02_variant(sizes.hidden, head_weight.shape[0], facts.grid)
+        variant = make_eva02_variant(sizes.hidden, out_features, facts.grid)
     return make_trunk_vit(vision, sizes, heads, variant)
 
 
