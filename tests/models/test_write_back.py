@@ -33,6 +33,7 @@ from tests.support.other_families import (
     NAMES_WITH_MARKS,
     build_for_evaluation,
     check_with_authors,
+    copy_folder,
     read_expected,
 )
 from tests.support.towers import assert_same_bits
@@ -301,6 +302,19 @@ def test_chinese_clip_goes_to_transformers_and_back(tmp_path):
     assert read_model(tmp_path / "back").config.Model == source.config.Model
     result = call("convert", FOLDERS["hf_chinese_clip_bin"], tmp_path / "narrow", "--to", "chinese-clip")
     assert result.returncode == 2 and "four times as wide" in result.stderr
+
+
+def test_chinese_clip_with_another_gelu_goes_to_transformers_and_back(tmp_path):
+    folder = copy_folder(
+        "cn_clip_pt", tmp_path / "source", "model_configs/RoBERTa-tiny.json", text_hidden_act="gelu_new"
+    )
+    source = read_model(folder)
+    assert source.config.Model.text.variant.activation == "gelu_tanh"
+    write_model(source, tmp_path / "hf", "hf", origin=folder)
+    stored = read_model(tmp_path / "hf")
+    assert stored.config.Model.text.variant == source.config.Model.text.variant
+    write_model(stored, tmp_path / "back", "chinese-clip", origin=tmp_path / "hf")
+    assert read_model(tmp_path / "back").config.Model == source.config.Model
 
 
 @pytest.mark.skipif("fgclip2" not in FOLDERS, reason="ERNIE_VIL2_FIXTURES has it")

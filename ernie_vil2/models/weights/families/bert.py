@@ -9,6 +9,7 @@ from typing import Any
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models.weights.families.clip import (
     POSITION_IDS,
+    find_activation_name,
     make_image_rows,
     open_section,
     read_image_tower,
@@ -152,7 +153,7 @@ def describe_text_tower(config: ModelConfig) -> dict[str, Any]:
         "num_hidden_layers": sizes["depth"],
         "num_attention_heads": sizes["heads"],
         "intermediate_size": variant.hidden,
-        "hidden_act": variant.activation,
+        "hidden_act": find_activation_name(variant.activation),
         "hidden_dropout_prob": text.dropout,
         "attention_probs_dropout_prob": text.attention_dropout,
         "max_position_embeddings": text.max_positions,
@@ -182,7 +183,7 @@ def _make_settings(model: StoredModel) -> dict[str, Any]:
         "num_hidden_layers": sizes["depth"],
         "num_attention_heads": sizes["heads"],
         "intermediate_size": image_options.hidden,
-        "hidden_act": image_options.activation,
+        "hidden_act": find_activation_name(image_options.activation),
         "image_size": size,
         "patch_size": sizes["patch_size"],
         "layer_norm_eps": image_options.epsilon,

@@ -90,6 +90,15 @@ def read_image_tower(vision: Settings) -> ImageTowerConfig:
     )
 
 
+def find_activation_name(activation: Activation) -> str:
+    """Return the name of an activation in settings, the inverse of `ACTIVATIONS`; ValueError if there is none."""
+    # The last one that fits: of the names of gelu_tanh, the code of Chinese-CLIP's authors knows gelu_new alone.
+    for name, meaning in reversed(ACTIVATIONS.items()):
+        if meaning == activation:
+            return name
+    raise ValueError(f"no setting of this layout stands for the activation {activation}")
+
+
 def open_section(settings: Settings, name: str) -> Settings:
     """Return a tower's section of a config.json; the older `NAME_dict` goes before it, as in transformers."""
     return settings.open_optional_section(f"{name}_dict" if settings.values.get(f"{name}_dict") else name)
