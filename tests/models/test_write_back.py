@@ -32,6 +32,7 @@ from tests.support.other_families import (
     FOLDERS,
     NAMES_WITH_MARKS,
     build_for_evaluation,
+    change_arrays,
     check_with_authors,
     copy_folder,
     read_expected,
@@ -315,6 +316,19 @@ def test_chinese_clip_with_another_gelu_goes_to_transformers_and_back(tmp_path):
     assert stored.config.Model.text.variant == source.config.Model.text.variant
     write_model(stored, tmp_path / "back", "chinese-clip", origin=tmp_path / "hf")
     assert read_model(tmp_path / "back").config.Model == source.config.Model
+
+
+@pytest.mark.skipif("openclip_flat" not in FOLDERS, reason="ERNIE_VIL2_FIXTURES has it")
+def test_scale_of_one_axis_keeps_it(tmp_path):
+    weights = "open_clip_model.safetensors"
+    folder = copy_folder(
+        "openclip_flat", tmp_path / "source", "open_clip_config.json", "model_cfg", nonscalar_logit_scale=True
+    )
+    change_arrays(folder, lambda arrays: {**arrays, "logit_scale": arrays["logit_scale"].reshape(1)}, weights)
+    write_model(read_model(folder), tmp_path / "back", "openclip", origin=folder)
+    arrays, written = read_weights(folder / weights), read_weights(tmp_path / "back" / weights)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(written[name], array, err_msg=name, strict=True)
 
 
 @pytest.mark.skipif("fgclip2" not in FOLDERS, reason="ERNIE_VIL2_FIXTURES has it")

@@ -175,6 +175,10 @@ def write_back(
         trim_files(folder, new_ids, old_towers.text.tokenizer)
         _update_vocabulary_settings(folder, model)
     arrays = {name: _convert(new_arrays.get(name, array), dtypes[name]) for name, array in old_arrays.items()}
+    # A scale is [] or [1], as the folder's settings say (nonscalar_logit_scale of OpenCLIP).
+    for name, array in arrays.items():
+        if array.size == old_arrays[name].size == 1:
+            arrays[name] = array.reshape(old_arrays[name].shape)
     write_torch_weights(folder / weights.name.removesuffix(INDEX_SUFFIX), arrays)
 
     # Read it back. Whoever loads the folder without a dialect gets the default, so the integrity file describes that.
