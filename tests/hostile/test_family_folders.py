@@ -15,6 +15,7 @@ CLIP, CHINESE_CLIP, SIGLIP = (
     FAMILY_FIXTURES / "hf_chinese_clip_bin",
     FAMILY_FIXTURES / "hf_siglip",
 )
+NAFLEX = FAMILY_FIXTURES / "hf_siglip2_naflex"
 TIMM, CN_CLIP = FAMILY_FIXTURES / "openclip_siglip_timm", FAMILY_FIXTURES / "cn_clip_pt"
 PADDLENLP, OFFICIAL = RELEASED / "paddlenlp_tiny", RELEASED / "official_tiny"
 
@@ -43,6 +44,7 @@ BAD_SETTINGS = {
     (CLIP, "tokenizer_config.json", None): {"model_max_length": [0, [64], float("nan")]},
     (CHINESE_CLIP, "config.json", "text_config"): {"layer_norm_eps": [1e-2], "pad_token_id": [287, 5]},
     (SIGLIP, "config.json", "vision_config"): {"layer_norm_eps": [1e-2]},
+    (NAFLEX, "preprocessor_config.json", None): {"max_num_patches": [10**9, 4097, 0, "256"]},
     (CN_CLIP, TEXT_FILE, None): {"text_hidden_size": ["24", 24.0, 32], "text_num_hidden_layers": ["2"]},
     (CN_CLIP, IMAGE_FILE, None): {
         "vision_width": ["32"], "vision_patch_size": ["8"], "vision_layers": ["two"], "vision_head_width": [7],

@@ -54,6 +54,7 @@ _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", *TORCH_SUFFIXES)
 MIN_TEXT_LENGTH = 3  # tokens of the longest text: two special ones and one of the text
 SHORT_TEXT_LENGTH = 64  # tokens of a short text in FG-CLIP 2; no tokenizer of it may cut texts earlier
 MAX_RESIZED = 4096  # pixels of the short side before a crop; more would only waste memory
+MAX_PATCHES = 4096  # of an image; published models take up to 1,024, and the memory of attention grows with the square
 CARD_BYTES = 4096  # of a model card that are searched for its licence; the metadata are at its beginning
 
 STORED = "stored"  # way of a dialect: as the folder says
@@ -498,9 +499,11 @@ def _read_transformers(settings: Settings, image: ImageTowerConfig, defaults: Ma
     patch_size = image.sizes["patch_size"]
     if settings.values.get("patch_size", patch_size) != patch_size:
         raise settings.make_error("patch_size", f"the model has patches of {patch_size} pixels")
-    max_patches = defaults.get("most_patches")
-    if max_patches:  # otherwise the size of an image decides, as in FG-CLIP 2
-        max_patches = settings.read_int("max_num_patches", max_patches)
+    max_patches: int | None = None
+    if "most_patches" in defaults:  # otherwise the size of an image decides, as in FG-CLIP 2
+        max_patches = settings.read_int("max_num_patches", int(defaults["most_patches"]))
+        if max_patches > MAX_PATCHES:
+            raise settings.make_error("max_num_patches", f"at most {MAX_PATCHES:,} are supported")
     return values | {"most_patches": max_patches}
 
 
