@@ -51,6 +51,20 @@ def test_unsupported_setting_is_named(name, file, section, key, value, tmp_path)
         read_model(folder)
 
 
+def test_older_section_of_the_text_tower_goes_first(tmp_path):
+    source = read_model(FOLDERS["hf_clip"])
+    text = json.loads((FOLDERS["hf_clip"] / "config.json").read_text())["text_config"]
+    # What is left in text_config are defaults, as in some older folders.
+    folder = copy_folder(
+        "hf_clip", tmp_path / "m", "config.json", text_config_dict=text, text_config={"vocab_size": 49_408}
+    )
+    assert read_model(folder).config.Model == source.config.Model
+    text["vocab_size"] = 49_408
+    folder = copy_folder("hf_clip", tmp_path / "wrong", "config.json", text_config_dict=text)
+    with pytest.raises(ValueError, match="text_config_dict.vocab_size is 49408"):
+        read_model(folder)
+
+
 @pytest.mark.parametrize(
     ("make_section", "key", "value"),
     [

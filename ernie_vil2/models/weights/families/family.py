@@ -377,7 +377,9 @@ class Family:
 
 def _check_vocab_size(settings: Settings, num_words: int) -> None:
     """Raise ValueError if the settings of the text tower state another vocabulary size than the weights have."""
-    for path in (("text_config",), ("model_cfg", "text_cfg")):
+    # As in transformers, the older text_config_dict goes before text_config, which may then hold defaults.
+    transformers_key = "text_config_dict" if settings.values.get("text_config_dict") else "text_config"
+    for path in ((transformers_key,), ("model_cfg", "text_cfg")):
         section: Any = settings.values
         for key in path:
             section = section.get(key) if isinstance(section, Mapping) else None
