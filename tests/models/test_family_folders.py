@@ -53,6 +53,13 @@ def test_settings_that_contradict_weights_are_refused(tmp_path, section, changes
         read_model(folder).build()
 
 
+def test_array_by_a_name_of_this_package_is_refused(folder):
+    # It would replace the norm that is made of vision_model.post_layernorm.
+    change_arrays(folder, lambda arrays: {**arrays, "image.norm.bias": np.ones(32, np.float32)})
+    with pytest.raises(ValueError, match=r"model.safetensors: image\.norm\.bias"):
+        read_model(folder)
+
+
 def test_missing_weights_and_missing_settings_are_named(folder):
     (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
     with pytest.raises(FileNotFoundError, match="weights are not there"):

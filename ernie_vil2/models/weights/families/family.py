@@ -23,6 +23,7 @@ from ernie_vil2.data.tokenizer import LibraryTokenizer, TextTokenizer, open_toke
 from ernie_vil2.data.tokenizer_files import find_vocabulary_file
 from ernie_vil2.data.tokenizer_settings import FILE as TOKENIZER_SETTINGS
 from ernie_vil2.io.export_folder import RESIZES
+from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.models.weights.files import INDEX_SUFFIX, get_folder, read_weights
 from ernie_vil2.models.weights.format import (
     FORMATS,
@@ -316,6 +317,11 @@ class Family:
             reasons = [reason for pattern, reason in self.unused.items() if fnmatchcase(name, pattern)]
             if reasons:
                 unused[name] = reasons[0]
+            elif name in arrays:  # it would take the place of an array that the table makes
+                raise ValueError(
+                    f"{weights}: {make_printable(name, max_length=100)} is a name of this package's own files, not of "
+                    f"a {self.title}"
+                )
             else:
                 unexpected.append(name)
 
