@@ -60,6 +60,12 @@ def test_array_by_a_name_of_this_package_is_refused(folder):
         read_model(folder)
 
 
+def test_heads_that_the_model_does_not_have_are_refused(folder):
+    assert load_model(folder, heads=(4, 3)).tokenizer
+    with pytest.raises(ValueError, match=r"model.safetensors: \(8, 8\) .* \(4, 3\)"):
+        load_model(folder, heads=(8, 8))
+
+
 def test_missing_weights_and_missing_settings_are_named(folder):
     (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
     with pytest.raises(FileNotFoundError, match="weights are not there"):

@@ -415,7 +415,8 @@ def read_model(
     Args:
         source: see `find_model`.
         vocabulary: see `load_model`.
-        heads: see `load_model`; ignored for a model of this package, whose configuration has the number of heads.
+        heads: see `load_model`; ignored for a model of this package, whose configuration has the number of heads. Those
+            of another family must be these.
         dialect: for another family, alternatives to use instead of the defaults, see `Format.dialects`.
 
     Raises:

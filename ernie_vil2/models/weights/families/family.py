@@ -215,6 +215,12 @@ class Family:
         weights, vocabulary = files.weights, options.vocabulary
         model = self.read_towers(weights, options.dialect)
         config, num_words = model.config, len(model.arrays[WORD_EMBEDDING])
+        heads = config.Model.image.sizes.get("heads"), config.Model.text.sizes["heads"]
+        if options.heads is not None and tuple(options.heads) != heads:
+            raise ValueError(
+                f"{weights}: {tuple(options.heads)} attention heads of image and text tower were given, but this "
+                f"{self.title} has {heads}"
+            )
         rules = config.Model.text.tokenizer
         # A model without a vocabulary still has weights to start from, so only one that the user names must exist.
         tokenizer: TextTokenizer | None = None
