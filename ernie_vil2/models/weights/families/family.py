@@ -91,8 +91,9 @@ Dialect = Mapping[str, str]
 class Towers(NamedTuple):
     """Towers that a folder describes.
 
-    model: configuration of the towers.
-    text_length: longest text in tokens.
+    Attributes:
+        model: configuration of the towers.
+        text_length: longest text in tokens.
     """
 
     model: ModelConfig

@@ -22,9 +22,10 @@ PE_POOLING_HEADS = 8  # of every PE-Core, however wide it is
 class EvaFacts(NamedTuple):
     """What timm fixes by the name of a tower with rotary positions.
 
-    width: width of the tower, only to check that the number of heads belongs to the weights.
-    heads: number of heads.
-    grid: rows and columns of patches to which positions are stretched.
+    Attributes:
+        width: width of the tower, only to check that the number of heads belongs to the weights.
+        heads: number of heads.
+        grid: rows and columns of patches to which positions are stretched.
     """
 
     width: int
@@ -54,10 +55,11 @@ _EVA_FACTS = {**TIMM_PE_CORES, **TIMM_EVA02_CLIPS}
 class VitFacts(NamedTuple):
     """What timm fixes by the name of a ViT with a class token.
 
-    width: width of the tower, only to check that the number of heads belongs to the weights.
-    heads: number of heads.
-    activation: activation of the MLPs.
-    is_clip: whether there is a norm before the blocks, no bias of the patches, and an epsilon of 1e-5, as in CLIP.
+    Attributes:
+        width: width of the tower, only to check that the number of heads belongs to the weights.
+        heads: number of heads.
+        activation: activation of the MLPs.
+        is_clip: whether there is a norm before the blocks, no bias of the patches, and an epsilon of 1e-5, as in CLIP.
     """
 
     width: int
