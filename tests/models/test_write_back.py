@@ -272,6 +272,12 @@ def test_scalars_that_an_adapter_cannot_hold_are_noted(tmp_path):
     assert (tmp_path / "adapter" / "adapter_config.json").is_file()
 
 
+def test_a_head_that_an_adapter_leaves_out_is_named(tmp_path):
+    run = write_lora_run("hf_chinese_clip_bin", tmp_path / "run")
+    change_run_weights(run, {f"{HEAD_PREFIX}classifier.0.bias": np.zeros([8], "float32")})
+    assert "classification head" in succeed("convert", run, tmp_path / "adapter", "--lora", "peft")
+
+
 @pytest.mark.parametrize("array", [None, np.zeros([], "float32"), np.zeros([2, 31], "float32")])
 def test_adapter_of_damaged_lora_is_refused(array, tmp_path):
     run, name = write_lora_run("hf_chinese_clip_bin", tmp_path / "run"), "image.blocks.0.attn.proj.lora_b"

@@ -84,9 +84,14 @@ def write_adapter(weights: Path, config: Config, origin: Path, folder: Path) -> 
         # A run with the sigmoid loss has a bias that its origin may lack.
         if name not in original.arrays or not np.array_equal(arrays[name], original.arrays[name]):
             changed.append(name)
-    if not changed:
-        return []
-    return [f"an adapter cannot hold {' and '.join(changed)}, which training changed, too: scores differ by that"]
+    notes = []
+    if changed:
+        notes.append(
+            f"an adapter cannot hold {' and '.join(changed)}, which training changed, too: scores differ by that"
+        )
+    if any(name.startswith(HEAD_PREFIX) for name in arrays):
+        notes.append("an adapter cannot hold the classification head, which is left out")
+    return notes
 
 
 def _check_unchanged(arrays: Mapping[str, np.ndarray], original: Mapping[str, np.ndarray], origin: Path) -> None:
