@@ -1,1 +1,1 @@
-"""What was tried with the library: outside the wheel, run from a checkout."""
+"""Experiments with the library, which are run in a checkout and are not part of the wheel."""

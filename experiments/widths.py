@@ -1,21 +1,21 @@
-"""Retrieval by short embeddings: prefixes of a model trained with Loss.widths next to PCA of one trained without.
+"""Compare retrieval by short embeddings: prefixes of a model trained with Loss.widths, and PCA of one trained without.
 
-    python tools/study.py configs/ablation/widths.yaml    # trains what it reads: E without widths and W with them
+    python tools/study.py configs/ablation/widths.yaml    # train E without widths and W with them
     python -m experiments.widths
 
-PCA is fitted for each model of E on training images and their captions, as the index type ivf does it on an index: the
-directions in which both sides are largest. For each width it prints R@10 of texts that ask for images, the mean over
-the study's tests and the seeds: by the short vectors alone, and of their first candidates ranked by whole vectors.
-Differences are paired over the seeds, with Student's 95 % intervals. The same figures go into widths.json.
+PCA is fitted for each model E on training images and their captions, as the index type ivf does it on an index: its
+directions are those in which both sides are largest. The command prints R@10 of texts that ask for images for each
+width, the mean over the study's tests and the seeds. The short vectors rank the images alone, or find candidates that
+whole vectors rank. Differences are paired over the seeds, with Student's 95 % intervals. The figures are also written
+to widths.json.
 """
 
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,124 +28,180 @@ from ernie_vil2.io.files import atomic_write, write_json
 from ernie_vil2.io.run_folder import RESULTS, list_checkpoints
 from experiments.ablation.definition import Study, read_study
 from experiments.ablation.measure import open_tests
-from experiments.ablation.tables import Table, as_markdown, shown
+from experiments.ablation.tables import Table, format_interval, format_markdown
 
-WAYS = ("W, prefix", "E, PCA", "E, prefix")
-ANSWERS, TRAIN = 10, "train"
-Rows = tuple[np.ndarray, np.ndarray]  # of images and of texts
-
-
-Embedded = Mapping[str, np.ndarray]
-"""Of one model: `TEST/images`, `TEST/texts` and `TEST/pairs` (`[P, 2]`, image and text), and likewise `train`."""
-
-
-def directions(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """`[D, D]`, orthonormal rows: the directions in which embeddings `[N, D]` of both sides are largest."""
-    second_moment = sum(side.T.astype(np.float64) @ side / len(side) for side in (images, texts))
-    return np.ascontiguousarray(np.linalg.eigh(second_moment)[1].T[::-1])
+METHODS = ("W, prefix", "E, PCA", "E, prefix")
+NUM_ANSWERS = 10  # of R@10
+TRAIN = "train"
+"""Name of the training icons among the tests."""
+EmbeddedTests = Mapping[str, np.ndarray]
+"""Embeddings by a model: `TEST/images`, `TEST/texts` and `TEST/pairs` (`[P, 2]`, image and text) of each test, and the
+images and texts of the training icons."""
 
 
-def recall(whole: Rows, short: Rows, pairs: np.ndarray, candidates: int | None = None) -> float:
-    """R@10 in percent of the texts that ask for images.
+class Sides(NamedTuple):
+    """Vectors of images, `[N, D]`, and of texts, `[M, D]`."""
+
+    images: np.ndarray
+    texts: np.ndarray
+
+    def rotate(self, directions: np.ndarray) -> "Sides":
+        """Return the coordinates along directions, `[D, D]`."""
+        return Sides(self.images @ directions.T, self.texts @ directions.T)
+
+    def truncate(self, width: int) -> "Sides":
+        """Return the first coordinates, normalised anew."""
+        return Sides(truncate_embeddings(self.images, width), truncate_embeddings(self.texts, width))
+
+
+def fit_pca(sides: Sides) -> np.ndarray:
+    """Return the directions in which both sides are largest, in descending order: orthonormal rows, `[D, D]`."""
+    second_moment = np.zeros((sides.images.shape[1],) * 2)
+    for vectors in sides:
+        second_moment += vectors.T.astype(np.float64) @ vectors / len(vectors)
+    _, directions = np.linalg.eigh(second_moment)  # in ascending order, as columns
+    return np.ascontiguousarray(directions.T[::-1])
+
+
+def compute_recall(whole: Sides, short: Sides, pairs: np.ndarray, num_candidates: int | None = None) -> float:
+    """Return R@10, in percent, of texts that ask for images.
 
     Args:
-        whole, short: images and texts as embeddings `[N, D]` and as short vectors `[N, d]`.
-        pairs: `[P, 2]`, image and text.
-        candidates: so many images of each text are found by the short vectors, and ranked by the whole ones; None: the
-            short ones rank them.
+        whole: whole vectors.
+        short: short vectors of the same images and texts.
+        pairs: image and text that belong together, `[P, 2]`.
+        num_candidates: number of images that the short vectors find for each text, and whole vectors rank; None: the
+            short vectors rank all images.
     """
-    scores = short[1] @ short[0].T
-    if candidates is not None:
-        found = np.argsort(-scores, axis=1, kind="stable")[:, :candidates]
-        among = np.full_like(scores, -np.inf)
-        np.put_along_axis(among, found, np.take_along_axis(whole[1] @ whole[0].T, found, axis=1), axis=1)
-        scores = among
-    first = np.argsort(-scores, axis=1, kind="stable")[:, :ANSWERS]
-    positive = np.zeros(scores.shape, bool)
-    positive[pairs[:, 1], pairs[:, 0]] = True
-    return 100 * float(np.take_along_axis(positive, first, axis=1).any(axis=1)[positive.any(axis=1)].mean())
+    scores = short.texts @ short.images.T
+    if num_candidates is not None:
+        candidates = np.argsort(-scores, axis=1, kind="stable")[:, :num_candidates]
+        whole_scores = whole.texts @ whole.images.T
+        scores = np.full_like(scores, -np.inf)
+        np.put_along_axis(scores, candidates, np.take_along_axis(whole_scores, candidates, axis=1), axis=1)
+    answers = np.argsort(-scores, axis=1, kind="stable")[:, :NUM_ANSWERS]
+    is_positive = np.zeros(scores.shape, bool)
+    is_positive[pairs[:, 1], pairs[:, 0]] = True
+    is_found = np.take_along_axis(is_positive, answers, axis=1).any(axis=1)
+    is_query = is_positive.any(axis=1)
+    return 100 * float(is_found[is_query].mean())
 
 
-def figures(of: Mapping[str, Embedded], width: int, candidates: int | None) -> dict[str, float]:
-    """R@10 of each of `WAYS` at one width, the mean over the tests, of the models of one seed."""
+def average_recall(
+    embedded: EmbeddedTests, width: int, num_candidates: int | None, directions: np.ndarray | None = None
+) -> float:
+    """Return the mean R@10 over the tests of a model's vectors of some width.
 
-    def mean(model: str, rotation: np.ndarray | None) -> float:
-        found = []
-        for test in sorted({name.partition("/")[0] for name in of[model]} - {TRAIN}):
-            whole = of[model][f"{test}/images"], of[model][f"{test}/texts"]
-            rotated = whole if rotation is None else (whole[0] @ rotation.T, whole[1] @ rotation.T)
-            short = truncate_embeddings(rotated[0], width), truncate_embeddings(rotated[1], width)
-            found.append(recall(whole, short, of[model][f"{test}/pairs"], candidates))
-        return fmean(found)
+    Args:
+        embedded: embeddings by the model.
+        width: width of the short vectors.
+        num_candidates: see `compute_recall`.
+        directions: directions that replace the coordinates of the embeddings, `[D, D]`.
+    """
+    tests = {name.partition("/")[0] for name in embedded} - {TRAIN}
+    recalls = []
+    for test in sorted(tests):
+        whole = Sides(embedded[f"{test}/images"], embedded[f"{test}/texts"])
+        rotated = whole if directions is None else whole.rotate(directions)
+        recalls.append(compute_recall(whole, rotated.truncate(width), embedded[f"{test}/pairs"], num_candidates))
+    return fmean(recalls)
 
-    pca = directions(of["E"][f"{TRAIN}/images"], of["E"][f"{TRAIN}/texts"])
-    return {"W, prefix": mean("W", None), "E, PCA": mean("E", pca), "E, prefix": mean("E", None)}
+
+def compare_methods(
+    embedded_by_e: EmbeddedTests, embedded_by_w: EmbeddedTests, width: int, num_candidates: int | None
+) -> dict[str, float]:
+    """Return the mean R@10 of each of `METHODS` at one width, of the models of one seed."""
+    directions = fit_pca(Sides(embedded_by_e[f"{TRAIN}/images"], embedded_by_e[f"{TRAIN}/texts"]))
+    return {
+        "W, prefix": average_recall(embedded_by_w, width, num_candidates),
+        "E, PCA": average_recall(embedded_by_e, width, num_candidates, directions),
+        "E, prefix": average_recall(embedded_by_e, width, num_candidates),
+    }
 
 
-def embedded(path: Path, study: Study, samples: int) -> Embedded:
-    """What a model makes of the study's tests and of some of its training icons, kept next to its other results."""
-    kept = path.parents[1] / RESULTS / "widths.npz"
-    if not kept.exists():
-        model, found = load_model(path), dict[str, np.ndarray]()
+def embed_tests(checkpoint: Path, study: Study, num_icons: int) -> EmbeddedTests:
+    """Return the embeddings of the study's tests and of some training icons, which are stored in the run's folder."""
+    path = checkpoint.parents[1] / RESULTS / "widths.npz"
+    if not path.exists():
+        model = load_model(checkpoint)
+        arrays: dict[str, Any] = {}
         for name, benchmark in open_tests(study.definition).benchmarks.items():
             encoded = encode_benchmark(model, benchmark)
-            pairs = encoded.benchmark.pairs
-            found |= {
-                f"{name}/images": encoded.image_embeddings,
-                f"{name}/texts": encoded.text_embeddings,
-                f"{name}/pairs": pairs,
-            }
+            arrays[f"{name}/images"] = encoded.image_embeddings
+            arrays[f"{name}/texts"] = encoded.text_embeddings
+            arrays[f"{name}/pairs"] = encoded.benchmark.pairs
         source = open_sources([model.config.Data.sources[0].data[0]])
-        rows = np.linspace(0, len(source) - 1, min(samples, len(source)), dtype=int).tolist()
+        rows = np.linspace(0, len(source) - 1, min(num_icons, len(source)), dtype=int).tolist()
         icons = [source[row] for row in rows]
-        found[f"{TRAIN}/images"] = model.encode_images([icon.image for icon in icons])
-        found[f"{TRAIN}/texts"] = model.encode_texts([icon.caption(study.definition.language) for icon in icons])
-        with atomic_write(kept) as aside, aside.open("wb") as file:
-            arrays: dict[str, Any] = found  # a name might be an option of savez, say the types of NumPy 2
+        captions = [icon.caption(study.definition.language) for icon in icons]
+        arrays[f"{TRAIN}/images"] = model.encode_images([icon.image for icon in icons])
+        arrays[f"{TRAIN}/texts"] = model.encode_texts(captions)
+        with atomic_write(path) as temporary_path, temporary_path.open("wb") as file:
             np.savez(file, **arrays)
-    return dict(np.load(kept))
+    return dict(np.load(path))
 
 
-def report(found: Mapping[tuple[int, bool], Mapping[int, Mapping[str, float]]]) -> str:
-    """A table in Markdown; `found` has, by width and whether ranked again, for each seed the figures of `WAYS`."""
+class Setting(NamedTuple):
+    """Width of the short vectors, and whether whole vectors rank the candidates that they find."""
+
+    width: int
+    is_reranked: bool
+
+
+def format_report(recalls: Mapping[Setting, Mapping[int, Mapping[str, float]]]) -> str:
+    """Return a table in Markdown of the recalls of each setting, by seed and method."""
     rows = []
-    for (width, reranked), of_seeds in found.items():
-        by_way = {way: {seed: one[way] for seed, one in of_seeds.items()} for way in WAYS}
-        means = [f"{fmean(by_way[way].values()):.1f}" for way in WAYS]
-        difference = estimate_seed_difference(by_way["W, prefix"], by_way["E, PCA"])
-        how = "whole vectors" if reranked else "these"
-        rows.append([str(width), how, *means, shown(difference).removesuffix(" *")])
-    return as_markdown(Table("R@10, %", ["width", "ranked by", *WAYS, "W, prefix - E, PCA"], rows))
+    for setting, recalls_by_seed in recalls.items():
+        recalls_by_method: dict[str, dict[int, float]] = {method: {} for method in METHODS}
+        for seed, recalls_of_seed in recalls_by_seed.items():
+            for method in METHODS:
+                recalls_by_method[method][seed] = recalls_of_seed[method]
+        means = [f"{fmean(values.values()):.1f}" for values in recalls_by_method.values()]
+        difference = estimate_seed_difference(recalls_by_method["W, prefix"], recalls_by_method["E, PCA"])
+        ranking = "whole vectors" if setting.is_reranked else "these"
+        rows.append([str(setting.width), ranking, *means, format_interval(difference).removesuffix(" *")])
+    return format_markdown(Table("R@10, %", ["width", "ranked by", *METHODS, "W, prefix - E, PCA"], rows))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", default="configs/ablation/widths.yaml", metavar="FILE")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="of widths.json; default: the study's")
-    parser.add_argument("--samples", type=int, default=3000, help="training icons that PCA is fitted on")
-    parser.add_argument("--candidates", type=int, default=100, help="that are ranked by whole vectors")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder of widths.json; default: the study's")
+    parser.add_argument("--samples", type=int, default=3000, help="number of training icons that PCA is fitted on")
+    parser.add_argument("--candidates", type=int, default=100, help="number of images that whole vectors rank")
     args = parser.parse_args(arguments)
     require("the intervals of a study", "scipy")
 
     study = read_study(args.study)
-    trained, widths = dict[int, dict[str, Path]](), list[int]()
+    checkpoints_by_seed: dict[int, dict[str, Path]] = {}
+    widths: list[int] = []
     for run in study.runs():
         widths = run.config.Loss.widths or widths
-        if made := list_checkpoints(run.folder):
-            trained.setdefault(run.seed, {})[run.model] = made[-1]
-    found: dict[tuple[int, bool], dict[int, dict[str, float]]] = {}
-    for seed, checkpoints in trained.items():
-        if checkpoints.keys() != {"E", "W"}:
-            print(f"seed {seed}: only {', '.join(checkpoints)} is trained; it is left out", file=sys.stderr)
+        checkpoints = list_checkpoints(run.folder)
+        if checkpoints:
+            checkpoints_by_seed.setdefault(run.seed, {})[run.model] = checkpoints[-1]
+
+    recalls: dict[Setting, dict[int, dict[str, float]]] = {}
+    for seed, checkpoint_of in checkpoints_by_seed.items():
+        if checkpoint_of.keys() != {"E", "W"}:
+            print(f"seed {seed}: only {', '.join(checkpoint_of)} is trained; it is left out", file=sys.stderr)
             continue
-        of = {name: embedded(path, study, args.samples) for name, path in checkpoints.items()}
-        for width, reranked in product(widths, (False, True)):
-            found.setdefault((width, reranked), {})[seed] = figures(of, width, args.candidates if reranked else None)
-    if not found:
+        embedded_by_e = embed_tests(checkpoint_of["E"], study, args.samples)
+        embedded_by_w = embed_tests(checkpoint_of["W"], study, args.samples)
+        for width in widths:
+            for is_reranked in (False, True):
+                recalls_by_seed = recalls.setdefault(Setting(width, is_reranked), {})
+                num_candidates = args.candidates if is_reranked else None
+                recalls_by_seed[seed] = compare_methods(embedded_by_e, embedded_by_w, width, num_candidates)
+    if not recalls:
         raise SystemExit(f"nothing to compare: first run python tools/study.py {args.study}")
-    print(report(found))
-    rows = [{"width": width, "reranked": reranked, "seeds": {str(seed): one for seed, one in of_seeds.items()}}
-            for (width, reranked), of_seeds in found.items()]  # fmt: skip
+
+    print(format_report(recalls))
+    rows = []
+    for setting, recalls_by_seed in recalls.items():
+        seeds = {str(seed): recalls_of_seed for seed, recalls_of_seed in recalls_by_seed.items()}
+        rows.append({"width": setting.width, "reranked": setting.is_reranked, "seeds": seeds})
     write_json((args.output or study.output) / "widths.json", {"candidates": args.candidates, "rows": rows})
     return 0
 

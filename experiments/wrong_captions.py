@@ -1,14 +1,15 @@
-"""Wrong captions found by models that learnt from the same pairs, where no pair is judged by a model that learnt it.
+"""Find wrong captions with models that learn from the same pairs, but never score a pair that they have learnt.
 
-    python -m experiments.wrong_captions                             # the demo's drawings, 60 % with a wrong caption
+    python -m experiments.wrong_captions                             # 60 % of the demo's drawings get a wrong caption
     python -m experiments.wrong_captions --wrong 0.3 --keep 0.7 --learn 0.75 --output runs/wrong_captions_30
-    python tools/study.py configs/ablation/wrong_captions.yaml       # what that does to training
+    python tools/study.py configs/ablation/wrong_captions.yaml       # measure what that does to training
 
-The pairs are dealt to folds. For each fold a model is trained on the others, and the step `score` of a curation scores
-with it the pairs of its own; in a further round the models are trained on the better part of the others, as the round
-before has it. The command prints how well the scores of each round find the wrong pairs. The output has `noisy.tar`;
-for each round its models and `round-N`, the curation's output, for `Data.select`; `right.tar`, as many of the right
-pairs as the last of these keeps; and `scores.csv`. Stopped, it goes on.
+The pairs are divided into folds. For each fold a model is trained on the others, and scores the fold in the step
+`score` of a curation. In further rounds models are trained on the better part of the other folds, by the scores of the
+round before. After each round the command prints how well the scores find wrong pairs.
+
+The output holds `noisy.tar`; for each round its models, and `round-N`, the curation for `Data.select`; `right.tar`, as
+many right pairs as the last curation keeps; and `scores.csv`. If it is stopped, the same command continues.
 """
 
 import argparse
@@ -31,118 +32,170 @@ from ernie_vil2.data.samples import Sample, hash_id
 from ernie_vil2.data.selection import TABLE
 from ernie_vil2.device import runtime
 from ernie_vil2.io.files import atomic_write
-from experiments.ablation.runs import trained
-from experiments.ablation.tables import Table, as_markdown
+from experiments.ablation.runs import train
+from experiments.ablation.tables import Table, format_markdown
 
-GIVEN = ("id", "caption_zh", "caption_en", "tags_zh", "tags_en")  # fields that a wrong pair has of another drawing
-KINDS: Mapping[str, Mapping[str, Any]] = {
+# Fields that a wrong pair takes from another drawing.
+TEXT_FIELDS = ("id", "caption_zh", "caption_en", "tags_zh", "tags_en")
+DRAWN = "drawn"  # field with the text name of what the image shows
+SCORES: Mapping[str, Mapping[str, Any]] = {
     "captions": {},
     "captions and tags": {"tags": True},
     "captions, tags and neighbours": {"tags": True, "neighbours": 10},
 }
-"""Of scores, with the settings of the step; the last one counts."""
-QUARTER = 0.25  # share of the pairs whose best are looked at, next to those that a curation keeps
+"""Settings of the step `score` by the name of the score; the last one decides."""
+QUARTER = 0.25  # share of the best pairs that is reported, besides the share that a curation keeps
+NOISE_SEED, CHOICE_SEED = 60, 0
 
 
-def with_wrong_texts(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
-    """The samples, of which this share has the texts of another concept; the field `drawn` keeps the image's own.
+def exchange_texts(samples: Sequence[Sample], share: float, seed: int) -> list[Sample]:
+    """Give a share of the samples the texts of another concept; the field `drawn` names what the image shows.
 
-    The texts are dealt among these samples, so that each is as frequent as before.
+    Texts are exchanged among these samples, so that each stays as frequent as before.
     """
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(samples))[: round(share * len(samples))]
-    names = np.array([sample.text_name for sample in samples])
-    givers = rng.permutation(chosen)
-    while (same := np.flatnonzero(names[chosen] == names[givers])).size:  # these trade with any others
-        for one, other in zip(same, rng.integers(len(givers), size=same.size), strict=True):
-            givers[[one, other]] = givers[[other, one]]
-    of = dict(zip(chosen.tolist(), givers.tolist(), strict=True))
-    return [_with_texts_of(sample, samples[of.get(row, row)]) for row, sample in enumerate(samples)]
+    text_names = np.array([sample.text_name for sample in samples])
+    text_rows = rng.permutation(chosen)
+    while True:
+        # Those that got a text of their own concept exchange it with any others.
+        unchanged = np.flatnonzero(text_names[chosen] == text_names[text_rows])
+        if not unchanged.size:
+            break
+        partners = rng.integers(len(text_rows), size=unchanged.size)
+        for place, partner in zip(unchanged, partners, strict=True):
+            text_rows[[place, partner]] = text_rows[[partner, place]]
+    text_row_of = dict(zip(chosen.tolist(), text_rows.tolist(), strict=True))
+    return [_replace_texts(sample, samples[text_row_of.get(row, row)]) for row, sample in enumerate(samples)]
 
 
-def _with_texts_of(image: Sample, texts: Sample) -> Sample:
-    fields = {**image.fields, **{name: texts.fields[name] for name in GIVEN}, "drawn": image.text_name}
+def _replace_texts(image: Sample, texts: Sample) -> Sample:
+    """Return the image of one sample with the texts of another one."""
+    fields = dict(image.fields)
+    for name in TEXT_FIELDS:
+        fields[name] = texts.fields[name]
+    fields[DRAWN] = image.text_name
     return Sample(image.image_name, texts.text_name, image.image, texts.captions, texts.tags, fields)
 
 
-def right(samples: Sequence[Sample]) -> np.ndarray:
-    """`[N]` bool: the texts are those of what is drawn."""
-    return np.array([sample.fields["id"] == sample.fields["drawn"] for sample in samples])
+def find_right(samples: Sequence[Sample]) -> np.ndarray:
+    """Return which samples have the texts of what their image shows, `[N]` bool."""
+    return np.array([sample.fields["id"] == sample.fields[DRAWN] for sample in samples])
 
 
 def write_shard(path: Path, samples: Sequence[Sample]) -> None:
-    """Writes a tar shard, whole or not at all."""
-    with atomic_write(path) as aside, tarfile.open(aside, "w") as archive:
+    """Write samples into a tar shard."""
+    with atomic_write(path) as temporary_path, tarfile.open(temporary_path, "w") as archive:
         for sample in samples:
             write_sample(archive, sample.image_name, "webp", sample.image, dict(sample.fields))
 
 
-def area(scores: np.ndarray, truth: np.ndarray) -> float:
-    """The area under the ROC curve: the probability that a right pair scores above a wrong one, without ties."""
+def compute_auc(scores: np.ndarray, is_right: np.ndarray) -> float:
+    """Return the probability that a right pair scores above a wrong one: the area under the ROC curve.
+
+    Args:
+        scores: scores without ties, `[N]`.
+        is_right: which pairs are right, `[N]` bool.
+    """
     ranks = scores.argsort().argsort() + 1.0
-    positives = truth.sum()
-    return float((ranks[truth].sum() - positives * (positives + 1) / 2) / (positives * (len(truth) - positives)))
+    num_right = is_right.sum()
+    num_ordered = ranks[is_right].sum() - num_right * (num_right + 1) / 2
+    return float(num_ordered / (num_right * (len(is_right) - num_right)))
 
 
-def best(scores: np.ndarray, share: float) -> np.ndarray:
-    """`[N]` bool: the pairs of this share that score best."""
-    chosen = np.zeros(len(scores), bool)
-    chosen[np.argsort(-scores, kind="stable")[: round(share * len(scores))]] = True
-    return chosen
+def choose_best(scores: np.ndarray, share: float) -> np.ndarray:
+    """Return which pairs belong to the share that scores best, `[N]` bool."""
+    is_chosen = np.zeros(len(scores), bool)
+    is_chosen[np.argsort(-scores, kind="stable")[: round(share * len(scores))]] = True
+    return is_chosen
 
 
 class CrossScoring:
-    """Rounds of models that score what they have not learnt, of the pairs of a shard, dealt to folds.
+    """Rounds in which models score the pairs that they have not learnt.
 
-    The training is that of `config`, with data and output in `folder`; `keep` is the share that a curation keeps.
+    Args:
+        source: all pairs.
+        config: configuration of the trainings, but for data and output.
+        num_folds: number of folds.
+        keep: share of the pairs that a curation keeps.
+        folder: folder of shards, models and curations.
+
+    Attributes:
+        samples: all pairs.
     """
 
-    def __init__(self, source: ShardedSource, config: Config, folds: int, keep: float, folder: Path):
-        self.source, self.config, self.keep, self.folder = source, config, keep, folder
+    def __init__(self, source: ShardedSource, config: Config, num_folds: int, keep: float, folder: Path):
+        self._source, self._config, self._num_folds = source, config, num_folds
+        self._keep, self._folder = keep, folder
         self.samples = [source[row] for row in range(len(source))]
         ids = [hash_id(f"{sample.image_name}\n{sample.text_name}", sample.image) for sample in self.samples]
-        self.folds = np.array([pair % folds for pair in ids])  # as of `score.model` of a curation with as many models
+        # The step score gives these folds to several models.
+        self._folds = np.array([pair_id % num_folds for pair_id in ids])
 
-    def round(self, number: int, chosen: np.ndarray) -> dict[str, np.ndarray]:
-        """By kind the scores of all pairs, `[N]` each, by models that learnt the chosen pairs of other folds."""
+    def score(self, round_number: int, is_learnt: np.ndarray) -> dict[str, np.ndarray]:
+        """Return each of `SCORES` for all pairs, `[N]`.
+
+        Args:
+            round_number: number of the round, in the names of its models and its curation.
+            is_learnt: pairs that models learn unless they score them, `[N]` bool.
+        """
         models = []
-        for fold in range(self.folds.max() + 1):
-            name = f"round-{number}-fold-{fold}"
-            learnt = chosen & (self.folds != fold)
-            shard = self.folder / f"{name}.tar"
-            write_shard(shard, [sample for sample, is_learnt in zip(self.samples, learnt, strict=True) if is_learnt])
-            models.append(str(trained(on_shard(self.config, shard, self.folder / name))))
-        return {kind: self._scores(self.folder / f"round-{number}", models, own) for kind, own in KINDS.items()}
+        for fold in range(self._num_folds):
+            name = f"round-{round_number}-fold-{fold}"
+            shard = self._folder / f"{name}.tar"
+            rows = np.flatnonzero(is_learnt & (self._folds != fold))
+            write_shard(shard, [self.samples[row] for row in rows])
+            models.append(str(train(self._configure(shard, self._folder / name))))
+        output = self._folder / f"round-{round_number}"
+        return {name: self._curate(output, models, settings) for name, settings in SCORES.items()}
 
-    def _scores(self, output: Path, models: Sequence[str], settings: Mapping[str, Any]) -> np.ndarray:
-        own = Settings.model_validate({"model": models, "by": "quantile", "keep": self.keep, **settings})
-        curate(self.source, [Score(own)], output)
+    def _configure(self, shard: Path, output: Path) -> Config:
+        tree = self._config.model_dump()
+        tree["Data"]["train"], tree["Training"]["output"] = [str(shard)], str(output)
+        return Config.model_validate(tree)
+
+    def _curate(self, output: Path, models: Sequence[str], settings: Mapping[str, Any]) -> np.ndarray:
+        """Curate all pairs by their scores alone, and return the scores, `[N]`."""
+        step_settings = {"model": models, "by": "quantile", "keep": self._keep, **settings}
+        curate(self._source, [Score(Settings.model_validate(step_settings))], output)
         table = dataset.dataset(output / TABLE).to_table(["sample", "score"]).sort_by("sample")
         return table["score"].to_numpy()
 
 
-def on_shard(config: Config, shard: Path, folder: Path) -> Config:
-    """The configuration of a run on a shard."""
-    tree = config.model_dump()
-    tree["Data"]["train"], tree["Training"]["output"] = [str(shard)], str(folder)
-    return Config.model_validate(tree)
+def format_report(rounds: Sequence[Mapping[str, np.ndarray]], is_right: np.ndarray, shares: Sequence[float]) -> str:
+    """Return a table in Markdown: of each score the AUC, and which percentage of the best pairs is right.
+
+    Args:
+        rounds: scores of each round, by name.
+        is_right: which pairs are right, `[N]` bool.
+        shares: shares of the pairs that score best.
+    """
+    columns = ["round", "score", "AUC", *(f"right of the best {share:.0%}" for share in shares)]
+    rows = []
+    for number, scores_by_name in enumerate(rounds, 1):
+        for name, scores in scores_by_name.items():
+            cells = [str(number), name, f"{compute_auc(scores, is_right):.3f}"]
+            for share in shares:
+                cells.append(f"{100 * is_right[choose_best(scores, share)].mean():.1f}")
+            rows.append(cells)
+    return format_markdown(Table("Wrong captions found", columns, rows))
 
 
-def report(rounds: Sequence[Mapping[str, np.ndarray]], truth: np.ndarray, shares: Sequence[float]) -> str:
-    """A table in Markdown of the area under the curve, and of the best pairs the share that is right, in percent."""
-    columns, rows = ["round", "score", "AUC", *(f"right of the best {share:.0%}" for share in shares)], []
-    for number, kinds in enumerate(rounds, 1):
-        for kind, scores in kinds.items():
-            found = [f"{100 * truth[best(scores, share)].mean():.1f}" for share in shares]
-            rows.append([str(number), kind, f"{area(scores, truth):.3f}", *found])
-    return as_markdown(Table("Wrong captions found", columns, rows))
+def write_scores(path: Path, samples: Sequence[Sample], is_right: np.ndarray, scores: np.ndarray) -> None:
+    """Write a CSV file with key, truth and score of each pair."""
+    with atomic_write(path) as temporary_path, temporary_path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["key", "right", "score"])
+        for sample, sample_is_right, score in zip(samples, is_right, scores, strict=True):
+            table.writerow([sample.image_name, int(sample_is_right), f"{score:.5f}"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="demo_data/emoji-train.tar", help="shard of drawings")
     parser.add_argument("--output", type=Path, default=Path("runs/wrong_captions"), metavar="FOLDER")
-    parser.add_argument("--wrong", type=float, default=0.6, help="share of the pairs with texts of another")
+    parser.add_argument("--wrong", type=float, default=0.6, help="share of the pairs that get texts of another")
     parser.add_argument("--folds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--learn", type=float, default=0.5, help="share of the pairs that further rounds learn from")
@@ -153,28 +206,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runtime.configure()
 
     args.output.mkdir(parents=True, exist_ok=True)
-    noisy = args.output / "noisy.tar"
-    if not noisy.exists():
-        source = open_sources([args.data], text_id="id")
-        write_shard(noisy, with_wrong_texts([source[row] for row in range(len(source))], args.wrong, seed=60))
-    source = open_sources([str(noisy)], text_id="id")
-    scoring = CrossScoring(source, load_config(args.config, args.override), args.folds, args.keep, args.output)
-    truth, rounds = right(scoring.samples), list[dict[str, np.ndarray]]()
-    chosen = np.ones(len(truth), bool)
+    noisy_shard = args.output / "noisy.tar"
+    if not noisy_shard.exists():
+        drawings = open_sources([args.data], text_id="id")
+        samples = [drawings[row] for row in range(len(drawings))]
+        write_shard(noisy_shard, exchange_texts(samples, args.wrong, NOISE_SEED))
+    source = open_sources([str(noisy_shard)], text_id="id")
+    config = load_config(args.config, args.override)
+    cross_scoring = CrossScoring(source, config, args.folds, args.keep, args.output)
+    samples = cross_scoring.samples
+    is_right = find_right(samples)
+
+    is_learnt = np.ones(len(samples), bool)
+    rounds: list[dict[str, np.ndarray]] = []
     for number in range(1, args.rounds + 1):
-        rounds.append(scoring.round(number, chosen))
+        rounds.append(cross_scoring.score(number, is_learnt))
         scores = list(rounds[-1].values())[-1]
-        chosen = best(scores, args.learn)
-        print(report(rounds, truth, (args.keep, QUARTER)), flush=True)
-    some = np.random.default_rng(0).permutation(np.flatnonzero(truth))[: best(scores, args.keep).sum()]
-    write_shard(args.output / "right.tar", [scoring.samples[row] for row in np.sort(some)])
-    with atomic_write(args.output / "scores.csv") as aside, aside.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["key", "right", "score"])
-        table.writerows(
-            [sample.image_name, int(is_right), f"{score:.5f}"]
-            for sample, is_right, score in zip(scoring.samples, truth, scores, strict=True)
-        )
+        is_learnt = choose_best(scores, args.learn)
+        print(format_report(rounds, is_right, (args.keep, QUARTER)), flush=True)
+
+    num_kept = choose_best(scores, args.keep).sum()
+    right_rows = np.random.default_rng(CHOICE_SEED).permutation(np.flatnonzero(is_right))[:num_kept]
+    write_shard(args.output / "right.tar", [samples[row] for row in np.sort(right_rows)])
+    write_scores(args.output / "scores.csv", samples, is_right, scores)
     return 0
 
 

@@ -1,11 +1,11 @@
-"""What the runs of a study say, as plain data, and what is missing or does not belong together."""
+"""Collect the results of the runs of a study, and name the runs that are missing or do not belong to it."""
 
 import json
 import reprlib
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -14,143 +14,173 @@ from ernie_vil2.config.sections import with_native_towers
 from ernie_vil2.io.files import is_number, load_json
 from ernie_vil2.io.run_folder import LOG
 from ernie_vil2.training.run_log import read_log
-from experiments.ablation.definition import VERSION, Results, Run, Study, reason
-from experiments.ablation.runs import newest_step, read_result
+from experiments.ablation.definition import VERSION, Run, Study, StudyResults, describe_first_problem
+from experiments.ablation.runs import find_newest_step, read_result
 
-MOST = 2**26  # characters of a file of results
-_SHOWN = reprlib.Repr()  # of values, which a file may nest deeper than can be written
-_SHOWN.maxstring = _SHOWN.maxother = 100
+MAX_CHARACTERS = 2**26  # of a file of results
+# For values, which a file may nest deeper than can be printed.
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 100
+
+
+class _ScoredRun(NamedTuple):
+    """A run, and its result from `read_result`."""
+
+    run: Run
+    result: Mapping[str, Any]
 
 
 def collect(study: Study) -> dict[str, Any]:
-    """The results of a study, for JSON and for `tables.py`.
+    """Return the results of a study as plain data, see `StudyResults`.
 
-    `runs` holds figures and curve of each run that counts; `lacks` has a line for each that does not: it was not begun,
-    was stopped or killed, is not measured, is of another configuration, or was trained or scored on other data than
-    most.
+    A run is missing if it was not trained to its end, has not been scored, or has another configuration than the study
+    says, and if it was trained or scored on other data than most.
     """
     definition = study.definition
-    lacks: list[str] = []
-    found: list[tuple[Run, dict[str, Any]]] = []
+    scored_runs: list[_ScoredRun] = []
+    missing: list[str] = []
     for run in study.runs():
         result = read_result(run)
-        if why := _unusable(run, result):
-            lacks.append(f"{run}: {why}")
+        problem = _find_problem(run, result)
+        if problem is not None:
+            missing.append(f"{run}: {problem}")
         elif result is not None:
-            found.append((run, result))
-    for key, what in (("tests", "scored"), ("train", "trained")):
-        found, others = _agreeing(found, key, what)
-        lacks += others
+            scored_runs.append(_ScoredRun(run, result))
+
+    # All runs are scored on the same tests; the groups may be trained on different data.
+    scored_runs, others = _split_by_data(scored_runs, "tests")
+    missing += [f"{run}: was scored on other data than the other runs of the study; it is left out" for run in others]
+    runs_by_group: dict[str, list[_ScoredRun]] = defaultdict(list)
+    for scored_run in scored_runs:
+        runs_by_group[scored_run.run.group].append(scored_run)
+    scored_runs = []
+    for group, runs_of_group in runs_by_group.items():
+        runs_on_same_data, others = _split_by_data(runs_of_group, "train")
+        scored_runs += runs_on_same_data
+        reason = f"was trained on other data than the other runs of the group {group}; it is left out"
+        missing += [f"{run}: {reason}" for run in others]
+
+    models = {}
+    for name, model in definition.models.items():
+        models[name] = {"description": model.description, "published": model.published}
+    groups = []
+    for group_definition in definition.groups:
+        record = group_definition.model_dump(include={"name", "description", "models"})
+        groups.append(record | {"seeds": group_definition.seeds or definition.seeds})
     return {
         "version": VERSION,
         "title": definition.title,
         "baseline": definition.baseline,
-        "models": {name: {"means": model.means, "published": model.published}
-                   for name, model in definition.models.items()},
-        "groups": [{"name": group.name, "means": group.means, "models": group.models,
-                    "seeds": group.seeds or definition.seeds} for group in definition.groups],
+        "models": models,
+        "groups": groups,
         "tests": {name: test.kind for name, test in definition.tests.items()},
-        "languages": [definition.language, definition.second],
-        "runs": [_as_record(run, result) for run, result in found],
-        "lacks": lacks,
-    }  # fmt: skip
+        "languages": [definition.language, definition.second_language],
+        "runs": [_make_record(scored_run) for scored_run in scored_runs],
+        "missing": missing,
+    }
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
-    """What `collect` gave and was written as JSON; ValueError, which names the key, if a file is not that."""
+    """Read what `collect` returned from a JSON file; ValueError, which names the key, if a file is not that."""
     try:
-        return Results.model_validate(load_json(path, MOST)).model_dump(mode="json")
+        return StudyResults.model_validate(load_json(path, MAX_CHARACTERS)).model_dump(mode="json")
     except ValidationError as error:
-        raise ValueError(f"{path}: no results of a study ({reason(error)}); name a results.json that tools/study.py "
-                         "has written") from None  # fmt: skip
+        raise ValueError(
+            f"{path}: no results of a study ({describe_first_problem(error)}); name a results.json that tools/study.py "
+            "has written"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path}: no results of a study ({error})") from None
 
 
-def _unusable(run: Run, result: Mapping[str, Any] | None) -> str | None:
-    steps = run.config.Training.steps
+def _find_problem(run: Run, result: Mapping[str, Any] | None) -> str | None:
+    """Return why a run does not count, in words, or None if it does."""
+    num_steps = run.config.Training.steps
     if result is None:
-        step = newest_step(run.folder)
-        if step >= steps:
+        step = find_newest_step(run.folder)
+        if step >= num_steps:
             return "trained, but not measured"
-        return f"stopped at step {step:,} of {steps:,}" if step else "not trained"
-    now = _settings(run.config)
-    if (key := _first_difference(_recorded_settings(result["config"]), now)) is not None:
-        return f"was made with another {key}; remove {run.folder} to make it again"
-    if result["step"] != steps:
-        return f"was read at step {result['step']:,}, not {steps:,}"
+        return f"stopped at step {step:,} of {num_steps:,}" if step else "not trained"
+    difference = _find_difference(_read_recorded_settings(result["config"]), _list_settings(run.config))
+    if difference is not None:
+        return f"was made with another {difference}; remove {run.folder} to make it again"
+    if result["step"] != num_steps:
+        return f"was read at step {result['step']:,}, not {num_steps:,}"
     return None
 
 
-def _recorded_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a run's recorded configuration as `_settings` gives it, or as it is if it is none."""
+def _read_recorded_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a recorded configuration as `_list_settings` returns it, or as it is if it is not valid any more."""
     try:
-        return _settings(validate_config(config, "config"))
+        return _list_settings(validate_config(config, "config"))
     except ConfigError:
         return config
 
 
-def _settings(config: Config) -> dict[str, Any]:
-    """The configuration as a tree, without who builds the towers."""
+def _list_settings(config: Config) -> dict[str, Any]:
+    """Return a configuration as a tree, whichever library builds its towers."""
     model = with_native_towers(config.Model)
     return {**config.model_dump(mode="json"), "Model": model.model_dump(mode="json")}
 
 
-def _first_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """The first key in which two configurations differ, with both values; the folder is not one of the settings."""
-    for name, (before, after) in differences(then, now):
+def _find_difference(recorded: Mapping[str, Any], defined: Mapping[str, Any]) -> str | None:
+    """Return the first key in which two configurations differ, with both values; the output folder does not count."""
+    for name, (recorded_value, defined_value) in differences(recorded, defined):
         if name != "Training.output":
-            return f"{name} ({_SHOWN.repr(before)}, and the study says {_SHOWN.repr(after)})"
+            return f"{name} ({_REPR.repr(recorded_value)}, and the study says {_REPR.repr(defined_value)})"
     return None
 
 
-def _agreeing(
-    found: Iterable[tuple[Run, dict[str, Any]]], key: str, what: str
-) -> tuple[list[tuple[Run, dict[str, Any]]], list[str]]:
-    """The runs that have what most of their group have, or of all runs for what is scored; and lines on the others."""
-    found = list(found)
-    seen: dict[str, Counter[str]] = {}
-    for run, result in found:
-        seen.setdefault(_scope(run, key), Counter())[json.dumps(result[key], sort_keys=True)] += 1
-    most = {scope: counts.most_common(1)[0][0] for scope, counts in seen.items()}
-    kept, lines = [], []
-    for run, result in found:
-        if json.dumps(result[key], sort_keys=True) == most[_scope(run, key)]:
-            kept.append((run, result))
+def _split_by_data(scored_runs: Sequence[_ScoredRun], key: str) -> tuple[list[_ScoredRun], list[Run]]:
+    """Split runs into those on the same data as most of them, and the others.
+
+    Args:
+        scored_runs: the runs.
+        key: key of the results that identifies the data.
+    """
+    data = [json.dumps(result[key], sort_keys=True) for _, result in scored_runs]
+    most_common = Counter(data).most_common(1)[0][0] if data else None
+    runs_on_same_data, others = [], []
+    for scored_run, data_of_run in zip(scored_runs, data, strict=True):
+        if data_of_run == most_common:
+            runs_on_same_data.append(scored_run)
         else:
-            where = "the study" if key == "tests" else f"the group {run.group}"
-            lines.append(f"{run}: was {what} on other data than the other runs of {where}; it is left out")
-    return kept, lines
+            others.append(scored_run.run)
+    return runs_on_same_data, others
 
 
-def _scope(run: Run, key: str) -> str:
-    return "" if key == "tests" else run.group
-
-
-def _as_record(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
-    curve, computed = curve_of(run.folder)
+def _make_record(scored_run: _ScoredRun) -> dict[str, Any]:
+    run, result = scored_run
+    curve, cpu_seconds = read_curve(run.folder)
     return {
         "group": run.group,
         "model": run.model,
         "seed": run.seed,
         "step": result["step"],
-        "cpu_seconds": computed,
+        "cpu_seconds": cpu_seconds,
         "curve": curve,
         "figures": {name: round(value, 4) for name, value in result["figures"].items()},
     }
 
 
-def curve_of(folder: Path) -> tuple[list[list[float]], float | None]:
-    """What validation found over a run, as [step, CPU seconds, score] each, and the CPU seconds of the whole training.
+def read_curve(folder: Path) -> tuple[list[list[float]], float | None]:
+    """Read the validation scores of a run, and its CPU seconds.
 
-    CPU seconds are None from the first record on that has no number there.
+    Returns:
+        Step, CPU seconds up to it, and score of each evaluation; and the CPU seconds of the whole training. CPU seconds
+        are None from the first record on that has no number there.
     """
-    computed: float | None = 0.0
+    cpu_seconds: float | None = 0.0
     curve = []
     for record in read_log(folder / LOG):
         if record["kind"] == "train":
-            more = record.get("cpu_seconds")
-            computed = None if computed is None or not is_number(more, 0, 1e9) else round(computed + more, 3)
-        elif is_number(score := record["metrics"].get(record["best_by"]), -1e9, 1e9):
-            curve.append([record["step"], computed, score])
-    return curve, computed
+            increase = record.get("cpu_seconds")
+            if cpu_seconds is None or not is_number(increase, 0, 1e9):
+                cpu_seconds = None
+            else:
+                cpu_seconds = round(cpu_seconds + increase, 3)
+            continue
+        score = record["metrics"].get(record["best_by"])
+        if is_number(score, -1e9, 1e9):
+            curve.append([record["step"], cpu_seconds, score])
+    return curve, cpu_seconds

@@ -1,12 +1,13 @@
-"""What a trained model of a study is measured by: retrieval between and within the modalities, and alignment and
-uniformity, the two properties of Wang and Isola (arXiv 2005.10242).
+"""Score a model of a study by retrieval between and within the modalities, and by alignment and uniformity.
 
-All figures are by name, `<test>/<measure>`; recalls and mean recalls (mR) in percent.
+Figures are named `<test>/<measure>`, with the test `all` for those of all tests together. Recalls and mean recalls (mR)
+are in percent. Alignment and uniformity are those of Wang and Isola (arXiv 2005.10242).
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
+from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,190 +21,257 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.retrieval import Matching, evaluate_retrieval, mean_recall, score_matchings
 from experiments.ablation.definition import FURTHER, Definition
 
-ALL = "all"  # the name of figures over all tests together
+ALL = "all"  # name of the test in figures of all tests together
 
 
 class Tests(NamedTuple):
-    """What is scored: benchmarks by name, the same images with further captions by what these are, the digests of all,
-    and the names of concepts in a second language."""
+    """Opened tests of a study.
+
+    Attributes:
+        benchmarks: benchmarks by the name of their test.
+        further_benchmarks: by the name of a test, and then by that of the further captions, the same images with these.
+        digests: digests of the tests' files, by name.
+        translations: names of concepts in the second language, by their name in the first one, without case.
+    """
 
     benchmarks: Mapping[str, Benchmark]
-    further: Mapping[str, Mapping[str, Benchmark]]
+    further_benchmarks: Mapping[str, Mapping[str, Benchmark]]
     digests: Mapping[str, str]
-    second: Mapping[str, str]
+    translations: Mapping[str, str]
 
 
 def open_tests(definition: Definition) -> Tests:
-    """Opens the tests of a study."""
-    benchmarks, digests = {}, {}
-    further: dict[str, dict[str, Benchmark]] = {}
+    """Open the tests of a study."""
+    benchmarks: dict[str, Benchmark] = {}
+    further_benchmarks: dict[str, dict[str, Benchmark]] = {}
+    digests: dict[str, str] = {}
+    languages = [definition.language, *definition.further_captions.values()]
     for name, test in definition.tests.items():
-        found = open_benchmarks(test.data, languages=[definition.language, *definition.further.values()])
-        benchmarks[name] = found[definition.language]
-        further[name] = {what: found[language] for what, language in definition.further.items()}
-        digests[name] = _digest(test.data)
-    names = {}
+        benchmarks_by_language = open_benchmarks(test.data, languages=languages)
+        benchmarks[name] = benchmarks_by_language[definition.language]
+        further_benchmarks[name] = {}
+        for captions, language in definition.further_captions.items():
+            further_benchmarks[name][captions] = benchmarks_by_language[language]
+        digests[name] = _compute_digest(test.data)
+    translations: dict[str, str] = {}
     if definition.drawings:
-        names = names_of(definition.drawings, definition.language, definition.second)
-        digests["drawings"] = _digest([definition.drawings])
-    return Tests(benchmarks, further, digests, names)
+        translations = read_translations(definition.drawings, definition.language, definition.second_language)
+        digests["drawings"] = _compute_digest([definition.drawings])
+    return Tests(benchmarks, further_benchmarks, digests, translations)
 
 
-def measure(encoder: ErnieViL2, tests: Tests) -> dict[str, float]:
-    """All figures of a model on the tests."""
-    encoded = {name: encode_benchmark(encoder, benchmark) for name, benchmark in tests.benchmarks.items()}
-    figures: dict[str, float] = {}
-    for name, each in encoded.items():
-        figures |= _under(name, _across(each) | alignment_and_uniformity(each))
-        figures |= _under(name, _second_language(encoder, each, tests.second))
-        for what, benchmark in tests.further[name].items():
-            figures |= _under(f"{name}/{FURTHER}/{what}", _across(encode_benchmark(encoder, benchmark)))
-    together = list(encoded.values())
-    figures |= _under(ALL, _images(together) | _aliases(encoder, together))
-    return figures | _means(figures, list(encoded))
-
-
-def _across(encoded: EncodedBenchmark) -> dict[str, float]:
-    """Recall of images by texts and of texts by images."""
-    found = evaluate_retrieval(
-        encoded.image_embeddings, encoded.text_embeddings, encoded.benchmark.pairs, allow_unpaired=True
-    )
-    figures = {f"{way}/{name}": value for way, result in found.items() for name, value in result.recall.items()}
-    mean = mean_recall(found)
-    return figures if mean is None else figures | {"mR": mean}
-
-
-def alignment_and_uniformity(encoded: EncodedBenchmark) -> dict[str, float]:
-    """The mean squared distance of pairs, and for each side log mean exp(-2 d^2) over all its pairs of rows.
-
-    Less is better of all three. Rows are normalised, so that d^2 is 2 - 2 cos.
-    """
-    images, texts = (side.astype(np.float64) for side in (encoded.image_embeddings, encoded.text_embeddings))
-    pairs = encoded.benchmark.pairs
-    distances = 2 - 2 * (images[pairs[:, 0]] * texts[pairs[:, 1]]).sum(axis=1)
-    figures = {"alignment": float(distances.mean())}
-    for side, rows in (("image", images), ("text", texts)):
-        apart = (2 - 2 * rows @ rows.T)[np.triu_indices(len(rows), 1)]
-        if apart.size:
-            figures[f"{side}_uniformity"] = float(np.log(np.exp(-2 * apart).mean()))
-    return figures
-
-
-def _aliases(encoder: ErnieViL2, encoded: Sequence[EncodedBenchmark]) -> dict[str, float]:
-    """Text to text: another name of an image asks for its caption among the captions of all tests."""
-    captions = {
-        text.text: row for each in encoded for text, row in zip(each.benchmark.texts, each.text_embeddings, strict=True)
-    }
-    row_of = {caption: row for row, caption in enumerate(captions)}
-    named = [(each.benchmark.texts[text].text, _tags(each.benchmark.images[image].fields))
-             for each in encoded for image, text in each.benchmark.pairs.tolist()]  # fmt: skip
-    pairs = [(alias, row_of[caption]) for alias, caption in aliases(named) if alias not in row_of]
-    if not pairs:
-        return {}
-    recall, queries = recall_of_texts(pairs, encoder, np.stack(list(captions.values())))
-    return {f"text_to_text/{name}": value for name, value in recall.items()} | {"text_to_text/queries": queries}
-
-
-def recall_of_texts(
-    pairs: Iterable[tuple[str, int]], encoder: ErnieViL2, gallery: np.ndarray, asked: Callable[[str], str] = str
-) -> tuple[dict[str, float], int]:
-    """The recall of rows of a gallery, `[N, D]`, by the texts that they are paired with, and how many texts there are.
-
-    Each text asks once, as the sentence that `asked` makes of it.
-    """
-    row_of: dict[str, int] = {}
-    positives = np.array([(row_of.setdefault(text, len(row_of)), row) for text, row in pairs])
-    matching = Matching(np.arange(len(row_of)), np.arange(len(gallery)), positives, ("text", "image"))
-    sides = {"text": encoder.encode_texts([asked(text) for text in row_of]), "image": gallery}
-    (result,) = score_matchings([matching], sides, ["text_to_image"]).values()
-    return result.recall, len(row_of)
-
-
-def aliases(named: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, str]]:
-    """Other names of images, with their caption: those of their tags that no image of another caption has.
-
-    Of every image caption and tags are given. A category belongs to many captions; the name of one thing to one.
-    """
-    captions: dict[str, set[str]] = {}
-    for caption, tags in named:
-        for tag in tags:
-            captions.setdefault(tag, set()).add(caption)
-    return [(tag, next(iter(found))) for tag, found in captions.items() if len(found) == 1 and tag not in found]
-
-
-def _tags(fields: Mapping[str, object]) -> list[str]:
-    return [tag for key, value in fields.items() if key.startswith("tags") and isinstance(value, list | tuple)
-            for tag in map(str, value)]  # fmt: skip
-
-
-def _images(encoded: Sequence[EncodedBenchmark]) -> dict[str, float]:
-    """Image to image: an image asks for images of its caption by other teams, among all of these."""
-    images = np.concatenate([each.image_embeddings for each in encoded])
-    starts = np.cumsum([0, *(len(each.image_embeddings) for each in encoded)])
-    team = np.repeat(np.arange(len(encoded)), np.diff(starts))
-    rows_of: dict[str, list[int]] = {}
-    for each, start in zip(encoded, starts[:-1].tolist(), strict=True):
-        for image, text in each.benchmark.pairs.tolist():
-            rows_of.setdefault(each.benchmark.texts[text].text.casefold(), []).append(start + image)
-    positives = [(a, b) for rows in rows_of.values() for a in rows for b in rows if team[a] != team[b]]
-    if not positives:
-        return {}
-    everyone = np.arange(len(images))
-    own = [(a, b) for rows in rows_of.values() for a in rows for b in rows if a != b and team[a] == team[b]]
-    excluded = np.concatenate([np.stack([everyone] * 2, axis=1), np.array(own, np.int64).reshape(-1, 2)])
-    matching = Matching(everyone, everyone, np.array(positives), ("image", "image"), excluded)
-    (result,) = score_matchings([matching], {"image": images}, ["image_to_image"]).values()
-    figures: dict[str, float] = {f"image_to_image/{name}": value for name, value in result.recall.items()}
-    return figures | {"image_to_image/queries": len({a for a, _ in positives})}
-
-
-def _second_language(encoder: ErnieViL2, encoded: EncodedBenchmark, names: Mapping[str, str]) -> dict[str, float]:
-    """Texts in the second language ask for images that are named in the first alone; and the names themselves do."""
-    texts = encoded.benchmark.texts
-    known = [(texts[text].text, image) for image, text in encoded.benchmark.pairs.tolist()]
-    known = [(caption, image) for caption, image in known if caption.casefold() in names]
-    if not known:
-        return {}
-    figures: dict[str, float] = {}
-    for language, asked in (("second", lambda caption: names[caption.casefold()]), ("first", str)):
-        recall, figures["second/queries"] = recall_of_texts(known, encoder, encoded.image_embeddings, asked)
-        figures |= {f"{language}/{name}": value for name, value in recall.items()}
-    return figures
-
-
-def _means(figures: Mapping[str, float], tests: Sequence[str]) -> dict[str, float]:
-    """The mean over the tests of what all of them have, of names in two languages by their queries; these add up."""
-    counts = Counter(name.partition("/")[2] for name in figures if name.partition("/")[0] in tests)
-    found = {}
-    for measure, count in counts.items():
-        if count == len(tests):
-            values = [figures[f"{test}/{measure}"] for test in tests]
-            by_query = measure.startswith(("first/", "second/"))
-            weights = [figures[f"{test}/second/queries"] for test in tests] if by_query else None
-            mean = float(np.average(values, weights=weights))
-            found[f"{ALL}/{measure}"] = sum(values) if measure.endswith("queries") else mean
-    return found
-
-
-def _under(test: str, figures: Mapping[str, float]) -> dict[str, float]:
-    return {f"{test}/{name}": value for name, value in figures.items()}
-
-
-def names_of(drawings: str, language: str, second: str) -> dict[str, str]:
-    """By the caption of a drawing in the first language that in the second."""
-    source, names = open_sources([drawings]), {}
+def read_translations(drawings: str, language: str, second_language: str) -> dict[str, str]:
+    """Return the captions of a shard in the second language, by those in the first one, without case."""
+    source = open_sources([drawings])
+    translations: dict[str, str] = {}
     for row in range(len(source)):
         try:
             sample = source[row]
-            names[sample.caption(language).casefold()] = sample.caption(second)
+            translations[sample.caption(language).casefold()] = sample.caption(second_language)
         except BadSample:
             continue
-    return names
+    return translations
 
 
-def _digest(paths: Sequence[str]) -> str:
-    """Of the files' content."""
+def _compute_digest(paths: Sequence[str]) -> str:
+    """Return a digest of the content of files."""
     digest = blake2b(digest_size=16)
     for path in paths:
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()
+
+
+def measure(encoder: ErnieViL2, tests: Tests) -> dict[str, float]:
+    """Return all figures of a model on the tests."""
+    figures: dict[str, float] = {}
+    encoded_tests: dict[str, EncodedBenchmark] = {}
+    for test, benchmark in tests.benchmarks.items():
+        encoded = encoded_tests[test] = encode_benchmark(encoder, benchmark)
+        figures |= _add_prefix(test, score_retrieval(encoded))
+        figures |= _add_prefix(test, score_alignment_and_uniformity(encoded))
+        figures |= _add_prefix(test, score_second_language(encoder, encoded, tests.translations))
+        for captions, further_benchmark in tests.further_benchmarks[test].items():
+            further_encoded = encode_benchmark(encoder, further_benchmark)
+            figures |= _add_prefix(f"{test}/{FURTHER}/{captions}", score_retrieval(further_encoded))
+    figures |= _add_prefix(ALL, score_image_to_image(list(encoded_tests.values())))
+    figures |= _add_prefix(ALL, score_text_to_text(encoder, list(encoded_tests.values())))
+    return figures | average_over_tests(figures, list(encoded_tests))
+
+
+def _add_prefix(prefix: str, figures: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}/{name}": value for name, value in figures.items()}
+
+
+def score_retrieval(encoded: EncodedBenchmark) -> dict[str, float]:
+    """Return the recalls of images by texts and of texts by images, and their mean."""
+    directions = evaluate_retrieval(
+        encoded.image_embeddings, encoded.text_embeddings, encoded.benchmark.pairs, allow_unpaired=True
+    )
+    figures: dict[str, float] = {}
+    for direction, result in directions.items():
+        figures |= _add_prefix(direction, result.recall)
+    mean = mean_recall(directions)
+    return figures if mean is None else figures | {"mR": mean}
+
+
+def score_alignment_and_uniformity(encoded: EncodedBenchmark) -> dict[str, float]:
+    """Return the alignment of pairs, and the uniformity of images and of texts; less is better for all of them.
+
+    Alignment is the mean squared distance of image and text. Uniformity is log mean exp(-2 d^2) over all pairs of
+    images, or of texts.
+    """
+    images, texts = encoded.image_embeddings.astype(np.float64), encoded.text_embeddings.astype(np.float64)
+    image_rows, text_rows = encoded.benchmark.pairs.T
+    cosines = (images[image_rows] * texts[text_rows]).sum(axis=1)
+    # The squared distance of unit vectors is 2 - 2 cos.
+    figures = {"alignment": float((2 - 2 * cosines).mean())}
+    for side, embeddings in (("image", images), ("text", texts)):
+        squared_distances = (2 - 2 * embeddings @ embeddings.T)[np.triu_indices(len(embeddings), 1)]
+        if squared_distances.size:
+            figures[f"{side}_uniformity"] = float(np.log(np.exp(-2 * squared_distances).mean()))
+    return figures
+
+
+def score_queries(
+    encoder: ErnieViL2,
+    pairs: Iterable[tuple[str, int]],
+    gallery: np.ndarray,
+    make_query: Callable[[str], str] = str,
+) -> tuple[dict[str, float], int]:
+    """Return the recalls of rows of a gallery by names, and the number of different names.
+
+    Args:
+        encoder: encodes the queries.
+        pairs: a name and a row that it should find; a name may have several rows.
+        gallery: embeddings of images or of texts, `[N, D]`.
+        make_query: returns the query for a name.
+    """
+    numbers: dict[str, int] = {}
+    positives = np.array([(numbers.setdefault(name, len(numbers)), row) for name, row in pairs])
+    # The gallery takes the place of the images, whatever it holds.
+    matching = Matching(np.arange(len(numbers)), np.arange(len(gallery)), positives, ("text", "image"))
+    sides = {"text": encoder.encode_texts([make_query(name) for name in numbers]), "image": gallery}
+    results = score_matchings([matching], sides, ["text_to_image"])
+    return results["text_to_image"].recall, len(numbers)
+
+
+def score_second_language(
+    encoder: ErnieViL2, encoded: EncodedBenchmark, translations: Mapping[str, str]
+) -> dict[str, float]:
+    """Return the recalls of images by their captions in the second language, and by the same ones in the first.
+
+    Captions without a translation are left out.
+    """
+    pairs = []
+    for image, text in encoded.benchmark.pairs.tolist():
+        caption = encoded.benchmark.texts[text].text
+        if caption.casefold() in translations:
+            pairs.append((caption, image))
+    if not pairs:
+        return {}
+    first_recalls, num_queries = score_queries(encoder, pairs, encoded.image_embeddings)
+    second_recalls, _ = score_queries(
+        encoder, pairs, encoded.image_embeddings, lambda caption: translations[caption.casefold()]
+    )
+    figures: dict[str, float] = {"second/queries": num_queries}
+    return figures | _add_prefix("second", second_recalls) | _add_prefix("first", first_recalls)
+
+
+def score_text_to_text(encoder: ErnieViL2, encoded_tests: Sequence[EncodedBenchmark]) -> dict[str, float]:
+    """Return the recalls of captions by other names of their images, among the captions of all tests."""
+    embeddings: dict[str, np.ndarray] = {}
+    tags_and_captions: list[tuple[Sequence[str], str]] = []
+    for encoded in encoded_tests:
+        benchmark = encoded.benchmark
+        for text, embedding in zip(benchmark.texts, encoded.text_embeddings, strict=True):
+            embeddings[text.text] = embedding
+        for image, text_number in benchmark.pairs.tolist():
+            tags = _list_tags(benchmark.images[image].fields)
+            tags_and_captions.append((tags, benchmark.texts[text_number].text))
+    rows = {caption: row for row, caption in enumerate(embeddings)}
+    pairs = [(alias, rows[caption]) for alias, caption in find_aliases(tags_and_captions) if alias not in rows]
+    if not pairs:
+        return {}
+    recalls, num_queries = score_queries(encoder, pairs, np.stack(list(embeddings.values())))
+    return _add_prefix("text_to_text", recalls | {"queries": num_queries})
+
+
+def find_aliases(tags_and_captions: Iterable[tuple[Sequence[str], str]]) -> list[tuple[str, str]]:
+    """Return other names of images, each with the caption: tags of images of this caption only.
+
+    A tag of images with several captions is a category, not a name.
+
+    Args:
+        tags_and_captions: tags and caption of each image.
+    """
+    captions_by_tag: dict[str, set[str]] = {}
+    for tags, caption in tags_and_captions:
+        for tag in tags:
+            captions_by_tag.setdefault(tag, set()).add(caption)
+    aliases = []
+    for tag, captions in captions_by_tag.items():
+        if len(captions) == 1 and tag not in captions:
+            aliases.append((tag, next(iter(captions))))
+    return aliases
+
+
+def _list_tags(fields: Mapping[str, object]) -> list[str]:
+    """Return the tags of an image in all languages."""
+    tags: list[str] = []
+    for name, value in fields.items():
+        if name.startswith("tags") and isinstance(value, list | tuple):
+            tags += map(str, value)
+    return tags
+
+
+def score_image_to_image(encoded_tests: Sequence[EncodedBenchmark]) -> dict[str, float]:
+    """Return the recalls of images by images with the same caption in another test, among the images of all tests.
+
+    Images with the same caption in the same test are neither right nor wrong answers.
+    """
+    tests_of_rows: list[int] = []
+    rows_by_caption: dict[str, list[int]] = {}
+    for test, encoded in enumerate(encoded_tests):
+        first_row = len(tests_of_rows)
+        tests_of_rows += [test] * len(encoded.image_embeddings)
+        for image, text in encoded.benchmark.pairs.tolist():
+            caption = encoded.benchmark.texts[text].text.casefold()
+            rows_by_caption.setdefault(caption, []).append(first_row + image)
+
+    positives = set[tuple[int, int]]()
+    excluded = {(row, row) for row in range(len(tests_of_rows))}
+    for rows in rows_by_caption.values():
+        for query, row in permutations(rows, 2):
+            pairs = excluded if tests_of_rows[query] == tests_of_rows[row] else positives
+            pairs.add((query, row))
+    if not positives:
+        return {}
+    embeddings = np.concatenate([encoded.image_embeddings for encoded in encoded_tests])
+    all_rows = np.arange(len(embeddings))
+    matching = Matching(all_rows, all_rows, np.array(sorted(positives)), ("image", "image"), np.array(sorted(excluded)))
+    results = score_matchings([matching], {"image": embeddings}, ["image_to_image"])
+    num_queries = len({query for query, _ in positives})
+    return _add_prefix("image_to_image", results["image_to_image"].recall | {"queries": num_queries})
+
+
+def average_over_tests(figures: Mapping[str, float], tests: Sequence[str]) -> dict[str, float]:
+    """Return the means of the measures that all tests have, and the sums of numbers of queries.
+
+    Recalls in the first and second language are weighted by their numbers of queries, which differ between tests.
+    """
+    counts: Counter[str] = Counter()
+    for name in figures:
+        test, _, measure_name = name.partition("/")
+        if test in tests:
+            counts[measure_name] += 1
+    averages = {}
+    for measure_name, count in counts.items():
+        if count < len(tests):
+            continue
+        values = [figures[f"{test}/{measure_name}"] for test in tests]
+        weights = None
+        if measure_name.startswith(("first/", "second/")):
+            weights = [figures[f"{test}/second/queries"] for test in tests]
+        is_number = measure_name.endswith("queries")
+        averages[f"{ALL}/{measure_name}"] = sum(values) if is_number else float(np.average(values, weights=weights))
+    return averages

@@ -1,4 +1,4 @@
-"""CPU seconds of a training step of each model of a study, and the steps that take equal CPU time.
+"""Measure the CPU seconds of a training step of each model of a study, and find the steps of equal CPU time.
 
 Each model makes a few steps, then each again in the opposite order, so that a machine that slows down or speeds up
 meanwhile treats all alike. Times of a machine that does other work are longer; their ratios are much less affected.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ernie_vil2.config import Config, validate_config
 from ernie_vil2.config.load import merge_trees
-from experiments.ablation.collect import curve_of
+from experiments.ablation.collect import read_curve
 from experiments.ablation.definition import Run, Study
 
 
@@ -50,7 +50,7 @@ def _train_briefly(run: Run, num_steps: int) -> float:
         from ernie_vil2.training.trainer import Trainer
 
         Trainer(config).fit()
-        _, seconds = curve_of(Path(folder))
+        _, seconds = read_curve(Path(folder))
     if seconds is None:
         raise ValueError(f"{run}: its log has no CPU seconds")
     return seconds / num_steps

@@ -13,12 +13,12 @@ from ernie_vil2.config import ConfigError
 from ernie_vil2.encoder import load_model
 from ernie_vil2.io.run_folder import list_checkpoints, lock_run_folder
 from experiments.ablation import command as ablation
-from experiments.ablation.collect import collect, curve_of
+from experiments.ablation.collect import collect, read_curve
 from experiments.ablation.definition import read_study
 from experiments.ablation.measure import measure, open_tests
-from experiments.ablation.runs import make_run, newest_step, read_result
+from experiments.ablation.runs import find_newest_step, make_run, read_result
 from experiments.ablation.step_cost import format_step_costs, measure_step_costs
-from experiments.ablation.tables import _factors, all_tables
+from experiments.ablation.tables import make_factor_table, make_tables
 from tests.support.limits import PATIENCE, wait_until
 from tests.support.paths import ROOT
 from tests.support.processes import run_process, start_process
@@ -84,22 +84,22 @@ def test_trained_runs_are_skipped_and_missing_ones_named(trained_study):
     trained_runs = [run for run in study.runs() if read_result(run)]
     results = collect(study)
     assert [(run["model"], run["seed"]) for run in results["runs"]] == [("A", 0), ("E", 0)]
-    assert results["lacks"] == [f"{run}: not trained" for run in ("main/A/1", "main/E/1", "large-batch/E/1")]
-    tables = {table.title: table for table in all_tables(results)}
+    assert results["missing"] == [f"{run}: not trained" for run in ("main/A/1", "main/E/1", "large-batch/E/1")]
+    tables = {table.title: table for table in make_tables(results)}
     assert tables["What is missing"].rows[0] == ["main/A/1", "not trained"]
     paper_row = tables["Next to the paper's Table 4"].rows[1]
     assert paper_row[-1] == "1 of 2" and paper_row[5] == "+2.3"
     for run in trained_runs:
-        assert newest_step(run.folder) == 4
-        assert [record[0] for record in curve_of(run.folder)[0]] == [2, 4]
+        assert find_newest_step(run.folder) == 4
+        assert [record[0] for record in read_curve(run.folder)[0]] == [2, 4]
 
 
 def test_tables_name_the_paper_only_with_its_figures(trained_study):
     results = collect(trained_study[0])
-    assert "paper mR" in all_tables(results)[0].columns
+    assert "paper mR" in make_tables(results)[0].columns
     for model in results["models"].values():
         model["published"] = {}
-    table = all_tables(results)[0]
+    table = make_tables(results)[0]
     assert not any("paper" in column for column in table.columns)
     assert all(len(row) == len(table.columns) for row in table.rows)
 
@@ -120,7 +120,9 @@ def test_further_captions_are_scored_in_their_language(trained_study):
     study, _ = trained_study
     run = next(iter(study.runs()))
     figures = read_result(run)["figures"]
-    chinese = study.definition.model_copy(update={"language": "zh", "second": "en", "further": {"english": "en"}})
+    chinese = study.definition.model_copy(
+        update={"language": "zh", "second_language": "en", "further_captions": {"english": "en"}}
+    )
     chinese_figures = measure(load_model(run.folder), open_tests(chinese))
     for name in ("mR", "text_to_image/R@1", "image_to_text/R@10"):
         assert figures[f"val/further/chinese/{name}"] == pytest.approx(chinese_figures[f"val/{name}"], abs=1e-3)
@@ -131,19 +133,19 @@ def test_further_captions_are_scored_in_their_language(trained_study):
 def test_tool_skips_and_resumes_runs_and_writes_tables(definition, write, tmp_path):
     """Train all remaining runs by two processes at a time; a run has lost the second half of its steps."""
     study = write(definition)
-    trained, stopped = study.run("main/A/0"), study.run("main/A/1")
+    trained, stopped = study.find_run("main/A/0"), study.find_run("main/A/1")
     make_run(study, trained)
     make_run(study, stopped)
     shutil.rmtree(list_checkpoints(stopped.folder)[-1])
     get_result_path(stopped).unlink()
-    assert "main/A/1: stopped at step 2 of 4" in collect(study)["lacks"]
+    assert "main/A/1: stopped at step 2 of 4" in collect(study)["missing"]
     modification_time = get_result_path(trained).stat().st_mtime_ns
     process = run_process(make_command(study, "--processes", "2"), cwd=ROOT, capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "main/A/1: resumes from step 2" in process.stdout and "main/A/0" not in process.stdout
     assert get_result_path(trained).stat().st_mtime_ns == modification_time
     results = json.loads((study.output / "results.json").read_text())
-    assert len(results["runs"]) == 5 and results["lacks"] == []
+    assert len(results["runs"]) == 5 and results["missing"] == []
     output = tmp_path / "again"
     assert commands.run(ablation, ["--results", str(study.output / "results.json"), "--output", str(output)]) == 0
     for name in ("study.html", "tables.md"):
@@ -152,7 +154,7 @@ def test_tool_skips_and_resumes_runs_and_writes_tables(definition, write, tmp_pa
 
 def test_runs_on_other_data_or_settings_are_named(trained_study, shapes, tmp_path):
     study, definition = trained_study
-    run = study.run("main/A/0")
+    run = study.find_run("main/A/0")
     original = get_result_path(run).read_text()
     result = json.loads(original)
     for content, reason in (
@@ -161,13 +163,13 @@ def test_runs_on_other_data_or_settings_are_named(trained_study, shapes, tmp_pat
         (original[:100], "main/A/0: trained, but not measured"),
     ):
         get_result_path(run).write_text(content)
-        assert sum(reason in line for line in collect(study)["lacks"]) == 1
+        assert sum(reason in line for line in collect(study)["missing"]) == 1
     get_result_path(run).write_text(original)
     write_definition(tmp_path, shapes)
     rate = {"Optimizer": {"learning_rate": 0.5}}
-    changed = definition | {"groups": [{"name": "main", "models": ["A", "E"], "set": rate}]}
-    lacks = [line for line in collect(write_study(tmp_path, changed))["lacks"] if "Optimizer.learning_rate" in line]
-    assert {line.partition(":")[0] for line in lacks} == {"main/A/0", "main/E/0"} and str(run.folder) in lacks[0]
+    changed = definition | {"groups": [{"name": "main", "models": ["A", "E"], "overrides": rate}]}
+    missing = [line for line in collect(write_study(tmp_path, changed))["missing"] if "Optimizer.learning_rate" in line]
+    assert {line.partition(":")[0] for line in missing} == {"main/A/0", "main/E/0"} and str(run.folder) in missing[0]
 
 
 def is_unlocked(folder):
@@ -180,18 +182,18 @@ def is_unlocked(folder):
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_stopped_or_killed_study_can_be_resumed(definition, write, stop_signal):
-    definition["groups"] = [{"name": "main", "models": ["A"], "seeds": [0], "set": {"Training": {"steps": 4000}}}]
+    definition["groups"] = [{"name": "main", "models": ["A"], "seeds": [0], "overrides": {"Training": {"steps": 4000}}}]
     study = write(definition)
     (run,) = study.runs()
     with start_process(make_command(study), cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-        wait_until(lambda: newest_step(run.folder) >= 2)
+        wait_until(lambda: find_newest_step(run.folder) >= 2)
         process.send_signal(stop_signal)
         code = process.wait(PATIENCE)
     assert code == (75 if stop_signal == signal.SIGTERM else -signal.SIGKILL)
     wait_until(lambda: is_unlocked(run.folder))  # when the study is killed, its run gets a signal to stop
-    step = newest_step(run.folder)
+    step = find_newest_step(run.folder)
     assert 2 <= step < 4000 and list_checkpoints(run.folder)
-    assert collect(study)["lacks"] == [f"main/A/0: stopped at step {step:,} of 4,000"]
+    assert collect(study)["missing"] == [f"main/A/0: stopped at step {step:,} of 4,000"]
 
 
 def test_factor_is_compared_with_baseline_and_main_group():
@@ -201,12 +203,12 @@ def test_factor_is_compared_with_baseline_and_main_group():
         run = {"group": group, "model": model, "cpu_seconds": 1.0}
         runs += [run | {"seed": seed, "figures": {"all/mR": value}} for seed, value in enumerate(values)]
     results = {
-        "baseline": "A", "languages": ["en", "zh"], "lacks": [],
-        "groups": [{"name": "main", "means": "", "models": ["A", "E"], "seeds": [0, 1]},
-                   {"name": "noise", "means": "noise", "models": ["A", "E"], "seeds": [0, 1]}],
+        "baseline": "A", "languages": ["en", "zh"], "missing": [],
+        "groups": [{"name": "main", "description": "", "models": ["A", "E"], "seeds": [0, 1]},
+                   {"name": "noise", "description": "noise", "models": ["A", "E"], "seeds": [0, 1]}],
         "runs": runs,
     }  # fmt: skip
-    rows = {(row[0], row[1]): row[4:7] for row in _factors(results).rows}
+    rows = {(row[0], row[1]): row[4:7] for row in make_factor_table(results).rows}
     # A differs from its main group by -1 and -3; t(0.975, 1) = 12.706, and the standard error is 1.
     assert rows["noise", "A"] == ["3.0", "–", "-2.0 [-14.7, +10.7]"]
     # E differs from A by 6 and 8, and from its main group by -1 and -3.

@@ -8,7 +8,7 @@ import pytest
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.selection import SelectedSamples
-from experiments.wrong_captions import area, best, main, right, with_wrong_texts
+from experiments.wrong_captions import choose_best, compute_auc, exchange_texts, find_right, main
 from tests.support.paths import ROOT
 from tests.support.trainings import to_arguments
 
@@ -22,8 +22,8 @@ def drawings():
 @pytest.mark.parametrize("share", [0.3, 0.6])
 def test_share_of_captions_is_wrong(drawings, share):
     drawings = drawings + drawings[:10]  # a swap between drawings of the same name makes no caption wrong
-    noisy = with_wrong_texts(drawings, share, seed=1)
-    assert right(noisy).sum() == round((1 - share) * 70)
+    noisy = exchange_texts(drawings, share, seed=1)
+    assert find_right(noisy).sum() == round((1 - share) * 70)
     noisy_names = [sample.text_name for sample in noisy]
     assert sorted(noisy_names) == sorted(drawing.text_name for drawing in drawings)
     drawing_of = {drawing.text_name: drawing for drawing in drawings}
@@ -33,7 +33,7 @@ def test_share_of_captions_is_wrong(drawings, share):
         assert (sample.captions, sample.tags) == (text_source.captions, text_source.tags)
         assert sample.fields["caption_zh"] == text_source.captions["zh"]
         assert sample.fields["style"] == drawing.fields["style"]
-    assert [sample.text_name for sample in with_wrong_texts(drawings, share, seed=1)] == noisy_names
+    assert [sample.text_name for sample in exchange_texts(drawings, share, seed=1)] == noisy_names
 
 
 def test_area_and_best_equal_their_definitions():
@@ -41,9 +41,9 @@ def test_area_and_best_equal_their_definitions():
     scores, truth = rng.normal(size=200), rng.random(200) < 0.4
     # The area under the ROC curve is the share of pairs of a right and a wrong sample in the right order.
     is_ordered = scores[truth][:, None] > scores[~truth][None]
-    assert area(scores, truth) == pytest.approx(is_ordered.mean())
-    assert area(truth + rng.random(200) / 2, truth) == 1
-    assert best(np.array([1.0, 4.0, 2.0, 3.0, 0.0]), 0.4).tolist() == [False, True, False, True, False]
+    assert compute_auc(scores, truth) == pytest.approx(is_ordered.mean())
+    assert compute_auc(truth + rng.random(200) / 2, truth) == 1
+    assert choose_best(np.array([1.0, 4.0, 2.0, 3.0, 0.0]), 0.4).tolist() == [False, True, False, True, False]
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_two_rounds_write_shards_and_can_be_resumed(drawings, tmp_path, monkeypa
                                "Training.checkpoint_every=2"])  # fmt: skip
     assert main(arguments) == 0
     noisy = open_sources([str(tmp_path / "noisy.tar")], text_id="id")
-    assert len(noisy) == 1058 and right([noisy[row] for row in range(1058)]).sum() == 423
+    assert len(noisy) == 1058 and find_right([noisy[row] for row in range(1058)]).sum() == 423
     folds = [open_sources([str(tmp_path / f"round-1-fold-{fold}.tar")], text_id="id") for fold in (0, 1)]
     names = []
     for fold in folds:

@@ -28,19 +28,19 @@ def write_definition(folder, shapes):
         "base": "base.yaml",
         "baseline": "A",
         "models": {
-            "A": {"config": "A.yaml", "means": "captions alone", "published": {"mR": 86.8}},
-            "E": {"config": "E.yaml", "means": "all pairs", "published": {"mR": 89.1}},
+            "A": {"config": "A.yaml", "description": "captions alone", "published": {"mR": 86.8}},
+            "E": {"config": "E.yaml", "description": "all pairs", "published": {"mR": 89.1}},
         },
         "seeds": [0, 1],
         "groups": [
             {"name": "main", "models": ["A", "E"]},
-            {"name": "large-batch", "means": "batch 32", "models": ["E"], "seeds": [1],
-             "set": {"Training": {"global_batch": 32}}},
+            {"name": "large-batch", "description": "batch 32", "models": ["E"], "seeds": [1],
+             "overrides": {"Training": {"global_batch": 32}}},
         ],
         "tests": {"val": {"data": [str(shapes["val"])], "kind": "colour"}},
-        "further": {"chinese": "zh"},
+        "further_captions": {"chinese": "zh"},
         "drawings": str(shapes["train"]),
-        "small": {"groups": ["main"], "seeds": [0], "set": {"Training": {"steps": 2}}},
+        "small": {"groups": ["main"], "seeds": [0], "overrides": {"Training": {"steps": 2}}},
     }  # fmt: skip
 
 
