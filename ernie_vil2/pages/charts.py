@@ -254,7 +254,10 @@ def _x_ticks(first: float, last: float, place: Callable[[float], float]) -> list
 def _linear_ticks(low: float, high: float, should_enclose: bool = False) -> list[float]:
     """Return five to ten round values from `low` to `high`; `should_enclose`: first and last lie at or beyond these."""
     # Steps of 1, 2 or 5 times a power of ten, the largest that gives at least four.
-    span = high - low or 1
+    # Floats cannot tell apart the ticks of a much smaller span.
+    span = max(high - low, 1e-9 * max(abs(low), abs(high)))
+    if high == low:
+        span = max(span, 1)
     unit = 10 ** math.floor(math.log10(span / 4))
     step = unit * max(factor for factor in (1, 2, 5) if factor * unit <= span / 4)
     slack = 1e-9  # 0.3 / 0.1 is slightly less than 3
@@ -487,12 +490,13 @@ def _records_of_kind(kind: str, records: Sequence[Mapping]) -> list[Mapping]:
     latest = {}
     for record in records:
         if record.get("kind") == kind:
-            latest[record["step"], record.get("evaluator", "")] = record
+            latest[record["step"], record["evaluator"] if kind == "evaluation" else ""] = record
     return [latest[key] for key in sorted(latest)]
 
 
 def _points(records: Iterable[Mapping], key: str) -> list[Point]:
-    return [(record["step"], record[key]) for record in records if record.get(key) is not None]
+    # A stranger's log may have anything but numbers in the fields that only some tasks log.
+    return [(record["step"], record[key]) for record in records if isinstance(record.get(key), int | float)]
 
 
 def _average(points: Sequence[Point]) -> list[Point]:

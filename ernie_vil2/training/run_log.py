@@ -174,12 +174,17 @@ def _parse_record(line: bytes) -> dict[str, Any] | None:
     fields = {"step": int, "seconds": Real, **_FIELDS[record["kind"]]}
     if not all(isinstance(record.get(name), kind) for name, kind in fields.items()):
         return None
-    metrics = list(record["metrics"].values()) if "metrics" in fields else []
+    metrics: list[Any] = []
+    if record["kind"] == "evaluation":
+        metrics = list(record["metrics"].values())
+        progress_names = record.get("progress_metrics") or []
+        if "best_by" not in record or not all(isinstance(name, str) for name in progress_names):
+            return None
     if not all(isinstance(metric, Real | None) for metric in metrics):
         return None
-    # JSON allows integers of more digits than a float can hold.
+    # JSON allows integers of more digits than a float can hold, and axes need the differences of numbers.
     for value in (*record.values(), *metrics):
-        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+        if isinstance(value, int | float) and abs(value) > MAX_NUMBER:
             return None
     return record
 
@@ -202,12 +207,13 @@ def summarize_run(records: Sequence[Mapping[str, Any]], steps: int) -> str:
     trained = [record for record in records if record.get("kind") == "train" and record.get("loss") is not None]
     if trained:
         sentences.append(f"step {trained[-1]['step']:,} of {steps:,} with a loss of {trained[-1]['loss']:.3f}")
-    best_by = next((str(record["best_by"]) for record in records if record.get("best_by")), "")
+    evaluations = [record for record in records if record.get("kind") == "evaluation"]
+    best_by = next((record["best_by"] for record in evaluations if record["best_by"]), "")
     values = []  # of this metric in the current stage, with their steps
     last_border = max(list_borders(records), default=-1)
-    for record in records:
-        metrics = record.get("metrics") or {}
-        if record["step"] > last_border and record.get("best_by") == best_by and metrics.get(best_by) is not None:
+    for record in evaluations:
+        metrics = record["metrics"]
+        if record["step"] > last_border and record["best_by"] == best_by and metrics.get(best_by) is not None:
             values.append((metrics[best_by], record["step"]))
     if values:
         value, step = max(values, key=lambda pair: pair[0])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ernie_vil2.config import Config
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.io.files import OtherVersion
+from ernie_vil2.pages import make_speed_charts, make_training_charts
 from ernie_vil2.training.run_log import RunLog, describe_progress, read_log, summarize_run, write_run_page
 
 
@@ -34,6 +35,10 @@ BAD = [
     line(1, "evaluation", evaluator="mine", best_by=None, metrics={"accuracy": "high"}),
     line(1, "evaluation", evaluator="mine", best_by=None, metrics=[1.0]),
     line(1, "evaluation", evaluator="mine", best_by=None, metrics={"accuracy": 1.0}, progress_metrics="accuracy"),
+    line(1, "evaluation", evaluator="mine", metrics={"accuracy": 1.0}),
+    line(1, "evaluation", evaluator="mine", best_by=None, metrics={"accuracy": 1.0}, progress_metrics=[{}]),
+    line(1, "evaluation", evaluator="mine", best_by=None, metrics={"accuracy": 1e308}),
+    line(1, loss=-1e308),
     line(1, "note"),
 ]
 
@@ -60,6 +65,19 @@ def test_bad_lines_are_reported_and_set_aside(tmp_path, capsys, bad):
 def test_any_text_is_read_back(tmp_path, text):
     (tmp_path / "log.jsonl").write_bytes(line(1, name=text) + line(2) + line(3)[:-5])
     assert read_log(tmp_path / "log.jsonl") == [record(1, name=text), record(2)]
+
+
+@pytest.mark.parametrize("fields", [
+    {"gradient_norm": ["a", {}]}, {"learning_rate": "high"}, {"evaluator": []}, {"metrics": "none"}, {"epochs": 3},
+    {"logit_scale": -1e300},
+])  # fmt: skip
+def test_log_of_a_stranger_is_drawn(tmp_path, fields):
+    # The pages rely on some fields; in the others a stranger's log may have anything.
+    (tmp_path / "log.jsonl").write_bytes(line(1) + line(2, **fields) + line(3))
+    records = read_log(tmp_path / "log.jsonl")
+    assert len(records) == 3
+    assert make_training_charts(records)[0].lines and make_speed_charts(records)
+    assert "step 3 of 10" in summarize_run(records, 10).lower()
 
 
 def test_run_folder_of_another_version_is_refused(tmp_path):
