@@ -13,6 +13,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.intervals import CONFIDENCE_LEVEL, Interval, correct_p_values, estimate_query_difference
 from ernie_vil2.evaluation.outcomes import Outcomes, format_difference
 from ernie_vil2.io.files import check_version, load_json, write_json
+from ernie_vil2.io.run_folder import list_checkpoints, lock_run_folder
 from ernie_vil2.training.scoring import ScorerEvaluator, build_evaluators
 from ernie_vil2.training.trainer import Trainer
 from ernie_vil2.training.update import NotFinite
@@ -133,7 +134,8 @@ def tune_rate(config: Config) -> Config:
         config: configuration of the run, whose folder keeps the results.
 
     Raises:
-        ConfigError: nothing can be scored, the scores are not of single queries, or all trials have failed.
+        ConfigError: nothing can be scored, the scores are not of single queries, all trials have failed, or the folder
+            already holds a run, something else, or another process's search.
     """
     if config.Data.val_config is None:
         raise ConfigError("--tune-rate chooses by Data.val: name it, or hold a part out (Data.holdout)")
@@ -150,17 +152,14 @@ def tune_rate(config: Config) -> Config:
         best = record["best_trial"] and Trial(*record["best_trial"])
         print(f"rates were tried before ({path})")
     else:
-        samples_per_epoch = SampleStream(config).num_samples
-        results = Results()
-        for proposed_trial in propose_trials(config, samples_per_epoch, results.trials, results.is_better):
-            trial, queries = _run_trial(config, proposed_trial, samples_per_epoch)
-            results.add(trial, queries)
-            print(_describe_trial(trial, results))
-        if find_best(results.trials) is None:
-            raise ConfigError("--tune-rate: no trial could be finished; train once without it, to see why")
-        best = results.choose()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"version": VERSION, "trials": results.trials, "best_trial": best})
+        # The folder is locked, because two searches would remove each other's trials.
+        with lock_run_folder(path.parent):
+            if list_checkpoints(path.parent):
+                raise ConfigError(
+                    f"{path.parent} already holds a run with its own rate: leave --tune-rate out, or choose another "
+                    "-o Training.output=..."
+                )
+            best = _search(config, path)
 
     if best is None:
         print("keeps the rate and batch of the configuration: no other is better by more than its interval")
@@ -170,6 +169,25 @@ def tune_rate(config: Config) -> Config:
         overrides.append("Tuning.base_batch=null")
     print(f"trains with {' '.join(f'-o {override}' for override in overrides)}")
     return apply_overrides(config, overrides)
+
+
+def _search(config: Config, path: Path) -> Trial | None:
+    """Run the trials, and write their results; return the best one, None if the recipe's rate stays.
+
+    Raises:
+        ConfigError: the scores are not of single queries, or all trials have failed.
+    """
+    samples_per_epoch = SampleStream(config).num_samples
+    results = Results()
+    for proposed_trial in propose_trials(config, samples_per_epoch, results.trials, results.is_better):
+        trial, queries = _run_trial(config, proposed_trial, samples_per_epoch)
+        results.add(trial, queries)
+        print(_describe_trial(trial, results))
+    if find_best(results.trials) is None:
+        raise ConfigError("--tune-rate: no trial could be finished; train once without it, to see why")
+    best = results.choose()
+    write_json(path, {"version": VERSION, "trials": results.trials, "best_trial": best})
+    return best
 
 
 def find_best(trials: Sequence[Trial]) -> Trial | None:
@@ -254,12 +272,13 @@ def _run_trial(config: Config, trial: Trial, samples_per_epoch: int) -> tuple[Tr
     num_samples = min(MAX_SAMPLES, MAX_EPOCHS * samples_per_epoch)
     steps = max(MIN_STEPS, num_samples // trial.batch)
     folder = Path(config.Training.output) / TRIAL_FOLDER
+    # Not an override: YAML would read a part of some folder names only, such as those with a # after a space.
+    training = config.Training.model_copy(update={"output": str(folder)})
     trial_config = apply_overrides(
-        config,
+        config.model_copy(update={"Training": training}),
         [
             f"Optimizer.learning_rate={trial.rate!r}",
             f"Training.global_batch={trial.batch}",
-            f"Training.output={folder}",
             f"Training.steps={steps}",
             "Training.epochs=null",
             f"Training.checkpoint_every={steps}",

@@ -5,13 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from ernie_vil2.config import load_config
+from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.evaluation.outcomes import Outcomes
+from ernie_vil2.io.run_folder import lock_run_folder
 from ernie_vil2.models.weights.initial import choose_recipe, resolve_model_like
 from ernie_vil2.training import rate_search
 from ernie_vil2.training.rate_search import Trial
+from ernie_vil2.training.update import NotFinite
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.published_folders import TOKENS
+from tests.support.trainings import fit
 
 LADDER = [2e-5, 5e-5, 1e-4, 2e-4, 4e-4, 1e-3]
 
@@ -113,3 +116,38 @@ def test_rate_of_the_recipe_is_scaled_to_its_batch():
     settings = ["Data.train=[x]", "Training.global_batch=64", "Optimizer.learning_rate=1e-4", "Tuning.base_batch=16"]
     first = next(rate_search.propose_trials(load_config(None, settings), 1000, [], lambda *_: False))
     assert first.setting == (pytest.approx(4e-4), 64)
+
+
+@pytest.fixture
+def trial_folders(monkeypatch):
+    """Return the folders of the trials, which all fail at once."""
+    folders = []
+
+    def fail(config, **_):
+        folders.append(config.Training.output)
+        raise NotFinite("a rate too high")
+
+    monkeypatch.setattr(rate_search, "Trainer", fail)
+    return folders
+
+
+def test_trials_stay_in_a_folder_of_any_name(config, tmp_path, trial_folders):
+    folder = tmp_path / "run #1: [new]"
+    with pytest.raises(ConfigError, match="no trial"):
+        rate_search.tune_rate(config(f'Training.output="{folder}"'))
+    assert set(trial_folders) == {str(folder / rate_search.TRIAL_FOLDER)}
+
+
+def test_folder_is_checked_before_the_trials(config, tmp_path, trial_folders):
+    settings = config("Training.steps=1")
+    with lock_run_folder(tmp_path / "run"), pytest.raises(ConfigError, match="in use"):
+        rate_search.tune_rate(settings)
+    fit(settings)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        rate_search.tune_rate(settings)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").touch()
+    with pytest.raises(ConfigError, match=r"thesis\.tex"):
+        rate_search.tune_rate(config(f"Training.output={other}"))
+    assert not trial_folders
