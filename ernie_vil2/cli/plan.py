@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run `ernie-vil2 plan` and return its exit code."""
-    from ernie_vil2.config import load_config
+    from ernie_vil2.config import ConfigError, load_config
 
     device = DEVICES[args.device]
     config = load_config(args.config, args.override)
@@ -63,8 +63,14 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("GLOG_minloglevel", "2")  # hides Paddle's log lines about traced graphs
     from ernie_vil2.io.files import write_json
     from ernie_vil2.models.weights.initial import resolve_model_like
+    from ernie_vil2.tasks import find_task
     from ernie_vil2.training.optimizer import resolve_steps
 
+    if not find_task(config.Training.task).has_plan:
+        raise ConfigError(
+            f"Training.task={config.Training.task}: what a step of this task needs is not known before it is run; "
+            "time some steps with ernie-vil2 train --dry-run"
+        )
     step_seconds = _find_step_seconds(args, config)
     with warnings.catch_warnings(action="ignore"):  # Paddle's warnings about traces and missing packages
         run_config = resolve_steps(resolve_model_like(config), args.samples)

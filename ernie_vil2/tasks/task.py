@@ -1,6 +1,6 @@
 """The interface between the trainer and what it trains; a task is a file next to this one, and a name in `TASKS`."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -145,7 +145,7 @@ class Task(Protocol):
 
 
 # Tasks by `Training.task`.
-TASKS: Registry[Callable[[Config], Task]] = Registry(
+TASKS: Registry[type[Task]] = Registry(
     "task",
     {
         "multi_view": "ernie_vil2.tasks.multi_view:MultiViewTask",
@@ -157,17 +157,25 @@ TASKS: Registry[Callable[[Config], Task]] = Registry(
 )
 
 
+def find_task(name: str) -> type[Task]:
+    """Return the class of the task that `Training.task` names.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    try:
+        return TASKS.find(name)
+    except UnknownName as error:
+        raise ConfigError(f"Training.task: {error}") from None
+
+
 def build_task(config: Config) -> Task:
     """Return the task that `Training.task` names; its model is not built yet.
 
     Raises:
         ConfigError: there is no such task.
     """
-    try:
-        task_class = TASKS.find(config.Training.task)
-    except UnknownName as error:
-        raise ConfigError(f"Training.task: {error}") from None
-    return task_class(config)
+    return find_task(config.Training.task)(config)
 
 
 def apply_tuning(model: DualEncoder, tuning: TuningConfig, is_resumed: bool = False) -> list[str]:

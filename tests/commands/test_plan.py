@@ -35,3 +35,5 @@ def test_errors_name_the_next_step():
     assert unknown.returncode == 2 and "'a100-40g'" in unknown.stderr
     uneven = plan("-c", DEMO, "--ranks", 7, "--device", "cpu")
     assert uneven.returncode == 2 and "plan for --ranks" in uneven.stderr
+    other_task = plan("-c", DEMO, "--ranks", 1, "--device", "cpu", "-o", "Training.task=entailment")
+    assert other_task.returncode == 2 and "Training.task=entailment" in other_task.stderr
