@@ -97,11 +97,12 @@ def check_run(config: Config, ranks: int, device: DataSheet) -> None:
     batch, precision = config.Training.global_batch, config.Training.precision
     if batch % ranks:
         divisors = [number for number in range(1, batch + 1) if batch % number == 0]
-        fewer = max(number for number in divisors if number <= ranks)
-        more = min((number for number in divisors if number >= ranks), default=batch)
+        fewer = max(number for number in divisors if number < ranks)
+        more = [number for number in divisors if number > ranks]
+        ranks_text = f"{fewer} or {more[0]}" if more else f"{fewer}"
         lower = batch // ranks * ranks or ranks
         raise ConfigError(
-            f"{ranks} ranks do not divide Training.global_batch ({batch}): plan for --ranks {fewer} or {more}, or set "
+            f"{ranks} ranks do not divide Training.global_batch ({batch}): plan for --ranks {ranks_text}, or set "
             f"-o Training.global_batch={lower} or {lower + ranks}"
         )
     if precision not in device.flops:
@@ -455,7 +456,7 @@ def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | No
 
     Args:
         plan: the plan without changes.
-        replan: returns the plan with `Section.key=value` overrides.
+        replan: returns the plan with `Section.key=value` overrides; raises ConfigError if they contradict settings.
 
     Returns:
         The overrides and the plan with them; None if no change helps.
@@ -485,7 +486,10 @@ def advise(plan: Plan, replan: Callable[[tuple[str, ...]], Plan]) -> Advice | No
         changes = tuple(itertools.chain(*combination))
         if not changes:
             continue
-        candidate = replan(changes)
+        try:
+            candidate = replan(changes)
+        except ConfigError:
+            continue  # some settings exclude each other, such as stage2 and micro batches
         if candidate.fits and (not plan.fits or candidate.cost < plan.cost):
             candidates.append((changes, candidate))
     # Among equals, choose the plan that uses the most memory: a device is faster with large micro batches.

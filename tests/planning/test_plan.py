@@ -209,6 +209,17 @@ def test_advice_is_the_cheapest_plan_that_fits(towers):
     assert advise(plan, lambda changes: make_plan(towers, *changes, device=float32_only)) is None
 
 
+@pytest.mark.parametrize("setting", ["sharding=stage2", "dropout=native"])
+def test_advice_leaves_out_settings_that_exclude_each_other(towers, setting):
+    # Neither goes with micro batches, and native dropout not with recomputation either.
+    overrides = ["Training.global_batch=2048", f"Training.{setting}"]
+    peak_memory = make_plan(towers, *overrides).peak_memory
+    device = replace(DEVICE, memory=int(0.9 * peak_memory))
+    plan = make_plan(towers, *overrides, device=device)
+    changes, advised_plan = advise(plan, lambda changes: make_plan(towers, *overrides, *changes, device=device))
+    assert not plan.fits and advised_plan.fits and changes
+
+
 def test_devices_are_recognised_by_driver_name_and_memory():
     assert recognise_device("NVIDIA A100-SXM4-40GB", 39.4 * GIB) is DEVICES["a100-40g"]
     assert recognise_device("NVIDIA A100-SXM4-80GB", 79.2 * GIB) is DEVICES["a100-80g"]
@@ -219,6 +230,8 @@ def test_devices_are_recognised_by_driver_name_and_memory():
 def test_impossible_plans_are_refused(towers):
     with pytest.raises(ConfigError, match="--ranks 4 or 8, or set -o Training.global_batch=60 or 65"):
         make_plan(towers, ranks=5)
+    with pytest.raises(ConfigError, match="--ranks 64, or set -o Training.global_batch=100 or 200"):
+        make_plan(towers, ranks=100)
     with pytest.raises(ConfigError, match="v100-32g does not compute in bfloat16"):
         make_plan(towers, "Training.precision=bfloat16", device=DEVICES["v100-32g"])
 
