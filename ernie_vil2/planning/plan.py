@@ -221,9 +221,16 @@ class Plan:
             "optimiser state": 8 * num_owned,  # two moments
             "images of the batches": self.num_batches * self.rows_per_rank * self._image_bytes,
         }
+        # A moving average of the weights, and the initial weights that are mixed into it; every rank has them.
+        has_average = self.config.Tuning.ema is not None or self.config.Tuning.initial_share > 0
+        if has_average:
+            num_copies = 2 if self.config.Tuning.initial_share else 1
+            permanent["average of the weights"] = num_copies * permanent["weights"]
         # A checkpoint is written from a copy on the host. Rank 0 gathers the state of all ranks.
         if self.device.name == "cpu":
             permanent["copy for a checkpoint"] = permanent["weights"] + 8 * num_parameters
+            if has_average:  # a checkpoint has both the averages and the weights themselves
+                permanent["copy for a checkpoint"] += permanent["weights"]
         return permanent
 
     @cached_property

@@ -10,6 +10,7 @@ from benchmarks.traffic import counted_traffic
 from ernie_vil2.cli.plan import read_step_seconds
 from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.io.run_folder import CONFIG, LOG
+from ernie_vil2.models import build_dual_encoder
 from ernie_vil2.planning.plan import (
     DEVICES,
     GIB,
@@ -23,6 +24,7 @@ from ernie_vil2.planning.plan import (
     recognise_device,
 )
 from ernie_vil2.planning.towers import Towers
+from ernie_vil2.training.optimizer import WeightAverage
 from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import run_ranks
 from tests.support.trainings import REPVGG
@@ -218,6 +220,22 @@ def test_advice_leaves_out_settings_that_exclude_each_other(towers, setting):
     plan = make_plan(towers, *overrides, device=device)
     changes, advised_plan = advise(plan, lambda changes: make_plan(towers, *overrides, *changes, device=device))
     assert not plan.fits and advised_plan.fits and changes
+
+
+@pytest.mark.parametrize(("setting", "num_copies"), [("ema=0.9", 1), ("initial_share=0.3", 2)])
+def test_averages_of_the_weights_take_memory(towers, setting, num_copies):
+    config = load_config(None, [*SMALL, f"Tuning.{setting}"])
+    model = build_dual_encoder(config.Model, vocab_size=50)
+    average = WeightAverage(model, config.Tuning.ema or 0.0, config.Tuning.initial_share)
+    copies = [*average._averages.values(), *average._initial.values()]
+    weights = sum(value.size for value in model.parameters() if not value.stop_gradient)
+    assert sum(value.size for value in copies) == num_copies * weights
+
+    plan = make_plan(towers, f"Tuning.{setting}", device=replace(DEVICE, name="cpu"))
+    without = make_plan(towers, device=replace(DEVICE, name="cpu"))
+    parameters = sum(towers.parameter_sizes)
+    # A checkpoint is written from a copy of the averages and of the weights.
+    assert plan.peak_memory - without.peak_memory == (num_copies + 1) * 4 * parameters
 
 
 def test_devices_are_recognised_by_driver_name_and_memory():
