@@ -27,6 +27,7 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.device import runtime
 from ernie_vil2.device.launch import launched_rank
 from ernie_vil2.io.files import write_text
+from ernie_vil2.io.model_address import is_address
 from ernie_vil2.io.progress import progress_bar
 from ernie_vil2.io.run_folder import CONFIG, DRY_RUN, check_run_folder, list_checkpoints
 from ernie_vil2.io.terminal import pluralize
@@ -122,8 +123,12 @@ def dry_run(
         # The machine of the run has the device that the configuration names; this one need not have it.
         runtime.set_device("auto")
     check_towers(config)
+    # A server would have to embed the whole training data first.
+    teacher = config.Tuning.teacher
+    has_teacher_server = teacher is not None and is_address(teacher.embeddings)
+    tuning = config.Tuning.model_copy(update={"teacher": None}) if has_teacher_server else config.Tuning
     # The rows of the first stage are shown.
-    first_stage = enter_stage(config, 0)
+    first_stage = enter_stage(config, 0).model_copy(update={"Tuning": tuning})
     task = build_task(first_stage)
     rows = task.open_rows()
     stream = rows.stream
@@ -152,7 +157,7 @@ def dry_run(
     if device and not _is_present(device):
         timing = f"no step was timed: this machine is no {device.name}"
     else:
-        timing = _time_stages(config, ranks, weights, plans)
+        timing = _time_stages(config.model_copy(update={"Tuning": tuning}), ranks, weights, plans)
     plan_text = f"{plan_text}\n\n{timing}"
     source_lines = _describe_sources(stream, config, previews)
 
@@ -187,6 +192,8 @@ def dry_run(
     if base and changes:
         lines.append(f"changed from {base[0]}: {changes}")
     lines += config.Data.missing_score_warnings
+    if has_teacher_server:
+        lines.append("left out: the teacher of Tuning.teacher.embeddings, whose server a training asks first")
     lines += [f"the run would stop: {obstacle}" for obstacle in obstacles]
     lines += [plan_line, timing, str(bad_samples)]
     return DryRun(folder, "\n".join(lines), bool(obstacles))

@@ -181,6 +181,14 @@ def test_run_on_other_devices_is_planned(config, trainers):
     assert refused.would_stop and "v100-32g does not compute in bfloat16" in refused.text
 
 
+def test_server_of_a_teacher_is_not_asked(config):
+    address = "http://127.0.0.1:9/v1#teacher"  # nobody listens there
+    settings = config(f"Tuning.teacher={{embeddings: '{address}'}}")
+    result = dry_run(settings)
+    assert "8 steps of 16 take about " in result.text and "Tuning.teacher" in result.text and not result.would_stop
+    assert load_config(result.folder / "config.yaml") == settings
+
+
 @pytest.mark.parametrize("task", ["entailment", "nlvr2"])
 def test_other_tasks_show_the_fields_of_their_rows(config, tmp_path, task):
     folder = {"entailment": write_entailment_folder, "nlvr2": write_nlvr2_folder}[task](tmp_path)
