@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from numbers import Real
 from pathlib import Path
 from statistics import fmean, median
@@ -386,10 +386,8 @@ class Progress:
             unit="step", total=self._config.Training.steps, initial=step, is_shown=self._rank == 0, mininterval=1.0
         )
         self.meter = Meter()
-        with self._bar:
+        with self._bar, closing(self._log) if self._log else nullcontext():
             yield
-        if self._log:
-            self._log.close()
 
     def is_record_due(self, step: int) -> bool:
         """Return whether a step is to be logged."""

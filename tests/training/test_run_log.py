@@ -7,11 +7,19 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2.config import Config
+from ernie_vil2.config import Config, load_config
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.io.files import OtherVersion
 from ernie_vil2.pages import make_speed_charts, make_training_charts
-from ernie_vil2.training.run_log import RunLog, describe_progress, read_log, summarize_run, write_run_page
+from ernie_vil2.training.run_log import (
+    BestEffort,
+    Progress,
+    RunLog,
+    describe_progress,
+    read_log,
+    summarize_run,
+    write_run_page,
+)
 
 
 def record(step, kind="train", **values):
@@ -106,6 +114,14 @@ def test_without_visualdl_log_and_pages_are_written(tmp_path, monkeypatch, capsy
     assert [record["loss"] for record in read_log(tmp_path / "log.jsonl")] == [1.0]
     assert (tmp_path / "curves.html").exists() and not (tmp_path / "visualdl").exists()
     assert "VisualDL is not installed" in capsys.readouterr().err
+
+
+def test_log_of_a_failed_run_is_closed(tmp_path):
+    progress = Progress(load_config(None, [f"Training.output={tmp_path}"]), 0, BadSampleReport(), BestEffort())
+    with pytest.raises(FloatingPointError), progress.open(step=0, evaluated_step=0):
+        raise FloatingPointError
+    with pytest.raises(ValueError, match="closed"):
+        progress._log.write("train", 1, {})
 
 
 def test_progress_is_computed_from_the_log():
