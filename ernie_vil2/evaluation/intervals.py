@@ -314,12 +314,16 @@ def _randomisation_test(kinds: _ClusterKinds, resamples: int, seed: int) -> floa
     """
     group_sizes = kinds.sizes.T @ kinds.counts
     contributions = (kinds.sums / group_sizes).mean(axis=1)  # [K], of one cluster to the difference
+    # Divided by the largest one, because rounding would blur contributions of 1e-5, those of one among many queries.
+    # The largest one is 0 if the models are equal.
+    contributions /= np.abs(contributions).max() or 1.0
+    contributions = contributions.round(12)
     # An exchange only changes the sign, so kinds of equal absolute contribution are one.
-    magnitudes, magnitude_of_kind = np.unique(np.abs(contributions).round(12), return_inverse=True)
+    magnitudes, magnitude_of_kind = np.unique(np.abs(contributions), return_inverse=True)
     counts = np.bincount(magnitude_of_kind, kinds.counts).astype(np.int64)[magnitudes > 0]
     magnitudes = magnitudes[magnitudes > 0]
     # The tolerance is for sums of floats in another order.
-    threshold = abs(float(contributions @ kinds.counts)) - _ROUNDING * magnitudes.max(initial=0)
+    threshold = abs(float(contributions @ kinds.counts)) - _ROUNDING
     random, num_as_large = np.random.default_rng(seed), 0
     for count in _block_sizes(resamples, max(1, len(magnitudes))):
         signed_counts = 2 * random.binomial(counts, 0.5, size=(count, len(magnitudes))) - counts

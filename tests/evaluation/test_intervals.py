@@ -144,6 +144,14 @@ def test_paired_test_of_hits_equals_mcnemars_exact_test(num_won, num_lost):
     assert difference.p_value == pytest.approx(expected, abs=0.005)
 
 
+def test_paired_test_of_many_queries_counts_ties():
+    # Of two queries that both gain, half of the exchanges leave as large a difference, however many others are equal.
+    second = np.zeros(180_000)
+    second[:2] = 100 / 3, 200 / 3
+    difference = estimate_query_difference(second, np.zeros(180_000), resamples=10_000)
+    assert difference.p_value == pytest.approx(0.5, abs=0.03)
+
+
 def test_paired_test_exchanges_whole_clusters_like_scipy():
     random = np.random.default_rng(4)
     clusters = np.arange(120) // 3
