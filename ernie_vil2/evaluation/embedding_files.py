@@ -364,7 +364,10 @@ def read_chinese_clip(
     captions: dict[int, str] = {}
     pairs = []
     for location, entry in _read_json_lines(annotation_file):
-        text_row = texts.find_row(_get_id(entry, "text_id", location), location)
+        text_id = _get_id(entry, "text_id", location)
+        text_row = texts.find_row(text_id, location)
+        if text_row in captions:
+            raise ValueError(f"{location}: text {text_id!r} occurs a second time")
         captions[text_row] = _get_text(entry, location)
         image_ids = entry.get("image_ids")
         if not isinstance(image_ids, list):
@@ -539,5 +542,5 @@ def _get_text(entry: dict, location: str) -> str:
 def _parse_embedding(values: object, location: str) -> np.ndarray:
     try:
         return np.array(values, np.float32)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"{location}: malformed embedding ({error})") from error
