@@ -159,7 +159,7 @@ def read_benchmark_embeddings(folder: str | os.PathLike, benchmark: Benchmark) -
             )
         embeddings = array[rows].astype(np.float32)
         norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        if not np.isfinite(embeddings).all() or not norms.all():
+        if not np.isfinite(norms).all() or not norms.all():
             raise ValueError(f"{folder}: the embedding of one of the {kind}s is zero or not finite")
         if np.abs(norms - 1).max(initial=0) > _TOLERANCE:
             remarks.append(f"its {kind} embeddings were not normalised; they have been normalised for scoring")
@@ -177,7 +177,8 @@ def _read_row_names(folder: Path, kind: str) -> list[tuple[str, str | None]]:
             row_names.append((line.decode("utf-8", "replace").strip(), None))
     else:
         for location, entry in _read_json_lines(folder / f"{kind}s.jsonl"):
-            row_names.append((_get_id(entry, f"{kind}_id", location), entry.get("text")))
+            text = None if entry.get("text") is None else _get_text(entry, location)
+            row_names.append((_get_id(entry, f"{kind}_id", location), text))
     return row_names
 
 
@@ -205,7 +206,7 @@ def _match_rows(
             if row is not None and row_names[row][1] not in (None, entry.text):
                 row = None
             if row is None:
-                # A `texts.txt` may have texts in location of ids.
+                # A `texts.txt` may have texts instead of ids.
                 row = row_of_text.get(entry.text, row_of_id.get(entry.text))
         if row is None:
             missing_ids.append(entry.id)

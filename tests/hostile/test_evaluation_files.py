@@ -13,7 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.evaluation.embedding_files import read_chinese_clip, read_embeddings, write_numpy
+from ernie_vil2.evaluation.embedding_files import (
+    read_benchmark_embeddings,
+    read_chinese_clip,
+    read_embeddings,
+    write_numpy,
+)
 from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.scorers import cxc
 from ernie_vil2.evaluation.scorers.cxc import read_ratings
@@ -121,6 +126,21 @@ def test_bad_file_of_a_numpy_folder_is_named(tmp_path, name, content, culprit):
         np.save(tmp_path / name, np.array(content))
     with pytest.raises(ValueError, match=culprit):
         read_embeddings(tmp_path)
+
+
+@pytest.mark.parametrize(("text", "scale", "culprit"), [
+    (["a"], 1, "texts.jsonl:1: text is missing or not a string"),
+    ("a", 1e30, "one of the images is zero or not finite"),  # the square of 1e30 is more than float32 holds
+])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_bad_embeddings_of_another_library_are_named(tmp_path, text, scale, culprit):
+    encoded = make_encoded_benchmark()
+    write_numpy(tmp_path, encoded)
+    np.save(tmp_path / "image_embeddings.npy", encoded.image_embeddings * np.float32(scale))
+    lines = [json.dumps({"text_id": entry.id, "text": text}) for entry in encoded.benchmark.texts]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=culprit):
+        read_benchmark_embeddings(tmp_path, encoded.benchmark)
 
 
 def test_page_of_compare_escapes_texts_and_names(tmp_path):
