@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         return code
 
     from ernie_vil2.data.benchmark import read_unpaired
+    from ernie_vil2.data.readers.tsv import is_tsv
     from ernie_vil2.evaluation import embedding_files
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.files import atomic_files
@@ -85,9 +86,10 @@ def run(args: argparse.Namespace) -> int:
         elif args.format == "chinese-clip":
             embedding_files.write_chinese_clip(folder, encoded, args.split or "test")
         else:
-            # A TSV file keeps its rows, also those with the same image or text.
+            # An official TSV file keeps its rows, also those with the same image or text; a table with columns may have
+            # the same suffix.
             rows = None
-            if all(file.suffix == ".tsv" for file in benchmark.files):
+            if all(is_tsv(str(file), args.columns, args.encoding) for file in benchmark.files):
                 rows = embedding_files.read_official_rows(benchmark.files, encoded.benchmark)
             embedding_files.write_official(folder / embedding_files.OFFICIAL_FILE, encoded, rows)
     print(f"model: {args.checkpoint}\ndata: {encoded.benchmark.entry_report}\nimages: {encoded.bad_samples}")

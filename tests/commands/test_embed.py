@@ -50,6 +50,14 @@ def test_official_format_has_a_row_for_each_usable_tsv_row(model, rows, embed, t
     np.testing.assert_allclose(embeddings.text_embeddings, expected_texts, atol=1e-6)
 
 
+def test_official_format_holds_the_pairs_of_a_table(embed, tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(encode_png(draw((200, 30, 30), "disc", np.random.default_rng(number))))
+    (tmp_path / "titles.tsv").write_text("image\ttext\n0.png\ta disc\n1.png\ta red disc\n")
+    embed("--data", tmp_path / "titles.tsv", "--format", "official")
+    assert len(read_embeddings(tmp_path / "o").benchmark.pairs) == 2
+
+
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
 def test_other_formats_have_every_image_and_text_once(model, rows, embed, tmp_path, layout):
     embed("--data", rows[0], "--format", layout)
