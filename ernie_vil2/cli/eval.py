@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     ScorerChoice = Callable[[argparse.Namespace, DataSpec], tuple[Scorer, Sequence[str]]]
 
 
+# Options that say how --data is read; a file of embeddings takes --split alone.
+_DATA_OPTIONS = ("layout", "images", "columns", "encoding", "text_id", "caption_lines")
+
+
 class Eval:
     """Score a model on any benchmark: retrieval, classes, entailment, NLVR2, CxC, SugarCrepe, or your own scorer.
 
@@ -247,6 +251,11 @@ def score_by(choose: ScorerChoice, args: argparse.Namespace) -> int:
         raise ValueError("--only takes FIELD=VALUE, for example --only kind=object")
     if bool(args.embeddings) == bool(args.data) or (args.data and not (args.checkpoint or args.check)):
         raise ValueError("give --checkpoint and --data, --check and --data, or --embeddings")
+    if args.embeddings:
+        names = ("checkpoint", "check", "width", "language", "pixel_baseline", *_DATA_OPTIONS)
+        unused = [f"--{name.replace('_', '-')}" for name in names if vars(args)[name]]
+        if unused:
+            raise ValueError(f"--embeddings are scored as they are: leave {', '.join(unused)} out")
     if args.annotations and not args.embeddings:
         raise ValueError("--annotations names the rows of --embeddings; --data brings its own names")
     if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import cli as commands
+from ernie_vil2.evaluation.embedding_files import write_numpy
+from tests.support.embedded_pairs import make_encoded_benchmark
 from tests.support.published_files import write_files
 from tests.support.shapes import draw, encode_png
 
@@ -44,6 +46,16 @@ def test_recall_is_that_of_the_embeddings(tmp_path):
     result = json.loads((tmp_path / "out" / "scores.json").read_text())["results"]["model"]["result"]
     for direction in ("image_to_text", "text_to_image"):
         assert result[direction]["R@1"] == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize("option", [
+    ["--width", 8], ["--check"], ["--language", "zh"], ["--text-id", "id"], ["--caption-lines"],
+])  # fmt: skip
+def test_embeddings_refuse_options_of_models_and_data(tmp_path, capsys, option):
+    write_numpy(tmp_path / "embeddings", make_encoded_benchmark())
+    arguments = ["--embeddings", tmp_path / "embeddings", "--output", tmp_path / "out"]
+    assert score("eval_retrieval", *arguments, *option) == 2
+    assert option[0] in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_folder_of_classes_is_refused(model, tmp_path, capsys):
