@@ -55,7 +55,7 @@ def read_embeddings(
         path: the file or folder.
         annotations: file that names the rows and pairs. For an official file the TSV that it was computed from;
             without it, each row is an image and a text of its own, whose id is the row's number from 1. For
-            Chinese-CLIP the JSONL file of the texts; default: the one next to the features.
+            Chinese-CLIP the JSONL file of the texts; default: the one next to the features. Our own format takes none.
         split: for Chinese-CLIP, the split to read if the folder has several.
 
     Raises:
@@ -65,6 +65,8 @@ def read_embeddings(
     """
     path = Path(path)
     if (path / "image_embeddings.npy").is_file():
+        if annotations:
+            raise ValueError(f"{path} names its rows itself: leave {annotations} out")
         return read_numpy(path)
     if any(path.glob(f"*{_IMAGE_FEATURES}")):
         return read_chinese_clip(path, split, annotations)

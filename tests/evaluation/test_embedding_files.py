@@ -166,6 +166,12 @@ def test_folder_without_embeddings_names_the_missing_file(tmp_path):
             read_embeddings(path)
 
 
+def test_annotations_of_a_folder_with_names_are_refused(tmp_path):
+    write_numpy(tmp_path, make_encoded_benchmark())
+    with pytest.raises(ValueError, match=r"other\.tsv"):
+        read_embeddings(tmp_path, tmp_path / "other.tsv")
+
+
 def test_pickled_arrays_are_refused(tmp_path):
     write_numpy(tmp_path, make_encoded_benchmark())
     np.save(tmp_path / "text_embeddings.npy", np.array([[Path("unpickled")]]), allow_pickle=True)
