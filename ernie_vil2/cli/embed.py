@@ -50,11 +50,10 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("give --checkpoint, and --data, or without it --images, --texts or both")
     if not is_paired and args.format == "official":
         raise ValueError("the official format holds pairs; take another --format for --images and --texts")
-    if not is_paired and (args.layout or args.split or args.columns or args.encoding or args.text_id or args.language):
-        raise ValueError(
-            "--layout, --split, --columns, --encoding, --text-id and --language need --data: leave them out for a "
-            "folder of images and lines of text"
-        )
+    data_options = ("layout", "split", "columns", "encoding", "text_id", "caption_lines", "language")
+    unused = [f"--{name.replace('_', '-')}" for name in data_options if vars(args)[name]]
+    if unused and not is_paired:
+        raise ValueError(f"{', '.join(unused)} need --data: leave out for a folder of images and lines of text")
     if args.processes > 1 and (code := start_ranks(args.processes, args.device, "--device cpu")) is not None:
         return code
 
