@@ -348,7 +348,7 @@ def describe_problems(error: ValidationError, origin: str, section: type[BaseMod
             # pydantic says "Input should be a valid dictionary or instance of ImageTower": the class helps no user.
             reason = problem["msg"].partition(" or instance of")[0]
             example = ""
-            if problem["type"] == "list_type" and isinstance(problem["input"], str | int | float):
+            if problem["type"] in ("list_type", "sequence_str") and isinstance(problem["input"], str | int | float):
                 example = f"; write [{problem['input']}]"
             lines.append(f"{key}: {reason}, got {_VALUE_REPR.repr(problem['input'])}{example}")
 

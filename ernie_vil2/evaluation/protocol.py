@@ -472,8 +472,11 @@ def choose_protocols(names: Sequence[str]) -> dict[str, Protocol]:
     there is one.
 
     Raises:
+        ValueError: there is no name.
         UnknownName: a name is unknown.
     """
+    if not names:
+        raise ValueError("no protocol is named; the default is pairs")
     protocols = [find_protocol(name) for name in names if name != ALL_CONVENTIONS]
     protocols_by_label = {protocol.name: protocol for protocol in protocols}
     if ALL_CONVENTIONS in names:

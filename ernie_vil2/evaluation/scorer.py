@@ -7,13 +7,16 @@ report.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_type_hints
+
+from pydantic import ConfigDict, ValidationError, create_model
 
 from ernie_vil2.config import Config, EvaluationDataConfig
+from ernie_vil2.config.load import describe_problems
 from ernie_vil2.data.benchmark import Benchmark
 from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.opening import UnknownLayout, recognise
@@ -46,11 +49,10 @@ def make_scorer(name: str, options: Mapping[str, Any]) -> Scorer:
     """Make a scorer with these options; the other options have their defaults.
 
     Raises:
-        ValueError: there is no such scorer, or it has no such option.
+        ValueError: there is no such scorer, it has no such option, or a value is of another type.
     """
     scorer_class = SCORERS.find(name)
-    check_options(scorer_class, name, options)
-    return scorer_class(**options)
+    return scorer_class(**validate_options(scorer_class, name, options))
 
 
 def list_options(scorer_class: type[Scorer]) -> list[str]:
@@ -60,12 +62,29 @@ def list_options(scorer_class: type[Scorer]) -> list[str]:
     return [field.name for field in fields(scorer_class)]
 
 
-def check_options(scorer_class: type[Scorer], name: str, options: Iterable[str]) -> None:
-    """Raise ValueError if the scorer with this name lacks one of the options."""
+def validate_options(scorer_class: type[Scorer], name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of the scorer with this name, their values as the types that its fields declare.
+
+    Raises:
+        ValueError: the scorer lacks one of the options, or a value is of another type.
+    """
     existing = list_options(scorer_class)
     for option in options:
         if option not in existing:
             raise ValueError(f"{name}: {option}: no such option; known: {', '.join(existing) or 'none'}")
+    types: dict[str, Any]
+    try:
+        types = get_type_hints(scorer_class)
+    except NameError:  # a user's class may import the names of types for type checkers only
+        types = {}
+    types_of_options: dict[str, Any] = {option: (types.get(option, Any), ...) for option in options}
+    settings: ConfigDict = {"arbitrary_types_allowed": True, "protected_namespaces": ()}
+    options_model = create_model("Options", __config__=settings, **types_of_options)
+    try:
+        values = options_model.model_validate(options)
+    except ValidationError as error:
+        raise describe_problems(error, name, options_model) from None
+    return {option: getattr(values, option) for option in options}
 
 
 def find_scorer(data: DataSpec, protocols: Sequence[str] = ()) -> str:

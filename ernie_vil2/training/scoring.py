@@ -22,7 +22,7 @@ from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.encoder import ErnieViL2, PaddleBackend, load_model
 from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import describe_run, write_report
-from ernie_vil2.evaluation.scorer import SCORERS, Scorer, ScorerInput, check_options, run_scorer
+from ernie_vil2.evaluation.scorer import SCORERS, Scorer, ScorerInput, run_scorer, validate_options
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, Best, checkpoint_folder
 from ernie_vil2.io.terminal import LostRank
@@ -172,7 +172,7 @@ def build_evaluators(
     for name, options in options_by_name.items():
         try:
             scorer_class = SCORERS.find(name)
-            check_options(scorer_class, name, options)
+            options = validate_options(scorer_class, name, options)
         except ValueError as error:
             raise ConfigError(f"Evaluation.evaluators: {error}") from None
         scorer, data_spec = scorer_class.from_config(config, config.Data.val_config, "val")

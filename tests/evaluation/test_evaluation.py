@@ -205,6 +205,20 @@ def test_scorer_is_chosen_by_name_or_import_path():
         make_scorer("retrieval", {"templates": {}})
 
 
+@pytest.mark.parametrize(("name", "option", "value"), [
+    ("retrieval", "protocol", "pairs"), ("retrieval", "only", "kind"), ("retrieval", "block", "abc"),
+    ("zero_shot", "threshold", "high"), ("zero_shot", "names", "names.txt"),
+])  # fmt: skip
+def test_option_of_another_type_is_refused(name, option, value):
+    with pytest.raises(ValueError, match=f"{name}: {option}"):
+        make_scorer(name, {option: value})
+
+
+def test_scorer_without_a_protocol_is_refused():
+    with pytest.raises(ValueError, match="no protocol"):
+        make_scorer("retrieval", {"protocol": []})
+
+
 IMAGE = encode_png(draw((200, 30, 30), "disc", np.random.default_rng(0)))
 
 

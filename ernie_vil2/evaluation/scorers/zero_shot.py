@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class ZeroShot(Scorer):
         "also train a logistic regression on the embeddings of these data; default: the train split of --data",
         "PATH",
     )
-    threshold: float | str | None = option(
+    threshold: float | Literal["calibrated"] | None = option(
         None,
         "images that score below this cosine stay unclassified; default: that of the calibration, if there is one",
         "COSINE",
