@@ -514,9 +514,12 @@ def make_result_tables(runs: Sequence[ReportedRun]) -> dict[str, Table]:
             scored_runs_by_data[paths, protocols].append((run, record))
 
     tables = {}
-    for (_, protocols), scored_runs in scored_runs_by_data.items():
+    for (paths, protocols), scored_runs in scored_runs_by_data.items():
         _, first_record = scored_runs[0]
         heading = f"{' '.join(first_record['data'])}, {' and '.join(protocols)}"
+        # Runs of other folders may call other files by the same relative names.
+        if heading in tables:
+            heading = f"{' '.join(paths)}, {' and '.join(protocols)}"
         has_run_names = len(runs) > 1
         rows = _merge_rows(scored_runs, has_run_names)
         notes = [*_name_checkpoints(scored_runs, has_run_names), *_compare_trained_runs(scored_runs)]

@@ -173,3 +173,12 @@ def test_runs_are_compared_on_shared_data(tmp_path, monkeypatch):
     # The page lists the settings in which the runs differ, except for the output folder.
     assert "Training.steps" in text and "Loss.temperature" in text
     assert "Training.output" not in text and "Loss.tile" not in text
+
+
+def test_other_data_of_the_same_name_have_a_table_of_their_own(tmp_path):
+    first = make_run("first", [make_record(["a.tar"], 41.0)])
+    second = make_run("second", [make_record(["a.tar"], 51.0) | {"paths": [str(tmp_path / "a.tar")]}])
+    tables = make_result_tables([first, second])
+    assert list(tables) == ["a.tar, pairs", f"{tmp_path / 'a.tar'}, pairs"]
+    assert [table.rows[1][0] for table in tables.values()] == ["  first: model, zh", "  second: model, zh"]
+    assert [table.rows[1][1][0] for table in tables.values()] == ["41.00", "51.00"]
