@@ -486,8 +486,12 @@ def _format_recalls(run: ReportedRun) -> str:
         return ""
     record = run.evaluations[-1]
     figures = []
+    num_headings = 0
     for label, values in record["table"]:
-        if values and "mR" in values and label.strip() in record["results"]:
+        if values is None:
+            num_headings += 1
+        # Below the second heading are the figures of some queries only. Data without answers have no mean.
+        elif num_headings < 2 and label.strip() in record["results"] and values.get("mR") is not None:
             language = label.partition(", ")[2]  # a result is called "model, language"
             figures.append(f"{language} {values['mR']:.2f}".lstrip())
     if not figures:

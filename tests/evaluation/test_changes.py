@@ -182,3 +182,14 @@ def test_other_data_of_the_same_name_have_a_table_of_their_own(tmp_path):
     assert list(tables) == ["a.tar, pairs", f"{tmp_path / 'a.tar'}, pairs"]
     assert [table.rows[1][0] for table in tables.values()] == ["  first: model, zh", "  second: model, zh"]
     assert [table.rows[1][1][0] for table in tables.values()] == ["41.00", "51.00"]
+
+
+@pytest.mark.parametrize(("mean", "line"), [(20.0, "Mean recall: zh 20.00 (step_00000189)"), (None, None)])
+def test_key_figure_is_the_mean_over_all_queries(tmp_path, mean, line):
+    record = make_record(["a.tar"], 41.0, subset="kind = disc")
+    record["table"][1][1]["mR"] = mean
+    record["table"][4] = ["  model, zh", {"image_to_text": RECALLS, "text_to_image": {}, "mR": None}]
+    runs = [make_run("first", [record])]
+    write_run_report(tmp_path / "report.html", title="A report", runs=runs, queries={}, facts={})
+    lines = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
+    assert [text for text in lines if text.startswith("Mean recall:")] == ([line] if line else [])
