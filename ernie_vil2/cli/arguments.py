@@ -63,8 +63,9 @@ def add_sources(
     help: str = "files, patterns, addresses, pipe: commands, folders",
     **settings: Any,
 ) -> None:
-    """Add an argument that takes sources, as `Data.train` does; its default is an empty list."""
-    parser.add_argument(name, nargs="+", type=source, metavar=metavar, help=help, **{"default": [], **settings})
+    """Add an argument that takes sources, as `Data.train` does, and may be repeated; its default is an empty list."""
+    settings = {"default": [], **settings}
+    parser.add_argument(name, action="extend", nargs="+", type=source, metavar=metavar, help=help, **settings)
 
 
 def add_allow_pipes_option(parser: argparse.ArgumentParser) -> None:

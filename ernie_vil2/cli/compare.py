@@ -51,14 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("models", nargs="*", type=labelled_model, metavar="MODEL",
         help="model, like --checkpoint of tools/eval.py; NAME=MODEL gives it a name")  # fmt: skip
-    add("--embeddings", nargs="+", default=[], type=labelled_embeddings, metavar="NAME=FOLDER",
+    add("--embeddings", action="extend", nargs="+", default=[], type=labelled_embeddings, metavar="NAME=FOLDER",
         help="embeddings of another library: image_embeddings.npy and text_embeddings.npy, with images.jsonl and "
         "texts.jsonl as tools/embed.py writes them, or images.txt and texts.txt with a name on each line; or "
         "the address of a server in OpenAI's form, with the name of a model: http://host/v1#MODEL")  # fmt: skip
     arguments.add_data_options(parser)
-    add("--language", nargs="+",
+    add("--language", action="extend", nargs="+",
         help="languages of the captions to compare on; default: those that the first model was trained on")  # fmt: skip
-    add("--protocol", nargs="+", default=[], metavar="NAME",
+    add("--protocol", action="extend", nargs="+", default=[], metavar="NAME",
         help="protocols of retrieval, see docs/protocols.md; default: pairs")  # fmt: skip
     add("--scorer", metavar="NAME", help="scorer; default: chosen by the layout of the data")
     add("--option", action="append", default=[], type=option, metavar="NAME=VALUE",

@@ -160,7 +160,7 @@ def add_model_and_data_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_width_option(parser)
     arguments.add_data_options(parser)
     add = parser.add_argument
-    add("--language", nargs="+",
+    add("--language", action="extend", nargs="+",
         help="languages of the captions to score; default: those that the model was trained on, else all")  # fmt: skip
     add("--check", action="store_true", help="only read the data and report what is wrong with them")
 

@@ -43,7 +43,7 @@ MAX_TRAINING_SAMPLES = 100_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ernie-vil2 report`."""
-    parser.add_argument("--run", nargs="+", required=True, type=run_folder, metavar="RUN",
+    parser.add_argument("--run", action="extend", nargs="+", required=True, type=run_folder, metavar="RUN",
                         help="run folders; answers are those of the checkpoint that was scored after training, else "
                         "of the newest; RUN@best and RUN@newest name another")  # fmt: skip
     add_source_options(parser, "--data", "FILE", "data of the queries and answers to show; default: none are shown")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2 import cli as commands
-from ernie_vil2.cli import COMMANDS, make_parser, rewrite_commands, run
+from ernie_vil2.cli import COMMANDS, compare, make_parser, rewrite_commands, run
 from ernie_vil2.cli.arguments import configuration
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.page_commands import ROOT
@@ -140,3 +140,16 @@ def test_next_command_is_written_as_this_one_was_called(prog, line, capsys):
     args = argparse.Namespace(prog=prog)
     commands.print_next_command(args, "eval_retrieval", "--checkpoint", Path("my run"), "--data", "DATA")
     assert capsys.readouterr().out == f"{line}\n"
+
+
+def test_repeated_option_keeps_all_of_its_values(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    parser = argparse.ArgumentParser()
+    compare.add_arguments(parser)
+    arguments = ["--embeddings", f"a={tmp_path / 'a'}", "--embeddings", f"b={tmp_path / 'b'}"]
+    arguments += ["--data", str(tmp_path / "a"), "--data", str(tmp_path / "b"), "--language", "zh", "--language", "en"]
+    args = parser.parse_args(arguments)
+    assert [name for name, _ in args.embeddings] == ["a", "b"]
+    assert args.data == [str(tmp_path / "a"), str(tmp_path / "b")] and args.language == ["zh", "en"]
+    assert parser.parse_args([]).data == []  # the default is not what the options before were added to
