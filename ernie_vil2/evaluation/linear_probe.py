@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_vil2.data.samples import BadSampleReport, format_names
-from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses
+from ernie_vil2.evaluation.classification import ClassScores, EncodedClasses, class_names
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
 from ernie_vil2.evaluation.protocol import number_occurrences
 from ernie_vil2.evaluation.ranking import top_matches
@@ -108,7 +108,7 @@ def score_linear_probe(classes: EncodedClasses, training: EncodedBenchmark) -> t
             f"linear probe: images that are both scored and trained on: {format_names(len(trained_rows), ids)}; "
             "remove them from the training data or from the scored data"
         )
-    names = next(iter(classes.score_classes(1.0).values())).names
+    names = class_names(classes.benchmark, next(iter(classes.class_embeddings)))
     return ClassScores(classes.truth, probe.scores, names), lines
 
 
@@ -141,5 +141,6 @@ def _fit_and_score(
         else:
             model = regression.fit(embeddings, truth[:, trained_classes].argmax(axis=1))
     scores = np.zeros((len(query_embeddings), truth.shape[1]))
-    scores[:, trained_classes] = model.predict_proba(query_embeddings)
+    # Of a single class, the result has a column before it: the probability that an image does not belong to it.
+    scores[:, trained_classes] = model.predict_proba(query_embeddings)[:, -len(trained_classes) :]
     return scores

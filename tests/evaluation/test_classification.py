@@ -235,6 +235,15 @@ def test_too_few_training_images_are_explained(rows, error):
         fit_linear_probe(train[rows], truth[rows], train)
 
 
+def test_class_of_validation_images_alone_is_no_error():
+    # Of five images of the first class one is for validation, and it alone has the second class, too.
+    truth = np.array([[True, False]] * 5)
+    truth[_choose_validation_images(truth), 1] = True
+    embeddings = np.eye(5, dtype=np.float32)
+    probe = fit_linear_probe(embeddings, truth, embeddings)
+    assert probe.scores.shape == (5, 2) and (probe.scores[:, 0] == 1).all()
+
+
 def test_probe_matches_classes_by_label_and_reports_leaks():
     (train, train_truth), (test, test_truth) = draw_clouds(0, 60, noise=0.1), draw_clouds(1, 6, noise=0.1)
     test[0] = train[30]
