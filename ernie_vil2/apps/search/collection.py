@@ -71,10 +71,12 @@ class WordQueries(NamedTuple):
 
     texts: for each query the words as a text; an item contains all of them. Empty: none.
     weight: factor of the ranks by names and words when they are fused with those by meaning, see `search.fusion`.
+    threshold: smallest cosine of the items that do not contain the words and are fused with those that do; None: any.
     """
 
     texts: Sequence[str]
     weight: float = 1.0
+    threshold: float | None = None
 
 
 class EditableItems(Protocol):

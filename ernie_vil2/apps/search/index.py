@@ -256,6 +256,8 @@ class Index:
         collection = self.collection(among)
         if not len(collection):
             raise ValueError(f"there are no {among} in this index; add some (ernie-vil2 search add)")
+        if words is not None:
+            words = words._replace(threshold=threshold)
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
         answers = collection.search(queries / np.maximum(norms, MIN_NORM), count, where, self._width, words)
         # Listing the field names takes a pass over all items. They are checked only if the filter has matched nothing.

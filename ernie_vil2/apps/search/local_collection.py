@@ -241,6 +241,11 @@ class LocalCollection(Collection):
                 scores_by_row = {**dict(zip(row_lists[number], score_lists[number], strict=True)), **ranking.scores}
                 by_meaning = [row for row in row_lists[number] if row >= 0]
                 fused_rows = fuse_rankings(by_meaning, ranking.named_rows, ranking.other_rows, words.weight)
+                if words.threshold is not None:
+                    # A fused ranking is not in the order of the scores: items below the threshold must leave their
+                    # places to those with the words that come after them.
+                    close_rows = {row for row, score in scores_by_row.items() if score >= words.threshold}
+                    fused_rows = [row for row in fused_rows if row in close_rows or row in ranking.scores]
                 row_lists[number] = fused_rows[:count]
                 score_lists[number] = [scores_by_row[row] for row in row_lists[number]]
 

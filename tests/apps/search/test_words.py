@@ -187,6 +187,16 @@ def test_pages_of_an_answer_fit_together(collection):
         assert [hit.id for hit in hits] == ids[: len(hits)]
 
 
+def test_items_below_the_threshold_take_no_places_of_words(tmp_path):
+    with open_number_index(tmp_path) as index:
+        add_titles(index.collection("images"), ["鞋", *["红鞋"] * 40, *["帽子"] * 200])
+        query = draw_unit_rows(np.random.default_rng(9), 1)
+        (hits,) = index.search_embeddings(query, 60, threshold=0.99, words=WordQueries(["红鞋"]))
+        assert len(hits) == 40 and all(hit.has_words for hit in hits)
+        (first_hits,) = index.search_embeddings(query, 10, threshold=0.99, words=WordQueries(["红鞋"]))
+        assert first_hits == hits[:10]
+
+
 def test_words_of_one_query_do_not_change_the_answer_to_another(collection):
     add_titles(collection, ["红鞋", "红帽", "鞋"] * 50)
     queries = draw_unit_rows(np.random.default_rng(1), 3).astype(np.float32)
