@@ -167,6 +167,8 @@ class LocalCollection(Collection):
 
     def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
         embeddings = validate_embeddings(embeddings, len(items), self.width, np.float16)
+        if not items:
+            return
         last_numbers = {item.id: number for number, item in enumerate(items)}  # the last item with an id wins
         numbers = sorted(last_numbers.values())
         items = [items[number] for number in numbers]

@@ -209,6 +209,16 @@ def test_invalid_embeddings_are_refused(storage, rng):
     assert len(empty) == 0 and empty.search(draw_unit_rows(rng, 2), 5) == [[], []]
 
 
+def test_changes_without_items_are_none(storage, rows):
+    collection = storage.open(writable=True)
+    for _ in range(2):
+        collection.add([], np.empty([0, WIDTH], np.float32))
+        collection.update([])
+        assert collection.remove([]) == 0
+    collection.add([make_item(0)], rows[:1])
+    assert len(collection) == 1
+
+
 def test_fields_with_few_values_are_counted_and_others_have_bounds(collection):
     summary = collection.summarize_fields()
     facets = {name: sorted(map(tuple, values)) for name, values in summary.facets.items()}
