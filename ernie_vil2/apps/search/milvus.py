@@ -323,8 +323,8 @@ def _make_expression(where: Filter) -> str:
                 clauses.append(f'{field} >= "0" and {field} < ":"')
         else:
             choices = condition if isinstance(condition, list) else [condition]
-            # Not `in`, which milvus-lite has for plain fields only.
-            clauses.append(" or ".join(f"{field} == {_quote(choice)}" for choice in choices))
+            # Not `in`, which milvus-lite has for plain fields only. Without choices, no item matches.
+            clauses.append(" or ".join(f"{field} == {_quote(choice)}" for choice in choices) or 'id < ""')
     return " and ".join(f"({clause})" for clause in clauses)
 
 

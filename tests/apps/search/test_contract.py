@@ -151,6 +151,7 @@ PRICED, YEARS = NUMBERS % 5 != 0, NUMBERS % 90 + 2010
      ({"name": '"7" \\ 的'}, NUMBERS == 7),
      ({"third": ["1", 1]}, NUMBERS % 3 == 1),
      ({"third": 5}, NUMBERS < 0),
+     ({"third": []}, NUMBERS < 0),
      ({"unknown": 5}, NUMBERS < 0)],
     [({"price": {"<": 100}}, PRICED & (NUMBERS / 2 < 100)),
      ({"price": {">=": 10.5, "<=": 50}}, PRICED & (NUMBERS / 2 >= 10.5) & (NUMBERS / 2 <= 50)),
