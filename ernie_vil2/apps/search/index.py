@@ -249,9 +249,18 @@ class Index:
         threshold: float | None = None,
         words: WordQueries | None = None,
     ) -> list[list[Hit]]:
-        """Return the same as `search` for embeddings `[Q, D]`, which need not be normalised, and their words."""
+        """Return the same as `search` for embeddings `[Q, D]`, which need not be normalised, and their words.
+
+        Raises:
+            ValueError: as `search`, or the embeddings have another shape or are not finite.
+        """
         if count < 1:
             raise ValueError(f"the count is {count}; ask for 1 or more items")
+        queries = np.asarray(queries, np.float32)
+        if queries.ndim != 2 or queries.shape[1] != self.model.embed_dim:
+            raise ValueError(f"queries are embeddings [Q, {self.model.embed_dim}], not {list(queries.shape)}")
+        if not np.isfinite(queries).all():
+            raise ValueError("the embedding of a query is not finite")
         check_filter(where or {})
         collection = self.collection(among)
         if not len(collection):

@@ -189,6 +189,16 @@ def test_invalid_query_is_refused(index, options, culprit):
         index.search(**{"texts": ["red"]} | options)
 
 
+def test_invalid_embeddings_of_queries_are_refused(index):
+    width = index.model.embed_dim
+    for shape in ([4, width // 2], [2, 2 * width], [width]):
+        with pytest.raises(ValueError, match=re.escape(str(shape))):
+            index.search_embeddings(np.ones(shape, np.float32))
+    with pytest.raises(ValueError, match="not finite") as caught:
+        index.search_embeddings(np.full([1, width], np.nan))
+    assert not isinstance(caught.value, DamagedIndex)
+
+
 def test_folder_without_an_index_is_named(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         open_index(tmp_path / "nothing", model)
