@@ -323,11 +323,12 @@ class LocalCollection(Collection):
 
     def sample_items(self, count: int) -> list[Item]:
         last_row = max(len(self._snapshot.rows) - 1, 0)
-        sampled_items = []
-        for row in np.unique(np.linspace(0, last_row, count, dtype=int)).tolist():
-            for _, item in self._iterate_items("items.row = ?", row):
-                sampled_items.append(item)
-        return sampled_items
+        # The next item of each row, since the row's own item may have been removed.
+        sampled_items: dict[int, Item] = {}
+        for first_row in np.linspace(0, last_row, count, dtype=int).tolist():
+            for row, item in self._iterate_items("items.row >= ? ORDER BY items.row LIMIT 1", first_row):
+                sampled_items[row] = item
+        return list(sampled_items.values())
 
     def sample_embeddings(self, count: int) -> np.ndarray:
         rows = self._snapshot.rows

@@ -242,6 +242,14 @@ def test_update_changes_only_fields_and_locations(collection, rows, rng):
     assert collection.field_names() == ["caption_en", "date", "even", "name", "price", "third", "title"]
 
 
+def test_samples_hold_what_removals_have_left(collection):
+    remaining_ids = {str(number) for number in range(ROWS) if number % 100 == 7}
+    collection.remove([str(number) for number in range(ROWS) if str(number) not in remaining_ids])
+    sampled_ids = hit_ids(collection.sample_items(24))
+    assert len(sampled_ids) == len(set(sampled_ids)) == len(remaining_ids)
+    assert set(sampled_ids) == remaining_ids and len(collection.sample_captions(8)) == 8
+
+
 def test_items_of_a_name_have_it_as_id_or_with_a_suffix(storage, rng):
     collection = storage.open(writable=True)
     assert collection.find_by_name({"a"}) == {"a": []} and collection.field_names() == []
