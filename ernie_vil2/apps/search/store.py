@@ -70,31 +70,44 @@ class FolderStore:
         self.folder, self.writable = folder, writable
         self._lock: TextIO | None = None
         self._is_new_folder = not folder.exists()
-        if writable:
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                self._lock = locks.open_lock_file(folder / ".lock")
-            except locks.Locked as error:
-                raise BusyIndex(f"{folder} is being changed by {error.owner}; wait until it ends") from None
-
-        # A new index has no description yet. It may only be created in a folder without other files.
         self._metadata_path = folder / "index.json"
         self._metadata_identity: FileIdentity = (0, 0)
         self.metadata: dict[str, Any] = {}
-        try:
-            self.metadata, self._metadata_identity = self._read_metadata()
-        except FileNotFoundError:
-            if not writable:
+        if not self._is_new_folder and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file; name the folder of an index")
+        if not writable:
+            try:
+                self.metadata, self._metadata_identity = self._read_metadata()
+            except FileNotFoundError:
                 raise FileNotFoundError(f"{folder}: no index here; build one with ernie-vil2 search build") from None
-            other_files = sorted(entry.name for entry in folder.iterdir() if entry.name != ".lock")
-            if other_files:
-                names = ", ".join(other_files[:3])
-                raise ValueError(f"{folder} is not an index and holds other files ({names})") from None
-        if writable:
+            return
+
+        folder.mkdir(parents=True, exist_ok=True)
+        lock_path = folder / ".lock"
+        if not lock_path.exists():  # a writer creates it first, so files without it are not those of a new index
+            self._check_is_index_or_empty()
+        try:
+            self._lock = locks.open_lock_file(lock_path)
+        except locks.Locked as error:
+            raise BusyIndex(f"{folder} is being changed by {error.owner}; wait until it ends") from None
+        try:
+            self._check_is_index_or_empty()
+            with suppress(FileNotFoundError):  # a new index has no description yet
+                self.metadata, self._metadata_identity = self._read_metadata()
             self._remove_unused_folders()
+        except BaseException:
+            self.close()
+            raise
 
     def __str__(self) -> str:
         return str(self.folder)
+
+    def _check_is_index_or_empty(self) -> None:
+        """Raise ValueError if the folder holds other files than those of an index."""
+        other_files = sorted(entry.name for entry in self.folder.iterdir() if entry.name != ".lock")
+        if other_files and self._metadata_path.name not in other_files:
+            names = ", ".join(other_files[:3])
+            raise ValueError(f"{self.folder} is not an index and holds other files ({names})")
 
     def _read_metadata(self) -> tuple[dict[str, Any], FileIdentity]:
         """Return the content of `index.json` and the identity of the file."""

@@ -203,8 +203,22 @@ def test_folder_without_an_index_is_named(model, tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         open_index(tmp_path / "nothing", model)
     (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(NotADirectoryError, match=r"mine\.txt is a file"):
+        open_index(tmp_path / "mine.txt", model)
     with pytest.raises(ValueError, match=r"mine\.txt"):
         open_index(tmp_path, model, writable=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_refused_index_can_be_opened_when_it_is_mended(folder, model):
+    metadata = (folder / "index.json").read_bytes()
+    (folder / "index.json").write_bytes(b"{}")
+    # The exception is kept, as a notebook keeps the last one.
+    with pytest.raises(DamagedIndex) as caught:
+        open_index(folder, model, writable=True)
+    (folder / "index.json").write_bytes(metadata)
+    open_index(folder, model, writable=True).close()
+    assert caught.value
 
 
 def test_queries_of_a_file_are_encoded_in_batches(folder, search, model, monkeypatch, tmp_path):
