@@ -91,14 +91,16 @@ def build_app(
         item = index.collection("images").get(id)
         if item is None:
             raise HTTPException(404, "no image of this id")
-        # An original that may not be read, or has changed, is replaced by the thumbnail.
-        content = originals.read(item) or item.thumbnail
-        if content is None:
+        # An original that may not be read, has changed, or is of a kind that browsers do not show is replaced by the
+        # thumbnail.
+        contents = [content for content in (originals.read(item), item.thumbnail) if content is not None]
+        if not contents:
             raise HTTPException(404, "this image is not where it was indexed, or the server may not read it there")
-        media_type = _find_image_type(content)
-        if media_type is None:
-            raise HTTPException(415, "a browser cannot show an image of this kind")
-        return Response(content, media_type=media_type)
+        for content in contents:
+            media_type = _find_image_type(content)
+            if media_type is not None:
+                return Response(content, media_type=media_type)
+        raise HTTPException(415, "a browser cannot show an image of this kind")
 
     @app.get("/health", summary="Whether the index answers, and what it holds")
     def health() -> dict[str, Any]:

@@ -91,6 +91,17 @@ def test_images_are_served_by_id_and_never_by_path(client, index):
     assert response.status_code == 404 and b"root:" not in response.content
 
 
+def test_original_that_browsers_do_not_show_is_replaced_by_its_thumbnail(tmp_path, model):
+    (tmp_path / "images").mkdir()
+    Image.open(io.BytesIO(IMAGE)).save(tmp_path / "images" / "scan.tiff")
+    folder = fill_index(tmp_path / "index", model, tmp_path / "images")
+    with open_index(folder, model) as index:
+        client = TestClient(build_app(index, roots=[tmp_path / "images"]))
+        for address in ("/image", "/thumbnail"):
+            answer = client.get(address, params={"id": "scan.tiff"})
+            assert answer.status_code == 200 and answer.headers["content-type"] == "image/webp"
+
+
 def test_thumbnail_is_cached_for_good_only_by_its_version(client):
     hit = client.get("/v1/search", params={"q": "red", "where": '{"kind": "disc"}'}).json()["hits"][0]
     immutable = client.get("/thumbnail", params={"id": hit["id"], "version": hit["version"]})
