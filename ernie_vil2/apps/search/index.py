@@ -292,6 +292,7 @@ class Index:
             yield copy
         del self._collections[kind]
         collection.close()
+        self.collection(kind)  # opened, so that `close` sees that a new index has items
 
     def open_writer(self) -> Index:
         """Open this index again to change it, with the same model. Close it soon: it keeps out other writers.

@@ -267,6 +267,23 @@ def test_removed_or_uncovered_rows_lead_to_a_new_build(tmp_path, model):
         assert len(index.collection("images")) == 590 and index.search_embeddings(rows[1:2], 1)[0][0].id == "1"
 
 
+@pytest.fixture
+def compacted_folder(tmp_path, model):
+    """Return the folder of an index of nine images that was compacted."""
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        images = index.collection("images")
+        images.add(make_items(range(10)), draw_unit_rows(np.random.default_rng(0), 10, model.embed_dim))
+        images.remove(["9"])
+        with index.compact("images"):
+            pass
+    return tmp_path / "index"
+
+
+def test_new_index_that_was_compacted_is_kept(compacted_folder, model):
+    with open_index(compacted_folder, model) as index:
+        assert len(index.collection("images")) == 9
+
+
 def test_interrupted_compaction_leaves_the_index_as_it_was(tmp_path, model, monkeypatch):
     rows = draw_unit_rows(np.random.default_rng(0), 100, model.embed_dim)
     with open_index(tmp_path / "index", model, writable=True) as index:
