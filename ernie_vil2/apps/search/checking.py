@@ -41,34 +41,40 @@ def check_index(path: str | os.PathLike) -> CheckResult:
     result = CheckResult()
     try:
         store = FolderStore(Path(path), writable=False)
+        for kind in KINDS:
+            summary, faults = _check_collection(store, kind)
+            # A writer may have compacted the collection while it was read; then the new one is checked.
+            while (faults or not summary) and store.detect_replacement():
+                summary, faults = _check_collection(store, kind)
+            result.summary += summary
+            result.faults += faults
     except DamagedIndex as error:
         result.faults.append(str(error))
         return result
-    for kind in KINDS:
-        folder = store.collection_folder(kind)
-        if folder.is_dir():
-            _check_collection(folder, kind, store.metadata["width"], result)
     if not result.summary:
         result.summary.append(f"{path}: an empty index: there is neither a collection of images nor one of texts")
     return result
 
 
-def _check_collection(folder: Path, kind: str, width: int, result: CheckResult) -> None:
+def _check_collection(store: FolderStore, kind: str) -> tuple[list[str], list[str]]:
+    """Return the summary of a collection, no line if the index has none of this kind, and its faults."""
     faults: list[str] = []
     try:
-        collection = _ExactCollection(folder, width)
+        folder = store.find_folder(kind, store.metadata)
+        if not folder.is_dir():
+            return [], []
+        collection = _ExactCollection(folder, store.metadata["width"])
         with collection.items.snapshot():
             collection.reopen()  # a writer may have added rows between opening and taking the snapshot
             # One kind of faults does not hide the others, and of each kind the first ones are enough.
             for find_faults in (_find_item_faults, _find_row_faults, _find_index_type_faults):
                 faults.extend(islice(_continue_after_damage(find_faults, collection), MAX_FAULTS))
-        size = f"{len(collection):,} items, {len(collection.rows):,} rows of width {width}"
+        size = f"{len(collection):,} items, {len(collection.rows):,} rows of width {collection.width}"
         collection.close()
     except DamagedIndex as error:
         size, faults = "not readable", [str(error)]
     verdict = "damaged" if faults else "no damage found"
-    result.summary.append(f"{kind}: {size}; {verdict}")
-    result.faults += faults
+    return [f"{kind}: {size}; {verdict}"], faults
 
 
 def _continue_after_damage(

@@ -167,13 +167,20 @@ class FolderStore:
         """Return the folder of a collection: its kind, or the name that it got when it was compacted."""
         return self.folder / self.metadata.get(kind, kind)
 
+    def find_folder(self, kind: str, metadata: dict[str, Any]) -> Path:
+        """Return the folder of a collection by a description; DamagedIndex if it was compacted and is missing."""
+        folder = self.folder / metadata.get(kind, kind)
+        if kind in metadata and not folder.is_dir():
+            raise DamagedIndex(f"{folder} is missing; remove {self} and build the index again")
+        return folder
+
     def collection(self, kind: str) -> LocalCollection | None:
         # Local copies: the description that was opened changes only when `detect_replacement` is called.
         metadata, identity = self.metadata, self._metadata_identity
         while True:
-            folder = self.folder / metadata.get(kind, kind)
             damage = None
             try:
+                folder = self.find_folder(kind, metadata)
                 if self.writable or folder.is_dir():
                     return LocalCollection(folder, metadata["width"], self.writable)
             except DamagedIndex as error:

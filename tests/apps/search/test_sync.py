@@ -18,7 +18,7 @@ from ernie_vil2.apps.search.add_items import (
     sync_texts,
 )
 from ernie_vil2.apps.search.checking import check_index
-from ernie_vil2.apps.search.collection import Item
+from ernie_vil2.apps.search.collection import DamagedIndex, Item
 from ernie_vil2.apps.search.store import FolderStore
 from ernie_vil2.apps.serving.text_length import MAX_TEXT_LENGTH
 from ernie_vil2.data.samples import Reason
@@ -282,6 +282,32 @@ def compacted_folder(tmp_path, model):
 def test_new_index_that_was_compacted_is_kept(compacted_folder, model):
     with open_index(compacted_folder, model) as index:
         assert len(index.collection("images")) == 9
+
+
+def test_missing_compacted_collection_is_damage(compacted_folder, model):
+    (collection_folder,) = compacted_folder.glob("images-*")
+    shutil.rmtree(collection_folder)
+    (fault,) = check_index(compacted_folder).faults
+    assert collection_folder.name in fault
+    for writable in (False, True):
+        with open_index(compacted_folder, model, writable) as index, pytest.raises(DamagedIndex, match="images-"):
+            index.collection("images")
+
+
+def test_check_follows_a_compaction_meanwhile(compacted_folder, model, monkeypatch):
+    open_store = FolderStore.__init__
+
+    def open_and_compact(store, folder, writable):
+        open_store(store, folder, writable)
+        if not writable:
+            with monkeypatch.context() as patched:
+                patched.setattr(FolderStore, "__init__", open_store)
+                with open_index(folder, model, writable=True) as index, index.compact("images"):
+                    pass
+
+    monkeypatch.setattr(FolderStore, "__init__", open_and_compact)
+    result = check_index(compacted_folder)
+    assert result.faults == [] and "9 items" in result.summary[0]
 
 
 def test_interrupted_compaction_leaves_the_index_as_it_was(tmp_path, model, monkeypatch):
