@@ -176,6 +176,33 @@ def test_scrolling_loads_more_hits(browser, address):
     assert browser.wait_for(f"{STATUS}.startsWith('140 images') && {STATUS}")
 
 
+def test_failed_next_page_keeps_the_hits_and_is_asked_for_again(browser, address):
+    browser.open(f"{address}?q=red")
+    browser.wait_for(f"{HITS} === 60")
+    browser.run("window.realFetch = fetch; window.fetch = () => Promise.reject(new TypeError()); 0")
+    browser.run("scrollTo(0, document.body.scrollHeight)")
+    browser.wait_for("document.getElementById('status').classList.contains('error')")
+    assert browser.run(HITS) == 60
+    browser.run("window.fetch = realFetch; scrollTo(0, 0)")
+    # The page notices within a frame that it was scrolled.
+    browser.run("new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))")
+    browser.run("scrollTo(0, document.body.scrollHeight)")
+    browser.wait_for(f"{HITS} > 60")
+
+
+def test_scrolling_does_not_append_a_new_query_to_the_former_hits(browser, address):
+    browser.open(f"{address}?q=red")
+    browser.wait_for(f"{HITS} === 60")
+    # The answer to the new query comes late, and meanwhile the end of the former hits is reached.
+    browser.run("window.realFetch = fetch; window.fetch = async (url, options) => {"
+                "await new Promise((resolve) => setTimeout(resolve, 1000));"
+                "return realFetch(url, options); }; 0")  # fmt: skip
+    browser.run("document.getElementById('text').value = 'more 77'; document.getElementById('form').requestSubmit()")
+    browser.run("scrollTo(0, document.body.scrollHeight)")
+    browser.wait_for(f"document.querySelector('#hits button').hit.id === 'more 77' || {HITS} > 60")
+    assert browser.run("document.querySelector('#hits button').hit.id") == "more 77"
+
+
 def test_calibrated_threshold_is_shown_and_applied_by_a_click(browser, address):
     browser.open(f"{address}?q=red")
     browser.wait_for("!document.getElementById('calibration').hidden")

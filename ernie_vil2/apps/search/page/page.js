@@ -123,7 +123,10 @@ async function search(isNextPage = false) {
   // In a sum of queries, an item that one of them names is not what was asked for.
   if (info.words && find("words").checked && !queryImage && !query.has("without")) parameters.set("words", 1);
   if (query.has("like")) parameters.set("id", query.get("like"));
-  if (!isNextPage) say(words.searching);
+  if (!isNextPage) {
+    hasMore = false;  // the visible hits are those of another query: nothing may be appended to them
+    say(words.searching);
+  }
   try {
     let path = "search", options = { signal };
     if (queryImage && queryImage.id) path = "similar";
@@ -139,8 +142,7 @@ async function search(isNextPage = false) {
     fillWindow();
   } catch (error) {
     if (error.name === "AbortError") return;
-    hasMore = false;
-    showHits([]);
+    if (!isNextPage) showHits([]);
     say(error.message, true);
   }
 }
