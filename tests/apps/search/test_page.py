@@ -203,6 +203,17 @@ def test_scrolling_does_not_append_a_new_query_to_the_former_hits(browser, addre
     assert browser.run("document.querySelector('#hits button').hit.id") == "more 77"
 
 
+def test_text_replaces_a_similar_image_at_once(browser, address):
+    browser.open(f"{address}?like=hostile")
+    browser.wait_for(f"{HITS} >= 60")
+    # The threshold is changed before the pause after which a typed query is sent.
+    browser.run("document.getElementById('text').value = 'red';"
+                "document.getElementById('text').dispatchEvent(new Event('input'));"
+                "document.getElementById('threshold').dispatchEvent(new Event('change'))")  # fmt: skip
+    browser.wait_for(f"{STATUS}.includes('images in') || {STATUS}.includes('parameter')")
+    assert browser.run("location.search") == "?q=red" and "images in" in browser.run(STATUS)
+
+
 def test_calibrated_threshold_is_shown_and_applied_by_a_click(browser, address):
     browser.open(f"{address}?q=red")
     browser.wait_for("!document.getElementById('calibration').hidden")

@@ -350,8 +350,8 @@ form.addEventListener("submit", (event) => {
 for (const input of [text, without]) {
   input.addEventListener("input", () => {
     clearTimeout(typingTimer);
+    if (queryImage && queryImage.id) removeImage();
     typingTimer = setTimeout(() => {
-      if (queryImage && queryImage.id) removeImage();
       updateAddress(isTyping);  // one entry in the history for all that is typed
       isTyping = true;
       search();
