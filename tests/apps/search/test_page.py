@@ -214,6 +214,37 @@ def test_text_replaces_a_similar_image_at_once(browser, address):
     assert browser.run("location.search") == "?q=red" and "images in" in browser.run(STATUS)
 
 
+def test_file_can_be_chosen_again(browser, address):
+    browser.open(f"{address}?q=red")
+    browser.wait_for(f"{HITS} >= 60")
+    browser.run("const files = new DataTransfer(), input = document.getElementById('file');"
+                "files.items.add(new File(['x'], 'a.png', { type: 'image/png' })); input.files = files.files;"
+                "input.dispatchEvent(new Event('change'))")  # fmt: skip
+    # Browsers report a choice only if it differs from the value.
+    assert browser.run("document.getElementById('file').value") == ""
+    assert not browser.run("document.getElementById('query-image').hidden")
+    browser.wait_for(f"{STATUS}.includes('image')")
+    browser.errors.clear()  # the browser itself reports that this file is no image
+
+
+def test_keys_and_drags_of_the_browser_stay_its_own(browser, address):
+    browser.open(f"{address}?q=red")
+    browser.wait_for(f"{HITS} >= 60")
+    browser.run("document.querySelector('#hits button').focus()")
+    # Alt with an arrow is Forward, Ctrl with s saves the page, and in a composition arrows choose among Chinese words.
+    keys = ("key: 'ArrowRight', altKey: true", "key: 's', ctrlKey: true", "key: 'ArrowDown', isComposing: true")
+    for options in keys:
+        event = f"new KeyboardEvent('keydown', {{ {options}, bubbles: true, cancelable: true }})"
+        assert browser.run(f"{FOCUSED}.dispatchEvent({event})"), options
+        assert browser.run(f"{FOCUSED} === document.querySelector('#hits button') && location.search") == "?q=red"
+    # A dragged text goes into a field.
+    for event in ("dragover", "drop"):
+        assert browser.run("(() => { const data = new DataTransfer(); data.setData('text/plain', 'blue');"
+                           f"return document.getElementById('text').dispatchEvent(new DragEvent('{event}',"
+                           "{ dataTransfer: data, bubbles: true, cancelable: true })); })()")  # fmt: skip
+    assert not browser.run("document.getElementById('status').classList.contains('error')")
+
+
 def test_calibrated_threshold_is_shown_and_applied_by_a_click(browser, address):
     browser.open(f"{address}?q=red")
     browser.wait_for("!document.getElementById('calibration').hidden")

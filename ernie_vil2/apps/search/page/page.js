@@ -366,7 +366,10 @@ find("similar").addEventListener("click", () => searchSimilar(detail.hit));
 find("previous").addEventListener("click", () => openNeighbour(-1));
 find("next").addEventListener("click", () => openNeighbour(1));
 find("choose-image").addEventListener("click", () => find("file").click());
-find("file").addEventListener("change", (event) => takeFile(event.target.files));
+find("file").addEventListener("change", (event) => {
+  takeFile(event.target.files);
+  event.target.value = "";  // otherwise choosing the same file again would be no change
+});
 threshold.addEventListener("input", readThreshold);
 threshold.addEventListener("change", submitQuery);
 find("words").addEventListener("change", submitQuery);
@@ -377,6 +380,7 @@ find("calibration").addEventListener("click", () => {
 });
 for (const type of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(type, (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;  // a text may be dragged into a field
     event.preventDefault();
     document.body.classList.toggle("over", type === "dragenter" || type === "dragover");
     if (type === "drop") takeFile(event.dataTransfer.files);
@@ -389,6 +393,8 @@ document.addEventListener("paste", (event) => {
 const countColumns = () => getComputedStyle(hitList).gridTemplateColumns.split(" ").length;
 
 document.addEventListener("keydown", (event) => {
+  // Keys of the browser, such as Alt with an arrow, and those that choose among the words of a Chinese input method.
+  if (event.altKey || event.ctrlKey || event.metaKey || event.isComposing) return;
   const isInField = event.target.matches("input, select");
   if (event.key === "/" && !isInField) { event.preventDefault(); text.focus(); text.select(); }
   const focused = document.activeElement, hit = detail.open ? detail.hit : focused && focused.hit;
