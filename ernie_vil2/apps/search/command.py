@@ -509,6 +509,8 @@ def _parse_conditions(conditions: list[str]) -> dict[str, Any]:
         if isinstance(condition, dict) != is_bound:
             raise ValueError(f"--where {text}: {name} has both values and bounds; give one kind")
         if is_bound:  # a number, or a text that the index accepts only if it is a date
+            if operator in condition:
+                raise ValueError(f"--where {text}: {name} has two bounds with {operator}; give one")
             condition[operator] = json_value if is_number else value
         else:
             # `--where page=3` may mean the text "3" or the number 3, so items with either match. The same holds for

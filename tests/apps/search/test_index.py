@@ -281,6 +281,7 @@ def test_command_adds_the_texts_in_images(folder, shapes, search, tmp_path):
         (["--where", "<3"], "FIELD=VALUE"),
         (["--where", "kind>=disc"], "a number, or a date"),
         (["--where", "kind=a", "--where", "kind<3"], "values and bounds"),
+        (["--where", "kind<3", "--where", "kind<5"], "kind has two bounds"),
         (["--where", "kinds=3"], "kinds"),
     )),
 ])  # fmt: skip
