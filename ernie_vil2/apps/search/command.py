@@ -312,10 +312,11 @@ def _exit_code(num_used: int, args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
+    ids = list(dict.fromkeys(args.ids))
     with _open_index(args, writable=True) as index:
-        num_removed = index.collection(args.among).remove(args.ids)
-    print(f"{num_removed} of {len(args.ids)} removed")
-    return 0 if num_removed == len(args.ids) else 1
+        num_removed = index.collection(args.among).remove(ids)
+    print(f"{num_removed} of {len(ids)} removed")
+    return 0 if num_removed == len(ids) else 1
 
 
 def _query(args: argparse.Namespace) -> int:

@@ -249,6 +249,13 @@ def test_command_queries_removes_and_does_not_wait_for_a_lock(folder, search, sh
         assert result.returncode == 2 and "process" in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+def test_id_that_is_named_twice_is_removed_once(folder, model, search):
+    with open_index(folder, model) as index:
+        item_id = index.collection("images").sample_items(1)[0].id
+    result = search("remove", "--index", folder, item_id, item_id)
+    assert result.returncode == 0 and "1 of 1 removed" in result.stdout
+
+
 def test_command_finds_the_words_of_a_sentence(folder, model, search):
     item = Item("shoe", b"", {"caption_zh": "红鞋", "number": "A1-B"})
     with open_index(folder, model, writable=True) as index:
