@@ -6,6 +6,7 @@ that wait for them. An answer does not depend on the other queries of its batch.
 
 import asyncio
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -169,22 +170,27 @@ def _is_cacheable(terms: Sequence[Term], options: Options) -> bool:
 
 
 class _AnswerCache:
-    """Recent answers, each for one version of the searched collection."""
+    """Recent answers, each for one version of the searched collection; for any number of threads."""
 
     def __init__(self, size: int):
         self._size = size
         self._entries: OrderedDict[Hashable, tuple[object, bytes]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, key: Hashable, version: object) -> bytes | None:
-        answer_version, answer = self._entries.get(key, (None, None))
-        if answer is None or answer_version is not version:
-            return None
-        self._entries.move_to_end(key)
-        return answer
+        with self._lock:
+            answer_version, answer = self._entries.get(key, (None, None))
+            if answer is None or answer_version is not version:
+                return None
+            self._entries.move_to_end(key)
+            return answer
 
     def add(self, key: Hashable, version: object, answer: bytes) -> None:
-        if key is not None and self._size:
+        if key is None or not self._size:
+            return
+        with self._lock:
             self._entries[key] = version, answer
+            self._entries.move_to_end(key)
             if len(self._entries) > self._size:
                 self._entries.popitem(last=False)
 

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from ernie_vil2 import load_model
 from ernie_vil2.apps.search import open_index
-from ernie_vil2.apps.search.batching import Options, SearchBatcher
+from ernie_vil2.apps.search.batching import Options, SearchBatcher, _AnswerCache
 from ernie_vil2.apps.search.collection import Item
 from ernie_vil2.apps.serving.batching import Overloaded
 from ernie_vil2.apps.serving.bodies import encode_json
@@ -160,6 +162,30 @@ def test_equal_queries_are_answered_once_until_the_index_changes(tmp_path, model
             assert len(sizes) == 6  # "red" was dropped from the cache of two answers
 
         asyncio.run(run())
+
+
+def test_cache_is_shared_by_threads():
+    cache, version = _AnswerCache(1), object()
+
+    def use(key):
+        for _ in range(20_000):
+            assert cache.get(key, version) in (None, b"answer")
+            cache.add(key, version, b"answer")
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that threads interrupt each other everywhere
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert list(threads.map(use, "abcd")) == [None] * 4
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_cache_drops_the_answer_used_longest_ago():
+    cache = _AnswerCache(2)
+    for key, version in (("a", 1), ("b", 1), ("a", 2), ("c", 2)):
+        cache.add(key, version, b"answer")
+    assert [cache.get(key, version) for key, version in (("a", 2), ("b", 1), ("c", 2))] == [b"answer", None, b"answer"]
 
 
 def test_answers_to_long_queries_are_not_cached(index):
