@@ -60,7 +60,8 @@ class MilvusStore:
 
         # The name of the index is the path of the address; milvus-lite has a folder of its own for each index.
         uri, self.name = address, "index"
-        if address.startswith("http"):
+        self._is_server = address.startswith(("http://", "https://"))
+        if self._is_server:
             scheme, _, location = address.partition("://")
             host, _, name = location.partition("/")
             uri, self.name = f"{scheme}://{host}", name or self.name
@@ -121,7 +122,7 @@ class MilvusStore:
 
     def close(self) -> None:
         self._client.close()
-        if not self._address.startswith("http"):
+        if not self._is_server:
             # Without it the server of milvus-lite would keep the folder locked until this process ends.
             from milvus_lite.server_manager import server_manager_instance
 

@@ -250,6 +250,17 @@ def test_samples_hold_what_removals_have_left(collection):
     assert set(sampled_ids) == remaining_ids and len(collection.sample_captions(8)) == 8
 
 
+@pytest.mark.slow
+def test_name_of_a_file_may_begin_like_an_address(tmp_path, monkeypatch):
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    from ernie_vil2.apps.search.milvus import MilvusStore
+
+    monkeypatch.chdir(tmp_path)
+    store = MilvusStore("httpd.db", writable=True)
+    store.close()
+    assert (tmp_path / "httpd.db").exists()
+
+
 def test_items_of_a_name_have_it_as_id_or_with_a_suffix(storage, rng):
     collection = storage.open(writable=True)
     assert collection.find_by_name({"a"}) == {"a": []} and collection.field_names() == []
