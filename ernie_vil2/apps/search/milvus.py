@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Collection as Container
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,9 @@ class MilvusStore:
             scheme, _, location = address.partition("://")
             host, _, name = location.partition("/")
             uri, self.name = f"{scheme}://{host}", name or self.name
+        missing = f"{address}: no index {self.name} there; build one with ernie-vil2 search build"
+        if not (self._is_server or writable or Path(address).exists()):  # milvus-lite would create the file
+            raise FileNotFoundError(missing)
         try:
             self._client = MilvusClient(uri)
         except Exception as error:  # the exceptions of pymilvus and grpc have no common class
@@ -72,17 +76,25 @@ class MilvusStore:
         self.writable, self._address = writable, address
         self.metadata: dict[str, Any] = {}
         self.folder = None
-        name = self._collection_name("metadata")
-        if self._client.has_collection(name):
-            self._client.load_collection(name)
-            records = self._client.query(name, filter="id == 0", output_fields=["metadata"])
-            if records:
-                self.metadata = self._check_metadata(records[0]["metadata"])
-        elif not writable:
-            raise FileNotFoundError(f"{address}: no index {self.name} there; build one with ernie-vil2 search build")
+        try:
+            self.metadata = self._read_metadata()
+            if not (self.metadata or writable):
+                raise FileNotFoundError(missing)
+        except BaseException:
+            self.close()
+            raise
 
     def __str__(self) -> str:
         return self._address
+
+    def _read_metadata(self) -> dict[str, Any]:
+        """Return the description of the index; empty if it is new."""
+        name = self._collection_name("metadata")
+        if not self._client.has_collection(name):
+            return {}
+        self._client.load_collection(name)
+        records = self._client.query(name, filter="id == 0", output_fields=["metadata"])
+        return self._check_metadata(records[0]["metadata"]) if records else {}
 
     def _check_metadata(self, metadata: Any) -> dict[str, Any]:
         name = f"{self._address}: metadata"

@@ -1,7 +1,9 @@
 """Tests that every index type and store must pass, embedded ones and Milvus alike, against a product in NumPy."""
 
 import shutil
+from contextlib import closing
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -259,6 +261,30 @@ def test_name_of_a_file_may_begin_like_an_address(tmp_path, monkeypatch):
     store = MilvusStore("httpd.db", writable=True)
     store.close()
     assert (tmp_path / "httpd.db").exists()
+
+
+@pytest.mark.slow
+def test_reader_of_a_missing_index_in_milvus_leaves_nothing_behind(tmp_path, monkeypatch):
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    from milvus_lite.server_manager import server_manager_instance
+
+    from ernie_vil2.apps.search.milvus import MilvusStore
+
+    address = str(tmp_path / "index.db")
+    with pytest.raises(FileNotFoundError, match="build"):
+        MilvusStore(address, writable=False)
+    assert not list(tmp_path.iterdir())
+    # A writer that was killed when it had created the collection of the description, and not written it yet.
+    with closing(MilvusStore(address, writable=True)) as store:
+        monkeypatch.setattr(store._client, "upsert", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.write_metadata({"version": 1})
+    with monkeypatch.context() as patched:
+        release = Mock(wraps=server_manager_instance.release_server)
+        patched.setattr(server_manager_instance, "release_server", release)
+        with pytest.raises(FileNotFoundError, match="build"):
+            MilvusStore(address, writable=False)
+        release.assert_called_once_with(address)
 
 
 def test_items_of_a_name_have_it_as_id_or_with_a_suffix(storage, rng):
