@@ -107,7 +107,7 @@ class MilvusStore:
 
     def write_metadata(self, metadata: dict[str, Any]) -> None:
         name = self._collection_name("metadata")
-        if not self.metadata:
+        if not self._client.has_collection(name):  # a writer that was killed may have created it
             self._client.create_collection(name, dimension=2, consistency_level=CONSISTENCY)
         self._client.upsert(name, {"id": 0, "vector": [0.0, 1.0], "metadata": metadata})  # Milvus demands a vector
         self.metadata = metadata

@@ -285,6 +285,8 @@ def test_reader_of_a_missing_index_in_milvus_leaves_nothing_behind(tmp_path, mon
         with pytest.raises(FileNotFoundError, match="build"):
             MilvusStore(address, writable=False)
         release.assert_called_once_with(address)
+    with closing(MilvusStore(address, writable=True)) as store:
+        store.write_metadata({"version": 1})
 
 
 def test_items_of_a_name_have_it_as_id_or_with_a_suffix(storage, rng):
