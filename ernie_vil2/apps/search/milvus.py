@@ -7,6 +7,7 @@ read from their locations instead.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Collection as Container
 from contextlib import contextmanager
@@ -52,7 +53,10 @@ class MilvusStore:
         writable: whether the index will be changed.
 
     Raises:
+        DamagedIndex: the description of the index is of another form.
+        FileNotFoundError: there is no such index, and it is not opened to be written.
         OSError: no Milvus answers.
+        ValueError: NAME cannot be the name of an index.
     """
 
     def __init__(self, address: str, writable: bool):
@@ -66,6 +70,8 @@ class MilvusStore:
             scheme, _, location = address.partition("://")
             host, _, name = location.partition("/")
             uri, self.name = f"{scheme}://{host}", name or self.name
+            if not re.fullmatch(r"\w+", self.name, re.ASCII):  # it becomes part of the names of collections
+                raise ValueError(f"{address}: the name {self.name!r} of an index in Milvus takes a-z, A-Z, 0-9 and _")
         missing = f"{address}: no index {self.name} there; build one with ernie-vil2 search build"
         if not (self._is_server or writable or Path(address).exists()):  # milvus-lite would create the file
             raise FileNotFoundError(missing)

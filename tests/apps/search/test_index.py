@@ -14,7 +14,7 @@ from PIL import Image
 from ernie_vil2.apps.search import BusyIndex, DamagedIndex, add_items, open_index
 from ernie_vil2.apps.search.add_items import add_images, add_texts, list_images, optimize_collection
 from ernie_vil2.apps.search.collection import Item
-from ernie_vil2.apps.search.store import FolderStore
+from ernie_vil2.apps.search.store import FolderStore, open_store
 from tests.support.commands import call
 from tests.support.shapes import draw, encode_png
 from tests.support.small_index import IMAGE, interrupt_call
@@ -247,6 +247,13 @@ def test_command_queries_removes_and_does_not_wait_for_a_lock(folder, search, sh
     with open_index(folder, writable=True):
         result = search("build", *index, "--data", shapes["val"])
         assert result.returncode == 2 and "process" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["a/b", "my-index", "x?y=z"])
+def test_name_that_milvus_does_not_take_is_refused(name):
+    pytest.importorskip("pymilvus", reason="pymilvus is not installed")
+    with pytest.raises(ValueError, match=re.escape(repr(name))):
+        open_store(f"http://127.0.0.1:1/{name}", writable=True)
 
 
 def test_id_that_is_named_twice_is_removed_once(folder, model, search):
