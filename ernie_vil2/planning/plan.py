@@ -149,7 +149,8 @@ class Plan:
         num_views: number of views of a row by kind, "image" and "text".
         uses_micro_batches: whether rows are encoded in micro batches, twice each: first without saving for backward.
         rows_at_once: rows that a rank encodes at once, saving activations for backward.
-        parameters: trained parameters by tower, "image" and "text", and "all".
+        parameters: parameters by tower, "image" and "text", and "all", with LoRA's.
+        num_trained: those that are trained.
         sample_bytes_on_device: bytes of a sample that the loader copies to the device.
         num_batches: batches on the device: the previous one, which stays until its losses have been checked, the
             current one, and on a GPU the prefetched one.
@@ -187,7 +188,8 @@ class Plan:
             self.num_micro_batches = math.ceil(self.rows_per_rank / training.micro_batch)
         self.rows_at_once = math.ceil(self.rows_per_rank / self.num_micro_batches)
 
-        self.parameters = {**towers.tower_parameters, "all": sum(towers.parameter_sizes)}
+        self.parameters = {**towers.tower_parameters, "all": towers.num_parameters}
+        self.num_trained = sum(towers.parameter_sizes)
         self.sharding = training.sharding if ranks > 1 else "none"
         self._row_costs = {
             kind: towers.row_cost(kind, training.precision, training.recompute, training.residual)
@@ -212,25 +214,27 @@ class Plan:
         """Bytes in use from the first step to the last, by what they hold."""
         num_parameters = self.parameters["all"]
         # A sharded optimiser holds its state for the parameters that the rank owns.
-        num_owned = num_parameters
+        num_owned = self.num_trained
         if self.sharding != "none":
             num_owned = self.towers.largest_share(self.ranks)
         permanent = {
             "weights": 4 * (num_parameters + 2 * sum(self.towers.norm_channels)),  # with means and variances of norms
-            "gradients": 4 * (num_owned if self.sharding == "stage2" else num_parameters),
+            "gradients": 4 * (num_owned if self.sharding == "stage2" else self.num_trained),
             "optimiser state": 8 * num_owned,  # two moments
             "images of the batches": self.num_batches * self.rows_per_rank * self._image_bytes,
         }
-        # A moving average of the weights, and the initial weights that are mixed into it; every rank has them.
+        # A moving average of the weights, and the initial weights that are mixed into it; every rank has them. Frozen
+        # weights have none.
         has_average = self.config.Tuning.ema is not None or self.config.Tuning.initial_share > 0
         if has_average:
             num_copies = 2 if self.config.Tuning.initial_share else 1
-            permanent["average of the weights"] = num_copies * permanent["weights"]
+            average = permanent["weights"] - 4 * (num_parameters - self.num_trained)
+            permanent["average of the weights"] = num_copies * average
         # A checkpoint is written from a copy on the host. Rank 0 gathers the state of all ranks.
         if self.device.name == "cpu":
-            permanent["copy for a checkpoint"] = permanent["weights"] + 8 * num_parameters
+            permanent["copy for a checkpoint"] = permanent["weights"] + 8 * self.num_trained
             if has_average:  # a checkpoint has both the averages and the weights themselves
-                permanent["copy for a checkpoint"] += permanent["weights"]
+                permanent["copy for a checkpoint"] += average
         return permanent
 
     @cached_property
@@ -261,10 +265,10 @@ class Plan:
         backward = {"activations": activations, "work space": work_space, "embeddings": embeddings}
         phases = {"loss": loss, "backward": backward}
         if self.ranks > 1 and self.sharding == "none":
-            backward["buckets of gradients"] = 4 * self.parameters["all"]
+            backward["buckets of gradients"] = 4 * self.num_trained
         # With sharding, fleet clips gradients in place.
         if self.config.Optimizer.clip_norm is not None and self.sharding == "none":
-            phases["optimiser"] = {"clipped gradients": 4 * self.parameters["all"]}
+            phases["optimiser"] = {"clipped gradients": 4 * self.num_trained}
         return phases
 
     @property
@@ -310,7 +314,7 @@ class Plan:
 
         # Paddle's data parallel reduces buckets during backward. With sharding each gradient goes to its owner, and the
         # owner sends the parameter back when it is updated.
-        parameter_bytes = 4 * self.parameters["all"]
+        parameter_bytes = 4 * self.num_trained
         if self.sharding == "none":
             num_buckets = math.ceil(parameter_bytes / GRADIENT_BUCKET)
             yield transfer(
@@ -517,6 +521,9 @@ def describe(plan: Plan) -> Iterator[str]:
         yield _format_line("micro batch", f"{plan.rows_at_once:,}", "rows of a rank encoded at once, every row twice")
     millions = {tower: f"{number / 1e6:,.1f} M" for tower, number in plan.parameters.items()}
     yield _format_line("parameters", millions["all"], f"image {millions['image']}, text {millions['text']}")
+    if plan.num_trained < plan.parameters["all"]:
+        note = "activations, work space and operations are those of training all"
+        yield _format_line("trained", f"{plan.num_trained / 1e6:,.1f} M", note)
 
     yield from ("", "memory of a rank")
     for name, size in plan.permanent_memory.items():

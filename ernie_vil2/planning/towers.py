@@ -21,6 +21,7 @@ from ernie_vil2.device.extras import is_installed
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.models import DualEncoder, build_dual_encoder
 from ernie_vil2.parallel.norms import find_batch_norms
+from ernie_vil2.tasks.task import apply_tuning
 from ernie_vil2.towers.layers.suite import import_suite
 
 # Bytes of activations to measure with, within 2 to 16 rows: enough to hide allocations that do not grow with the rows.
@@ -54,8 +55,9 @@ class Towers:
 
     Attributes:
         embed_dim: width of the joint space.
-        parameter_sizes: elements of each trained tensor.
-        tower_parameters: trained parameters of the towers "image" and "text", with their projections.
+        tower_parameters: parameters of the towers "image" and "text", with their projections; LoRA's do not count.
+        num_parameters: parameters of the model, with LoRA's.
+        parameter_sizes: elements of each trained tensor, after `Tuning.lora` and `Tuning.freeze`.
         num_word_embedding_parameters: elements of the word embedding.
         norm_channels: channels of each batch norm.
     """
@@ -64,8 +66,13 @@ class Towers:
         side, length, text = config.Model.image.image_size, config.Data.max_length, config.Model.text
         model = _build_without_weights(config, open_tokenizer(text.vocabulary, length, text.tokenizer).vocab_size)
         self.embed_dim = model.embed_dim
-        self.parameter_sizes = _trained_sizes(model)
         self.tower_parameters = {kind: sum(_trained_sizes(_select_tower(model, kind))) for kind in ("image", "text")}
+        sizes = {name: value.size for name, value in model.named_parameters() if not value.stop_gradient}
+        with paddle.LazyGuard():
+            apply_tuning(model, config.Tuning)
+        trained_sizes = {name: value.size for name, value in model.named_parameters() if not value.stop_gradient}
+        self.num_parameters = sum((sizes | trained_sizes).values())
+        self.parameter_sizes = list(trained_sizes.values())
         self.num_word_embedding_parameters = 0
         for name, value in model.named_parameters():
             if name.endswith("word_embeddings.weight"):

@@ -24,6 +24,7 @@ from ernie_vil2.planning.plan import (
     recognise_device,
 )
 from ernie_vil2.planning.towers import Towers
+from ernie_vil2.tasks.task import apply_tuning
 from ernie_vil2.training.optimizer import WeightAverage
 from ernie_vil2.training.trainer import Trainer
 from tests.support.ranks import run_ranks
@@ -236,6 +237,25 @@ def test_averages_of_the_weights_take_memory(towers, setting, num_copies):
     parameters = sum(towers.parameter_sizes)
     # A checkpoint is written from a copy of the averages and of the weights.
     assert plan.peak_memory - without.peak_memory == (num_copies + 1) * 4 * parameters
+
+
+def test_frozen_weights_have_neither_gradients_nor_moments(towers):
+    whole = make_plan(towers)
+    for setting in ("lora={rank: 2, layers: [text.*]}", "freeze=[image.*]"):
+        config = load_config(None, [*SMALL, f"Tuning.{setting}"])
+        tuned_towers = Towers(config)
+        num_words = tuned_towers.num_word_embedding_parameters // config.Model.text.width
+        model = build_dual_encoder(config.Model, num_words)
+        apply_tuning(model, config.Tuning)
+        num_trained = sum(value.size for value in model.parameters() if not value.stop_gradient)
+        plan = make_plan(tuned_towers, f"Tuning.{setting}")
+        assert plan.permanent_memory["gradients"] == 4 * num_trained
+        assert plan.permanent_memory["optimiser state"] == 8 * num_trained
+        assert plan.permanent_memory["weights"] == 4 * sum(value.size for value in model.parameters())
+        assert plan.peak_memory < whole.peak_memory
+        sent = {transfer.name: transfer for transfer in plan.transfers}
+        assert sent["gradients of the parameters"].sent == 2 * 3 / 4 * 4 * num_trained
+        assert any("trained" in line for line in describe(plan))
 
 
 def test_devices_are_recognised_by_driver_name_and_memory():
