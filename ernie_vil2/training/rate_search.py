@@ -4,16 +4,19 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from ernie_vil2.config import Config, ConfigError, apply_overrides
+from ernie_vil2.config import Config, ConfigError, apply_overrides, differences
+from ernie_vil2.config.sections import with_native_towers
 from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.evaluation.intervals import CONFIDENCE_LEVEL, Interval, correct_p_values, estimate_query_difference
 from ernie_vil2.evaluation.outcomes import Outcomes, format_difference
 from ernie_vil2.io.files import check_version, load_json, write_json
 from ernie_vil2.io.run_folder import list_checkpoints, lock_run_folder
+from ernie_vil2.io.terminal import join_names
+from ernie_vil2.training.checkpoint import FREE_ON_RESUME
 from ernie_vil2.training.scoring import ScorerEvaluator, build_evaluators
 from ernie_vil2.training.trainer import Trainer
 from ernie_vil2.training.update import NotFinite
@@ -28,6 +31,15 @@ MAX_SAMPLES, MAX_EPOCHS = 4096, 5
 # A trial has at least so many steps, also with a batch that is large for the data.
 MIN_STEPS = 4
 VERSION = 1  # of the file of results
+# Settings that the choice of a rate does not depend on: trials have their own, or hardly depend on them.
+FREE_SETTINGS = (FREE_ON_RESUME - {"Data.val", "Evaluation"}) | {
+    "Training.steps",
+    "Training.epochs",
+    "Schedule.warmup_steps",
+    "Data.test",
+    "Evaluation.every",
+    "Evaluation.at_start",
+}
 # In the run folder: the results, and the folder of a running trial.
 RESULTS_FILE, TRIAL_FOLDER = ".rate_search.json", ".rate_search"
 
@@ -135,7 +147,7 @@ def tune_rate(config: Config) -> Config:
 
     Raises:
         ConfigError: nothing can be scored, the scores are not of single queries, all trials have failed, or the folder
-            already holds a run, something else, or another process's search.
+            already holds a run, something else, another process's search, or the results of another configuration.
     """
     if config.Data.val_config is None:
         raise ConfigError("--tune-rate chooses by Data.val: name it, or hold a part out (Data.holdout)")
@@ -149,6 +161,12 @@ def tune_rate(config: Config) -> Config:
         record = load_json(path)
         version = record.get("version") if isinstance(record, dict) else None
         check_version(version, VERSION, path, "remove it, and the rates are tried again")
+        changed = [name for name, _ in differences(record["settings"], _list_settings(config))]
+        if changed:
+            raise ConfigError(
+                f"{path}: rates were tried with another {join_names(changed, 3)}; remove this file, and they are tried "
+                "again"
+            )
         best = record["best_trial"] and Trial(*record["best_trial"])
         print(f"rates were tried before ({path})")
     else:
@@ -186,8 +204,19 @@ def _search(config: Config, path: Path) -> Trial | None:
     if find_best(results.trials) is None:
         raise ConfigError("--tune-rate: no trial could be finished; train once without it, to see why")
     best = results.choose()
-    write_json(path, {"version": VERSION, "trials": results.trials, "best_trial": best})
+    settings = _list_settings(config)
+    write_json(path, {"version": VERSION, "settings": settings, "trials": results.trials, "best_trial": best})
     return best
+
+
+def _list_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that the choice of a rate depends on, whichever library builds the towers."""
+    model = with_native_towers(config.Model)
+    tree = {**config.model_dump(mode="json"), "Model": model.model_dump(mode="json")}
+    for name in FREE_SETTINGS:
+        section, _, key = name.partition(".")
+        tree[section].pop(key, None)
+    return tree
 
 
 def find_best(trials: Sequence[Trial]) -> Trial | None:

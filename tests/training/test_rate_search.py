@@ -151,3 +151,14 @@ def test_folder_is_checked_before_the_trials(config, tmp_path, trial_folders):
     with pytest.raises(ConfigError, match=r"thesis\.tex"):
         rate_search.tune_rate(config(f"Training.output={other}"))
     assert not trial_folders
+
+
+def test_results_serve_only_the_configuration_that_was_tried(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(rate_search, "_run_trial", lambda config, trial, _: (trial._replace(score=1.0), None))
+    rate_search.tune_rate(config())
+    path = tmp_path / "run" / rate_search.RESULTS_FILE
+    content = path.read_bytes()
+    rate_search.tune_rate(config("Training.steps=7", "Training.log_every=3"))
+    with pytest.raises(ConfigError, match="another Loss.weights.image_image"):
+        rate_search.tune_rate(config("Loss.weights.image_image=0"))
+    assert path.read_bytes() == content
