@@ -9,12 +9,13 @@ Images are decoded by the same code as in `ErnieViL2`.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ernie_vil2.data.decoding import check_image_size
 from ernie_vil2.data.preprocessing import (
@@ -132,6 +133,21 @@ def check_vocabulary(folder: Path, about: dict[str, Any], tokenizer: TextTokeniz
         )
 
 
+def refuse_single_value(values: Any, method: str, kind: str) -> None:
+    """Raise TypeError if `values` is one image or text: a method that takes several would iterate over its parts."""
+    is_array_of_image = isinstance(values, np.ndarray) and kind == "image" and values.ndim == 3
+    if is_array_of_image or isinstance(values, str | os.PathLike | bytes | Image.Image):
+        raise TypeError(f"{method} takes a list; for a single {kind} write {method}([{kind}])")
+
+
+def check_texts(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the texts; TypeError with the row of one that is no string, such as NaN for a missing cell of a table."""
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {row} is a {type(text).__name__}, not a string")
+        yield text
+
+
 def last_line(error: Exception | str) -> str:
     """Return the last line of a library's long message, which says what is wrong."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -188,17 +204,24 @@ class OnnxModel:
         Raises:
             ValueError: an image cannot be used, see `data.decoding.EncodedImage`.
             OSError: a file cannot be read.
+            TypeError: `images` is a single image, or holds something else than images.
         """
+        refuse_single_value(images, "encode_images", "image")
         start = partial(start_by_shape, self._start_pixels)
         return encode_batches(start, map(self.preprocess, images), self.batch_size, self.embed_dim)
 
     def encode_texts(self, texts: Iterable[str]) -> np.ndarray:
-        """Return the embeddings of N texts, `[N, D]` float32 of length 1."""
+        """Return the embeddings of N texts, `[N, D]` float32 of length 1.
+
+        Raises:
+            TypeError: `texts` is a single text, or holds something else than texts.
+        """
+        refuse_single_value(texts, "encode_texts", "text")
 
         def start(batch: list[str]) -> PendingEmbeddings:
             return self._start_ids(self.tokenizer(batch))
 
-        return encode_batches(start, texts, self.batch_size, self.embed_dim)
+        return encode_batches(start, check_texts(texts), self.batch_size, self.embed_dim)
 
     def preprocess(self, image: str | os.PathLike | bytes | np.ndarray) -> np.ndarray:
         """Return the input of the image graph for an image, `[H, W, 3]` uint8 RGB; errors: see `encode_images`."""

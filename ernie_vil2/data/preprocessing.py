@@ -287,7 +287,10 @@ class Preprocessing:
 
         Raises:
             BadSample: the bytes cannot be decoded, or the array has another shape or type.
+            TypeError: it is something else.
         """
+        if not isinstance(image, bytes | Image.Image | np.ndarray):
+            raise TypeError(f"{name} is a {type(image).__name__}, not a path, bytes, a Pillow image or an array")
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
                 raise BadSample(Reason.NOT_RGB, f"{name} ({image.dtype} {list(image.shape)})")

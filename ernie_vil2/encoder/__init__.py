@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from ernie_vil2.config import Config
@@ -40,7 +39,7 @@ from ernie_vil2.io.export_folder import EXPORT_INFO, PARITY, BadExport, vocabula
 from ernie_vil2.io.files import load_json
 from ernie_vil2.io.model_address import is_address
 from ernie_vil2.io.progress import progress_bar
-from ernie_vil2.runtime_onnx import check_vocabulary
+from ernie_vil2.runtime_onnx import check_texts, check_vocabulary, refuse_single_value
 from ernie_vil2.section import Precision
 
 if TYPE_CHECKING:  # an export runs without Paddle
@@ -284,10 +283,11 @@ class ErnieViL2:
 
         Raises:
             BadSample: a file or bytes are not an image; the message names it. Only with on_error="raise".
+            TypeError: `images` is a single image, or holds something else than images.
             ValueError: the model was not trained with this width.
         """
         model = self.with_width(width)
-        _refuse_single_value(images, "encode_images", "image")
+        refuse_single_value(images, "encode_images", "image")
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error is {on_error!r}; "raise" and "skip" are known')
         size = batch_size or self.batch_size
@@ -320,9 +320,9 @@ class ErnieViL2:
     ) -> np.ndarray:
         """Encode N texts to `[N, D]` float32, L2-normalised; arguments as in `encode_images`."""
         model = self.with_width(width)
-        _refuse_single_value(texts, "encode_texts", "text")
+        refuse_single_value(texts, "encode_texts", "text")
         with progress_bar(texts, unit="text", is_shown=progress, stream=sys.stderr) as rows:
-            return encode_batches(model._start_texts, rows, batch_size or self.batch_size, model.embed_dim)
+            return encode_batches(model._start_texts, check_texts(rows), batch_size or self.batch_size, model.embed_dim)
 
     def encode_pixels(
         self, pixels: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None, width: int | None = None
@@ -420,11 +420,6 @@ class ErnieViL2:
             "weights": self.backend.digest(),
         }
         return blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _refuse_single_value(values: Any, method: str, kind: str) -> None:
-    if isinstance(values, str | os.PathLike | bytes | Image.Image):
-        raise TypeError(f"{method} takes a list; for a single {kind} write {method}([{kind}])")
 
 
 class PaddleBackend:

@@ -286,6 +286,23 @@ def test_unreadable_image_is_refused_by_the_runtime(pair, image, message):
         pair[1].encode_images([image])
 
 
+@pytest.mark.parametrize("load", [OnnxModel, ernie_vil2.load_model])
+def test_single_inputs_and_other_types_are_refused(exports, load):
+    runtime = load(exports / "onnx")
+    with pytest.raises(TypeError, match=r"encode_texts\(\[text\]\)"):
+        runtime.encode_texts(TEXTS[0])
+    pixels = np.zeros([40, 40, 3], np.uint8)
+    for image in ("apple.jpg", IMAGES[0], pixels, Image.fromarray(pixels)):
+        with pytest.raises(TypeError, match=r"encode_images\(\[image\]\)"):
+            runtime.encode_images(image)
+    for value, kind in ((None, "NoneType"), (float("nan"), "float"), (b"a", "bytes")):
+        with pytest.raises(TypeError, match=f"text 4 is a {kind}"):
+            runtime.encode_texts([*TEXTS, value])
+    for image in (None, 1.5, bytearray(IMAGES[0])):
+        with pytest.raises(TypeError, match=f"image.* is a {type(image).__name__}"):
+            runtime.encode_images([*IMAGES, image])
+
+
 SCRIPT = """
 import sys, numpy as np
 from ernie_vil2.runtime_onnx import OnnxModel
