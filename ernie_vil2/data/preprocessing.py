@@ -464,7 +464,9 @@ def encode_batches(
 
 
 def split_into_batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the rows in lists of `size`; the last one may be shorter."""
+    """Yield the rows in lists of `size`; the last one may be shorter. ValueError: `size` is not positive."""
+    if size < 1:
+        raise ValueError(f"batch_size is {size}; a batch has at least one row")
     remaining = iter(rows)
     while batch := list(islice(remaining, size)):
         yield batch

@@ -290,7 +290,7 @@ class ErnieViL2:
         refuse_single_value(images, "encode_images", "image")
         if on_error not in ("raise", "skip"):
             raise ValueError(f'on_error is {on_error!r}; "raise" and "skip" are known')
-        size = batch_size or self.batch_size
+        size = self._choose_batch_size(batch_size)
         rows: list[int] = []
         skipped: dict[int, BadSample] = {}
 
@@ -322,7 +322,8 @@ class ErnieViL2:
         model = self.with_width(width)
         refuse_single_value(texts, "encode_texts", "text")
         with progress_bar(texts, unit="text", is_shown=progress, stream=sys.stderr) as rows:
-            return encode_batches(model._start_texts, check_texts(rows), batch_size or self.batch_size, model.embed_dim)
+            size = self._choose_batch_size(batch_size)
+            return encode_batches(model._start_texts, check_texts(rows), size, model.embed_dim)
 
     def encode_pixels(
         self, pixels: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None, width: int | None = None
@@ -330,7 +331,7 @@ class ErnieViL2:
         """Encode N outputs of `preprocess`, `[H, W, 3]` uint8 each, to `[N, D]` float32, L2-normalised."""
         model = self.with_width(width)
         start = partial(start_by_shape, model.backend.start_pixels)
-        return encode_batches(start, pixels, batch_size or self.batch_size, model.embed_dim)
+        return encode_batches(start, pixels, self._choose_batch_size(batch_size), model.embed_dim)
 
     def encode_tokens(self, rows: Sequence[Sequence[int]], batch_size: int | None = None) -> np.ndarray:
         """Encode N outputs of `tokenizer.encode` to `[N, D]` float32, L2-normalised."""
@@ -338,7 +339,7 @@ class ErnieViL2:
         def start(batch: Sequence[Sequence[int]]) -> PendingEmbeddings:
             return self.backend.start_ids(self.tokenizer.pad(batch))
 
-        return encode_batches(start, rows, batch_size or self.batch_size, self.embed_dim)
+        return encode_batches(start, rows, self._choose_batch_size(batch_size), self.embed_dim)
 
     def start_pixels(self, pixels: Sequence[np.ndarray] | np.ndarray) -> PendingEmbeddings:
         """Start to encode pixels as in `encode_pixels`.
@@ -352,6 +353,9 @@ class ErnieViL2:
     def start_texts(self, texts: Sequence[str]) -> PendingEmbeddings:
         """Start to encode texts as in `encode_texts`; see `start_pixels`."""
         return self._concatenate([self._start_texts(batch) for batch in split_into_batches(texts, self.batch_size)])
+
+    def _choose_batch_size(self, batch_size: int | None) -> int:
+        return self.batch_size if batch_size is None else batch_size
 
     def _start_texts(self, texts: list[str]) -> PendingEmbeddings:
         return self.backend.start_ids(self.tokenizer(texts))

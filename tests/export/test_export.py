@@ -303,6 +303,18 @@ def test_single_inputs_and_other_types_are_refused(exports, load):
             runtime.encode_images([*IMAGES, image])
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_batch_size_that_is_not_positive_is_refused(exports, model, size):
+    for runtime in (OnnxModel(exports / "onnx", size), ernie_vil2.load_model(exports / "onnx", batch_size=size)):
+        for encode, inputs in ((runtime.encode_images, IMAGES), (runtime.encode_texts, TEXTS)):
+            with pytest.raises(ValueError, match="batch_size"):
+                encode(inputs)
+    pixels = [model.preprocess(image) for image in IMAGES]
+    for encode, inputs in ((model.encode_images, IMAGES), (model.encode_texts, TEXTS), (model.encode_pixels, pixels)):
+        with pytest.raises(ValueError, match="batch_size"):
+            encode(inputs, size)
+
+
 SCRIPT = """
 import sys, numpy as np
 from ernie_vil2.runtime_onnx import OnnxModel
