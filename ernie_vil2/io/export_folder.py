@@ -140,9 +140,16 @@ def _find_invalid_keys(info: dict[str, Any]) -> list[str]:
         "tokenizer.rules": get("tokenizer", "rules") in (*WORD_RULES, *LIBRARY_RULES),
         "tokenizer.max_length": is_count(get("tokenizer", "max_length"), 3, _WIDTHS["maximum"]),
     }
-    for key in ("resized", "patch_size", "most_patches"):
-        size = get("preprocessing", key)
-        are_valid[f"preprocessing.{key}"] = size is None or is_count(size, **_WIDTHS)
+    resized, most_patches = get("preprocessing", "resized"), get("preprocessing", "most_patches")
+    are_valid["preprocessing.resized"] = resized is None or is_count(resized, **_SIDES)
+    are_valid["preprocessing.most_patches"] = most_patches is None or is_count(most_patches, **_WIDTHS)
+    patch_size = get("preprocessing", "patch_size")
+    are_valid["preprocessing.patch_size"] = patch_size is None or is_count(patch_size, **_SIDES)
+    # NaFlex enlarges an image to as many patches as it may have: together no more than the largest square.
+    has_sizes = are_valid["preprocessing.patch_size"] and are_valid["preprocessing.most_patches"]
+    if has_sizes and get("preprocessing", "kind") == "naflex":
+        num_pixels = (most_patches or 1024) * (patch_size or 16) ** 2  # by default as FG-CLIP 2
+        are_valid["preprocessing.patch_size"] = num_pixels <= _SIDES["maximum"] ** 2
     num_entries = get("tokenizer", "entries")
     are_valid["tokenizer.entries"] = num_entries is None or is_count(num_entries)
     return [key for key, is_valid in are_valid.items() if not is_valid]

@@ -1,6 +1,7 @@
 """Models that cannot be exported, and damaged exports: an error of one line says which, why and what to do."""
 
 import gc
+import json
 import shutil
 import sys
 import traceback
@@ -15,7 +16,7 @@ from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.export import NotExportable, export
 from ernie_vil2.io.export_folder import BadExport
-from ernie_vil2.io.files import INTEGRITY
+from ernie_vil2.io.files import INTEGRITY, write_integrity
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import mount_small_disk
@@ -54,6 +55,19 @@ def test_export_json_without_an_export_is_damaged(folder, about):
     expect_refusal(folder, "damaged")
     (folder / INTEGRITY).unlink()
     expect_refusal(folder, f"{INTEGRITY} is missing.*damaged")
+
+
+@pytest.mark.parametrize("values", [
+    {"patch_size": 65_536}, {"patch_size": 1024}, {"patch_size": 2048, "most_patches": 5}, {"resized": 65_536},
+])  # fmt: skip
+def test_preprocessing_that_would_fill_the_memory_is_refused(exports, tmp_path, values):
+    folder = shutil.copytree(exports / "onnx", tmp_path / "export")
+    about = json.loads((folder / "export.json").read_text())
+    about["preprocessing"] |= {"kind": "naflex"} | values
+    (folder / "export.json").write_text(json.dumps(about))
+    write_integrity(folder, [path.name for path in folder.iterdir() if path.name != INTEGRITY])
+    with pytest.raises(BadExport, match=f"preprocessing.{next(iter(values))}"):
+        OnnxModel(folder)
 
 
 def test_missing_package_or_device_of_a_backend_is_named(exports, monkeypatch):
