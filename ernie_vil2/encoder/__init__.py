@@ -393,7 +393,8 @@ class ErnieViL2:
         scores = cosines * scalars["logit_scale"]
         if "logit_bias" in scalars:
             scores += scalars["logit_bias"]
-            probabilities = 1 / (1 + np.exp(-scores))
+            with np.errstate(over="ignore"):  # of a score below -88, whose probability is 0
+                probabilities = 1 / (1 + np.exp(-scores))
         else:
             logits = cosines * calibration.logit_scale if calibration else scores
             weights = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))

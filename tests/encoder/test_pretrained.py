@@ -248,6 +248,14 @@ def test_scores_and_probabilities_are_as_by_hand(checkpoint, monkeypatch, bias):
     np.testing.assert_allclose(probabilities, [expected_probabilities], rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("error")
+def test_very_low_score_of_a_sigmoid_model_has_no_probability(checkpoint):
+    model = load_model(checkpoint)
+    model.backend.model.logit_bias = paddle.to_tensor([-200.0])
+    image, text = np.array([[1, 0]], np.float32), np.array([[-1, 0]], np.float32)
+    assert model.rank_embeddings(image, text).probabilities.tolist() == [[0]]
+
+
 def test_encoding_leaves_a_model_in_training_mode(checkpoint, images):
     encoder = load_model(checkpoint)
     model = encoder.backend.model
