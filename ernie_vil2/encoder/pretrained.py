@@ -55,7 +55,13 @@ def compute_text_features(encoder: ErnieViL2, input_ids: paddle.Tensor) -> paddl
 
 
 def get_network(encoder: ErnieViL2, method: str) -> DualEncoder:
-    """Return the Paddle model of an encoder; ValueError if it is an export, which holds graphs instead of layers."""
+    """Return the Paddle model of an encoder.
+
+    Raises:
+        ValueError: it is an export, which holds graphs instead of layers, or its embeddings are cut.
+    """
+    if hasattr(encoder.backend, "whole"):
+        raise ValueError(f"{method} needs the whole model: call it on the one without with_width({encoder.embed_dim})")
     network = getattr(encoder.backend, "model", None)
     if network is None:
         raise ValueError(

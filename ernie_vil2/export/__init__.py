@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.config import dump_config
-from ernie_vil2.encoder import ErnieViL2, ImageLike, PaddleBackend
+from ernie_vil2.encoder import ErnieViL2, ImageLike
 from ernie_vil2.encoder.exports import ExportedBackend
-from ernie_vil2.export.graphs import NotExportable, convert_to_onnx, make_graphs, require_onnx, save_graphs
+from ernie_vil2.export.graphs import NotExportable, convert_to_onnx, get_network, make_graphs, require_onnx, save_graphs
 from ernie_vil2.export.parity import compare
 from ernie_vil2.io.calibration import write_calibration
 from ernie_vil2.io.export_folder import CONFIG, EXPORT_INFO, INPUTS, OUTPUTS, PARITY, PRECISIONS, VERSION, utf8_path
@@ -60,7 +60,8 @@ def export(
         The result of `compare`, which the folder holds as well.
 
     Raises:
-        NotExportable: a tower cannot become a graph, or the backend does not have the precision.
+        NotExportable: a tower cannot become a graph, the backend does not have the precision, or the model is an export
+            or has cut embeddings.
         ValueError: the model was not trained with this width.
         FileExistsError: `folder` exists.
         OSError: the folder cannot be written.
@@ -71,13 +72,12 @@ def export(
     if precision not in PRECISIONS[backend]:
         supported = " or ".join(PRECISIONS[backend])
         raise NotExportable(f"{backend} computes in {supported}, not in {precision}; name another --precision or --to")
-    if not isinstance(model.backend, PaddleBackend):
-        raise NotExportable(f"{source or 'this model'} is an export already; name the checkpoint that it was made of")
+    network = get_network(model, source)
     if folder.exists():
         raise FileExistsError(errno.EEXIST, "exists already; name a new folder", str(folder))
 
     # The graphs cut the embeddings of the full model themselves.
-    network, graphs = model.backend.model, make_graphs(model.backend.model, model.preprocessing, width)
+    graphs = make_graphs(network, model.preprocessing, width)
     model = model.with_width(width)
     with atomic_folder(folder) as new_folder, utf8_path(new_folder) as utf8_folder:
         save_graphs(network, graphs, utf8_folder)

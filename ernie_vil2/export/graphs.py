@@ -20,6 +20,7 @@ from paddle.static import InputSpec
 from ernie_vil2.data.preprocessing import Preprocessing, normalize_images
 from ernie_vil2.device.extras import require
 from ernie_vil2.device.tracing import tracing
+from ernie_vil2.encoder import ErnieViL2, PaddleBackend, TruncatedBackend
 from ernie_vil2.io.export_folder import INPUTS, OUTPUTS
 from ernie_vil2.io.terminal import suppress_output
 from ernie_vil2.models import DualEncoder
@@ -48,6 +49,24 @@ class NotExportable(ValueError):  # noqa: N818  -- named by what has happened
 def require_onnx() -> None:
     """Raise MissingPackage if the packages that make and run ONNX graphs are not installed."""
     require("an ONNX export", "paddle2onnx", "onnx", "onnxruntime")
+
+
+def get_network(model: ErnieViL2, source: str = "") -> DualEncoder:
+    """Return the Paddle model of an encoder.
+
+    Args:
+        model: encoder to export.
+        source: where it came from, for the message.
+
+    Raises:
+        NotExportable: it is an export, or its embeddings are cut already.
+    """
+    if isinstance(model.backend, TruncatedBackend):
+        width = model.embed_dim
+        raise NotExportable(f"the embeddings are cut to {width} numbers; export the whole model with width={width}")
+    if not isinstance(model.backend, PaddleBackend):
+        raise NotExportable(f"{source or 'this model'} is an export already; name the checkpoint that it was made of")
+    return model.backend.model
 
 
 class TowerGraph(NamedTuple):

@@ -26,8 +26,8 @@ from paddle.static import InputSpec
 
 from ernie_vil2.data.preprocessing import Geometry, Preprocessing
 from ernie_vil2.data.tokenizer import LibraryTokenizer, TextTokenizer, WordPieceTokenizer
-from ernie_vil2.encoder import ErnieViL2, ImageLike, PaddleBackend
-from ernie_vil2.export.graphs import NotExportable, TowerGraph, convert_to_onnx, require_onnx, save_graphs
+from ernie_vil2.encoder import ErnieViL2, ImageLike
+from ernie_vil2.export.graphs import NotExportable, TowerGraph, convert_to_onnx, get_network, require_onnx, save_graphs
 from ernie_vil2.export.parity import compare
 from ernie_vil2.io.export_folder import PARITY, PRECISIONS
 from ernie_vil2.io.files import atomic_folder, load_json, write_json, write_text
@@ -98,8 +98,7 @@ def export_for_immich(
     folder = Path(folder)
     if precision not in PRECISIONS["onnx"]:
         raise NotExportable(f"Immich computes in {' or '.join(PRECISIONS['onnx'])}, not in {precision}")
-    if not isinstance(model.backend, PaddleBackend):
-        raise NotExportable("this model is an export already; name the checkpoint that it was made of")
+    network = get_network(model)
     if folder.exists():
         raise FileExistsError(errno.EEXIST, "exists already; name a new folder", str(folder))
     preprocess_config = describe_preprocessing(model.preprocessing)
@@ -110,7 +109,7 @@ def export_for_immich(
     if pad_token is None:
         raise NotExportable(f"the tokenizer pads with the id {model.tokenizer.pad_id}, which has no token")
 
-    network, graphs = model.backend.model, _make_graphs(model.backend.model, model.preprocessing.size, width)
+    graphs = _make_graphs(network, model.preprocessing.size, width)
     model = model.with_width(width)
     text_config: dict[str, Any] = {"context_length": model.tokenizer.max_length, "vocab_size": library.get_vocab_size()}
     if is_canonicalized:

@@ -1,6 +1,7 @@
 """Models trained with Loss.widths give prefixes of their embeddings, in encoding and in exports."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 import ernie_vil2
 from ernie_vil2 import cli as commands
 from ernie_vil2.config import ConfigError, load_config
+from ernie_vil2.export import NotExportable, export
+from ernie_vil2.export.immich import export_for_immich
 from ernie_vil2.models.weights.integrity import (
     IntegrityError,
     check_conventions,
@@ -67,6 +70,16 @@ def test_model_reports_its_widths_and_refuses_others(model, plain_model):
         model.encode_texts(TEXTS, width=12)
     with pytest.raises(ValueError, match=r"cannot be cut to 16.* Loss\.widths"):
         plain_model.encode_images(IMAGES, width=16)
+
+
+def test_model_with_cut_embeddings_asks_for_the_whole_one(model, tmp_path):
+    narrow = model.with_width(16)
+    for use in (narrow.save_pretrained, narrow.get_image_features, narrow.get_text_features):
+        with pytest.raises(ValueError, match=r"with_width\(16\)"):
+            use(tmp_path / "saved")
+    for write in (partial(export, backend="onnx"), export_for_immich):
+        with pytest.raises(NotExportable, match="width=16"):
+            write(narrow, tmp_path / "exported")
 
 
 def test_integrity_file_holds_the_widths(model, plain_model, tmp_path):
