@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args, overload
 
 import numpy as np
 from tqdm import tqdm
@@ -35,7 +35,7 @@ from ernie_vil2.encoder.exports import open_export
 from ernie_vil2.encoder.interface import Encoder, ImageLike, Images
 from ernie_vil2.encoder.remote import RemoteEncoder
 from ernie_vil2.io.calibration import CALIBRATION, Calibration, read_calibration
-from ernie_vil2.io.export_folder import EXPORT_INFO, PARITY, BadExport, vocabulary_file
+from ernie_vil2.io.export_folder import EXPORT_INFO, PARITY, PRECISIONS, BadExport, vocabulary_file
 from ernie_vil2.io.files import load_json
 from ernie_vil2.io.model_address import is_address
 from ernie_vil2.io.progress import progress_bar
@@ -50,6 +50,7 @@ if TYPE_CHECKING:  # an export runs without Paddle
     from ernie_vil2.models import DualEncoder
     from ernie_vil2.models.weights.format import StoredModel
 
+BackendChoice = Literal["auto", "fastest", "paddle", "paddle_inference", "onnx"]
 OnError = Literal["raise", "skip"]
 Source = str | os.PathLike  # a path, or the name of a published model
 
@@ -567,7 +568,7 @@ def load_model(
     batch_size: int = 64,
     allow: Sequence[str] = (),
     precision: Precision = "float32",
-    backend: Literal["auto", "fastest", "paddle", "paddle_inference", "onnx"] = "auto",
+    backend: BackendChoice = "auto",
     dialect: Mapping[str, str] | None = None,
     verify: bool = False,
 ) -> ErnieViL2:
@@ -580,8 +581,8 @@ def load_model(
             - a folder that PaddleNLP's `save_pretrained` wrote, with model, tokenizer and image processor,
             - a run folder of this package: its newest checkpoint, or the best evaluated one as `RUN@best`; or a
               checkpoint, or a converted folder,
-            - a folder that `ernie-vil2 export` wrote; its graphs run as they are, so `vocab`, `heads`, `max_length` and
-              `allow` do not apply, and `precision` must be float32 or the export's,
+            - a folder that `ernie-vil2 export` wrote; its graphs run as they are, so `vocab`, `heads`, `max_length`,
+              `allow` and `dialect` do not apply, and `precision` must be float32 or the export's,
             - the folder of another dual encoder (docs/models.md); its family and conventions are then printed to
               standard error,
             - a known name, see `hub.MODELS`, or OWNER/NAME of the Hugging Face Hub or of ModelScope, from the local
@@ -613,6 +614,8 @@ def load_model(
         BadExport: an exported folder is damaged or made for another backend.
         MissingPackage: the library of the backend or of the download is not installed.
     """
+    if backend not in get_args(BackendChoice):
+        raise ValueError(f"backend is {backend!r}; known are {', '.join(get_args(BackendChoice))}")
     folder = Path(source)
     if folder.name == EXPORT_INFO:
         folder = folder.parent
@@ -630,7 +633,7 @@ def load_model(
                 f"{source} is an export in {encoder.precision}; export the checkpoint again for {precision}"
             )
         return _add_calibration(encoder, folder)
-    if backend not in ("auto", "fastest", "paddle"):
+    if backend in PRECISIONS:
         raise ValueError(f"{source} is not an export for {backend}: make one, ernie-vil2 export {source} FOLDER --to "
                          f"{backend.replace('_', '-')}")  # fmt: skip
 

@@ -60,8 +60,8 @@ def export(
         The result of `compare`, which the folder holds as well.
 
     Raises:
-        NotExportable: a tower cannot become a graph, the backend does not have the precision, or the model is an export
-            or has cut embeddings.
+        NotExportable: a tower cannot become a graph, there is no such backend or it does not have the precision, or the
+            model is an export or has cut embeddings.
         ValueError: the model was not trained with this width.
         FileExistsError: `folder` exists.
         OSError: the folder cannot be written.
@@ -69,6 +69,8 @@ def export(
     """
     require_backend(backend)
     folder = Path(folder)
+    if backend not in PRECISIONS:
+        raise NotExportable(f"backend is {backend!r}; exports are made for {' or '.join(PRECISIONS)}")
     if precision not in PRECISIONS[backend]:
         supported = " or ".join(PRECISIONS[backend])
         raise NotExportable(f"{backend} computes in {supported}, not in {precision}; name another --precision or --to")

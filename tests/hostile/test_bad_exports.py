@@ -93,6 +93,14 @@ def test_checkpoints_and_exports_are_not_confused(exports, tmp_path):
         export(ernie_vil2.load_model(checkpoint), checkpoint, "onnx", inputs=(IMAGES, TEXTS))
 
 
+def test_unknown_backend_is_named(exports, model, tmp_path):
+    for use in (lambda: ernie_vil2.load_model(exports / "onnx", backend="tensorrt"),
+                lambda: ernie_vil2.load_model(tmp_path, backend="tensorrt"),
+                lambda: export(model, tmp_path / "export", "tensorrt")):  # fmt: skip
+        with pytest.raises(ValueError, match="backend is 'tensorrt'"):
+            use()
+
+
 class Peeking(nn.Layer):
     """Tower that reads the numbers it computes, which a graph cannot do."""
 
