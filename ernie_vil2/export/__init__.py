@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_vil2.config import dump_config
+from ernie_vil2.data.samples import BadSample
 from ernie_vil2.encoder import ErnieViL2, ImageLike
 from ernie_vil2.encoder.exports import ExportedBackend
 from ernie_vil2.export.graphs import NotExportable, convert_to_onnx, get_network, make_graphs, require_onnx, save_graphs
@@ -60,6 +61,7 @@ def export(
         The result of `compare`, which the folder holds as well.
 
     Raises:
+        BadSample: an image of `inputs` cannot be used.
         NotExportable: a tower cannot become a graph, there is no such backend or it does not have the precision, or the
             model is an export or has cut embeddings.
         ValueError: the model was not trained with this width.
@@ -114,6 +116,8 @@ def export(
         exported = ErnieViL2(exported_backend, model.tokenizer, model.config, model.batch_size)
         try:
             report = compare(model, exported, *inputs)
+        except BadSample:  # an image of the caller
+            raise
         except (RuntimeError, ValueError) as error:  # the errors of Paddle and onnxruntime derive from these
             raise NotExportable(f"the graphs for {backend} do not run: {last_line(error)}") from error
         write_json(utf8_folder / PARITY, report)

@@ -12,6 +12,7 @@ from paddle import nn
 from paddle.jit.dy2static.parameter_recorder import _global_parameter_recorder
 
 import ernie_vil2
+from ernie_vil2.data.samples import BadSample
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.device.tracing import tracing
 from ernie_vil2.export import NotExportable, export
@@ -99,6 +100,12 @@ def test_unknown_backend_is_named(exports, model, tmp_path):
                 lambda: export(model, tmp_path / "export", "tensorrt")):  # fmt: skip
         with pytest.raises(ValueError, match="backend is 'tensorrt'"):
             use()
+
+
+def test_bad_image_to_compare_on_is_no_fault_of_the_graphs(model, tmp_path):
+    with pytest.raises(BadSample, match="image 1: broken image"):
+        export(model, tmp_path / "export", "paddle_inference", inputs=([*IMAGES[:1], b"broken"], TEXTS))
+    assert list(tmp_path.iterdir()) == []
 
 
 class Peeking(nn.Layer):
