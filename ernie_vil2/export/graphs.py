@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import resource
+import signal
 import subprocess
 import sys
 import warnings
@@ -177,7 +178,10 @@ def convert_to_onnx(graphs: Mapping[str, TowerGraph], folder: Path, should_quant
         if not path.exists():
             if "Errno 28" in child.stderr:  # no space left on the device
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            raise NotExportable(f"the {tower} tower cannot become ONNX: {last_line(child.stdout + child.stderr)}")
+            output = child.stdout + child.stderr
+            if child.returncode < 0 and not output.strip():  # killed by a signal, such as for want of memory
+                output = f"paddle2onnx was ended by {signal.Signals(-child.returncode).name}; is there enough memory?"
+            raise NotExportable(f"the {tower} tower cannot become ONNX: {last_line(output)}")
         # The ONNX file replaces Paddle's graph.
         for suffix in ("json", "pdiparams"):
             (folder / f"{tower}.{suffix}").unlink()

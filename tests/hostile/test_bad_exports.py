@@ -15,7 +15,7 @@ import ernie_vil2
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.device.extras import MissingPackage
 from ernie_vil2.device.tracing import tracing
-from ernie_vil2.export import NotExportable, export
+from ernie_vil2.export import NotExportable, export, graphs
 from ernie_vil2.io.export_folder import BadExport
 from ernie_vil2.io.files import INTEGRITY, write_integrity
 from ernie_vil2.runtime_onnx import OnnxModel
@@ -141,6 +141,12 @@ def test_error_of_an_export_names_tower_and_reason(tower, backend, message, tmp_
         export(model, tmp_path / "export", backend, inputs=(IMAGES, TEXTS))
     assert "\n" not in str(error.value) and len(str(error.value)) > len(message)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_conversion_names_the_signal(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(graphs, "_CONVERT_GRAPHS", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(NotExportable, match="the image tower cannot become ONNX: .*SIGKILL"):
+        export(model, tmp_path / "export", "onnx")
 
 
 def test_failed_trace_leaves_no_parameters():
