@@ -30,6 +30,7 @@ MAX_CHARACTERS = 2**24
 MAX_NUMBER = 1e300
 INTEGRITY = "integrity.json"
 INTEGRITY_VERSION = 1
+_MAX_NAME_BYTES = 255  # of a file's name in the file systems of Linux
 # A UTF-8 character takes up to four bytes.
 _MAX_BYTES_PER_CHARACTER = 4
 # A stranger's file may hold anything in place of a version; a message quotes 40 characters of it.
@@ -157,14 +158,23 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     # The temporary file lies next to its target, because files can only be renamed within a file system.
     target = Path(os.path.realpath(path))
-    temporary_path = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    temporary_path = _temporary_path(target, f".{os.getpid()}.partial")
     try:
         with add_path_to_errors(path, temporary_path):
             yield temporary_path
             _flush_to_disk(temporary_path)
             temporary_path.replace(target)
     finally:
-        temporary_path.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that is read-only refuses this even for a file that is not there
+            temporary_path.unlink()
+
+
+def _temporary_path(path: Path, suffix: str) -> Path:
+    """Return a hidden path next to `path`, named after it; by a digest of its name if it would be too long."""
+    name = path.name
+    if len(os.fsencode(f".{name}{suffix}")) > _MAX_NAME_BYTES:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return path.with_name(f".{name}{suffix}")
 
 
 def _file_type(path: Path) -> int | None:
@@ -262,7 +272,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         OSError: there is a folder of that name with something in it, or a file cannot be written.
     """
     path = Path(os.path.realpath(path))
-    temporary_folder = path.with_name(f".{path.name}.partial")
+    temporary_folder = _temporary_path(path, ".partial")
     shutil.rmtree(temporary_folder, ignore_errors=True)
     with _create_folder(path.parent), add_path_to_errors(path, temporary_folder):
         try:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ernie_vil2.io.files import atomic_folder, atomic_write, remove_folder, remove_partial, write_text
+from tests.support.commands import mount_small_disk
+from tests.support.processes import run_process
 
 
 def list_names(folder):
@@ -75,6 +77,23 @@ def test_error_names_the_path_that_cannot_be_written(tmp_path, name):
         write_text(tmp_path / name, "text")
     assert caught.value.filename == str(tmp_path / name)
     assert sorted(tmp_path.rglob("*")) == paths
+
+
+def test_names_may_be_as_long_as_the_file_system_allows(tmp_path):
+    file, folder = tmp_path / ("图" * 85), tmp_path / ("a" * 255)  # a character of Chinese has three bytes
+    write_text(file, "text")
+    with atomic_folder(folder) as temporary_folder:
+        (temporary_folder / "file").write_text("text")
+    assert file.read_text() == "text" and list_names(folder) == ["file"]
+    assert set(tmp_path.iterdir()) == {file, folder}
+
+
+def test_error_on_a_read_only_disk_names_the_path(tmp_path):
+    with mount_small_disk(tmp_path / "disk", "1m") as disk:
+        run_process(["mount", "-o", "remount,ro", disk], check=True)
+        with pytest.raises(OSError, match="Read-only") as caught:
+            write_text(disk / "file", "text")
+        assert caught.value.filename == str(disk / "file")
 
 
 def test_folder_appears_when_it_is_complete(tmp_path):
