@@ -3,6 +3,7 @@
 An error names the row or image that cannot be read; the others are still used.
 """
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -182,8 +183,10 @@ def read_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     try:
         check_size(stat_regular_file(path).st_size, max_bytes, str(path))
         return path.read_bytes()
-    except NotADirectoryError as error:
-        raise FileNotFoundError(path) from error
+    except BadSample:
+        raise
+    except (NotADirectoryError, ValueError) as error:  # ValueError: no file has such a name, as with a zero byte
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -146,6 +146,9 @@ def test_unreadable_images_are_named_or_skipped(model, tmp_path, images):
     np.testing.assert_allclose(embeddings, model.encode_images(images[:3]), atol=1e-6)
     assert rows.tolist() == [0, 2, 4]
     assert {row: error.reason for row, error in skipped.items()} == {1: "missing image", 3: "broken image"}
+    for name in ("a\0b.png", "a\ud800.png"):  # which no file can have
+        skipped = model.encode_images([name, *sources], on_error="skip").skipped
+        assert skipped[0].reason == "missing image"
     result = model.encode_images([b"", b""], on_error="skip")
     assert result.embeddings.shape == (0, WIDTH) and result.rows.tolist() == [] and list(result.skipped) == [0, 1]
     with pytest.raises(ValueError, match="on_error is 'ignore'"):
