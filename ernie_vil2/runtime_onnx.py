@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ernie_vil2.data.decoding import check_image_size
 from ernie_vil2.data.preprocessing import (
     PendingEmbeddings,
     Preprocessing,
@@ -25,6 +24,7 @@ from ernie_vil2.data.preprocessing import (
     make_start_function,
     start_by_shape,
 )
+from ernie_vil2.data.source_files import read_file
 from ernie_vil2.data.tokenizer import TextTokenizer, open_tokenizer
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import require
@@ -202,8 +202,8 @@ class OnnxModel:
             images: paths, contents of files, or arrays `[H, W, 3]` uint8 RGB.
 
         Raises:
-            ValueError: an image cannot be used, see `data.decoding.EncodedImage`.
-            OSError: a file cannot be read.
+            ValueError: a file cannot be read, or an image cannot be used, see `data.decoding.EncodedImage`.
+            FileNotFoundError: there is no such file.
             TypeError: `images` is a single image, or holds something else than images.
         """
         refuse_single_value(images, "encode_images", "image")
@@ -227,7 +227,5 @@ class OnnxModel:
         """Return the input of the image graph for an image, `[H, W, 3]` uint8 RGB; errors: see `encode_images`."""
         name = "an image"
         if isinstance(image, str | os.PathLike):
-            name, image = str(image), Path(image).read_bytes()
-        if isinstance(image, np.ndarray) and image.ndim == 3:
-            check_image_size(image.shape[1], image.shape[0], name)
+            name, image = str(image), read_file(Path(image))
         return self._preprocess(image, name)

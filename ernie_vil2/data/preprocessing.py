@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from ernie_vil2.data.decoding import (
     WHITE,
     DecodingPlan,
+    check_image_size,
     convert_to_rgb,
     decode_as_stored,
     decode_image,
@@ -286,7 +287,7 @@ class Preprocessing:
             `[size, size, 3]` uint8 RGB; with naflex `[H, W, 3]`, whole patches.
 
         Raises:
-            BadSample: the bytes cannot be decoded, or the array has another shape or type.
+            BadSample: the image cannot be decoded, is too large or too narrow, or the array has another shape or type.
             TypeError: it is something else.
         """
         if not isinstance(image, bytes | Image.Image | np.ndarray):
@@ -294,6 +295,7 @@ class Preprocessing:
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
                 raise BadSample(Reason.NOT_RGB, f"{name} ({image.dtype} {list(image.shape)})")
+            check_image_size(image.shape[1], image.shape[0], name)
             return self.make_view(image, name)
         return self.make_view(self.decode(image, name), name)
 
@@ -335,10 +337,12 @@ class Preprocessing:
             `[H, W, 3]` uint8 RGB, or a Pillow image in its own mode for the kinds of other projects.
 
         Raises:
-            BadSample: the image cannot be decoded, or it has no pixels.
+            BadSample: the image cannot be decoded, it has no pixels, or it is too large or too narrow.
         """
-        if isinstance(image, Image.Image) and 0 in image.size:
-            raise BadSample(Reason.BROKEN_IMAGE, f"{name} ({image.width} x {image.height} pixels)")
+        if isinstance(image, Image.Image):
+            if 0 in image.size:
+                raise BadSample(Reason.BROKEN_IMAGE, f"{name} ({image.width} x {image.height} pixels)")
+            check_image_size(image.width, image.height, name)
         if self.kind in PILLOW_KINDS:
             return open_with_pillow(image, name, factor) if isinstance(image, bytes) else image
         background = self.background if self.kind == "ernie_vil2" else None

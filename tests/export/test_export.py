@@ -303,6 +303,16 @@ def test_single_inputs_and_other_types_are_refused(exports, load):
             runtime.encode_images([*IMAGES, image])
 
 
+@pytest.mark.parametrize("load", [OnnxModel, ernie_vil2.load_model])
+def test_images_that_would_fill_the_memory_are_refused(exports, load):
+    runtime = load(exports / "onnx")
+    with pytest.raises(ValueError, match="/dev/zero.*not an ordinary file"):
+        runtime.encode_images(["/dev/zero"])
+    for image in (np.zeros([1200, 4, 3], np.uint8), Image.new("RGB", (4, 1200))):
+        with pytest.raises(ValueError, match="too narrow an image"):
+            runtime.encode_images([image])
+
+
 @pytest.mark.parametrize("size", [0, -1])
 def test_batch_size_that_is_not_positive_is_refused(exports, model, size):
     for runtime in (OnnxModel(exports / "onnx", size), ernie_vil2.load_model(exports / "onnx", batch_size=size)):
