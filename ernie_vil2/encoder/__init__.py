@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
 from functools import cached_property, partial
 from hashlib import blake2b
@@ -295,7 +295,7 @@ class ErnieViL2:
         rows: list[int] = []
         skipped: dict[int, BadSample] = {}
 
-        def decode_usable(bar: tqdm) -> Iterator[np.ndarray]:
+        def decode_usable(bar: tqdm) -> Generator[np.ndarray]:
             # Two batches ahead: one waits for the towers while the next one is decoded.
             with closing(preprocess_ahead(self.preprocess, images, 2 * size)) as decoded_images:
                 for row, pixels_or_error in enumerate(decoded_images):
@@ -310,8 +310,12 @@ class ErnieViL2:
 
         total = len(images) if isinstance(images, Sized) else None
         start = partial(start_by_shape, model.backend.start_pixels)
-        with progress_bar(unit="image", total=total, is_shown=progress, stream=sys.stderr) as bar:
-            embeddings = encode_batches(start, decode_usable(bar), size, model.embed_dim)
+        with (
+            progress_bar(unit="image", total=total, is_shown=progress, stream=sys.stderr) as bar,
+            # Ends the threads also after an error of the backend, while somebody keeps its traceback.
+            closing(decode_usable(bar)) as usable_images,
+        ):
+            embeddings = encode_batches(start, usable_images, size, model.embed_dim)
         if on_error == "raise":
             return embeddings
         return EncodedImages(embeddings, np.array(rows, np.int64), skipped)

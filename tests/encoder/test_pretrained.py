@@ -155,6 +155,17 @@ def test_unreadable_images_are_named_or_skipped(model, tmp_path, images):
         model.encode_images(sources, on_error="ignore")
 
 
+def test_failing_backend_leaves_no_threads(model, images, monkeypatch):
+    def fail(pixels):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(model.backend, "start_pixels", fail)
+    threads = threading.active_count()
+    with pytest.raises(RuntimeError, match="no memory") as error:
+        model.encode_images(images * 3, batch_size=1)
+    assert threading.active_count() == threads and error.traceback  # which keeps the frames of the call
+
+
 def test_images_are_decoded_on_threads_and_not_far_ahead(model, images, monkeypatch):
     num_yielded, threads = 0, set()
     num_yielded_by_batch = []  # how many images have been read when a batch is encoded
