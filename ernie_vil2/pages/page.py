@@ -2,6 +2,7 @@
 
 import base64
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +23,7 @@ _SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}  # first by
 
 @dataclass(frozen=True)
 class Table:
-    """A table for a terminal, a README or a page.
+    """A table for a terminal or a page.
 
     Attributes:
         columns: headings of the columns, without that of the labels.
@@ -34,8 +35,8 @@ class Table:
         notes: sentences below the table.
         kind: CSS class of the table in the pages' style sheet.
         shades: of a `matrix`, how strongly each cell is coloured, by row and column, from 0 to 1.
-        min_width: least width of a column in plain text, in characters.
-        column_gap: least space between two headings in plain text, in characters.
+        min_width: least width of a column in plain text, in cells of a terminal.
+        column_gap: least space between two headings in plain text, in cells of a terminal.
         has_rule: whether a line separates heading and rows in plain text.
         heading_suffix: text after the heading in plain text.
     """
@@ -54,9 +55,12 @@ class Table:
     heading_suffix: str = ""
 
     def as_text(self) -> str:
-        """Return the table for a terminal: a column is as wide as its heading and gap, and at least `min_width`."""
-        label_width = max((len(label) for label, _ in self.rows), default=0)
-        widths = [max(self.min_width, len(name) + self.column_gap) for name in self.columns]
+        """Return the table for a terminal: columns fit their headings and cells, and have at least `min_width`."""
+        label_width = max((_count_cells(label) for label, _ in self.rows), default=0)
+        widths = [max(self.min_width, _count_cells(name) + self.column_gap) for name in self.columns]
+        for _, cells in self.rows:
+            for column, cell in enumerate(cells or ()):
+                widths[column] = max(widths[column], _count_cells(cell) + 1)
         lines = []
         # Names of groups end where their last column ends.
         if self.groups:
@@ -69,31 +73,20 @@ class Table:
         heading = " " * label_width + _align_right(self.columns, widths) + self.heading_suffix
         lines.append(heading.rstrip())
         if self.has_rule:
-            lines.append("-" * len(lines[-1]))
+            lines.append("-" * _count_cells(lines[-1]))
         for label, cells in self.rows:
-            lines.append(f"{label:<{label_width}}{_align_right(cells or (), widths)}".rstrip())
+            padding = " " * (label_width - _count_cells(label))
+            lines.append(f"{label}{padding}{_align_right(cells or (), widths)}".rstrip())
         return "\n".join(lines)
-
-    def as_markdown(self) -> str:
-        """Return the table for a README, where the initials of a group precede its columns, such as `I→T R@1`."""
-        prefixes = []
-        for name, span in self.groups:
-            initials = [side[0].upper() for side in name.split(" → ")]
-            prefixes += [f"{'→'.join(initials)} "] * span
-        prefixes += [""] * (len(self.columns) - len(prefixes))
-        headings = [prefix + name for prefix, name in zip(prefixes, self.columns, strict=True)]
-
-        lines = [[self.corner, *headings], ["---", *["---:"] * len(self.columns)]]
-        for label, cells in self.rows:
-            if cells is None:
-                lines.append([f"**{label}**", *[""] * len(self.columns)])
-            else:
-                lines.append([label, *cells])
-        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _align_right(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=False))
+    return "".join(" " * (width - _count_cells(cell)) + cell for cell, width in zip(cells, widths, strict=False))
+
+
+def _count_cells(text: str) -> int:
+    """Return the width of a text in a terminal, where a Chinese character takes two cells."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def format_percent(number: float | None) -> str:

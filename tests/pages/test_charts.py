@@ -269,3 +269,14 @@ def test_best_step_is_marked():
         for step, value in recalls.items()
     ]
     assert "best: 20" in render_run(records)  # step 0 is not a checkpoint
+
+
+def test_table_for_a_terminal_keeps_long_and_chinese_cells_apart():
+    table = Table(["中立", "loss"], [("蕴含", ["1,234,567", "1"]), ("none", None), ("a", ["2", "12,345,678"])])
+    assert table.as_text().splitlines() == [
+        "          中立       loss",
+        "-------------------------",
+        "蕴含 1,234,567          1",
+        "none",
+        "a            2 12,345,678",
+    ]
