@@ -16,6 +16,7 @@ NUM_COLOURS = 6  # `--c1` to `--c6` of style.css
 # Fewer values than this have no outliers: one of them is more than the twentieth that outliers may be.
 MIN_VALUES_FOR_OUTLIERS = 20
 MAX_POINTS = 150  # a longer training log is averaged down to this many points, about one for 2.4 user units
+MIN_SPAN = 1e-300  # of ticks: a fraction of the smallest floats is zero
 # Mantissas of logarithmic ticks in tenths, coarse to fine: the first list with enough ticks is used.
 _MANTISSAS = ((10,), (10, 30), (10, 20, 50), (10, 15, 20, 30, 40, 50, 60, 80), range(10, 100, 5), range(10, 100))
 
@@ -130,7 +131,8 @@ def make_line_chart(
     """
 
     def is_drawable(value: float) -> bool:
-        return math.isfinite(value) and (value > 0 or not y.is_logarithmic)
+        # The smallest floats have no smaller tick.
+        return math.isfinite(value) and (value >= MIN_SPAN or not y.is_logarithmic)
 
     positions, values = [], []
     for line in series:
@@ -256,7 +258,7 @@ def _linear_ticks(low: float, high: float, should_enclose: bool = False) -> list
     # Steps of 1, 2 or 5 times a power of ten, the largest that gives at least four.
     # Floats cannot tell apart the ticks of a much smaller span.
     span = max(high - low, 1e-9 * max(abs(low), abs(high)))
-    if high == low:
+    if high == low or span < MIN_SPAN:
         span = max(span, 1)
     unit = 10 ** math.floor(math.log10(span / 4))
     step = unit * max(factor for factor in (1, 2, 5) if factor * unit <= span / 4)

@@ -280,3 +280,12 @@ def test_table_for_a_terminal_keeps_long_and_chinese_cells_apart():
         "none",
         "a            2 12,345,678",
     ]
+
+
+@pytest.mark.parametrize("field", ["loss", "learning_rate", "gradient_norm", "samples_per_second", "m"])
+@pytest.mark.parametrize("value", ["x", 5e-324, math.inf, -math.inf, math.nan])
+def test_log_of_a_stranger_is_drawn_whatever_its_values(field, value):
+    records = [{"kind": "train", "step": step, "loss": 1.0, field: value} for step in range(1, 400)]
+    charts = make_training_charts(records) + make_speed_charts(records) + make_comparison_charts({"run": records})
+    for line in (line for chart in charts for line in chart.lines):
+        assert "nan" not in line.path and "inf" not in line.path
