@@ -133,8 +133,12 @@ class Card:
 
 
 def write_page(path: str | Path, template: str | Path, **data: Any) -> None:
-    """Write the page that `render` returns; if that fails, no file is written."""
-    write_text(path, render(template, **data))
+    """Write the page that `render` returns; if that fails, no file is written.
+
+    Half a surrogate pair, as Python has it in names that are not UTF-8, is shown as an escape.
+    """
+    html = render(template, **data).encode("utf-8", "backslashreplace")
+    write_text(path, html.decode("utf-8"))
 
 
 def render(template: str | Path, **data: Any) -> str:

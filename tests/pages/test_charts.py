@@ -22,6 +22,7 @@ from ernie_vil2.pages import (
     make_speed_charts,
     make_training_charts,
     render,
+    write_page,
 )
 from ernie_vil2.pages.charts import MAX_POINTS
 from tests.support.html_pages import Page, read_chart_lines
@@ -289,3 +290,10 @@ def test_log_of_a_stranger_is_drawn_whatever_its_values(field, value):
     charts = make_training_charts(records) + make_speed_charts(records) + make_comparison_charts({"run": records})
     for line in (line for chart in charts for line in chart.lines):
         assert "nan" not in line.path and "inf" not in line.path
+
+
+def test_page_shows_names_that_are_not_utf8_as_escapes(tmp_path):
+    template = tmp_path / "page.html"
+    template.write_text("{{ name }}")
+    write_page(tmp_path / "report.html", template, name="图 \udcff <b>")
+    assert (tmp_path / "report.html").read_text() == "图 \\udcff &lt;b&gt;"
