@@ -169,8 +169,9 @@ class OnnxModel:
         logit_bias: added to a score; 0 unless the model was trained with the sigmoid loss.
 
     Raises:
-        BadExport: the folder is damaged or not an ONNX export, or onnxruntime is not installed. The encoding methods
-            raise it if a graph does not run or does not return embeddings.
+        MissingPackage: onnxruntime is not installed.
+        BadExport: the folder is damaged or not an ONNX export. The encoding methods raise it if a graph does not run or
+            does not return embeddings.
     """
 
     def __init__(self, folder: str | Path, batch_size: int = 64, device: str = "cpu", threads: int | None = None):

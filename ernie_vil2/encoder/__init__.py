@@ -105,9 +105,9 @@ class Ranking(NamedTuple):
 
     scores: `[N, M]` float32, `logit_scale` times the cosine of the embeddings, plus `logit_bias` if the model has one.
     probabilities: `[N, M]` float32, softmax of an image's scores over the texts. A model trained by the sigmoid loss
-        gives the sigmoid of each score instead, so that an image may match several texts or none. A calibrated model
-        uses the calibration's logit scale, and gives 0 to texts whose cosine is below the calibration's threshold: a
-        row of zeros says that nothing matches.
+        gives the sigmoid of each score instead, so that an image may match several texts or none. With a calibration,
+        the softmax uses its logit scale, and texts whose cosine is below its threshold get 0: a row of zeros says that
+        nothing matches.
     """
 
     scores: np.ndarray
