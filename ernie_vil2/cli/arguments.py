@@ -237,6 +237,7 @@ def input_folder(text: str) -> str:
 
 def input_path(text: str) -> str:
     """Return the path of an existing file or folder."""
+    _refuse_empty(text)
     try:
         Path(text).stat()
     except OSError as error:
@@ -244,8 +245,15 @@ def input_path(text: str) -> str:
     return text
 
 
+def _refuse_empty(text: str) -> None:
+    """Raise ArgumentTypeError for an empty path, which would stand for the current folder or for an absent option."""
+    if not text:
+        raise ArgumentTypeError("is empty; write a path, or leave it out")
+
+
 def source(text: str) -> str:
     """Return an entry of `Data.train`: a file, a folder, a pattern, an address or a `pipe:` command."""
+    _refuse_empty(text)
     if os.path.lexists(text):
         return input_path(text)  # a link that leads nowhere is refused
     return text
@@ -308,7 +316,7 @@ def option(text: str) -> tuple[str, Any]:
 
 def optional_file(text: str) -> tuple[str, str | None]:
     """Return name and file of NAME=FILE, or a name and None."""
-    if "=" in text:
+    if "=" in text or not text:
         return named_file(text)
     return text, None
 
@@ -333,6 +341,7 @@ def output_file(text: str) -> str:
 
 def output_folder(text: str) -> Path:
     """Return a folder that can be written to, or created with all missing folders above it."""
+    _refuse_empty(text)
     # The nearest folder that exists is where the others will be created.
     existing = Path(os.path.abspath(text))  # noqa: PTH100  -- resolve() would follow links
     while not os.path.lexists(existing):

@@ -33,6 +33,12 @@ from tests.support.processes import run_process
     (["train", "--extend"], "--extend goes with --resume"),
     (["train", "--processes=0"], "--processes: 0"),
     (["embed", "--processes=two"], "--processes: two"),
+    (["serve", "/", "--token-file="], "--token-file: is empty"),
+    (["embed", "--checkpoint=", "--data=/", "--output=o"], "--checkpoint: is empty"),
+    (["prepare", "/", "--output="], "--output: is empty"),
+    (["prepare", "", "--check"], "INPUT: is empty"),
+    (["trim", "--keep=en", "--output="], "--output: is empty"),
+    (["tag", "detector", "/", "--model=/", "--classes="], "--classes: "),
 ])  # fmt: skip
 def test_misuse_prints_a_single_line(arguments, culprit, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ernie-vil2", *arguments])
