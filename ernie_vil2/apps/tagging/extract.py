@@ -201,8 +201,10 @@ class Journal:
 
     def _write_line(self, content: dict) -> None:
         with add_path_to_errors(self.path):
+            # Paths need not be UTF-8: their lone surrogates are written as JSON's escapes.
+            line = json.dumps(content, ensure_ascii=False).encode("utf-8", "backslashreplace")
             # Flushed lines survive the end of this process, whatever ends it.
-            self._file.write(json.dumps(content, ensure_ascii=False).encode() + b"\n")
+            self._file.write(line + b"\n")
             self._file.flush()
 
 

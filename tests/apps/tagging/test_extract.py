@@ -103,6 +103,19 @@ def test_interrupted_run_continues(source, tmp_path):
     assert report.as_dict() == extract_tags(source, LengthTagger(), expected).as_dict()
 
 
+def test_interrupted_run_continues_where_paths_are_not_utf8(tmp_path):
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    source = open_sources([str(write_tsv(folder / "a.tsv", [("text", f"id{row}", bytes(row)) for row in (2, 3)]))])
+    with pytest.raises(KeyboardInterrupt):
+        extract_tags(source, LengthTagger(stop_at="id3"), folder / "tags.jsonl", batch_size=1)
+    tagger = LengthTagger()
+    extract_tags(source, tagger, folder / "tags.jsonl")
+    assert tagger.seen == ["id3"]
+    assert read_tags(folder / "tags.jsonl") == {"id2": EXPECTED["id2"], "id3": EXPECTED["id3"]}
+    assert extract_tags(source, tagger, folder / "tags.jsonl").num_ids == 2
+
+
 def test_finished_output_is_not_made_again(source, tmp_path):
     report = extract_tags(source, LengthTagger(), tmp_path / "tags.jsonl")
     tagger = LengthTagger()
