@@ -20,7 +20,7 @@ from ernie_vil2.data.readers.source import find_field
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR
 from ernie_vil2.data.readers.tables import TABLES, Table, find_image, open_table
 from ernie_vil2.data.samples import BadSample, Reason, is_id
-from ernie_vil2.data.source_files import list_image_files, read_file, read_json
+from ernie_vil2.data.source_files import decode_path, list_image_files, read_file, read_json
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.io.files import read_text
 from ernie_vil2.io.terminal import pluralize
@@ -311,7 +311,10 @@ def _find_in_folders(root: Path, split: str | None, default: str | None) -> Labe
         folder = _choose_split_folder(root, splits, split, default)
         class_folders = _list_folders(folder)
 
-    files_by_class = {class_folder.name: list_image_files(class_folder) for class_folder in class_folders}
+    # Two folders may be one class, named in UTF-8 and in GBK.
+    files_by_class: defaultdict[str, list[Path]] = defaultdict(list)
+    for class_folder in class_folders:
+        files_by_class[decode_path(class_folder.name)] += list_image_files(class_folder)
     if not any(files_by_class.values()):
         return None
     if split is not None and not splits:
@@ -319,7 +322,7 @@ def _find_in_folders(root: Path, split: str | None, default: str | None) -> Labe
     entries: list[Entry] = []
     for class_name, paths in files_by_class.items():
         for path in paths:
-            image = BenchmarkImage(path.relative_to(folder).as_posix(), partial(read_file, path))
+            image = BenchmarkImage(decode_path(str(path.relative_to(folder))), partial(read_file, path))
             entries.append((image, (class_name,)))
     # Images next to the folders have no class.
     for path in list_image_files(folder):
@@ -333,7 +336,7 @@ def _find_in_folders(root: Path, split: str | None, default: str | None) -> Labe
             names_file = parent / CHINESE_NAMES
             break
     name = folder.name if folder == root else f"{root.name}-{folder.name}"
-    return LabelledImages(name, entries, list(files_by_class), (), names_file)
+    return LabelledImages(name, entries, sorted(files_by_class), (), names_file)
 
 
 def _choose_split_folder(

@@ -1,6 +1,7 @@
 """Labelled images: classes from folders, tables and fields of samples, and the names of classes."""
 
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +50,19 @@ def test_folders_are_classes(tmp_path):
     assert labelled.name == "set" and labelled.images[0].read() == IMAGES["red"]
     with pytest.raises(ValueError, match="no splits"):
         open_labelled([tmp_path / "set"], split="test")
+
+
+def test_folders_and_files_need_not_be_named_in_utf8(tmp_path):
+    file, folder = os.fsdecode(b"caf\xe9.png"), os.fsdecode("汽车".encode("gbk"))
+    write_class_folders(tmp_path / "set", dog=1, 汽车=1, **{folder: 2})
+    (tmp_path / "set" / "dog" / file).write_bytes(IMAGES["green"])
+    labelled = open_labelled([tmp_path / "set"])
+    assert read_classes(labelled) == (
+        {"dog": {"zh": "dog"}, "汽车": {"zh": "汽车"}},
+        {"dog/0.png": ["dog"], "dog/caf\\xe9.png": ["dog"], "汽车/0.png": ["汽车"], "汽车/1.png": ["汽车"]},
+    )
+    assert labelled.images[1].read() == IMAGES["green"]
+    assert labelled.entry_report.names == {"repeated image id": ["汽车/0.png"]}
 
 
 def test_layout_of_chinese_clip_has_numbered_classes_and_splits(tmp_path):
