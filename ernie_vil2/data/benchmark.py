@@ -206,7 +206,7 @@ class Collector:
         for kind, entries in (("image", self._images), ("text", self._texts)):
             if not entries:
                 names = ", ".join(map(str, files))
-                raise ValueError(f"{names}: no {kind} could be used\n{self.entry_report}")
+                raise ValueError(f"{names or name}: no {kind} could be used\n{self.entry_report}")
         return Benchmark(
             name,
             [image for _, image, _ in self._images.values()],

@@ -19,7 +19,7 @@ from ernie_vil2.data.readers.locations import LocalFile, find_locations
 from ernie_vil2.data.readers.source import find_field
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR
 from ernie_vil2.data.readers.tables import TABLES, Table, find_image, open_table
-from ernie_vil2.data.samples import BadSample, Reason, is_id
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, is_id
 from ernie_vil2.data.source_files import decode_path, list_image_files, read_file, read_json
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.io.files import read_text
@@ -295,6 +295,11 @@ def _find_images(data: DataSpec, label: str) -> LabelledImages:
             labels.update(entry[1])
     if not has_label:
         raise ValueError(f"{path}: nothing has a {label}; say which column or field is the class (label, --label)")
+    if not labels:
+        report = BadSampleReport()
+        bad_entries = [entry for entry in entries if isinstance(entry, BadSample)]
+        report.add(len(entries), [(error.reason, error.name) for error in bad_entries])
+        raise ValueError(f"{path}: no {label} can be used\n{report}")
     return LabelledImages(path.stem, entries, sorted(labels), tuple(files))
 
 

@@ -126,6 +126,15 @@ def test_bad_rows_are_counted_by_reason(tmp_path):
     }  # fmt: skip
 
 
+def test_error_says_why_no_image_can_be_used(tmp_path):
+    table = write_table(tmp_path, "jsonl", [{"image": "red.png", "label": True}, {"image": "blue.png", "label": False}])
+    with pytest.raises(ValueError, match=f"{table}: no label .*\n.*\n.*malformed row: 2"):
+        open_labelled([table])
+    (tmp_path / "names.txt").write_text("bird\tBird\nfish\tFish\n")
+    with pytest.raises(ValueError, match="^set: no image .*\n.*\n.*unknown label: 2"):
+        open_labelled(write_class_folders(tmp_path / "set", cat=1, dog=1), {"en": str(tmp_path / "names.txt")})
+
+
 @pytest.mark.parametrize("label", ["标题", "标题 ", "caption_zh"])
 def test_label_is_found_by_its_header_or_its_name(tmp_path, label):
     write_files(tmp_path, {f"{name}.png": content for name, content in IMAGES.items()})
