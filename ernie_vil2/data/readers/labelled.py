@@ -50,7 +50,7 @@ def read_list(source: str) -> list[str] | dict[str, str]:
         path = Path(file)
     else:
         name = ""
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         texts = _read_json_list(path, name)
     elif name:
         raise ValueError(f"{source}: only a JSON file has lists with names; leave out {LIST_MARK}{name}")

@@ -221,7 +221,7 @@ def test_names_are_read_in_two_languages(tmp_path):
         ("n.txt", "\ufeffa cat \r\n狗\r\n\r\n", "n.txt", ["a cat", "狗"]),
         ("n.txt", "1\t猫\n0\t狗\n", "n.txt", {"1": "猫", "0": "狗"}),
         ("n.json", ["cat", "dog"], "n.json", ["cat", "dog"]),
-        ("n.json", {"0": "cat", "1": "dog"}, "n.json", {"0": "cat", "1": "dog"}),
+        ("n.JSON", {"0": "cat", "1": "dog"}, "n.JSON", {"0": "cat", "1": "dog"}),
         ("n.json", {"cifar": ["cat", "dog"], "food": ["pie"]}, "n.json@food", ["pie"]),
         ("a@b.txt", "猫\n狗\n", "a@b.txt", ["猫", "狗"]),
     ],
