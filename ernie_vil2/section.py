@@ -58,7 +58,11 @@ def resolve_switch_words(value: Any, types: Sequence[Any] = (Any,)) -> Any:
         value_types = _list_type_arguments(alternatives, dict, 1)
         if not value_types:
             return value  # a section within this one, which resolves its own words
-        return {key: resolve_switch_words(inner, value_types) for key, inner in value.items()}
+        resolved = {}
+        for key, inner in value.items():
+            plain_key = str(key) if isinstance(key, SwitchWord) else key  # no SwitchWord can be written as YAML
+            resolved[plain_key] = resolve_switch_words(inner, value_types)
+        return resolved
     return value
 
 

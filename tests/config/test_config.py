@@ -186,7 +186,7 @@ def test_switch_word_is_a_boolean_or_a_text_as_its_field_is(tmp_path, word):
         f"Training: {{recompute: {word}, output: {word}}}\n"
         f"Data: {{train: [{word}, {{data: [{word}], caption_lines: {word}}}], encoding: {word}}}\n"
         f"Views: {{languages: {{{word}: 1}}, tag_probability: 0}}\n"
-        f"Loss: {{options: {{flag: {word}, list: [{word}]}}}}\n"
+        f"Loss: {{options: {{flag: {word}, list: [{word}], {word}: {{{word}: {word}}}}}}}\n"
         f"Evaluation: {{evaluators: [{word}, {{margin: {{flag: {word}}}}}]}}\n"
     )
     config = load_config(path)
@@ -194,7 +194,7 @@ def test_switch_word_is_a_boolean_or_a_text_as_its_field_is(tmp_path, word):
     assert (config.Training.recompute, config.Training.output, config.Data.encoding) == (value, word, word)
     assert config.Data.train[0] == word and config.Data.train[1].caption_lines is value
     assert config.Data.train[1].data == [word] and list(config.Views.languages) == [word]
-    assert config.Loss.options == {"flag": value, "list": [value]}
+    assert config.Loss.options == {"flag": value, "list": [value], word: {word: value}}
     assert config.Evaluation.evaluators == [word, {"margin": {"flag": value}}]
     written = tmp_path / "written.yaml"
     written.write_text(dump_config(config))
