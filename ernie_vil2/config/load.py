@@ -16,7 +16,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from ernie_vil2.config.sections import Config
+from ernie_vil2.config.sections import MAPPING_ENTRY, TEXT_ENTRY, Config
 from ernie_vil2.io.files import OtherVersion, check_version, read_text
 from ernie_vil2.io.terminal import ConfigError, print_once
 from ernie_vil2.section import Section, SwitchWord
@@ -338,9 +338,11 @@ def describe_problems(error: ValidationError, origin: str, section: type[BaseMod
     problems = error.errors()
     lines = []
     for problem in problems[:MAX_PROBLEMS]:
-        key = ".".join(str(name) for name in problem["loc"])[:MAX_PROBLEM_LENGTH]
+        location = [name for name in problem["loc"] if name not in (TEXT_ENTRY, MAPPING_ENTRY)]
+        key = ".".join(map(str, location))[:MAX_PROBLEM_LENGTH]
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {key}{_suggest_key(key, section)}")
+            key_in_any_entry = ".".join(name for name in location if isinstance(name, str))  # Training.stages.until
+            lines.append(f"unknown key {key}{_suggest_key(key_in_any_entry, section)}")
         elif problem["type"] == "value_error":
             reason = str(problem["ctx"]["error"])
             lines.append(f"{key}: {reason}" if key else reason)

@@ -173,13 +173,17 @@ class SourceConfig(LocationConfig):
         return ViewsConfig(**settings)
 
 
+# Kinds of entries of a list. Pydantic puts them into the location of an error, where they are no keys of the file.
+TEXT_ENTRY, MAPPING_ENTRY = "(text)", "(mapping)"
+
+
 def _tag_entry(entry: Any) -> str:
-    return "pattern" if isinstance(entry, str) else "source"
+    return TEXT_ENTRY if isinstance(entry, str) else MAPPING_ENTRY
 
 
 LocationT = TypeVar("LocationT", bound=LocationConfig)
-Pattern = Annotated[str, Tag("pattern")]
-Mapping = Annotated[LocationT, Tag("source")]
+Pattern = Annotated[str, Tag(TEXT_ENTRY)]
+Mapping = Annotated[LocationT, Tag(MAPPING_ENTRY)]
 Entries = list[Annotated[Pattern | Mapping[LocationT], Discriminator(_tag_entry)]]
 """Plain entries, which are paths or patterns, and mappings with the fields of a section."""
 
@@ -668,8 +672,8 @@ class ClassesConfig(Section):
 
 
 EvaluatorEntry = Annotated[
-    Annotated[str, Tag("name")] | Annotated[dict[str, dict[str, Any]], Tag("options")],
-    Discriminator(lambda value: "options" if isinstance(value, dict) else "name"),
+    Annotated[str, Tag(TEXT_ENTRY)] | Annotated[dict[str, dict[str, Any]], Tag(MAPPING_ENTRY)],
+    Discriminator(lambda value: MAPPING_ENTRY if isinstance(value, dict) else TEXT_ENTRY),
 ]
 """An evaluator: its name, or {name: {option: value}}."""
 
