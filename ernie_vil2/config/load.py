@@ -242,7 +242,9 @@ def override(tree: Tree, text: str, section: type[BaseModel] = Config) -> str | 
     if not equals or not all(path):
         raise ConfigError(f"-o {text}: write Section.key=value, for example -o Loss.temperature=0.05")
     for name in path[:-1]:
-        tree = tree.setdefault(name, {})
+        if tree.get(name) is None:  # such as `Tuning.lora: null`
+            tree[name] = {}
+        tree = tree[name]
         if not isinstance(tree, dict):
             raise ConfigError(f"-o {text}: {name} is a value and has no keys{_suggest_key(key, section)}")
 

@@ -105,6 +105,14 @@ def test_last_override_wins_and_5e_5_is_a_number(tmp_path):
     assert config.Optimizer.learning_rate == 0.00005
 
 
+def test_override_sets_a_key_of_a_section_that_is_null(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("Tuning: {lora: null}\nTraining:\n  # steps: 7\n")
+    overrides = ["Tuning.lora.rank=4", "Training.steps=5"]
+    for config in (load_config(path, overrides), apply_overrides(Config(), overrides)):
+        assert (config.Tuning.lora.rank, config.Training.steps) == (4, 5)
+
+
 def test_overlay_lies_on_its_base(tmp_path):
     files = {
         "lowest.yaml": "Training: {steps: 5, seed: 3, log_every: 2}",
