@@ -93,13 +93,13 @@ def import_user_modules(names: Iterable[str]) -> None:
         names: names that the user wrote, not names that came with weights.
 
     Raises:
-        UnknownName: a module cannot be imported.
+        UnknownName: a module cannot be imported, or a name is not complete.
     """
     for name in names:
-        module, colon, _ = name.partition(":")
+        module, colon, attribute = name.partition(":")
         if not colon:
             continue
-        if not module:
+        if not module or module.startswith(".") or not attribute:
             raise UnknownName(f"{name}: write your own as package.module:Name")
         try:
             importlib.import_module(module)

@@ -1,5 +1,6 @@
 """Towers of a user's module: named by their import path, trained, saved and loaded like the package's towers."""
 
+import re
 import sys
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import ernie_vil2
 from ernie_vil2.config import ConfigError, load_config, validate_config
 from ernie_vil2.planning.towers import Towers
-from ernie_vil2.registry import import_user_modules
+from ernie_vil2.registry import UnknownName, import_user_modules
 from ernie_vil2.towers import IMAGE_TOWERS, TEXT_TOWERS
 from ernie_vil2.training.trainer import Trainer
 from tests.support.paths import ROOT
@@ -116,6 +117,12 @@ def test_missing_module_is_named():
         import_user_modules(load_config(None, ["Model.text.name=no_such_module:Bag"]).component_names)
     with pytest.raises(ConfigError, match="there is no text tower 'gpt'; known: ernie-base"):
         load_config(None, ["Model.text.name=gpt"])
+
+
+@pytest.mark.parametrize("name", [".my_towers:Bag", ":Bag", "my_towers:"])
+def test_incomplete_import_path_is_named(my_towers, name):
+    with pytest.raises(UnknownName, match=f"^{re.escape(name)}: .*package.module:Name"):
+        import_user_modules(load_config(None, [f"Model.text.name='{name}'"]).component_names)
 
 
 def test_plan_estimates_user_towers(my_towers):
