@@ -26,6 +26,7 @@ CONFIG = "infer_cfg.yml"
 # Paddle 3 exports .json, Paddle 2 .pdmodel, and PaddleDetection names them `model` or `inference`. The first existing
 # one is loaded.
 PROGRAMS = ("model.json", "inference.json", "model.pdmodel", "inference.pdmodel")
+TRIAL_SIDE = 16  # pixels of the image on which a preprocessing is tried; smaller than any size that steps pad to
 GPU_POOL_MB = 256  # first size of Paddle's memory pool on the GPU, which grows as needed
 
 
@@ -66,8 +67,10 @@ def _resize(
 
 
 def _pad(inputs: DetectorInput, size: Sequence[int], fill_value: Sequence[float] = (114.0,) * 3) -> DetectorInput:
-    """Pad below and to the right with a colour, to `size` [height, width]."""
+    """Pad below and to the right with a colour, to `size` [height, width]; ValueError if the image is larger."""
     height, width = inputs.image.shape[:2]
+    if height > size[0] or width > size[1]:
+        raise ValueError(f"Pad: the image has {height} x {width} pixels, more than the size {list(size)}")
     padded = np.full((*size, 3), fill_value, np.float32)
     padded[:height, :width] = inputs.image
     return inputs._replace(image=padded)
@@ -119,15 +122,18 @@ class DetectorPreprocessing:
         file: name of the file with the list, for the error.
 
     Raises:
-        ValueError: a step or an option of it is unknown here.
+        ValueError: a step or an option of it is unknown here, or has a value with which no image can be preprocessed.
     """
 
-    def __init__(self, steps: Sequence[dict], file: str):
+    def __init__(self, steps: Sequence[Any], file: str):
+        self._file = file
         self._steps: list[Callable[[DetectorInput], DetectorInput]] = []
         for step in steps:
+            if not isinstance(step, dict):
+                raise ValueError(f"{file}: a step of Preprocess is {{type: ...}}, not {step!r:.200}")
             options = dict(step)
             kind = options.pop("type", None)
-            if kind not in STEPS:
+            if not isinstance(kind, str) or kind not in STEPS:
                 raise ValueError(f"{file}: preprocessing {kind} is unknown here; known: {', '.join(STEPS)}")
             # Check the options now: otherwise a wrong one would fail at the first image.
             try:
@@ -135,6 +141,15 @@ class DetectorPreprocessing:
             except TypeError as error:
                 raise ValueError(f"{file}: preprocessing {kind}: {error}") from error
             self._steps.append(partial(STEPS[kind], **options))
+
+        # A value of a wrong type or range would otherwise fail at the first image, or spoil every image.
+        try:
+            with np.errstate(all="ignore"):
+                trial = self._preprocess(np.zeros((TRIAL_SIDE, TRIAL_SIDE, 3), np.uint8))
+        except (TypeError, ValueError, IndexError, cv2.error) as error:
+            raise ValueError(f"{file}: Preprocess has a value that cannot be used: {error}") from error
+        if not np.isfinite(trial.image).all():
+            raise ValueError(f"{file}: Preprocess makes numbers that are not finite; look at mean and std")
 
     def __call__(self, image: np.ndarray, name: str) -> DetectorInput:
         """Preprocess an image.
@@ -145,14 +160,20 @@ class DetectorPreprocessing:
 
         Raises:
             BadSample: a side of the image would have no pixel left.
+            ValueError: the image is larger than the size that a step pads to.
         """
-        inputs = DetectorInput(image, np.array(image.shape[:2], np.float32), np.ones(2, np.float32))
         # OpenCV refuses to resize to a side of no pixels.
         try:
-            for step in self._steps:
-                inputs = step(inputs)
+            return self._preprocess(image)
         except cv2.error as error:
             raise BadSample(Reason.TOO_NARROW, name) from error
+        except ValueError as error:
+            raise ValueError(f"{self._file}: {name}: {error}") from error
+
+    def _preprocess(self, image: np.ndarray) -> DetectorInput:
+        inputs = DetectorInput(image, np.array(image.shape[:2], np.float32), np.ones(2, np.float32))
+        for step in self._steps:
+            inputs = step(inputs)
         return inputs._replace(image=np.ascontiguousarray(inputs.image, np.float32))
 
 
@@ -212,7 +233,10 @@ class Detector:
         config = read_yaml(config_path, is_untrusted=True)
         if not isinstance(config, dict) or not isinstance(config.get("Preprocess"), list):
             raise ValueError(f"{config_path}: no Preprocess list; is the file PaddleDetection's?")
-        self.label_list: list[str] = [str(name) for name in config.get("label_list") or ()]
+        labels = config.get("label_list") or []
+        if not isinstance(labels, list):
+            raise ValueError(f"{config_path}: label_list is a list of names, not {labels!r:.200}")
+        self.label_list: list[str] = [str(name) for name in labels]
         self.preprocess = DetectorPreprocessing(config["Preprocess"], str(config_path))
 
         self._num_attributes = attributes

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import sklearn
+import yaml
 
 from ernie_vil2.apps.tagging.detector import Detections, Detector, DetectorPreprocessing, Phrases
 from ernie_vil2.data.decoding import decode_image
@@ -93,6 +94,39 @@ def test_unknown_preprocessing_is_refused():
                           ({"type": "Resize", "target_size": 3, "mode": 1}, "'mode'")):  # fmt: skip
         with pytest.raises(ValueError, match=culprit):
             DetectorPreprocessing([step], "infer_cfg.yml")
+
+
+@pytest.mark.parametrize("steps", [
+    ["Resize"],
+    [{"type": ["Resize"]}],
+    [{"type": "Resize", "target_size": "640"}],
+    [{"type": "Resize", "target_size": []}],
+    [{"type": "Resize", "target_size": 0}],
+    [{"type": "Resize", "target_size": [64, 64], "interp": 99}],
+    [{"type": "NormalizeImage", "mean": [0.5, 0.5], "std": [1, 1]}],
+    [{"type": "NormalizeImage", "mean": None, "std": [1, 1, 1]}],
+    [{"type": "NormalizeImage", "mean": [0, 0, 0], "std": [0, 0, 0]}],
+    [{"type": "PadStride", "stride": "32"}],
+])  # fmt: skip
+def test_step_with_which_every_image_fails_is_refused(steps):
+    with pytest.raises(ValueError, match="^infer_cfg.yml: "):
+        DetectorPreprocessing(steps, "infer_cfg.yml")
+
+
+def test_image_larger_than_its_padding_is_named():
+    pad = DetectorPreprocessing([{"type": "Pad", "size": [40, 30]}], "infer_cfg.yml")
+    assert pad(np.zeros((40, 30, 3), np.uint8), "fits").image.shape == (40, 30, 3)
+    with pytest.raises(ValueError, match="infer_cfg.yml: large: "):
+        pad(np.zeros((40, 31, 3), np.uint8), "large")
+
+
+@pytest.mark.parametrize("labels", ["person", 3])
+def test_list_of_classes_that_is_no_list_is_refused(detector_folder, tmp_path, labels):
+    folder = shutil.copytree(detector_folder, tmp_path / "detector")
+    config = yaml.safe_load((folder / "infer_cfg.yml").read_text())
+    (folder / "infer_cfg.yml").write_text(yaml.safe_dump({**config, "label_list": labels}))
+    with pytest.raises(ValueError, match=f"infer_cfg.yml: .*{labels}"):
+        Detector(folder, "cpu")
 
 
 def make_detections(*rows):
