@@ -21,6 +21,7 @@ from ernie_vil2.data.samples import BadSample, Reason, Sample
 from ernie_vil2.data.tags import Tags
 from ernie_vil2.device import runtime
 from ernie_vil2.io.files import sha256
+from ernie_vil2.section import resolve_switch_words
 
 CONFIG = "infer_cfg.yml"
 # Paddle 3 exports .json, Paddle 2 .pdmodel, and PaddleDetection names them `model` or `inference`. The first existing
@@ -230,14 +231,14 @@ class Detector:
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing; the export of a detector includes it")
 
-        config = read_yaml(config_path, is_untrusted=True)
+        config = read_yaml(config_path, keep_switch_words=True, is_untrusted=True)  # a class may be called "no"
         if not isinstance(config, dict) or not isinstance(config.get("Preprocess"), list):
             raise ValueError(f"{config_path}: no Preprocess list; is the file PaddleDetection's?")
         labels = config.get("label_list") or []
         if not isinstance(labels, list):
             raise ValueError(f"{config_path}: label_list is a list of names, not {labels!r:.200}")
         self.label_list: list[str] = [str(name) for name in labels]
-        self.preprocess = DetectorPreprocessing(config["Preprocess"], str(config_path))
+        self.preprocess = DetectorPreprocessing(resolve_switch_words(config["Preprocess"]), str(config_path))
 
         self._num_attributes = attributes
         self._predictor = _create_predictor(program, weights, device)

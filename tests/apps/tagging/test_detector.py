@@ -120,6 +120,17 @@ def test_image_larger_than_its_padding_is_named():
         pad(np.zeros((40, 31, 3), np.uint8), "large")
 
 
+def test_classes_may_be_words_that_yaml_reads_as_booleans(detector_folder, tmp_path):
+    folder = shutil.copytree(detector_folder, tmp_path / "detector")
+    config = yaml.safe_load((folder / "infer_cfg.yml").read_text())
+    del config["label_list"]
+    (folder / "infer_cfg.yml").write_text(f"{yaml.safe_dump(config)}label_list: [no, On, 3]\n")
+    detector = Detector(folder, "cpu")
+    assert detector.label_list == ["no", "On", "3"]
+    # keep_ratio remains false: the image is not square.
+    assert detector.preprocess(draw_rectangles(50, 100, [RED]), "x").image.shape == (3, SIZE, SIZE)
+
+
 @pytest.mark.parametrize("labels", ["person", 3])
 def test_list_of_classes_that_is_no_list_is_refused(detector_folder, tmp_path, labels):
     folder = shutil.copytree(detector_folder, tmp_path / "detector")
