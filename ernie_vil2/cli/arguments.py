@@ -15,7 +15,7 @@ import os
 from argparse import ArgumentTypeError
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.device.launch import launched_rank
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ernie_vil2.data.benchmark import Benchmark
     from ernie_vil2.encoder import Encoder, ErnieViL2
 
+T = TypeVar("T")
 CALIBRATED = "calibrated"  # value of --threshold: the threshold of the model's calibration
 ELLIPSIS = "..."  # in a row of shares
 _PACKAGE = Path(__file__).parents[1]
@@ -319,6 +320,16 @@ def optional_file(text: str) -> tuple[str, str | None]:
     if "=" in text or not text:
         return named_file(text)
     return text, None
+
+
+def files_by_language(option: str, files: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """Return the values of an option LANG=FILE by language; ValueError if a language has several files."""
+    by_language: dict[str, T] = {}
+    for language, file in files:
+        if language in by_language:
+            raise ValueError(f"{option}: {language} has several files; put their lines into one")
+        by_language[language] = file
+    return by_language
 
 
 def output_file(text: str) -> str:

@@ -58,9 +58,9 @@ def read_names(path: str | Path) -> list[str]:
     return names
 
 
-def read_name_lists(paths: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def read_name_lists(paths: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the names in the file of each language; errors as in `read_names`."""
-    return {language: read_names(path) for language, path in paths}
+    return {language: read_names(path) for language, path in paths.items()}
 
 
 class FileTagger(Tagger):
