@@ -118,9 +118,10 @@ def _open_vocabulary(stored: StoredModel | None, vocabulary: str | None) -> tupl
 
 
 def _read_data(args: argparse.Namespace, views: ViewsConfig) -> set[str]:
-    """Return the captions and tags of the data and the prompts around tags; print the samples that are unusable."""
+    """Return captions, tags and the texts that training makes of them; print the samples that are unusable."""
+    from ernie_vil2.data.augment import format_tags
     from ernie_vil2.data.readers import open_sources
-    from ernie_vil2.data.samples import BadSampleReport
+    from ernie_vil2.data.samples import BadSampleReport, split_lines
     from ernie_vil2.data.spec import TRAIN
 
     source = open_sources(make_data_spec(args, default_split=TRAIN))
@@ -129,7 +130,14 @@ def _read_data(args: argparse.Namespace, views: ViewsConfig) -> set[str]:
     for row in range(len(source)):
         with report.attempt():
             sample = source[row]
-            texts.update(sample.captions.values(), *sample.tags.values())
+            texts.update(*sample.tags.values())
+            # A word may be another token at the beginning of a text than behind a space or before a comma. So each line
+            # of a caption is also a text of its own, and a tag is the only one, the first, in the middle and the last.
+            for caption in sample.captions.values():
+                texts.update([caption.strip(), *split_lines(caption)])
+            for language in views.prompts.keys() & views.separators.keys():
+                for tag in sample.tag_list(language):
+                    texts.update(format_tags(tags, language, views) for tags in ([tag], [tag, tag, tag]))
     if report.counts.total() == report.num_read:
         raise ValueError(f"no sample could be used\n{report}")
     print(report)

@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from tokenizers import AddedToken
 
 import ernie_vil2
 from ernie_vil2.cli import run
+from ernie_vil2.config import ViewsConfig
+from ernie_vil2.data.augment import format_tags
 from ernie_vil2.data.tokenizer import ERNIE_VOCABULARY, WordPieceTokenizer, open_tokenizer, read_vocabulary
 from ernie_vil2.data.tokenizer_files import BERT_TOKENS, build_word_pieces
 from ernie_vil2.data.trimming import (
@@ -22,7 +25,7 @@ from ernie_vil2.data.trimming import (
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import call
 from tests.support.other_families import FOLDERS
-from tests.support.shapes import TOKENS, draw_shape_members
+from tests.support.shapes import TOKENS, draw_shape_members, encode_png
 
 # Fixture -> its dialect and context length.
 MODELS = {"hf_clip": ("clip", 60), "hf_chinese_clip_bin": ("bert", 60), "cn_clip_pt": ("cn_clip", 60),
@@ -122,6 +125,21 @@ def test_vocabulary_and_model_are_trimmed_to_the_words_of_data(shapes, tmp_path)
     assert set(model.tokenizer.tokens) - set(small.tokenizer.tokens) == {"猫"}
     sentences = ["a red disc", "a blue bar"]
     np.testing.assert_array_equal(small.encode_texts(sentences), model.encode_texts(sentences))
+
+
+def test_words_of_tags_and_lines_are_kept_where_they_stand(tmp_path):
+    # In Gemma's vocabulary a word behind a space is another token than at the beginning of a text.
+    (tmp_path / "a.png").write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
+    row = {"image": "a.png", "caption_en": " quick\nbrown", "tags_en": ["wooden", "dog", "apple"]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    folder = FOLDERS["hf_siglip2_naflex"]
+    result = call("trim", folder, "--data", tmp_path / "a.jsonl", "--output", tmp_path / "small")
+    assert result.returncode == 0, result.stderr
+    model, small = (ernie_vil2.load_model(path, device="cpu") for path in (folder, tmp_path / "small"))
+    tags = [format_tags(words, "en", ViewsConfig()) for words in permutations(row["tags_en"])]
+    for text in ["quick\nbrown", "quick", "brown", *tags]:
+        assert split_into_tokens(small.tokenizer, text) == split_into_tokens(model.tokenizer, text), text
+    assert small.tokenizer.vocab_size < model.tokenizer.vocab_size
 
 
 def test_tokens_of_languages_and_of_texts_add_up(tmp_path):
