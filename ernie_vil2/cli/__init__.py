@@ -98,6 +98,9 @@ def run(command: Command, arguments: Sequence[str] | None = None, prog: str | No
         arguments: the arguments of the command line; None: those of this process.
         prog: how the help names the command; None: the name of the script.
     """
+    # Python has None for an output that the caller has closed, as `command >&-` does.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names need not be UTF-8, and neither need the terminal.
         sys.stdout.reconfigure(errors="backslashreplace")

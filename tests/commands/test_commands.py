@@ -112,6 +112,13 @@ def test_full_standard_output_prints_a_single_line(tmp_path, stdout, code, print
     assert code or path.read_text() == "\\udcff \\u56fe\n"
 
 
+def test_closed_outputs_are_no_fault(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    for redirections in (">&-", "2>&-", ">&- 2>&-"):
+        assert run_process(["bash", "-c", f'"$@" {redirections}', "-", *command], cwd=ROOT).returncode == 0
+
+
 def test_every_command_has_a_script_of_its_name():
     scripts = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "tools").glob("*.py")}
     for outside_package in ("study", "gpu_day"):  # an experiment and a benchmark
