@@ -182,9 +182,9 @@ def _tag_entry(entry: Any) -> str:
 
 
 LocationT = TypeVar("LocationT", bound=LocationConfig)
-Pattern = Annotated[str, Tag(TEXT_ENTRY)]
-Mapping = Annotated[LocationT, Tag(MAPPING_ENTRY)]
-Entries = list[Annotated[Pattern | Mapping[LocationT], Discriminator(_tag_entry)]]
+PlainEntry = Annotated[str, Tag(TEXT_ENTRY)]
+MappingEntry = Annotated[LocationT, Tag(MAPPING_ENTRY)]
+Entries = list[Annotated[PlainEntry | MappingEntry[LocationT], Discriminator(_tag_entry)]]
 """Plain entries, which are paths or patterns, and mappings with the fields of a section."""
 
 
