@@ -16,6 +16,7 @@ MIN_COMMON_WORDS = 0.5
 EMPTY_UNITS = frozenset("a an the and is are was were this that these those 的 了 着 啊 呀 呢 吧".split())  # noqa: SIM905  -- words are read as a text
 MIN_ORDERED_COLOURS = 3  # colours in the reverse order: a caption may well name two in either order
 _DIGITS = re.compile(r"\d+")
+_YEAR = re.compile(r"(?<!\d)(?:1[89]|20)\d\d(?!\d)")
 
 _DIRECTIONAL_WORDS = re.compile(
     r"\b(left|right|(counter|anti)?clockwise|\w+[- ]thirty|\d{1,2}:\d\d|o['’]clock)\b"
@@ -88,6 +89,12 @@ def name_other_colours(first: str, second: str) -> bool:
     """Return whether both captions name colours, and none in common."""
     first_colours, second_colours = _list_colours(first), _list_colours(second)
     return bool(first_colours and second_colours) and not set(first_colours) & set(second_colours)
+
+
+def name_other_years(first: str, second: str) -> bool:
+    """Return whether both captions name years, and none in common: badges and posters differ in little else."""
+    first_years, second_years = set(_YEAR.findall(first)), set(_YEAR.findall(second))
+    return bool(first_years and second_years) and not first_years & second_years
 
 
 def name_direction(caption: str) -> bool:

@@ -10,6 +10,7 @@ from ernie_vil2.apps.curation.caption_pairs import (
     is_variant,
     name_opposite_directions,
     name_other_colours,
+    name_other_years,
     say_the_same,
 )
 from ernie_vil2.apps.curation.details import compare_details, decode_detail, encode_detail
@@ -292,6 +293,20 @@ def test_other_colours_are_none_in_common(first, second, expected):
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
+        ("badge of the rally, 1985", "the 1986 patch of our rally", True),
+        ("2019年徽章", "俱乐部徽章，2009年", True),
+        ("badge of 1985", "1985 rally", False),
+        ("badge of 1985", "a badge", False),
+        ("engine no. 120055", "engine no. 201034", False),  # longer numbers are no years
+    ],
+)
+def test_other_years_are_none_in_common(first, second, expected):
+    assert name_other_years(first, second) == name_other_years(second, first) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
         ("a hand that points up", "thumbs down a drawing of thumb", True),
         ("上弦月", "下弦月的图片", True),
         ("upwards button", "a button", False),
@@ -315,6 +330,16 @@ def test_grey_copy_stays_where_captions_name_other_colours(tmp_path, curated, ca
     rows = [(encode_image(image), caption) for image, caption in zip((thing, grey), captions, strict=True)]
     table = curated([write_pair_shard(tmp_path / "crawl.tar", rows)], "near_duplicates: {}").values()
     assert all(row["is_kept"] for row in table) == stays
+
+
+def test_copy_stays_where_captions_name_other_years(tmp_path, curated):
+    thing = draw_object((60, 90, 220))
+    darker = (thing * 0.8).astype(np.uint8)
+    for caption, stays in (("our badge of the year 2004", True), ("our badge, year unknown", False)):
+        rows = [(encode_image(thing), "club badge from 2003 with a pattern"), (encode_image(darker), caption)]
+        path = write_pair_shard(tmp_path / f"{stays}.tar", rows)
+        table = curated([path], "near_duplicates: {}", str(stays)).values()
+        assert all(row["is_kept"] for row in table) == stays
 
 
 def test_images_of_one_template_of_captions_all_stay(tmp_path, curated):

@@ -14,6 +14,7 @@ from ernie_vil2.apps.curation.caption_pairs import (
     name_direction,
     name_opposite_directions,
     name_other_colours,
+    name_other_years,
     say_the_same,
 )
 from ernie_vil2.apps.curation.guesses import Comparison
@@ -99,7 +100,7 @@ class NearDuplicates(Step[Settings]):
             captions = _compare_captions(joins, images, matches)
             # An object at an edge may be a mark, or a thing that only one of the captions names. Fitted light and
             # colour turn a blue heart into a grey one.
-            may_differ = matches.is_local | matches.has_object | captions.is_variant
+            may_differ = matches.is_local | matches.has_object | captions.is_variant | captions.has_other_years
             may_differ |= matches.has_other_look & captions.has_other_colours
             is_copy = captions.says_the_same | ~may_differ
             if self.settings.embedding is not None:
@@ -175,22 +176,25 @@ class _CaptionMatches(NamedTuple):
     says_the_same: see `caption_pairs.say_the_same`.
     is_variant: see `caption_pairs.is_variant`.
     has_other_colours: whether they name other colours.
+    has_other_years: whether they name other years.
     has_other_direction: whether they say that one image is no mirrored or turned copy of the other one.
     """
 
     says_the_same: np.ndarray
     is_variant: np.ndarray
     has_other_colours: np.ndarray
+    has_other_years: np.ndarray
     has_other_direction: np.ndarray
 
 
 def _compare_captions(joins: Joins, images: Thumbnails, matches: Matches) -> _CaptionMatches:
-    verdicts = _CaptionMatches(*np.zeros((4, len(matches.queries)), bool))
+    verdicts = _CaptionMatches(*np.zeros((5, len(matches.queries)), bool))
     columns = "a.plain_captions, b.plain_captions, a.names_direction or b.names_direction"
     for number, first, second, names_direction in _read_both(joins, images, matches, "alive", columns):
         verdicts.says_the_same[number] = say_the_same(first, second)
         verdicts.is_variant[number] = is_variant(first, second)
         verdicts.has_other_colours[number] = name_other_colours(first, second)
+        verdicts.has_other_years[number] = name_other_years(first, second)
         is_opposite = name_opposite_directions(first, second)
         verdicts.has_other_direction[number] = is_opposite or (names_direction and first != second)
     return verdicts
