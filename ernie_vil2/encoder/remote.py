@@ -92,8 +92,8 @@ class RemoteEncoder:
 
     Raises:
         ValueError: the address is malformed.
-        ServerError: the server does not answer, refuses, or answers with something else than embeddings. All methods
-            that encode raise it, too.
+        ServerError: the server does not answer, refuses, or answers with something else than embeddings of this width.
+            All methods that encode raise it, too.
     """
 
     def __init__(self, address: str, width: int | None = None):
@@ -110,6 +110,9 @@ class RemoteEncoder:
         self.cache = EmbeddingCache(cache_folder() / FOLDER, f"{urlsplit(url).netloc}-{self._model}", self._identity)
         self._embed_dim: int | None = None  # unknown while the probe is encoded
         self._embed_dim = self.encode_texts([PROBE]).shape[1]
+        # Servers whose models have one width often ignore `dimensions`.
+        if width not in (None, self._embed_dim):
+            raise ServerError(f"{address}: embeddings of {self._embed_dim} numbers, where {width} were asked for")
 
     def __repr__(self) -> str:
         return f"<RemoteEncoder: {self.address}, embeddings of {self.embed_dim} numbers>"

@@ -202,6 +202,12 @@ def test_another_fingerprint_of_the_server_is_another_model(server):
     assert server.requests[-1]["dimensions"] == 4
 
 
+def test_server_that_ignores_the_width_is_named(server):
+    for _ in range(2):  # also if the probe is in the cache
+        with pytest.raises(ServerError, match=r"127\.0\.0\.1.*embeddings of 4 numbers.*2"):
+            RemoteEncoder(server.address, width=2)
+
+
 def test_damaged_cache_is_named(server):
     path = RemoteEncoder(server.address).cache.path
     path.write_bytes(b"no database at all" * 99)
