@@ -57,8 +57,8 @@ class JsonClient:
     """Sends requests to the paths below an address, from any number of threads.
 
     The token in the environment variable OPENAI_API_KEY, if it is set, is sent with every request. Requests that fail
-    for a reason that may pass are repeated, after the time that the server asks for in `Retry-After` or else after a
-    time that doubles.
+    for a reason that may pass are repeated after a time that doubles, or after the time that the server asks for in
+    `Retry-After`, if that is longer.
 
     Args:
         address: beginning of all addresses, without a slash at its end.
@@ -128,7 +128,8 @@ class JsonClient:
             if attempt < MAX_ATTEMPTS:
                 delay = min(FIRST_DELAY * 2 ** (attempt - 1), MAX_DELAY)
                 delay *= random.uniform(0.5, 1)  # noqa: S311  -- requests that failed together should not come back so
-                self._pause(delay if requested_delay is None else requested_delay)
+                # Never shorter: a busy server may ask for a second each time, and need a minute.
+                self._pause(max(delay, requested_delay or 0.0))
             if self._is_stopped.is_set():
                 break
         reason = make_printable(reason, max_length=MAX_REASON_LENGTH)

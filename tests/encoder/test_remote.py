@@ -119,6 +119,14 @@ def test_time_to_wait_is_read_within_bounds(header, seconds):
     assert json_client._parse_delay(header) == seconds
 
 
+@pytest.mark.parametrize("requested", ["0", "1", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_short_time_to_wait_does_not_end_the_attempts_earlier(server, pauses, requested):
+    server.script = [refuse(503, Retry_After=requested)] * (json_client.MAX_ATTEMPTS - 1)
+    RemoteEncoder(server.address)
+    delays = [json_client.FIRST_DELAY * 2**number for number in range(json_client.MAX_ATTEMPTS - 1)]
+    assert sum(pauses) >= 0.5 * sum(min(delay, json_client.MAX_DELAY) for delay in delays)
+
+
 def test_attempts_end(server, pauses):
     server.script = [refuse(503, {"detail": "loading"})] * 99
     with pytest.raises(ServerError, match=r"127\.0\.0\.1.*503, loading"):
