@@ -12,7 +12,7 @@ from http.client import HTTPException, HTTPResponse, IncompleteRead
 from typing import Any
 
 from ernie_vil2.io.files import parse_json
-from ernie_vil2.io.terminal import make_printable
+from ernie_vil2.io.terminal import make_printable, pluralize
 from ernie_vil2.version import __version__
 
 TOKEN_VARIABLE = "OPENAI_API_KEY"  # noqa: S105  -- the name of the variable, as OpenAI's clients have it
@@ -77,10 +77,11 @@ class JsonClient:
                 raise ServerError(f"{TOKEN_VARIABLE} holds characters that no token has: set it again")
             self._headers["Authorization"] = f"Bearer {token}"
         self._opener = urllib.request.build_opener(_NoRedirects)
-        self._is_stopped = threading.Event()
+        self._stopped = threading.Event()  # of the requests in progress; `stop` replaces it
+        self._is_ending = False
         # A program that ends, such as by Ctrl-C, waits for its threads: none should go on to ask a server that is away.
         # The function is private; concurrent.futures uses it from Python 3.9 on. `atexit` is called after that wait.
-        threading._register_atexit(self.stop)  # type: ignore[attr-defined]
+        threading._register_atexit(self._end)  # type: ignore[attr-defined]
 
     def get(self, path: str, max_bytes: int) -> Any:
         """Return the answer to a GET; arguments and errors as for `post`."""
@@ -101,11 +102,17 @@ class JsonClient:
         return self._ask(path, json.dumps(body, ensure_ascii=False).encode(), max_bytes)
 
     def stop(self) -> None:
-        """End all waiting for another attempt."""
-        self._is_stopped.set()
+        """End all waiting for another attempt; later requests wait again."""
+        stopped, self._stopped = self._stopped, threading.Event()
+        stopped.set()
+
+    def _end(self) -> None:
+        self._is_ending = True
+        self.stop()
 
     def _ask(self, path: str, content: bytes | None, max_bytes: int) -> Any:
         url = self.address + path
+        stopped = self._stopped
         for attempt in range(1, MAX_ATTEMPTS + 1):
             requested_delay = None
             request = urllib.request.Request(url, content, self._headers)  # noqa: S310  -- http or https, see `RemoteEncoder`
@@ -125,20 +132,21 @@ class JsonClient:
             except ValueError:
                 # Half an answer, or the page of a proxy; the server itself may answer the next time.
                 reason = "the answer is not JSON"
-            if attempt < MAX_ATTEMPTS:
+            if attempt < MAX_ATTEMPTS and not self._is_ending:
                 delay = min(FIRST_DELAY * 2 ** (attempt - 1), MAX_DELAY)
                 delay *= random.uniform(0.5, 1)  # noqa: S311  -- requests that failed together should not come back so
                 # Never shorter: a busy server may ask for a second each time, and need a minute.
-                self._pause(max(delay, requested_delay or 0.0))
-            if self._is_stopped.is_set():
+                self._pause(max(delay, requested_delay or 0.0), stopped)
+            if stopped.is_set() or self._is_ending:
                 break
         reason = make_printable(reason, max_length=MAX_REASON_LENGTH)
+        attempts = pluralize(attempt, "attempt")
         raise ServerError(
-            f"{url}: {reason} ({attempt} attempts); check address and server, and run the command again: it continues"
+            f"{url}: {reason} ({attempts}); check address and server, and run the command again: it continues"
         )
 
-    def _pause(self, seconds: float) -> None:
-        self._is_stopped.wait(seconds)
+    def _pause(self, seconds: float, stopped: threading.Event) -> None:
+        stopped.wait(seconds)
 
 
 def _read_answer(response: HTTPResponse, url: str, max_bytes: int) -> bytes:

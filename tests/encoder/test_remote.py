@@ -34,7 +34,7 @@ def cache(tmp_path, monkeypatch):
 def pauses(monkeypatch):
     """Return the pauses between attempts, in seconds; none is made."""
     pauses = []
-    monkeypatch.setattr(JsonClient, "_pause", lambda self, seconds: pauses.append(seconds))
+    monkeypatch.setattr(JsonClient, "_pause", lambda self, seconds, stopped: pauses.append(seconds))
     return pauses
 
 
@@ -125,6 +125,15 @@ def test_short_time_to_wait_does_not_end_the_attempts_earlier(server, pauses, re
     RemoteEncoder(server.address)
     delays = [json_client.FIRST_DELAY * 2**number for number in range(json_client.MAX_ATTEMPTS - 1)]
     assert sum(pauses) >= 0.5 * sum(min(delay, json_client.MAX_DELAY) for delay in delays)
+
+
+def test_server_is_asked_patiently_again_after_a_failure(server, pauses):
+    encoder = RemoteEncoder(server.address)
+    server.script = [refuse(503)] * json_client.MAX_ATTEMPTS
+    with pytest.raises(ServerError, match="503"):
+        encoder.encode_texts(["b"])
+    server.script = [refuse(503)]
+    np.testing.assert_allclose(encoder.encode_texts(["b"]), expect(["b"]), atol=1e-6)
 
 
 def test_attempts_end(server, pauses):
