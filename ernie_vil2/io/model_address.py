@@ -1,6 +1,7 @@
 """The address of a model on a server: `http://host/v1#model`."""
 
 import os
+import re
 from urllib.parse import urlsplit
 
 
@@ -15,15 +16,18 @@ def parse_address(address: str) -> tuple[str, str]:
     Raises:
         ValueError: the address is not of the form `http://host/v1#model`.
     """
-    url = urlsplit(address)
     try:
+        url = urlsplit(address)
         is_usable = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:  # of a port that is no number
+        # Other characters than ASCII must be written as %XX; the name of a model may have any.
+        location = url.netloc + url.path
+        is_usable = is_usable and address.isprintable() and location.isascii() and " " not in location
+    except ValueError:  # of a port that is no number, or a host that is no address of IPv6
         is_usable = False
-    # Other characters than ASCII must be written as %XX; the name of a model may have any.
-    location = url.netloc + url.path
-    if not is_usable or not address.isprintable() or not location.isascii() or " " in location:
-        raise ValueError(f"{address!r} is not an address of a model: write http://host:8000/v1#MODEL")
+    if not is_usable:
+        # Not the address as it is: it may hold a password before an @ or a key behind a ?.
+        shown_address = re.sub("//[^#]*@", "//", address).partition("?")[0]
+        raise ValueError(f"{shown_address!r} is not an address of a model: write http://host:8000/v1#MODEL")
     if "@" in url.netloc or url.query:
         raise ValueError(f"{url.scheme}://{url.hostname}: no password and no ? in the address of a model; a token is "
                          "taken from OPENAI_API_KEY")  # fmt: skip
