@@ -6,7 +6,6 @@ requests.
 
 import asyncio
 import base64
-import binascii
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -177,7 +176,7 @@ def decode_base64(text: str) -> bytes:
         text = text.partition(",")[2]
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; characters beyond ASCII raise the general type
         raise RequestError("an image is given in base64, or as data:image/...;base64,...") from None
 
 

@@ -174,6 +174,12 @@ def test_addresses_of_images_are_not_fetched(client):
     assert response.status_code == 422 and "fetches" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize("image", ["A", "aGVsbG8é", "data:image/png;base64,图"])
+def test_image_that_is_not_base64_is_named_as_such(client, image):
+    response = client.post("/v1/embeddings", json={"input": [{"image": image}]})
+    assert response.status_code == 422 and "base64" in response.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_requests_are_bounded(client, monkeypatch, path):
     def post(contents):
