@@ -77,4 +77,7 @@ def default_name(source: str) -> str:
     run = find_run_folder(path)
     if run is None:
         run = path.with_suffix("") if path.is_file() else path
-    return run.name.partition("@")[0]
+    run = run.parent / run.name.partition("@")[0]
+    if run.name in ("", ".."):  # of `.`, or of `@best` in a run
+        run = run.resolve()
+    return run.name

@@ -139,12 +139,20 @@ def test_models_are_named_by_requests(serve, model, tmp_path):
         assert response.status_code == 404 and error["code"] == "model_not_found" and "second" in error["message"]
 
 
-def test_models_are_called_by_their_folder_unless_named(tmp_path):
+def test_models_are_called_by_their_folder_unless_named():
     assert default_name("runs/emoji") == default_name("runs/emoji@best") == "emoji"
     assert default_name("runs/emoji/checkpoints/step_00000500") == "emoji"
     assert choose_names([("zh", "runs/a"), ("", "exports/b")]) == {"zh": "runs/a", "b": "exports/b"}
     with pytest.raises(ValueError, match="runs/a and exports/a"):
         choose_names([("", "runs/a"), ("", "exports/a")])
+
+
+@pytest.mark.parametrize("source", [".", "./", "@best", "./@newest", "checkpoints/..", "checkpoints/step_00000500"])
+def test_model_in_the_current_folder_is_called_by_it(tmp_path, monkeypatch, source):
+    run = tmp_path / "emoji"
+    (run / "checkpoints/step_00000500").mkdir(parents=True)
+    monkeypatch.chdir(run)
+    assert default_name(source) == "emoji"
 
 
 def test_errors_have_the_form_of_openai(client):
