@@ -21,6 +21,9 @@ import numpy as np
 MAX_OPERATIONS = 1_000_000
 # Limits of an array: NumPy's own number of axes (32 before NumPy 2), and sizes whose products are computed quickly.
 _MAX_AXES, _MAX_AXIS_SIZE = 32, 2**48
+# Bound of whole numbers as keys of a dict. Python hashes a number by its remainder modulo 2**61 - 1: half a million
+# larger ones can all have the same hash, and such a dict would take half an hour to fill.
+_MAX_KEY = 2**31
 # Codes of NumPy for truth values, integers and floating-point numbers, with their size and byte order.
 _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16)")
 # The operations that plain data needs, by their names in pickletools.
@@ -76,9 +79,9 @@ def load_plain_data(
 ) -> Any:
     """Return the object that a pickle describes, with an `ArrayPlaceholder` for each array, which has its own memory.
 
-    Keys of dicts are texts; with `load_persistent` they may be whole numbers, too. Containers may be nested to any
-    depth and contain themselves, so whoever walks through them must set a limit. The result takes the memory of the
-    content and of at most `MAX_OPERATIONS` small objects.
+    Keys of dicts are texts; with `load_persistent` they may be whole numbers up to 2**31, too. Containers may be nested
+    to any depth and contain themselves, so whoever walks through them must set a limit. The result takes the memory of
+    the content and of at most `MAX_OPERATIONS` small objects.
 
     Args:
         content: the pickle.
@@ -164,6 +167,8 @@ class _Unpickler(_PythonUnpickler):
         has_valid_keys = all(type(key) in self._key_types for key in keys)
         if type(self.stack[-1]) is not dict or not has_valid_keys:
             raise NotPlainData("a dict whose keys are not strings")
+        if any(type(key) is int and abs(key) > _MAX_KEY for key in keys):
+            raise NotPlainData("a dict with a number above 2**31 as a key")
         self.stack[-1].update(zip(keys, values, strict=True))
 
     dispatch = _PythonUnpickler.dispatch | {

@@ -52,6 +52,17 @@ def test_any_program_is_read_or_refused(program):
         assert len(str(error)) < 400 and str(error).isprintable()  # noqa: PT017  -- there may be no error
 
 
+@pytest.mark.parametrize("factor", [1, -1])
+def test_numbers_that_can_share_a_hash_are_no_keys(factor):
+    load = restricted_pickle.load_plain_data
+    for keys in ([0, 1, 2**31], list(range(1000))):
+        content = {factor * key: None for key in keys}
+        assert load(pickle.dumps(content, 2), load_persistent=list) == content
+    for keys in ([2**61 - 1], [factor * number * (2**61 - 1) for number in range(1000)]):
+        with pytest.raises(restricted_pickle.NotPlainData, match="number.* key"):
+            load(pickle.dumps(dict.fromkeys(keys), 2), load_persistent=list)
+
+
 @pytest.mark.parametrize("name", ["__class__", "update"])
 def test_pickle_cannot_change_functions_or_classes(name):
     # A state that is set on a function or a class would stay after the pickle was read.
