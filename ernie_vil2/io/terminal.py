@@ -99,7 +99,10 @@ def suppress_output() -> Iterator[None]:
         with tempfile.TemporaryFile() as file:
             for descriptor in copies:
                 os.dup2(file.fileno(), descriptor)
-            yield
+            try:
+                yield
+            finally:
+                sys.stdout.flush()  # what the block has printed may still be in the buffer
     finally:
         for descriptor, copy in copies.items():
             os.dup2(copy, descriptor)

@@ -1,8 +1,11 @@
 """Texts from outside cannot control a terminal, and errors have lines of their own."""
 
 import json
+import os
+import sys
 import unicodedata
 from contextlib import redirect_stderr, redirect_stdout
+from subprocess import PIPE
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +15,7 @@ from tqdm import tqdm
 
 from ernie_vil2 import cli
 from ernie_vil2.io.terminal import make_printable, print_error
+from tests.support.processes import run_process
 
 
 @given(st.text(st.characters()), st.sampled_from(["", "\n", "\r\n"]))
@@ -29,6 +33,13 @@ def test_printable_text_has_no_control_characters(text, kept_characters):
 def test_only_control_characters_are_escaped():
     assert make_printable("一 全角　空格 ok\x1b") == "一 全角　空格 ok\\u001b"
     assert make_printable("two\nlines\t", kept_characters="\n") == "two\nlines\\t"
+
+
+def test_suppressed_output_does_not_appear_later():
+    code = "from ernie_vil2.io.terminal import suppress_output\nwith suppress_output(): print('x')\nprint('end')"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = run_process([sys.executable, "-c", code], env=environment, stdout=PIPE, text=True, check=True)
+    assert process.stdout == "end\n"
 
 
 @pytest.mark.parametrize("has_bar", [True, False])
