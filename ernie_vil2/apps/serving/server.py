@@ -338,6 +338,10 @@ class BoundedProtocol(H11Protocol):
             self._open_connections.set_busy(self)
         _cancel_timer(self._read_timer)
 
+    def _should_upgrade(self) -> bool:
+        # uvicorn's own method would log two lines for each request to upgrade, and advise to install a library.
+        return False
+
     def send_400_response(self, msg: str) -> None:
         try:
             super().send_400_response(msg)
@@ -452,6 +456,7 @@ def make_server(app: Callable, trusted_proxies: Sequence[Network] = (), root_pat
         uvicorn.Config(
             app,
             http=protocol,
+            ws="none",  # otherwise, with a library for it, connections would be handed over and escape our limits
             backlog=BACKLOG,
             forwarded_allow_ips=["127.0.0.1", *map(str, trusted_proxies)],
             log_level="warning",

@@ -1,11 +1,14 @@
 """Connections that are slow, unfinished or aborted, of a server whose application only answers."""
 
+import logging
 import socket
 import time
+from asyncio import Protocol
 from contextlib import ExitStack
 from ipaddress import ip_network
 
 import pytest
+from uvicorn.protocols.websockets import auto
 
 from ernie_vil2.apps.serving import connections, server
 from ernie_vil2.apps.serving.connections import Connections, client_group
@@ -194,6 +197,20 @@ def test_server_answers_pending_requests_before_it_ends():
         wait_until(lambda: not running.server.servers[0].is_serving())
         client.sendall(b"a")
         assert receive_all(client).endswith(b"answer")
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c"])
+def test_request_to_upgrade_is_answered_over_http(monkeypatch, protocol):
+    # With a library for WebSockets uvicorn would hand the connection over to this class.
+    monkeypatch.setattr(auto, "AutoWebSocketsProtocol", Protocol)
+    request = f"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
+    with RunningServer(app) as running:
+        warnings = []
+        monkeypatch.setattr(logging.getLogger("uvicorn.error"), "warning", warnings.append)
+        with running.connect(request.encode()) as client:
+            client.settimeout(5)
+            read_answer(client)
+    assert not warnings and not running.tracebacks
 
 
 def test_data_that_is_not_http_is_refused(running):
