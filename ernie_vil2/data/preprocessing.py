@@ -293,9 +293,7 @@ class Preprocessing:
         if not isinstance(image, bytes | Image.Image | np.ndarray):
             raise TypeError(f"{name} is a {type(image).__name__}, not a path, bytes, a Pillow image or an array")
         if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-                raise BadSample(Reason.NOT_RGB, f"{name} ({image.dtype} {list(image.shape)})")
-            check_image_size(image.shape[1], image.shape[0], name)
+            check_array(image, name)
             return self.make_view(image, name)
         return self.make_view(self.decode(image, name), name)
 
@@ -372,6 +370,13 @@ class Preprocessing:
         if self.kind == "official":
             return make_official_view(image, self.size)
         return make_paddlenlp_view(image, self.size)
+
+
+def check_array(image: np.ndarray, name: str) -> None:
+    """Raise BadSample if an array is not `[H, W, 3]` uint8 with at least one pixel, or is too large or too narrow."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise BadSample(Reason.NOT_RGB, f"{name} ({image.dtype} {list(image.shape)})")
+    check_image_size(image.shape[1], image.shape[0], name)
 
 
 def preprocess_ahead(

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from ernie_vil2.config.sections import ViewsConfig
-from ernie_vil2.data.decoding import EncodedImage, open_header
-from ernie_vil2.data.preprocessing import PendingEmbeddings
+from ernie_vil2.data.decoding import WHITE, EncodedImage, decode_opened_image, open_header
+from ernie_vil2.data.preprocessing import PendingEmbeddings, check_array
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.encoder.embedding_cache import FOLDER, EmbeddingCache
@@ -42,6 +42,7 @@ MAX_OTHER_BYTES = 2**16  # of an answer besides the numbers
 PROBE = "a"  # text whose embedding tells the width, and whether address and token are right
 # A JPEG is decoded to see whether it is whole; an eighth of its sides is enough for that.
 CHECKED_SHRINK = 8.0
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # Pillow's modes that a PNG holds as they are
 
 
 class PreparedImage(NamedTuple):
@@ -167,7 +168,7 @@ class RemoteEncoder:
             except FileNotFoundError as error:
                 raise BadSample(Reason.MISSING_IMAGE, name) from error
         if not isinstance(image, bytes):
-            image = _encode_png(image)
+            image = _encode_png(image, name)
         header = open_header(image, name)
         EncodedImage(image, name).decode(CHECKED_SHRINK)
         media_type = Image.MIME.get(header.format or "", "image/png")
@@ -261,10 +262,19 @@ def _make_key(kind: str, content: bytes) -> bytes:
     return blake2b(content, digest_size=16, person=kind.encode()).digest()
 
 
-def _encode_png(image: Any) -> bytes:
-    """Return a Pillow image, or `[H, W, 3]` uint8 RGB, as a file."""
+def _encode_png(image: Image.Image | np.ndarray, name: str) -> bytes:
+    """Return a Pillow image, or `[H, W, 3]` uint8 RGB, as a file; BadSample if it cannot be used."""
+    if not isinstance(image, Image.Image):
+        check_array(image, name)
+        image = Image.fromarray(image)
+    if image.mode not in PNG_MODES:
+        image = Image.fromarray(decode_opened_image(image, name, WHITE))
     buffer = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, "PNG")
+    try:
+        # The orientation goes into the file, too: whether to turn the image is up to the model.
+        image.save(buffer, "PNG", exif=image.info.get("exif"))
+    except Exception as error:  # Pillow's readers raise exceptions of any type
+        raise BadSample(Reason.BROKEN_IMAGE, name) from error
     return buffer.getvalue()
 
 

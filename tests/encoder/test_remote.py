@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ernie_vil2 import load_model
+from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.encoder import RemoteEncoder, open_encoder, remote
 from ernie_vil2.io import json_client
@@ -18,6 +19,7 @@ from ernie_vil2.io.model_address import parse_address
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.embedding_servers import ScriptedServer, embed, make_entries, serve_model
 from tests.support.encoding_model import make_noise_image, normalise_rows
+from tests.support.image_formats import TRANSPARENT
 from tests.support.processes import run_process
 
 TEXTS = ["a red disc", "红色圆", "a green bar", "a red disc"]
@@ -65,11 +67,7 @@ def test_embeddings_equal_those_of_the_model(tmp_path):
         assert encoder.embed_dim == model.embed_dim
         np.testing.assert_allclose(encoder.encode_texts(TEXTS), model.encode_texts(TEXTS), atol=1e-6)
         np.testing.assert_allclose(encoder.encode_images(images), model.encode_images(images), atol=1e-6)
-        pixels = (
-            np.asarray(Image.open(tmp_path / "a.png"))
-            if (tmp_path / "a.png").exists()
-            else np.zeros((9, 8, 3), np.uint8)
-        )
+        pixels = np.zeros((9, 8, 3), np.uint8)
         np.testing.assert_allclose(encoder.encode_images([pixels]), model.encode_images([pixels]), atol=1e-6)
         image = Image.fromarray(pixels)
         np.testing.assert_allclose(encoder.encode_images([image]), model.encode_images([image]), atol=1e-6)
@@ -249,6 +247,30 @@ def test_requests_stay_within_their_bounds(server, monkeypatch):
     monkeypatch.setattr(remote, "MAX_PIXELS", 2.5 * 120)  # the images have 12 x 10
     encoder.encode_images([make_noise_image(number) for number in range(5)])
     assert sorted(len(body["input"]) for body in server.requests) == [1, 2, 2]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "La", "P", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_pillow_image_is_seen_as_by_a_local_model(server, mode, orientation):
+    premultiplied = {"La": "LA", "RGBa": "RGBA"}
+    image = TRANSPARENT.convert(premultiplied.get(mode, mode)).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.info["exif"] = exif.tobytes()
+    preprocessing = Preprocessing("ernie_vil2", 32, (0.5,) * 3, (0.5,) * 3)
+    content = RemoteEncoder(server.address).preprocess(image).content
+    np.testing.assert_array_equal(preprocessing(content, "sent"), preprocessing(image, "local"))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (8, 8, 4), (0, 8, 3)])
+def test_array_that_is_no_image_is_refused_by_name(server, shape):
+    encoder = RemoteEncoder(server.address)
+    for dtype in (np.uint8, np.float32):
+        with pytest.raises(BadSample, match="mine"):
+            encoder.preprocess(np.zeros(shape, dtype), "mine")
+    for image in (Image.new("RGB", (0, 8)), Image.new("I", (8, 8))):
+        with pytest.raises(BadSample, match="mine"):
+            encoder.preprocess(image, "mine")
 
 
 def test_image_that_is_refused_or_broken_is_named(server):
