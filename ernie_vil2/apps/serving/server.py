@@ -430,6 +430,8 @@ def listen(host: str, port: int, is_shared: bool = False) -> socket.socket:
     except OSError as error:
         options = "--host" if isinstance(error, socket.gaierror) else "--port or --host"
         raise OSError(f"{format_authority(host, port)}: {error.strerror}; choose another {options}") from error
+    except UnicodeError:  # of a label that is empty or too long
+        raise OSError(f"{format_authority(host, port)}: not a name of a host; choose another --host") from None
 
 
 @contextlib.contextmanager

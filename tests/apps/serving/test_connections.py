@@ -237,8 +237,9 @@ def test_address_that_cannot_be_bound_is_named():
         port = listener.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
             server.listen("127.0.0.1", port)
-    with pytest.raises(OSError, match="no-such.invalid:80"):
-        server.listen("no-such.invalid", 80)
+    for host in ("no-such.invalid", "127.0.0..1", "a" * 70):
+        with pytest.raises(OSError, match=f"{host}:80.*--host"):
+            server.listen(host, 80)
     with pytest.raises(OSError, match=r"\[2001:db8::1\]:80"):
         server.listen("2001:db8::1", 80)
 
