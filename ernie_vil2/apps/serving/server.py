@@ -149,7 +149,13 @@ def _supervise(open_application: OpenApplication, settings: Settings) -> int:
         shared_metrics[number * metrics.SLICE_LENGTH + metrics.IS_READY] = 0
         arguments = (open_application, settings, None, shared_metrics, number, worker_end)
         worker = context.Process(target=_run_worker, args=arguments, name=f"worker {number}")
-        worker.start()
+        # Ctrl-C in a terminal reaches the workers, too, and those that still load would end with a traceback each. They
+        # inherit that it is ignored until they serve, and are ended by this process.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            worker.start()
+        finally:
+            signal.signal(signal.SIGINT, handler)
         return worker
 
     def is_ready(number: int) -> bool:
