@@ -173,19 +173,26 @@ def _describe_refusal(error: urllib.error.HTTPError) -> str:
         target = make_printable(error.headers.get("Location", "another address"), max_length=MAX_REASON_LENGTH)
         return f"{status}, redirects to {target}, which is not followed; name the final address"
     try:
-        content: Any = error.read(MAX_ERROR_BYTES)
-        content = parse_json(content)
-        # OpenAI's form, or FastAPI's.
-        report = content.get("error", content)
-        message = report["message"] if "message" in report else content["detail"]
+        message = _find_message(error.read(MAX_ERROR_BYTES))
     except (OSError, HTTPException):
         message = ""
-    except (ValueError, TypeError, AttributeError, KeyError):
-        message = content.decode("utf-8", "replace") if isinstance(content, bytes) else content
-    reason = make_printable(str(message).strip(), max_length=MAX_REASON_LENGTH) or error.reason
+    reason = make_printable(message.strip() or error.reason, max_length=MAX_REASON_LENGTH)
     if error.code in (401, 403):
         return f"{status}, {reason}; set {TOKEN_VARIABLE} to the token of this server"
     return f"{status}, {reason}"
+
+
+def _find_message(content: bytes) -> str:
+    """Return the message of an error report, or the whole report if it has none of the known forms."""
+    try:
+        report = parse_json(content)
+    except ValueError:
+        return content.decode("utf-8", "replace")
+    # {"error": {"message": ...}} of OpenAI, {"error": ...} of text-embeddings-inference, {"detail": ...} of FastAPI.
+    for key in ("error", "message", "detail"):
+        if isinstance(report, dict) and report.get(key):
+            report = report[key]
+    return str(report)
 
 
 def _parse_delay(header: str) -> float | None:

@@ -54,6 +54,15 @@ def refuse(status, content=b"", **headers):
     return lambda handler, body: handler.send(status, content, **headers)
 
 
+def refuse_with_reason(reason):
+    def answer(handler, body):
+        handler.send_response(404, reason)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
 def answer_entries(change):
     """Return an answer whose entries are those of a right one after a change."""
     return lambda handler, body: handler.send(200, {"data": change(make_entries(body))})
@@ -156,6 +165,9 @@ def test_attempts_end(server, pauses):
         (refuse(200, {"data": " " * 2**18}), "bytes"),
         (refuse(401, {"error": {"message": "no token"}}), "no token.*OPENAI_API_KEY"),
         (refuse(404, b"\x1b[2Jnothing here"), r"404, \\u001b\[2Jnothing here"),
+        (refuse(404, {"error": "no model or message", "error_type": "x"}), "404, no model or message$"),
+        (refuse(404, {"error": None, "detail": "nothing here"}), "404, nothing here$"),
+        (refuse_with_reason("\x1b[2Jnothing here"), r"404, \\u001b\[2Jnothing here"),
         (refuse(307, Location="http://127.0.0.1:9/v1/embeddings"), "redirects to http://127.0.0.1:9"),
     ],
 )  # fmt: skip
