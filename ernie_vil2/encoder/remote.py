@@ -28,6 +28,7 @@ from ernie_vil2.io.files import cache_folder, is_count
 from ernie_vil2.io.json_client import JsonClient, RefusedRequest, ServerError
 from ernie_vil2.io.model_address import parse_address
 from ernie_vil2.io.terminal import join_names
+from ernie_vil2.runtime_onnx import refuse_single_value
 
 NUM_CONNECTIONS = 4  # requests at a time: some travel or are parsed while the server computes another one
 # Bounds of a request, all below those of our own server and of text-embeddings-inference, which takes 32 inputs. A
@@ -181,9 +182,11 @@ class RemoteEncoder:
         return self._start([_Input(_make_key("text", text.encode()), text) for text in texts])
 
     def encode_images(self, images: Images) -> np.ndarray:
+        refuse_single_value(images, "encode_images", "image")
         return self.start_pixels([self.preprocess(image) for image in images])()
 
     def encode_texts(self, texts: Iterable[str]) -> np.ndarray:
+        refuse_single_value(texts, "encode_texts", "text")
         return self.start_texts(list(texts))()
 
     def _start(self, inputs: Sequence[_Input]) -> PendingEmbeddings:

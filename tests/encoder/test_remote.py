@@ -285,6 +285,15 @@ def test_array_that_is_no_image_is_refused_by_name(server, shape):
             encoder.preprocess(image, "mine")
 
 
+def test_single_image_or_text_is_refused(server):
+    encoder = RemoteEncoder(server.address)
+    for image in ("cat.jpg", make_noise_image(1), Image.new("RGB", (8, 8)), np.zeros((8, 8, 3), np.uint8)):
+        with pytest.raises(TypeError, match=r"encode_images\(\[image\]\)"):
+            encoder.encode_images(image)
+    with pytest.raises(TypeError, match=r"encode_texts\(\[text\]\)"):
+        encoder.encode_texts("red")
+
+
 def test_image_that_is_refused_or_broken_is_named(server):
     encoder = RemoteEncoder(server.address)
     with pytest.raises(BadSample, match="torn"):
