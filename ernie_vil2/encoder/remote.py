@@ -18,7 +18,7 @@ from PIL import Image
 
 from ernie_vil2.config.sections import ViewsConfig
 from ernie_vil2.data.decoding import WHITE, EncodedImage, decode_opened_image, open_header
-from ernie_vil2.data.preprocessing import PendingEmbeddings, check_array
+from ernie_vil2.data.preprocessing import PendingEmbeddings, check_array, encode_batches
 from ernie_vil2.data.samples import BadSample, Reason
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.encoder.embedding_cache import FOLDER, EmbeddingCache
@@ -179,11 +179,14 @@ class RemoteEncoder:
         return self._start([_Input(_make_key("image", image.content), image) for image in pixels])
 
     def start_texts(self, texts: Sequence[str]) -> PendingEmbeddings:
-        return self._start([_Input(_make_key("text", text.encode()), text) for text in texts])
+        # Lone surrogates, which no request can hold, are replaced, as by our own tokenizers.
+        contents = [text.encode("utf-8", "replace") for text in texts]
+        return self._start([_Input(_make_key("text", content), content.decode()) for content in contents])
 
     def encode_images(self, images: Images) -> np.ndarray:
         refuse_single_value(images, "encode_images", "image")
-        return self.start_pixels([self.preprocess(image) for image in images])()
+        files = map(self.preprocess, images)
+        return encode_batches(self.start_pixels, files, NUM_CONNECTIONS * MAX_INPUTS, self.embed_dim)
 
     def encode_texts(self, texts: Iterable[str]) -> np.ndarray:
         refuse_single_value(texts, "encode_texts", "text")

@@ -294,6 +294,34 @@ def test_single_image_or_text_is_refused(server):
         encoder.encode_texts("red")
 
 
+def test_few_images_are_held_in_memory(server, monkeypatch):
+    monkeypatch.setattr(remote, "MAX_INPUTS", 1)
+    monkeypatch.setattr(remote, "NUM_CONNECTIONS", 1)
+    encoder = RemoteEncoder(server.address)
+    images = [make_noise_image(number) for number in range(9)]
+    read_images, counts = [], []
+
+    def read():
+        for image in images:
+            read_images.append(image)
+            yield image
+
+    def answer(handler, body):
+        counts.append(len(read_images))
+        handler.send(200, {"data": make_entries(body)})
+
+    server.script = [answer] * len(images)
+    embeddings = encoder.encode_images(read())
+    np.testing.assert_array_equal(embeddings, encoder.encode_images(images))
+    # The image that is sent, and the next one.
+    assert counts[0] <= 2 and len(counts) == len(images)
+
+
+def test_lone_surrogate_is_replaced(server):
+    encoder = RemoteEncoder(server.address)
+    np.testing.assert_array_equal(encoder.encode_texts(["b\ud800"]), encoder.encode_texts(["b?"]))
+
+
 def test_image_that_is_refused_or_broken_is_named(server):
     encoder = RemoteEncoder(server.address)
     with pytest.raises(BadSample, match="torn"):
