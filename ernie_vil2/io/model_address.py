@@ -22,7 +22,8 @@ def parse_address(address: str) -> tuple[str, str]:
         # Other characters than ASCII must be written as %XX; the name of a model may have any.
         location = url.netloc + url.path
         is_usable = is_usable and address.isprintable() and location.isascii() and " " not in location
-    except ValueError:  # of a port that is no number, or a host that is no address of IPv6
+        (url.hostname or "").encode("idna")  # as connecting does; it raises for 127.0.0..1
+    except ValueError:  # of a port that is no number, or a host that is neither a name nor an address of IPv6
         is_usable = False
     if not is_usable:
         # Not the address as it is: it may hold a password before an @ or a key behind a ?.

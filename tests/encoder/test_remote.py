@@ -350,7 +350,8 @@ def test_token_is_sent_and_never_shown(server, monkeypatch):
     "address",
     ["http://", "http://host/v1", "http://host/v1#", "http://me:secret@host/v1#m", "http://host/v1?key=secret#m",
      "http://host:port/v1#m", "http://a b/v1#m", "http://host/v1\n#m", "http://host/模型#m", "http://[::1/v1#m",
-     "http://host℀/v1#m", "http://me:secret@host:port/v1#m", "http://me:x/secret@host/v1#m", "http://a b?secret#m"],
+     "http://host℀/v1#m", "http://me:secret@host:port/v1#m", "http://me:x/secret@host/v1#m", "http://a b?secret#m",
+     "http://127.0.0..1/v1#m"],
 )  # fmt: skip
 def test_malformed_address_is_refused(address):
     with pytest.raises(ValueError, match=r"model|MODEL") as error:
