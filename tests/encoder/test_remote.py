@@ -229,6 +229,12 @@ def test_another_fingerprint_of_the_server_is_another_model(server):
     assert server.requests[-1]["dimensions"] == 4
 
 
+def test_our_server_tells_the_fingerprint_of_any_name(tmp_path):
+    model = load_model(write_untrained_checkpoint(tmp_path / "model"), device="cpu")
+    with serve_model(model, "org/模型 1") as address:
+        assert RemoteEncoder(address)._fetch_fingerprint() == model.fingerprint
+
+
 def test_server_that_ignores_the_width_is_named(server):
     for _ in range(2):  # also if the probe is in the cache
         with pytest.raises(ServerError, match=r"127\.0\.0\.1.*embeddings of 4 numbers.*2"):

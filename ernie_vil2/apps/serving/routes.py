@@ -233,11 +233,12 @@ def model_routes(models: ServedModels, reader: RequestReader) -> APIRouter:
         content = await reader.convert_json(embeddings.rows.size, write_answer)
         return Response(content, media_type="application/json")
 
+    @router.get("/models/", include_in_schema=False)  # not a model of an empty name
     @router.get("/models", summary="The models, in OpenAI's form")
     async def list_models() -> dict[str, Any]:
         return {"object": "list", "data": list(descriptions.values())}
 
-    @router.get("/models/{name}", summary="A model, in OpenAI's form")
+    @router.get("/models/{name:path}", summary="A model, in OpenAI's form")
     async def describe_model(name: str) -> dict[str, Any]:
         return descriptions[models.find(name).name]
 

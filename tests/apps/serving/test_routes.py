@@ -139,6 +139,14 @@ def test_models_are_named_by_requests(serve, model, tmp_path):
         assert response.status_code == 404 and error["code"] == "model_not_found" and "second" in error["message"]
 
 
+def test_names_of_models_may_have_a_slash(serve, model):
+    client = serve({"org/zh": model})
+    for path in ("/v1/models/org/zh", "/v1/models/org%2Fzh"):
+        assert client.get(path).json()["id"] == "org/zh"
+    assert client.get("/v1/models/org").status_code == 404
+    assert client.get("/v1/models/").json() == client.get("/v1/models").json()
+
+
 def test_models_are_called_by_their_folder_unless_named():
     assert default_name("runs/emoji") == default_name("runs/emoji@best") == "emoji"
     assert default_name("runs/emoji/checkpoints/step_00000500") == "emoji"
