@@ -138,6 +138,7 @@ class CpuPatchConv2D(nn.Conv2D):
             and layer._groups == 1
             and layer._in_channels > 3
             and layer._padding == 0
+            and list(layer._dilation) == [1, 1]
             and layer._data_format == "NCHW"
         )
 

@@ -136,7 +136,8 @@ def test_padding_is_not_skipped_without_the_switch(monkeypatch):
 def test_layers_without_a_faster_kind_are_not_replaced():
     norms = [nn.LayerNorm([2, 4]), nn.LayerNorm(4, bias_attr=False)]
     convolutions = [nn.Conv2D(4, 4, 3, dilation=2), nn.Conv2D(3, 4, 4, stride=4), nn.Conv2D(4, 4, 3, padding="same"),
-                    nn.Conv2D(4, 4, 3, padding_mode="circular"), nn.Conv2D(4, 4, 1, groups=2)]  # fmt: skip
+                    nn.Conv2D(4, 4, 3, padding_mode="circular"), nn.Conv2D(4, 4, 1, groups=2),
+                    nn.Conv2D(4, 4, 2, stride=2, dilation=2)]  # fmt: skip
     layers = [nn.Linear(4, 4, bias_attr=False), *norms, *convolutions]
     types = list(map(type, layers))
     speed_up(nn.LayerList(layers))
