@@ -47,7 +47,7 @@ def find_frozen_norms(model: nn.Layer, trained: Collection[str]) -> dict[str, nn
         trained: names of the parameters that were trained before any was frozen.
     """
     is_trained = {name: not value.stop_gradient for name, value in model.named_parameters() if name in trained}
-    find_frozen_norms = {}
+    frozen_norms = {}
     for name, norm in find_batch_norms(model).items():
         layer_name, states = name, list[bool]()
         while layer_name and not states:
@@ -55,8 +55,8 @@ def find_frozen_norms(model: nn.Layer, trained: Collection[str]) -> dict[str, nn
             states = [is_trained[parameter] for parameter in is_trained if parameter.startswith(prefix)]
             layer_name = layer_name.rpartition(".")[0]
         if states and not any(states):
-            find_frozen_norms[name] = norm
-    return find_frozen_norms
+            frozen_norms[name] = norm
+    return frozen_norms
 
 
 @contextmanager
@@ -151,21 +151,25 @@ class _SyncedNorm(nn.Layer):
         """Normalise `[B, C, ...]` over all axes but C and over the ranks."""
         if not self.training or self._use_global_stats:
             return super().forward(x)
-        y = self._normalize_by_kernel(x) if x.place.is_gpu_place() else self._normalize_by_collectives(x)
+        # A norm may have been made without a weight or a bias.
+        weight = paddle.ones_like(self._mean) if self.weight is None else self.weight
+        bias = paddle.zeros_like(self._mean) if self.bias is None else self.bias
+        normalize = self._normalize_by_kernel if x.place.is_gpu_place() else self._normalize_by_collectives
+        y = normalize(x, weight, bias)
         activation = getattr(self, "_act", None)  # only `nn.BatchNorm` has one
         return getattr(F, activation)(y) if activation else y
 
-    def _normalize_by_kernel(self, x: Tensor) -> Tensor:
+    def _normalize_by_kernel(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         # The kernel behind `nn.SyncBatchNorm` (as of Paddle 3.3.1), which sums over the ranks on the device's stream.
-        arguments = self._mean, self._variance, self.weight, self.bias, False, self._momentum, self._epsilon
+        arguments = self._mean, self._variance, weight, bias, False, self._momentum, self._epsilon
         return _C_ops.sync_batch_norm_(x, *arguments, "NCHW", False, False)[0]
 
-    def _normalize_by_collectives(self, x: Tensor) -> Tensor:
+    def _normalize_by_collectives(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         with paddle.no_grad(), paddle.amp.auto_cast(enable=False):
             mean, variance, count = _gather_statistics(x.astype(self._mean.dtype))
             for running, value in ((self._mean, mean), (self._variance, variance)):
                 running.set_value(running * self._momentum + value * (1 - self._momentum))
-        return _Normalize.apply(x, self.weight, self.bias, mean, variance, count, self._epsilon)
+        return _Normalize.apply(x, weight, bias, mean, variance, count, self._epsilon)
 
 
 class _Normalize(PyLayer):

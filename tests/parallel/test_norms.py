@@ -18,6 +18,7 @@ NORMS = {
     "1d": (lambda: nn.BatchNorm1D(3, momentum=0.875), [7, 3]),
     "older, with activation": (lambda: nn.BatchNorm(3, act="relu", momentum=0.5, dtype=paddle.get_default_dtype()),
                                [7, 3, 4, 2]),
+    "without weights": (lambda: nn.BatchNorm2D(3, momentum=0.75, weight_attr=False, bias_attr=False), [7, 3, 4, 2]),
 }  # fmt: skip
 ROWS_OF_RANKS = (slice(0, 2), slice(2, 7))
 
@@ -29,7 +30,9 @@ def run_norm(name, dtype, rows, is_synchronised):
     model = nn.Sequential(build())
     rng = np.random.default_rng(0)
     for parameter in (model[0].weight, model[0].bias):
-        parameter.set_value(rng.normal(size=[3]).astype(dtype))
+        values = rng.normal(size=[3]).astype(dtype)
+        if parameter is not None:
+            parameter.set_value(values)
     # A mean far above the deviation: sums of squares alone would lose the variance.
     x = rng.normal(size=shape).astype(dtype) + 100.0
     gradient = rng.normal(size=shape).astype(dtype) + 0.0
@@ -40,7 +43,7 @@ def run_norm(name, dtype, rows, is_synchronised):
     (y * paddle.to_tensor(gradient[rows].astype(dtype))).sum().backward()
     norm = model[0]
     tensors = {"y": y, "x": x.grad, "mean": norm._mean, "variance": norm._variance}
-    tensors |= {"weight": norm.weight.grad, "bias": norm.bias.grad}
+    tensors |= {name: parameter.grad for name, parameter in norm.named_parameters() if not parameter.stop_gradient}
     model.eval()
     tensors["evaluated"] = model(x)
     return {key: tensor.numpy() for key, tensor in tensors.items()}
