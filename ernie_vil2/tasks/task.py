@@ -192,7 +192,8 @@ def apply_tuning(model: DualEncoder, tuning: TuningConfig, is_resumed: bool = Fa
         Lines for the user.
 
     Raises:
-        ConfigError: a pattern matches nothing, nothing is left to train, or LoRA's rank is above a layer's width.
+        ConfigError: a pattern matches nothing, nothing is left to train, a batch norm is frozen in part, or LoRA's rank
+            is above a layer's width.
     """
     trained = {name for name, value in model.named_parameters() if not value.stop_gradient}
     lines = []
@@ -218,6 +219,7 @@ def apply_tuning(model: DualEncoder, tuning: TuningConfig, is_resumed: bool = Fa
         descriptions.append(f"{len(norms)} batch norms")
     if descriptions:
         lines.append(_freeze(model, frozen_names, descriptions))
+        _check_norms(model, trained)
 
     # The steps above have frozen the weights of these norms, by name or with the layers around them.
     moving_norms = [norm for norm in find_frozen_norms(model, trained).values() if not norm._use_global_stats]
@@ -238,6 +240,20 @@ def _freeze(model: DualEncoder, frozen_names: Set[str], descriptions: Sequence[s
         raise ConfigError("Tuning.freeze leaves nothing of the towers to train")
     num_trained, num_all = sum(trained_sizes.values()), sum(value.size for value in parameters.values())
     return f"frozen: {', '.join(descriptions)}; {num_trained:,} of {num_all:,} weights are trained"
+
+
+def _check_norms(model: DualEncoder, trained: Set[str]) -> None:
+    """Raise ConfigError if a batch norm has been frozen in part; `trained` were trained before."""
+    for norm_name, norm in find_batch_norms(model).items():
+        parameters = {f"{norm_name}.{name}": value for name, value in norm.named_parameters()}
+        frozen_names = [name for name in parameters if name in trained and parameters[name].stop_gradient]
+        trained_names = [name for name in parameters if name in trained and not parameters[name].stop_gradient]
+        if frozen_names and trained_names:
+            # Paddle's kernel (3.3.1) leaves out both gradients if one of them is not requested.
+            raise ConfigError(
+                f"Tuning.freeze leaves {trained_names[0]} to train, but Paddle cannot train it with "
+                f"{frozen_names[0]} frozen: freeze both or neither"
+            )
 
 
 def prepare_attention(model: DualEncoder, training: TrainingConfig) -> list[str]:

@@ -100,6 +100,13 @@ def test_freezing_nothing_or_everything_is_refused(tuning, message):
         apply_tuning(build_model(), TuningConfig(**tuning))
 
 
+@pytest.mark.parametrize(("frozen", "trained"), [("weight", "bias"), ("bias", "weight")])
+def test_batch_norm_frozen_in_part_is_refused(frozen, trained):
+    # Paddle would train neither, and say nothing.
+    with pytest.raises(ConfigError, match=rf"bn\.{trained} .*bn\.{frozen} "):
+        apply_tuning(build_model(CNN), TuningConfig(freeze=[f"image.*.{frozen}"]))
+
+
 def test_frozen_batch_norms_compute_as_in_evaluation():
     model = build_model(CNN, embed_dim=16)
     rng = np.random.default_rng(0)
