@@ -241,17 +241,20 @@ class Teacher:
         check_widths(folder, self._images, self._texts)
 
     def get_embeddings(self, image_id: str, text: str) -> np.ndarray:
-        """Return `[2 W]`, both embeddings, L2-normalised; zeros, with a warning, if one of them is missing."""
-        embeddings = np.zeros(2 * self.width, np.float32)
+        """Return `[2 W]`, both embeddings, L2-normalised.
+
+        If one of them is missing, zero or not finite, return zeros, with a warning.
+        """
+        embeddings = np.zeros([2, self.width], np.float32)
         image_row, text_row = self._image_rows.get(image_id), self._text_rows.get(text)
-        if image_row is None or text_row is None:
+        if image_row is not None and text_row is not None:
+            embeddings[0], embeddings[1] = self._images[image_row], self._texts[text_row]
+        # Embeddings in the folder may have any norm. In float16, squares above 65,504 would overflow.
+        norms = np.array([[np.linalg.norm(embedding)] for embedding in embeddings])
+        if not (np.isfinite(norms) & (norms > 0)).all():
             warnings.warn(NO_TEACHER_EMBEDDING, ImageRemark, stacklevel=1)
-            return embeddings
-        # Embeddings in the folder may have any norm; the bound keeps zeros from being divided by 0.
-        image_embedding, text_embedding = self._images[image_row], self._texts[text_row]
-        embeddings[: self.width] = image_embedding / max(float(np.linalg.norm(image_embedding)), 1e-12)
-        embeddings[self.width :] = text_embedding / max(float(np.linalg.norm(text_embedding)), 1e-12)
-        return embeddings
+            return np.zeros(2 * self.width, np.float32)
+        return (embeddings / norms).flatten()
 
 
 def _open_teacher_embeddings(folder: Path, kind: str, key: str) -> tuple[np.ndarray, dict[str, int]]:

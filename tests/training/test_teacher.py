@@ -9,8 +9,9 @@ import pytest
 
 from ernie_vil2 import load_model
 from ernie_vil2.config import ConfigError
+from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.readers import open_benchmarks
-from ernie_vil2.tasks.multi_view import Teacher
+from ernie_vil2.tasks.multi_view import NO_TEACHER_EMBEDDING, Teacher
 from ernie_vil2.training.trainer import Trainer
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import succeed
@@ -109,6 +110,24 @@ def test_two_ranks_learn_from_a_server(config, overrides, shapes, tmp_path, monk
         for name in ("loss", "teacher", "image_text", "text_image", "gradient_norm"):
             # Two ranks add the same float32 numbers in another order.
             assert record[name] == pytest.approx(expected[name], rel=1e-4), (record["step"], name)
+
+
+def test_teacher_of_any_norm_and_type_is_normalised(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    images = np.load(copy / "image_embeddings.npy").astype(np.float64)
+    narrow = (images * [[300 / np.linalg.norm(image)] for image in images]).astype(np.float16)
+    narrow[1], narrow[2, 0] = 0, np.nan
+    np.save(copy / "image_embeddings.npy", narrow)
+    ids = [json.loads(line)["image_id"] for line in (copy / "images.jsonl").read_text("utf-8").splitlines()]
+    text = json.loads((copy / "texts.jsonl").read_text("utf-8").splitlines()[0])["text"]
+    teacher = Teacher(str(copy))
+    image, _ = np.split(teacher.get_embeddings(ids[0], text), 2)
+    # Half the distance between two float16 numbers, relative to them
+    np.testing.assert_allclose(image, images[0] / np.linalg.norm(images[0]), rtol=2**-10)
+    # A loss of these would be NaN, or teach nothing.
+    for image_id in ids[1:3]:
+        with pytest.warns(ImageRemark, match=NO_TEACHER_EMBEDDING):
+            assert not teacher.get_embeddings(image_id, text).any()
 
 
 def write_other_width(path):
