@@ -399,9 +399,9 @@ def teacher_loss(
     divergence_sums = []
     with paddle.amp.auto_cast(enable=False):
         for rows, columns, teacher_rows, teacher_columns in directions:
-            teacher_logits = teacher_scale * paddle.matmul(teacher_rows, teacher_columns, transpose_y=True)  # [b, N]
+            teacher_logits = teacher_scale * _Float32Product.apply(teacher_rows, teacher_columns)  # [b, N]
             target = _log_softmax(teacher_logits, is_known_column)
-            log_softmax = _log_softmax(paddle.matmul(rows * logit_scale, columns, transpose_y=True), is_known_column)
+            log_softmax = _log_softmax(_Float32Product.apply(rows * logit_scale, columns), is_known_column)
             # An unknown column has no share in the divergence; its huge logits only leave rounding errors.
             terms = target.exp() * (target - log_softmax)
             divergence = paddle.where(is_known_column, terms, paddle.zeros_like(log_softmax)).sum(axis=1)  # [b]

@@ -3,6 +3,7 @@
 import numpy as np
 import paddle
 import pytest
+from paddle.base import core
 
 from ernie_vil2.losses.multi_view import teacher_distance, teacher_loss
 from tests.support.loss_reference import draw_unit_rows
@@ -70,3 +71,24 @@ def test_student_equal_to_the_teacher_has_no_loss():
     teacher = paddle.concat([-images, texts], axis=1)
     loss = teacher_loss((images, images), (texts, texts), (teacher, teacher), paddle.to_tensor([100.0]), 1000.0)
     assert 64 < float(loss) < 300
+
+
+def test_no_product_is_rounded_to_tf32(monkeypatch):
+    switches, matmul = [], paddle.matmul
+
+    def record_switch(*arguments, **options):
+        switches.append(core.get_cublas_switch())
+        return matmul(*arguments, **options)
+
+    monkeypatch.setattr(paddle, "matmul", record_switch)
+    rng = np.random.default_rng(2)
+    images, texts, teacher = (paddle.to_tensor(draw_rows(rng, 6, 4)) for _ in range(3))
+    images.stop_gradient = texts.stop_gradient = False
+    original = core.get_cublas_switch()
+    core.set_cublas_switch(True)
+    try:
+        teacher_loss((images, images), (texts, texts), (teacher, teacher), paddle.to_tensor([9.0]), 9.0).backward()
+        # Forward four products, and backward two for each of the student's.
+        assert switches == [False] * 8 and core.get_cublas_switch()
+    finally:
+        core.set_cublas_switch(original)
