@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ernie_vil2.section import Depth, Fraction, Probability, Size
+from ernie_vil2.section import Depth, Fraction, Size
 from ernie_vil2.towers.base import (
     ImageTowerConfig,
     ImageVariant,
@@ -29,7 +29,8 @@ VIT_SIZES = {
 class _AnyVit(ImageTowerConfig):
     """Base class of all vision transformers."""
 
-    drop_path: Probability = Field(0.0, description="stochastic depth of the last block")
+    # Below 1: what is kept is divided by 1 - drop_path.
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="stochastic depth of the last block")
     keep_tokens: Fraction = Field(
         1.0, description="share of the patches that go through the blocks in training, drawn by row and view"
     )

@@ -23,6 +23,7 @@ from tests.support.paths import ROOT
         ("Training.batch_size=8", "did you mean Training.global_batch or Training.micro_batch?"),
         ("Training.learning_rate=1", "did you mean Optimizer.learning_rate or "),
         ("Loss.temperature=-1", "Loss.temperature: Input should be greater than 0, got -1"),
+        ("Model.image.drop_path=1", "Model.image.drop_path: Input should be less than 1, got 1"),
         ("Model.image.name=ViT", "'ViT' leaves its size open: set patch_size, width, depth, heads"),
         ("Model.image={name: 'm:X', layers: [3, 4, 6]}", "Model.image.layers: List should have at least 4 items"),
         ("Model.text.depth=2", "Model.text: 'ernie-base' has no depth"),
