@@ -246,7 +246,8 @@ class TowerConfig(Section):
             if name not in cls.registry and difflib.get_close_matches(name, names, n=1):
                 raise unknown_name(cls.registry.kind, name, names)
             holders = [holder for holder in cls.registry if {*wrong} <= cls.find_kind(holder).model_fields.keys()]
-            raise ValueError(f"{name!r} has no {', '.join(wrong)}: remove that, or name one of {', '.join(holders)}")
+            others = f", or name one of {', '.join(holders)}" if holders else ""
+            raise ValueError(f"{name!r} has no {', '.join(wrong)}: remove that{others}")
         return kind.model_validate({key: value for key, value in settings.items() if key not in foreign})
 
     @property

@@ -176,6 +176,11 @@ def test_field_of_another_kind_is_refused_by_names(name, field, holders):
         load_config(None, [f"Model.image={{name: {name}, {field}}}"])
 
 
+def test_fields_that_no_kind_has_together_are_refused_without_a_list():
+    with pytest.raises(ConfigError, match="'RepVGG' has no layers, variant: remove that$"):
+        load_config(None, ["Model.image={name: RepVGG, width: 8, depth: 1, layers: [1, 1, 1, 1], variant: {head: 8}}"])
+
+
 def test_unknown_tower_lists_the_registered_and_the_nearest(my_towers, monkeypatch):
     monkeypatch.setitem(TEXT_TOWERS, "bag", "my_towers:BagConfig")
     with pytest.raises(ConfigError, match="'ernie-bace'; did you mean ernie-base.*transformer, bag, or your own"):
