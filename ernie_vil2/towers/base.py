@@ -243,7 +243,8 @@ class TowerConfig(Section):
         if wrong:
             # Any name may be a backbone of PaddleClas; but with sizes, it is more likely a misspelt tower.
             names = cls._registered_names()
-            if name not in cls.registry and difflib.get_close_matches(name, names, n=1):
+            is_backbone = BACKBONE in cls.registry and kind is cls.registry.find(BACKBONE)
+            if is_backbone and difflib.get_close_matches(name, names, n=1):
                 raise unknown_name(cls.registry.kind, name, names)
             holders = [holder for holder in cls.registry if {*wrong} <= cls.find_kind(holder).model_fields.keys()]
             others = f", or name one of {', '.join(holders)}" if holders else ""

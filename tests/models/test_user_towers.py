@@ -176,6 +176,18 @@ def test_field_of_another_kind_is_refused_by_names(name, field, holders):
         load_config(None, [f"Model.image={{name: {name}, {field}}}"])
 
 
+@pytest.mark.parametrize(
+    ("override", "culprit"),
+    [
+        ("Model.image={name: 'paddleclas:ViT-B/16', width: 8}", "'paddleclas:ViT-B/16' has no width: remove that"),
+        ("Model.text={name: 'paddlenlp:ernie-base', depth: 2}", "'paddlenlp:ernie-base' has no depth: remove that"),
+    ],
+)
+def test_field_of_another_kind_is_refused_for_a_tower_of_a_suite(override, culprit):
+    with pytest.raises(ConfigError, match=culprit):
+        load_config(None, [override])
+
+
 def test_fields_that_no_kind_has_together_are_refused_without_a_list():
     with pytest.raises(ConfigError, match="'RepVGG' has no layers, variant: remove that$"):
         load_config(None, ["Model.image={name: RepVGG, width: 8, depth: 1, layers: [1, 1, 1, 1], variant: {head: 8}}"])
