@@ -14,6 +14,7 @@ from ernie_vil2.models import DualEncoder, has_weight_decay
 from ernie_vil2.models.dual_encoder import compute_rate_factors, match_parameters
 from ernie_vil2.models.heads import HEAD_PREFIX
 from ernie_vil2.models.lora import add_lora
+from ernie_vil2.models.weights.families.family import find_token_conflict
 from ernie_vil2.models.weights.initial import load_initial_weights
 from ernie_vil2.parallel.norms import find_batch_norms, find_frozen_norms
 from ernie_vil2.registry import Registry, UnknownName
@@ -80,6 +81,9 @@ class Task(Protocol):
         self.config = config
         text = config.Model.text
         self.tokenizer = open_tokenizer(text.vocabulary, config.Data.max_length, text.tokenizer)
+        conflict = find_token_conflict(text, self.tokenizer)
+        if conflict:
+            raise ConfigError(f"Model.text.variant: {conflict}")
 
     @property
     def min_rows(self) -> int:

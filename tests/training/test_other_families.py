@@ -7,11 +7,12 @@ import paddle
 import pytest
 
 from ernie_vil2 import load_model
-from ernie_vil2.config import load_config
+from ernie_vil2.config import ConfigError, load_config
 from ernie_vil2.losses import build_loss
 from ernie_vil2.models.dual_encoder import find_layer_groups
 from ernie_vil2.models.weights.format import read_model
 from ernie_vil2.tasks.contrastive_step import build_step
+from ernie_vil2.tasks.task import build_task
 from ernie_vil2.training.checkpoint import list_checkpoints
 from tests.support.commands import succeed
 from tests.support.other_families import FOLDERS, read_expected
@@ -47,6 +48,17 @@ def test_towers_tokenizer_length_and_loss_follow_the_folder(name):
     assert state.keys() == dict(source.arrays).keys()
     for key, value in state.items():
         np.testing.assert_array_equal(value.numpy(), source.arrays[key].reshape(value.shape), err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("pooling", "variant", "culprit"),
+    [("end", "{end: 7}", "token 7 .* ends texts with 2"), ("mean", "{mask: padding, padding: 1}", "pads texts with 0")],
+)
+def test_tower_with_the_special_tokens_of_another_vocabulary_is_refused(pooling, variant, culprit):
+    # With the first of them all texts would have the same embedding.
+    tower = "name: transformer, width: 8, depth: 1, heads: 1, max_positions: 48, vocabulary: demo_data/vocabulary.txt"
+    with pytest.raises(ConfigError, match=f"Model.text.variant: .*{culprit}"):
+        build_task(load_config(None, [f"Model.text={{{tower}, pooling: {pooling}, variant: {variant}}}"]))
 
 
 @pytest.mark.parametrize(("name", "kind", "bound"), [("hf_siglip", "info_nce", 1000), ("hf_clip", "sigmoid", 100)])

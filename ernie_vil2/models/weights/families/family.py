@@ -40,7 +40,7 @@ from ernie_vil2.models.weights.format import (
 from ernie_vil2.models.weights.name_table import LazyArrays, NameTable, Row, select_arrays
 from ernie_vil2.models.weights.settings import Settings
 from ernie_vil2.models.weights.write_back import write_back, write_new
-from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant
+from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant, TextTowerConfig
 from ernie_vil2.towers.transformer import get_image_variant, get_text_variant
 
 # In order of preference, if a folder has several.
@@ -239,7 +239,9 @@ class Family:
 
         if len(tokenizer.tokens) > num_words:
             raise ValueError(f"{weights}: {num_words} rows of words, but {path} has {len(tokenizer.tokens)} tokens")
-        _check_token_ids(weights, config, tokenizer)
+        conflict = find_token_conflict(config.Model.text, tokenizer)
+        if conflict:
+            raise ValueError(f"{weights.parent}: {conflict}")
         library_tokenizer = tokenizer if isinstance(tokenizer, LibraryTokenizer) else None
         return StoredModel(self.title, model.arrays, config, tokenizer.tokens, path, model, library_tokenizer)
 
@@ -404,24 +406,24 @@ def _check_vocab_size(settings: Settings, num_words: int) -> None:
             raise Settings(settings.path, section, prefix).make_error("vocab_size", f"its weights say {num_words}")
 
 
-def _check_token_ids(weights: Path, config: Config, tokenizer: TextTokenizer) -> None:
-    """Raise ValueError if the text tower looks for other special tokens than its tokenizer writes."""
-    text = config.Model.text
+def find_token_conflict(text: TextTowerConfig, tokenizer: TextTokenizer) -> str | None:
+    """Return in which special token a text tower and a tokenizer differ, as a clause; None if they agree."""
     variant = get_text_variant(text)
     if variant is None:
-        return
+        return None
     # An empty text is encoded as its special tokens alone.
     end = tokenizer.encode("")[-1:]
     if text.pooling == "end" and [variant.end] != end:
-        raise ValueError(
-            f"{weights.parent}: the text tower takes the state of the token {variant.end} (eos_token_id), but its "
-            f"tokenizer ends texts with {end[0] if end else 'none'}"
+        return (
+            f"the text tower takes the state of the token {variant.end} (end; eos_token_id), but its tokenizer ends "
+            f"texts with {end[0] if end else 'none'}"
         )
     if variant.mask == "padding" and variant.padding != tokenizer.pad_id:
-        raise ValueError(
-            f"{weights.parent}: attention masks the token {variant.padding} (pad_token_id), but its tokenizer "
-            f"pads texts with {tokenizer.pad_id}"
+        return (
+            f"attention masks the token {variant.padding} (padding; pad_token_id), but its tokenizer pads "
+            f"texts with {tokenizer.pad_id}"
         )
+    return None
 
 
 def read_licence(folder: Path) -> str | None:
