@@ -276,7 +276,7 @@ class TextTransformer(Transformer):
     Args:
         config: sizes, dropout and pooling. The pooling is the first token through a linear layer and tanh (cls), the
             mean over all tokens but padding (mean), or the state of one token: the first (first), the first one with
-            the id `variant.end` (end), the one with the largest id (largest), or the last position (last).
+            the id `variant.end` (end), the one with the largest id (largest_id), or the last position (last).
         vocab_size: number of tokens.
         variant: how the family differs from CLIP.
         epsilon: epsilon of the LayerNorms.
