@@ -239,5 +239,8 @@ def test_tower_refuses_heads_and_texts_that_do_not_fit():
         build(heads=5)
     with pytest.raises(ValueError, match="sinusoids need an even width of at least 4, not 27"):
         build("transformer", width=27, pooling="first", variant={"positions": "sinusoids"})
-    with pytest.raises(ValueError, match="Model.text.max_positions is 8"):
+    with pytest.raises(ValueError, match="Model.text.max_positions .* 8"):
         encode(build(), np.ones((1, 9), "int64"))
+    # Two of the eight positions come before the first token.
+    with pytest.raises(ValueError, match="7 tokens.* has room for 6"):
+        encode(build("transformer", pooling="first", variant={"first_position": 2}), np.ones((1, 7), "int64"))

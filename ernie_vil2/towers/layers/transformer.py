@@ -482,7 +482,7 @@ def cut_to_patches(images: paddle.Tensor, side: int, patch_size: int) -> paddle.
 def check_length(length: int, longest: int) -> None:
     """Raise ValueError if texts have more tokens than the tower has positions."""
     if paddle.in_dynamic_mode() and length > longest:
-        raise ValueError(f"texts of {length} tokens, but Model.text.max_positions is {longest}")
+        raise ValueError(f"texts of {length} tokens, but Model.text.max_positions has room for {longest}")
 
 
 @paddle.jit.not_to_static
