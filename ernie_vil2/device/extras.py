@@ -64,7 +64,9 @@ def is_installed(module: str) -> bool:
     """Return whether a top-level module can be imported, without importing it."""
     if module in sys.modules:
         return sys.modules[module] is not None
-    return importlib.util.find_spec(module) is not None
+    spec = importlib.util.find_spec(module)
+    # Python also imports any folder of that name, such as one with exported models named onnx; it has no origin.
+    return spec is not None and spec.origin is not None
 
 
 def require(task: str, *modules: str) -> None:

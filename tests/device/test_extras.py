@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from ernie_vil2.apps.search.store import open_store
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.device import extras
-from ernie_vil2.device.extras import EXTRAS, MissingPackage, install_command, missing_package_error
+from ernie_vil2.device.extras import EXTRAS, MissingPackage, install_command, is_installed, missing_package_error
 from ernie_vil2.evaluation.scorer import make_scorer
 from ernie_vil2.export import require_backend
 from tests.support.paths import ROOT
@@ -89,6 +89,14 @@ def test_error_on_an_unpublished_package_suggests_another_python(monkeypatch):
     monkeypatch.setitem(sys.modules, "paddle2onnx", None)
     with pytest.raises(MissingPackage, match=r"python3\.12 -m venv .*\[cpu,onnx\].* --to paddle-inference"):
         require_backend("onnx")
+
+
+def test_folder_with_the_name_of_a_package_is_none(monkeypatch, tmp_path):
+    (tmp_path / "onnx_of_a_user").mkdir()
+    (tmp_path / "package_of_a_user").mkdir()
+    (tmp_path / "package_of_a_user" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not is_installed("onnx_of_a_user") and is_installed("package_of_a_user")
 
 
 def test_installed_package_suggests_no_package_of_an_index(monkeypatch, tmp_path):
