@@ -34,7 +34,7 @@ from ernie_vil2.data.augment import ImageNormalization
 from ernie_vil2.device.transfers import Sender
 from ernie_vil2.losses import check_negatives
 from ernie_vil2.models import DualEncoder
-from ernie_vil2.parallel import gather_ids, gather_views
+from ernie_vil2.parallel import gather_ids, gather_rows, gather_views
 from ernie_vil2.parallel.norms import preserve_statistics
 from ernie_vil2.tasks.dropout import CounterBasedDropout, NativeDropout
 from ernie_vil2.towers.layers.transformer import Transformer
@@ -160,7 +160,7 @@ class DirectStep:
             positions: int64 `[b]`, position of each row in the global batch, which determines its dropout.
             step_index: number of the optimiser step, from 0.
             loss_inputs: `[b, ...]`, inputs of the loss besides embeddings, such as a teacher's embeddings; they get no
-                gradient.
+                gradient. The loss is given those of this rank and of all ranks.
 
         Returns:
             This rank's share of the weighted sum, a scalar, and of each pair's loss.
@@ -222,7 +222,9 @@ class DirectStep:
         if self.duplicate_policy != "ignored":
             check_negatives(gathered_host_ids)
         gathered, offset = gather_views(local, counts)
-        return self.loss(local, gathered, scalars, ids, gathered_ids, offset, **loss_inputs)
+        # With the counts at hand, which the host would otherwise have to wait for.
+        rows_of_inputs = {name: (rows, gather_rows(rows, counts)[0]) for name, rows in loss_inputs.items()}
+        return self.loss(local, gathered, scalars, ids, gathered_ids, offset, **rows_of_inputs)
 
     def _scale(self, total: paddle.Tensor) -> paddle.Tensor:
         # Data parallel averages the gradients of the ranks, but the loss of a rank is its share of a sum.

@@ -31,9 +31,8 @@ from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.device.transfers import copy_to_host
 from ernie_vil2.losses import MultiViewLoss, build_loss, get_initial_bias
 from ernie_vil2.losses.multi_view import teacher_distance, teacher_loss
-from ernie_vil2.losses.tiles import Scalars
+from ernie_vil2.losses.tiles import LocalAndGathered, Scalars
 from ernie_vil2.models import build_dual_encoder
-from ernie_vil2.parallel import gather_rows
 from ernie_vil2.tasks.contrastive_step import Losses, Views, build_step
 from ernie_vil2.tasks.task import Task
 
@@ -286,26 +285,25 @@ class DistillationLoss:
         self._loss, self._config = loss, config
 
     def __call__(
-        self, local: Views, gathered: Views, scalars: Scalars, *loss_arguments: Any, teacher: paddle.Tensor
+        self, local: Views, gathered: Views, scalars: Scalars, *loss_arguments: Any, teacher: LocalAndGathered
     ) -> Losses:
-        """Return the weighted sum, and the losses of `MultiViewLoss` with "teacher" among them. A collective.
+        """Return the weighted sum, and the losses of `MultiViewLoss` with "teacher" among them.
 
         Args:
             local: as for `MultiViewLoss`.
             gathered: as for `MultiViewLoss`.
             scalars: as for `MultiViewLoss`.
             loss_arguments: the other arguments of `MultiViewLoss`.
-            teacher: `[b, 2 W]`, the teacher's embeddings of this rank's rows, see `Teacher.get_embeddings`.
+            teacher: `[b, 2 W]` of this rank and `[N, 2 W]` of all ranks, see `Teacher.get_embeddings`.
         """
         total, losses = self._loss(local, gathered, scalars, *loss_arguments)
         images = local["image_1"], gathered["image_1"]
         texts = local["text_1"], gathered["text_1"]
-        teacher_rows = teacher, gather_rows(teacher)[0]
-        divergence = teacher_loss(images, texts, teacher_rows, scalars["logit_scale"], self._config.logit_scale)
+        divergence = teacher_loss(images, texts, teacher, scalars["logit_scale"], self._config.logit_scale)
         total = total + self._config.weight * divergence
         losses = {**losses, "teacher": divergence}
         if self._config.distance:
             embeddings = paddle.concat([images[0], texts[0]], axis=1)
-            losses["teacher_distance"] = teacher_distance(embeddings, teacher_rows)
+            losses["teacher_distance"] = teacher_distance(embeddings, teacher)
             total = total + self._config.distance * losses["teacher_distance"]
         return total, losses

@@ -25,10 +25,9 @@ from ernie_vil2.data.stream import SampleStream
 from ernie_vil2.data.tokenizer import TextTokenizer
 from ernie_vil2.device.transfers import copy_to_host
 from ernie_vil2.losses import MultiViewLoss, build_loss
-from ernie_vil2.losses.tiles import Scalars
+from ernie_vil2.losses.tiles import LocalAndGathered, Scalars
 from ernie_vil2.models import DualEncoder
 from ernie_vil2.models.weights.format import read_model
-from ernie_vil2.parallel import gather_rows
 from ernie_vil2.tasks.contrastive_step import Losses, Views
 from ernie_vil2.tasks.multi_view import MultiViewTask
 
@@ -87,24 +86,25 @@ class DistanceLoss:
         self._contrast = contrast
 
     def __call__(
-        self, local: Views, gathered: Views, scalars: Scalars, *loss_arguments: Any, teacher: paddle.Tensor
+        self, local: Views, gathered: Views, scalars: Scalars, *loss_arguments: Any, teacher: LocalAndGathered
     ) -> Losses:
-        """Return the weighted sum and the losses by name, as `MultiViewLoss` does. A collective.
+        """Return the weighted sum and the losses by name, as `MultiViewLoss` does.
 
         Args:
             local: as for `MultiViewLoss`.
             gathered: as for `MultiViewLoss`.
             scalars: as for `MultiViewLoss`.
             loss_arguments: the other arguments of `MultiViewLoss`.
-            teacher: `[b, D]`, the teacher's embeddings of this rank's rows.
+            teacher: `[b, D]` of this rank and `[N, D]` of all ranks, the teacher's embeddings.
         """
+        local_teacher, gathered_teacher = teacher
         # The divisor is the number of rows of all ranks, so that the sum over the ranks is the mean.
-        distance = (local["text_1"] - teacher).square().sum() / gathered["text_1"].shape[0]
+        distance = (local["text_1"] - local_teacher).square().sum() / gathered["text_1"].shape[0]
         losses = {"distance": distance}
         if self._contrast is None:
             return distance, losses
-        local = {**local, "text_2": teacher}
-        gathered = {**gathered, "text_2": gather_rows(teacher)[0]}
+        local = {**local, "text_2": local_teacher}
+        gathered = {**gathered, "text_2": gathered_teacher}
         contrast, contrasts = self._contrast(local, gathered, scalars, *loss_arguments)
         return distance + contrast, losses | contrasts
 

@@ -5,18 +5,23 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import paddle
+import paddle.distributed as dist
 import pytest
 
 from ernie_vil2 import load_model
-from ernie_vil2.config import ConfigError
+from ernie_vil2.config import ConfigError, TeacherConfig
 from ernie_vil2.data.decoding import ImageRemark
 from ernie_vil2.data.readers import open_benchmarks
-from ernie_vil2.tasks.multi_view import NO_TEACHER_EMBEDDING, Teacher
+from ernie_vil2.parallel import collectives
+from ernie_vil2.tasks.contrastive_step import build_step
+from ernie_vil2.tasks.multi_view import NO_TEACHER_EMBEDDING, DistillationLoss, Teacher
 from ernie_vil2.training.trainer import Trainer
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import succeed
 from tests.support.embedding_servers import serve_model
 from tests.support.ranks import run_ranks, train
+from tests.support.steps import ROWS, VIT, build_model_and_loss, make_batch, make_config
 from tests.support.trainings import fit, read_train_records
 
 PLAIN = ["Views.languages={en: 1.0}", "Views.tag_probability=0", "Loss.weights={image_image: 0, text_text: 0}"]
@@ -83,6 +88,26 @@ def test_teacher_on_a_server_teaches_like_its_folder(config, shapes, tmp_path, m
     losses = [record["teacher"] for record in read_train_records(taught.run)]
     expected = [record["teacher"] for record in read_train_records(train(teacher, "here").run)]
     assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_teachers_rows_are_gathered_without_waiting_for_their_number(monkeypatch):
+    model, loss = build_model_and_loss(make_config(VIT))
+    teacher = TeacherConfig(embeddings="x")
+    shapes = []
+
+    def gather_equal_rows(tensor, wait=True):
+        shapes.append(tensor.shape)
+        return paddle.concat([tensor, tensor])
+
+    monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
+    monkeypatch.setattr(dist, "get_rank", lambda *_: 0)
+    monkeypatch.setattr(collectives, "all_gather", gather_equal_rows)
+    step = build_step(model, DistillationLoss(loss, teacher), make_config(VIT))
+    rows = make_batch(rows=range(ROWS // 2))
+    step.forward(*rows, 0, teacher=paddle.ones([ROWS // 2, 12]))
+    # Two ids of each row, four views of width 32, and the teacher's embeddings; a gather of counts would make the host
+    # wait for everything that is queued on the device.
+    assert shapes == [[ROWS // 2, 2], [ROWS // 2, 4 * 32], [ROWS // 2, 12]]
 
 
 @pytest.mark.slow
