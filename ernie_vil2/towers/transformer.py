@@ -39,8 +39,8 @@ class _AnyVit(ImageTowerConfig):
         sizes = self.sizes
         patch_size, width = sizes["patch_size"], sizes["width"]
         num_patches = (self.image_size // patch_size) ** 2
-        # A block has 12 width^2 weights: 4 of attention, and 8 of an MLP four times as wide.
-        return width * (12 * width * sizes["depth"] + 3 * patch_size**2 + num_patches)
+        block = _count_block_weights(width, get_image_variant(self))
+        return block * sizes["depth"] + width * (3 * patch_size**2 + num_patches)
 
     def _check_sizes(self) -> None:
         sizes = self.sizes
@@ -128,6 +128,14 @@ class NaFlex(_SizedVit):
         return NaFlexTransformer(self.image_size, **self.sizes, **self._training_options, variant=self.variant)
 
 
+def _count_block_weights(width: int, variant: ImageVariant | TextVariant | None) -> int:
+    """Return a lower bound of the weights of a block: those of attention, and two layers of the MLP."""
+    hidden = 4 * width
+    if variant is not None and variant.hidden is not None:
+        hidden = variant.hidden
+    return width * (4 * width + 2 * hidden)
+
+
 def get_image_variant(tower: ImageTowerConfig) -> ImageVariant | None:
     """Return the differences of another family's ViT; None if the tower is the released ViT, or no ViT."""
     return tower.variant if isinstance(tower, _SizedVit) else None
@@ -148,9 +156,12 @@ class _AnyText(TextTowerConfig):
     """Base class of the text towers of this package."""
 
     def fewest_parameters(self, vocab_size: int) -> int:
-        width: int = self.sizes["width"]
-        # 12 width^2 weights a block: see the vision transformers.
-        return width * (12 * width * self.sizes["depth"] + self.max_positions + vocab_size)
+        width, variant = self.sizes["width"], get_text_variant(self)
+        num_positions = self.max_positions
+        if variant is not None and variant.positions == "sinusoids":
+            num_positions = 0
+        block = _count_block_weights(width, variant)
+        return block * self.sizes["depth"] + width * (num_positions + vocab_size)
 
     def _build(self, vocab_size: int, variant: TextVariant, epsilon: float) -> nn.Layer:
         from ernie_vil2.towers.layers import suite, transformer

@@ -6,6 +6,7 @@ import pytest
 
 from ernie_vil2.config import ModelConfig
 from ernie_vil2.models import build_dual_encoder, has_weight_decay
+from ernie_vil2.models.dual_encoder import count_min_parameters
 from tests.support.towers import make_image_config, make_text_config
 
 
@@ -20,6 +21,26 @@ def build(width=24, embed_dim=None, text="ernie", dropout=0.1):
         vocab_size=11,
         temperature=0.05,
     )
+
+
+VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 32, "depth": 3, "heads": 2}
+TRANSFORMER = {"name": "transformer", "width": 32, "depth": 3, "heads": 2, "max_positions": 200, "pooling": "first"}
+CONVNEXT = {"name": "ConvNeXt", "image_size": 32, "width": 8, "layers": [1, 2, 2, 1]}
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        (VIT, TRANSFORMER),
+        (VIT | {"variant": {"hidden": 16}}, TRANSFORMER | {"variant": {"hidden": 16}}),
+        (VIT | {"variant": {"mlp": "swiglu", "hidden": 90}}, TRANSFORMER | {"variant": {"positions": "sinusoids"}}),
+        (CONVNEXT, TRANSFORMER | {"name": "bert", "pooling": "cls"}),
+    ],
+)
+def test_count_before_building_is_a_lower_bound(image, text):
+    config = ModelConfig(image=make_image_config(**image), text=make_text_config(**text), embed_dim=24)
+    count = sum(value.size for value in build_dual_encoder(config, 11).parameters())
+    assert count / 2 < count_min_parameters(config, 11) <= count
 
 
 def make_views(rng):
