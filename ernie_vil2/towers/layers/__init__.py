@@ -1,1 +1,1 @@
-"""The layers that the configurations of towers build, and nothing but them needs Paddle here."""
+"""Layers of the towers. They need Paddle; the configurations of towers, which build them, do not."""
