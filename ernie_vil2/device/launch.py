@@ -65,8 +65,8 @@ def start_ranks(num_processes: int, device: str, cpu_option: str) -> int | None:
         has_gpu = paddle.device.cuda.device_count() > 0
     if has_gpu:
         raise ValueError(
-            f"--processes starts ranks on CPU, and here is a GPU: start the ranks by fleetrun {sys.argv[0]} ..., "
-            f"or choose the CPU, {cpu_option}"
+            f"--processes starts ranks on CPU, and device {device} is a GPU: start the ranks by fleetrun {sys.argv[0]} "
+            f"..., or choose the CPU, {cpu_option}"
         )
     return run_ranks([sys.executable, *sys.argv], num_processes)
 

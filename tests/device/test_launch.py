@@ -168,7 +168,7 @@ def test_ranks_on_cpu_are_not_started_for_a_gpu(monkeypatch, device, is_gpu_buil
     monkeypatch.setattr(launch, "run_ranks", lambda command, ranks: ranks)
     monkeypatch.delenv("PADDLE_TRAINER_ID", raising=False)
     if is_refused:
-        with pytest.raises(ValueError, match="fleetrun .* --device cpu"):
+        with pytest.raises(ValueError, match=f"device {device} is .*fleetrun .* --device cpu"):
             start_ranks(2, device, "--device cpu")
     else:
         assert start_ranks(2, device, "--device cpu") == 2
