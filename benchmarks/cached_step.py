@@ -1,32 +1,38 @@
-"""Peak memory and CPU seconds of a training step: direct, cached in micro batches, with recomputed blocks, and both.
+"""Measure peak memory and CPU time of a training step: direct, in micro batches, with recomputed blocks, and both.
 
     python benchmarks/cached_step.py
     python benchmarks/cached_step.py --batch 512 --micro-batch 32 --rounds 2
 
-A ViT of 48 pixels and an ERNIE of 24 tokens, four view pairs, dropout on, float32, one thread, one process. Every
-measurement is one step in a process of its own, after a small one that loads the kernels; the kinds of step take turns,
-and each says how it was when it is done. At batch 1,024 the four take a minute and a half, the direct step 4.4 GiB.
-Memory is what the process holds at the peak of one step less what it had before, with model and batch loaded, as
-Linux counts it; it contains the gradients of the parameters. All kinds must give the same loss and the same gradient
-norm, or the benchmark fails.
+The model is a ViT of 48 pixels and an ERNIE of 24 tokens, with four view pairs, dropout, float32 and one thread. Each
+measurement is one step in a process of its own; the kinds of step take turns. With a batch of 1,024 all four take a
+minute and a half, and the direct step takes 4.4 GiB.
+
+Memory is the peak resident memory of the step less that with model and batch loaded, as Linux counts it. It includes
+the gradients of the parameters. The benchmark fails unless all kinds have the same loss and gradient norm.
 """
 
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-SIDE, LENGTH = 48, 24  # pixels of an image, tokens of a text
-SIZES = [
-    f"Model.image={{name: ViT, image_size: {SIDE}, patch_size: 8, width: 128, depth: 3, heads: 2}}",
-    f"Model.text={{name: ernie, width: 128, depth: 3, heads: 2, max_positions: {LENGTH}}}",
-    f"Data.max_length={LENGTH}",
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.memory import read_peak, reset_peak
+
+IMAGE_SIZE = 48  # pixels
+TEXT_LENGTH = 24  # tokens
+NUM_WORDS = 1000  # of the vocabulary
+OVERRIDES = [
+    f"Model.image={{name: ViT, image_size: {IMAGE_SIZE}, patch_size: 8, width: 128, depth: 3, heads: 2}}",
+    f"Model.text={{name: ernie, width: 128, depth: 3, heads: 2, max_positions: {TEXT_LENGTH}}}",
+    f"Data.max_length={TEXT_LENGTH}",
 ]
+# Kind of step -> settings of `Training` that it has.
 KINDS = {
     "direct": (),
     "cached": ("micro_batch",),
@@ -37,50 +43,63 @@ KINDS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=1024, help="rows of the step")
-    parser.add_argument("--micro-batch", type=int, default=64, help="rows that the cached step encodes at once")
-    parser.add_argument("--rounds", type=int, default=1, help="turns of every kind; the median is printed")
-    parser.add_argument("--measure", choices=KINDS, help=argparse.SUPPRESS)  # what a process of its own runs
+    parser.add_argument("--batch", type=int, default=1024, help="image-text pairs of the step")
+    parser.add_argument("--micro-batch", type=int, default=64, help="pairs that the cached step encodes at once")
+    parser.add_argument("--rounds", type=int, default=1, help="measurements of each kind; the median is printed")
+    parser.add_argument("--measure", choices=KINDS, help=argparse.SUPPRESS)  # of a process that measures
     args = parser.parse_args()
     if args.measure:
-        print(json.dumps(measured(args.measure, args.batch, args.micro_batch)))
+        print(json.dumps(measure(args.measure, args.batch, args.micro_batch)))
         return 0
 
     print(
         f"batch {args.batch}, micro batches of {args.micro_batch}, one thread, load {os.getloadavg()[0]:.1f}",
         flush=True,
     )
-    rounds = [{kind: in_own_process(kind, args) for kind in KINDS} for _ in range(args.rounds)]
-    results = {kind: {key: statistics.median(turn[kind][key] for turn in rounds) for key in rounds[0][kind]}
-               for kind in KINDS}  # fmt: skip
-    direct = results["direct"]
+    results = measure_in_turn(args)
     print(f"{'':<24}{'MiB of the step':>16}{'of direct':>11}{'CPU seconds':>13}{'of direct':>11}")
+    direct = results["direct"]
     for kind, result in results.items():
-        memory, seconds = (result[key] / direct[key] for key in ("memory", "seconds"))
-        print(f"{kind:<24}{result['memory']:>16.0f}{memory:>11.3f}{result['seconds']:>13.2f}{seconds:>11.2f}")
+        memory_ratio = result["memory"] / (direct["memory"] or float("nan"))
+        time_ratio = result["seconds"] / direct["seconds"]
+        print(f"{kind:<24}{result['memory']:>16.0f}{memory_ratio:>11.3f}{result['seconds']:>13.2f}{time_ratio:>11.2f}")
     for kind, result in results.items():
-        for value in ("loss", "norm"):
-            if abs(result[value] - direct[value]) > 1e-5 * abs(direct[value]):
-                print(f"error: {value} of the {kind} step: {result[value]}, direct {direct[value]}", file=sys.stderr)
+        for key in ("loss", "norm"):
+            if not abs(result[key] - direct[key]) <= 1e-5 * abs(direct[key]):  # NaN fails, too
+                print(f"error: {key} of the {kind} step: {result[key]}, direct {direct[key]}", file=sys.stderr)
                 return 1
     return 0
 
 
-def in_own_process(kind: str, args: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, __file__, "--measure", kind, "--batch", args.batch, "--micro-batch", args.micro_batch]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True,  # noqa: S603  -- a command of this script
-                          env={**os.environ, **threads})  # fmt: skip
-    if done.returncode:
-        sys.exit(f"the {kind} step failed:\n{done.stderr[-2000:] or f'exit status {done.returncode}'}")
-    result = json.loads(done.stdout.splitlines()[-1])
+def measure_in_turn(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Return the medians of the measurements of each kind of step; the kinds take turns."""
+    measurements: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    for _ in range(args.rounds):
+        for kind in KINDS:
+            measurements[kind].append(run_in_process(kind, args))
+    medians: dict[str, dict[str, float]] = {}
+    for kind, rounds in measurements.items():
+        medians[kind] = {}
+        for key in rounds[0]:
+            medians[kind][key] = statistics.median(measurement[key] for measurement in rounds)
+    return medians
+
+
+def run_in_process(kind: str, args: argparse.Namespace) -> dict[str, float]:
+    """Return what `measure` returns, measured in a new process with one thread."""
+    command = [sys.executable, __file__, "--measure", kind]
+    command += ["--batch", str(args.batch), "--micro-batch", str(args.micro_batch)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)  # noqa: S603  -- a command of this script
+    if process.returncode:
+        sys.exit(f"the {kind} step failed:\n{process.stderr[-2000:] or f'exit status {process.returncode}'}")
+    result = json.loads(process.stdout.splitlines()[-1])
     print(f"  {kind}: {result['memory']:.0f} MiB, {result['seconds']:.1f} CPU seconds", file=sys.stderr, flush=True)
     return result
 
 
-def measured(kind: str, rows: int, micro_batch: int) -> dict[str, float]:
-    """Return the peak MiB of one step, its CPU seconds, its loss, and the norm of all gradients."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+def measure(kind: str, batch_size: int, micro_batch: int) -> dict[str, float]:
+    """Return the peak memory of a step in MiB, its CPU seconds, its loss, and the norm of all gradients."""
     from ernie_vil2.device import runtime
 
     runtime.configure()
@@ -92,48 +111,50 @@ def measured(kind: str, rows: int, micro_batch: int) -> dict[str, float]:
     from ernie_vil2.models import build_dual_encoder
     from ernie_vil2.tasks.contrastive_step import build_step
 
-    settings = {"micro_batch": micro_batch, "recompute": True}
-    chosen = [f"Training.{key}={str(settings[key]).lower()}" for key in KINDS[kind]]
-
-    def step_of(rows: int, micro_batch: int):
-        small = [f"Training.micro_batch={micro_batch}"] * ("micro_batch" in KINDS[kind])
-        config = load_config(None, [*SIZES, f"Training.global_batch={rows}", *chosen, *small])
+    def make_step(batch_size: int, micro_batch: int):
+        overrides = [*OVERRIDES, f"Training.global_batch={batch_size}"]
+        if "micro_batch" in KINDS[kind]:
+            overrides.append(f"Training.micro_batch={micro_batch}")
+        if "recompute" in KINDS[kind]:
+            overrides.append("Training.recompute=true")
+        config = load_config(None, overrides)
         paddle.seed(0)
-        model = build_dual_encoder(config.Model, 1000, config.Loss.temperature)
+        model = build_dual_encoder(config.Model, NUM_WORDS, config.Loss.temperature)
         model.train()
-        loss = build_loss(config.Loss)
-        return model, build_step(model, loss, config)
+        return model, build_step(model, build_loss(config.Loss), config)
 
-    def batch_of(rows: int):
-        random = np.random.default_rng(0)
-        images = {view: random.integers(0, 256, (rows, SIDE, SIDE, 3), np.uint8) for view in ("image_1", "image_2")}
-        text = paddle.to_tensor(random.integers(5, 1000, (rows, LENGTH)))
-        views = {name: paddle.to_tensor(image) for name, image in images.items()} | {"text_1": text, "text_2": text}
-        ids = np.stack([np.arange(rows)] * 2, axis=1)
-        return views, ids, np.arange(rows)
+    def draw_batch(batch_size: int):
+        rng = np.random.default_rng(0)
+        views = {}
+        for name in ("image_1", "image_2"):
+            shape = batch_size, IMAGE_SIZE, IMAGE_SIZE, 3
+            views[name] = paddle.to_tensor(rng.integers(0, 256, shape, np.uint8))
+        text = paddle.to_tensor(rng.integers(5, NUM_WORDS, (batch_size, TEXT_LENGTH)))
+        views |= {"text_1": text, "text_2": text}
+        positions = np.arange(batch_size)
+        ids = np.stack([positions, positions], axis=1)  # of image and text: all differ
+        return views, ids, positions
 
     def run(step, batch) -> float:
-        total, _ = step.forward(*batch, step_index=0)
+        loss, _ = step.forward(*batch, step_index=0)
         step.backward()
-        return float(total)
+        return float(loss)
 
-    run(step_of(8, 4)[1], batch_of(8))  # loads the kernels
-    (model, step), batch = step_of(rows, micro_batch), batch_of(rows)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before, start = resident("VmRSS"), time.process_time()
+    # The first step loads the kernels. Its model is freed, so that the measured one alone holds memory.
+    run(make_step(batch_size=8, micro_batch=4)[1], draw_batch(8))
+    model, step = make_step(batch_size, micro_batch)
+    batch = draw_batch(batch_size)
+    memory_before = reset_peak()
+    start = time.process_time()
     loss = run(step, batch)
-    seconds, memory = time.process_time() - start, resident("VmHWM") - before
-    squares = [float((parameter.grad.astype("float64") ** 2).sum()) for parameter in model.parameters()
-               if parameter.grad is not None]  # fmt: skip
-    return {"memory": memory, "seconds": seconds, "loss": loss, "norm": sum(squares) ** 0.5}
+    seconds = time.process_time() - start
+    memory = read_peak() - memory_before
 
-
-def resident(what: str) -> float:
-    """Return the resident memory of this process in MiB, now or at its peak."""
-    match = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    if match is None:
-        raise OSError(f"/proc/self/status has no {what}")
-    return int(match[1]) / 1024
+    squared_norm = 0.0
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            squared_norm += float((parameter.grad.astype("float64") ** 2).sum())
+    return {"memory": memory, "seconds": seconds, "loss": loss, "norm": squared_norm**0.5}
 
 
 if __name__ == "__main__":
