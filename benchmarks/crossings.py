@@ -1,13 +1,13 @@
-"""Crossings between host and device in a training step, and who makes them.
+"""Count the crossings between host and device in a training step, by the line of code that makes them.
 
     python benchmarks/crossings.py
     python benchmarks/crossings.py --ranks 2
     python benchmarks/crossings.py -o Training.micro_batch=4 -o 'Model.image={name: EfficientNetB5, image_size: 32}'
 
-Every crossing makes the host wait for all that the device has yet to do: `paddle.to_tensor` of host data, and `numpy`,
-`item`, `tolist`, `float`, `int`, `bool` of a tensor; what a `Sender` sends is counted, too, though only a CPU waits for
-it. They are counted on CPU as on a GPU, from one step to the next, in a run of the trainer with towers of the depth of
-ViT-B and ERNIE-base and of small width, on the demo's drawings.
+A crossing makes the host wait until the device has finished all its work. Crossings are `paddle.to_tensor` of host
+data, and `numpy`, `item`, `tolist`, `float`, `int` and `bool` of a tensor. Data sent by a `Sender` counts as well,
+though only a CPU waits for it. The trainer makes the same crossings on a CPU as on a GPU; here it trains on the CPU, on
+the demo's drawings, with towers of the depth of ViT-B and ERNIE-base and of small width.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ TENSOR_METHODS = ("numpy", "item", "tolist", "__array__", "__float__", "__int__"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", metavar="KEY=VALUE", dest="overrides", action="append", default=[])
-    parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--run", help=argparse.SUPPRESS)  # of a process that counts: its run folder
+    parser.add_argument("-o", metavar="KEY=VALUE", dest="overrides", action="append", default=[], help="setting")
+    parser.add_argument("--ranks", type=int, default=1, help="processes; rank 0 prints its crossings")
+    parser.add_argument("--run", help=argparse.SUPPRESS)  # run folder, of a process that counts
     args = parser.parse_args()
     if not args.run:
         from ernie_vil2.device.launch import run_ranks
@@ -73,11 +73,12 @@ def main() -> int:
 
 
 def count_crossings_of_steps(trainer: Trainer) -> list[Counter]:
-    """Return the crossings of each step of a run but the last one, which ends the run.
+    """Train, and return the crossings of each step but the last one.
 
-    A step lasts from its beginning to that of the next one.
+    A step lasts from its forward pass to that of the next step, which the last step lacks.
     """
-    counts_at_steps, forward = [], trainer.task.forward
+    counts_at_steps = []
+    forward = trainer.task.forward
     with count_crossings() as crossings:
 
         def count_and_forward(batch, step):
@@ -86,12 +87,12 @@ def count_crossings_of_steps(trainer: Trainer) -> list[Counter]:
 
         with mock.patch.object(trainer.task, "forward", count_and_forward):
             trainer.fit()
-    return [after - before for before, after in itertools.pairwise(counts_at_steps)]
+    return [end - start for start, end in itertools.pairwise(counts_at_steps)]
 
 
 @contextmanager
 def count_crossings() -> Iterator[Counter]:
-    """Yield a counter of the crossings in the block, by their function and the line of code that calls it."""
+    """Yield a counter of the crossings in the block, by function and calling line of code."""
     import paddle
 
     from ernie_vil2.device.transfers import Sender
@@ -102,7 +103,8 @@ def count_crossings() -> Iterator[Counter]:
     def count_calls(name, function):
         def call(*args, **kwargs):
             nonlocal is_inside
-            if is_inside:  # `item` calls `numpy`: that is one crossing
+            # A function that calls another one, as `item` calls `numpy`, makes one crossing.
+            if is_inside:
                 return function(*args, **kwargs)
             is_inside = True
             try:
@@ -126,7 +128,8 @@ def _find_caller() -> str:
     """Return the innermost line outside of Paddle and of this file."""
     import paddle
 
-    ignored_paths = (str(Path(paddle.__file__).parent), __file__)
+    # With the separator, as folders of other packages begin like Paddle's: paddlenlp, paddleclas.
+    ignored_paths = (str(Path(paddle.__file__).parent) + os.sep, __file__)
     for frame in reversed(traceback.extract_stack()):
         if not frame.filename.startswith(ignored_paths):
             return f"{os.path.relpath(frame.filename, ROOT)}:{frame.lineno}: {frame.line}"

@@ -1,4 +1,4 @@
-"""The speeds that are expected of GPUs, calculated in `benchmarks/expectations.yaml`."""
+"""Expected speeds of GPUs, calculated in `benchmarks/expectations.yaml`."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -15,10 +15,11 @@ class ExpectedStep:
     """Expected speed of a training step on one device.
 
     Attributes:
-        change: name of the row in the file: the last of the changes that the code has.
+        change: name of the row in the file, which is the last change that the code has.
         seconds: time of a step of 1,024 rows.
-        samples_per_second: samples of one GPU.
-        share_of_peak: useful work over the time and the device's peak in bfloat16.
+        samples_per_second: image-text pairs that one GPU trains on per second.
+        share_of_peak: operations of the model, without recomputation, per second, as a share of the device's peak in
+            bfloat16.
     """
 
     change: str
@@ -34,10 +35,10 @@ def read_expectations() -> dict[str, Any]:
 
 
 def list_expected_steps(device: str) -> list[ExpectedStep]:
-    """Return the expected speeds on a device, before and after each change of the code; empty for an unknown device.
+    """Return the expected speeds on a device, in the order of the changes of the code; empty for an unknown device.
 
     Args:
-        device: name of a data sheet of `planning.plan`, such as "a100-80g".
+        device: name of a device in `planning.plan`, such as "a100-80g".
     """
     steps = []
     for row in read_expectations()["steps"]:
@@ -48,14 +49,14 @@ def list_expected_steps(device: str) -> list[ExpectedStep]:
 
 
 def expect_step(device: str, code: Literal["present", "suite"] = "present") -> ExpectedStep | None:
-    """Return the expected speed of the present code on a device; None for an unknown device.
+    """Return the expected speed of this code on a device; None for an unknown device.
 
     Args:
         device: as for `list_expected_steps`.
-        code: "present": with the towers of this package; "suite": with those of PaddleClas and PaddleNLP.
+        code: "present" has the towers of this package, "suite" those of PaddleClas and PaddleNLP.
 
     Raises:
-        ValueError: no row of the file has the name that the file gives for this code.
+        ValueError: the file names a row for this code that it does not have.
     """
     expectations = read_expectations()
     change = expectations[code]
@@ -68,13 +69,14 @@ def expect_step(device: str, code: Literal["present", "suite"] = "present") -> E
 
 
 def assume_speeds(device: str) -> dict[str, Any]:
-    """Return the speeds of products, copies and collectives that the calculation assumes.
+    """Return the assumed speeds of products, copies and collectives; empty for an unknown device.
 
     Args:
-        device: as for `list_expected_steps`; for an unknown one the result is empty.
+        device: as for `list_expected_steps`.
     """
     return read_expectations()["assumed"].get(_find_model(device), {})
 
 
 def _find_model(device: str) -> str:
+    """Return the key of a device in the file: "a100" for "a100-80g"."""
     return device.partition("-")[0]

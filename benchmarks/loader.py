@@ -131,7 +131,7 @@ def jpeg_files(count: int, quality: int) -> list[bytes]:
 
 def pipelines(config: "Config") -> dict:
     """Return functions of a file and a random generator, by name; ours come first."""
-    from benchmarks.pillow_views import normalized, pillow_views
+    from benchmarks.pillow_views import normalize, pillow_views
     from ernie_vil2.data.augment import draw_image_views
 
     views, image = config.Views, config.Model.image
@@ -146,10 +146,10 @@ def pipelines(config: "Config") -> dict:
         return pillow_views(data, COUNT, SIZE, views, rng, shared_resize=True)
 
     def pillow_floats(data, rng):
-        return [normalized(view, image.mean, image.std) for view in pillow(data, rng)]
+        return [normalize(view, image.mean, image.std) for view in pillow(data, rng)]
 
     def pillow_decoding_twice(data, rng):
-        return [normalized(pillow_views(data, 1, SIZE, views, rng)[0], image.mean, image.std) for _ in range(COUNT)]
+        return [normalize(pillow_views(data, 1, SIZE, views, rng)[0], image.mean, image.std) for _ in range(COUNT)]
 
     return {
         "ours, uint8": ours,

@@ -1,12 +1,15 @@
-"""Queries that are images: what decoding takes, and what it changes that a large JPEG is decoded smaller.
+"""Measure the memory of decoding images of requests, and what changes when a large JPEG is decoded at reduced size.
 
-python benchmarks/query_images.py memory       # of each format, at its peak
-python benchmarks/query_images.py reduced [--model MODEL]    # difference to the whole image
+    python benchmarks/query_images.py memory                     # peak memory, by format
+    python benchmarks/query_images.py reduced [--model MODEL]    # difference to the image decoded whole
+
+docs/notes/search_speed.md has both tables.
 """
 
 import argparse
 import io
 import multiprocessing
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.memory import read_peak, reset_peak
 from ernie_vil2.data.preprocessing import Preprocessing
 from ernie_vil2.io.export_folder import PreprocessingKind
 
+IMAGE_SIZE = 224  # pixels that the model sees on a side
 MEAN, STD = (0.5,) * 3, (0.5,) * 3
-SIDE = 4000  # 16 megapixels
+SIDE = 4000  # pixels of a square image of 16 megapixels
+SIDE_JPEG2000 = 2800
+# Format -> mode, and options of Pillow's encoder: those with the most memory to decode, and the fastest to encode.
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "JPEG": ("RGB", {}),
     "JPEG, progressive": ("RGB", {"progressive": True, "subsampling": 0}),
@@ -33,35 +42,28 @@ SHORT_SIDES = (600, 1500, 3000)  # decoded whole, at 1/2 and at 1/4 for a model 
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
-    """Return an image as a file."""
-    content = io.BytesIO()
-    image.save(content, kind, **options)
-    return content.getvalue()
-
-
-def read_status(key: str) -> int:
-    """Return the bytes of an entry of this process, such as VmRSS."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(key))
+    """Return the content of an image file."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
 
 
 def measure_memory(content: bytes, kind: PreprocessingKind) -> tuple[float, float]:
-    """Return MiB that decoding takes at its peak, and those that are planned for it; for a process of its own."""
-    preprocessing = Preprocessing(kind, 224, MEAN, STD)
+    """Return the peak memory of decoding a file in this process and the planned memory, in MiB."""
+    preprocessing = Preprocessing(kind, IMAGE_SIZE, MEAN, STD)
     preprocessing(encode(Image.new("RGB", (64, 64)), "JPEG"), "warm-up")
     plan = preprocessing.plan(content, "image")
-    before = read_status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    memory_before = reset_peak()
     preprocessing.make_view(preprocessing.decode(content, "image", plan.factor))
-    return (read_status("VmHWM") - before) / 2**20, plan.num_bytes / 2**20
+    return read_peak() - memory_before, plan.num_bytes / 2**20
 
 
 def print_memory() -> None:
-    """Print a row of each format."""
+    """Print the peak memory of decoding each format, measured in a process of its own."""
     context = multiprocessing.get_context("spawn")
     print("| format | pixels | ernie_vil2 | transformers | planned |\n|---|---|---|---|---|")
     for name, (mode, options) in FORMATS.items():
-        side = SIDE if name != "JPEG2000" else 2800
+        side = SIDE_JPEG2000 if name == "JPEG2000" else SIDE
         content = encode(Image.new(mode, (side, side), 3), name.partition(",")[0], **options)
         peaks = []
         for kind in ("ernie_vil2", "transformers"):
@@ -81,18 +83,20 @@ def draw_photograph(short_side: int, rng: np.random.Generator) -> bytes:
     return encode(Image.fromarray(np.clip(pixels + 128, 0, 255).astype(np.uint8)), "JPEG", quality=90)
 
 
-def print_reduced(source: str | None) -> None:
-    """Print how far what the model sees, and its embedding, is from that of the whole image."""
+def print_reduced(model_name: str | None) -> None:
+    """Print how much the model's view and its embedding change when the image is decoded at reduced size."""
     model = None
-    if source:
+    if model_name:
         from ernie_vil2 import load_model
 
-        model = load_model(source)
-    kinds = [model.preprocessing] if model else [Preprocessing(kind, 224, MEAN, STD)
-                                                 for kind in ("ernie_vil2", "official", "transformers")]  # fmt: skip
+        model = load_model(model_name)
+        preprocessings = [model.preprocessing]
+    else:
+        kinds: tuple[PreprocessingKind, ...] = ("ernie_vil2", "official", "transformers")
+        preprocessings = [Preprocessing(kind, IMAGE_SIZE, MEAN, STD) for kind in kinds]
     rng = np.random.default_rng(0)
     print("| preprocessing | short side | decoded at | mean difference of 255 | cosine |\n|---|---|---|---|---|")
-    for preprocessing in kinds:
+    for preprocessing in preprocessings:
         for short_side in SHORT_SIDES:
             content = draw_photograph(short_side, rng)
             factor = preprocessing.plan(content, "image").factor
@@ -101,21 +105,20 @@ def print_reduced(source: str | None) -> None:
             difference = np.abs(whole.astype(float) - reduced).mean()
             cosine = "-"
             if model:
-                left, right = model.encode_pixels([whole, reduced])
-                cosine = f"{left @ right:.4f}"
+                whole_embedding, reduced_embedding = model.encode_pixels([whole, reduced])
+                cosine = f"{whole_embedding @ reduced_embedding:.4f}"
             print(f"| {preprocessing.kind} | {short_side} | 1/{factor} | {difference:.2f} | {cosine} |", flush=True)
 
 
 def main() -> None:
-    """Print one of the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("memory", "reduced"))
-    parser.add_argument("--model", help="as for load_model; default: what the model sees alone")
-    arguments = parser.parse_args()
-    if arguments.table == "memory":
+    parser.add_argument("table", choices=("memory", "reduced"), help="the table to print")
+    parser.add_argument("--model", help="with `reduced`, a model as for load_model; default: none, views alone")
+    args = parser.parse_args()
+    if args.table == "memory":
         print_memory()
     else:
-        print_reduced(arguments.model)
+        print_reduced(args.model)
 
 
 if __name__ == "__main__":
