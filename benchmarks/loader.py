@@ -1,19 +1,21 @@
-"""Samples per second and core from a JPEG to two augmented views, compared with the same in Pillow and paddle.vision.
+"""Measure samples per second and core from a JPEG to two augmented views: ours, Pillow's and paddle.vision's.
 
     python benchmarks/loader.py
     python benchmarks/loader.py --quality 75 --rounds 9
 
 The images are windows of 500x375 pixels from the two photographs that scikit-learn ships (a temple full of detail, a
-flower before a soft background), encoded again with each quality. The views are those of the default configuration:
-224 pixels, the paper's augmentation. Pillow's pipeline is that of most trainers: resize of the short side, random crop,
-flip, brightness, contrast, colour and hue, Gaussian blur, grey; torchvision's transforms call the same functions of
-Pillow. It and paddle.vision's apply their transform to the decoded image for each view, as trainers do. One line shows
-Pillow with the resize shared, as it is in ours, and one with the file decoded for each view, as where a view is an item
-of the data set. Ours ends with uint8 pixels: the training step normalises them on its device.
+flower before a soft background), encoded with each quality. The views are those of the default configuration: 224
+pixels, the paper's augmentation.
 
-Everything runs in one thread and is measured in CPU seconds; the pipelines take turns, and of each the best round
-counts, so that other load on the machine disturbs the ratios little. The last line is of whole batches: read from a
-shard, tokenised, two views, handed to Paddle.
+Pillow's pipeline is that of most trainers: resize of the short side, random crop, flip, brightness, contrast, colour
+and hue, Gaussian blur, grey; torchvision's transforms call the same functions of Pillow. Pillow and paddle.vision
+decode an image once and apply the whole transform for each view, as trainers do. In one line Pillow shares the resize,
+as ours does, and in one it decodes the file for each view, as when a view is an item of the data set. Ours ends with
+uint8 pixels, which the training step normalises on its device.
+
+Everything runs in one thread and is measured in CPU seconds. The pipelines take turns and the best round of each
+counts, so that other load disturbs the ratios little. The last line is of whole batches: read from a shard, tokenised,
+two views, handed to Paddle.
 """
 
 import argparse
@@ -23,25 +25,29 @@ import sys
 import tarfile
 import tempfile
 import time
-from functools import cache, partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 if TYPE_CHECKING:
     from ernie_vil2.config import Config
 
-SIZE, COUNT = 224, 2
-WHOLE = "our whole loader, text included"
-DEVICE = "a100-80g"  # the device that has to be fed, with the share of its peak of benchmarks/expectations.yaml
+Pipeline = Callable[[bytes, Any], Any]
+"""Function of a JPEG file and NumPy's random generator, which makes its views."""
+VIEW_SIZE = 224  # pixels
+NUM_VIEWS = 2
+PACKAGE = "ours, uint8"
+WHOLE_LOADER = "our whole loader, text included"
+DEVICE = "a100-80g"  # the device that is to be fed
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quality", type=int, nargs="+", default=[75, 90, 95], help="of the JPEG files")
-    parser.add_argument("--images", type=int, default=20, help="different images")
-    parser.add_argument("--rounds", type=int, default=5, help="turns that every pipeline takes")
+    parser.add_argument("--quality", type=int, nargs="+", default=[75, 90, 95], help="qualities of the JPEG files")
+    parser.add_argument("--images", type=int, default=20, help="number of images")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each pipeline, after one to warm up")
     args = parser.parse_args()
 
     from ernie_vil2.device import runtime
@@ -51,31 +57,33 @@ def main() -> int:
 
     from ernie_vil2.config import Config
 
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(0)  # no further threads
     config = Config()
-    need = samples_per_second()
-    print(explanation(config, need))
+    peak_flops, share_of_peak = read_peak_and_share()
+    image_flop, text_flop = count_flop_per_sample()
+    samples_per_second = share_of_peak * peak_flops / (image_flop + text_flop)
+    print(
+        f"Two views of an image (ViT-B/16, {VIEW_SIZE} pixels) take {image_flop / 1e9:.0f} GFLOP, two of a text "
+        f"(ERNIE base, {config.Data.max_length} tokens) {text_flop / 1e9:.0f}, forward and backward.\n"
+        f"An A100 with {peak_flops / 1e12:.0f} TFLOP/s in bfloat16, {share_of_peak:.0%} of them used (calculated), so "
+        f"trains on {samples_per_second:.0f} samples a second."
+    )
     for quality in args.quality:
         files = jpeg_files(args.images, quality)
-        rates = measured(pipelines(config), files, args.rounds)
-        rates[WHOLE] = loader_rate(files, args.rounds)
+        rates = measure_rates(make_pipelines(config), files, args.rounds)
+        rates[WHOLE_LOADER] = measure_loader_rate(files, args.rounds)
         print(f"\nJPEG quality {quality}, {sum(map(len, files)) / len(files) / 1000:.0f} kB on average")
         print(f"{'':<36}{'samples/s/core':>16}{'ours is faster':>16}{'cores an A100':>15}")
-        ours = next(iter(rates.values()))
         for name, rate in rates.items():
-            print(f"{name:<36}{rate:>16.0f}{ours / rate:>15.1f}x{need / rate:>15.1f}", flush=True)
-        print("where our time goes: " + ", ".join(f"{part} {share:.0%}" for part, share in shares(files, args.rounds)))
+            ratio, num_cores = rates[PACKAGE] / rate, samples_per_second / rate
+            print(f"{name:<36}{rate:>16.0f}{ratio:>15.1f}x{num_cores:>15.1f}", flush=True)
+        shares = measure_shares(files, args.rounds)
+        print("where our time goes: " + ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items()))
     return 0
 
 
-def samples_per_second() -> float:
-    """Return the image-text pairs that an A100 trains on in a second, ViT-B/16 and ERNIE base, two views of each."""
-    peak, share = peak_and_share()
-    return share * peak / sum(flop_per_sample())
-
-
-def peak_and_share() -> tuple[float, float]:
-    """Return the operations a second of an A100 in bfloat16, and the share of them that a training uses."""
+def read_peak_and_share() -> tuple[float, float]:
+    """Return the operations per second of an A100 in bfloat16, and the share of them that a training uses."""
     from benchmarks.expectations import expect_step
     from ernie_vil2.planning.plan import DEVICES
 
@@ -85,9 +93,8 @@ def peak_and_share() -> tuple[float, float]:
     return DEVICES[DEVICE].flops["bfloat16"], expected.share_of_peak
 
 
-@cache
-def flop_per_sample() -> tuple[float, float]:
-    """Return the operations of the image and of the text tower: two views, forward once and backward twice that.
+def count_flop_per_sample() -> tuple[float, float]:
+    """Return the operations of the image tower and of the text tower for two views, forward and backward.
 
     The towers are those of PaddleClas and PaddleNLP, for which the share of the peak is expected.
     """
@@ -96,20 +103,12 @@ def flop_per_sample() -> tuple[float, float]:
 
     names = ["Model.image.name=paddleclas:ViT-B/16", "Model.text.name=paddlenlp:ernie-base"]
     towers = Towers(load_config(None, names))
-    return 2 * 3 * towers.row_flops("image"), 2 * 3 * towers.row_flops("text")
-
-
-def explanation(config: "Config", need: float) -> str:
-    image, text = (flop / 1e9 for flop in flop_per_sample())
-    peak, share = peak_and_share()
-    return (
-        f"Two views of an image (ViT-B/16, {SIZE} pixels) take {image:.0f} GFLOP, two of a text (ERNIE base, "
-        f"{config.Data.max_length} tokens) {text:.0f}, forward and backward.\nAn A100 with {peak / 1e12:.0f} "
-        f"TFLOP/s in bfloat16, {share:.0%} of them used (calculated), so trains on {need:.0f} samples a second."
-    )
+    passes = 3  # backward takes twice as many operations as forward
+    return NUM_VIEWS * passes * towers.row_flops("image"), NUM_VIEWS * passes * towers.row_flops("text")
 
 
 def jpeg_files(count: int, quality: int) -> list[bytes]:
+    """Return windows of scikit-learn's photographs as JPEG files of 500x375 pixels."""
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_sample_images
@@ -121,7 +120,8 @@ def jpeg_files(count: int, quality: int) -> list[bytes]:
         photo = photos[number % len(photos)]
         width = int(rng.integers(500, photo.height * 4 // 3 + 1))
         height = width * 3 // 4
-        left, top = int(rng.integers(photo.width - width + 1)), int(rng.integers(photo.height - height + 1))
+        left = int(rng.integers(photo.width - width + 1))
+        top = int(rng.integers(photo.height - height + 1))
         window = photo.resize((500, 375), Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
         file = io.BytesIO()
         window.save(file, "JPEG", quality=quality)
@@ -129,107 +129,106 @@ def jpeg_files(count: int, quality: int) -> list[bytes]:
     return files
 
 
-def pipelines(config: "Config") -> dict:
-    """Return functions of a file and a random generator, by name; ours come first."""
+def make_pipelines(config: "Config") -> dict[str, Pipeline]:
+    """Return the pipelines by name; ours comes first."""
     from benchmarks.pillow_views import normalize, pillow_views
     from ernie_vil2.data.augment import draw_image_views
 
     views, image = config.Views, config.Model.image
 
-    def ours(data, rng):
-        return draw_image_views(data, "benchmark", COUNT, SIZE, views, rng)
+    def draw_ours(data, rng):
+        return draw_image_views(data, "benchmark", NUM_VIEWS, VIEW_SIZE, views, rng)
 
-    def pillow(data, rng):
-        return pillow_views(data, COUNT, SIZE, views, rng)
+    def draw_with_pillow(data, rng):
+        return pillow_views(data, NUM_VIEWS, VIEW_SIZE, views, rng)
 
-    def pillow_shared(data, rng):
-        return pillow_views(data, COUNT, SIZE, views, rng, shared_resize=True)
+    def share_resize(data, rng):
+        return pillow_views(data, NUM_VIEWS, VIEW_SIZE, views, rng, shared_resize=True)
 
-    def pillow_floats(data, rng):
-        return [normalize(view, image.mean, image.std) for view in pillow(data, rng)]
+    def draw_floats(data, rng):
+        return [normalize(view, image.mean, image.std) for view in draw_with_pillow(data, rng)]
 
-    def pillow_decoding_twice(data, rng):
-        return [normalize(pillow_views(data, 1, SIZE, views, rng)[0], image.mean, image.std) for _ in range(COUNT)]
+    def decode_for_each_view(data, rng):
+        floats = []
+        for _ in range(NUM_VIEWS):
+            (view,) = pillow_views(data, 1, VIEW_SIZE, views, rng)
+            floats.append(normalize(view, image.mean, image.std))
+        return floats
 
     return {
-        "ours, uint8": ours,
-        "Pillow, one resize for both, uint8": pillow_shared,
-        "Pillow, uint8": pillow,
-        "Pillow, normalised float32": pillow_floats,
-        "the same, the file decoded for each": pillow_decoding_twice,
-        "paddle.vision, normalised float32": partial(paddle_views, paddle_transform(views, image)),
+        PACKAGE: draw_ours,
+        "Pillow, one resize for both, uint8": share_resize,
+        "Pillow, uint8": draw_with_pillow,
+        "Pillow, normalised float32": draw_floats,
+        "the same, the file decoded for each": decode_for_each_view,
+        "paddle.vision, normalised float32": make_paddle_pipeline(config),
     }
 
 
-def shares(files: list[bytes], rounds: int) -> list[tuple[str, float]]:
-    """Measure parts of our views: decoding alone, and what is saved when a part is switched off."""
-    from ernie_vil2.config import ViewsConfig
-    from ernie_vil2.data.augment import draw_image_views
-    from ernie_vil2.data.decoding import EncodedImage
-
-    def views(**changes):
-        config = ViewsConfig(**changes)
-        return lambda data, rng: draw_image_views(data, "benchmark", COUNT, SIZE, config, rng)
-
-    off = {"flip": 0.0, "jitter": 0.0, "blur": 0.0, "grayscale": 0.0}
-    forms = {
-        "all": views(),
-        "without blur": views(blur=0.0),
-        "without colours": views(jitter=0.0),
-        "windows": views(**off),
-        "decoder": lambda data, rng: EncodedImage(data, "benchmark").decode(fast=True),
-    }
-    seconds = {name: 1 / rate for name, rate in measured(forms, files, rounds).items()}
-    parts = {
-        "decoder": seconds["decoder"],
-        "resize and windows": seconds["windows"] - seconds["decoder"],
-        "blur": seconds["all"] - seconds["without blur"],
-        "brightness, contrast, saturation and hue": seconds["all"] - seconds["without colours"],
-    }
-    parts["the rest"] = seconds["all"] - sum(parts.values())
-    return [(part, taken / seconds["all"]) for part, taken in parts.items()]
-
-
-def paddle_transform(views, image):
-    """Convert a Pillow image to normalised floats."""
+def make_paddle_pipeline(config: "Config") -> Pipeline:
+    """Return the pipeline of paddle.vision's transforms."""
     from paddle.vision import transforms
-    from PIL import ImageFilter
+    from PIL import Image, ImageFilter
 
-    class Sometimes(transforms.BaseTransform):
+    views, image = config.Views, config.Model.image
+
+    class RandomApply(transforms.BaseTransform):
+        """Apply a transform with a probability."""
+
         def __init__(self, transform, probability):
             super().__init__()
-            self.transform, self.probability = transform, probability
+            self.transform = transform
+            self.probability = probability
 
         def _apply_image(self, decoded):
             return self.transform(decoded) if random.random() < self.probability else decoded  # noqa: S311  -- no secret
 
-    def blur(decoded):  # which paddle.vision does not have
+    def blur(decoded):  # paddle.vision has none
         return decoded.filter(ImageFilter.GaussianBlur(random.uniform(*views.blur_sigma)))  # noqa: S311  -- no secret
 
     jitter = transforms.ColorJitter(views.brightness, views.contrast, views.saturation, views.hue)
-    return transforms.Compose(
+    transform: Any = transforms.Compose(  # its types lack Pillow's images
         [
             transforms.Resize(views.resize),
-            transforms.RandomCrop(SIZE),
+            transforms.RandomCrop(VIEW_SIZE),
             transforms.RandomHorizontalFlip(views.flip),
-            Sometimes(jitter, views.jitter),
-            Sometimes(blur, views.blur),
-            Sometimes(transforms.Grayscale(3), views.grayscale),
+            RandomApply(jitter, views.jitter),
+            RandomApply(blur, views.blur),
+            RandomApply(transforms.Grayscale(3), views.grayscale),
             transforms.Transpose(),
+            # The pixels are 0 to 255.
             transforms.Normalize([255 * value for value in image.mean], [255 * value for value in image.std]),
         ]
     )
 
+    def draw_with_paddle(data, rng):
+        decoded = Image.open(io.BytesIO(data)).convert("RGB")
+        return [transform(decoded) for _ in range(NUM_VIEWS)]
 
-def paddle_views(transform, data, rng):
-    from PIL import Image
-
-    decoded = Image.open(io.BytesIO(data)).convert("RGB")
-    return [transform(decoded) for _ in range(COUNT)]
+    return draw_with_paddle
 
 
-def loader_rate(files: list[bytes], rounds: int) -> float:
-    """Return samples a CPU second of the best batch that holds each file once, from a tar shard to Paddle's tensors."""
+def measure_rates(pipelines: dict[str, Pipeline], files: list[bytes], num_rounds: int) -> dict[str, float]:
+    """Return the samples per CPU second of each pipeline in its best round; the pipelines take turns."""
+    import numpy as np
+
+    best_seconds = dict.fromkeys(pipelines, float("inf"))
+    for round_number in range(num_rounds + 1):
+        for name, pipeline in pipelines.items():
+            start = time.process_time()
+            for position, data in enumerate(files):
+                pipeline(data, np.random.default_rng([round_number, position]))
+            seconds = time.process_time() - start
+            if round_number > 0:  # the first round warms up
+                best_seconds[name] = min(best_seconds[name], seconds)
+    return {name: len(files) / seconds for name, seconds in best_seconds.items()}
+
+
+def measure_loader_rate(files: list[bytes], num_rounds: int) -> float:
+    """Return the samples per CPU second of the loader's best batch, from a tar shard to Paddle's tensors.
+
+    A batch holds each file once.
+    """
     from ernie_vil2.config import load_config
     from ernie_vil2.config.sections import VIEWS
     from ernie_vil2.data.loader import load_batches
@@ -249,28 +248,41 @@ def loader_rate(files: list[bytes], rounds: int) -> float:
         config = load_config(None, settings)
         tokenizer = WordPieceTokenizer(max_length=config.Data.max_length)
         batches = load_batches(MultiViewRows(SampleStream(config), config, tokenizer, VIEWS), config)
-        seconds = []
-        for _ in range(rounds + 1):
+        best_seconds = float("inf")
+        for _ in range(num_rounds + 1):
             start = time.process_time()
             if next(batches)["rows"] != len(files):
                 raise SystemExit("error: a batch lacks rows")
-            seconds.append(time.process_time() - start)
-    return len(files) / min(seconds)
+            best_seconds = min(best_seconds, time.process_time() - start)
+    return len(files) / best_seconds
 
 
-def measured(pipelines: dict, files: list[bytes], rounds: int) -> dict[str, float]:
-    """Return samples a CPU second of each pipeline's best round."""
-    import numpy as np
+def measure_shares(files: list[bytes], num_rounds: int) -> dict[str, float]:
+    """Return the shares of the time of our views by stage: decoding alone, and what is saved by leaving a stage out."""
+    from ernie_vil2.config import ViewsConfig
+    from ernie_vil2.data.augment import draw_image_views
+    from ernie_vil2.data.decoding import EncodedImage
 
-    seconds = dict.fromkeys(pipelines, float("inf"))
-    for number in range(rounds + 1):  # the first warms up
-        for name, views in pipelines.items():
-            start = time.process_time()
-            for position, data in enumerate(files):
-                views(data, np.random.default_rng([number, position]))
-            if number:
-                seconds[name] = min(seconds[name], time.process_time() - start)
-    return {name: len(files) / taken for name, taken in seconds.items()}
+    def draw_with(**changes):
+        views = ViewsConfig(**changes)
+        return lambda data, rng: draw_image_views(data, "benchmark", NUM_VIEWS, VIEW_SIZE, views, rng)
+
+    pipelines = {
+        "all": draw_with(),
+        "without blur": draw_with(blur=0.0),
+        "without colours": draw_with(jitter=0.0),
+        "windows": draw_with(flip=0.0, jitter=0.0, blur=0.0, grayscale=0.0),
+        "decoder": lambda data, rng: EncodedImage(data, "benchmark").decode(fast=True),
+    }
+    seconds = {name: 1 / rate for name, rate in measure_rates(pipelines, files, num_rounds).items()}
+    stages = {
+        "decoder": seconds["decoder"],
+        "resize and windows": seconds["windows"] - seconds["decoder"],
+        "blur": seconds["all"] - seconds["without blur"],
+        "brightness, contrast, saturation and hue": seconds["all"] - seconds["without colours"],
+    }
+    stages["the rest"] = seconds["all"] - sum(stages.values())
+    return {stage: stage_seconds / seconds["all"] for stage, stage_seconds in stages.items()}
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def crop_window(image, size, rng):
 
 
 def crop_area(image, size, area, rng):
-    """Cut a random rectangle, with a share of the image within `area` and an aspect of 3:4 to 4:3, and make it square."""
+    """Cut a random rectangle, a share of the image within `area` with an aspect of 3:4 to 4:3, and make it square."""
     share = rng.uniform(*area)
     aspect = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
     num_pixels = image.width * image.height * share
