@@ -1,5 +1,8 @@
 """The record of CPU minutes: its rows are the demo with few changes, and its table has the means over the seeds."""
 
+import pytest
+
+from benchmarks import record
 from benchmarks.record import ROWS, print_table
 from ernie_vil2.config import load_config
 from ernie_vil2.config.load import differences
@@ -28,3 +31,25 @@ def test_table_has_the_means_over_the_seeds(capsys):
         )
     print_table(records)
     assert capsys.readouterr().out.splitlines()[2:] == ["| half | 2 | 12.00 | 6.00 | 60.00 | 70.50 | 72.00 |"]
+
+
+class InterruptedProcess:
+    """Training that saves a checkpoint after Ctrl-C, and ends when it is waited for again."""
+
+    is_interrupted = False
+
+    def wait(self, timeout=None):
+        if not self.is_interrupted:
+            self.is_interrupted = True
+            raise KeyboardInterrupt
+        return 130
+
+
+def test_interrupted_training_counts_its_usage(monkeypatch, tmp_path):
+    cpu_seconds = iter([1.0, 4.0])
+    monkeypatch.setattr(record, "start_training", lambda *_: InterruptedProcess())
+    monkeypatch.setattr(record, "measure_children", lambda: next(cpu_seconds))
+    with pytest.raises(KeyboardInterrupt):
+        record.train("half", 0, tmp_path / "half-0", float("inf"))
+    usage = record.read_usage(tmp_path / "half-0")
+    assert (usage["cpu_seconds"], usage["starts"]) == (3.0, 1)
