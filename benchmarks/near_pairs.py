@@ -1,16 +1,16 @@
-"""What near-duplicates of many images cost: CPU time and memory by the number of thumbnails, and what is found.
+"""Measure the search for near-duplicates of images: CPU time, memory and copies found, by the number of thumbnails.
 
     python benchmarks/near_pairs.py                                    # 10,000 and 30,000 thumbnails: minutes
     python benchmarks/near_pairs.py --rows 100000 300000 1000000
 
-Thumbnails are made of random levels and random features. A twentieth are noisy copies of others, with the same features
-but for noise. A copy is found if the pair is among those that show the same. Everything that curation does after the
-measures is timed: vectors, features, proposals, checks, and registration; and then a second run, with another
-threshold.
+Thumbnails have random levels and random local features. A twentieth are noisy copies of others, and a copy is found if
+it is matched with its original. Timed is everything that curation does after the measures (vectors, features,
+candidates, checks and registration), and then a second run with another threshold, which reads the results of the
+first.
 
-The last line extrapolates to ten million from the two largest sizes: a power of the number of thumbnails for the time,
-and for the memory a constant and a part in proportion. It is an estimate, not a measurement. Each size has a process of
-its own. Memory is what a process holds beyond mapped files (RssAnon), at most; that before the run is subtracted.
+The last line extrapolates to ten million from the two largest sizes: time by a power law in the number of thumbnails,
+memory by a straight line. It is an estimate, not a measurement. Each size has a process of its own. Memory is the
+growth to the peak beyond mapped files (RssAnon).
 """
 
 import argparse
@@ -20,7 +20,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -33,6 +32,7 @@ import numpy as np  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.peak_memory import PeakMemory  # noqa: E402
 from ernie_vil2.apps.curation.details import DETAIL_SIDE, encode_detail  # noqa: E402
 from ernie_vil2.apps.curation.guesses import Comparison  # noqa: E402
 from ernie_vil2.apps.curation.image_pairs import find_matches  # noqa: E402
@@ -40,74 +40,46 @@ from ernie_vil2.apps.curation.likeness import Thumbnail  # noqa: E402
 from ernie_vil2.apps.curation.local_features import FEATURE  # noqa: E402
 from ernie_vil2.apps.curation.thumbnails import Thumbnails, allocate_thumbnails  # noqa: E402
 
-COPIES = 20  # one image in so many is a copy
-NUM_FEATURES = 12  # of an image; thumbnails of photographs have 12 to 24
-TARGET = 10_000_000
-
-
-class Memory:
-    """The most memory beyond mapped files, in GB, that this process had in the block more than before it."""
-
-    def __enter__(self) -> "Memory":
-        self._before, self.most = self._read(), 0.0
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._end.wait(0.02):
-            self.most = max(self.most, self._read() - self._before)
-
-    @staticmethod
-    def _read() -> float:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) / 1e6
-        raise OSError("/proc/self/status has no RssAnon")
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
+ROWS_PER_COPY = 20  # one image in so many is a copy
+NUM_FEATURES = 12  # local features of an image; thumbnails of photographs have 12 to 24
+LEVELS_SIDE = 64  # pixels
+THRESHOLDS = (0.95, 0.97)  # likeness of the first and of the second run
+TARGET = 10_000_000  # thumbnails that are extrapolated to
 
 
 def draw_image(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return levels, `[64, 64, 3]` uint8, and features of a random image."""
-    coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    pixels = cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_CUBIC)
+    """Return pixels, `[64, 64, 3]` uint8, and local features of a random image."""
+    coarse_pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    pixels = cv2.resize(coarse_pixels, (LEVELS_SIDE, LEVELS_SIDE), interpolation=cv2.INTER_CUBIC)
+    positions = rng.uniform(4, 60, (NUM_FEATURES, 2))
+    sizes = rng.uniform(3, 12, NUM_FEATURES)
+    angles = rng.uniform(0, 6.28, NUM_FEATURES)
     features = np.empty(NUM_FEATURES, FEATURE)
-    features["keypoint"] = np.column_stack(
-        [rng.uniform(4, 60, (NUM_FEATURES, 2)), rng.uniform(3, 12, NUM_FEATURES), rng.uniform(0, 6.28, NUM_FEATURES)]
-    )
+    features["keypoint"] = np.column_stack([positions, sizes, angles])
     # SIFT's numbers are mostly small, and few are large.
     features["descriptor"] = np.minimum(rng.exponential(35, (NUM_FEATURES, 128)), 255)
     return pixels, features
 
 
 def copy_image(pixels: np.ndarray, features: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return a noisy copy of an image in other light."""
-    noisy = 0.8 * pixels + 20 + rng.normal(0, 4, pixels.shape)
-    changed = features.copy()
-    changed["descriptor"] = np.clip(features["descriptor"] + rng.normal(0, 6, (len(features), 128)), 0, 255)
-    return np.clip(noisy, 0, 255).astype(np.uint8), changed
+    """Return a noisy copy of an image with less contrast."""
+    noisy_pixels = 0.8 * pixels + 20 + rng.normal(0, 4, pixels.shape)
+    noisy_features = features.copy()
+    descriptors = features["descriptor"] + rng.normal(0, 6, (len(features), 128))
+    noisy_features["descriptor"] = np.clip(descriptors, 0, 255)
+    return np.clip(noisy_pixels, 0, 255).astype(np.uint8), noisy_features
 
 
-def make_thumbnails(count: int, folder: Path) -> Thumbnails:
-    """Return the thumbnails of images in files; the last ones are copies of the first ones."""
-    # Every image is made twice, because the file has to have room for all details, which do not fit in memory together.
-    num_bytes = sum(len(make_thumbnail(row, count).detail) for row in range(count))
-    images = allocate_thumbnails(count, num_bytes, folder)
-    for row in range(count):
-        images.write(row, np.array([row]), [make_thumbnail(row, count)])
-    return images
+def make_thumbnail(row: int, num_rows: int) -> Thumbnail:
+    """Return the thumbnail of the image of a row; the last rows are copies of the first ones."""
+    # Each row seeds its own image, so that an original can be drawn again for its copy.
+    original_row = row - (num_rows - num_rows // ROWS_PER_COPY)
+    if original_row < 0:
+        pixels, features = draw_image(np.random.default_rng(row))
+    else:
+        original_pixels, original_features = draw_image(np.random.default_rng(original_row))
+        pixels, features = copy_image(original_pixels, original_features, np.random.default_rng(row))
 
-
-def make_thumbnail(row: int, count: int) -> Thumbnail:
-    """Return the thumbnail of one of so many images, which has no borders."""
-    original = row - (count - count // COPIES)
-    pixels, features = draw_image(np.random.default_rng(original if original >= 0 else row))
-    if original >= 0:
-        pixels, features = copy_image(pixels, features, np.random.default_rng(row))
     luminance = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     colours = cv2.resize(pixels, (16, 16), interpolation=cv2.INTER_AREA)
     return Thumbnail(
@@ -115,42 +87,56 @@ def make_thumbnail(row: int, count: int) -> Thumbnail:
         shape=1.0,
         extent=1.0,
         features=features.tobytes(),
-        box=np.array([0, 0, 1, 1], np.float32).tobytes(),
+        box=np.array([0, 0, 1, 1], np.float32).tobytes(),  # no borders
         detail=encode_detail(cv2.resize(pixels, (DETAIL_SIDE, DETAIL_SIDE), interpolation=cv2.INTER_CUBIC)),
     )
 
 
-def measure(count: int) -> dict[str, float]:
-    """Return what so many thumbnails cost."""
+def write_thumbnails(num_rows: int, folder: Path) -> Thumbnails:
+    """Write the thumbnails of all rows into files of a folder."""
+    # Every thumbnail is made twice: the files are allocated by the size of all details, which do not fit in memory.
+    num_bytes = sum(len(make_thumbnail(row, num_rows).detail) for row in range(num_rows))
+    thumbnails = allocate_thumbnails(num_rows, num_bytes, folder)
+    for row in range(num_rows):
+        thumbnails.write(row, np.array([row]), [make_thumbnail(row, num_rows)])
+    return thumbnails
+
+
+def measure(num_rows: int) -> dict[str, float]:
+    """Find the near-duplicates among so many thumbnails, and return the figures of a row of the table."""
     import faiss
 
+    # One thread per library, so that a CPU second is a second of one core.
     faiss.omp_set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as name:
-        images = make_thumbnails(count, Path(name))
-        spent, pairs = [], set()
-        with Memory() as memory:
-            for likeness in (0.95, 0.97):
+        folder = Path(name)
+        thumbnails = write_thumbnails(num_rows, folder)
+        cpu_seconds, pairs_by_run = [], []
+        with PeakMemory() as memory:
+            for likeness in THRESHOLDS:
                 start = time.process_time()
-                blocks = list(find_matches(images, Path(name), Comparison(likeness=likeness)))
-                spent.append(time.process_time() - start)
-                if likeness == 0.95:
-                    for block in blocks:
-                        pairs |= set(zip(block.queries.tolist(), block.rows.tolist(), strict=True))
-    num_copies = count // COPIES
-    planted = {(row, count - num_copies + row) for row in range(num_copies)}
+                blocks = list(find_matches(thumbnails, folder, Comparison(likeness=likeness)))
+                cpu_seconds.append(time.process_time() - start)
+                pairs: set[tuple[int, int]] = set()
+                for block in blocks:
+                    pairs.update(zip(block.queries.tolist(), block.rows.tolist(), strict=True))
+                pairs_by_run.append(pairs)
+
+    num_copies = num_rows // ROWS_PER_COPY
+    true_pairs = {(row, num_rows - num_copies + row) for row in range(num_copies)}
     return {
-        "rows": count,
-        "CPU s": spent[0],
-        "again": spent[1],
-        "found": 100 * len(pairs & planted) / max(1, num_copies),
-        "false": len(pairs - planted),
-        "memory": memory.most,
+        "rows": num_rows,
+        "CPU s": cpu_seconds[0],
+        "again": cpu_seconds[1],
+        "found": 100 * len(pairs_by_run[0] & true_pairs) / max(1, num_copies),
+        "false": len(pairs_by_run[0] - true_pairs),
+        "memory": memory.peak - memory.initial,
     }
 
 
 def extrapolate(smaller: dict[str, float], larger: dict[str, float]) -> str:
-    """Say what ten million would take, by two sizes."""
+    """Estimate time and memory for ten million thumbnails from the figures of two sizes."""
     ratio = larger["rows"] / smaller["rows"]
     power = math.log(larger["CPU s"] / smaller["CPU s"]) / math.log(ratio)
     hours = larger["CPU s"] * (TARGET / larger["rows"]) ** power / 3600
@@ -161,7 +147,7 @@ def extrapolate(smaller: dict[str, float], larger: dict[str, float]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 30_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 30_000], help="numbers of thumbnails")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -170,7 +156,7 @@ def main() -> int:
     print("| thumbnails | CPU s | rows/s | another threshold, CPU s | copies found, % | false pairs | memory, GB |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     results = []
-    for rows in sorted(args.rows):
+    for rows in sorted(set(args.rows)):
         command = [sys.executable, __file__, "--child", str(rows)]
         process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603  -- a command of this script
         result = json.loads(process.stdout.splitlines()[-1])

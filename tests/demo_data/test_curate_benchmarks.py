@@ -1,6 +1,6 @@
 """curate_truth.py counts fates as computed by hand, and curate.py knows the measures of all rules."""
 
-from benchmarks.curate import joins
+from benchmarks.curate import measure_joins
 from benchmarks.curate_truth import Fate, Outcome
 
 KEPT_FATE = Fate(True, "", "")
@@ -91,5 +91,5 @@ def test_cuts_are_compared_with_clean_captions():
     assert kinds["good_with_address"] == ["2", "0", "0.0", "", "50.0", ""]
 
 
-def test_joins_of_made_measures_are_timed():
-    assert "CPU s" in " ".join(joins(2000))
+def test_joins_of_synthetic_measures_are_timed():
+    assert "CPU s" in " ".join(measure_joins(2000))
