@@ -1,4 +1,4 @@
-"""Index types of a search index on real embeddings: build time, disk, memory, recall and latency, one query at a time.
+"""Compare index types of a search index: build time, disk, memory, recall, and latency of one query at a time.
 
     python benchmarks/search.py --index indexes/icons
     python benchmarks/search.py --index indexes/icons --queries queries.txt --threads 1 --kinds exact ivf numpy
@@ -6,11 +6,11 @@
     python benchmarks/search.py --index indexes/icons --keep kinds      # what is there is not built again
     python benchmarks/search.py --rows 100000 --width 256       # random rows, which flatter: for a quick look only
 
-In the same run, next to the product's own index types: `numpy`, a float32 product with argpartition; `faiss-flat`,
-faiss alone; `milvus-lite`, where it is installed. Recall@10 is against the exact product over the float16 rows, on
-queries that the kinds were not tuned on. Every kind is built in a process of its own, and opened and measured in
-another: `reopen` is what that waits for from opening to the first answer, and `memory` what it holds more then, its
-libraries being loaded before.
+Next to the product's own index types, in the same run: `numpy`, a float32 product with argpartition; `faiss-flat`,
+faiss alone; and `milvus-lite`, where it is installed. Recall@10 is against the exact product over the float16 rows, on
+queries that the kinds were not tuned on. Every kind is built in one process, and opened and measured in another, which
+has loaded its libraries before: `reopen` is the time from opening to the first answer, and `memory` the growth until
+then.
 """
 
 import argparse
@@ -22,191 +22,252 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-TUNED_ON = 3000
+NUM_TUNING_QUERIES = 3000  # as many as the index has captions, if it has fewer
 INDEX_TYPES = ("numpy", "exact", "ivf", "faiss-flat", "milvus-lite")
 Search = Callable[[np.ndarray], np.ndarray]  # finds the ten rows closest to a query, [width] -> [10]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--index", metavar="FOLDER", help="an index in a folder, whose images are searched")
-    parser.add_argument("--among", choices=("images", "texts"), default="images",
-                        help="texts: the index's texts are searched, for its images")  # fmt: skip
-    parser.add_argument("--queries", type=Path, help="texts to ask, one per line; default: captions of the index")
-    parser.add_argument("--rows", type=int, default=50_000, help="of random rows, where there is no index")
-    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--index", metavar="FOLDER", help="folder of an index, whose images are searched")
+    parser.add_argument(
+        "--among", choices=("images", "texts"), default="images", help="texts: search the index's texts, for its images"
+    )
+    parser.add_argument("--queries", type=Path, help="file of texts, one per line; default: captions of the index")
+    parser.add_argument("--rows", type=int, default=50_000, help="number of random rows, without --index")
+    parser.add_argument("--width", type=int, default=256, help="width of random rows, without --index")
     parser.add_argument("--kinds", nargs="+", choices=INDEX_TYPES, default=INDEX_TYPES)
-    parser.add_argument("--recall", type=float, default=0.98)
-    parser.add_argument("--asked", type=int, default=300, help="queries that are timed, one after the other")
+    parser.add_argument("--recall", type=float, default=0.98, help="recall that index types are tuned for")
+    parser.add_argument("--asked", type=int, default=300, help="number of queries that are timed, one after the other")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where inputs and kinds stay; default: nowhere")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="folder that keeps inputs and built kinds")
     parser.add_argument("--child", nargs=2, metavar=("WORK", "KIND"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.among == "texts" and args.queries:
+        parser.error("--queries are texts, and --among texts is asked by images")
     if args.child:
-        work, kind = args.child
-        print(json.dumps({"build": build, "measure": measure}[work](kind, args.keep, args.recall)))
+        task, kind = args.child
+        figures = build(kind, args.keep, args.recall) if task == "build" else measure(kind, args.keep)
+        print(json.dumps(figures))
         return 0
+
     with tempfile.TemporaryDirectory() as temporary:
-        args.keep = folder = args.keep or Path(temporary)
+        folder = args.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "rows.npy").exists():
-            folder.mkdir(parents=True, exist_ok=True)
             prepare(args, folder)
-        count, width = np.load(folder / "rows.npy", mmap_mode="r").shape
-        asked, tuned = (len(np.load(folder / "queries.npz")[name]) for name in ("asked", "tuned"))
-        print(f"{count:,} rows of {width}, {asked} queries asked, {tuned} tuned on, "
-              f"{args.threads} thread{'s'[: args.threads > 1]}")  # fmt: skip
-        environment = os.environ | {name: str(args.threads) for name in
-                                    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}  # fmt: skip
-        print(f"\n{'kind':<12}{'build s':>9}{'disk MiB':>10}{'memory MiB':>12}{'reopen s':>10}"
-              f"{'p50 ms':>9}{'p99 ms':>9}{'recall@10':>11}   parameters")  # fmt: skip
-        baseline = None
-        for kind in args.kinds:
-            built = folder / kind / "built.json"
-            found = json.loads(built.read_text()) if built.exists() else child("build", kind, args, environment)
-            if "error" not in found:
-                found |= child("measure", kind, args, environment)
-            if "error" in found:
-                print(f"{kind:<12} {found['error']}")
-                continue
-            print(f"{kind:<12}{found['build']:>9.1f}{found['disk']:>10.0f}{found['memory']:>12.0f}"
-                  f"{found['reopen']:>10.3f}{found['p50']:>9.2f}{found['p99']:>9.2f}{found['recall']:>11.3f}"
-                  f"   {found['parameters']}", flush=True)  # fmt: skip
-            if kind == "numpy":
-                baseline = found["p50"]
-            elif baseline:
-                print(f"{'':<12}{found['p50'] / baseline:.2f} of numpy's time")
+        print_table(args, folder)
     return 0
 
 
-def child(work: str, kind: str, args: argparse.Namespace, environment: dict) -> dict:
-    """Return the figures that a process of its own measures, or its error."""
-    command = [sys.executable, __file__, "--child", work, kind, "--keep", str(args.keep),
-               "--recall", str(args.recall)]  # fmt: skip
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603  -- a command of this script
-    if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["no word"])[-1]}
-    return json.loads(done.stdout.splitlines()[-1])
+def print_table(args: argparse.Namespace, folder: Path) -> None:
+    """Build the kinds that the folder lacks, measure all, and print a row for each."""
+    num_rows, width = np.load(folder / "rows.npy", mmap_mode="r").shape
+    queries = np.load(folder / "queries.npz")
+    threads = "1 thread" if args.threads == 1 else f"{args.threads} threads"
+    print(
+        f"{num_rows:,} rows of {width}, {len(queries['asked'])} queries asked, {len(queries['tuned'])} tuned on, "
+        f"{threads}"
+    )
+    print(
+        f"\n{'kind':<12}{'build s':>9}{'disk MiB':>10}{'memory MiB':>12}{'reopen s':>10}{'p50 ms':>9}{'p99 ms':>9}"
+        f"{'recall@10':>11}   parameters"
+    )
+    numpy_latency = None
+    for kind in args.kinds:
+        build_file = folder / kind / "built.json"
+        figures = json.loads(build_file.read_text()) if build_file.exists() else run_child("build", kind, args, folder)
+        if "error" not in figures:
+            figures |= run_child("measure", kind, args, folder)
+        if "error" in figures:
+            print(f"{kind:<12} {figures['error']}")
+            continue
+        print(
+            f"{kind:<12}{figures['build']:>9.1f}{figures['disk']:>10.0f}{figures['memory']:>12.0f}"
+            f"{figures['reopen']:>10.3f}{figures['p50']:>9.2f}{figures['p99']:>9.2f}{figures['recall']:>11.3f}"
+            f"   {figures['parameters']}",
+            flush=True,
+        )
+        if kind == "numpy":
+            numpy_latency = figures["p50"]
+        elif numpy_latency:
+            print(f"{'':<12}{figures['p50'] / numpy_latency:.2f} of numpy's time")
+
+
+def run_child(task: str, kind: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Build or measure a kind in a process of its own; return its figures, or its last line as `error`."""
+    command = [sys.executable, __file__, "--child", task, kind, "--keep", str(folder), "--recall", str(args.recall)]
+    environment = dict(os.environ)
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        environment[variable] = str(args.threads)
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)  # noqa: S603  -- a command of this script
+    if process.returncode:
+        return {"error": (process.stderr.strip().splitlines() or ["no message"])[-1]}
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def prepare(args: argparse.Namespace, folder: Path) -> None:
-    """Write rows, queries to tune on, queries to ask and the rows closest to these into the folder."""
-    rng = np.random.default_rng(0)
-    if args.index is None:
-        shapes = ((args.rows, args.width), (args.asked + TUNED_ON, args.width))
-        rows, queries = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
-        rows, queries = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (rows, queries))
-    else:
-        from ernie_vil2.apps.search import open_index
-        from ernie_vil2.apps.search.local_collection import LocalCollection
+    """Write the inputs of all kinds into a folder.
 
-        with open_index(args.index) as index:
-            searched = index.collection(args.among)
-            if not isinstance(searched, LocalCollection):
-                sys.exit(f"error: {args.index} holds no rows: name the folder of an index")
-            rows = np.array(searched.rows)
-            images = index.collection("images")
-            if args.among == "texts":
-                queries = rng.permutation(images.sample_embeddings(TUNED_ON + args.asked))
-            else:
-                texts = rng.permutation(images.sample_captions(TUNED_ON + args.asked)).tolist()
-                if args.queries:
-                    lines = args.queries.read_text(encoding="utf-8").splitlines()
-                    lines = [line for line in lines if line.strip()][: args.asked]
-                    args.asked, texts = len(lines), lines + texts[:TUNED_ON]
-                queries = index.encode_texts(texts)
-    asked, tuned = queries[: args.asked], queries[args.asked :]
+    `rows.npy` has the rows, `[N, D]` float16. `queries.npz` has the queries that are timed (`asked`), those that kinds
+    are tuned on (`tuned`), and the ten rows closest to each of the timed ones (`closest`).
+    """
+    num_queries = args.asked + NUM_TUNING_QUERIES
+    if args.index is None:
+        rng = np.random.default_rng(0)
+        rows = draw_unit_rows(rng, args.rows, args.width)
+        queries = draw_unit_rows(rng, num_queries, args.width)
+        num_timed = args.asked
+    else:
+        rows, queries, num_timed = read_index(args, num_queries)
+
     rows = rows.astype(np.float16)
     floats = rows.astype(np.float32)
-    closest = [np.argpartition(floats @ query, -10)[-10:] for query in asked]
-    np.savez(folder / "queries.npz", asked=asked, tuned=tuned, closest=closest)
-    np.save(folder / "rows.npy", rows)
+    timed_queries, tuning_queries = queries[:num_timed], queries[num_timed:]
+    closest = [np.argpartition(floats @ query, -10)[-10:] for query in timed_queries]
+    np.savez(folder / "queries.npz", asked=timed_queries, tuned=tuning_queries, closest=closest)
+    np.save(folder / "rows.npy", rows)  # last: its presence says that the inputs are complete
 
 
-def build(kind: str, keep: Path, recall: float) -> dict:
-    """Build a kind in a folder of its own, again if it was stopped before."""
-    folder = keep / kind
-    shutil.rmtree(folder, ignore_errors=True)
+def draw_unit_rows(rng: np.random.Generator, num_rows: int, width: int) -> np.ndarray:
+    """Return random rows of length 1, float32."""
+    rows = rng.normal(size=(num_rows, width)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def read_index(args: argparse.Namespace, num_queries: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the rows of an index, queries for them, and how many of these, the first, are to be timed."""
+    from ernie_vil2.apps.search import open_index
+    from ernie_vil2.apps.search.local_collection import LocalCollection
+
+    rng = np.random.default_rng(0)
+    with open_index(args.index) as index:
+        collection = index.collection(args.among)
+        if not isinstance(collection, LocalCollection):
+            sys.exit(f"error: {args.index} holds no rows: name the folder of an index")
+        if not len(collection.rows):
+            sys.exit(f"error: {args.index} has no {args.among}")
+        rows = np.array(collection.rows)
+        images = index.collection("images")
+        if args.among == "texts":
+            return rows, rng.permutation(images.sample_embeddings(num_queries)), args.asked
+
+        texts = rng.permutation(images.sample_captions(num_queries)).tolist()
+        num_timed = args.asked
+        if args.queries:
+            lines = args.queries.read_text(encoding="utf-8").splitlines()
+            lines = [line for line in lines if line.strip()][: args.asked]
+            num_timed = len(lines)
+            texts = lines + texts[:NUM_TUNING_QUERIES]
+        return rows, index.encode_texts(texts), num_timed
+
+
+def build(kind: str, root: Path, recall: float) -> dict[str, float]:
+    """Build a kind in a folder of its own, and keep its build time in seconds and its size on disk in MiB."""
+    folder = root / kind
+    shutil.rmtree(folder, ignore_errors=True)  # of a build that was stopped
     folder.mkdir()
-    rows, tuned = np.load(keep / "rows.npy", mmap_mode="r"), np.load(keep / "queries.npz")["tuned"]
+    rows = np.load(root / "rows.npy", mmap_mode="r")
+    tuning_queries = np.load(root / "queries.npz")["tuned"]
     load_libraries(kind)
     start = time.perf_counter()
-    BUILD[kind](rows, tuned, recall, folder)
+    BUILDERS[kind](rows, tuning_queries, recall, folder)
     seconds = time.perf_counter() - start
-    disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    found = {"build": seconds, "disk": disk / 2**20}
-    (folder / "built.json").write_text(json.dumps(found))
-    return found
+    num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    figures = {"build": seconds, "disk": num_bytes / 2**20}
+    (folder / "built.json").write_text(json.dumps(figures))
+    return figures
 
 
-def measure(kind: str, keep: Path, recall: float) -> dict:
-    """Open a kind and ask it."""
-    rows, queries = np.load(keep / "rows.npy", mmap_mode="r"), np.load(keep / "queries.npz")
-    asked = queries["asked"]
+def measure(kind: str, root: Path) -> dict[str, Any]:
+    """Open a kind and ask it; return seconds until the first answer, MiB, latencies in milliseconds, and recall@10."""
+    rows = np.load(root / "rows.npy", mmap_mode="r")
+    queries = np.load(root / "queries.npz")
+    timed_queries = queries["asked"]
     load_libraries(kind)
-    before, start = resident(), time.perf_counter()
-    search, parameters = OPEN[kind](rows, keep / kind)
-    search(asked[0])
-    reopen, memory = time.perf_counter() - start, resident() - before
-    times, answers = [], []
-    for query in asked:
+
+    initial_memory, start = read_resident_memory(), time.perf_counter()
+    search, parameters = OPENERS[kind](rows, root / kind)
+    search(timed_queries[0])
+    reopen = time.perf_counter() - start
+    memory = read_resident_memory() - initial_memory
+
+    latencies, recalls = [], []
+    for query, closest in zip(timed_queries, queries["closest"], strict=True):
         start = time.perf_counter()
-        answers.append(search(query))
-        times.append(1000 * (time.perf_counter() - start))
-    found = np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(answers, queries["closest"], strict=True)])
-    return {"reopen": reopen, "memory": memory, "p50": float(np.percentile(times, 50)),
-            "p99": float(np.percentile(times, 99)), "recall": float(found),
-            "parameters": parameters}  # fmt: skip
+        answer = search(query)
+        latencies.append(1000 * (time.perf_counter() - start))
+        recalls.append(len(np.intersect1d(answer, closest)) / 10)
+    return {
+        "reopen": reopen,
+        "memory": memory,
+        "p50": float(np.percentile(latencies, 50)),
+        "p99": float(np.percentile(latencies, 99)),
+        "recall": float(np.mean(recalls)),
+        "parameters": parameters,
+    }
 
 
 def load_libraries(kind: str) -> None:
+    """Import what a kind needs, so that the time and memory of its libraries are not measured."""
     for library in LIBRARIES[kind]:
         importlib.import_module(library)
 
 
-def resident() -> float:
+def read_resident_memory() -> float:
     """Return the MiB that this process holds, with the pages of files that it has touched, but without the rows."""
-    total, path = 0, ""
+    kibibytes, path = 0, ""
     for line in Path("/proc/self/smaps").read_text().splitlines():
-        parts = line.split()
-        if "-" in parts[0] and not parts[0].endswith(":"):
-            path = parts[-1]
-        elif parts[0] == "Rss:" and not path.endswith("rows.npy"):
-            total += int(parts[1])
-    return total / 1024
+        fields = line.split()
+        # A mapping begins with a line of its addresses and its path, and has a line of its resident size.
+        is_mapping = "-" in fields[0] and not fields[0].endswith(":")
+        if is_mapping:
+            path = fields[-1]
+        elif fields[0] == "Rss:" and not path.endswith("rows.npy"):
+            kibibytes += int(fields[1])
+    return kibibytes / 1024
 
 
-def build_product(name: str):
-    def build(rows, tuned, recall, folder):
+def make_product_builder(name: str) -> Callable[..., None]:
+    """Return a function that builds one of the product's index types."""
+
+    def build_index(rows: np.ndarray, queries: np.ndarray, recall: float, folder: Path) -> None:
         from ernie_vil2.apps.search.index_types import build_index_type
 
-        build_index_type(name, rows, lambda: tuned, recall, folder, lambda line: print(line, file=sys.stderr))
+        # Standard output is for the figures.
+        build_index_type(name, rows, lambda: queries, recall, folder, lambda line: print(line, file=sys.stderr))
 
-    return build
+    return build_index
 
 
 def open_product(rows: np.ndarray, folder: Path) -> tuple[Search, str]:
     from ernie_vil2.apps.search.index_types import NUM_CANDIDATES, open_index_type, rank
 
-    kind = open_index_type(rows, folder)
+    index = open_index_type(rows, folder)
 
-    def search(query):
-        return rank(rows, query[None], kind.find_candidates(query[None], NUM_CANDIDATES), 10)[1][0]
+    def search(query: np.ndarray) -> np.ndarray:
+        candidates = index.find_candidates(query[None], NUM_CANDIDATES)
+        return rank(rows, query[None], candidates, 10)[1][0]
 
-    facts = ("cells", "directions", "num_probes", "recall")
-    return search, json.dumps({key: value for key, value in kind.facts.items() if key in facts})
+    parameters = {}
+    for name, value in index.facts.items():
+        if name in ("cells", "directions", "num_probes", "recall"):
+            parameters[name] = value
+    return search, json.dumps(parameters)
 
 
 def open_numpy(rows: np.ndarray, folder: Path) -> tuple[Search, str]:
     floats = np.asarray(rows, np.float32)
 
-    def search(query):
+    def search(query: np.ndarray) -> np.ndarray:
         scores = floats @ query
         best = np.argpartition(scores, -10)[-10:]
         return best[np.argsort(-scores[best])]
@@ -214,7 +275,7 @@ def open_numpy(rows: np.ndarray, folder: Path) -> tuple[Search, str]:
     return search, ""
 
 
-def build_faiss_flat(rows, tuned, recall, folder):
+def build_faiss_flat(rows: np.ndarray, queries: np.ndarray, recall: float, folder: Path) -> None:
     import faiss
 
     index = faiss.IndexFlatIP(rows.shape[1])
@@ -225,23 +286,23 @@ def build_faiss_flat(rows, tuned, recall, folder):
 def open_faiss_flat(rows: np.ndarray, folder: Path) -> tuple[Search, str]:
     import faiss
 
-    opened = faiss.read_index(str(folder / "flat.faiss"))
-    return lambda query: opened.search(query[None], 10)[1][0], ""
+    index = faiss.read_index(str(folder / "flat.faiss"))
+    return lambda query: index.search(query[None], 10)[1][0], ""
 
 
-def build_milvus_lite(rows, tuned, recall, folder):
+def build_milvus_lite(rows: np.ndarray, queries: np.ndarray, recall: float, folder: Path) -> None:
     from pymilvus import DataType, MilvusClient
 
     client = MilvusClient(str(folder / "milvus.db"))
-    indexes = client.prepare_index_params()
     schema = MilvusClient.create_schema()
     schema.add_field("id", DataType.INT64, is_primary=True)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=rows.shape[1])
+    indexes = client.prepare_index_params()
     indexes.add_index("vector", index_type="IVF_SQ8", metric_type="IP", params={"nlist": 1024})
     client.create_collection("rows", schema=schema, index_params=indexes)
     for start in range(0, len(rows), 5000):
-        block = np.asarray(rows[start : start + 5000], np.float32).tolist()
-        client.insert("rows", [{"id": start + row, "vector": vector} for row, vector in enumerate(block)])
+        vectors = np.asarray(rows[start : start + 5000], np.float32).tolist()
+        client.insert("rows", [{"id": row, "vector": vector} for row, vector in enumerate(vectors, start)])
     client.flush("rows")
     client.close()
 
@@ -252,26 +313,32 @@ def open_milvus_lite(rows: np.ndarray, folder: Path) -> tuple[Search, str]:
     client = MilvusClient(str(folder / "milvus.db"))
     client.load_collection("rows")
 
-    def search(query):
-        found = client.search("rows", [query.tolist()], limit=10, search_params={"params": {"nprobe": 128}})
-        return np.array([hit["id"] for hit in found[0]])
+    def search(query: np.ndarray) -> np.ndarray:
+        answers = client.search("rows", [query.tolist()], limit=10, search_params={"params": {"nprobe": 128}})
+        return np.array([hit["id"] for hit in answers[0]])
 
     return search, "IVF_SQ8, nlist 1024, nprobe 128"
 
 
-OURS = ("exact", "ivf")
-LIBRARIES = dict.fromkeys(OURS, ("faiss", "ernie_vil2.apps.search.index_types")) | {
+# By kind: the modules to import first, the function that builds it, and the one that opens it.
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "numpy": (),
+    "exact": ("faiss", "ernie_vil2.apps.search.index_types"),
+    "ivf": ("faiss", "ernie_vil2.apps.search.index_types"),
     "faiss-flat": ("faiss",),
     "milvus-lite": ("pymilvus", "milvus_lite"),
 }
-BUILD = {name: build_product(name) for name in OURS} | {
+BUILDERS: Mapping[str, Callable[..., None]] = {
     "numpy": lambda *_: None,
+    "exact": make_product_builder("exact"),
+    "ivf": make_product_builder("ivf"),
     "faiss-flat": build_faiss_flat,
     "milvus-lite": build_milvus_lite,
 }
-OPEN = dict.fromkeys(OURS, open_product) | {
+OPENERS: Mapping[str, Callable[[np.ndarray, Path], tuple[Search, str]]] = {
     "numpy": open_numpy,
+    "exact": open_product,
+    "ivf": open_product,
     "faiss-flat": open_faiss_flat,
     "milvus-lite": open_milvus_lite,
 }
