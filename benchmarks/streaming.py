@@ -60,7 +60,7 @@ class EpochResult(NamedTuple):
         start: seconds until the first batch.
         num_lost: samples that did not come.
         num_repeated: samples that came again.
-        num_late: samples whose shard had to be waited for.
+        num_late: shards that were fetched after attempts that failed.
         cache_size: largest size of the cache, in bytes.
     """
 
