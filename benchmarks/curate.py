@@ -35,7 +35,7 @@ import numpy as np  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.peak_memory import PeakMemory  # noqa: E402
+from benchmarks.memory import PeakMemory  # noqa: E402
 
 if TYPE_CHECKING:
     from ernie_vil2.apps.curation import Pair, Step

@@ -32,7 +32,7 @@ import numpy as np  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.peak_memory import PeakMemory  # noqa: E402
+from benchmarks.memory import PeakMemory  # noqa: E402
 from ernie_vil2.apps.curation.details import DETAIL_SIDE, encode_detail  # noqa: E402
 from ernie_vil2.apps.curation.guesses import Comparison  # noqa: E402
 from ernie_vil2.apps.curation.image_pairs import find_matches  # noqa: E402
