@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "demo_data")]
 
-from crawl import drawings, large, lookalikes, scene  # noqa: E402
+from crawl import draw_scene, enlarge, find_lookalikes, read_drawings  # noqa: E402
 
 from benchmarks.likeness_peers import Pairs, find_by_orb, find_by_phash, make_embedding_method  # noqa: E402
 from ernie_vil2.apps.curation.guesses import Comparison  # noqa: E402
@@ -231,14 +231,14 @@ def make_drawings(half: str) -> list[Image.Image]:
     splits = ["train"] if half == "develop" else ["val", "test"]
     pool = []
     for split in splits:
-        pool += drawings(ROOT / "demo_data" / f"emoji-{split}.tar")
-    alike_names = lookalikes(pool)
+        pool += read_drawings(ROOT / "demo_data" / f"emoji-{split}.tar")
+    alike_names = find_lookalikes(pool)
     pool = [drawing for drawing in pool if drawing.name not in alike_names]
     images = []
     for drawing in pool:
-        images.append(large(drawing, rng))
+        images.append(enlarge(drawing, rng))
         members = rng.choice(len(pool), int(rng.integers(2, 4)), replace=False)
-        images.append(scene([pool[number] for number in members], rng))
+        images.append(draw_scene([pool[number] for number in members], rng))
     return images
 
 

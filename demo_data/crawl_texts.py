@@ -1,4 +1,4 @@
-"""The captions of the synthetic crawl (crawl.py): good ones of names and tags, and the kinds of junk of alt text."""
+"""Captions of the synthetic crawl (crawl.py): good ones made of names and tags, and the junk in alt text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,9 +20,10 @@ TEMPLATES = {
     ),
 }
 AND = {"en": " and ", "zh": "和"}
-BETWEEN = {"en": ", ", "zh": "、"}
+COMMA = {"en": ", ", "zh": "、"}
+DEFAULT_TAG = {"en": "icon", "zh": "图标"}  # of drawings without tags other than their names
 
-# `#` is a digit, `@` a letter of a hexadecimal number, `{d}` a date.
+# Kind -> patterns: `#` is a digit, `@` a hexadecimal digit, `{d}` a date.
 JUNK = {
     "filename": (
         "IMG_####.JPG",
@@ -100,7 +101,7 @@ REPEATED = (
     "Our newsletter brings you the latest offers",
     "Subscribe to our channel for more videos",
 )
-# Of each language a sentence with three slots, and the words that fill each.
+# Language -> a sentence with three slots, and the words for each slot.
 OTHER_LANGUAGES = {
     "ja": (
         "{}{}の{}です",
@@ -154,43 +155,56 @@ OTHER_LANGUAGES = {
 
 
 class Texts:
-    """Captions, drawn by a generator of random numbers."""
+    """Makes captions with a generator of random numbers."""
 
     def __init__(self, rng: np.random.Generator):
         self._rng = rng
 
-    def caption(self, drawings: Sequence[Any], other_than: str = "") -> str:
-        """A caption of one drawing or several, in Chinese or English; another one than `other_than`.
+    def make_caption(self, drawings: Sequence[Any], different_from: str = "") -> str:
+        """Return a caption in Chinese or English of drawings that are in one image.
 
         Args:
-            drawings: each with `names` and `tags` by language, as `crawl.Drawing`.
+            drawings: have `names` and `tags` by language, see `crawl.Drawing`.
+            different_from: a caption that must not come again.
         """
         while True:
-            language = self._one(["zh", "en"])
-            tags = [tag for one in drawings for tag in one.tags[language] if tag != one.names[language]]
-            chosen = self._rng.permutation(tags or ["icon" if language == "en" else "图标"])[:3]
-            text = self._one(TEMPLATES[language]).format(
-                names=AND[language].join(one.names[language] for one in drawings), tags=BETWEEN[language].join(chosen)
-            )
-            if text != other_than:
-                return text
+            language = self._choose(["zh", "en"])
+            names = [drawing.names[language] for drawing in drawings]
+            tags: list[str] = []
+            for drawing in drawings:
+                tags += [tag for tag in drawing.tags[language] if tag != drawing.names[language]]
+            if not tags:
+                tags = [DEFAULT_TAG[language]]
+            tags = self._rng.permutation(tags)[:3].tolist()
+            template = self._choose(TEMPLATES[language])
+            caption = template.format(names=AND[language].join(names), tags=COMMA[language].join(tags))
+            if caption != different_from:
+                return caption
 
-    def junk(self, kind: str) -> tuple[str, str]:
-        """A caption of one of the kinds of `JUNK` or in another language, and what it is made of."""
+    def make_junk(self, kind: str) -> tuple[str, str]:
+        """Return a caption that describes nothing, and what it is made of.
+
+        Args:
+            kind: a key of `JUNK`, or "language" for a language that is neither Chinese nor English.
+        """
         if kind == "language":
-            language = self._one(list(OTHER_LANGUAGES))
+            language = self._choose(list(OTHER_LANGUAGES))
             sentence, *slots = OTHER_LANGUAGES[language]
-            return sentence.format(*(self._one(words.split("|")) for words in slots)), language
-        if kind == "length" and self._rng.random() < 0.5:  # stuffed with key words
-            words = self._rng.choice(["cheap", "buy", "sale", "best", "free", "shop", "price", "new"], 400)
+            words = [self._choose(slot.split("|")) for slot in slots]
+            return sentence.format(*words), language
+        # Half of the captions of a bad length are stuffed with key words, the others are too short.
+        if kind == "length" and self._rng.random() < 0.5:
+            words = self._rng.choice(["cheap", "buy", "sale", "best", "free", "shop", "price", "new"], 400).tolist()
             return " ".join(words), "long"
-        pattern = self._one(JUNK[kind])
-        date = f"20{self._rng.integers(10, 25)}{self._rng.integers(1, 13):02}{self._rng.integers(1, 29):02}"
-        text = pattern.replace("{d}", date)
-        for mark, digits in (("#", 10), ("@", 16)):
+
+        pattern = self._choose(JUNK[kind])
+        # Drawn for patterns without a date as well.
+        year, month, day = self._rng.integers(10, 25), self._rng.integers(1, 13), self._rng.integers(1, 29)
+        text = pattern.replace("{d}", f"20{year}{month:02}{day:02}")
+        for mark, base in (("#", 10), ("@", 16)):
             while mark in text:
-                text = text.replace(mark, f"{self._rng.integers(digits):x}", 1)
+                text = text.replace(mark, f"{self._rng.integers(base):x}", 1)
         return text, pattern
 
-    def _one(self, values: Sequence[str]) -> str:
+    def _choose(self, values: Sequence[str]) -> str:
         return values[int(self._rng.integers(len(values)))]

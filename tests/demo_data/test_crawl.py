@@ -26,7 +26,7 @@ def script(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         module = import_demo_script("crawl")
         patch.setattr(module, "HERE", folder)
-        patch.setattr(module, "drawings", functools.cache(module.drawings))
+        patch.setattr(module, "read_drawings", functools.cache(module.read_drawings))
         yield module
 
 
