@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -34,26 +35,46 @@ from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
 HERE = Path(__file__).resolve().parent
+# Split -> the shard of its drawings, and its share of the concepts.
 SPLITS = {"train": ("train", 0.6), "dev": ("val", 0.15), "test": ("test", 0.25)}
-"""For each split the shard of its drawings, and its share of the concepts."""
-ROUNDS = 20, 4  # snli-ve: hypotheses of each concept, of train and of the others
-GROUPS = 3000, 300  # nlvr2: groups of eight rows
-COMMON_TAG = 5  # concepts that have a tag which can denote one of them
-IMPOSSIBLE = 1e3
-HUES = {"red": (170, 8), "yellow": (21, 34), "green": (36, 85), "blue": (90, 130)}  # OpenCV's, 0 to 179
+# snli-ve: rounds of hypotheses, three rows for each concept, of train and of the other splits.
+NUM_ROUNDS = 20, 4
+# nlvr2: groups of eight rows, of train and of the other splits.
+NUM_GROUPS = 3000, 300
+MIN_TAG_CONCEPTS = 5  # a tag can be a hypothesis if so many concepts of the split have it
+CAPTION_SHARE = 0.02  # hypotheses that become captions again, at random, when not all can be matched
+# Above the sum of the costs of all allowed columns, which are below 1 each: as many rows as possible get one.
+FORBIDDEN_COST = 1e3
+HUES = {"red": (170, 8), "yellow": (21, 34), "green": (36, 85), "blue": (90, 130)}  # of OpenCV, 0 to 179
+# A drawing is of a colour if that covers more than half of it, and is not if less than 15 %; between is arguable.
+COLOUR_SHARE, NO_COLOUR_SHARE = 0.5, 0.15
+# Kind of things -> tags that tell it.
 KINDS = {
     "an animal": {"animal", "bird", "insect"},
     "food": {"food", "fruit", "vegetable", "dessert", "sweet"},
     "a vehicle": {"vehicle", "car", "train", "railway", "boat", "ship"},
 }
+PLURALS = {"an animal": "animals", "a vehicle": "vehicles"}
 LARGER = 1.5  # times the area, to be called larger
 TRUE, FALSE = "True", "False"
-POOL = 20_000  # pairs of drawings, of which those of the sentences are taken
+NUM_PAIRS = 20_000  # pairs of drawings, from which those of the sentences are taken
+
+# Judges a pair of drawings, the left and the right one; None where the answer is arguable.
+Judge = Callable[["Drawing", "Drawing"], "bool | None"]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One drawing of a concept: its file, and what is true of it."""
+    """A drawing of a concept.
+
+    Attributes:
+        concept: id of the concept.
+        image: content of the image's file.
+        caption: English name in lower case.
+        tags: English tags in lower case.
+        colours: whether it is of a colour, by name; None where that is arguable.
+        area: share of the image that it covers.
+    """
 
     concept: str
     image: bytes
@@ -64,12 +85,29 @@ class Drawing:
 
     @property
     def words(self) -> frozenset[str]:
-        """All that is true of the concept."""
+        """All words that are true of the concept."""
         return self.tags | frozenset(self.caption.split())
 
 
-def drawings(shard: Path) -> Iterator[Drawing]:
-    """Those of things, with English words."""
+class EntailmentRow(NamedTuple):
+    """A row of snli-ve: number of the round, position of the image's concept, hypothesis and label."""
+
+    round_number: int
+    concept: int
+    hypothesis: str
+    label: str
+
+
+class Statement(NamedTuple):
+    """A row of nlvr2: position of the pair in its group, sentence and label."""
+
+    pair: int
+    sentence: str
+    label: str
+
+
+def read_drawings(shard: Path) -> Iterator[Drawing]:
+    """Yield the drawings of things, not of symbols, of one of the demo's shards."""
     with tarfile.open(shard) as archive:
         files = {}
         for member in archive:
@@ -82,163 +120,229 @@ def drawings(shard: Path) -> Iterator[Drawing]:
         fields = json.loads(content)
         if fields["kind"] == "object":
             image = files[name.replace(".json", ".webp")]
-            colours, area = measured(np.asarray(Image.open(io.BytesIO(image)).convert("RGB")))
+            colours, area = measure_drawing(np.asarray(Image.open(io.BytesIO(image)).convert("RGB")))
             tags = frozenset(tag.lower() for tag in fields["tags_en"]) - {"no", "not"}
             yield Drawing(fields["id"], image, fields["caption_en"].lower(), tags, colours, area)
 
 
-def measured(pixels: np.ndarray) -> tuple[dict[str, bool | None], float]:
-    """Whether a drawing is of a colour, None where that is arguable; and the share of the image that it covers."""
+def measure_drawing(pixels: np.ndarray) -> tuple[dict[str, bool | None], float]:
+    """Return `colours` and `area` of a drawing, see `Drawing`, from its RGB pixels, [H, W, 3] uint8."""
     hue, saturation, value = np.moveaxis(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV), -1, 0)
-    drawn = (pixels < 245).any(axis=2)
-    coloured = drawn & (saturation > 90) & (value > 60)
-    colours = {}
+    is_drawn = (pixels < 245).any(axis=2)
+    is_coloured = is_drawn & (saturation > 90) & (value > 60)
+    colours: dict[str, bool | None] = {}
     for name, (low, high) in HUES.items():
-        inside = (hue >= low) & (hue <= high) if low < high else (hue >= low) | (hue <= high)
-        share = (coloured & inside).sum() / max(1, drawn.sum())
-        colours[name] = True if share > 0.5 else False if share < 0.15 else None
-    return colours, float(drawn.mean())
+        # Red lies on both sides of 0.
+        has_hue = (hue >= low) & (hue <= high) if low < high else (hue >= low) | (hue <= high)
+        share = (is_coloured & has_hue).sum() / max(1, is_drawn.sum())
+        if share > COLOUR_SHARE:
+            colours[name] = True
+        elif share < NO_COLOUR_SHARE:
+            colours[name] = False
+        else:
+            colours[name] = None
+    return colours, float(is_drawn.mean())
 
 
-def dealt(concepts: Sequence[str], available: dict[str, set[str]], rng: np.random.Generator) -> dict[str, set[str]]:
-    """Every concept in one split at most, among those that have drawings there."""
-    order, found = rng.permutation(sorted(concepts)).tolist(), {}
-    for split, (_, share) in sorted(SPLITS.items(), key=lambda item: len(available[item[0]])):
-        own = [concept for concept in order if concept in available[split]][: round(share * len(concepts))]
-        found[split] = set(own)
-        order = [concept for concept in order if concept not in found[split]]
-    return found
-
-
-def matched(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random column for every row, each once, from those that are allowed; -1 where there is none."""
-    costs = np.where(allowed, rng.random(allowed.shape), IMPOSSIBLE)
-    _, columns = linear_sum_assignment(costs)
-    return np.where(allowed[np.arange(len(columns)), columns], columns, -1)
-
-
-def entailment_rows(
-    concepts: Sequence[Drawing], rounds: int, rng: np.random.Generator
-) -> Iterator[tuple[int, int, str, str]]:
-    """Round, concept of the image, hypothesis and label; in a round every concept has each label once.
+def deal_concepts(
+    concepts: Sequence[str], available: dict[str, set[str]], rng: np.random.Generator
+) -> dict[str, set[str]]:
+    """Deal each concept to at most one split.
 
     Args:
-        concepts: one drawing of each, as of `with_neighbours`.
+        concepts: all concepts.
+        available: concepts that have drawings in a split, by split.
+        rng: shuffles the concepts.
     """
-    common = Counter(tag for one in concepts for tag in one.tags)
-    unrelated = ~table(concepts, lambda one, other: bool(one.words & other.words))
-    for number in range(rounds):
-        hypotheses = [one.caption for one in concepts]
-        for position, one in enumerate(concepts):
-            above = sorted(tag for tag in one.tags if common[tag] >= COMMON_TAG and tag not in one.caption.split())
-            if above and rng.random() < 0.5:
-                hypotheses[position] = above[rng.integers(len(above))]
-        while ((neutral := matched(near(concepts, hypotheses), rng)) < 0).any():
-            # Too many that share a tag with one are what its hypothesis says; captions alone can be matched.
-            back = (neutral < 0) | (rng.random(len(concepts)) < 0.02)
-            hypotheses = [
-                one.caption if undo else own for one, undo, own in zip(concepts, back, hypotheses, strict=True)
-            ]
-        contradicted = matched(unrelated & ~true_of(concepts, hypotheses), rng)
+    remaining = rng.permutation(sorted(concepts)).tolist()
+    concepts_by_split = {}
+    # The split with the fewest drawings chooses first.
+    for split, (_, share) in sorted(SPLITS.items(), key=lambda item: len(available[item[0]])):
+        candidates = [concept for concept in remaining if concept in available[split]]
+        concepts_by_split[split] = set(candidates[: round(share * len(concepts))])
+        remaining = [concept for concept in remaining if concept not in concepts_by_split[split]]
+    return concepts_by_split
+
+
+def match(is_allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Assign to each row a random column that is allowed for it, no column twice; -1 to rows that get none.
+
+    Args:
+        is_allowed: bool, [N, N].
+        rng: draws the costs of the assignment.
+
+    Returns:
+        Columns, [N].
+    """
+    costs = np.where(is_allowed, rng.random(is_allowed.shape), FORBIDDEN_COST)
+    _, columns = linear_sum_assignment(costs)
+    return np.where(is_allowed[np.arange(len(columns)), columns], columns, -1)
+
+
+def make_entailment_rows(
+    concepts: Sequence[Drawing], num_rounds: int, rng: np.random.Generator
+) -> Iterator[EntailmentRow]:
+    """Yield the rows of snli-ve; in each round every hypothesis and every concept has each label once.
+
+    Args:
+        concepts: a drawing of each concept, see `keep_matchable`.
+        num_rounds: number of rounds.
+        rng: draws hypotheses and images.
+
+    Raises:
+        ValueError: there are too few concepts to contradict each other.
+    """
+    num_concepts_by_tag: Counter[str] = Counter()
+    for drawing in concepts:
+        num_concepts_by_tag.update(drawing.tags)
+    shares_word = relate(concepts, lambda left, right: bool(left.words & right.words))
+    for round_number in range(num_rounds):
+        hypotheses = [drawing.caption for drawing in concepts]
+        for position, drawing in enumerate(concepts):
+            general_tags = [tag for tag in drawing.tags if num_concepts_by_tag[tag] >= MIN_TAG_CONCEPTS]
+            general_tags = sorted(set(general_tags) - set(drawing.caption.split()))
+            if general_tags and rng.random() < 0.5:
+                hypotheses[position] = general_tags[rng.integers(len(general_tags))]
+
+        neutral = match(find_neutral(concepts, hypotheses), rng)
+        while (neutral < 0).any():
+            # A tag is true of many of the concepts that share a tag, so few are left that it may be neutral to. With
+            # captions alone there is a match: `keep_matchable` has made sure of it.
+            becomes_caption = (neutral < 0) | (rng.random(len(concepts)) < CAPTION_SHARE)
+            for position in np.flatnonzero(becomes_caption):
+                hypotheses[position] = concepts[position].caption
+            neutral = match(find_neutral(concepts, hypotheses), rng)
+        contradicted = match(~shares_word & ~find_true(concepts, hypotheses), rng)
         if (contradicted < 0).any():
             raise ValueError("too few concepts")
         for position, hypothesis in enumerate(hypotheses):
-            yield number, position, hypothesis, "entailment"
-            yield number, int(neutral[position]), hypothesis, "neutral"
-            yield number, int(contradicted[position]), hypothesis, "contradiction"
+            yield EntailmentRow(round_number, position, hypothesis, "entailment")
+            yield EntailmentRow(round_number, int(neutral[position]), hypothesis, "neutral")
+            yield EntailmentRow(round_number, int(contradicted[position]), hypothesis, "contradiction")
 
 
-def table(concepts: Sequence[Drawing], related: Callable[[Drawing, Drawing], bool]) -> np.ndarray:
-    """A relation between concepts, bool `[N, N]`."""
-    return np.array([[related(one, other) for other in concepts] for one in concepts])
+def relate(concepts: Sequence[Drawing], are_related: Callable[[Drawing, Drawing], bool]) -> np.ndarray:
+    """Return a relation between concepts, bool [N, N]."""
+    return np.array([[are_related(left, right) for right in concepts] for left in concepts])
 
 
-def true_of(concepts: Sequence[Drawing], hypotheses: Sequence[str]) -> np.ndarray:
-    """Whether a hypothesis (row) is among what is true of a concept (column)."""
-    return np.array(
-        [[hypothesis in one.words or hypothesis == one.caption for one in concepts] for hypothesis in hypotheses]
-    )
+def find_true(concepts: Sequence[Drawing], hypotheses: Sequence[str]) -> np.ndarray:
+    """Return whether a hypothesis is true of a concept, bool [hypotheses, concepts]."""
+    table = []
+    for hypothesis in hypotheses:
+        table.append([hypothesis in drawing.words or hypothesis == drawing.caption for drawing in concepts])
+    return np.array(table)
 
 
-def near(concepts: Sequence[Drawing], hypotheses: Sequence[str]) -> np.ndarray:
-    """Whether a concept (column) shares a tag with that of a hypothesis (row), which does not hold of it."""
-    shares = table(concepts, lambda one, other: bool(one.tags & other.tags))
-    return shares & ~true_of(concepts, hypotheses)
+def find_neutral(concepts: Sequence[Drawing], hypotheses: Sequence[str]) -> np.ndarray:
+    """Return which concepts share a tag with that of a hypothesis that is not true of them, [hypotheses, concepts].
+
+    Args:
+        concepts: the concepts.
+        hypotheses: a hypothesis of each concept.
+    """
+    shares_tag = relate(concepts, lambda left, right: bool(left.tags & right.tags))
+    return shares_tag & ~find_true(concepts, hypotheses)
 
 
-def with_neighbours(concepts: Sequence[Drawing], rng: np.random.Generator) -> list[Drawing]:
-    """As many of the concepts as can be matched with another each that shares a tag, so that all can."""
+def keep_matchable(concepts: Sequence[Drawing], rng: np.random.Generator) -> list[Drawing]:
+    """Drop concepts until each can be matched with another one that shares a tag, and no one twice."""
     while True:
-        found = matched(near(concepts, [one.caption for one in concepts]), rng)
-        lonely = set(np.flatnonzero(found < 0)) | (set(range(len(concepts))) - set(found.tolist()))
-        if not lonely:
+        columns = match(find_neutral(concepts, [drawing.caption for drawing in concepts]), rng)
+        without_neighbour = set(np.flatnonzero(columns < 0))
+        without_neighbour |= set(range(len(concepts))) - set(columns.tolist())
+        if not without_neighbour:
             return list(concepts)
-        concepts = [one for position, one in enumerate(concepts) if position not in lonely]
+        concepts = [drawing for position, drawing in enumerate(concepts) if position not in without_neighbour]
 
 
-def sentences() -> dict[str, dict[str, Callable[[Drawing, Drawing], bool | None]]]:
-    """By subject statements on two drawings, and whether they are true; None where that is arguable."""
+def make_judges() -> dict[str, dict[str, Judge]]:
+    """Return sentences about two drawings with their judges, by subject."""
+    judges = {subject: make_judges_of(subject) for subject in (*HUES, *KINDS)}
+    judges["size"] = {
+        "the left one is larger": lambda left, right: is_larger(left.area, right.area),
+        "the right one is larger": lambda left, right: is_larger(right.area, left.area),
+    }
+    return judges
 
-    def has(what: str, one: Drawing) -> bool | None:
-        return one.colours[what] if what in HUES else bool(KINDS[what] & one.tags)
 
-    def ways(what: str) -> dict[str, Callable[[bool, bool], bool]]:
-        plural = {"an animal": "animals", "a vehicle": "vehicles"}.get(what, what)
-        return {
-            f"both are {plural}": lambda left, right: left and right,
-            f"neither is {what}": lambda left, right: not (left or right),
-            f"exactly one is {what}": lambda left, right: left != right,
-            f"the left one is {what}": lambda left, right: left,
-            f"the right one is {what}": lambda left, right: right,
-        }
+def make_judges_of(subject: str) -> dict[str, Judge]:
+    """Return sentences about a colour or a kind of things with their judges."""
+    rules: dict[str, Callable[[bool, bool], bool]] = {
+        f"both are {PLURALS.get(subject, subject)}": lambda left, right: left and right,
+        f"neither is {subject}": lambda left, right: not (left or right),
+        f"exactly one is {subject}": lambda left, right: left != right,
+        f"the left one is {subject}": lambda left, right: left,
+        f"the right one is {subject}": lambda left, right: right,
+    }
 
-    def judged(what: str, way: Callable[[bool, bool], bool]) -> Callable[[Drawing, Drawing], bool | None]:
+    def has_subject(drawing: Drawing) -> bool | None:
+        return drawing.colours[subject] if subject in HUES else bool(KINDS[subject] & drawing.tags)
+
+    def make_judge(rule: Callable[[bool, bool], bool]) -> Judge:
         def judge(left: Drawing, right: Drawing) -> bool | None:
-            has_left, has_right = has(what, left), has(what, right)
-            if has_left is None or has_right is None:
+            left_has, right_has = has_subject(left), has_subject(right)
+            if left_has is None or right_has is None:
                 return None
-            return way(has_left, has_right)
+            return rule(left_has, right_has)
 
         return judge
 
-    found = {what: {text: judged(what, way) for text, way in ways(what).items()} for what in (*HUES, *KINDS)}
-
-    def larger(first: float, second: float) -> bool | None:
-        return None if max(first, second) < LARGER * min(first, second) else first > second
-
-    found["size"] = {
-        "the left one is larger": lambda left, right: larger(left.area, right.area),
-        "the right one is larger": lambda left, right: larger(right.area, left.area),
-    }
-    return found
+    return {sentence: make_judge(rule) for sentence, rule in rules.items()}
 
 
-def pair_rows(
-    drawn: Sequence[Drawing], groups: int, rng: np.random.Generator
-) -> Iterator[tuple[int, list[tuple[int, int]], list[tuple[int, str, str]]]]:
-    """Groups of two sentences and four pairs of drawings: the pairs, and (pair, sentence, label) of each row."""
-    judges = [(text, judge) for texts in sentences().values() for text, judge in texts.items()]
-    pairs = rng.integers(len(drawn), size=[POOL * 4, 2])
-    pairs = np.array([(a, b) for a, b in pairs.tolist() if drawn[a].concept != drawn[b].concept])[:POOL]
-    truth = {}
-    for text, judge in judges:
-        found = [judge(drawn[a], drawn[b]) for a, b in pairs.tolist()]
-        truth[text] = np.array([-1 if one is None else int(one) for one in found])
-    subjects, number = [list(texts) for texts in sentences().values()], 0
-    while number < groups:
-        one, other = (subjects[subject] for subject in rng.choice(len(subjects), 2, replace=False))
-        one, other = one[rng.integers(len(one))], other[rng.integers(len(other))]
-        first, second = truth[one], truth[other]
-        chosen = []
-        for wanted in ((1, 0), (0, 1)):
-            fitting = np.flatnonzero((first == wanted[0]) & (second == wanted[1]))
+def is_larger(area: float, other_area: float) -> bool | None:
+    """Return whether an area is clearly larger than another one; None if the two are similar."""
+    if max(area, other_area) < LARGER * min(area, other_area):
+        return None
+    return area > other_area
+
+
+def make_pair_rows(
+    drawings: Sequence[Drawing], num_groups: int, rng: np.random.Generator
+) -> Iterator[tuple[int, list[tuple[int, int]], list[Statement]]]:
+    """Yield groups of two sentences and four pairs of drawings.
+
+    Each sentence is true of the two pairs of which the other one is false.
+
+    Args:
+        drawings: drawings of a split.
+        num_groups: number of groups.
+        rng: draws pairs and sentences.
+
+    Yields:
+        Number of the group, its pairs as positions in `drawings`, and its eight rows.
+    """
+    judges_by_subject = make_judges()
+    subjects = [list(judges) for judges in judges_by_subject.values()]
+    # More than needed, because pairs of one concept are dropped.
+    pairs = rng.integers(len(drawings), size=[NUM_PAIRS * 4, 2]).tolist()
+    pairs = [(left, right) for left, right in pairs if drawings[left].concept != drawings[right].concept][:NUM_PAIRS]
+    verdicts: dict[str, np.ndarray] = {}  # sentence -> for each pair 1, 0, or -1 where it is arguable
+    for judges in judges_by_subject.values():
+        for sentence, judge in judges.items():
+            answers = [judge(drawings[left], drawings[right]) for left, right in pairs]
+            verdicts[sentence] = np.array([-1 if answer is None else int(answer) for answer in answers])
+
+    number = 0
+    while number < num_groups:
+        first_subject, second_subject = rng.choice(len(subjects), 2, replace=False)
+        first = subjects[first_subject][rng.integers(len(subjects[first_subject]))]
+        second = subjects[second_subject][rng.integers(len(subjects[second_subject]))]
+        pair_numbers: list[int] = []
+        for is_first_true in (1, 0):
+            is_fitting = (verdicts[first] == is_first_true) & (verdicts[second] == 1 - is_first_true)
+            fitting = np.flatnonzero(is_fitting)
             if len(fitting) >= 2:
-                chosen += rng.choice(fitting, 2, replace=False).tolist()
-        if len(chosen) < 4:
+                pair_numbers += rng.choice(fitting, 2, replace=False).tolist()
+        if len(pair_numbers) < 4:
             continue
-        rows = [(position, text, TRUE if (position < 2) == (text == one) else FALSE)
-                for position in range(4) for text in (one, other)]  # fmt: skip
-        yield number, [tuple(pairs[pair].tolist()) for pair in chosen], rows
+        statements = []
+        for position in range(4):
+            is_first_true = position < 2
+            statements.append(Statement(position, first, TRUE if is_first_true else FALSE))
+            statements.append(Statement(position, second, FALSE if is_first_true else TRUE))
+        yield number, [pairs[pair_number] for pair_number in pair_numbers], statements
         number += 1
 
 
@@ -253,76 +357,115 @@ def write_image(path: Path, image: bytes) -> None:
 
 
 def write_entailment(
-    folder: Path, split: str, drawn: Sequence[Drawing], rounds: int, blind: str | None, rng: np.random.Generator
+    folder: Path, split: str, drawings: Sequence[Drawing], num_rounds: int, blind: str | None, rng: np.random.Generator
 ) -> Counter:
-    """Writes a split in the form of SNLI-VE; returns how many rows there are of each label."""
-    styles: dict[str, list[int]] = {}
-    for position, one in enumerate(drawn):
-        styles.setdefault(one.concept, []).append(position)
-    concepts = with_neighbours([drawn[positions[0]] for positions in styles.values()], rng)
-    offset, rows = {"train": 0, "dev": 1_000_000, "test": 2_000_000}[split], []
-    for number, position, hypothesis, label in entailment_rows(concepts, rounds, rng):
-        own = styles[concepts[position].concept]
-        image = own[number % len(own)]
-        name = str(offset + image)
-        write_image(folder / "flickr30k-images" / f"{name}.jpg", drawn[0 if blind == "text" else image].image)
-        rows.append({
-            "annotator_labels": [label], "captionID": f"{name}.jpg#0", "Flikr30kID": name, "gold_label": label,
-            "pairID": f"{name}.jpg#0r{number}{label[0]}", "sentence1": drawn[image].caption,
-            "sentence2": "x" if blind == "images" else hypothesis,
-        })  # fmt: skip
+    """Write a split in the format of SNLI-VE.
+
+    Args:
+        folder: folder of the data set.
+        split: "train", "dev" or "test".
+        drawings: drawings of the split.
+        num_rounds: rounds of hypotheses.
+        blind: "text" or "images", the only one that differs between rows; None: both do.
+        rng: draws the rows.
+
+    Returns:
+        Number of rows of each label.
+    """
+    positions_by_concept: dict[str, list[int]] = {}
+    for position, drawing in enumerate(drawings):
+        positions_by_concept.setdefault(drawing.concept, []).append(position)
+    concepts = keep_matchable([drawings[positions[0]] for positions in positions_by_concept.values()], rng)
+    # Images of all splits are in one folder, and named by a number as in Flickr30k.
+    offset = {"train": 0, "dev": 1_000_000, "test": 2_000_000}[split]
+    rows = []
+    for round_number, concept, hypothesis, label in make_entailment_rows(concepts, num_rounds, rng):
+        # Styles of drawing take turns.
+        positions = positions_by_concept[concepts[concept].concept]
+        position = positions[round_number % len(positions)]
+        name = str(offset + position)
+        image = drawings[0 if blind == "text" else position].image
+        write_image(folder / "flickr30k-images" / f"{name}.jpg", image)
+        rows.append(
+            {
+                "annotator_labels": [label],
+                "captionID": f"{name}.jpg#0",
+                "Flikr30kID": name,  # spelled so in SNLI-VE
+                "gold_label": label,
+                "pairID": f"{name}.jpg#0r{round_number}{label[0]}",
+                "sentence1": drawings[position].caption,
+                "sentence2": "x" if blind == "images" else hypothesis,
+            }
+        )
     write_lines(folder / f"snli_ve_{split}.jsonl", rows)
     return Counter(row["gold_label"] for row in rows)
 
 
 def write_pairs(
-    folder: Path, split: str, drawn: Sequence[Drawing], groups: int, blind: str | None, rng: np.random.Generator
+    folder: Path, split: str, drawings: Sequence[Drawing], num_groups: int, blind: str | None, rng: np.random.Generator
 ) -> Counter:
-    """Writes a split in the form of NLVR2; returns how many rows there are of each label."""
-    name, rows = "test1" if split == "test" else split, []
-    for number, pairs, statements in pair_rows(drawn, groups, rng):
+    """Write a split in the format of NLVR2; arguments and result as of `write_entailment`."""
+    name = "test1" if split == "test" else split
+    rows = []
+    for number, pairs, statements in make_pair_rows(drawings, num_groups, rng):
+        # The images of train are in a hundred folders.
         directory = number % 100
-        home = folder / "images" / name / (str(directory) if split == "train" else "")
-        for position, pair in enumerate(pairs):
-            for side, image in enumerate(pair):
-                path = home / f"{name}-{number}-{position}-img{side}.png"
-                write_image(path, drawn[0 if blind == "text" else image].image)
-        texts = sorted({text for _, text, _ in statements})
-        for position, text, label in statements:
-            left, right = pairs[position]
-            rows.append({
-                "sentence": "x" if blind == "images" else text, "label": label,
-                "identifier": f"{name}-{number}-{position}-{texts.index(text)}",
-                "left_url": f"demo:{drawn[left].concept}/{left}/{split}",
-                "right_url": f"demo:{drawn[right].concept}/{right}/{split}", "synset": "", "query": "", "writer": "0",
-            } | ({"directory": directory} if split == "train" else {}))  # fmt: skip
+        image_folder = folder / "images" / name
+        if split == "train":
+            image_folder = image_folder / str(directory)
+        for pair, positions in enumerate(pairs):
+            for side, position in enumerate(positions):
+                image = drawings[0 if blind == "text" else position].image
+                write_image(image_folder / f"{name}-{number}-{pair}-img{side}.png", image)
+
+        sentences = sorted({statement.sentence for statement in statements})
+        for pair, sentence, label in statements:
+            left, right = pairs[pair]
+            row: dict[str, Any] = {
+                "sentence": "x" if blind == "images" else sentence,
+                "label": label,
+                "identifier": f"{name}-{number}-{pair}-{sentences.index(sentence)}",
+                "left_url": f"demo:{drawings[left].concept}/{left}/{split}",
+                "right_url": f"demo:{drawings[right].concept}/{right}/{split}",
+                "synset": "",
+                "query": "",
+                "writer": "0",
+            }
+            if split == "train":
+                row["directory"] = directory
+            rows.append(row)
     write_lines(folder / "data" / f"{name}.json", rows)
     return Counter(row["label"] for row in rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("runs/entailment"))
+    parser.add_argument("--output", type=Path, default=Path("runs/entailment"), metavar="FOLDER")
     parser.add_argument(
         "--blind", choices=("text", "images"), help="leave only these, so that the labels cannot be known"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random numbers")
     args = parser.parse_args()
+
     rng = np.random.default_rng(args.seed)
-    every = {split: list(drawings(HERE / f"emoji-{shard}.tar")) for split, (shard, _) in SPLITS.items()}
-    available = {split: {one.concept for one in drawn} for split, drawn in every.items()}
-    concepts = dealt(sorted(set().union(*available.values())), available, rng)
-    ending = f"-{args.blind}-alone" if args.blind else ""
-    for split, drawn in every.items():
-        own = [one for one in drawn if one.concept in concepts[split]]
-        for name, write, (train, others) in (
-            ("snli-ve", write_entailment, ROUNDS),
-            ("nlvr2", write_pairs, GROUPS),
-        ):
-            folder = args.output / f"{name}{ending}"
-            labels = write(folder, split, own, train if split == "train" else others, args.blind, rng)
-            print(f"{folder}, {split}: {labels.total():,} rows, {dict(labels)}; {len(concepts[split])} concepts, "
-                  f"{len(own):,} drawings")  # fmt: skip
+    drawings_by_split, available = {}, {}
+    for split, (shard, _) in SPLITS.items():
+        drawings_by_split[split] = list(read_drawings(HERE / f"emoji-{shard}.tar"))
+        available[split] = {drawing.concept for drawing in drawings_by_split[split]}
+    concepts = deal_concepts(sorted(set().union(*available.values())), available, rng)
+
+    suffix = f"-{args.blind}-alone" if args.blind else ""
+    tasks = (("snli-ve", write_entailment, NUM_ROUNDS), ("nlvr2", write_pairs, NUM_GROUPS))
+    for split, all_drawings in drawings_by_split.items():
+        drawings = [drawing for drawing in all_drawings if drawing.concept in concepts[split]]
+        for name, write, (train_size, other_size) in tasks:
+            folder = args.output / f"{name}{suffix}"
+            size = train_size if split == "train" else other_size
+            labels = write(folder, split, drawings, size, args.blind, rng)
+            print(
+                f"{folder}, {split}: {labels.total():,} rows, {dict(labels)}; {len(concepts[split])} concepts, "
+                f"{len(drawings):,} drawings"
+            )
 
 
 if __name__ == "__main__":
