@@ -8,8 +8,8 @@
 A sample is a PNG and a JSON of `caption_en` (the icon's name without the words for its style), `tags_en` (its
 categories and other names), `name`, `set`, `set_name`, `author`, `license` (SPDX), `color` and `styles` (the words
 taken off). Sets under licences that forbid commercial use or are of the GPL family are left out unless
---restricted asks for them. Icons hidden by their authors are not samples. A run that was stopped goes on with the
-sets that are missing; demo_data/icons/sets.json says what every set holds.
+--restricted or --sets asks for them. Icons hidden by their authors are not samples. A run that was stopped goes on with
+the sets that are missing; demo_data/icons/sets.json describes every set.
 """
 
 import argparse
@@ -31,19 +31,20 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = ("@iconify/json", "2.2.535")
 RESTRICTED = re.compile(r"-NC-|GPL")
 INK, PAPER = "#222222", "#ffffff"
+DEFAULT_SIDE = 16  # units of an icon whose set gives no size, as Iconify defines it
+# Last words of names that mean the style or the grid of an icon, not what it shows.
 STYLES = frozenset(
     "outline outlined filled fill line linear solid bold thin light regular duotone twotone sharp rounded round"  # noqa: SIM905  -- words are read as a text
     " broken bulk flat color colored mono stroke 12 14 16 20 24 28 32 36 40 48 64".split()
 )
-"""Last words of names that mean the style or the grid of an icon, not what it shows."""
 
 
-def caption_and_styles(name: str, affixes: frozenset[str]) -> tuple[str, list[str]]:
-    """The words of an icon's name without those for its style, and these.
+def split_name(name: str, affixes: frozenset[str]) -> tuple[str, list[str]]:
+    """Split an icon's name into a caption and the words for its style.
 
     Args:
-        name: as `file-music-outline`.
-        affixes: words that the set itself says are styles.
+        name: name such as `file-music-outline`.
+        affixes: words that the set itself declares as styles.
     """
     words = name.replace("two-tone", "twotone").split("-")
     styles: list[str] = []
@@ -52,14 +53,21 @@ def caption_and_styles(name: str, affixes: frozenset[str]) -> tuple[str, list[st
     return " ".join(words), styles
 
 
-def drawing(icons: dict, icon: dict, size: int) -> bytes:
-    """An icon as PNG, `size` x `size`, centred on white; what takes the colour of its text becomes dark grey.
+def render_icon(icon_set: dict, icon: dict, size: int) -> bytes:
+    """Render an icon as PNG, `size` x `size` pixels, centred on white.
+
+    What takes the colour of the text around it becomes dark grey.
+
+    Args:
+        icon_set: content of the set's file, whose place and size are those of icons without their own.
+        icon: its entry.
+        size: side of the image in pixels.
 
     Raises:
         ValueError: it cannot be rendered.
     """
-    left, top = (icon.get(key, icons.get(key, 0)) for key in ("left", "top"))
-    width, height = (icon.get(key, icons.get(key, 16)) for key in ("width", "height"))
+    defaults = {"left": 0, "top": 0, "width": DEFAULT_SIDE, "height": DEFAULT_SIDE}
+    left, top, width, height = (icon.get(key, icon_set.get(key, default)) for key, default in defaults.items())
     side = max(width, height)
     box = f"{left - (side - width) / 2} {top - (side - height) / 2} {side} {side}"
     svg = (
@@ -69,40 +77,53 @@ def drawing(icons: dict, icon: dict, size: int) -> bytes:
     return resvg_py.svg_to_bytes(svg_string=svg, background=PAPER, width=size, height=size, skip_system_fonts=True)
 
 
-def tags_by_name(icons: dict, affixes: frozenset[str]) -> dict[str, list[str]]:
-    """The categories of every icon and the other names that it is known by, as words."""
-    tags: dict[str, dict[str, None]] = {name: {} for name in icons["icons"]}
-    for category, names in icons.get("categories", {}).items():
+def collect_tags(icon_set: dict, affixes: frozenset[str]) -> dict[str, list[str]]:
+    """Return the tags of each icon by name: its categories and the other names that it has."""
+    # Dictionaries without values: tags are in order, and none comes twice.
+    tags: dict[str, dict[str, None]] = {name: {} for name in icon_set["icons"]}
+    for category, names in icon_set.get("categories", {}).items():
+        category_tags = [tag.strip() for tag in re.split(r"[/,&]", category.lower())]
         for name in names:
-            for part in re.split(r"\s*[/,&]\s*", category.lower()):
-                tags.get(name, {})[part.strip()] = None
-    for alias, parent in icons.get("aliases", {}).items():
-        if set(parent) == {"parent"}:  # others turn or flip their parent
-            caption, _ = caption_and_styles(alias, affixes)
-            tags.get(parent["parent"], {})[caption] = None
-    return {name: [tag for tag in found if tag] for name, found in tags.items()}
+            if name in tags:
+                tags[name] |= dict.fromkeys(category_tags)
+    for alias, entry in icon_set.get("aliases", {}).items():
+        # An alias with further fields turns or flips its parent.
+        if set(entry) == {"parent"} and entry["parent"] in tags:
+            caption, _ = split_name(alias, affixes)
+            tags[entry["parent"]][caption] = None
+    return {name: list(filter(None, icon_tags)) for name, icon_tags in tags.items()}
 
 
-def render_set(prefix: str, icons: dict, folder: Path, size: int) -> dict:
-    """Writes the shard of a set; returns what `sets.json` says of it."""
-    info = icons["info"]
-    affixes = frozenset(
-        word for key in ("suffixes", "prefixes") for affix in icons.get(key, {}) for word in affix.split("-") if word
-    )
-    tags = tags_by_name(icons, affixes)
-    failed: Counter[str] = Counter()
-    aside = folder / f".{prefix}.{os.getpid()}.partial"
-    samples = 0
-    with tarfile.open(aside, "w") as tar:
-        for name, icon in icons["icons"].items():
+def render_set(prefix: str, icon_set: dict, folder: Path, size: int) -> dict:
+    """Write the shard of a set and return its entry of `sets.json`.
+
+    Args:
+        prefix: name of the set, as `mdi`.
+        icon_set: content of its file in the package.
+        folder: folder of the shards.
+        size: side of the images in pixels.
+    """
+    info = icon_set["info"]
+    affixes: set[str] = set()
+    for key in ("suffixes", "prefixes"):
+        for affix in icon_set.get(key, {}):
+            affixes.update(affix.split("-"))
+    style_words = frozenset(affixes - {""})
+    tags = collect_tags(icon_set, style_words)
+
+    errors: Counter[str] = Counter()
+    num_samples = 0
+    partial_path = folder / f".{prefix}.{os.getpid()}.partial"
+    with tarfile.open(partial_path, "w") as tar:
+        for name, icon in icon_set["icons"].items():
             if icon.get("hidden"):
                 continue
             try:
-                png = drawing(icons, icon, size)
+                png = render_icon(icon_set, icon, size)
             except ValueError as error:
-                failed[str(error).split(":")[0][:80]] += 1
+                errors[str(error).split(":")[0][:80]] += 1
                 continue
-            caption, styles = caption_and_styles(name, affixes)
+            caption, styles = split_name(name, style_words)
             fields = {
                 "caption_en": caption,
                 "tags_en": tags[name],
@@ -114,13 +135,13 @@ def render_set(prefix: str, icons: dict, folder: Path, size: int) -> dict:
                 "color": bool(info.get("palette")),
                 "styles": styles,
             }
-            for ending, content in (("png", png), ("json", json.dumps(fields, ensure_ascii=False).encode())):
+            for suffix, content in (("png", png), ("json", json.dumps(fields, ensure_ascii=False).encode())):
                 # A member's key ends at the first dot of its name.
-                member = tarfile.TarInfo(f"{prefix}--{name.replace('.', '_')}.{ending}")
+                member = tarfile.TarInfo(f"{prefix}--{name.replace('.', '_')}.{suffix}")
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
-            samples += 1
-    aside.replace(folder / f"{prefix}.tar")
+            num_samples += 1
+    partial_path.replace(folder / f"{prefix}.tar")
     return {
         "name": info["name"],
         "author": info["author"]["name"],
@@ -128,8 +149,8 @@ def render_set(prefix: str, icons: dict, folder: Path, size: int) -> dict:
         "license_url": info["license"].get("url"),
         "color": bool(info.get("palette")),
         "category": info.get("category"),
-        "samples": samples,
-        "failed": dict(failed),
+        "samples": num_samples,
+        "failed": dict(errors),
     }
 
 
@@ -140,40 +161,45 @@ def main() -> int:
     parser.add_argument("--sets", nargs="+", metavar="SET", help="only these; default: all")
     parser.add_argument("--restricted", action="store_true", help="also sets under NC or GPL licences")
     parser.add_argument("--size", type=int, default=64, help="side of an image in pixels")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="processes that render")
     args = parser.parse_args()
 
     args.output.mkdir(parents=True, exist_ok=True)
     package = args.package or fetch(*PACKAGE, args.output)
     table = args.output / "sets.json"
-    known = json.loads(table.read_text(encoding="utf-8")) if table.exists() else {}
-    wanted, found = set(args.sets or ()), set()
+    entries = json.loads(table.read_text(encoding="utf-8")) if table.exists() else {}
+    wanted_sets, sets_in_package = set(args.sets or ()), set()
     with ProcessPoolExecutor(args.processes) as pool, tarfile.open(package, "r:gz") as tar:
         jobs = {}
         for member in tqdm(tar, "reading", unit="set", leave=False):
             match = re.fullmatch(r"package/json/([a-z0-9-]+)\.json", member.name)
-            if not match or (wanted and match[1] not in wanted):
+            if not match or (wanted_sets and match[1] not in wanted_sets):
                 continue
             file = tar.extractfile(member)
             if file is None:  # a folder has no content
                 continue
-            prefix, icons = match[1], json.load(file)
-            found.add(prefix)
-            if RESTRICTED.search(icons["info"]["license"]["spdx"]) and not args.restricted and prefix not in wanted:
+            prefix, icon_set = match[1], json.load(file)
+            sets_in_package.add(prefix)
+            is_restricted = bool(RESTRICTED.search(icon_set["info"]["license"]["spdx"]))
+            if is_restricted and not args.restricted and prefix not in wanted_sets:
                 continue
-            if not (prefix in known and (args.output / f"{prefix}.tar").exists()):
-                jobs[pool.submit(render_set, prefix, icons, args.output, args.size)] = prefix
-        if missing := wanted - found:
+            is_rendered = prefix in entries and (args.output / f"{prefix}.tar").exists()
+            if not is_rendered:
+                jobs[pool.submit(render_set, prefix, icon_set, args.output, args.size)] = prefix
+        if missing := wanted_sets - sets_in_package:
             sys.exit(f"error: {package} has no set {', '.join(sorted(missing))}")
         for job in tqdm(as_completed(jobs), "rendering", len(jobs), unit="set"):
-            known[jobs[job]] = job.result()
-            aside = table.with_name(".sets.json.partial")
-            aside.write_text(json.dumps(dict(sorted(known.items())), ensure_ascii=False, indent=1), encoding="utf-8")
-            aside.replace(table)
-    failed = sum(sum(entry["failed"].values()) for entry in known.values())
-    print(f"{sum(entry['samples'] for entry in known.values()):,} icons of {len(known)} sets in {args.output}")
-    if failed:
-        print(f"{failed:,} could not be rendered; sets.json says which sets they are of")
+            entries[jobs[job]] = job.result()
+            # After each set, so that a run that is stopped keeps what it has rendered.
+            partial_path = table.with_name(".sets.json.partial")
+            text = json.dumps(dict(sorted(entries.items())), ensure_ascii=False, indent=1)
+            partial_path.write_text(text, encoding="utf-8")
+            partial_path.replace(table)
+    num_icons = sum(entry["samples"] for entry in entries.values())
+    num_failed = sum(sum(entry["failed"].values()) for entry in entries.values())
+    print(f"{num_icons:,} icons of {len(entries)} sets in {args.output}")
+    if num_failed:
+        print(f"{num_failed:,} could not be rendered; sets.json says which sets they are of")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Counts the test drawings that have a near-twin among the icons which the demo's image tower was pretrained on.
+"""Count the test drawings that have a near-twin among the icons which the demo's image tower was pretrained on.
 
     python demo_data/icons.py && python demo_data/icon_tower.py              # first: the icons
     python demo_data/near_twins.py --ranks runs/all_pairs/evaluation/*.csv   # also recall without these drawings
@@ -12,7 +12,7 @@ import argparse
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -26,77 +26,97 @@ from ernie_vil2.data.readers.source import ShardedSource
 from ernie_vil2.data.samples import Sample
 
 HERE = Path(__file__).resolve().parent
-SIDE, BLOCK = 32, 4096
+SIDE = 32  # pixels
+BLOCK_SIZE = 4096  # icons that are in memory at a time, 50 MB
 CUTOFFS = (1, 5, 10)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--icons", nargs="+", default=[str(HERE / "icon_tower" / "train.tar")], help="shards")
+    parser.add_argument("--icons", nargs="+", default=[str(HERE / "icon_tower" / "train.tar")], help="shards of icons")
     parser.add_argument("--data", nargs="+", default=[str(HERE / "emoji-test.tar")], help="shards of drawings")
-    parser.add_argument("--above", type=float, default=0.95, help="the least correlation of a near-twin")
+    parser.add_argument("--above", type=float, default=0.95, help="correlation above which an icon is a near-twin")
     parser.add_argument("--ranks", nargs="+", type=Path, default=[], help="CSV files of tools/eval_retrieval.py")
     parser.add_argument("--output", type=Path, help="JSON of the twins: drawing, icon, correlation")
     args = parser.parse_args()
 
     drawing_source, icons = open_sources(args.data), open_sources(args.icons)
     drawings = [drawing_source[row] for row in range(len(drawing_source))]
-    best, nearest = closest(vectors(drawings), icons)
-    twins = {
-        drawings[row].image_name: {
-            "icon": icons[int(nearest[row])].image_name,
-            "correlation": round(float(best[row]), 4),
-        }
-        for row in np.flatnonzero(best > args.above).tolist()
-    }
+    correlations, nearest_rows = find_nearest_icons(make_unit_vectors(drawings), icons)
+    twins = {}
+    for row in np.flatnonzero(correlations > args.above).tolist():
+        icon_name = icons[int(nearest_rows[row])].image_name
+        twins[drawings[row].image_name] = {"icon": icon_name, "correlation": round(float(correlations[row]), 4)}
     print(f"{len(twins):,} of {len(drawings):,} drawings have a near-twin among {len(icons):,} icons")
     if args.output:
         args.output.write_text(json.dumps(twins, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if args.ranks:
-        captions = [set(drawing.captions.values()) for drawing in drawings if drawing.image_name in twins]
-        left_out = {*twins, *(text for texts in captions for text in texts)}
-        for line in recalls(args.ranks, left_out):
+        # Queries are image names in one direction and captions in the other.
+        twin_queries = set(twins)
+        for drawing in drawings:
+            if drawing.image_name in twins:
+                twin_queries.update(drawing.captions.values())
+        for line in format_recalls(args.ranks, twin_queries):
             print(line)
 
 
-def vectors(samples: Iterable[Sample]) -> NDArray[np.float32]:
-    """The pixels of images as unit vectors without their mean, [N, 3 * 32 * 32]; their products are correlations."""
-    rows = []
+def make_unit_vectors(samples: Iterable[Sample]) -> NDArray[np.float32]:
+    """Return images as vectors of mean 0 and length 1, [N, 3 * 32 * 32]; their products are correlations."""
+    vectors = []
     for sample in samples:
         pixels = decode_image(sample.image, sample.image_name)
         pixels = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)  # [32, 32, 3]
-        row = pixels.astype(np.float32).ravel()
-        row -= row.mean()
-        rows.append(row / max(float(np.linalg.norm(row)), 1e-6))
-    return np.stack(rows)
+        vector = pixels.astype(np.float32).ravel()
+        vector -= vector.mean()
+        vectors.append(vector / max(float(np.linalg.norm(vector)), 1e-6))  # an image of one colour has length 0
+    return np.stack(vectors)
 
 
-def closest(drawings: NDArray[np.float32], icons: ShardedSource) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """For each drawing the highest correlation with an icon, and the icon's row."""
-    best, nearest = np.full(len(drawings), -1, np.float32), np.zeros(len(drawings), np.int64)
-    for start in tqdm(range(0, len(icons), BLOCK), "icons", unit="block"):
-        block = vectors(icons[row] for row in range(start, min(start + BLOCK, len(icons))))
-        products = drawings @ block.T
-        found = products.max(axis=1)
-        nearest = np.where(found > best, start + products.argmax(axis=1), nearest)
-        best = np.maximum(best, found)
-    return best, nearest
+def find_nearest_icons(
+    drawings: NDArray[np.float32], icons: ShardedSource
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return for each drawing the highest correlation with an icon, and the icon's row.
+
+    Args:
+        drawings: vectors of the drawings, see `make_unit_vectors`.
+        icons: the icons, which are read block by block.
+    """
+    correlations = np.full(len(drawings), -1, np.float32)
+    nearest_rows = np.zeros(len(drawings), np.int64)
+    for start in tqdm(range(0, len(icons), BLOCK_SIZE), "icons", unit="block"):
+        block = make_unit_vectors(icons[row] for row in range(start, min(start + BLOCK_SIZE, len(icons))))
+        products = drawings @ block.T  # [drawings, icons of the block]
+        block_correlations = products.max(axis=1)
+        is_nearer = block_correlations > correlations
+        nearest_rows = np.where(is_nearer, start + products.argmax(axis=1), nearest_rows)
+        correlations = np.maximum(correlations, block_correlations)
+    return correlations, nearest_rows
 
 
-def recalls(files: Iterable[Path], left_out: set[str]) -> Iterable[str]:
-    """A line for each result and direction: recall of all queries, and of those that are not left out."""
-    ranks: Mapping[tuple[str, str], list[tuple[bool, int]]] = defaultdict(list)
+def format_recalls(files: Iterable[Path], twin_queries: set[str]) -> Iterator[str]:
+    """Yield two lines for each result and direction: recall of all queries, and without those of near-twins.
+
+    Args:
+        files: CSV files of ranks.
+        twin_queries: names and captions of the drawings that have a near-twin.
+    """
+    all_ranks: dict[tuple[str, str], list[int]] = defaultdict(list)
+    ranks_without_twins: dict[tuple[str, str], list[int]] = defaultdict(list)
     for path in files:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
-                known = row["query_id"] in left_out or row["query"] in left_out
-                ranks[row["result"], row["direction"]].append((known, int(row["rank"])))
-    for (result, direction), found in ranks.items():
-        for name, kept in (("all", found), ("without twins", [one for one in found if not one[0]])):
-            shares = [100 * sum(rank <= cutoff for _, rank in kept) / max(len(kept), 1) for cutoff in CUTOFFS]
-            figures = "  ".join(f"R@{cutoff} {share:5.2f}" for cutoff, share in zip(CUTOFFS, shares, strict=True))
-            label = f"{result}, {direction}, {name} ({len(kept):,} queries)"
-            yield f"{label:62} {figures}"
+                key, rank = (row["result"], row["direction"]), int(row["rank"])
+                all_ranks[key].append(rank)
+                if row["query_id"] not in twin_queries and row["query"] not in twin_queries:
+                    ranks_without_twins[key].append(rank)
+    for (result, direction), ranks in all_ranks.items():
+        for name, selected in (("all", ranks), ("without twins", ranks_without_twins[result, direction])):
+            figures = []
+            for cutoff in CUTOFFS:
+                recall = 100 * sum(rank <= cutoff for rank in selected) / max(len(selected), 1)
+                figures.append(f"R@{cutoff} {recall:5.2f}")
+            label = f"{result}, {direction}, {name} ({len(selected):,} queries)"
+            yield f"{label:62} {'  '.join(figures)}"
 
 
 if __name__ == "__main__":

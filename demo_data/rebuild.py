@@ -54,11 +54,11 @@ SYMBOL_KEYWORDS = frozenset(
     " punctuation sign square symbol woman zodiac".split()
 )
 FIELDS = ("id", "style", "kind", "caption_zh", "caption_en", "tags_zh", "tags_en", "license")
-SIZE = 64
+SIZE = 64  # side of a drawing in pixels
 
 
 def fetch(name: str, version: str, folder: Path) -> Path:
-    """The package's .tgz in `folder`; packed there by npm, under a temporary name first, if it is missing."""
+    """Return the path of a package's .tgz in a folder; npm fetches a missing one into a temporary folder first."""
     path = folder / f"{name.lstrip('@').replace('/', '-')}-{version}.tgz"
     if path.exists():
         return path
@@ -77,7 +77,7 @@ def fetch(name: str, version: str, folder: Path) -> Path:
 
 
 def read_json(package: Path, *members: str) -> list:
-    """The named JSON members of an npm package, read without unpacking anything to disk."""
+    """Read JSON files of an npm package, without unpacking anything to disk."""
     try:
         with tarfile.open(package, "r:gz") as tar:
             contents = []
@@ -92,7 +92,7 @@ def read_json(package: Path, *members: str) -> list:
 
 
 class IconSet:
-    """One style: its icons by name, and, where the package has such a table, their names by code points."""
+    """Icons of a style by name, and by code points where the package has a table of these."""
 
     def __init__(self, package: Path):
         self.data, self.names_by_id = read_json(package, "icons.json", "chars.json")
@@ -101,21 +101,30 @@ class IconSet:
         self.aliases = {name: alias["parent"] for name, alias in aliases.items() if set(alias) == {"parent"}}
 
     def find(self, concept: str, names: list[str]) -> str | None:
-        """The icon's name: by code points if the package lists them, else the first known one of `names`."""
+        """Return the name of a concept's icon, or None.
+
+        Args:
+            concept: its code points; only they count if the package lists them.
+            names: names that it may have otherwise, the likely ones first.
+        """
         if self.names_by_id:
             return self.names_by_id.get(concept)
-        names = names + [name.replace("-", "") for name in names]  # fxemoji writes `alarmclock`
-        return next((name for name in names if name in self.data["icons"] or name in self.aliases), None)
+        names_without_hyphens = [name.replace("-", "") for name in names]  # fxemoji writes `alarmclock`
+        for name in names + names_without_hyphens:
+            if name in self.data["icons"] or name in self.aliases:
+                return name
+        return None
 
     def draw(self, name: str) -> bytes:
-        """The icon as WebP, `SIZE` x `SIZE`, RGB, centred on white; drawn at twice the size and reduced."""
+        """Return an icon as WebP, `SIZE` x `SIZE`, RGB, centred on white; drawn at twice the size and reduced."""
         while name in self.aliases:
             name = self.aliases[name]
         icon = {"left": 0, "top": 0, **self.data, **self.data["icons"][name]}
-        left, top, width, height = (icon[key] for key in ("left", "top", "width", "height"))
+        width, height = icon["width"], icon["height"]
+        view_box = f"{icon['left']} {icon['top']} {width} {height}"
         svg = (
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-            f' width="{width}" height="{height}" viewBox="{left} {top} {width} {height}">{icon["body"]}</svg>'
+            f' width="{width}" height="{height}" viewBox="{view_box}">{icon["body"]}</svg>'
         )
         side = 2 * SIZE
         # No icon holds text, so the machine's fonts cannot matter and need not be read.
@@ -129,31 +138,48 @@ class IconSet:
 
 
 def select(icons: dict[str, IconSet], zh: dict, en: dict) -> list[tuple[dict, str]]:
-    """Every sample as (its JSON fields, name of its icon), in shard order.
+    """Return all samples in the order of the shards, each as its JSON fields and the name of its icon.
 
     A concept is an entry of the CLDR annotations (written without variation selectors) that at least two of
     the training styles draw. Packages that do not list code points are searched by the names that the others
     give them, then by the English name of the concept.
+
+    Args:
+        icons: icons of each style.
+        zh: annotations in Chinese, by concept.
+        en: annotations in English.
     """
     samples = []
     for text, entry in en.items():
         concept = "-".join(f"{ord(character):x}" for character in text)
-        names = [known.names_by_id[concept] for known in icons.values() if concept in known.names_by_id]
+        names = [style.names_by_id[concept] for style in icons.values() if concept in style.names_by_id]
         names.append(re.sub("[^a-z0-9]+", "-", entry["tts"][0].lower()).strip("-"))
-        found = {style: name for style in STYLES if (name := icons[style].find(concept, names))}
-        if sum(style in found for style in SPLITS["train"]) < 2:
+        icon_names = {}
+        for style in STYLES:
+            name = icons[style].find(concept, names)
+            if name:
+                icon_names[style] = name
+        if sum(style in icon_names for style in SPLITS["train"]) < 2:
             continue
-        for style, name in found.items():
-            kind = "symbol" if SYMBOL_KEYWORDS & set(entry["default"]) else "object"
-            captions_and_tags = zh[text]["tts"][0], entry["tts"][0], zh[text]["default"], entry["default"]
-            values = (concept, style, kind, *captions_and_tags, STYLES[style][1])
-            samples.append((dict(zip(FIELDS, values, strict=True)), name))
+        for style, name in icon_names.items():
+            fields = {
+                "id": concept,
+                "style": style,
+                "kind": "symbol" if SYMBOL_KEYWORDS & set(entry["default"]) else "object",
+                "caption_zh": zh[text]["tts"][0],
+                "caption_en": entry["tts"][0],
+                "tags_zh": zh[text]["default"],
+                "tags_en": entry["default"],
+                "license": STYLES[style][1],
+            }
+            samples.append((fields, name))
+    # A fixed order without a pattern: a few samples in a row are of all kinds and styles.
     samples.sort(key=lambda sample: hashlib.md5((sample[0]["id"] + sample[0]["style"]).encode()).digest())  # noqa: S324  -- a number, not a secret
     return samples
 
 
-def shard(samples: list[tuple[dict, str]], icons: dict[str, IconSet]) -> bytes:
-    """A tar file of the samples with headers that hold nothing but names and sizes."""
+def make_shard(samples: list[tuple[dict, str]], icons: dict[str, IconSet]) -> bytes:
+    """Return a tar file of the samples with headers that hold nothing but names and sizes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for fields, name in samples:
@@ -167,7 +193,7 @@ def shard(samples: list[tuple[dict, str]], icons: dict[str, IconSet]) -> bytes:
 
 
 def read_shard(content: bytes) -> dict[str, tuple[dict, bytes]]:
-    """`<code points>_<style>` -> (JSON fields, WebP bytes), in the file's order."""
+    """Return JSON fields and WebP of each sample by key, `<code points>_<style>`, in the order of the file."""
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         files = {}
         for member in tar:
@@ -178,34 +204,41 @@ def read_shard(content: bytes) -> dict[str, tuple[dict, bytes]]:
     return {key: (json.loads(files[f"{key}.json"]), files[f"{key}.webp"]) for key in keys}
 
 
-def pixels(webp: bytes) -> np.ndarray:
-    """`[H, W, 3]`, float, 0 to 255."""
+def decode(webp: bytes) -> np.ndarray:
+    """Return the pixels of an image, [H, W, 3] float, 0 to 255."""
     return np.asarray(Image.open(io.BytesIO(webp)).convert("RGB"), dtype=float)
 
 
 def compare(file: str, rebuilt: bytes, shipped: bytes) -> bool:
-    """Print how the two shards agree; True if they hold the same samples, in order, with the same fields."""
-    ours, theirs = read_shard(rebuilt), read_shard(shipped)
-    common = [key for key in theirs if key in ours]
-    same = {field: sum(ours[key][0][field] == theirs[key][0][field] for key in common) for field in FIELDS}
-    order = list(ours) == list(theirs)
-    identical = sum(ours[key][1] == theirs[key][1] for key in common)
-    difference = np.mean([abs(pixels(ours[key][1]) - pixels(theirs[key][1])).mean() for key in common])
+    """Print how two shards agree and return whether they have the same samples, in order, with the same fields."""
+    rebuilt_samples, shipped_samples = read_shard(rebuilt), read_shard(shipped)
+    common_keys = [key for key in shipped_samples if key in rebuilt_samples]
+    has_same_order = list(rebuilt_samples) == list(shipped_samples)
+    equal_fields = dict.fromkeys(FIELDS, 0)
+    num_equal_drawings = 0
+    differences = []
+    for key in common_keys:
+        rebuilt_fields, rebuilt_webp = rebuilt_samples[key]
+        shipped_fields, shipped_webp = shipped_samples[key]
+        for field in FIELDS:
+            equal_fields[field] += rebuilt_fields[field] == shipped_fields[field]
+        num_equal_drawings += rebuilt_webp == shipped_webp
+        differences.append(abs(decode(rebuilt_webp) - decode(shipped_webp)).mean())
     print(
-        f"{file}: {len(theirs)} samples shipped, {len(common)} of them rebuilt, "
-        f"{len(ours) - len(common)} others; same order: {'yes' if order else 'no'}"
+        f"{file}: {len(shipped_samples)} samples shipped, {len(common_keys)} of them rebuilt, "
+        f"{len(rebuilt_samples) - len(common_keys)} others; same order: {'yes' if has_same_order else 'no'}"
     )
-    print("  same " + ", ".join(f"{field} {count}" for field, count in same.items()))
+    print("  same " + ", ".join(f"{field} {count}" for field, count in equal_fields.items()))
     print(
-        f"  drawings: {identical} the same to the byte, mean absolute difference {difference:.3f} of 255; "
+        f"  drawings: {num_equal_drawings} the same to the byte, "
+        f"mean absolute difference {np.mean(differences):.3f} of 255; "
         f"file the same: {'yes' if rebuilt == shipped else 'no'}"
     )
-    return order and all(count == len(theirs) for count in same.values())
+    return has_same_order and all(count == len(shipped_samples) for count in equal_fields.values())
 
 
 def main() -> int:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=HERE / "rebuilt", help="folder for the three shards")
     parser.add_argument("--packages", type=Path, help="folder of the packages' .tgz files (OUTPUT/packages)")
     options = parser.parse_args()
@@ -213,27 +246,27 @@ def main() -> int:
     for folder in (options.output, packages):
         folder.mkdir(parents=True, exist_ok=True)
 
-    icons = {
-        style: IconSet(fetch(f"@iconify-json/{style}", version, packages)) for style, (version, _) in STYLES.items()
-    }
-    languages = ("annotations/zh/annotations.json", "annotations/en/annotations.json")
-    tables = read_json(fetch(*ANNOTATIONS, packages), *languages)
-    samples = select(icons, *(table["annotations"]["annotations"] for table in tables))
+    icons = {}
+    for style, (version, _) in STYLES.items():
+        icons[style] = IconSet(fetch(f"@iconify-json/{style}", version, packages))
+    members = ("annotations/zh/annotations.json", "annotations/en/annotations.json")
+    zh, en = (table["annotations"]["annotations"] for table in read_json(fetch(*ANNOTATIONS, packages), *members))
+    samples = select(icons, zh, en)
 
-    agree = True
+    all_agree = True
     for split, styles in SPLITS.items():
-        chosen = [sample for sample in samples if sample[0]["style"] in styles]
+        samples_of_split = [sample for sample in samples if sample[0]["style"] in styles]
         file = f"emoji-{split}.tar"
-        print(f"drawing {len(chosen)} samples of {file}", flush=True)
-        rebuilt = shard(chosen, icons)
+        print(f"drawing {len(samples_of_split)} samples of {file}", flush=True)
+        rebuilt = make_shard(samples_of_split, icons)
         if (HERE / file).exists():
-            agree &= compare(file, rebuilt, (HERE / file).read_bytes())
+            all_agree &= compare(file, rebuilt, (HERE / file).read_bytes())
         else:
             print(f"{file}: no shipped file next to this script to compare with")
         partial = options.output / f"{file}.partial"
         partial.write_bytes(rebuilt)
         partial.replace(options.output / file)
-    return 0 if agree else 1
+    return 0 if all_agree else 1
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import sys
 import tarfile
 import urllib.request
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +32,7 @@ PACKAGE = "tuxpaint-stamps-default_2025.03.31-1_all.deb"
 SHA256 = "6312d03a37d0220b10fc91a7467bf2a2a2336e08c2f416de04311d25fd7aeacb"
 STAMPS = "./usr/share/tuxpaint/stamps/"
 COPYRIGHT = "./usr/share/doc/tuxpaint-stamps-default/copyright"
+# Folder of the package -> its name as a class, in English and Chinese.
 CLASSES = {
     "animals": ("an animal", "动物"),
     "clothes": ("clothes", "衣物"),
@@ -51,12 +51,11 @@ CLASSES = {
     "town": ("something in a town", "城镇"),
     "vehicles": ("a vehicle", "交通工具"),
 }
-"""Folders of the package with their names in English and Chinese."""
 SIDE = 128  # pixels of the longer side
 
 
 class Stamp(NamedTuple):
-    """An image, by its path in the package, and its names."""
+    """An image: its path in the package without the suffix, and its names."""
 
     path: str
     caption_zh: str
@@ -64,29 +63,29 @@ class Stamp(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The folder that is its class."""
+        """Name of the folder that is its class."""
         return self.path.partition("/")[0]
 
 
 def fetch(mirror: str, folder: Path) -> Path:
-    """The package in `folder`; from the mirror, under a temporary name first, if it is missing."""
+    """Return the path of the package in a folder; a missing one is fetched under a temporary name first."""
     path = folder / PACKAGE
     if path.exists():
         return path
     address = f"{mirror.rstrip('/')}/pool/main/t/tuxpaint-stamps/{PACKAGE}"
     print(f"fetching {address}", flush=True)
-    aside = path.with_name(f".{PACKAGE}.partial")
+    partial_path = path.with_name(f".{PACKAGE}.partial")
     try:
-        with urllib.request.urlopen(address, timeout=60) as source, aside.open("wb") as target:  # noqa: S310  -- an address that the user or the script has named
+        with urllib.request.urlopen(address, timeout=60) as source, partial_path.open("wb") as target:  # noqa: S310  -- an address that the user or the script has named
             shutil.copyfileobj(source, target)
     except OSError as error:
         sys.exit(f"error: {address}: {error}; name another --mirror, or a --package (apt-get download)")
-    aside.replace(path)
+    partial_path.replace(path)
     return path
 
 
-def checked(package: Path) -> Path:
-    """The package, if it is the one whose layout is known here."""
+def check_package(package: Path) -> None:
+    """End the program if a file is not the package whose layout this script knows."""
     try:
         with package.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -94,11 +93,10 @@ def checked(package: Path) -> Path:
         sys.exit(f"error: {package}: {error.strerror}")
     if digest != SHA256:
         sys.exit(f"error: {package} is damaged, or another version than {PACKAGE}: remove it, or name this one")
-    return package
 
 
-def data_of(package: Path) -> tarfile.TarFile:
-    """The files of a Debian package: an `ar` archive that holds a `data.tar.xz`."""
+def open_data(package: Path) -> tarfile.TarFile:
+    """Open the files of a Debian package, which is an `ar` archive with a `data.tar.xz`."""
     with package.open("rb") as file:
         file.seek(8)  # the archive's signature
         while header := file.read(60):
@@ -109,12 +107,12 @@ def data_of(package: Path) -> tarfile.TarFile:
     sys.exit(f"error: {package} holds no data.tar.xz")
 
 
-def read(package: Path) -> tuple[dict[Stamp, bytes], bytes]:
-    """The images that have a name in both languages, and what the package says of its licence."""
-    contents: dict[str, bytes] = {}
-    names: dict[str, bytes] = {}
+def read_package(package: Path) -> tuple[dict[Stamp, bytes], bytes]:
+    """Return the PNG files of the images that have a name in both languages, and the text of the licence."""
+    images: dict[str, bytes] = {}
+    descriptions: dict[str, bytes] = {}
     licence = b""
-    with data_of(package) as tar:
+    with open_data(package) as tar:
         for member in tar:
             stem, _, suffix = member.name.removeprefix(STAMPS).rpartition(".")
             is_stamp = member.name.startswith(STAMPS) and suffix in ("png", "txt")
@@ -126,77 +124,90 @@ def read(package: Path) -> tuple[dict[Stamp, bytes], bytes]:
             if not is_stamp:
                 licence = file.read()
             elif suffix == "png":
-                contents[stem] = file.read()
+                images[stem] = file.read()
             else:
-                names[stem] = file.read()
-    found = {}
-    for stem, content in sorted(contents.items()):
-        english, *others = names.get(stem, b"").decode("utf-8").splitlines() or [""]
-        chinese = dict(line.partition("=")[::2] for line in others).get("zh_CN.utf8", "")
+                descriptions[stem] = file.read()
+    stamps = {}
+    for stem, image in sorted(images.items()):
+        # The first line is the English name, the others are `language=name`.
+        english, *lines = descriptions.get(stem, b"").decode("utf-8").splitlines() or [""]
+        chinese = ""
+        for line in lines:
+            language, _, name = line.partition("=")
+            if language == "zh_CN.utf8":
+                chinese = name
         if english and chinese:
-            found[Stamp(stem, chinese.strip().rstrip("。"), english.strip().rstrip("."))] = content
-    return found, licence
+            stamps[Stamp(stem, chinese.strip().rstrip("。"), english.strip().rstrip("."))] = image
+    return stamps, licence
 
 
-def groups(stamps: list[Stamp]) -> Iterator[list[Stamp]]:
-    """Stamps that share a name in either language, directly or through others."""
-    leader = {stamp: stamp for stamp in stamps}
+def group_by_name(stamps: list[Stamp]) -> list[list[Stamp]]:
+    """Group the stamps that share a name in either language, directly or through others."""
+    parents = {stamp: stamp for stamp in stamps}
 
-    def find(stamp: Stamp) -> Stamp:
-        while leader[stamp] is not stamp:
-            stamp = leader[stamp]
+    def find_root(stamp: Stamp) -> Stamp:
+        while parents[stamp] is not stamp:
+            stamp = parents[stamp]
         return stamp
 
-    first: dict[str, Stamp] = {}
+    first_with_name: dict[str, Stamp] = {}
     for stamp in stamps:
         for name in (stamp.caption_zh, stamp.caption_en.lower()):
-            leader[find(stamp)] = find(first.setdefault(name, stamp))
-    joined = defaultdict(list)
+            parents[find_root(stamp)] = find_root(first_with_name.setdefault(name, stamp))
+    groups = defaultdict(list)
     for stamp in stamps:
-        joined[find(stamp)].append(stamp)
-    yield from joined.values()
+        groups[find_root(stamp)].append(stamp)
+    return list(groups.values())
 
 
-def splits(stamps: list[Stamp]) -> dict[str, list[Stamp]]:
-    """A third of every class for testing, a ninth for validation, in an order that is drawn by the names' digests."""
-    by_class = defaultdict(list)
-    for group in groups(stamps):
-        by_class[group[0].label].append(group)
-    found: dict[str, list[Stamp]] = {"train": [], "val": [], "test": []}
-    for members in by_class.values():
-        members.sort(key=lambda group: hashlib.sha256(group[0].caption_en.encode()).digest())
-        for position, group in enumerate(members):
-            found["test" if position % 3 == 0 else "val" if position % 9 == 1 else "train"] += group
-    return {split: sorted(members) for split, members in found.items()}
+def split_stamps(stamps: list[Stamp]) -> dict[str, list[Stamp]]:
+    """Split the stamps: a third of the groups of every class for testing, a ninth for validation.
+
+    The order of the groups follows from digests of their names: it is random, and always the same.
+    """
+    groups_by_class = defaultdict(list)
+    for group in group_by_name(stamps):
+        groups_by_class[group[0].label].append(group)
+    splits: dict[str, list[Stamp]] = {"train": [], "val": [], "test": []}
+    for groups in groups_by_class.values():
+        groups.sort(key=lambda group: hashlib.sha256(group[0].caption_en.encode()).digest())
+        for position, group in enumerate(groups):
+            if position % 3 == 0:
+                splits["test"] += group
+            elif position % 9 == 1:
+                splits["val"] += group
+            else:
+                splits["train"] += group
+    return {split: sorted(members) for split, members in splits.items()}
 
 
-def drawing(content: bytes) -> Image.Image:
-    """An image on white, its longer side at most `SIDE`."""
-    image = Image.open(io.BytesIO(content)).convert("RGBA")
+def put_on_white(png: bytes) -> Image.Image:
+    """Return an image on white, its longer side at most `SIDE`."""
+    image = Image.open(io.BytesIO(png)).convert("RGBA")
     image.thumbnail((SIDE, SIDE))
     paper = Image.new("RGBA", image.size, "white")
     paper.alpha_composite(image)
     return paper.convert("RGB")
 
 
-def write(folder: Path, contents: dict[Stamp, bytes], licence: bytes) -> None:
-    """Writes images, tables, and names of the classes."""
-    with tqdm(total=len(contents), unit="stamp", desc="writing") as bar:
-        for split, stamps in splits(list(contents)).items():
+def write_stamps(folder: Path, images: dict[Stamp, bytes], licence: bytes) -> None:
+    """Write images, tables, names of the classes, and the licence."""
+    with tqdm(total=len(images), unit="stamp", desc="writing") as bar:
+        for split, stamps in split_stamps(list(images)).items():
             rows = []
             for stamp in stamps:
-                file = Path(split, stamp.label, f"{stamp.path.partition('/')[2].replace('/', '-')}.png")
-                (folder / file).parent.mkdir(parents=True, exist_ok=True)
-                drawing(contents[stamp]).save(folder / file)
-                within = stamp.path.rpartition("/")[0]
-                rows.append([file.as_posix(), stamp.caption_zh, stamp.caption_en, stamp.label, within])
+                path = Path(split, stamp.label, f"{stamp.path.partition('/')[2].replace('/', '-')}.png")
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                put_on_white(images[stamp]).save(folder / path)
+                source_folder = stamp.path.rpartition("/")[0]
+                rows.append([path.as_posix(), stamp.caption_zh, stamp.caption_en, stamp.label, source_folder])
                 bar.update()
-            aside = folder / f".{split}.csv.partial"
-            with aside.open("w", encoding="utf-8", newline="") as table:
-                csv.writer(table, lineterminator="\n").writerows(
-                    [["image", "caption_zh", "caption_en", "label", "folder"], *rows]
-                )
-            aside.replace(folder / f"{split}.csv")
+            partial_path = folder / f".{split}.csv.partial"
+            with partial_path.open("w", encoding="utf-8", newline="") as file:
+                table = csv.writer(file, lineterminator="\n")
+                table.writerow(["image", "caption_zh", "caption_en", "label", "folder"])
+                table.writerows(rows)
+            partial_path.replace(folder / f"{split}.csv")
             print(f"{split}: {len(rows)} images")
     for position, language in enumerate(("en", "zh")):
         lines = "".join(f"{label}\t{names[position]}\n" for label, names in CLASSES.items())
@@ -207,11 +218,14 @@ def write(folder: Path, contents: dict[Stamp, bytes], licence: bytes) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=HERE / "stamps", metavar="FOLDER")
-    parser.add_argument("--mirror", default=MIRROR, metavar="ADDRESS", help=f"of Debian; default: {MIRROR}")
-    parser.add_argument("--package", type=Path, metavar="FILE", help="the .deb; default: it is fetched")
+    parser.add_argument("--mirror", default=MIRROR, metavar="ADDRESS", help=f"a mirror of Debian; default: {MIRROR}")
+    parser.add_argument("--package", type=Path, metavar="FILE", help="the .deb file; default: fetched from the mirror")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
-    write(args.output, *read(checked(args.package or fetch(args.mirror, args.output))))
+    package = args.package or fetch(args.mirror, args.output)
+    check_package(package)
+    images, licence = read_package(package)
+    write_stamps(args.output, images, licence)
     print(f"written: {args.output}")
     return 0
 

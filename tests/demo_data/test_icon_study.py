@@ -34,14 +34,14 @@ def draw_boxes(*boxes, size=64):
 
 def test_shape_ignores_position_and_size(families):
     half_size = (np.array(L) // 2).tolist()
-    shapes = [families.shape(draw_boxes(*boxes)) for boxes in (L, half_size, T)]
+    shapes = [families.make_shape(draw_boxes(*boxes)) for boxes in (L, half_size, T)]
     assert shapes[0].bits == shapes[1].bits != shapes[2].bits
     drawings = families.Drawings()
     for name, shape in zip("abc", shapes, strict=True):
         drawings.add(name, f"{name}--x", shape)
-    assert [sorted(group) for group in drawings.alike()] == [[0, 1]]
-    assert drawings.same([0, 2], [1]).tolist() == [[True], [False]]
-    assert families.shape(draw_boxes()) is None
+    assert [sorted(group) for group in drawings.group_by_hash()] == [[0, 1]]
+    assert drawings.compare([0, 2], [1]).tolist() == [[True], [False]]
+    assert families.make_shape(draw_boxes()) is None
 
 
 def make_sets(**fields):
@@ -59,7 +59,7 @@ def test_authors_prefixes_names_and_pixels_join_families(families):
     entries = make_sets(**{name: {} for name in names})
     entries |= make_sets(a={"author": "Team"}, b={"author": "team"}, g={"category": "Emoji"}, h={"category": "Emoji"})
     num_shared_images = {("f", "g"): 99, ("a", "h"): int(100 * families.SHARED_IMAGES) - 1}
-    groups, joined = families.families(entries, names, num_shared_images)
+    groups, joined = families.find_families(entries, names, num_shared_images)
     assert sorted(map(tuple, groups)) == [("a", "b"), ("c-one", "c-two"), ("d", "e"), ("f", "g"), ("h",)]
     assert [pair for *pair, _ in joined["name"]] == [["a", "b"], ["c-one", "c-two"], ["d", "e"]]
     assert joined["pixels"] == [("f", "g", "99 of 100 images")]
@@ -78,12 +78,12 @@ def test_lists_are_written_from_rendered_sets(families, study, monkeypatch, tmp_
         for caption, boxes in images.items():
             fields = {"caption_en": caption, "tags_en": [], "name": caption, "set": name, "license": "MIT"}
             set_icons.append(families.Icon(f"{name}--{caption}", fields, draw_boxes(*boxes)))
-        study.write(icons / f"{name}.tar", set_icons)
+        study.write_icons(icons / f"{name}.tar", set_icons)
     entries = make_sets(**{name: {"samples": len(images)} for name, images in rendered.items()})
     (icons / "sets.json").write_text(json.dumps(entries))
-    lexicon = study.lexicon(DEMO_DATA / "emoji-val.tar")
-    monkeypatch.setattr(study, "lexicon", lambda: lexicon)
-    monkeypatch.setattr(study, "SCORED", {"val": ("kept",), "test": ("unseen",)})
+    lexicon = study.read_lexicon(DEMO_DATA / "emoji-val.tar")
+    monkeypatch.setattr(study, "read_lexicon", lambda: lexicon)
+    monkeypatch.setattr(study, "SCORED_SETS", {"val": ("kept",), "test": ("unseen",)})
     monkeypatch.setattr(sys, "argv", ["icon_study.py", "--icons", str(icons), "--output", str(output)])
     assert study.main() == 0
     lists = json.loads((output / "lists.json").read_text(encoding="utf-8"))

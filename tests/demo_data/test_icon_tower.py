@@ -32,7 +32,7 @@ def test_icons_of_other_styles_are_drawn_repeatably(script, monkeypatch, tmp_pat
         for number, caption in enumerate(captions):
             fields = {"caption_en": caption, "tags_en": [], "name": caption}
             set_icons.append(script.Icon(f"{name}--{number}", fields, image))
-        script.write(icons / f"{name}.tar", set_icons)
+        script.write_icons(icons / f"{name}.tar", set_icons)
     (icons / "sets.json").write_text(json.dumps({name: {"color": value} for name, value in has_colour.items()}))
     for folder in ("first", "second"):
         monkeypatch.setattr(sys, "argv", ["icon_tower.py", "--icons", str(icons), "--output", str(tmp_path / folder)])
