@@ -117,12 +117,13 @@ def describe_record(record: dict[str, Any]) -> str:
 
 def show_end(output: Path, archive: Path, rows: list[Any]) -> None:
     """Print the last table, what differs, and what to send back."""
+    from benchmarks.gpu_day.comparison import TOLERANCE
     from benchmarks.gpu_day.report import describe_differences, format_figure
 
     print(f"\n{'':<60}{'expected':>12}{'measured':>12}{'ratio':>8}")
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         print(f"{row.name:<60}{format_figure(row.expected):>12}{format_figure(row.measured):>12}{ratio:>8}")
-    print("\nDiffers by more than 20 %:", *describe_differences(rows), sep="\n")
+    print(f"\nDiffers by more than {100 * TOLERANCE:.0f} %:", *describe_differences(rows), sep="\n")
     size = archive.stat().st_size / 2**20
     print(f"\n{output / 'report.md'} has all of it. Send back {archive} ({size:.1f} MiB).")

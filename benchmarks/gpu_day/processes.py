@@ -1,5 +1,6 @@
 """Processes with a time limit, which leave nothing behind."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -15,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MARK = "ERNIE_VIL2_GPU_DAY_PROCESS"
 # Seconds between SIGTERM and SIGKILL: time for Paddle's launcher to end its ranks.
 GRACE_SECONDS = 10.0
+# Seconds after SIGKILL until a process is given up: one that hangs in the GPU's driver cannot be ended by any signal.
+KILL_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 
 _numbers = itertools.count()
@@ -54,7 +57,8 @@ def run_limited(
             end_processes({MARK: mark})
             if process.poll() is None:  # a system without /proc: at least the process itself ends
                 process.kill()
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
     return code, elapsed
 
 
@@ -73,11 +77,16 @@ def find_processes(variables: Mapping[str, str]) -> list[int]:
 
 
 def end_processes(variables: Mapping[str, str]) -> None:
-    """End the processes with these environment variables: by SIGTERM, and after a while by SIGKILL."""
-    deadline = time.monotonic() + GRACE_SECONDS
+    """End the processes with these environment variables: by SIGTERM, and after a while by SIGKILL.
+
+    Those that are there after `KILL_SECONDS` more stay.
+    """
+    kill_time = time.monotonic() + GRACE_SECONDS
     _signal_all(find_processes(variables), signal.SIGTERM)
     while pids := find_processes(variables):
-        if time.monotonic() > deadline:
+        if time.monotonic() > kill_time + KILL_SECONDS:
+            return
+        if time.monotonic() > kill_time:
             _signal_all(pids, signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
 

@@ -93,6 +93,18 @@ def test_failures_and_time_outs_do_not_stop_the_rest(options, monkeypatch):
     assert not is_running(child)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_process_that_no_signal_ends_is_given_up(options, monkeypatch):
+    # Like one that hangs in the GPU's driver.
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(processes, "KILL_SECONDS", 0.2)
+    monkeypatch.setattr(processes, "_signal_all", lambda pids, number: None)
+    monkeypatch.setattr(processes.subprocess.Popen, "kill", lambda process: None)
+    program = "import time; time.sleep(5)"
+    code, _ = processes.run_limited([sys.executable, "-c", program], {}, options.output / "log", seconds=0.5)
+    assert code is None
+
+
 def test_step_without_time_is_left_out_and_others_run(options):
     day = Day(options, 1, {})
     # Of a minute, the first step gets 0.6 s, which is too short to begin anything.
