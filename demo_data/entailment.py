@@ -223,7 +223,10 @@ def make_entailment_rows(
 
 def relate(concepts: Sequence[Drawing], are_related: Callable[[Drawing, Drawing], bool]) -> np.ndarray:
     """Return a relation between concepts, bool [N, N]."""
-    return np.array([[are_related(left, right) for right in concepts] for left in concepts])
+    table = []
+    for left in concepts:
+        table.append([are_related(left, right) for right in concepts])
+    return np.array(table)
 
 
 def find_true(concepts: Sequence[Drawing], hypotheses: Sequence[str]) -> np.ndarray:

@@ -264,7 +264,9 @@ def main() -> int:
         write_icons(args.output / f"{name}.tar", icons)
 
     families_of_several = [family for family in families if len(family) > 1]
-    sets_by_side = {side: [name for name in sorted(sets) if sides[name] == side] for side in SIDES}
+    sets_by_side: dict[str, list[str]] = {side: [] for side in SIDES}
+    for name in sorted(sets):
+        sets_by_side[sides[name]].append(name)
     num_tagged, num_translatable = {}, {}
     for name, icons in shards.items():
         num_tagged[name] = sum(bool(icon.fields["tags_en"]) for icon in icons)
