@@ -1,15 +1,20 @@
 """Duplicates and leaks: images altered as others put them up, and a benchmark that hides in the training set."""
 
 import json
+import tracemalloc
+from contextlib import closing
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from ernie_vil2.apps.curation.details import compare_details, complete_verdict, decode_detail
 from ernie_vil2.apps.curation.guesses import Comparison
 from ernie_vil2.apps.curation.image_pairs import find_matches
+from ernie_vil2.apps.curation.joins import Joins, MeasuresFile
 from ernie_vil2.apps.curation.likeness import (
     MAX_BORDER_DEVIATION,
     find_content,
@@ -36,6 +41,7 @@ from ernie_vil2.apps.curation.registration import (
     make_view,
     register,
 )
+from ernie_vil2.apps.curation.steps.leaks import Leaks, Settings
 from ernie_vil2.apps.curation.steps.near_texts import compute_sketch
 from ernie_vil2.apps.curation.thumbnails import pack_thumbnails
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
@@ -161,6 +167,20 @@ def test_captions_of_a_benchmark_are_reported_or_removed(tmp_path, curated):
         rows = curated([crawl], text, f"removed {threshold}").values()
         assert {row["sample"] for row in rows if row["reason"] == "caption of a benchmark"} == dropped
         assert sum(row["is_kept"] for row in rows) == 5 - len(dropped)
+
+
+def test_equal_captions_are_compared_with_a_benchmark_once(tmp_path):
+    sketch = compute_sketch("one or more people standing outdoors")
+    columns = {"row": pa.array(range(3000), pa.int32()), "error": pa.nulls(3000, pa.string())}
+    columns["long_sketches"] = pa.array([[sketch]] * 3000, pa.list_(pa.binary()))
+    parquet.write_table(pa.table(columns), tmp_path / "measures.parquet")
+    with closing(Joins([MeasuresFile(tmp_path / "measures.parquet", 0)], tmp_path)) as joins:
+        tracemalloc.start()
+        samples = Leaks(Settings())._match_captions(joins, [sketch] * 1000)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert samples == set(range(3000))
+    assert peak < 5e7  # three million pairs of captions have 384 MB of hashes
 
 
 def test_unreadable_benchmark_is_named_before_any_work(tmp_path, crawl, curated):

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ernie_vil2.apps.curation.guesses import Comparison
 from ernie_vil2.apps.curation.image_pairs import find_matches
-from ernie_vil2.apps.curation.joins import Joins
+from ernie_vil2.apps.curation.joins import BATCH, Joins
 from ernie_vil2.apps.curation.likeness import COLUMNS, make_columns, make_thumbnails
 from ernie_vil2.apps.curation.measures import VERSION
 from ernie_vil2.apps.curation.step import Pair, Step
@@ -148,6 +148,8 @@ class Leaks(Step[Settings]):
         if not benchmark_sketches:
             return set()
         samples = set[int]()
+        # Equal captions are compared once, because thousands of them on both sides have millions of pairs.
+        benchmark_sketches = list(dict.fromkeys(benchmark_sketches))
         benchmark_hashes = read_hashes(benchmark_sketches)
         benchmark_bands = _make_band_table(benchmark_sketches)
         # Only captions that share a band are compared hash by hash, as in near_texts.
@@ -156,14 +158,19 @@ class Leaks(Step[Settings]):
             "from bands join benchmark_bands using (band)"
         )
         for batch in joins.read_batches("select sample, unnest(long_sketches) as sketch from alive"):
-            sketches = batch["sketch"].to_pylist()
+            sketches = batch["sketch"].unique().to_pylist()
+            hashes = read_hashes(sketches)
+            leaking_sketches = set[bytes]()
             with joins.register_tables(bands=_make_band_table(sketches), benchmark_bands=benchmark_bands):
-                candidates = joins.database.execute(query).fetchnumpy()
-            rows = candidates["row"]
-            hashes = read_hashes(sketches)[rows]
-            is_same_hash = hashes == benchmark_hashes[candidates["benchmark_row"]]  # [candidates, hashes]
-            is_alike = is_same_hash.mean(axis=1) >= self.settings.text_likeness
-            samples.update(batch["sample"].to_numpy()[rows[is_alike]].tolist())
+                # A cursor, as of `read_batches`, would not see the registered tables.
+                for candidates in joins.database.sql(query).to_arrow_reader(BATCH):
+                    rows = candidates["row"].to_numpy()
+                    is_same_hash = hashes[rows] == benchmark_hashes[candidates["benchmark_row"].to_numpy()]
+                    is_alike = is_same_hash.mean(axis=1) >= self.settings.text_likeness  # of [candidates, hashes]
+                    leaking_sketches.update(sketches[row] for row in np.unique(rows[is_alike]).tolist())
+            for sample, sketch in zip(batch["sample"].to_pylist(), batch["sketch"].to_pylist(), strict=True):
+                if sketch in leaking_sketches:
+                    samples.add(sample)
         return samples
 
 
