@@ -14,6 +14,8 @@ steps, their settings and the columns.
 import argparse
 from argparse import ArgumentTypeError
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from ernie_vil2.cli import arguments
 from ernie_vil2.data.spec import TRAIN, DataSpec
@@ -27,6 +29,16 @@ def parse_share(text: str) -> tuple[int, int]:
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise ArgumentTypeError(f"{text}: write I/N, the number of the share, from 1, and the number of shares: 2/8")
     return int(number) - 1, int(count)
+
+
+def list_reading_options(spec: DataSpec) -> dict[str, Any]:
+    """Return the options that say which texts and images are read from the files of a source, by name."""
+    options = {}
+    for name in ("layout", "split", "images", "columns", "encoding", "text_id"):
+        value = getattr(spec, name)
+        if value is not None:
+            options[name] = str(Path(value).resolve()) if name == "images" else value
+    return options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,13 +106,15 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.device.runtime import num_usable_cores
 
     steps = load_steps(args.config, args.override)
-    open_data = partial(open_sources, arguments.make_data_spec(args, default_split=TRAIN))
+    spec = arguments.make_data_spec(args, default_split=TRAIN)
+    open_data = partial(open_sources, spec)
     num_processes = args.processes or num_usable_cores()
     share = args.share
     rank, num_ranks = launched_rank()
     if share is None and num_ranks > 1:
         share = rank, num_ranks
-    curation = curate(open_data(), steps, args.output, num_processes, args.memory, share, args.ray, open_data)
+    reading = list_reading_options(spec)
+    curation = curate(open_data(), steps, args.output, num_processes, args.memory, share, args.ray, open_data, reading)
     if curation is None:
         print("this share is measured; when all shares are, run the command without --share")
         return 0

@@ -6,9 +6,9 @@ shards, and Ray Data on other machines (docs/curate.md).
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -50,11 +50,19 @@ class ExpectedFile(NamedTuple):
 
 @dataclass(frozen=True)
 class MeasuringJob:
-    """Pairs to measure, the steps that measure them, and the folder of the files of measures."""
+    """Pairs to measure, and the steps that measure them.
+
+    Args:
+        source: the pairs.
+        steps: the steps.
+        folder: folder of the files of measures.
+        reading: how the source reads the files, such as the columns of a table, by option; values for JSON.
+    """
 
     source: ShardedSource
     steps: Sequence[Step]
     folder: Path
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def shards(self) -> list[ShardIdentity]:
@@ -79,7 +87,10 @@ class MeasuringJob:
         """Return the place of a shard's measures, whether or not the file exists."""
         # The name follows from everything that the measures depend on, so that an existing file is the right one.
         step_dependencies = [[step.name, step.columns, step.measure_dependencies()] for step in self.steps]
-        dependencies = [VERSION, self.shards[shard], step_dependencies]
+        dependencies: list[Any] = [VERSION, self.shards[shard], step_dependencies]
+        # The identity of a shard is that of its files. Other columns or images of the same table are other pairs.
+        if self.reading:
+            dependencies.append(self.reading)
         digest = blake2b(json.dumps(dependencies).encode(), digest_size=12).hexdigest()
         return MeasuresFile(self.folder / f"{digest}.parquet", self.first_samples[shard])
 

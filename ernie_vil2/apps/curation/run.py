@@ -1,7 +1,7 @@
 """A whole curation: measure the shards in processes, join the measures, and write the table and its page."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,7 @@ def curate(
     share: tuple[int, int] | None = None,
     ray: str | None = None,
     open_source: Callable[[], ShardedSource] | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> Curation | None:
     """Curate a source, and write the table with `curation.json` and a page next to it.
 
@@ -86,6 +87,8 @@ def curate(
             does. Other shares may be measured at the same time.
         ray: address of a Ray cluster that measures in place of processes; None: use processes.
         open_source: opens the source again on the nodes of the cluster.
+        reading: how the source reads its files, such as the columns of a table, by option; values for JSON. Other
+            values measure every shard again.
 
     Returns:
         The outcome for all pairs, or None with a `share`.
@@ -106,7 +109,7 @@ def curate(
         if share is None:
             remove_partial(output, r"table|\d+")
         state = output / STATE
-        job = MeasuringJob(source, steps, state / "measures")
+        job = MeasuringJob(source, steps, state / "measures", reading or {})
         job.folder.mkdir(exist_ok=True)
         shards = range(len(job.shards))
         local_shards = shards[share[0] :: share[1]] if share else shards
@@ -114,7 +117,7 @@ def curate(
         # Measure the shards that have no measures yet.
         missing_shards = [shard for shard in local_shards if not job.locate_measures(shard).path.exists()]
         if ray is not None and open_source is not None:
-            open_job = partial(_open_job, open_source, steps, job.folder.resolve())
+            open_job = partial(_open_job, open_source, steps, job.folder.resolve(), job.reading)
             measure_on_ray(open_job, missing_shards, ray)
         else:
             num_samples = int(source.shard_sizes[missing_shards].sum()) if missing_shards else 0
@@ -166,9 +169,11 @@ def _find_embedder(steps: Sequence[Step]) -> Embedder | None:
     return None
 
 
-def _open_job(open_source: Callable[[], ShardedSource], steps: Sequence[Step], folder: Path) -> MeasuringJob:
+def _open_job(
+    open_source: Callable[[], ShardedSource], steps: Sequence[Step], folder: Path, reading: Mapping[str, Any]
+) -> MeasuringJob:
     """Open a job in another process, with new steps, which have none of the files and models that these have opened."""
-    return MeasuringJob(open_source(), [type(step)(step.settings) for step in steps], folder)
+    return MeasuringJob(open_source(), [type(step)(step.settings) for step in steps], folder, reading)
 
 
 def decide(joins: Joins, steps: Sequence[Step]) -> None:

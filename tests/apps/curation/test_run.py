@@ -8,6 +8,7 @@ import time
 from functools import partial
 
 import pytest
+from pyarrow import parquet
 
 from ernie_vil2 import cli
 from ernie_vil2.apps.curation import curate
@@ -78,6 +79,25 @@ def test_shares_are_measured_apart_and_joined_later(tmp_path, crawl, steps, meas
     assert measured_shards == [1, 0, 2]
     curate(source, steps(RULES), tmp_path / "alone")
     assert table_digests(tmp_path / "shared") == table_digests(tmp_path / "alone")
+
+
+def test_other_columns_and_images_of_a_table_are_measured(tmp_path):
+    for folder, size in (("small", 64), ("large", 96)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(encode_image(make_distinct_image(1, size)))
+    (tmp_path / "pairs.csv").write_text("image,caption,title\na.png,three old boats,a view of the harbour\n")
+    (tmp_path / "steps.yaml").write_text("text_rules: {}\nimage_rules: {short_side: 32}\n")
+
+    def measure(folder, *options):
+        command = ["--data", str(tmp_path / "pairs.csv"), "--images", str(tmp_path / folder), *options]
+        command += ["--output", str(tmp_path / "curated"), "-c", str(tmp_path / "steps.yaml"), "--processes", "1"]
+        assert cli.run("curate", command) == 0
+        (row,) = parquet.read_table(tmp_path / "curated" / "table").to_pylist()
+        return row["width"], row["caption"]
+
+    assert measure("small") == (64, "three old boats")
+    assert measure("large") == (96, "three old boats")
+    assert measure("large", "--columns", "caption=title") == (96, "a view of the harbour")
 
 
 def test_table_does_not_depend_on_the_number_of_processes(tmp_path, crawl, steps):
