@@ -33,7 +33,7 @@ title: Shapes
 output: IN/study
 base: tiny.yaml
 baseline: A
-models: {A: {config: tiny.yaml, means: captions alone}}
+models: {A: {config: tiny.yaml, description: captions alone}}
 seeds: [0]
 groups: [{name: main, models: [A]}]
 tests: {val: {data: [IN/val.tar]}}
