@@ -27,9 +27,9 @@ def task_inputs(tmp_path_factory):
 def evaluate(task_inputs, tmp_path, capsys):
     """Return a function that evaluates a task, and returns exit code, standard output and standard error."""
 
-    def evaluate(task, *arguments):
-        data, checkpoint = task_inputs[task]
-        options = ["--checkpoint", checkpoint, "--data", data, "--output", tmp_path, "--device", "cpu"]
+    def evaluate(task, *arguments, data=None):
+        own_data, checkpoint = task_inputs[task]
+        options = ["--checkpoint", checkpoint, "--data", data or own_data, "--output", tmp_path, "--device", "cpu"]
         code = commands.run("eval", list(map(str, [*options, *arguments])))
         return code, *capsys.readouterr()
 
@@ -82,7 +82,7 @@ def test_statements_without_an_image_are_counted(evaluate, task_inputs, tmp_path
     (data / "flickr30k-images" / "2005.jpg").write_bytes(b"\x89PNG\r\n\x1a\n")
     with (data / "snli_ve_test.jsonl").open("a") as file:
         file.write('{"Flikr30kID": "2000", "sentence2": "a", "gold_label": "-"}\n')
-    code, printed, _ = evaluate("entailment", "--data", data, "--split", "test")
+    code, printed, _ = evaluate("entailment", "--split", "test", data=data)
     assert code == 0 and "snli-ve test: 42 of 48 statements scored" in printed
     for reason in ("(snli_ve_test.jsonl:49)", "missing image: 1 (2003)", "broken image: 1 (2005)"):
         assert reason in printed
