@@ -66,11 +66,14 @@ class Towers:
         side, length, text = config.Model.image.image_size, config.Data.max_length, config.Model.text
         model = _build_without_weights(config, open_tokenizer(text.vocabulary, length, text.tokenizer).vocab_size)
         self.embed_dim = model.embed_dim
-        self.tower_parameters = {kind: sum(_trained_sizes(_select_tower(model, kind))) for kind in ("image", "text")}
-        sizes = {name: value.size for name, value in model.named_parameters() if not value.stop_gradient}
+        self.tower_parameters = {
+            "image": sum(_trained_sizes(_select_tower(model, "image")).values()),
+            "text": sum(_trained_sizes(_select_tower(model, "text")).values()),
+        }
+        sizes = _trained_sizes(model)
         with paddle.LazyGuard():
             apply_tuning(model, config.Tuning)
-        trained_sizes = {name: value.size for name, value in model.named_parameters() if not value.stop_gradient}
+        trained_sizes = _trained_sizes(model)
         self.num_parameters = sum((sizes | trained_sizes).values())
         self.parameter_sizes = list(trained_sizes.values())
         self.num_word_embedding_parameters = 0
@@ -152,8 +155,9 @@ def _select_tower(model: DualEncoder, kind: str) -> nn.LayerList:
     return nn.LayerList([getattr(model, kind), getattr(model, f"{kind}_projection")])
 
 
-def _trained_sizes(layer: nn.Layer) -> list[int]:
-    return [parameter.size for parameter in layer.parameters() if not parameter.stop_gradient]
+def _trained_sizes(layer: nn.Layer) -> dict[str, int]:
+    """Return the elements of each trained parameter, by name."""
+    return {name: parameter.size for name, parameter in layer.named_parameters() if not parameter.stop_gradient}
 
 
 class RepeatedBlock:

@@ -247,8 +247,8 @@ class TowerConfig(Section):
             if is_backbone and difflib.get_close_matches(name, names, n=1):
                 raise unknown_name(cls.registry.kind, name, names)
             holders = [holder for holder in cls.registry if {*wrong} <= cls.find_kind(holder).model_fields.keys()]
-            others = f", or name one of {', '.join(holders)}" if holders else ""
-            raise ValueError(f"{name!r} has no {', '.join(wrong)}: remove that{others}")
+            advice = f", or name one of {', '.join(holders)}" if holders else ""
+            raise ValueError(f"{name!r} has no {', '.join(wrong)}: remove that{advice}")
         return kind.model_validate({key: value for key, value in settings.items() if key not in foreign})
 
     @property

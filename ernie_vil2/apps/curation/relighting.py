@@ -95,8 +95,8 @@ def _measure_error(change: Change, source: np.ndarray, target: np.ndarray, is_wh
     lights = compute_luminance(source)[(errors <= error) & is_whole.any(axis=2)]
     if len(lights) < MIN_WHOLE * len(source):
         return np.inf
-    darkest, lightest = (compute_percentile(lights, percent) for percent in SPREAD_PERCENTS)
-    return error if lightest - darkest >= MIN_SPREAD else np.inf
+    spread = compute_percentile(lights, SPREAD_PERCENTS[1]) - compute_percentile(lights, SPREAD_PERCENTS[0])
+    return error if spread >= MIN_SPREAD else np.inf
 
 
 def _refine(
