@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=output_folder, metavar="FOLDER", help="folder of tables and page; default: the study's, or ."
     )
-    parser.add_argument("--run", metavar="GROUP/MODEL/SEED", help="make only this run, in this process")
+    # A name that is empty is refused with an example of one.
+    parser.add_argument("--run", type=str, metavar="GROUP/MODEL/SEED", help="make only this run, in this process")
 
 
 def run(args: argparse.Namespace) -> int:
