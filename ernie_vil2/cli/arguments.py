@@ -322,7 +322,7 @@ def optional_file(text: str) -> tuple[str, str | None]:
     return text, None
 
 
-def files_by_language(option: str, files: Iterable[tuple[str, T]]) -> dict[str, T]:
+def map_files_by_language(option: str, files: Iterable[tuple[str, T]]) -> dict[str, T]:
     """Return the values of an option LANG=FILE by language; ValueError if a language has several files."""
     by_language: dict[str, T] = {}
     for language, file in files:

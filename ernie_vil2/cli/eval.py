@@ -150,8 +150,8 @@ class EvalClassification:
 
         from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
 
-        names = arguments.files_by_language("--names", args.names)
-        templates = arguments.files_by_language("--templates", args.templates)
+        names = arguments.map_files_by_language("--names", args.names)
+        templates = arguments.map_files_by_language("--templates", args.templates)
         scorer = ZeroShot(args.label, names, templates, args.linear_probe, args.threshold)
         return score_model(args, scorer, arguments.make_data_spec(args), args.width, json_file=args.json)
 

@@ -150,7 +150,7 @@ class Plan:
         uses_micro_batches: whether rows are encoded in micro batches, twice each: first without saving for backward.
         rows_at_once: rows that a rank encodes at once, saving activations for backward.
         parameters: parameters by tower, "image" and "text", and "all", with LoRA's.
-        num_trained: those that are trained.
+        num_trained: number of parameters that are trained.
         sample_bytes_on_device: bytes of a sample that the loader copies to the device.
         num_batches: batches on the device: the previous one, which stays until its losses have been checked, the
             current one, and on a GPU the prefetched one.

@@ -20,12 +20,12 @@ from ernie_vil2.cli.arguments import (
     add_precision_option,
     add_source_options,
     count,
-    files_by_language,
     get_calibrated_threshold,
     input_file,
     input_folder,
     load_named_model,
     make_data_spec,
+    map_files_by_language,
     model,
     named_file,
     number,
@@ -127,8 +127,8 @@ def make_detector_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, An
     from ernie_vil2.apps.tagging.detector import Detector, DetectorTagger, Phrases
     from ernie_vil2.apps.tagging.taggers import read_name_lists, read_names
 
-    attributes = read_name_lists(files_by_language("--attributes", args.attributes))
-    class_files = files_by_language("--classes", args.classes)
+    attributes = read_name_lists(map_files_by_language("--attributes", args.attributes))
+    class_files = map_files_by_language("--classes", args.classes)
     # All languages have as many names; Phrases checks that.
     num_attributes = len(next(iter(attributes.values()), ()))
     detector = Detector(args.model, args.device, num_attributes)
@@ -146,8 +146,8 @@ def make_lexicon_tagger(args: argparse.Namespace) -> tuple[Tagger, dict[str, Any
     from ernie_vil2.apps.tagging.taggers import LexiconTagger, read_name_lists
 
     # Small files come first, so that a mistake in them shows before the model is loaded.
-    words = read_name_lists(files_by_language("--words", args.words))
-    templates = read_name_lists(files_by_language("--templates", args.templates))
+    words = read_name_lists(map_files_by_language("--words", args.words))
+    templates = read_name_lists(map_files_by_language("--templates", args.templates))
     name = args.checkpoint  # as the user named it; loading replaces args.checkpoint
     encoder, _ = load_named_model(args)
     min_cosine = args.threshold
