@@ -209,7 +209,7 @@ def make_entailment_rows(
             # A tag is true of many of the concepts that share a tag, so few are left that it may be neutral to. With
             # captions alone there is a match: `keep_matchable` has made sure of it.
             becomes_caption = (neutral < 0) | (rng.random(len(concepts)) < CAPTION_SHARE)
-            for position in np.flatnonzero(becomes_caption):
+            for position in np.flatnonzero(becomes_caption).tolist():
                 hypotheses[position] = concepts[position].caption
             neutral = match(find_neutral(concepts, hypotheses), rng)
         contradicted = match(~shares_word & ~find_true(concepts, hypotheses), rng)
@@ -252,7 +252,7 @@ def keep_matchable(concepts: Sequence[Drawing], rng: np.random.Generator) -> lis
     """Drop concepts until each can be matched with another one that shares a tag, and no one twice."""
     while True:
         columns = match(find_neutral(concepts, [drawing.caption for drawing in concepts]), rng)
-        without_neighbour = set(np.flatnonzero(columns < 0))
+        without_neighbour = set(np.flatnonzero(columns < 0).tolist())
         without_neighbour |= set(range(len(concepts))) - set(columns.tolist())
         if not without_neighbour:
             return list(concepts)
