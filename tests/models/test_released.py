@@ -239,6 +239,13 @@ def test_official_settings_are_read(official):
         read_model(official)
 
 
+@pytest.mark.parametrize("layout", ["official", "paddlenlp"])
+def test_stray_pt_file_does_not_make_it_a_chinese_clip(tmp_path, layout):
+    write_model(make_stored_model()[1], tmp_path / "there", layout)
+    (tmp_path / "there" / "best.pt").write_bytes(b"not even weights")
+    assert read_model(tmp_path / "there").layout == layout
+
+
 def test_writing_needs_a_new_folder_and_a_vocabulary(official, tmp_path):
     stored = read_model(official)
     with pytest.raises(FileExistsError, match=str(tmp_path)):

@@ -279,15 +279,17 @@ FORMATS: Registry[Format] = Registry(
         "siglip2": f"{_FAMILIES}.siglip:SIGLIP_2",
         "vision-text-dual-encoder": f"{_FAMILIES}.vision_text_dual:VISION_TEXT_DUAL",
         "open_clip": f"{_FAMILIES}.open_clip:OPEN_CLIP",
+        "paddlenlp": f"{_FORMATS}.paddlenlp:PADDLENLP",
+        "official": f"{_FORMATS}.official:OFFICIAL",
         "pe_core": f"{_FAMILIES}.pe_core:PE_CORE",
         "eva_clip": f"{_FAMILIES}.eva_clip:EVA_CLIP",
         "cn_clip": f"{_FAMILIES}.cn_clip:CN_CLIP",
-        "paddlenlp": f"{_FORMATS}.paddlenlp:PADDLENLP",
-        "official": f"{_FORMATS}.official:OFFICIAL",
     },
     ("title", "layout", "settings_file", "dialects", "recognise", "read", "write"),
 )
 """Formats in the order in which they are tried: a folder for both transformers and OpenCLIP is read as the former.
+
+The last three are known by a `.pt` file alone, which may lie in the folder of any other model, too.
 
 Formats of transformers have the name that `model_type` has in their config.json.
 """

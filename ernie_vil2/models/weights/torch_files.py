@@ -21,6 +21,7 @@ from ernie_vil2.io.files import add_path_to_errors, stat_regular_file
 from ernie_vil2.io.restricted_pickle import NotPlainData, load_plain_data
 from ernie_vil2.io.terminal import make_printable
 
+TORCH_SUFFIXES = (".pt", ".pth")  # of checkpoints; a state dict is in a `.bin`
 OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """First bytes of files by PyTorch before 1.6: a pickle of their magic number."""
 MAX_DIRECTORY_BYTES = 16 << 20  # of the archive's table of files; a model of a thousand arrays has about 100,000

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_vil2.models.weights.families.family import TORCH_SUFFIXES
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.models.weights.torch_files import TORCH_SUFFIXES
 from ernie_vil2.towers.base import TextTowerConfig, TextVariant
 from ernie_vil2.towers.transformer import Transformer
 

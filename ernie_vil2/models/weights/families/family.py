@@ -39,6 +39,7 @@ from ernie_vil2.models.weights.format import (
 )
 from ernie_vil2.models.weights.name_table import LazyArrays, NameTable, Row, select_arrays
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.models.weights.torch_files import TORCH_SUFFIXES
 from ernie_vil2.models.weights.write_back import write_back, write_new
 from ernie_vil2.towers.base import ImageTowerConfig, ImageVariant, TextTowerConfig
 from ernie_vil2.towers.transformer import get_image_variant, get_text_variant
@@ -50,7 +51,6 @@ _WEIGHT_FILES = (
     "pytorch_model.bin",
     f"pytorch_model.bin{INDEX_SUFFIX}",
 )
-TORCH_SUFFIXES = (".pt", ".pth")
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", *TORCH_SUFFIXES)
 MIN_TEXT_LENGTH = 3  # tokens of the longest text: two special ones and one of the text
 SHORT_TEXT_LENGTH = 64  # tokens of a short text in FG-CLIP 2; no tokenizer of it may cut texts earlier

@@ -40,6 +40,7 @@ from ernie_vil2.models.weights.format import (
 from ernie_vil2.models.weights.integrity import write_model_integrity
 from ernie_vil2.models.weights.name_table import Form, NameTable, Row
 from ernie_vil2.models.weights.settings import Settings
+from ernie_vil2.models.weights.torch_files import TORCH_SUFFIXES
 from ernie_vil2.towers.base import ImageVariant
 from ernie_vil2.towers.transformer import Encoder, PublishedVit, Vit, get_image_variant, get_text_variant
 
@@ -251,7 +252,7 @@ class Release:
 
     def recognise(self, files: ModelFiles) -> Path | None:
         weights = find_arrays(files.path)
-        if weights is None:
+        if weights is None or weights.suffix in TORCH_SUFFIXES:
             return None
         # CLIP in transformers and models of OpenCLIP have arrays with such names, too.
         if weights.suffix != ".pdparams" and read_model_type(weights.parent) not in (None, ERNIE_VIL_TYPE):
