@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -29,10 +29,26 @@ from ernie_vil2.device.extras import require
 LIST_SEPARATOR = "|"  # between the tags in a column
 HEAD_BYTES = 2**20  # beginning of a file from which its format is detected
 DELIMITERS = (",", ";", "\t")
+# A line above the headers that tells Excel the delimiter; Excel does not show it.
+_DELIMITER_LINE = re.compile(rb'"?sep=([\t ,;:|/^~])"?\r?\n', re.IGNORECASE)
 CHINESE_ENCODING = "gb18030"
 MAX_ROWS = 2**20  # of a sheet; Excel's own limit
 # By default, `csv` refuses a whole file for a value of more than 131,072 characters. `_LineCounter` bounds the rows.
 csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT_BYTES))
+
+
+class Dialect(NamedTuple):
+    """Form of a CSV file.
+
+    Attributes:
+        encoding: as Python calls it.
+        delimiter: character between the values.
+        start: number of bytes before the headers: a byte order mark, and Excel's line `sep=;`.
+    """
+
+    encoding: str
+    delimiter: str
+    start: int
 
 
 class CsvTable(IndexedFile):
@@ -52,15 +68,17 @@ class CsvTable(IndexedFile):
 
     def __init__(self, path: str | Path, encoding: str | None = None):
         self._user_encoding = normalize_encoding(encoding)
-        self.kind = f"csv by dialect {self._user_encoding or ''}"
+        self.kind = f"csv 2 {self._user_encoding or ''}"  # another number makes a saved index one of another kind
         super().__init__(path)
 
     def _scan(self) -> Index:
         with self.location.open() as file:
-            encoding, delimiter = detect_dialect(file.read(HEAD_BYTES), self._user_encoding, self.name)
-            file.seek(0)
-            lines = _LineCounter(self.name, file, encoding)
-            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            head = file.read(HEAD_BYTES)
+            dialect = detect_dialect(head, self._user_encoding, self.name)
+            num_lines_above = head.count(b"\n", 0, dialect.start)
+            file.seek(dialect.start)
+            lines = _LineCounter(self.name, file, dialect)
+            reader = csv.reader(lines, delimiter=dialect.delimiter, strict=True)
             bounds: list[tuple[int, int]] = []  # first and last byte of each row, the headers first
             line_numbers: list[int] = []
             headers: list[str] = []
@@ -73,17 +91,18 @@ class CsvTable(IndexedFile):
                         are_numbers = _update_are_numbers(are_numbers, row)
                     if row:  # blank lines are no rows
                         bounds.append((lines.row_start, lines.position))
-                        line_numbers.append(reader.line_num)
+                        line_numbers.append(num_lines_above + reader.line_num)
                     lines.row_start = lines.position
             except csv.Error as error:
-                raise ValueError(f"{self.name}, after line {reader.line_num}: not a CSV file ({error})") from error
+                line_number = num_lines_above + reader.line_num
+                raise ValueError(f"{self.name}, after line {line_number}: not a CSV file ({error})") from error
         if len(bounds) < 2:
             raise ValueError(f"{self.name}: no rows below the column names; is it whole?")
         return {
             "bounds": np.array(bounds, np.int64),
             "lines": np.array(line_numbers, np.int64),
             "numbers": np.array(are_numbers, bool),
-            "dialect": np.array([encoding, delimiter]),
+            "dialect": np.array([dialect.encoding, dialect.delimiter]),
         }
 
     def _count_rows(self, index: Index) -> int:
@@ -139,8 +158,8 @@ def normalize_encoding(encoding: str | None) -> str | None:
     raise ValueError(f"encoding {encoding}: not one that a table is read in; use utf-8, gb18030, big5, shift_jis, ...")
 
 
-def detect_dialect(head: bytes, encoding: str | None, name: str) -> tuple[str, str]:
-    """Return the encoding and the delimiter of a CSV file.
+def detect_dialect(head: bytes, encoding: str | None, name: str) -> Dialect:
+    """Return the form of a CSV file.
 
     Args:
         head: beginning of the file.
@@ -152,7 +171,11 @@ def detect_dialect(head: bytes, encoding: str | None, name: str) -> tuple[str, s
     """
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise ValueError(f'{name}: UTF-16, as Excel\'s "Unicode text"; save it as CSV UTF-8')
-    lines = head.removeprefix(BYTE_ORDER_MARK).splitlines()
+    start = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
+    delimiter_line = _DELIMITER_LINE.match(head, start)
+    if delimiter_line:
+        start = delimiter_line.end()
+    lines = head[start:].splitlines()
     if encoding is None:
         # Single damaged lines must not decide. The last line may be cut, and is left out if there are others.
         num_non_ascii = num_broken = num_chinese = 0
@@ -165,15 +188,26 @@ def detect_dialect(head: bytes, encoding: str | None, name: str) -> tuple[str, s
                 num_chinese += _can_decode(line, CHINESE_ENCODING)
         is_chinese = 2 * num_broken > num_non_ascii and 2 * num_chinese > num_broken
         encoding = CHINESE_ENCODING if is_chinese else "utf-8"
+    if delimiter_line:
+        return Dialect(encoding, delimiter_line[1].decode(), start)
     # The delimiter that gives the most headers. A quoted header may hold line ends.
-    text = head.removeprefix(BYTE_ORDER_MARK).decode(encoding, "replace")
-    return encoding, max(DELIMITERS, key=lambda delimiter: len(_split_first_row(text, delimiter)))
+    text = head[start:].decode(encoding, "replace")
+    delimiter = max(DELIMITERS, key=lambda delimiter: len(_split_first_row(text, delimiter)))
+    return Dialect(encoding, delimiter, start)
 
 
 def read_headers(head: bytes, encoding: str | None, name: str) -> list[str]:
     """Return the headers of a CSV file from its beginning; arguments and errors are those of `detect_dialect`."""
-    encoding, delimiter = detect_dialect(head, encoding, name)
-    return _split_first_row(head.removeprefix(BYTE_ORDER_MARK).decode(encoding, "replace"), delimiter)
+    dialect = detect_dialect(head, encoding, name)
+    return _split_first_row(head[dialect.start :].decode(dialect.encoding, "replace"), dialect.delimiter)
+
+
+def read_header_line(file: BinaryIO, max_bytes: int) -> bytes:
+    """Return the first line of a CSV file, with Excel's line `sep=;` if that is above; each cut at `max_bytes`."""
+    line = file.readline(max_bytes)
+    if _DELIMITER_LINE.fullmatch(line.removeprefix(BYTE_ORDER_MARK)):
+        line += file.readline(max_bytes)
+    return line
 
 
 def _can_decode(line: bytes, encoding: str) -> bool:
@@ -230,7 +264,7 @@ def _parse_number(text: str) -> int | float | None:
 
 
 class _LineCounter:
-    """Lines of a file for `csv`, with the position in the file.
+    """Lines of a file for `csv`, from its headers on, with the position in the file.
 
     `csv` takes a line only when it needs one, so that the position is known after each row.
 
@@ -238,17 +272,14 @@ class _LineCounter:
         ValueError: a row is longer than `MAX_TEXT_BYTES`.
     """
 
-    def __init__(self, name: str, file: BinaryIO, encoding: str):
-        self._name, self._file, self._encoding = name, file, encoding
-        self.position = 0
-        self.row_start = 0
+    def __init__(self, name: str, file: BinaryIO, dialect: Dialect):
+        self._name, self._file, self._encoding = name, file, dialect.encoding
+        self.position = self.row_start = dialect.start
 
     def __iter__(self) -> Iterator[str]:
         while line := self._file.readline(MAX_TEXT_BYTES + 1):
             if self.position - self.row_start + len(line) > MAX_TEXT_BYTES:
                 raise ValueError(f"{self._name}: a row of more than {MAX_TEXT_BYTES} bytes; is this a CSV file?")
-            if self.position == 0 and line.startswith(BYTE_ORDER_MARK):
-                self.row_start = len(BYTE_ORDER_MARK)
             self.position += len(line)
             # Bytes that cannot be decoded are reported when their row is read.
             yield line.removeprefix(BYTE_ORDER_MARK).decode(self._encoding, "surrogateescape")

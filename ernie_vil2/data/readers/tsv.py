@@ -9,7 +9,7 @@ from ernie_vil2.data.readers.columns import has_pairs, rename_columns
 from ernie_vil2.data.readers.layout import Layout, Precedence
 from ernie_vil2.data.readers.locations import Location
 from ernie_vil2.data.readers.source import Lines, decode_base64
-from ernie_vil2.data.readers.spreadsheets import normalize_encoding, read_headers
+from ernie_vil2.data.readers.spreadsheets import normalize_encoding, read_header_line, read_headers
 from ernie_vil2.data.samples import BadSample, Reason, Sample, check_text, decode_utf8, is_id
 from ernie_vil2.io.files import stat_regular_file
 
@@ -63,7 +63,8 @@ def is_tsv(name: str, columns: Mapping[str, str] | None = None, encoding: str | 
     try:
         stat_regular_file(name)  # a pipe would be waited for
         with Path(name).open("rb") as file:
-            headers = read_headers(file.readline(MAX_HEADER_BYTES), normalize_encoding(encoding), name)
+            line = read_header_line(file, MAX_HEADER_BYTES)
+        headers = read_headers(line, normalize_encoding(encoding), name)
         return not has_pairs(headers, rename_columns(headers, columns or {}, name))
     except (OSError, ValueError):
         return True  # an address, a file without these columns, or one whose problem is explained when it is read

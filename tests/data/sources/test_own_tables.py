@@ -60,6 +60,18 @@ def test_csv_is_read_in_the_formats_of_excel(shop, name, encoding, delimiter):
     check_rows(pickle.loads(pickle.dumps(open_sources([str(shop / name)]).shards[0])))  # noqa: S301  -- pickled here
 
 
+@pytest.mark.parametrize("name", ["train.csv", "train.tsv"])
+@pytest.mark.parametrize(
+    ("line", "encoding", "delimiter"),
+    [("sep=;", "utf-8-sig", ";"), ("sep=|", "utf-8", "|"), ('"sep=\t"', "gb18030", "\t"), ("SEP=,", "utf-8", ",")],
+)
+def test_line_that_tells_excel_the_delimiter_holds_no_headers(shop, name, line, encoding, delimiter):
+    text = f"{line}\r\n{format_csv([HEADER, *ROWS], delimiter)}"
+    (shop / name).write_bytes(text.encode(encoding))
+    check_rows(open_sources([str(shop)]))
+    assert CsvTable(shop / name).describe_row(1) == f"{name}:4"
+
+
 @pytest.mark.parametrize("layout", ["table", "texts"])
 def test_tables_of_one_name_have_to_be_told_apart(shop, layout):
     for name in ("train.csv", "train.tsv", "test.csv"):
