@@ -32,6 +32,13 @@ DELIMITERS = (",", ";", "\t")
 # A line above the headers that tells Excel the delimiter; Excel does not show it.
 _DELIMITER_LINE = re.compile(rb'"?sep=([\t ,;:|/^~])"?\r?\n', re.IGNORECASE)
 CHINESE_ENCODING = "gb18030"
+# Empty cells, and those whose formula Excel could not compute. The words for the latter are English in every workbook,
+# and in CSV files that an English or Chinese Excel writes.
+_MISSING_VALUES = {
+    "",
+    *("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!", "#SPILL!", "#CALC!", "#GETTING_DATA"),
+    *("#FIELD!", "#BLOCKED!", "#CONNECT!", "#UNKNOWN!", "#BUSY!"),
+}
 MAX_ROWS = 2**20  # of a sheet; Excel's own limit
 # By default, `csv` refuses a whole file for a value of more than 131,072 characters. `_LineCounter` bounds the rows.
 csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT_BYTES))
@@ -52,7 +59,9 @@ class Dialect(NamedTuple):
 
 
 class CsvTable(IndexedFile):
-    """Rows of a CSV file below a line of headers. A quoted value may hold line ends. Empty values count as missing.
+    """Rows of a CSV file below a line of headers. A quoted value may hold line ends.
+
+    Empty values count as missing, and so do the errors of Excel's formulas, such as #N/A.
 
     Columns whose name begins with `tags` hold lists, separated by `|`. A column holds numbers if each of its values is
     printed as it is written. In a column with "00123" or "3.50", all values are texts. Images, texts and ids are always
@@ -227,7 +236,7 @@ def _split_first_row(text: str, delimiter: str) -> list[str]:
 def _update_are_numbers(are_numbers: Sequence[bool], row: Sequence[str]) -> list[bool]:
     """Return for each column whether it holds numbers only, up to this row."""
     return [
-        is_number and (not value or _parse_number(value) is not None)
+        is_number and (value in _MISSING_VALUES or _parse_number(value) is not None)
         for is_number, value in zip(are_numbers, row, strict=True)
     ]
 
@@ -239,7 +248,7 @@ def _convert_row(
     row: dict[str, Any] = {}
     for header, value, is_number in zip(headers, values, are_numbers, strict=True):
         name = names.get(header, header)
-        if not value:
+        if value in _MISSING_VALUES:
             continue
         if name.partition("_")[0] == "tags":
             row[name] = value.split(LIST_SEPARATOR)

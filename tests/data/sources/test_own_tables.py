@@ -17,7 +17,7 @@ from ernie_vil2.cli.arguments import columns as columns_option
 from ernie_vil2.data.readers import open_benchmark, open_sources
 from ernie_vil2.data.readers.columns import rename_columns
 from ernie_vil2.data.readers.spreadsheets import CsvTable, XlsxTable, read_sheet
-from ernie_vil2.data.readers.tables import TableSource
+from ernie_vil2.data.readers.tables import TableSource, open_table
 from tests.support.published_files import make_image, read_all
 
 ROWS = [("a.png", "一只猫，坐着", "00123", 3.5), ("b.png", "红色; 的“车”", "00124", 4)]
@@ -89,6 +89,23 @@ def test_headers_may_hold_line_ends_and_follow_blank_lines(shop):
     (row,) = read_all(open_sources([str(shop)], columns={"caption_zh": rows[0][0]}))
     assert (row.image_name, row.captions) == ("a.png", {"zh": "一只猫"})
     assert CsvTable(path).describe_row(0) == "train.csv:5"
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.xlsx"])
+def test_errors_of_formulas_are_missing_values(shop, name):
+    rows = [("a.png", "#N/A", 3.5), ("#VALUE!", "猫", 4), ("a.png", "#1 猫", "#DIV/0!"), ("b.png", "#REF!", 1)]
+    if name == "train.csv":
+        (shop / name).write_text(format_csv([("图片", "标题", "价格"), *rows]), encoding="utf-8")
+    else:
+        book = openpyxl.Workbook()
+        for row in (("图片", "标题", "价格"), *rows):
+            book.active.append(row)
+        book.save(shop / name)
+    benchmark = open_benchmark([str(shop)])
+    assert [text.text for text in benchmark.texts] == ["#1 猫"]
+    assert benchmark.entry_report.counts == {"no image": 1, "no caption": 2}
+    table = open_table(shop / name)
+    assert [table.read_row(row).get("价格") for row in range(4)] == [3.5, 4, None, 1]
 
 
 def test_workbook_is_read_like_a_csv(shop):
