@@ -522,8 +522,7 @@ def describe(plan: Plan) -> Iterator[str]:
     millions = {tower: f"{number / 1e6:,.1f} M" for tower, number in plan.parameters.items()}
     yield _format_line("parameters", millions["all"], f"image {millions['image']}, text {millions['text']}")
     if plan.num_trained < plan.parameters["all"]:
-        note = "activations, work space and operations are those of training all"
-        yield _format_line("trained", f"{plan.num_trained / 1e6:,.1f} M", note)
+        yield _format_line("trained", f"{plan.num_trained / 1e6:,.1f} M", "operations are those of training all")
 
     yield from ("", "memory of a rank")
     for name, size in plan.permanent_memory.items():

@@ -85,6 +85,8 @@ class Towers:
 
         # A small vocabulary: the gradient of a large word embedding would hide the cost of a row.
         self._measured_model = _build_without_weights(config, vocab_size=8)
+        with paddle.LazyGuard():
+            apply_tuning(self._measured_model, config.Tuning)
         self._rows = {"image": paddle.ones([1, 3, side, side]), "text": paddle.ones([1, length], "int64")}
         self._row_costs: dict[str, tuple[RowCost, RowCost]] = {}
 
@@ -124,7 +126,8 @@ class Towers:
             encode, row = getattr(self._measured_model, f"encode_{kind}"), self._rows[kind]
             tower = _select_tower(self._measured_model, kind)
             flops = self.row_flops(kind)
-            repeats = group_blocks(list(tower[0].blocks))
+            is_partly_frozen = any(parameter.stop_gradient for parameter in tower.parameters())
+            repeats = group_blocks(list(tower[0].blocks), is_partly_frozen)
             for parameter in tower.parameters():
                 parameter.initialize()
             self._row_costs[kind] = measure_row(encode, row, repeats, flops)
@@ -199,12 +202,20 @@ class RepeatedBlock:
         return inputs[0] if self._num_results == 1 else inputs[: self._num_results]
 
 
-def group_blocks(blocks: Sequence[nn.Layer]) -> list[RepeatedBlock]:
-    """Group neighbouring blocks of equal structure, except for the last block, which is measured by itself.
+def group_blocks(blocks: Sequence[nn.Layer], is_partly_frozen: bool) -> list[RepeatedBlock]:
+    """Group neighbouring blocks of equal structure with the same trained parameters.
 
-    The last block of a transformer may compute only the token that is pooled.
+    The last block is measured by itself: that of a transformer may compute only the token that is pooled. In a tower
+    that is frozen in part, so is the first block of each group that is trained: if nothing is trained before it, it
+    needs no gradient of its input, and saves less than the others.
     """
-    groups = [list(group) for _, group in groupby(blocks[:-1], key=str)]
+    groups: list[list[nn.Layer]] = []
+    for (_, trained_sizes), group in groupby(blocks[:-1], key=lambda block: (str(block), _trained_sizes(block))):
+        first, *others = group
+        if is_partly_frozen and trained_sizes and others:
+            groups += [[first], others]
+        else:
+            groups.append([first, *others])
     groups += [[block] for block in blocks[-1:]]
     return [RepeatedBlock(*group) for group in groups]
 
@@ -233,7 +244,8 @@ def measure_row(
         reset_peak()
         embeddings = encode(batch)
         saved = current_bytes() - start_bytes
-        embeddings.sum().backward()
+        if not embeddings.stop_gradient:  # a frozen tower has no backward
+            embeddings.sum().backward()
         sizes = [saved, peak_bytes() - start_bytes - saved]
         for repeat in repeats:
             sizes += [repeat.kept, repeat.result]
@@ -259,7 +271,8 @@ def measure_row(
     for repeat, block_saved, result in zip(repeats, sizes[2::2], sizes[3::2], strict=True):
         saved += (repeat.count - 1) * block_saved  # only the first block ran
         # With recomputation a block leaves its result only, and backward needs the rest of one block at a time.
-        extra_saved += repeat.count * (result - block_saved)
+        # A frozen block behind frozen layers saves nothing that recomputation could spare.
+        extra_saved += repeat.count * min(0.0, result - block_saved)
         extra_work.append(block_saved - result)
     recomputed_work = work + max(extra_work, default=0.0)
     return RowCost(flops, saved, max(0.0, work)), RowCost(flops, saved + extra_saved, max(0.0, recomputed_work))
