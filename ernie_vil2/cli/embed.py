@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ernie_vil2.data.benchmark import read_unpaired
     from ernie_vil2.data.readers.tsv import is_tsv
+    from ernie_vil2.data.samples import BadSampleReport, format_names
     from ernie_vil2.evaluation import embedding_files
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.files import atomic_files
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if launched_rank()[0] != 0:
         return 0
 
+    left_out: list[str] = []
     # All files appear at once, or none if the disk is full.
     with atomic_files(args.output) as folder:
         if args.format == "numpy":
@@ -89,9 +91,12 @@ def run(args: argparse.Namespace) -> int:
             # the same suffix.
             rows = None
             if all(is_tsv(str(file), args.columns, args.encoding) for file in benchmark.files):
-                rows = embedding_files.read_official_rows(benchmark.files, encoded.benchmark)
+                rows, left_out = embedding_files.read_official_rows(benchmark.files, encoded.benchmark)
             embedding_files.write_official(folder / embedding_files.OFFICIAL_FILE, encoded, rows)
     print(f"model: {args.checkpoint}\ndata: {encoded.benchmark.entry_report}\nimages: {encoded.bad_samples}")
+    if left_out:
+        names = format_names(len(left_out), left_out[: BadSampleReport.MAX_NAMES])
+        print(f"rows left out, so that those behind them are not the rows of the same numbers in the TSV: {names}")
     sizes = f"{pluralize(len(encoded.image_embeddings), 'image')} and {pluralize(len(encoded.text_embeddings), 'text')}"
     print(f"{sizes}, {encoder.embed_dim} numbers each: {args.output}")
     return 0

@@ -5,7 +5,7 @@
   (`{"image_id", "text_id"}`) says which images and texts belong together.
 - `official`, the text file of the official ERNIE-ViL 2.0 release. Each row is a pair: the text's embedding as numbers
   separated by spaces, a tab, the image's embedding, a tab, and `1`. It has no ids: each row belongs to the row of the
-  same number in the TSV file that the embeddings were computed from.
+  same number in the TSV file that the embeddings were computed from, of which rows that cannot be used do not count.
 - `chinese-clip`, the feature files of Chinese-CLIP: `{split}_imgs.img_feat.jsonl` (`{"image_id", "feature"}`) and
   `{split}_texts.txt_feat.jsonl` (`{"text_id", "feature"}`), next to the `{split}_texts.jsonl` of its data sets
   (`{"text_id", "text", "image_ids"}`).
@@ -234,21 +234,23 @@ def write_official(path: str | Path, encoded: EncodedBenchmark, rows: np.ndarray
             file.write("\t".join([*columns, "1\n"]))
 
 
-def read_official_rows(tsv: Iterable[str | Path], benchmark: Benchmark) -> np.ndarray:
+def read_official_rows(tsv: Iterable[str | Path], benchmark: Benchmark) -> tuple[np.ndarray, list[str]]:
     """Return the rows of official TSV files in their order, with repeated pairs.
 
     A row is left out if its image or its text could not be used and is not in the benchmark.
 
     Returns:
-        `[R, 2]`, (image row, text row).
+        `[R, 2]`, (image row, text row), and file and number of each row that is left out.
     """
     image_rows = {image.id: row for row, image in enumerate(benchmark.images)}
     text_rows = {text.id: row for row, text in enumerate(benchmark.texts)}
-    rows = []
-    for image_id, text_id in _read_tsv_ids(*tsv):
-        if image_id in image_rows and text_id in text_rows:
-            rows.append((image_rows[image_id], text_rows[text_id]))
-    return np.array(rows, np.int64).reshape(-1, 2)
+    rows, unused = [], []
+    for location, ids in _read_tsv_ids(*tsv):
+        if ids is not None and ids[0] in image_rows and ids[1] in text_rows:
+            rows.append((image_rows[ids[0]], text_rows[ids[1]]))
+        else:
+            unused.append(location)
+    return np.array(rows, np.int64).reshape(-1, 2), unused
 
 
 def read_official(path: str | Path, tsv: str | Path | None = None) -> EncodedBenchmark:
@@ -256,12 +258,14 @@ def read_official(path: str | Path, tsv: str | Path | None = None) -> EncodedBen
 
     Args:
         path: the file.
-        tsv: TSV file that it was computed from: it has as many rows, and equal ids have equal embeddings. Rows with the
-            same image id become one image, and rows with the same text become one text. None: the numbers of the rows
-            are the ids.
+        tsv: TSV file that it was computed from, without rows whose image cannot be used: it has as many rows, and equal
+            ids have equal embeddings. Rows with the same image id become one image, and rows with the same text become
+            one text. None: the numbers of the rows are the ids.
     """
     path = Path(path)
-    row_ids = _read_tsv_ids(tsv) if tsv else _number_rows()
+    row_ids = _number_rows()
+    if tsv:
+        row_ids = (ids for _, ids in _read_tsv_ids(tsv) if ids is not None)
     images, texts, pairs = _EmbeddedRows("image"), _EmbeddedRows("text"), []
     for location, text_embedding, image_embedding in _read_official_lines(path):
         ids = next(row_ids, None)
@@ -279,7 +283,10 @@ def read_official(path: str | Path, tsv: str | Path | None = None) -> EncodedBen
                 )
         pairs.append((images.row_of_id[image_id], texts.row_of_id[text_id]))
     if tsv and next(row_ids, None):
-        raise ValueError(f"{path}: {len(pairs)} rows, but {tsv} has more; give the TSV that it was computed from")
+        raise ValueError(
+            f"{path}: {len(pairs)} rows, but {tsv} has more; give the TSV that it was computed from, without the rows "
+            "that embed left out"
+        )
 
     if tsv:
         return _make_encoded(images, texts, list(texts.row_of_id), pairs, [path, Path(tsv)])
@@ -504,16 +511,18 @@ def _read_official_lines(path: Path) -> Iterator[tuple[str, np.ndarray, np.ndarr
         yield location, _parse_embedding(text_numbers, location), _parse_embedding(image_numbers, location)
 
 
-def _read_tsv_ids(*paths: str | Path) -> Iterator[tuple[str, str]]:
-    """Yield the image id and the text id that `open_benchmark` gives every row that can be read."""
+def _read_tsv_ids(*paths: str | Path) -> Iterator[tuple[str, tuple[str, str] | None]]:
+    """Yield file and number of every row, and its image id and text id as in `open_benchmark`; None: unreadable."""
     source, image_ids = ShardedSource([TsvSource(path) for path in paths]), ImageIds()
     for index in range(len(source)):
+        location = source.describe_location(index)
         try:
             sample = source[index]
         except BadSample:
+            yield location, None
             continue
         caption = sample.captions[""]  # a TSV does not say the language
-        yield image_ids.assign(sample, source.describe_location(index)), caption.strip()
+        yield location, (image_ids.assign(sample, location), caption.strip())
 
 
 def _number_rows() -> Iterator[tuple[str, str]]:

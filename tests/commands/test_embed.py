@@ -39,7 +39,9 @@ def embed(model, tmp_path):
 def test_official_format_has_a_row_for_each_usable_tsv_row(model, rows, embed, tmp_path):
     path, content = rows
     usable = [row for row in content if row[1] != "torn"]
-    assert "broken image: 1 (torn)" in embed("--data", path, "--format", "official")
+    printed = embed("--data", path, "--format", "official")
+    assert "broken image: 1 (torn)" in printed
+    assert f"1 ({path}, 5)" in printed  # its rows have no ids: later ones have other numbers than in the TSV
     embeddings = read_embeddings(tmp_path / "o")
     loaded = ernie_vil2.load_model(model)
     assert len(embeddings.image_embeddings) == 6

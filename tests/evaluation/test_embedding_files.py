@@ -140,7 +140,8 @@ def test_official_rows_follow_their_tsv(tmp_path):
         np.array([[0, 0], [0, 1], [1, 0]]),
         BadSampleReport(),
     )
-    chosen = read_official_rows([tsv, tsv], benchmark)
+    chosen, left_out = read_official_rows([tsv, tsv], benchmark)
+    assert left_out == [f"{tsv}, 4", f"{tsv}, 6"] * 2
     assert chosen.tolist() == [[0, 0], [0, 1], [0, 0], [1, 0]] * 2
 
     images, texts = np.eye(2, dtype=np.float32), np.array([[3, 4], [5, 6]], np.float32)
