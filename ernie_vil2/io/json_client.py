@@ -79,6 +79,7 @@ class JsonClient:
         self._opener = urllib.request.build_opener(_NoRedirects)
         self._stopped = threading.Event()  # of the requests in progress; `stop` replaces it
         self._is_ending = False
+        self._has_answered = False  # whether any answer was JSON
         # A program that ends, such as by Ctrl-C, waits for its threads: none should go on to ask a server that is away.
         # The function is private; concurrent.futures uses it from Python 3.9 on. `atexit` is called after that wait.
         threading._register_atexit(self._end)  # type: ignore[attr-defined]
@@ -114,11 +115,14 @@ class JsonClient:
         url = self.address + path
         stopped = self._stopped
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            requested_delay = None
+            requested_delay, answer_content = None, b""
             request = urllib.request.Request(url, content, self._headers)  # noqa: S310  -- http or https, see `RemoteEncoder`
             try:
                 with self._opener.open(request, timeout=TIMEOUT) as response:
-                    return parse_json(_read_answer(response, url, max_bytes))
+                    answer_content = _read_answer(response, url, max_bytes)
+                answer = parse_json(answer_content)
+                self._has_answered = True
+                return answer
             except urllib.error.HTTPError as error:
                 with error:
                     reason = _describe_refusal(error)
@@ -130,6 +134,12 @@ class JsonClient:
             except (OSError, HTTPException) as error:
                 reason = f"no answer: {getattr(error, 'reason', None) or str(error) or type(error).__name__}"
             except ValueError:
+                # Many web servers answer any path with a page.
+                if not self._has_answered and answer_content.lstrip().startswith(b"<"):
+                    raise RefusedRequest(
+                        f"{url}: the answer is a web page; is this the address of an API, as http://host/v1?",
+                        response.status,
+                    ) from None
                 # Half an answer, or the page of a proxy; the server itself may answer the next time.
                 reason = "the answer is not JSON"
             if attempt < MAX_ATTEMPTS and not self._is_ending:

@@ -143,6 +143,16 @@ def test_server_is_asked_patiently_again_after_a_failure(server, pauses):
     np.testing.assert_allclose(encoder.encode_texts(["b"]), expect(["b"]), atol=1e-6)
 
 
+def test_web_page_in_place_of_an_api_is_refused_at_once(server, pauses):
+    page = b"\n<!doctype html><title>Shop</title>"
+    server.description = page  # for every path that it does not know; embeddings it has
+    np.testing.assert_allclose(RemoteEncoder(server.address).encode_texts(["b"]), expect(["b"]), atol=1e-6)
+    server.script = [refuse(200, page)]
+    with pytest.raises(RefusedRequest, match=r"127\.0\.0\.1.*/v1/embeddings: .*web page"):
+        RemoteEncoder(server.address.replace("#m", "#other"))
+    assert not pauses
+
+
 def test_attempts_end(server, pauses):
     server.script = [refuse(503, {"detail": "loading"})] * 99
     with pytest.raises(ServerError, match=r"127\.0\.0\.1.*503, loading"):
