@@ -75,6 +75,22 @@ def add_allow_pipes_option(parser: argparse.ArgumentParser) -> None:
                         help="run the commands of pipe: entries; read these commands first")  # fmt: skip
 
 
+class ExtendList(argparse.Action):
+    """Collect the values of an option that is given several times, instead of its default.
+
+    argparse's own "extend" would add them to the default.
+    """
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Add the values of one occurrence."""
+        earlier_values = getattr(namespace, self.dest)
+        if earlier_values is self.default:
+            earlier_values = []
+        setattr(namespace, self.dest, [*earlier_values, *values])
+
+
 def add_field_option(
     parser: argparse._ActionsContainer, dataclass: type, name: str, *flags: str, **settings: Any
 ) -> None:
@@ -92,6 +108,8 @@ def add_field_option(
     # A boolean field becomes a flag.
     if isinstance(default, bool):
         settings = {"action": "store_true", **settings}
+    if settings.get("nargs") in ("+", "*"):
+        settings = {"action": ExtendList, **settings}
     description = {key: value for key, value in field.metadata.items() if value is not None}
     flags = flags or (f"--{name.replace('_', '-')}",)
     parser.add_argument(*flags, **{"dest": name, "default": default, **description, **settings})

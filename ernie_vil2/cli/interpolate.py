@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("first", type=model, metavar="MODEL",
         help="run folder (its newest checkpoint; RUN@best), checkpoint or released model")  # fmt: skip
     add("others", nargs="+", type=model, metavar="MODEL", help="its fine-tuned version, or several")
-    add("--alpha", nargs="+", default=[], type=share, metavar="SHARE",
+    add("--alpha", action="extend", nargs="+", default=[], type=share, metavar="SHARE",
         help="shares of the second model, from 0 to 1; 0 0.1 ... 1 stands for 0 to 1 in tenths")  # fmt: skip
     add_sources(parser, "--new", "PATH", "data of the task that the second model was fine-tuned for")
     _add_scoring_options(parser, "new")

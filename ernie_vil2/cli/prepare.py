@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="output folder of ernie-vil2 curate: write only the samples that it selected, whatever "
                         "their weight")  # fmt: skip
     add_field_option(parser, DataSpec, "text_id", help="field that names a text, like Data.text_id")
-    parser.add_argument("--parts", nargs="+", type=fraction, default=[], metavar="SHARE",
+    parser.add_argument("--parts", action="extend", nargs="+", type=fraction, default=[], metavar="SHARE",
                         help="divide the samples: 0.8 0.1 0.1 makes the folders train, val and test in --output, two "
                         "shares make train and test; no image is in two of them")  # fmt: skip
     parser.add_argument("--group-by", metavar="FIELD",

@@ -42,10 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", nargs="?", type=model, metavar="MODEL",
         help="model to trim, anything that load_model takes; default: only the vocabulary of ERNIE 3.0")  # fmt: skip
-    add("--keep", nargs="+", default=[], metavar="LANGUAGE",
+    add("--keep", action="extend", nargs="+", default=[], metavar="LANGUAGE",
         help="keep the words that texts in these languages can have: zh, en, ja, ko, ru, ...; with --texts or --data, "
         "all their words are kept")  # fmt: skip
-    add("--texts", nargs="+", default=[], type=input_file, metavar="FILE",
+    add("--texts", action="extend", nargs="+", default=[], type=input_file, metavar="FILE",
         help="keep the words of these texts, one text on each line")  # fmt: skip
     add_source_options(parser, "--data", "PATH",
                        "keep the words of the captions and tags of these data, anything that can be trained "

@@ -12,6 +12,7 @@ from ernie_vil2 import cli as commands
 from ernie_vil2.cli import COMMANDS, compare, make_parser, rewrite_commands, run
 from ernie_vil2.cli.arguments import configuration
 from tests.support.checkpoints import write_untrained_checkpoint
+from tests.support.command_examples import EXAMPLES, list_options
 from tests.support.page_commands import ROOT
 from tests.support.processes import run_process
 
@@ -170,3 +171,13 @@ def test_repeated_option_keeps_all_of_its_values(tmp_path):
     assert [name for name, _ in args.embeddings] == ["a", "b"]
     assert args.data == [str(tmp_path / "a"), str(tmp_path / "b")] and args.language == ["zh", "en"]
     assert parser.parse_args([]).data == []  # the default is not what the options before were added to
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_option_of_several_values_may_be_repeated(example):
+    for name, action in list_options(example).items():
+        if action.option_strings and action.nargs in ("+", "*"):
+            args = argparse.Namespace(**{action.dest: action.default})
+            action(None, args, ["a", "b"])
+            action(None, args, ["c"])
+            assert vars(args)[action.dest] == ["a", "b", "c"], name

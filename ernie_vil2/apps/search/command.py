@@ -142,6 +142,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
     add_table_options(parser)
     parser.add_argument(
         "--ocr",
+        action="extend",
         nargs="+",
         default=[],
         type=input_path,
@@ -169,7 +170,9 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
 def _add_query_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", nargs="*", help="sentences")
     parser.add_argument("--file", type=input_file, metavar="FILE", help="more sentences, one per line")
-    parser.add_argument("--image", nargs="+", default=[], type=input_file, metavar="FILE", help="images")
+    parser.add_argument(
+        "--image", action="extend", nargs="+", default=[], type=input_file, metavar="FILE", help="images"
+    )
     parser.add_argument("--plus", action="append", default=[], metavar="TEXT", help="text to add to every query")
     parser.add_argument(
         "--minus", action="append", default=[], metavar="TEXT", help="text to subtract from every query"
@@ -209,6 +212,7 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
     add_server_options(parser, default_queue=256)
     parser.add_argument(
         "--root",
+        action="extend",
         nargs="+",
         default=[],
         type=input_folder,
@@ -225,7 +229,9 @@ def _add_serve_options(parser: argparse.ArgumentParser) -> None:
         help="number of answers that a process keeps until the index changes; 0: none; default: 2048",
     )
     parser.add_argument("--title", default="ERNIE-ViL 2.0 search", help="title of the page")
-    parser.add_argument("--show", nargs="+", default=[], metavar="FIELD", help="fields on the cards of the page")
+    parser.add_argument(
+        "--show", action="extend", nargs="+", default=[], metavar="FIELD", help="fields on the cards of the page"
+    )
     parser.add_argument("--writable", action="store_true", help="let the API add and remove items; needs a token")
 
 

@@ -53,9 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     detector = add_way(ways, "detector", "name the objects that a detector exported by PaddleDetection finds")
     detector.add_argument("--model", required=True, type=input_folder, metavar="FOLDER", help="the exported detector")
-    detector.add_argument("--classes", nargs="+", required=True, type=optional_file, metavar="LANG[=FILE]",
+    detector.add_argument("--classes", action="extend", nargs="+", required=True, type=optional_file,
+                          metavar="LANG[=FILE]",
                           help="names of the classes, one per line; without FILE those in infer_cfg.yml")  # fmt: skip
-    detector.add_argument("--attributes", nargs="+", default=[], type=named_file, metavar="LANG=FILE",
+    detector.add_argument("--attributes", action="extend", nargs="+", default=[], type=named_file, metavar="LANG=FILE",
                           help="names of the attributes, one per line")  # fmt: skip
     detector.add_argument("--threshold", type=number, default=0.5, help="least score of an object; default 0.5")
     detector.add_argument("--attribute-threshold", type=number, default=0.5,
@@ -72,9 +73,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vocab", type=input_file, metavar="FILE", help="vocabulary; needed only if the model comes without one"
     )
     lexicon.add_argument(
-        "--words", nargs="+", required=True, type=named_file, metavar="LANG=FILE", help="the words, one per line"
+        "--words",
+        action="extend",
+        nargs="+",
+        required=True,
+        type=named_file,
+        metavar="LANG=FILE",
+        help="the words, one per line",
     )
-    lexicon.add_argument("--templates", nargs="+", default=[], type=named_file, metavar="LANG=FILE",
+    lexicon.add_argument("--templates", action="extend", nargs="+", default=[], type=named_file, metavar="LANG=FILE",
                          help="texts with {} for the word, one per line; default: the word alone")  # fmt: skip
     lexicon.add_argument("--top", type=count, default=5, metavar="K",
                          help="greatest number of words for an image; default 5")  # fmt: skip
