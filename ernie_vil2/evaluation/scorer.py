@@ -66,7 +66,7 @@ def validate_options(scorer_class: type[Scorer], name: str, options: Mapping[str
     """Return options of the scorer with this name, their values as the types that its fields declare.
 
     Raises:
-        ValueError: the scorer lacks one of the options, or a value is of another type.
+        ValueError: the scorer lacks one of the options, or a value is of another type or out of range.
     """
     existing = list_options(scorer_class)
     for option in options:
@@ -74,7 +74,7 @@ def validate_options(scorer_class: type[Scorer], name: str, options: Mapping[str
             raise ValueError(f"{name}: {option}: no such option; known: {', '.join(existing) or 'none'}")
     types: dict[str, Any]
     try:
-        types = get_type_hints(scorer_class)
+        types = get_type_hints(scorer_class, include_extras=True)  # with the bounds of numbers
     except NameError:  # a user's class may import the names of types for type checkers only
         types = {}
     types_of_options: dict[str, Any] = {option: (types.get(option, Any), ...) for option in options}

@@ -207,9 +207,10 @@ def test_scorer_is_chosen_by_name_or_import_path():
 
 @pytest.mark.parametrize(("name", "option", "value"), [
     ("retrieval", "protocol", "pairs"), ("retrieval", "only", "kind"), ("retrieval", "block", "abc"),
+    ("retrieval", "block", 0), ("retrieval", "top_k", 0), ("cxc", "top_k", -1),
     ("zero_shot", "threshold", "high"), ("zero_shot", "names", "names.txt"),
 ])  # fmt: skip
-def test_option_of_another_type_is_refused(name, option, value):
+def test_option_of_another_type_or_range_is_refused(name, option, value):
     with pytest.raises(ValueError, match=f"{name}: {option}"):
         make_scorer(name, {option: value})
 

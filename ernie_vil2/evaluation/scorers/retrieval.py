@@ -42,6 +42,7 @@ from ernie_vil2.evaluation.report import Page, Report, make_file_suffix, wrap_li
 from ernie_vil2.evaluation.retrieval import Row, make_recall_table
 from ernie_vil2.evaluation.scorer import ProgressBar, Scorer, ScorerInput, make_scorer
 from ernie_vil2.pages import Card
+from ernie_vil2.section import Count
 
 MEAN_RECALL = "mean_recall"
 NUM_ANSWERS_SIDE_BY_SIDE = 4  # answers of each model on a page that compares models next to each other
@@ -65,12 +66,12 @@ class Retrieval(Scorer):
     only: Sequence[tuple[str, str]] = option(
         (), "add rows for the queries whose field has this value; the galleries stay whole", "FIELD=VALUE"
     )
-    top_k: int | None = option(None, "write the K best answers to every query; use 10 for MUGE's test split", "K")
+    top_k: Count | None = option(None, "write the K best answers to every query; use 10 for MUGE's test split", "K")
     pixel_baseline: Sequence[str] = option(
         (), "add a row: every image gets the text of the nearest image in these training data, by pixels", "TRAIN_FILE"
     )
     title: str = option("model", "name of the model in the table", "LABEL")
-    block: int = option(1024, "rows of either side that are scored at once; a larger block needs more memory")
+    block: Count = option(1024, "rows of either side that are scored at once; a larger block needs more memory")
     best_by: str | None = MEAN_RECALL
     is_separable: ClassVar[bool] = True
     is_held_out: ClassVar[bool] = True
