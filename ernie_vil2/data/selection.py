@@ -2,7 +2,7 @@
 
 A curation's table has one Parquet file for each shard of the data that were curated, next to `curation.json`. Shards
 are recognised by name, size and content, so that a selection also serves some of its data, or its data in another
-folder, but no other data.
+folder, but no other data. Of a table, the same columns must be read.
 """
 
 import json
@@ -13,15 +13,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ernie_vil2.data.readers import MAX_OPEN_SHARDS, ShardedSource
-from ernie_vil2.data.readers.source import NUM_THREADS, ShardPart, fingerprint
+from ernie_vil2.data.readers.source import NUM_THREADS, Shard, ShardPart, fingerprint
+from ernie_vil2.data.readers.tables import TableSource
 from ernie_vil2.data.samples import Sample
 from ernie_vil2.device.extras import require
 from ernie_vil2.io.files import check_version, load_json
+from ernie_vil2.io.terminal import make_printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,6 +59,17 @@ def identify_shards(source: ShardedSource) -> list[ShardIdentity]:
         for shard, size, digest in zip(source.shards, source.shard_sizes.tolist(), digests, strict=True):
             identities.append(ShardIdentity(Path(shard.name).name, size, digest.hex()))
     return identities
+
+
+def describe_shards(source: ShardedSource, identities: Sequence[ShardIdentity]) -> list[dict[str, Any]]:
+    """Return the identity of every shard, and of a table its `pair_columns`, as `curation.json` holds them."""
+    descriptions = []
+    for shard, identity in zip(source.shards, identities, strict=True):
+        description = identity._asdict()
+        if isinstance(shard, TableSource):
+            description["columns"] = shard.pair_columns
+        descriptions.append(description)
+    return descriptions
 
 
 @dataclass(frozen=True)
@@ -137,8 +150,8 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
 
     Raises:
         FileNotFoundError: the folder is not the output of a finished curation.
-        ValueError: the table is of other data, it is damaged, no pair of the source was selected, or the source is a
-            part of a division.
+        ValueError: the table is of other data or of other columns of them, it is damaged, no pair of the source was
+            selected, or the source is a part of a division.
     """
     require("Data.select", "pyarrow")
     import pyarrow as pa
@@ -155,11 +168,11 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
         raise FileNotFoundError(f"{folder}: there is no {ABOUT}; name the output of a whole run of ernie-vil2 curate")
     about = load_json(folder / ABOUT, max_characters=2**28)
     check_version(about.get("version") if isinstance(about, dict) else None, VERSION, folder / ABOUT, "curate again")
-    files_of_shards: dict[ShardIdentity, list[str]] = defaultdict(list)
+    files_of_shards: dict[ShardIdentity, list[tuple[str, Any]]] = defaultdict(list)  # names, and columns of a table
     try:
-        for shard in about["shards"]:
-            identity = ShardIdentity(shard["name"], shard["samples"], shard["content"])
-            files_of_shards[identity].append(shard["file"])
+        for entry in about["shards"]:
+            identity = ShardIdentity(entry["name"], entry["samples"], entry["content"])
+            files_of_shards[identity].append((entry["file"], entry.get("columns")))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / ABOUT}: not as a curation writes it ({error!r}); curate again") from None
 
@@ -167,12 +180,13 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
     numbers, weights, ids = [], [], []
     cut_numbers, cut_captions = [], []
     first_row = 0
-    for identity in identify_shards(source):
+    for shard, identity in zip(source.shards, identify_shards(source), strict=True):
         files = files_of_shards.get(identity)
         if not files:
             raise ValueError(_explain_unknown_shard(folder, identity, files_of_shards))
         # Identical shards can be told apart only by their order, so their files are used in order.
-        file = files.pop(0) if len(files) > 1 else files[0]
+        file, columns = files.pop(0) if len(files) > 1 else files[0]
+        _check_columns(folder, shard, columns)
         rows = _read_table(folder / TABLE / file, identity.samples)
         numbers.append(rows["row"].to_numpy().astype(np.int64) + first_row)
         weights.append(rows["weight"].to_numpy().astype(np.float64))
@@ -230,6 +244,18 @@ def _explain_unknown_shard(folder: Path, shard: ShardIdentity, curated_shards: I
         names = [curated.name for curated in curated_shards]
         difference = f"it was made of {', '.join(names[:3])}, ..."
     return f"{folder} was not made of {shard.name}: {difference}. Curate these data, or leave out Data.select"
+
+
+def _check_columns(folder: Path, shard: Shard, curated_columns: Any) -> None:
+    """Raise ValueError if a table is read by other columns than when it was curated; None: they are not known."""
+    if not isinstance(shard, TableSource) or curated_columns in (None, shard.pair_columns):
+        return
+    curated = make_printable(json.dumps(curated_columns, ensure_ascii=False))
+    current = make_printable(json.dumps(shard.pair_columns, ensure_ascii=False))
+    raise ValueError(
+        f"{folder} was made of other columns of {shard.name}: {curated} then, {current} now. Name the same columns "
+        "(Data.columns), or curate again"
+    )
 
 
 def _read_table(path: Path, num_samples: int) -> "pa.Table":

@@ -24,7 +24,7 @@ from ernie_vil2.apps.curation.page import Curation, RemovalCount, write_curation
 from ernie_vil2.apps.curation.step import UNREADABLE, Embedder, Step
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSampleReport
-from ernie_vil2.data.selection import ABOUT, TABLE, VERSION
+from ernie_vil2.data.selection import ABOUT, TABLE, VERSION, describe_shards
 from ernie_vil2.data.shard_processes import map_shards
 from ernie_vil2.io.export_folder import utf8_path
 from ernie_vil2.io.files import atomic_files, atomic_folder, remove_partial, write_json
@@ -195,6 +195,7 @@ def _write_output(joins: Joins, job: MeasuringJob, output: Path) -> Curation:
         files = write_table(joins, source.shard_sizes.tolist(), table_folder)
         write_curation_page(aside, curation, joins, source, steps)
         curation.bad_samples.write(aside)
+        shards = describe_shards(source, job.shards)
         about = {
             "version": VERSION,
             "num_pairs": curation.num_pairs,
@@ -204,7 +205,7 @@ def _write_output(joins: Joins, job: MeasuringJob, output: Path) -> Curation:
             "facts": curation.facts,
             "figures": joins.figures,
             "steps": {step.name: step.settings.model_dump() for step in steps},
-            "shards": [shard._asdict() | file for shard, file in zip(job.shards, files, strict=True)],
+            "shards": [shard | file for shard, file in zip(shards, files, strict=True)],
         }
         write_json(aside / ABOUT, about)
 

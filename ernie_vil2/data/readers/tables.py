@@ -242,6 +242,14 @@ class TableSource:
         """Headers of the table, as they are written in it."""
         return self._table.column_names
 
+    @property
+    def pair_columns(self) -> dict[str, str]:
+        """Headers of the columns that are read as image, captions and tags, by the names under which they are read."""
+        headers = {self._names.get(header, header): header for header in self.column_names}
+        image = next((name for name in IMAGE_KEYS if name in headers), None)
+        names = [name for name in headers if name == image or has_texts([name]) or name.partition("_")[0] == "tags"]
+        return {name: headers[name] for name in names}
+
     def describe_columns(self) -> list[tuple[str, str]]:
         """Return what the columns are read as, in order: a name, and the headers of its columns."""
         image = next((name for name in IMAGE_KEYS if name in apply_names(self.column_names, self._names)), None)

@@ -15,6 +15,7 @@ from ernie_vil2.apps.curation import curate
 from ernie_vil2.apps.curation import run as running
 from ernie_vil2.apps.curation.measures import measure_shard
 from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.selection import read_selection
 from ernie_vil2.device.extras import MissingPackage, is_installed
 from ernie_vil2.io import locks
 from tests.support.crawled_pairs import make_distinct_image, table_digests, write_pair_shard
@@ -98,6 +99,22 @@ def test_other_columns_and_images_of_a_table_are_measured(tmp_path):
     assert measure("small") == (64, "three old boats")
     assert measure("large") == (96, "three old boats")
     assert measure("large", "--columns", "caption=title") == (96, "a view of the harbour")
+
+
+def test_selection_of_other_columns_of_a_table_is_refused(tmp_path):
+    (tmp_path / "a.png").write_bytes(encode_image(make_distinct_image(1, 64)))
+    table = tmp_path / "pairs.csv"
+    table.write_text("image,caption,title\na.png,three old boats,a view of the harbour\n")
+    (tmp_path / "steps.yaml").write_text("text_rules: {}\n")
+    folder = str(tmp_path / "curated")
+    command = ["--data", str(table), "--output", folder, "-c", str(tmp_path / "steps.yaml"), "--processes", "1"]
+    assert cli.run("curate", [*command, "--columns", "caption=title"]) == 0
+    # Another way to name the same columns is no other selection.
+    for columns in ({"caption": "title"}, {"image": "image", "caption": "title"}):
+        assert len(read_selection(folder, open_sources([str(table)], columns=columns)).numbers) == 1
+    for columns in (None, {"caption_en": "title"}):
+        with pytest.raises(ValueError, match=r"curated .*pairs\.csv.*\"title\""):
+            read_selection(folder, open_sources([str(table)], columns=columns))
 
 
 def test_table_does_not_depend_on_the_number_of_processes(tmp_path, crawl, steps):
