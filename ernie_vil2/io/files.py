@@ -14,6 +14,7 @@ import reprlib
 import shutil
 import stat
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -136,7 +137,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path; the file written there is renamed to `path` at the end of the block.
 
     If the block raises, the temporary file is removed and `path` is unchanged. A symbolic link stays, and its target is
-    replaced. A pipe or a device such as /dev/null stays, too, and receives the content at the end.
+    replaced. A pipe or a device such as /dev/null stays, too, and receives the content at the end. Of several threads
+    and processes that write the same file, the last one to end its block wins.
 
     Raises:
         IsADirectoryError: `path` is a folder.
@@ -158,7 +160,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     # The temporary file lies next to its target, because files can only be renamed within a file system.
     target = Path(os.path.realpath(path))
-    temporary_path = _temporary_path(target, f".{os.getpid()}.partial")
+    # The number of the thread is unique among all processes; that of a process' first thread is the process'.
+    temporary_path = _temporary_path(target, f".{threading.get_native_id()}.partial")
     try:
         with add_path_to_errors(path, temporary_path):
             yield temporary_path
@@ -249,7 +252,7 @@ def atomic_files(folder: str | Path) -> Iterator[Path]:
         OSError: a file cannot be written; the error names it.
     """
     folder = Path(folder)
-    temporary_folder = folder / f".{os.getpid()}.partial"
+    temporary_folder = folder / f".{threading.get_native_id()}.partial"
     with _create_folder(folder), add_path_to_errors(folder, temporary_folder):
         try:
             temporary_folder.mkdir()

@@ -3,6 +3,8 @@
 import errno
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,23 @@ def test_failed_write_keeps_the_old_file(tmp_path):
     with pytest.raises(RuntimeError):
         fail_while_writing(tmp_path / "a.txt")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "图片"
+    assert list_names(tmp_path) == ["a.txt"]
+
+
+def test_threads_that_write_one_file_do_not_mix(tmp_path):
+    barrier = threading.Barrier(2)
+
+    def write(letter):
+        with atomic_write(tmp_path / "a.txt") as temporary_path, temporary_path.open("w") as file:
+            barrier.wait()
+            file.write(letter * 1000)
+            file.flush()
+            barrier.wait()
+        return (tmp_path / "a.txt").read_text()
+
+    with ThreadPoolExecutor(2) as threads:
+        contents = list(threads.map(write, "ab"))
+    assert set(contents) <= {"a" * 1000, "b" * 1000}
     assert list_names(tmp_path) == ["a.txt"]
 
 

@@ -450,7 +450,7 @@ def _scan_cache(folder: Path) -> tuple[list[tuple[int, Path]], int]:
             continue
         if is_hidden:
             # A file that is being fetched takes the larger one of the sizes of `.NAME.reserved` and
-            # `.NAME.PROCESS.partial`.
+            # `.NAME.THREAD.partial`.
             if is_reservation:
                 target = entry.name.removesuffix(RESERVED_SUFFIX)
             else:
