@@ -9,7 +9,7 @@ from benchmarks.expectations import assume_speeds, expect_step
 # Share of the expected figure. One that differs by more is listed at the end of the report.
 TOLERANCE = 0.2
 Figures = Mapping[tuple[str, str], Mapping[str, Any]]  # by step and measurement
-# Seconds within which a run that has lost a rank must end (docs/ranks.md).
+# Seconds within which a run must end that has lost a rank (docs/ranks.md) or is asked to stop.
 END_SECONDS = 60.0
 # Exit codes of a run that is asked to stop: its own, and that of Paddle's launcher, which passes the signal on.
 STOP_CODE, LAUNCHER_STOP_CODE = 75, 15
@@ -135,6 +135,8 @@ def _compare_failures(figures: Figures, is_dry: bool) -> Iterator[Row]:
         if values.get("stop_code") is not None:
             code = LAUNCHER_STOP_CODE if uses_launcher else STOP_CODE
             yield Row(f"{name}: code after SIGTERM", code, values["stop_code"], "docs/runs.md", "equal")
+        elif "stop_seconds" in values:  # the run did not end
+            yield Row(f"{name}: end after SIGTERM, s", END_SECONDS, values["stop_seconds"], "docs/runs.md", "at most")
         if "saved_when_stopped" in values:
             yield Row(f"{name}: saved after SIGTERM", 1, int(values["saved_when_stopped"]), "docs/runs.md", "equal")
         if name == "pause_first_rank" and "goes_on" in values:

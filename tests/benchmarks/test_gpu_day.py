@@ -264,6 +264,12 @@ def test_exit_code_must_be_equal(ranks, code):
         assert row.differs == (actual != code)
 
 
+def test_run_that_no_request_stops_is_a_difference():
+    figures = {"ranks": 1, "goes_on": True, "stop_code": None, "stop_seconds": 90.1}
+    rows = compare(make_h100_report(failures__pause_last_rank=figures))
+    assert [row.name for row in rows if row.differs] == ["pause_last_rank: end after SIGTERM, s"]
+
+
 def test_scaling_is_compared_with_one_gpu():
     figures = {
         "scaling__gpus_1": {"ranks": 1, "samples_per_second": 100.0},
