@@ -21,6 +21,7 @@ from pyarrow import parquet
 from ernie_vil2.apps.curation.joins import MeasuresFile, decode_file
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.data.readers import ShardedSource
+from ernie_vil2.data.readers.tables import TableSource
 from ernie_vil2.data.samples import BadSample, hash_id
 from ernie_vil2.data.selection import ShardIdentity, identify_shards
 from ernie_vil2.data.shard_processes import CountSamples
@@ -63,6 +64,7 @@ class MeasuringJob:
     steps: Sequence[Step]
     folder: Path
     reading: Mapping[str, Any] = field(default_factory=dict)
+    _image_digests: dict[int, str] = field(default_factory=dict, init=False)  # by number of the shard
 
     @cached_property
     def shards(self) -> list[ShardIdentity]:
@@ -91,6 +93,11 @@ class MeasuringJob:
         # The identity of a shard is that of its files. Other columns or images of the same table are other pairs.
         if self.reading:
             dependencies.append(self.reading)
+        table = self.source.shards[shard]
+        if isinstance(table, TableSource):
+            if shard not in self._image_digests:
+                self._image_digests[shard] = table.digest_image_sizes()
+            dependencies.append(self._image_digests[shard])
         digest = blake2b(json.dumps(dependencies).encode(), digest_size=12).hexdigest()
         return MeasuresFile(self.folder / f"{digest}.parquet", self.first_samples[shard])
 

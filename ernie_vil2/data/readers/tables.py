@@ -9,8 +9,10 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple, Protocol
 
@@ -32,7 +34,7 @@ from ernie_vil2.data.readers.columns import (
 from ernie_vil2.data.readers.layout import SPLITS, Layout, Precedence, canonical_split, order_splits
 from ernie_vil2.data.readers.locations import LocalFile, Location
 from ernie_vil2.data.readers.parquet import ParquetTable, find_readable_columns, open_parquet
-from ernie_vil2.data.readers.source import Index, TextLines, scan_lines
+from ernie_vil2.data.readers.source import NUM_THREADS, Index, TextLines, scan_lines
 from ernie_vil2.data.readers.spreadsheets import (
     HEAD_BYTES,
     CsvTable,
@@ -48,6 +50,7 @@ from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.device.extras import require
 
 NUM_HEADER_ROWS = 10  # first rows of JSON lines whose keys are the columns; a single row may lack some
+NUM_STATS = 10_000  # image files whose sizes are asked for at a time
 NUM_CHECKED_ROWS = 100  # at least one of the first rows must have its image; single images may be missing
 
 
@@ -311,8 +314,38 @@ class TableSource:
 
     def read_image_name(self, index: int) -> str:
         """Return the name of a row's image, see `Shard`."""
+        return self._find_image(index).name
+
+    def _find_image(self, index: int) -> ImageValue:
         row = self._table.read_row(index, self._names)
-        return find_image(row, self._table.describe_row(index), self._images).name
+        return find_image(row, self._table.describe_row(index), self._images)
+
+    def digest_image_sizes(self) -> str:
+        """Return a digest of the sizes of the image files, which are not opened; it changes if images are replaced.
+
+        Empty for Parquet, whose rows usually hold the images and are read whole.
+        """
+        if isinstance(self._table, ParquetTable):
+            return ""
+        digest = blake2b(digest_size=16)
+        with ThreadPoolExecutor(NUM_THREADS) as threads:
+            # In chunks, because a table may have millions of rows.
+            for start in range(0, len(self), NUM_STATS):
+                files: list[str] = []
+                for index in range(start, min(start + NUM_STATS, len(self))):
+                    with suppress(BadSample):  # a row without an image has none to be replaced
+                        files.append(self._find_image(index).file)
+                digest.update(str(list(threads.map(self._find_file_size, files))).encode())
+        self.release()
+        return digest.hexdigest()
+
+    def _find_file_size(self, file: str) -> int | None:
+        """Return the size of an image file in bytes, found as by `read_first_image`; None if there is none."""
+        for name in (file, file.strip()):
+            for folder in self._folders:
+                with suppress(OSError, ValueError):
+                    return os.stat(folder / name).st_size  # noqa: PTH116  -- pathlib is slower
+        return None
 
 
 class TextSource(TableSource):

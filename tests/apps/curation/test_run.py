@@ -101,6 +101,22 @@ def test_other_columns_and_images_of_a_table_are_measured(tmp_path):
     assert measure("large", "--columns", "caption=title") == (96, "a view of the harbour")
 
 
+def test_images_replaced_or_added_next_to_a_table_are_measured(tmp_path, steps, measured_shards):
+    (tmp_path / "a.png").write_bytes(encode_image(make_distinct_image(1, 64)))
+    (tmp_path / "pairs.csv").write_text("image,caption\na.png,three old boats\nb.png,a view of the harbour\n")
+
+    def measure():
+        curate(open_sources([str(tmp_path / "pairs.csv")]), steps(RULES), tmp_path / "curated")
+        return [row["width"] for row in parquet.read_table(tmp_path / "curated" / "table").to_pylist()]
+
+    assert measure() == measure() == [64, None]
+    assert measured_shards == [0]
+    (tmp_path / "a.png").write_bytes(encode_image(make_distinct_image(1, 96)))
+    assert measure() == [96, None]
+    (tmp_path / "b.png").write_bytes(encode_image(make_distinct_image(2, 80)))
+    assert measure() == [96, 80]
+
+
 def test_selection_of_other_columns_of_a_table_is_refused(tmp_path):
     (tmp_path / "a.png").write_bytes(encode_image(make_distinct_image(1, 64)))
     table = tmp_path / "pairs.csv"
