@@ -21,6 +21,8 @@ MAX_TEXT_BYTES = 2**22  # of a JSON object, a text file, or a row without image:
 MAX_CHARACTERS = 100_000  # of a caption, or of all tags in a language; a longer one is a whole document, or damage
 MAX_ID_BITS = 4096  # of an integer id; Python refuses to write integers of more than 4,300 digits
 
+SEVERAL_LINES = "caption of several lines, read as one text (see caption_lines)"  # remark in a `BadSampleReport`
+
 
 class Reason(StrEnum):
     """Reasons why a sample cannot be used, in fixed phrases that are counted (docs/bad_input.md)."""
@@ -201,7 +203,7 @@ class Sample:
         return text
 
     def _find_caption(self, *keys: str) -> str | None:
-        """Return the first caption of these keys that is not blank, stripped."""
+        """Return the first caption under these keys that is not blank, stripped; None if all are."""
         for key in keys:
             text = self.captions.get(key, "").strip()
             if not is_blank(text):
@@ -219,19 +221,24 @@ class Sample:
         """Return the lines of the caption that are not blank; with `Views.caption_lines` each is a caption."""
         return split_lines(self.caption(language))
 
-    def long_caption(self, name: str, language: str) -> str | None:
-        """Return the caption `NAME_LANGUAGE`, or else `NAME`; None if both are blank."""
-        return self._find_caption(f"{name}_{language}", name)
+    def long_caption(self, kind: str, language: str) -> str | None:
+        """Return the long caption of a kind in a language, or else without a language; None if both are blank.
 
-    def text_name_without(self, long_caption: str) -> str:
-        """Return `text_name` without the long captions of this name, if it consists of the captions.
+        Args:
+            kind: `Views.long_caption`; long stands for the captions under the keys `long_zh`, `long_en` and `long`.
+            language: the language.
+        """
+        return self._find_caption(f"{kind}_{language}", kind)
 
-        Two long captions may belong to one short text.
+    def text_name_without(self, kind: str) -> str:
+        """Return the name of the text, without the long captions of a kind if captions make up the name.
+
+        Samples with the same short captions then share their text, even if their long captions differ.
         """
         if self.text_name != "\n".join(self.captions.values()):
             return self.text_name
-        short = [text for key, text in self.captions.items() if key.partition("_")[0] != long_caption]
-        return "\n".join(short) or self.text_name
+        short_captions = [text for key, text in self.captions.items() if key.partition("_")[0] != kind]
+        return "\n".join(short_captions) or self.text_name
 
     @property
     def has_several_lines(self) -> bool:
@@ -276,15 +283,13 @@ def split_lines(text: str) -> list[str]:
 
 def is_blank(text: str) -> bool:
     """Return whether tokenizers see nothing in a text: they drop spaces, control characters and lone accents."""
+    # They also drop U+FFFD, which stands for bytes that could not be decoded.
     return all(letter == "\ufffd" or unicodedata.category(letter).startswith(("C", "Z", "Mn")) for letter in text)
 
 
 def text_key(text: str) -> str:
     """Return a text without differences of case and spaces, equal for texts that people regard as the same."""
     return " ".join(text.split()).casefold()
-
-
-SEVERAL_LINES = "caption of several lines, read as one text (see caption_lines)"  # remark on a sample
 
 
 def hash_id(name: str, image: bytes | None = None) -> int:
@@ -319,7 +324,7 @@ class BadSampleReport:
     Attributes:
         num_read: number of samples read.
         counts: number of bad samples by reason.
-        remarks: number of used samples by remark.
+        remarks: number of samples that are odd, but used, by remark.
         names: names of the first samples by reason or remark.
     """
 
@@ -339,7 +344,7 @@ class BadSampleReport:
         Args:
             num_read: number of samples read.
             bad: reason and name of the samples that cannot be used.
-            remarks: remark and name of others, see `decoding.collect_remarks`.
+            remarks: remark and name of samples that are odd, but used; see `decoding.collect_remarks`.
 
         Raises:
             TooManyBadSamples: the share of bad samples over the whole run exceeds `max_share`.
@@ -372,7 +377,7 @@ class BadSampleReport:
         self.add(1, bad, () if bad else remarks)
 
     def merge(self, saved: dict) -> None:
-        """Add another report, given as its `as_dict`: of an earlier run or another rank."""
+        """Add the report of an earlier run or another rank, as `as_dict` has returned it."""
         self.num_read += saved["num_read"]
         for counts, entries in ((self.counts, saved["reasons"]), (self.remarks, saved.get("remarks", {}))):
             for reason, entry in entries.items():
@@ -396,7 +401,8 @@ class BadSampleReport:
         write_text(folder / "bad_samples.txt", f"{self}\n")
 
     def __str__(self) -> str:
-        num_bad, samples_read = self.counts.total(), f"{pluralize(self.num_read, 'sample')} read"
+        num_bad = self.counts.total()
+        samples_read = f"{pluralize(self.num_read, 'sample')} read"
         if num_bad:
             verb = "was" if num_bad == 1 else "were"
             lines = [f"{num_bad:,} of {samples_read} could not be used and {verb} skipped:"]
@@ -412,8 +418,10 @@ class BadSampleReport:
     def _lines(self, counts: Counter[str]) -> list[str]:
         lines = []
         for reason, count in counts.most_common():
-            ellipsis = ", ..." if count > self.MAX_NAMES else ""
-            lines.append(f"  {reason}: {count} ({', '.join(self.names[reason])}{ellipsis})")
+            names = self.names[reason]
+            # Fewer names than samples alone do not mean that names are missing: an image of every epoch is named once.
+            ellipsis = ", ..." if count > len(names) == self.MAX_NAMES else ""
+            lines.append(f"  {reason}: {count} ({', '.join(names)}{ellipsis})")
         return lines
 
 
@@ -426,7 +434,7 @@ class SampleSequence(Protocol):
 
 
 class LocatedSamples(SampleSequence, Protocol):
-    """Samples whose places a person can be told."""
+    """Samples that know where they are stored, for messages."""
 
     @property
     def files(self) -> list[Path]:

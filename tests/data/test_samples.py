@@ -40,6 +40,13 @@ def test_report_counts_reasons_and_names_the_first_samples():
     assert merged.num_read == 35 and merged.as_dict()["reasons"]["empty caption"] == {"count": 2, "names": ["t", "u"]}
 
 
+def test_report_of_many_epochs_suggests_no_more_names():
+    report = BadSampleReport()
+    for _ in range(12):
+        report.add(30, [("broken image", "i")])
+    assert "broken image: 12 (i)" in str(report)
+
+
 def test_too_many_bad_samples_stop_the_run():
     report = BadSampleReport(max_share=0.1)
     report.add(99, [("broken image", str(i)) for i in range(50)])
