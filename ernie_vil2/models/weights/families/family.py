@@ -1,7 +1,7 @@
 """Read and write families of dual encoders that other projects have published.
 
-A family is a `Family` in one of the files of this folder, and a line in `format.FORMATS`. It says which configuration
-of our towers its settings describe, and which of its arrays is which of ours. There is no model class for a family.
+A family is a `Family` in one of the files of this folder, and a line in `format.FORMATS`. It turns the settings of a
+folder into a configuration of our towers, and the names of its arrays into ours. There is no model class for a family.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ _WEIGHT_FILES = (
 )
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".json", *TORCH_SUFFIXES)
 MIN_TEXT_LENGTH = 3  # tokens of the longest text: two special ones and one of the text
-SHORT_TEXT_LENGTH = 64  # tokens of a short text in FG-CLIP 2; no tokenizer of it may cut texts earlier
+SHORT_TEXT_LENGTH = 64  # tokens at which FG-CLIP 2's code cuts short texts; its tokenizer must not cut them earlier
 MAX_RESIZED = 4096  # pixels of the short side before a crop; more would only waste memory
 MAX_PATCHES = 4096  # of an image; published models take up to 1,024, and the memory of attention grows with the square
 CARD_BYTES = 4096  # of a model card that are searched for its licence; the metadata are at its beginning
 
-STORED = "stored"  # way of a dialect: as the folder says
+STORED = "stored"  # alternative in a dialect: as the folder says
 ACTIVATION = {"activation": (STORED, "gelu", "gelu_tanh", "quick_gelu")}
-"""Dialect of families whose weights are used with several activations: that of the folder, or one for both towers."""
-TEXT_DIALECT = "text"  # dialect whose ways use different arrays of a file
+"""Dialects of families whose weights are used with several activations: the folder's, or one for both towers."""
+TEXT_DIALECT = "text"  # key of the dialect that chooses among arrays of a file
 PREPROCESSING: Mapping[str, Mapping[str, Any]] = {
     "clip": {"preprocessing": "transformers", "resize": "shortest", "interpolation": "bicubic"},
     "vit": {"preprocessing": "transformers", "resize": "squash", "interpolation": "bilinear"},
@@ -80,12 +80,13 @@ _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers 
 _METADATA = re.compile(r"---\r?\n(.*?)(?:^---|\Z)", re.DOTALL | re.MULTILINE)  # of a model card, in YAML
 # One name, or the first of a list.
 _LICENCE = re.compile(r"^license:[ \t]*(?:\r?\n[ \t]*-[ \t]+|\[[ \t]*)?['\"]?([\w .+-]{1,60})", re.MULTILINE)
-# Rules of tokenizers whose maximal length the folder's settings give. The others belong to code that fixes the length.
+# Rules of tokenizers that cut texts at `model_max_length` of the folder's tokenizer settings. With other rules the
+# authors' code ignores it.
 _RULES_WITH_LENGTH = ("bert", "clip", "xlm_roberta", "siglip", "siglip2")
 
 
 Dialect = Mapping[str, str]
-"""Chosen way to use a model, by the keys of `Family.dialects`, such as {"tokenizer": "clip"}."""
+"""Chosen alternatives by the keys of `Family.dialects`, such as {"tokenizer": "clip"}."""
 
 
 class Towers(NamedTuple):
@@ -130,22 +131,22 @@ class Family:
         tokenizer: value of `Model.text.tokenizer`, or a function that finds it for a folder.
         preprocessing: a key of `PREPROCESSING`, or a function that finds it for a folder.
         unused: reasons why arrays are not part of the model, by glob patterns of the authors' names.
-        dialects: names of the ways in which the same weights can be used, by what differs (such as the tokenizer), the
-            default first.
+        dialects: choices that the weights leave open, such as "tokenizer", with the names of their alternatives; the
+            default is first.
         settings_file: name of the file that describes the model; empty if the weights do.
         find_weights: function that returns the weights in a folder, or None.
         layout: name for `ernie-vil2 convert --to`.
-        has_fixed_length: whether the authors' code fixes how long texts are, whatever their tokenizer says.
+        has_fixed_length: whether the authors' code cuts texts at a fixed length, whatever `model_max_length` says.
         is_family: function that returns whether a folder, or a file of weights in it, is of this family; None: the
             folder's config.json says so.
         make_settings: function that returns the JSON files that describe a model, by name; ValueError if the layout
             cannot hold it. None: settings are copied from another folder.
         weights_name: name of the weight file next to those settings.
-        count_first_rows: function that returns how many rows of the first array the form `spliced` of the table uses;
-            None: no row of the table has that form.
-        explain_obstacle: function that returns why the authors' code cannot load a model with another vocabulary or
-            more positions from a folder of its origin, or None. Its arguments are the towers of the origin, those of
-            the model, and whether the vocabulary was trimmed.
+        count_first_rows: for a table with a row of the form `spliced`: function that returns how many rows come from
+            the first of the two arrays.
+        explain_obstacle: function that returns why the authors' code could not load a model with another vocabulary
+            or more positions if it were written back like its origin; None if it could. Its arguments are the towers
+            of the origin, those of the model, and whether the vocabulary was trimmed.
         twin_format: name of the format that has the same models in another layout.
     """
 
@@ -215,15 +216,16 @@ class Family:
     def read(self, files: ModelFiles, options: ReadOptions) -> StoredModel:
         weights, vocabulary = files.weights, options.vocabulary
         model = self.read_towers(weights, options.dialect)
-        config, num_words = model.config, len(model.arrays[WORD_EMBEDDING])
+        config = model.config
         heads = config.Model.image.sizes.get("heads"), config.Model.text.sizes["heads"]
         if options.heads is not None and tuple(options.heads) != heads:
             raise ValueError(
                 f"{weights}: {tuple(options.heads)} attention heads of image and text tower were given, but this "
                 f"{self.title} has {heads}"
             )
-        rules = config.Model.text.tokenizer
+
         # A model without a vocabulary still has weights to start from, so only one that the user names must exist.
+        rules = config.Model.text.tokenizer
         tokenizer: TextTokenizer | None = None
         path: Path | None = None
         try:
@@ -234,16 +236,24 @@ class Family:
                 raise
         # CLIP's byte pairs, which are packaged, fit only a model with as many words.
         is_packaged = path is not None and path.parent != weights.parent and not vocabulary
+        num_words = len(model.arrays[WORD_EMBEDDING])
         if tokenizer is None or (is_packaged and num_words != tokenizer.vocab_size):
-            return StoredModel(self.title, model.arrays, config, None, family=model)
+            return StoredModel(self.title, model.arrays, config, tokens=None, family=model)
 
         if len(tokenizer.tokens) > num_words:
             raise ValueError(f"{weights}: {num_words} rows of words, but {path} has {len(tokenizer.tokens)} tokens")
         conflict = find_token_conflict(config.Model.text, tokenizer)
         if conflict:
             raise ValueError(f"{weights.parent}: {conflict}")
-        library_tokenizer = tokenizer if isinstance(tokenizer, LibraryTokenizer) else None
-        return StoredModel(self.title, model.arrays, config, tokenizer.tokens, path, model, library_tokenizer)
+        return StoredModel(
+            self.title,
+            model.arrays,
+            config,
+            tokenizer.tokens,
+            vocabulary_path=path,
+            family=model,
+            library_tokenizer=tokenizer if isinstance(tokenizer, LibraryTokenizer) else None,
+        )
 
     def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: GoldenEmbeddings) -> list[str]:
         if origin is not None:
@@ -259,15 +269,16 @@ class Family:
         return write_new(model, table, self.weights_name, settings, folder, golden)
 
     def _read_origin(self, weights: Path, model: ModelConfig) -> FamilyModel:
-        """Read the origin of a model; of FG-CLIP 2, in the way of reading texts that has the model's positions.
+        """Read the origin of a model with the alternative of the text dialect that has the model's number of positions.
 
-        All other dialects have their defaults: they do not change the arrays, and the model keeps its own way.
+        All other dialects keep their defaults, because they do not change the arrays.
         """
-        ways = self.dialects.get(TEXT_DIALECT)
-        if ways is None:
+        alternatives = self.dialects.get(TEXT_DIALECT)
+        if alternatives is None:
             return self.read_towers(weights)
-        for way in (model.dialect.get(TEXT_DIALECT, ways[0]), *ways):
-            origin = self.read_towers(weights, {TEXT_DIALECT: way})
+        # Several alternatives may have the number; the model's own one goes first.
+        for choice in (model.dialect.get(TEXT_DIALECT, alternatives[0]), *alternatives):
+            origin = self.read_towers(weights, {TEXT_DIALECT: choice})
             if origin.config.Model.text.max_positions == model.text.max_positions:
                 return origin
         return self.read_towers(weights)
@@ -277,15 +288,15 @@ class Family:
 
         Args:
             weights: file that `recognise` returned.
-            dialect: ways that differ from the defaults.
+            dialect: choices that differ from the defaults.
 
         Raises:
             FileNotFoundError: one of its files is missing.
             ValueError: a file is damaged, the files do not belong together, or there is no such dialect.
         """
         settings = self._read_settings(weights)
-        ways = self._choose_ways(weights, dialect or {})
-        folder = Folder(weights, settings, read_weights(weights), ways)
+        dialect = self._complete_dialect(weights, dialect or {})
+        folder = Folder(weights, settings, read_weights(weights), dialect)
 
         # Towers as the folder describes them, then as the dialect wants them.
         try:
@@ -294,24 +305,24 @@ class Family:
             raise ValueError(
                 str(describe_problems(error, f"{settings.path} describes a tower that is not built"))
             ) from None
-        model = _with_activation(model, ways.get("activation"))
+        model = _with_activation(model, dialect.get("activation"))
         kind = self.preprocessing if isinstance(self.preprocessing, str) else self.preprocessing(folder)
         image = with_preprocessing(model.image, kind, weights.parent, settings)
-        if ways.get("preprocessing", STORED) != STORED:
-            image = image.model_copy(update={"preprocessing": ways["preprocessing"]})
+        if dialect.get("preprocessing", STORED) != STORED:
+            image = image.model_copy(update={"preprocessing": dialect["preprocessing"]})
         rules = self.tokenizer if isinstance(self.tokenizer, str) else self.tokenizer(folder)
-        if ways.get("tokenizer", STORED) != STORED:
-            rules = ways["tokenizer"]
+        if dialect.get("tokenizer", STORED) != STORED:
+            rules = dialect["tokenizer"]
         text = model.text.model_copy(update={"tokenizer": rules})
         if text_length < MIN_TEXT_LENGTH:
             raise ValueError(f"{settings.path}: texts have {text_length} tokens, fewer than {MIN_TEXT_LENGTH}")
         text_length = self._read_text_length(folder, rules, text_length)
-        changed_ways = {key: way for key, way in ways.items() if way != self.dialects[key][0]}
-        model = model.model_copy(update={"image": image, "text": text, "dialect": changed_ways})
+        changed_dialect = {key: choice for key, choice in dialect.items() if choice != self.dialects[key][0]}
+        model = model.model_copy(update={"image": image, "text": text, "dialect": changed_dialect})
 
         # Arrays by our names. Those in no row are unused for a known reason, or unexpected.
         num_first_rows = self.count_first_rows(settings) if self.count_first_rows else 0
-        table = self.make_name_table(model, ways, folder.arrays.keys(), num_first_rows)
+        table = self.make_name_table(model, dialect, folder.arrays.keys(), num_first_rows)
         try:
             arrays = table.to_ours(folder.arrays)
         except ValueError as error:
@@ -346,7 +357,7 @@ class Family:
             array_names=tuple(folder.arrays),
             num_weights=sum(array.size for array in folder.arrays.values()),
             unused=unused,
-            dialect=ways,
+            dialect=dialect,
             licence=read_licence(weights.parent),
         )
 
@@ -358,16 +369,16 @@ class Family:
             raise FileNotFoundError(f"{path}: no such file; {weights.name} alone does not say which model it is of")
         return Settings.from_file(path)
 
-    def _choose_ways(self, weights: Path, dialect: Dialect) -> dict[str, str]:
-        """Return the way of each dialect; raise ValueError if the family does not have it."""
-        for key, way in dialect.items():
-            if way not in self.dialects.get(key, ()):
-                choices = [f"{name}: {', '.join(ways)}" for name, ways in self.dialects.items()]
+    def _complete_dialect(self, weights: Path, dialect: Dialect) -> dict[str, str]:
+        """Return a dialect with the defaults of its missing choices; ValueError if the family lacks an alternative."""
+        for key, choice in dialect.items():
+            if choice not in self.dialects.get(key, ()):
+                dialects = [f"{name}: {', '.join(alternatives)}" for name, alternatives in self.dialects.items()]
                 raise ValueError(
-                    f"{weights.parent}: {self.title} has no dialect {key}={way}; "
-                    f"{'; '.join(choices) or 'there are none'}"
+                    f"{weights.parent}: {self.title} has no dialect {key}={choice}; "
+                    f"{'; '.join(dialects) or 'there are none'}"
                 )
-        defaults = {key: ways[0] for key, ways in self.dialects.items()}
+        defaults = {key: alternatives[0] for key, alternatives in self.dialects.items()}
         return {**defaults, **dialect}
 
     def _read_text_length(self, folder: Folder, rules: str, text_length: int) -> int:
@@ -407,16 +418,16 @@ def _check_vocab_size(settings: Settings, num_words: int) -> None:
 
 
 def find_token_conflict(text: TextTowerConfig, tokenizer: TextTokenizer) -> str | None:
-    """Return in which special token a text tower and a tokenizer differ, as a clause; None if they agree."""
+    """Return a clause on a special token in which a text tower and a tokenizer differ; None if they agree."""
     variant = get_text_variant(text)
     if variant is None:
         return None
-    # An empty text is encoded as its special tokens alone.
-    end = tokenizer.encode("")[-1:]
-    if text.pooling == "end" and [variant.end] != end:
+    special_ids = tokenizer.encode("")  # of an empty text, which has no other tokens
+    end = special_ids[-1] if special_ids else "none"
+    if text.pooling == "end" and variant.end != end:
         return (
             f"the text tower takes the state of the token {variant.end} (end; eos_token_id), but its tokenizer ends "
-            f"texts with {end[0] if end else 'none'}"
+            f"texts with {end}"
         )
     if variant.mask == "padding" and variant.padding != tokenizer.pad_id:
         return (
@@ -439,6 +450,7 @@ def read_licence(folder: Path) -> str | None:
 
 
 def _with_activation(model: ModelConfig, activation: str | None) -> ModelConfig:
+    """Return the model with an activation in the MLPs of both towers; None and `STORED` keep theirs."""
     if activation in (None, STORED):
         return model
     towers = {}
@@ -525,12 +537,15 @@ def _read_transformers(settings: Settings, image: ImageTowerConfig, defaults: Ma
 
 
 def _read_resize(settings: Settings, side: int, default: str) -> dict[str, Any]:
-    """Read how images get the size of a tower, and the short side before a crop if it is larger than that.
+    """Read how images are brought to the size of a tower.
 
     Args:
         settings: settings of an image processor.
         side: side of the tower's images in pixels.
-        default: "shortest" (resize the short side, then crop) or "squash", where the settings leave it out.
+        default: "shortest" (resize the short side, then crop) or "squash"; used if the settings do not say which.
+
+    Returns:
+        `resize` of the tower; for "shortest" also `resized`, the short side before the crop, None if it is `side`.
     """
     is_short_side = default == "shortest"
     settings.check_values(default_to_square=not is_short_side)

@@ -21,7 +21,7 @@ from ernie_vil2.towers.transformer import NaFlex, Transformer, Vit, get_image_va
 
 HALF = [0.5, 0.5, 0.5]  # mean and standard deviation of red, green and blue
 GEMMA_WORDS = 256_000  # tokens of SigLIP 2's vocabulary, which is Gemma's
-# Authors' names of the layer that projects a text, by the way of the dialect `text`.
+# Authors' names of the layer that projects a text, by the choice of the dialect `text`.
 _HEADS = {"short": "text_model.head", "box": "boxtext_head", "long": "longtext_head"}
 _EMBEDDINGS = "text_model.embeddings.position_embedding"
 
@@ -139,13 +139,13 @@ def _count_kept_positions(settings: Settings) -> int:
 
 
 def _make_fgclip2_rows(model: ModelConfig, dialect: Dialect, array_names: Collection[str]) -> list[Row]:
-    way = dialect["text"]
+    choice = dialect["text"]
     text_rows = TEXT_ROWS
-    if way == "long":
+    if choice == "long":
         positions = "text.network.embeddings.position_embeddings.weight"
         text_rows = [row for row in TEXT_ROWS if row[0] != positions]
         text_rows.append((positions, f"{_EMBEDDINGS}_{{ori,res}}.weight", "spliced"))
-    return [*_make_image_rows("linear"), *text_rows, ("text.head", _HEADS[way], "linear")]
+    return [*_make_image_rows("linear"), *text_rows, ("text.head", _HEADS[choice], "linear")]
 
 
 SIGLIP = Family(

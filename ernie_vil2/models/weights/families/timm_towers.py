@@ -20,7 +20,7 @@ PE_POOLING_HEADS = 8  # of every PE-Core, however wide it is
 
 
 class EvaFacts(NamedTuple):
-    """What timm fixes by the name of a tower with rotary positions.
+    """Settings that timm derives from the name of a tower with rotary positions.
 
     Attributes:
         width: width of the tower, only to check that the number of heads belongs to the weights.
@@ -53,13 +53,13 @@ _EVA_FACTS = {**TIMM_PE_CORES, **TIMM_EVA02_CLIPS}
 
 
 class VitFacts(NamedTuple):
-    """What timm fixes by the name of a ViT with a class token.
+    """Settings that timm derives from the name of a ViT with a class token.
 
     Attributes:
         width: width of the tower, only to check that the number of heads belongs to the weights.
         heads: number of heads.
         activation: activation of the MLPs.
-        is_clip: whether there is a norm before the blocks, no bias of the patches, and an epsilon of 1e-5, as in CLIP.
+        is_clip: whether the tower is as in CLIP: a norm before the blocks, patches without a bias, an epsilon of 1e-5.
     """
 
     width: int
@@ -80,7 +80,7 @@ _VIT_SIZES = {
     "giant": (1408, 16),
     "gigantic": (1664, 16),
 }
-"""Width and heads by the second word of the name."""
+"""Width and heads by the second word of a name."""
 _VIT_NAME_ENDINGS = {
     "tiny": "patch16_224 patch16_384",
     "small": "patch8_224 patch16_224 patch16_384 patch32_224 patch32_384",
@@ -97,6 +97,7 @@ _VIT_NAME_ENDINGS = {
     "medium": "patch16_clip_224 patch32_clip_224",
     "betwixt": "patch32_clip_224",
 }
+"""Further words of the names, by the second one."""
 
 
 def _list_plain_vits() -> dict[str, VitFacts]:
@@ -170,7 +171,14 @@ def make_trunk_vit(vision: Settings, sizes: TrunkSizes, heads: int, variant: Ima
 
 
 def read_trunk_heads(vision: Settings, width: int, named_width: int, named_heads: int) -> int:
-    """Return the number of heads of a tower; `named_width` and `named_heads` are those of its name."""
+    """Return the number of heads of a tower, by the setting `head_width` or by its name in timm.
+
+    Args:
+        vision: settings of the tower.
+        width: width of the tower, by its arrays.
+        named_width: width of the tower that timm builds by the name.
+        named_heads: number of heads of that tower.
+    """
     if "head_width" in vision.values:
         head_width = vision.read_int("head_width", 64)
         if width % head_width:
@@ -192,7 +200,7 @@ def read_plain_vit(vision: Settings, arrays: Mapping[str, np.ndarray]) -> tuple[
     """Describe a ViT with a class token by its name and its arrays.
 
     Returns:
-        The tower, and whether a projection follows it. A projection with a bias is part of the tower, its head.
+        The tower, and whether a projection without a bias follows it. A projection with a bias is the tower's head.
     """
     facts = TIMM_PLAIN_VITS[find_timm_name(vision)]
     if vision.values.get("timm_pool", "avg") not in ("", "token"):
@@ -200,14 +208,19 @@ def read_plain_vit(vision: Settings, arrays: Mapping[str, np.ndarray]) -> tuple[
     projection = vision.values.get("timm_proj", "linear")
     if projection not in ("linear", "none", None):
         raise vision.make_error("timm_proj", "this tower supports only 'linear', 'none' and null")
+
+    # timm's own head and OpenCLIP's projection with a bias are both the head of our tower.
     head_name = None
     if projection is None:
         head_name = f"{TRUNK}head"
     elif projection == "linear" and vision.read_bool("timm_proj_bias", False):
         head_name = _PROJECTION
-    head_bias = None if head_name is None else arrays.get(f"{head_name}.bias")
-    if head_name is not None and head_bias is None:
-        raise vision.make_error("timm_proj", f"the weights hold no {head_name}.bias")
+    head_width = None
+    if head_name is not None:
+        head_bias = arrays.get(f"{head_name}.bias")
+        if head_bias is None:
+            raise vision.make_error("timm_proj", f"the weights hold no {head_name}.bias")
+        head_width = head_bias.size
 
     sizes = read_trunk_sizes(vision, arrays)
     heads = read_trunk_heads(vision, sizes.width, facts.width, facts.heads)
@@ -217,16 +230,16 @@ def read_plain_vit(vision: Settings, arrays: Mapping[str, np.ndarray]) -> tuple[
         epsilon=1e-5 if facts.is_clip else 1e-6,
         patch_bias=not facts.is_clip,
         input_norm=facts.is_clip,
-        head=None if head_bias is None else head_bias.size,
+        head=head_width,
     )
     tower = make_trunk_vit(vision, sizes, heads, variant)
-    return tower, projection == "linear" and head_bias is None
+    return tower, projection == "linear" and head_name is None
 
 
 def has_plain_vit(array_names: Collection[str]) -> bool:
-    """Return whether a model has a ViT of timm with a class token; only for models without rotary positions.
+    """Return whether a model without rotary positions has a ViT of timm with a class token.
 
-    A tower of the class `Eva` may have an array of the same name.
+    A model with rotary positions may have the array, too: that of a tower of the class `Eva`.
     """
     return f"{TRUNK}cls_token" in array_names
 
@@ -271,7 +284,8 @@ def is_eva_tower(vision: Settings) -> bool:
 def read_eva_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageTowerConfig:
     """Describe a PE-Core or an EVA-02-CLIP by its name and its arrays."""
     name = find_timm_name(vision)
-    facts, is_pe_core = _EVA_FACTS[name], name in TIMM_PE_CORES
+    facts = _EVA_FACTS[name]
+    is_pe_core = name in TIMM_PE_CORES
     pool = "map" if is_pe_core else "token"
     if vision.values.get("timm_pool", "avg") != pool:
         raise vision.make_error("timm_pool", f"{name} supports only '{pool}'")
@@ -283,8 +297,8 @@ def read_eva_tower(vision: Settings, arrays: Mapping[str, np.ndarray]) -> ImageT
     out_features = find_array(vision, arrays, f"{TRUNK}head.weight", 2).shape[0]
     has_class_token = f"{TRUNK}cls_token" in arrays
     if is_pe_core:
-        # PE-Core counts rows and columns from 1 where there is a class token, which is at 0.
-        rotary = Rotary(first_half="columns", start=int(has_class_token), grid=facts.grid)
+        # A class token is at position 0, so rows and columns of patches are then counted from 1.
+        rotary = Rotary(first_half="columns", start=1 if has_class_token else 0, grid=facts.grid)
         variant = ImageVariant(
             hidden=sizes.hidden,
             activation="gelu",

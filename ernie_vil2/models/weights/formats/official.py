@@ -46,12 +46,12 @@ from ernie_vil2.towers.transformer import Encoder, PublishedVit, Vit, get_image_
 
 TEXT_LENGTH = 48  # tokens of a text in the authors' configuration
 SETTINGS_FILES = ("ernie_config.json", "ernie_config.base.json")  # names that are read; the first one is written
-# The authors' code fixes the number of heads of the image tower. It ignores this key, which keeps that of other models.
+# Our own key for the heads of the image tower. The authors' code has none: it ignores the key and uses width / 64.
 IMAGE_HEADS_KEY = "image_num_attention_heads"
-HEAD_WIDTH = 64  # decides the number of attention heads where no file says it
-# Of the text tower's LayerNorms. PaddleNLP's ErnieModel sets 1e-12 after its configuration has asked for 1e-5.
+HEAD_WIDTH = 64  # width of an attention head where no file says how many heads there are
+# Epsilon of the text tower's LayerNorms. PaddleNLP's ErnieModel sets 1e-12 although its configuration says 1e-5.
 TEXT_EPSILONS = {"official": 1e-5, "paddlenlp": 1e-12, "ernie_vil2": 1e-5}
-Heads = tuple[int | None, int | None]
+Heads = tuple[int | None, int | None]  # attention heads of the image and of the text tower; None: width / 64
 POSITION_EMBEDDING = "text.network.embeddings.position_embeddings.weight"
 # In order of preference, if a folder has several.
 _PDPARAMS_FILES = ("model_state.pdparams", f"model_state.pdparams{INDEX_SUFFIX}", "model.pdparams")
@@ -71,7 +71,7 @@ _ROWS: list[tuple[str, str, str, Form]] = [
     ("text.network.embeddings.layer_norm", "text_model.ln", "text_model.embeddings.layer_norm", "weight_bias"),
     ("text.network.pooler.dense", "text_model.pooler", "text_model.pooler.dense", "weight_bias"),
 ]
-# Layers in a block of the image tower: our name, which the official file has, too, and PaddleNLP's.
+# Layers in a block of the image tower: PaddleNLP's name by ours; the official names are ours.
 _IMAGE_LAYER = {
     "norm1": "norm1",
     "norm2": "norm2",
@@ -80,7 +80,7 @@ _IMAGE_LAYER = {
     "mlp.fc1": "linear1",
     "mlp.fc2": "linear2",
 }
-# Layers in a block of the text tower: our name, which PaddleNLP has, too, and the official name.
+# Layers in a block of the text tower: the official name by ours; PaddleNLP's names are ours.
 _TEXT_LAYER = {
     "self_attn.q_proj": "attn.q",
     "self_attn.k_proj": "attn.k",
@@ -91,7 +91,7 @@ _TEXT_LAYER = {
     "norm1": "ln1",
     "norm2": "ln2",
 }
-MAX_LAYERS = 1024  # bounds the table of names that a file with absurd names can ask for
+MAX_LAYERS = 1024  # bounds the table of names, because block numbers come from the names in a file
 
 
 def to_ours(arrays: Mapping[str, np.ndarray], layout: WeightFormat) -> dict[str, np.ndarray]:
@@ -122,12 +122,13 @@ def _make_name_table(arrays: Mapping[str, np.ndarray], layout: WeightFormat, may
     Args:
         arrays: arrays by our names or by those of the release.
         layout: name of the release.
-        may_lack_axes: whether official arrays may lack the axes of size 1 that PaddleNLP's lack.
+        may_lack_axes: whether official arrays may be without axes of size 1, as PaddleNLP's are.
     """
     rows: list[Row] = []
     if layout == "official":
-        for ours, official, _, form in _ROWS:
-            rows.append((ours, official, form if may_lack_axes or form == "weight_bias" else "equal"))
+        for ours, official, _, paddlenlp_form in _ROWS:
+            uses_paddlenlp_form = may_lack_axes or paddlenlp_form == "weight_bias"
+            rows.append((ours, official, paddlenlp_form if uses_paddlenlp_form else "equal"))
         image_names, text_names = {ours: ours for ours in _IMAGE_LAYER}, _TEXT_LAYER
         image_block, text_block = "visual.blocks.N.", "text_model.encoder_stack.block.N."
     else:
@@ -170,8 +171,9 @@ def infer_architecture(arrays: Mapping[str, np.ndarray], heads: Heads, layout: W
         raise ValueError(f"a ViT of {tokens - 1} patches and {channels} channels; a square of 3 channels is expected")
     positions, text_width = _get_shape(arrays, POSITION_EMBEDDING, 2)
     _get_shape(arrays, WORD_EMBEDDING, 2)
-    for layer, narrow in (("image.blocks.0.mlp.fc1", width), ("text.network.encoder.layers.0.linear1", text_width)):
-        if _get_shape(arrays, f"{layer}.weight", 2) != (narrow, 4 * narrow):
+    mlps = (("image.blocks.0.mlp.fc1", width), ("text.network.encoder.layers.0.linear1", text_width))
+    for layer, tower_width in mlps:
+        if _get_shape(arrays, f"{layer}.weight", 2) != (tower_width, 4 * tower_width):
             raise ValueError(f"{layer} is not four times as wide as its tower")
     image_heads, text_heads = heads
     return ModelConfig(
@@ -206,7 +208,7 @@ def _get_shape(arrays: Mapping[str, np.ndarray], name: str, num_axes: int) -> tu
 
 
 def _count_layers(arrays: Mapping[str, np.ndarray], prefix: str) -> int:
-    """Return the number of layers; raise ValueError if one is missing, so that one large number makes no deep model."""
+    """Return the number of layers; raise ValueError if their numbers have a gap."""
     layers = {name.removeprefix(prefix).partition(".")[0] for name in arrays if name.startswith(prefix)}
     missing = {str(layer) for layer in range(len(layers))} - layers
     if missing:
@@ -237,10 +239,10 @@ class Release:
     """Release of ERNIE-ViL 2.0: a file of arrays and a few settings.
 
     Attributes:
-        title: name of the release.
-        layout: the same.
+        title: name of the release; a `Format` may differ in title and layout, a release does not.
+        layout: the same name.
         settings_file: name of the file that describes the text tower, or the model.
-        weights: name of the array file that is written.
+        weights: name of the weight file that `write` makes.
         dialects: none.
     """
 
@@ -279,10 +281,10 @@ class Release:
         return make_stored_model(self.layout, arrays, config, weights, options.vocabulary)
 
     def write(self, model: StoredModel, folder: Path, origin: Path | None, golden: GoldenEmbeddings) -> list[str]:
-        # Refuse what the release cannot hold.
+        # Refuse what the release cannot hold. A variant of a tower may have the arrays of the released one, and compute
+        # something else with them.
         if model.tokens is None:
             raise ValueError("the model has no vocabulary next to it: name its vocabulary file")
-        # A variant may have the same arrays as the released tower, and compute something else with them.
         towers = model.config.Model
         image_variant, text_variant = get_image_variant(towers.image), get_text_variant(towers.text)
         if text_variant is not None or image_variant not in (None, ImageVariant()):
@@ -301,11 +303,11 @@ class Release:
         for name, content in self.make_settings(config, model.vocab_size).items():
             write_text(folder / name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
-        # Golden embeddings of this package would be wrong if the release's code computes something else.
+        # The golden embeddings are those of the model here; they are left out if the release's code computes others.
         notes = self.find_changes(model.config)
-        written = self.configure(folder / self.weights, model.arrays, None)
+        written_config = self.configure(folder / self.weights, model.arrays, None)
         names = sorted(path.name for path in folder.iterdir())
-        write_model_integrity(folder, written, names, None if notes else golden)
+        write_model_integrity(folder, written_config, names, None if notes else golden)
         return notes
 
     def configure(self, weights: Path, arrays: Mapping[str, np.ndarray], heads: tuple[int, int] | None) -> Config:
@@ -330,7 +332,7 @@ class Release:
         return tokens
 
     def find_changes(self, config: Config) -> list[str]:
-        """Return in a sentence each what a model will compute differently, because the release's code fixes it."""
+        """Return a sentence on each setting of a model that the release's code replaces by a fixed one."""
         model = with_sizes(config.Model)
         image, text = model.image, model.text
         changes = []
@@ -380,9 +382,9 @@ def describe_text_tower(model: ModelConfig, vocab_size: int) -> dict[str, Any]:
         "attention_probs_dropout_prob": model.text.attention_dropout,
         "hidden_act": "gelu",
         "hidden_dropout_prob": model.text.dropout,
-        "initializer_range": 0.02,
+        "initializer_range": 0.02,  # as in the released files; only training from scratch would use it
         "num_attention_heads": model.text.sizes["heads"],
-        "task_type_vocab_size": 3,
+        "task_type_vocab_size": 3,  # as in the released files; the towers have no task embedding
     }
 
 
@@ -429,7 +431,7 @@ class Official(Release):
 
     def make_settings(self, config: Config, vocab_size: int) -> dict[str, dict[str, Any]]:
         settings = describe_text_tower(config.Model, vocab_size)
-        settings["sent_type_vocab_size"] = 4
+        settings["sent_type_vocab_size"] = 4  # as in the released file; our tower has no such embedding
         settings[IMAGE_HEADS_KEY] = config.Model.image.sizes["heads"]
         return {SETTINGS_FILES[0]: dict(sorted(settings.items()))}
 
