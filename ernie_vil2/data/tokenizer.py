@@ -37,8 +37,7 @@ from ernie_vil2.data.tokenizer_settings import (
 )
 from ernie_vil2.io.export_folder import WORD_RULES
 from ernie_vil2.io.files import parse_json, read_text
-from ernie_vil2.io.run_folder import TOKENIZER as FILE
-from ernie_vil2.io.run_folder import VOCABULARY
+from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY
 
 if TYPE_CHECKING:
     import tokenizers
@@ -461,7 +460,7 @@ class LibraryTokenizer(TextTokenizer):
             return self.library.encode(text)
 
     def files(self) -> dict[str, str]:
-        return {FILE: self.content}
+        return {TOKENIZER: self.content}
 
     def identity(self) -> dict[str, object]:
         digest = blake2b(self.content.encode(), digest_size=16).hexdigest()
@@ -517,7 +516,7 @@ def read_tokens(path: Path) -> list[str]:
 
     Errors are those of `open_tokenizer`.
     """
-    return open_tokenizer(path, 512, "bert" if path.name == FILE else "official").tokens
+    return open_tokenizer(path, 512, "bert" if path.name == TOKENIZER else "official").tokens
 
 
 def _open_library_tokenizer(

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ernie_vil2.data.sentencepiece import MAX_BYTES, convert_model
-from ernie_vil2.data.tokenizer_settings import find_token
+from ernie_vil2.data.tokenizer_settings import TOKENIZER_SETTINGS, find_token
 from ernie_vil2.io.export_folder import LIBRARY_RULES
 from ernie_vil2.io.files import load_json, parse_json, read_text, stat_regular_file
-from ernie_vil2.io.run_folder import TOKENIZER as FILE
-from ernie_vil2.io.run_folder import VOCABULARY
+from ernie_vil2.io.run_folder import TOKENIZER, VOCABULARY
 from ernie_vil2.io.terminal import make_printable
 
 if TYPE_CHECKING:
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
 
 # Merges of CLIP's byte pairs, one pair a line; MIT licence, in the file next to it.
 CLIP_BPE = Path(__file__).parent / "vocab_clip_bpe.txt.gz"
-CLIP_MERGES = 49_152 - 256 - 2  # CLIP's code uses the first 48,894 merges of its file, whose original has more
+# CLIP's code uses only so many merges of its file. With 512 bytes and two special tokens, they make 49,408 words.
+CLIP_MERGES = 49_152 - 256 - 2
 
 MAX_CHARACTERS = 2**28  # of a tokenizer.json; MetaCLIP 2's, with 901,629 tokens, has 60 million
 # Limit of the ids, which may have any number of 32 bits in a file. Lists of tokens, and the library when it writes a
@@ -35,22 +35,24 @@ MAX_MERGES_CHARACTERS = 2**25  # of unpacked merges, against decompression bombs
 
 _SENTENCEPIECE_FILES = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 
-# Files by the rules, the decisive one first; with all other rules tokenizer.json comes before sentencepiece's files.
+# Files from which a tokenizer with these rules can be made, the preferred one first. All other rules take a
+# tokenizer.json, or else a file of sentencepiece.
 _FILES_OF_RULES = {
-    "bert": (FILE, VOCABULARY),
-    "clip": (FILE, "vocab.json"),
-    "open_clip": (FILE, "vocab.json"),
-    "siglip": (*_SENTENCEPIECE_FILES, FILE),
+    "bert": (TOKENIZER, VOCABULARY),
+    "clip": (TOKENIZER, "vocab.json"),
+    "open_clip": (TOKENIZER, "vocab.json"),
+    "siglip": (*_SENTENCEPIECE_FILES, TOKENIZER),
 }
 
 BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
+_CLIP_START, _CLIP_END = "<|startoftext|>", "<|endoftext|>"
+_OPEN_CLIP_START, _OPEN_CLIP_END = "<start_of_text>", "<end_of_text>"  # OpenCLIP's names of the same tokens
+
 # Padding tokens of folders that do not name one.
-_PAD_TOKENS = {"siglip": "</s>", "siglip2": "<pad>", "xlm_roberta": "<pad>", "bert": "[PAD]", "clip": "<|endoftext|>"}
+_PAD_TOKENS = {"siglip": "</s>", "siglip2": "<pad>", "xlm_roberta": "<pad>", "bert": "[PAD]", "clip": _CLIP_END}
 
 _CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-# The start and end tokens of CLIP, and OpenCLIP's tokens in the same places.
-_START_TOKENS, _END_TOKENS = ("<|startoftext|>", "<start_of_text>"), ("<|endoftext|>", "<end_of_text>")
 
 
 @contextmanager
@@ -61,7 +63,7 @@ def translate_library_errors() -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, MemoryError, GeneratorExit):
         raise
     except BaseException as error:  # a panic of Rust is no Exception
-        raise ValueError(f"the tokenizers library fails with this {FILE}: {str(error)[:200]}") from None
+        raise ValueError(f"the tokenizers library fails with this {TOKENIZER}: {str(error)[:200]}") from None
 
 
 def parse_tokenizer(content: str) -> tokenizers.Tokenizer:
@@ -89,7 +91,7 @@ def find_vocabulary_file(source: str | Path | None, rules: str) -> Path:
     # Folders with the rules of this package have a vocab.txt.
     names: tuple[str, ...] = (VOCABULARY,)
     if rules in LIBRARY_RULES:
-        names = _FILES_OF_RULES.get(rules, (FILE, *_SENTENCEPIECE_FILES))
+        names = _FILES_OF_RULES.get(rules, (TOKENIZER, *_SENTENCEPIECE_FILES))
     if source is not None:
         for path in (Path(source), *(Path(source, name) for name in names)):
             if path.is_file():
@@ -117,14 +119,20 @@ def _find_clip_merges() -> Path:
 
 
 def make_tokenizer_json(path: Path, rules: str, folder: Path) -> str:
-    """Return the text of a tokenizer.json for a vocabulary file of any kind; `folder` names the padding token."""
-    pad_token = _find_special_token(folder, "pad_token")
+    """Return the text of a tokenizer.json for a vocabulary file of any kind.
+
+    Args:
+        path: the vocabulary file.
+        rules: value of `Model.text.tokenizer`.
+        folder: folder whose settings may name the padding token.
+    """
+    pad_token = _find_pad_token(folder)
     if path.suffix == ".model":
         size = stat_regular_file(path).st_size
         if size > MAX_BYTES:
             raise ValueError(f"{size:,} bytes are too many for a sentencepiece model")
-        default_pad_token = "</s>" if rules == "siglip" else "<pad>"
-        return _set_padding(convert_model(path.read_bytes(), rules), pad_token or default_pad_token, bool(pad_token))
+        default = "</s>" if rules == "siglip" else "<pad>"
+        return _set_padding(convert_model(path.read_bytes(), rules), pad_token, default)
     if path.suffix == ".gz":
         try:
             with gzip.open(path, "rt", encoding="utf-8") as file:
@@ -139,30 +147,35 @@ def make_tokenizer_json(path: Path, rules: str, folder: Path) -> str:
         merges = [line for line in lines if line and not line.startswith("#version")][:CLIP_MERGES]
         return _convert_byte_pairs(load_json(path), merges, rules, pad_token)
 
+    # A tokenizer.json. With the rules of OpenCLIP, only the vocabulary and the merges of CLIP's are used.
     content = read_text(path, MAX_CHARACTERS)
-    if rules == "open_clip" and _START_TOKENS[1] not in content:
+    if rules == "open_clip" and _OPEN_CLIP_START not in content:
         model = parse_json(content)["model"]
         merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
         return _convert_byte_pairs(model["vocab"], merges, rules, pad_token)
-    if pad_token is None:
-        padding = re.search(r'"padding"\s*:\s*(\{|null)', content)
-        if padding and padding[1] == "{":  # a file that was written here
-            return content
-    return _set_padding(content, pad_token or _PAD_TOKENS.get(rules), bool(pad_token))
+    if pad_token is None and re.search(r'"padding"\s*:\s*\{', content):
+        return content  # a file that was written here
+    return _set_padding(content, pad_token, _PAD_TOKENS.get(rules))
 
 
-def _set_padding(content: str, token: str | None, is_required: bool = False) -> str:
-    """Return a `tokenizer.json` whose `padding` names a token; if the vocabulary lacks it, the first token.
+def _set_padding(content: str, pad_token: str | None, default: str | None) -> str:
+    """Return a `tokenizer.json` whose `padding` names the padding token.
+
+    Args:
+        content: text of the file.
+        pad_token: the token that the folder names; None: it names none.
+        default: the token otherwise; None, or if the vocabulary lacks it: the one with id 0.
 
     Raises:
-        ValueError: the vocabulary lacks the token and `is_required`, because the folder names it.
+        ValueError: the vocabulary lacks `pad_token`.
     """
     library = parse_tokenizer(content)
     check_ids(library.get_vocab().values())
+    token = pad_token or default
     token_id = library.token_to_id(token) if token else None
-    if token_id is None and is_required:
+    if token_id is None and pad_token:
         raise ValueError(
-            f"pad_token is {make_printable(repr(token), max_length=60)}, which the vocabulary does not have"
+            f"pad_token is {make_printable(repr(pad_token), max_length=60)}, which the vocabulary does not have"
         )
     if token_id is None:
         token_id, token = 0, library.id_to_token(0) or ""
@@ -171,12 +184,12 @@ def _set_padding(content: str, token: str | None, is_required: bool = False) -> 
     return library.to_str()
 
 
-def _find_special_token(folder: Path, key: str) -> str | None:
-    """Return a special token that the folder's settings name."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+def _find_pad_token(folder: Path) -> str | None:
+    """Return the padding token that the folder's settings name; None if they name none."""
+    for name in (TOKENIZER_SETTINGS, "special_tokens_map.json"):
         if (folder / name).is_file():
             settings = load_json(folder / name)
-            token = find_token(settings, key) if isinstance(settings, dict) else None
+            token = find_token(settings, "pad_token") if isinstance(settings, dict) else None
             if token is not None:
                 return token
     return None
@@ -189,7 +202,7 @@ def _convert_merges(merges: tuple[str, ...], rules: str, pad_token: str | None) 
     characters = list(byte_characters())
     tokens = characters + [f"{character}</w>" for character in characters]
     tokens += [merge.replace(" ", "") for merge in merges]
-    tokens += [_START_TOKENS[0], _END_TOKENS[0]]
+    tokens += [_CLIP_START, _CLIP_END]
     vocab = {token: token_id for token_id, token in enumerate(tokens)}
     return _convert_byte_pairs(vocab, merges, rules, pad_token)
 
@@ -197,24 +210,26 @@ def _convert_merges(merges: tuple[str, ...], rules: str, pad_token: str | None) 
 def _convert_byte_pairs(vocab: dict[str, int], merges: Sequence[str], rules: str, pad_token: str | None) -> str:
     """Return the `tokenizer.json` of CLIP's byte pairs.
 
-    Words are split before as by transformers ("clip") or by OpenCLIP ("open_clip").
+    Texts are cleaned and split into words as by transformers, or with the rules `open_clip` as by OpenCLIP.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     check_ids(vocab.values())
     is_open_clip = rules == "open_clip"
-    start = next(token for token in _START_TOKENS if token in vocab)
-    end = next(token for token in _END_TOKENS if token in vocab)
+    start = _CLIP_START if _CLIP_START in vocab else _OPEN_CLIP_START
+    end = _CLIP_END if _CLIP_END in vocab else _OPEN_CLIP_END
     if is_open_clip:
-        new_names = {start: _START_TOKENS[1], end: _END_TOKENS[1]}
+        new_names = {start: _OPEN_CLIP_START, end: _OPEN_CLIP_END}
         vocab = {new_names.get(token, token): token_id for token, token_id in vocab.items()}
-        start, end = _START_TOKENS[1], _END_TOKENS[1]
+        start, end = _OPEN_CLIP_START, _OPEN_CLIP_END
+    if start not in vocab or end not in vocab:
+        raise ValueError(f"its vocabulary lacks {_CLIP_START} or {_CLIP_END}; is it one of CLIP?")
     pairs = [cast("tuple[str, str]", tuple(merge.split(" "))) for merge in merges]
     library = Tokenizer(
         models.BPE(vocab, pairs, unk_token=end, continuing_subword_prefix="", end_of_word_suffix="</w>")
     )
 
-    # OpenCLIP lowers the case and cleans the text before, see `DIALECTS`; transformers does so here.
+    # For OpenCLIP the text is cleaned and lowered before it comes to the library, see `tokenizer.DIALECTS`.
     if is_open_clip:
         split = pre_tokenizers.Split(Regex(f"(?i){_CLIP_WORDS}"), "removed", invert=True)
         to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -229,14 +244,14 @@ def _convert_byte_pairs(vocab: dict[str, int], merges: Sequence[str], rules: str
     )
     library.add_special_tokens([AddedToken(token, normalized=not is_open_clip, special=True) for token in (start, end)])
     if is_open_clip:  # pads with id 0, whatever its token
-        return _set_padding(library.to_str(), None)
-    return _set_padding(library.to_str(), pad_token or end, bool(pad_token))
+        return _set_padding(library.to_str(), None, None)
+    return _set_padding(library.to_str(), pad_token, end)
 
 
 def byte_characters() -> dict[str, int]:
-    """Return the 256 characters that write bytes, and their bytes, in the order of CLIP's vocabulary.
+    """Return the bytes by the 256 characters that stand for them, in the order of CLIP's vocabulary.
 
-    Printable bytes are written as themselves and come first.
+    Printable bytes stand for themselves and come first.
     """
     printable_bytes = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     characters = {chr(byte): byte for byte in printable_bytes}
@@ -249,11 +264,12 @@ def byte_characters() -> dict[str, int]:
 def _convert_word_pieces(path: Path, pad_token: str | None) -> str:
     """Return the `tokenizer.json` of a `vocab.txt`, as transformers' fast tokenizer of BERT reads it."""
     tokens = read_text(path).removesuffix("\n").split("\n")
-    missing = [token for token in BERT_TOKENS[:4] if token not in tokens]
+    required_tokens = BERT_TOKENS[:4]  # without [MASK], which only pretraining needs
+    missing = [token for token in required_tokens if token not in tokens]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing; is this a vocabulary file?")
-    library = build_word_pieces(tokens, 100, BERT_TOKENS)
-    return _set_padding(library.to_str(), pad_token or "[PAD]", bool(pad_token))
+    library = build_word_pieces(tokens, max_word_length=100, special_tokens=BERT_TOKENS)  # 100 as in transformers
+    return _set_padding(library.to_str(), pad_token, "[PAD]")
 
 
 def build_word_pieces(

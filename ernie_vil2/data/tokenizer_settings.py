@@ -18,7 +18,7 @@ from ernie_vil2.io.terminal import make_printable
 if TYPE_CHECKING:
     import tokenizers
 
-FILE = "tokenizer_config.json"
+TOKENIZER_SETTINGS = "tokenizer_config.json"
 
 # Settings that have only one value in what is read here, by `Model.text.tokenizer`; other rules read no such file.
 _COMMON = {"padding_side": "right", "truncation_side": "right", "split_special_tokens": False}
@@ -85,11 +85,11 @@ def read_settings(folder: Path, rules: str) -> dict[str, Any]:
     Raises:
         ValueError: a setting asks for something that is not supported; the message names it.
     """
-    if rules not in _REQUIRED or not (folder / FILE).is_file():
+    if rules not in _REQUIRED or not (folder / TOKENIZER_SETTINGS).is_file():
         return {}
-    settings = load_json(folder / FILE)
+    settings = load_json(folder / TOKENIZER_SETTINGS)
     if not isinstance(settings, dict):
-        raise ValueError(f"{FILE}: not a JSON object")
+        raise ValueError(f"{TOKENIZER_SETTINGS}: not a JSON object")
     for key, value in _REQUIRED[rules].items():
         if settings.get(key) not in (None, value):
             raise _setting_error(settings, key, f"only tokenizers with {value!r} are supported")
@@ -105,7 +105,9 @@ def find_token(settings: dict[str, Any], key: str) -> str | None:
 
 
 def _setting_error(settings: dict[str, Any], key: str, expected: str) -> ValueError:
-    return ValueError(f"{FILE}: {key} is {make_printable(repr(settings.get(key)), max_length=60)}; {expected}")
+    return ValueError(
+        f"{TOKENIZER_SETTINGS}: {key} is {make_printable(repr(settings.get(key)), max_length=60)}; {expected}"
+    )
 
 
 def apply_bert_settings(content: str, settings: dict[str, Any]) -> str:
@@ -173,7 +175,8 @@ def find_missing_tokens(library: tokenizers.Tokenizer, settings: dict[str, Any])
             problem = "is not in the vocabulary" if token_id is None else f"has the id {token_id}"
             quoted = make_printable(repr(text), max_length=60)
             raise ValueError(
-                f"{FILE}: added_tokens_decoder gives {quoted} the id {int(number)}, but that token {problem}"
+                f"{TOKENIZER_SETTINGS}: added_tokens_decoder gives {quoted} the id {int(number)}, but that token "
+                f"{problem}"
             )
         if text not in declared:
             flags = {key: token.get(key) is True for key in ("lstrip", "rstrip", "normalized", "single_word")}

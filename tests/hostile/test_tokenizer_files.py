@@ -61,6 +61,14 @@ def test_vocabulary_without_ids_or_with_far_too_many_is_refused(tmp_path, vocabu
         open_tokenizer(tmp_path / "vocab.json", 16, "clip")
 
 
+@pytest.mark.parametrize("rules", ["clip", "open_clip"])
+def test_byte_pairs_without_a_special_token_name_it(tmp_path, rules):
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "<|startoftext|>": 1}))
+    (tmp_path / "merges.txt").write_text("#version\n")
+    with pytest.raises(ValueError, match=r"vocab\.json.*<\|endoftext\|>"):
+        open_tokenizer(tmp_path / "vocab.json", 16, rules)
+
+
 PADDING = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_type_id": 0}
 
 

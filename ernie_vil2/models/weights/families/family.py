@@ -21,7 +21,7 @@ from ernie_vil2.config.load import describe_problems
 from ernie_vil2.config.sections import LossConfig
 from ernie_vil2.data.tokenizer import LibraryTokenizer, TextTokenizer, open_tokenizer
 from ernie_vil2.data.tokenizer_files import find_vocabulary_file
-from ernie_vil2.data.tokenizer_settings import FILE as TOKENIZER_SETTINGS
+from ernie_vil2.data.tokenizer_settings import TOKENIZER_SETTINGS
 from ernie_vil2.io.export_folder import RESIZES
 from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.models.weights.files import INDEX_SUFFIX, get_folder, read_weights
