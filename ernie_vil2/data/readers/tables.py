@@ -67,7 +67,7 @@ class Table(Protocol):
         """Headers of the table."""
 
     def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Return a row by the headers of its columns; `names` gives some of these new names."""
+        """Return the values of a row by the headers of its columns; `names` replaces headers by other names."""
 
     def release(self) -> None:
         """Close files and free memory; reading the next row opens the table again."""
@@ -137,8 +137,8 @@ class ImageValue(NamedTuple):
     Attributes:
         column: column that holds the image.
         name: name of the image.
-        file: path of its file, relative to a folder of images; "" if the row holds its bytes.
-        data: bytes of the image; None if it is in a file.
+        file: path of its file, relative to a folder of images; "" if the row has no path.
+        data: bytes of the image, if the row holds them; None: they are in the file.
     """
 
     column: str
@@ -187,7 +187,7 @@ class TableSource:
         """Check that the table has the columns that are needed, and that one of the first images exists.
 
         Raises:
-            ValueError, FileNotFoundError: it is not so; the message tells which option helps.
+            ValueError, FileNotFoundError: columns or images are missing; the message tells which option helps.
         """
         problem = describe_missing(self._table.column_names, self._names)
         if problem:
@@ -209,7 +209,7 @@ class TableSource:
                 continue
             if image.data is not None or self._has_file(image.file):
                 return
-            # Addresses are a common mistake, for which there is a remedy.
+            # A table of addresses is a common mistake; the message says how to download the images.
             if re.match(r"https?://", str(row[image.column])):
                 header = next((header for header, name in self._names.items() if name == image.column), image.column)
                 problem = describe_addresses(header, self._table.column_names, self._names)
@@ -229,7 +229,7 @@ class TableSource:
         return False
 
     def _describe_missing_file(self, file: str) -> str:
-        """Return that no image was found, and in which folder next to the table one would be."""
+        """Return a message on an image that was not found, with the folder next to the table that has it, if any."""
         option = "--images"
         for folder in sorted(self._folders[0].glob("*/")):
             if os.path.lexists(folder / file):
@@ -254,7 +254,7 @@ class TableSource:
         return {name: headers[name] for name in names}
 
     def describe_columns(self) -> list[tuple[str, str]]:
-        """Return what the columns are read as, in order: a name, and the headers of its columns."""
+        """Return what the columns are read as, in order: image, caption, tags or fields, and the headers."""
         image = next((name for name in IMAGE_KEYS if name in apply_names(self.column_names, self._names)), None)
         rows: list[tuple[str, str]] = []
         fields: list[str] = []
@@ -274,7 +274,7 @@ class TableSource:
         return rows
 
     def describe_choices(self) -> list[str]:
-        """Return a sentence for each column that could have been another one, with the option that takes that one."""
+        """Return a sentence for each name that several columns could have, with the option that chooses another."""
         headers = {self._names.get(header, header): header for header in self.column_names}
         sentences: list[str] = []
         for name, alternatives in find_alternatives(self.column_names, self._names).items():
@@ -313,7 +313,7 @@ class TableSource:
         return Sample(image.name, text_name, data, captions, tags, fields, str(path))
 
     def read_image_name(self, index: int) -> str:
-        """Return the name of a row's image, see `Shard`."""
+        """Return the name of a row's image without reading the image."""
         return self._find_image(index).name
 
     def _find_image(self, index: int) -> ImageValue:
@@ -365,13 +365,13 @@ class TextSource(TableSource):
         self.release()
 
     def __getitem__(self, index: int) -> Sample:
-        where = self.read_image_name(index)
+        where = self._table.describe_row(index)
         row = self._table.read_row(index, self._names)
         captions, _ = parse_texts(row, where)
         return Sample(where, choose_text_name(captions, row, self._text_id, where), b"", captions)
 
     def read_image_name(self, index: int) -> str:
-        """Return a name that differs from row to row, as no two rows share an image."""
+        """Return the place of the row: rows without images must not seem to share one."""
         return self._table.describe_row(index)
 
 
@@ -398,10 +398,10 @@ def find_image(row: Mapping[str, Any], where: str, images: Path | None = None) -
         file, data = None, value
     else:
         file, data = value, None
-    if not isinstance(data, bytes) and not (data is None and isinstance(file, str)):
-        raise BadSample(Reason.MALFORMED_ROW, where)
-    if not isinstance(file, str):
+    if isinstance(data, bytes) and not isinstance(file, str):
         file = ""
+    elif not isinstance(file, str) or not isinstance(data, bytes | None):
+        raise BadSample(Reason.MALFORMED_ROW, where)
 
     if data is None:
         check_text(file)
@@ -413,13 +413,13 @@ def find_image(row: Mapping[str, Any], where: str, images: Path | None = None) -
         raise BadSample(Reason.MALFORMED_ROW, where)
     if data is None:
         check_inside(file)
-        if _is_absolute(file):  # in the form of Windows, which `check_inside` does not know
+        if _is_absolute(file):  # a path of Windows, which `check_inside` takes for a relative one
             raise BadSample(Reason.OUTSIDE_FOLDER, file)
     return ImageValue(column, str(name), file, data)
 
 
 def _make_relative(file: str, images: Path | None) -> str:
-    """Return an absolute path, or one that begins with `..`, relative to the folder of images if that is a part of it.
+    """Return a path that is absolute or begins with `..` relative to the folder of images, if it leads into that.
 
     Other paths stay as they are. In paths of Windows and of other machines, the folder is recognised by its name.
     """
@@ -449,7 +449,7 @@ def _is_absolute(file: str) -> bool:
 
 
 def _describe_outside_files(files: Sequence[str], root: Path) -> str:
-    """Return that images lie outside the folder in which a table's images are searched, and which option helps."""
+    """Return a message on images outside the folder of a table, with the option that names their own folder."""
     first = files[0]
     is_absolute = _is_absolute(first)
     # Only paths that begin alike are compared, because commonpath refuses a mixture of paths of Windows and others.
@@ -472,10 +472,10 @@ def _describe_outside_files(files: Sequence[str], root: Path) -> str:
 def find_tables(
     folder: Path, columns: Mapping[str, str] | None = None, encoding: str | None = None
 ) -> dict[str, list[Path]]:
-    """Return the tables of a folder that have images and texts, each as the split of its name.
+    """Return the tables of a folder that have images and texts, by the names of their splits.
 
-    If there are Parquet files, only these are tables. They are grouped by the split in their names
-    (`train-00000-of-00012`); files without one are shards of one table.
+    Each table is the split of its name. If there are Parquet files, only these count: as shards of the split in their
+    names (`train-00000-of-00012`), or all as shards of one split without a name.
 
     Args:
         folder: folder of the tables.
@@ -500,7 +500,7 @@ def find_tables(
 
 
 def _split_by_name(tables: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return each table as the split of its name; with its suffix if others have the name, too, as train.csv."""
+    """Return each table as the split of its name, with the suffix (train.csv) if several tables have the name."""
     num_tables = Counter(path.stem for path in tables)
     return order_splits({path.stem if num_tables[path.stem] == 1 else path.name: path for path in tables})
 
@@ -513,7 +513,7 @@ def list_tables(folder: Path) -> list[Path]:
 
 
 def describe_missing_columns(folder: Path, encoding: str | None = None) -> list[str]:
-    """Return a sentence for each table of a folder that lacks a column of images or texts; CSV is in the encoding."""
+    """Return a sentence for each table of a folder that lacks a column of images or texts; CSV has the encoding."""
     sentences: list[str] = []
     for path in sorted(list_tables(folder)):
         if path.suffix.lower() == ".tsv":
@@ -528,7 +528,7 @@ def describe_missing_columns(folder: Path, encoding: str | None = None) -> list[
 def _read_columns(
     path: Path, user_columns: Mapping[str, str], encoding: str | None = None
 ) -> tuple[list[str], ColumnNames]:
-    """Return the headers in the beginning of a table, and their new names; nothing if it cannot be read."""
+    """Return the headers of a table, and their new names; nothing if it cannot be read."""
     try:
         headers = _read_headers(path, encoding)
         return headers, rename_columns(headers, user_columns, str(path))

@@ -27,8 +27,8 @@ from ernie_vil2.data.samples import (
 )
 from ernie_vil2.data.source_files import BYTE_ORDER_MARK, IMAGE_SUFFIXES, decode_path, read_file
 
-# Files of a sample that are read. Others are not in the index: a shard may have as many suffixes as members, since the
-# first dot of "img 3.5.jpg" begins the suffix, and each takes as much memory as the longest.
+# Files of a sample that are read. The index leaves out all others: names such as "img 3.5.jpg", whose suffix begins at
+# the first dot, could give a shard as many suffixes as members, and each takes as much memory as the longest.
 READ_SUFFIXES = IMAGE_SUFFIXES | {"json", "txt"}
 IMAGE_ID = "image_id"  # JSON field that names the image, if several samples share one; otherwise its file name does
 
@@ -55,7 +55,7 @@ def assemble_sample(
     Args:
         name: name that the files share.
         suffixes: suffixes of the files that exist.
-        read: returns the content of the file with a suffix, given the most bytes that it may have.
+        read: returns the content of a file, given its suffix and the largest size in bytes that it may have.
         text_id: as for `TarSource`.
 
     Raises:
@@ -65,7 +65,7 @@ def assemble_sample(
     if image_suffix is None:
         raise BadSample(Reason.NO_IMAGE_MEMBER, name)
 
-    # The JSON object comes first: if the .txt file has another caption, the object's caption counts.
+    # The JSON object comes first: its `caption` counts even if the .txt file has another one.
     fields = parse_object(read("json", MAX_TEXT_BYTES), name) if "json" in suffixes else {}
     captions, tags = parse_texts(fields, name)
     if "txt" in suffixes:
@@ -74,7 +74,7 @@ def assemble_sample(
         except UnicodeDecodeError as error:
             raise BadSample(Reason.CAPTION_NOT_UTF8, name) from error
         check_text(text, name)
-        captions.setdefault("", text)  # "" stands for no language; `caption_zh` of the object stays beside it
+        captions.setdefault("", text)  # the caption without a language
 
     image_name = fields.get(IMAGE_ID)
     if image_name is None:
@@ -233,7 +233,7 @@ class TarSource(IndexedFile):
 
 
 class _HeaderReader:
-    """A file for `tarfile`, which reads only headers. It refuses larger reads, which a damaged header may ask for."""
+    """File that refuses to read more than a header; `tarfile` reads nothing else, unless a header is damaged."""
 
     def __init__(self, file: BinaryIO):
         self.seek, self.tell = file.seek, file.tell
@@ -341,7 +341,7 @@ def _is_unicode(name: str) -> bool:
 
 
 def _find_tars(folder: Path) -> dict[str, list[Path]]:
-    """Return the shards in a folder, or those in folders named as splits, which `prepare --parts` writes."""
+    """Return the shards in a folder; if there are none, those in its folders of splits, as `prepare --parts` writes."""
     paths = sorted(folder.glob("[!.]*.tar"))
     if paths:
         return {"": paths}
@@ -387,17 +387,17 @@ class FilesSource:
 
     def __init__(self, folder: str | Path, text_id: str | None = None):
         self.name = str(folder)
-        self.files = [Path(folder)]  # the folder identifies the source; its files are listed when one is read
+        self.files = [Path(folder)]  # the folder stands for its files, which are listed when a sample is read
         self._text_id = text_id
         self._index: Index | None = None
         self._size = len(self.index["name_ends"])
         if not self._size:
             raise ValueError(f"{folder}: no files in this folder")
-        self.release()  # a source may have thousands of folders; a list in memory is made again when a sample is read
+        self.release()  # the lists of a source of thousands of folders would fill the memory
 
     @property
     def index(self) -> Index:
-        """File names of each sample, packed as one text with a slash between them."""
+        """Names of the files of each sample, joined by slashes; samples and files are sorted by name."""
         if self._index is None:
             file_names: dict[str, list[str]] = {}
             for entry in os.scandir(self.name):
@@ -436,7 +436,7 @@ class FilesSource:
 def _holds_samples(folder: Path) -> bool:
     """Return whether an image has a text of the same name among the first files of a folder.
 
-    A folder of another user, such as `lost+found`, holds none.
+    A folder that may not be listed, such as `lost+found`, counts as one without samples.
     """
     try:
         with os.scandir(folder) as entries:
