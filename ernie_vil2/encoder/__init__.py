@@ -1,4 +1,4 @@
-"""`load_model`, and what it gives: a dual encoder with its tokenizer and preprocessing."""
+"""`load_model` and what it returns, `ErnieViL2`: a dual encoder with its tokenizer and preprocessing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing, contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args, overload
@@ -35,7 +35,7 @@ from ernie_vil2.encoder.exports import open_export
 from ernie_vil2.encoder.interface import Encoder, ImageLike, Images
 from ernie_vil2.encoder.remote import RemoteEncoder
 from ernie_vil2.io.calibration import CALIBRATION, Calibration, read_calibration
-from ernie_vil2.io.export_folder import EXPORT_INFO, PARITY, PRECISIONS, BadExport, vocabulary_file
+from ernie_vil2.io.export_folder import EXPORT_INFO, PARITY, BadExport, vocabulary_file
 from ernie_vil2.io.files import load_json
 from ernie_vil2.io.model_address import is_address
 from ernie_vil2.io.progress import progress_bar
@@ -90,9 +90,10 @@ class Backend(Protocol):
 class EncodedImages(NamedTuple):
     """Embeddings of those M of N images that could be used.
 
-    embeddings: `[M, D]` float32, L2-normalised, in the order of the images.
-    rows: `[M]` int64, the position of each of these images among all N.
-    skipped: the error of each image that could not be used, by its position.
+    Attributes:
+        embeddings: `[M, D]` float32, L2-normalised, in the order of the images.
+        rows: `[M]` int64, the position of each of these images among all N.
+        skipped: the error of each image that could not be used, by its position.
     """
 
     embeddings: np.ndarray
@@ -103,11 +104,13 @@ class EncodedImages(NamedTuple):
 class Ranking(NamedTuple):
     """Scores of N images against M texts.
 
-    scores: `[N, M]` float32, `logit_scale` times the cosine of the embeddings, plus `logit_bias` if the model has one.
-    probabilities: `[N, M]` float32, softmax of an image's scores over the texts. A model trained by the sigmoid loss
-        gives the sigmoid of each score instead, so that an image may match several texts or none. With a calibration,
-        the softmax uses its logit scale, and texts whose cosine is below its threshold get 0: a row of zeros says that
-        nothing matches.
+    Attributes:
+        scores: `[N, M]` float32, `logit_scale` times the cosine of the embeddings, plus `logit_bias` if the model has
+            one.
+        probabilities: `[N, M]` float32, softmax of an image's scores over the texts. A model with `logit_bias`, trained
+            by the sigmoid loss, gives the sigmoid of each score instead, so that an image may match several texts or
+            none. With a calibration, the softmax uses its logit scale, and texts whose cosine is below its threshold
+            get 0: a row of zeros says that nothing matches.
     """
 
     scores: np.ndarray
@@ -121,14 +124,15 @@ class ErnieViL2:
     model that is being trained.
 
     Args:
-        backend: computes the two towers.
+        backend: the two towers.
         tokenizer: the tokenizer that the towers were trained with.
-        config: their configuration; `Model.image` says how images are preprocessed.
+        config: configuration of the training; `Model.image` says how images are preprocessed.
         batch_size: rows encoded at once.
 
     Attributes:
         calibration: smallest cosine of a match and logit scale for probabilities, if `ernie-vil2 calibrate` has written
             them next to the weights; else None.
+        labels: labels that the model gives to statements; empty: it gives none.
     """
 
     def __init__(self, backend: Backend, tokenizer: TextTokenizer, config: Config, batch_size: int = 64):
@@ -226,7 +230,7 @@ class ErnieViL2:
 
     @property
     def views(self) -> ViewsConfig:
-        """How a sample became views in the training."""
+        """Settings by which the training made views of a sample."""
         return self.config.Views
 
     @property
@@ -309,13 +313,12 @@ class ErnieViL2:
                         skipped[row] = pixels_or_error
 
         total = len(images) if isinstance(images, Sized) else None
-        start = partial(start_by_shape, model.backend.start_pixels)
         with (
             progress_bar(unit="image", total=total, is_shown=progress, stream=sys.stderr) as bar,
-            # Ends the threads also after an error of the backend, while somebody keeps its traceback.
+            # Closing ends the threads. After an error of the backend, its traceback would keep the generator alive.
             closing(decode_usable(bar)) as usable_images,
         ):
-            embeddings = encode_batches(start, usable_images, size, model.embed_dim)
+            embeddings = encode_batches(model._start_pixel_batch, usable_images, size, model.embed_dim)
         if on_error == "raise":
             return embeddings
         return EncodedImages(embeddings, np.array(rows, np.int64), skipped)
@@ -328,15 +331,14 @@ class ErnieViL2:
         refuse_single_value(texts, "encode_texts", "text")
         with progress_bar(texts, unit="text", is_shown=progress, stream=sys.stderr) as rows:
             size = self._choose_batch_size(batch_size)
-            return encode_batches(model._start_texts, check_texts(rows), size, model.embed_dim)
+            return encode_batches(model._start_text_batch, check_texts(rows), size, model.embed_dim)
 
     def encode_pixels(
         self, pixels: np.ndarray | Sequence[np.ndarray], batch_size: int | None = None, width: int | None = None
     ) -> np.ndarray:
         """Encode N outputs of `preprocess`, `[H, W, 3]` uint8 each, to `[N, D]` float32, L2-normalised."""
         model = self.with_width(width)
-        start = partial(start_by_shape, model.backend.start_pixels)
-        return encode_batches(start, pixels, self._choose_batch_size(batch_size), model.embed_dim)
+        return encode_batches(model._start_pixel_batch, pixels, self._choose_batch_size(batch_size), model.embed_dim)
 
     def encode_tokens(self, rows: Sequence[Sequence[int]], batch_size: int | None = None) -> np.ndarray:
         """Encode N outputs of `tokenizer.encode` to `[N, D]` float32, L2-normalised."""
@@ -352,17 +354,21 @@ class ErnieViL2:
         Returns:
             Function that waits for the embeddings. A GPU computes meanwhile; other devices have computed already.
         """
-        start = partial(start_by_shape, self.backend.start_pixels)
-        return self._concatenate([start(batch) for batch in split_into_batches(pixels, self.batch_size)])
+        batches = split_into_batches(pixels, self.batch_size)
+        return self._concatenate([self._start_pixel_batch(batch) for batch in batches])
 
     def start_texts(self, texts: Sequence[str]) -> PendingEmbeddings:
         """Start to encode texts as in `encode_texts`; see `start_pixels`."""
-        return self._concatenate([self._start_texts(batch) for batch in split_into_batches(texts, self.batch_size)])
+        batches = split_into_batches(texts, self.batch_size)
+        return self._concatenate([self._start_text_batch(batch) for batch in batches])
 
     def _choose_batch_size(self, batch_size: int | None) -> int:
         return self.batch_size if batch_size is None else batch_size
 
-    def _start_texts(self, texts: list[str]) -> PendingEmbeddings:
+    def _start_pixel_batch(self, pixels: list[np.ndarray]) -> PendingEmbeddings:
+        return start_by_shape(self.backend.start_pixels, pixels)
+
+    def _start_text_batch(self, texts: list[str]) -> PendingEmbeddings:
         return self.backend.start_ids(self.tokenizer(texts))
 
     def _concatenate(self, pending: Sequence[PendingEmbeddings]) -> PendingEmbeddings:
@@ -398,7 +404,7 @@ class ErnieViL2:
         scores = cosines * scalars["logit_scale"]
         if "logit_bias" in scalars:
             scores += scalars["logit_bias"]
-            with np.errstate(over="ignore"):  # of a score below -88, whose probability is 0
+            with np.errstate(over="ignore"):  # exp overflows for a score below -88; the probability is then 0
                 probabilities = 1 / (1 + np.exp(-scores))
         else:
             logits = cosines * calibration.logit_scale if calibration else scores
@@ -414,13 +420,17 @@ class ErnieViL2:
 
         A float32 export has the fingerprint of its checkpoint.
         """
-        # The content of the vocabulary and the weights counts, and not the settings from which they came: their files,
-        # the model that `Model.like` names, and the dialect of weights of another library. Fields with default values
+        # Weights and vocabulary count by their content. The settings that say where they came from are ignored: files,
+        # the model that `Model.like` names, and the dialect of another library's weights. Fields with default values
         # are left out, so that a field that a later version adds changes no fingerprint. Towers of this package and of
         # Paddle's suites count as equal, because their embeddings are equal up to rounding.
-        ignored_fields: dict[str, Any] = {"image": {"weights"}, "text": {"weights", "vocabulary"}}
-        for field in ("weights", "like", "dialect"):
-            ignored_fields[field] = True
+        ignored_fields: dict[str, Any] = {
+            "weights": True,
+            "like": True,
+            "dialect": True,
+            "image": {"weights"},
+            "text": {"weights", "vocabulary"},
+        }
         model = with_native_towers(self.config.Model)
         identity = {
             **self.tokenizer.identity(),
@@ -509,11 +519,11 @@ class PaddleBackend:
         import paddle
 
         was_training = self.model.training
-        is_reduced = self.precision != "float32"
-        dtype = self.precision if is_reduced else "float16"  # auto_cast refuses float32, even if it is disabled
+        is_mixed = self.precision != "float32"
+        dtype = self.precision if is_mixed else "float16"  # auto_cast refuses float32, even if it is disabled
         self.model.eval()
         try:
-            with paddle.no_grad(), paddle.amp.auto_cast(enable=is_reduced, dtype=dtype):
+            with paddle.no_grad(), paddle.amp.auto_cast(enable=is_mixed, dtype=dtype):
                 yield
         finally:
             if was_training:
@@ -521,7 +531,7 @@ class PaddleBackend:
 
 
 class TruncatedBackend:
-    """Another backend whose embeddings are cut to their first `width` numbers and L2-normalised again."""
+    """Backend that cuts the embeddings of another one to their first `width` numbers and L2-normalises them again."""
 
     def __init__(self, backend: Backend, width: int):
         self.whole, self.embed_dim = backend, width
@@ -604,9 +614,8 @@ def load_model(
         allow: glob patterns of weights that may be missing, unexpected or of another shape.
         precision: precision of the towers; embeddings are float32. Paddle reduces it on GPUs only.
         backend: library that computes: `paddle` for a checkpoint, `paddle_inference` or `onnx` for an export, which
-            must be made for it; auto: recognised from `source`; fastest: for a checkpoint on CPU, a float32 export next
-            to its weights, if there is one whose parity report says that it ranks as the checkpoint does; otherwise
-            like auto.
+            must be made for it; auto: recognised from `source`; fastest: like auto, but for a float32 checkpoint on
+            CPU an export next to its weights, if its parity report says that it ranks as the checkpoint does.
         dialect: for another dual encoder, variants of how its weights are used, such as {"activation": "gelu"};
             default: as its authors do.
         verify: encode the golden inputs of the folder's `integrity.json`, and compare the embeddings with those there.
@@ -637,7 +646,7 @@ def load_model(
                 f"{source} is an export in {encoder.precision}; export the checkpoint again for {precision}"
             )
         return _add_calibration(encoder, folder)
-    if backend in PRECISIONS:
+    if backend in ("paddle_inference", "onnx"):
         raise ValueError(f"{source} is not an export for {backend}: make one, ernie-vil2 export {source} FOLDER --to "
                          f"{backend.replace('_', '-')}")  # fmt: skip
 
@@ -648,7 +657,7 @@ def load_model(
     config = stored.config
     if max_length is not None:
         max_tokens = config.Model.text.max_tokens
-        if not 3 <= max_length <= max_tokens:
+        if not 3 <= max_length <= max_tokens:  # [CLS], a token of the text, [SEP]
             raise ValueError(f"max_length is {max_length}; this model takes 3 to {max_tokens}: for longer texts, train "
                              "it with a larger Model.text.max_positions")  # fmt: skip
         data = config.Data.model_copy(update={"max_length": max_length})
@@ -659,43 +668,43 @@ def load_model(
         raise ValueError(f"{source}: {error}") from None
     encoder = build_encoder(model, stored, config, precision, batch_size)
 
-    folder = find_weights(source).parent
+    weights_folder = find_weights(source).parent
     if verify:
         # Golden embeddings were computed with the length of the stored configuration.
-        check_golden(folder, build_encoder(model, stored, stored.config, precision, batch_size))
+        check_golden(weights_folder, build_encoder(model, stored, stored.config, precision, batch_size))
     if backend == "fastest" and precision == "float32" and encoder.device == "cpu":
-        encoder = find_export(folder, encoder.fingerprint, batch_size) or encoder
-    return _add_calibration(encoder, folder)
+        encoder = find_export(weights_folder, encoder.fingerprint, batch_size) or encoder
+    return _add_calibration(encoder, weights_folder)
 
 
-def open_encoder(source: Source, **loading: Any) -> Encoder:
+def open_encoder(source: Source, **options: Any) -> Encoder:
     """Open a model that embeds, here or on a server.
 
     Args:
         source: as for `load_model`; or the address of an API in OpenAI's form with the name of a model,
             `http://host/v1#model`, see `RemoteEncoder`.
-        loading: further arguments of `load_model`; a server decides on its own.
+        options: further arguments of `load_model`; for a server they are ignored.
 
     Raises:
         ServerError: the server cannot be used. Other errors are as for `load_model`.
     """
     if is_address(source):
         return RemoteEncoder(str(source))
-    return load_model(source, **loading)
+    return load_model(source, **options)
 
 
 def find_export(
     folder: Path, fingerprint: str, batch_size: int = 64, backends: Sequence[str] = ("onnx", "paddle_inference")
 ) -> ErnieViL2 | None:
-    """Return an export for CPU below a folder of weights that ranks as the weights do, or None.
+    """Return an export for CPU that ranks as the weights do; None if there is none next to them.
 
     Args:
-        folder: folder of the weights; exports are its sub-folders.
+        folder: folder of the weights; exports are in its sub-folders.
         fingerprint: fingerprint of the weights, which the export must share.
         batch_size: rows encoded at once.
         backends: backends in order of preference.
     """
-    export_folders = sorted(about.parent for about in folder.glob(f"*/{EXPORT_INFO}"))
+    export_folders = sorted(path.parent for path in folder.glob(f"*/{EXPORT_INFO}"))
     for backend in backends:
         for export_folder in export_folders:
             try:
@@ -703,7 +712,7 @@ def find_export(
                 parity = load_json(export_folder / PARITY)
                 ranks_alike = parity["top_10"]["same_order"] == 1
             except (MissingPackage, OSError, ValueError, KeyError, TypeError):
-                continue  # it does not run here, or was not compared
+                continue  # it does not run here, or was not compared with the weights
             if ranks_alike and encoder.fingerprint == fingerprint:
                 return _add_calibration(encoder, folder)
     return None
