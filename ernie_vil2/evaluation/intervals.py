@@ -183,33 +183,33 @@ def correct_p_values(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def count_queries_needed(difference: Interval, tests: int = 1) -> int | None:
+def count_queries_needed(difference: Interval, num_tests: int = 1) -> int | None:
     """Return how many queries like these would show a difference as large as this one with probability `POWER`.
 
     Args:
         difference: the difference on the queries at hand.
-        tests: number of tests; each gets its share of the 5 %.
+        num_tests: number of tests; each gets its share of the 5 %.
 
     Returns:
         The number, rounded up to two digits; None if the models do not differ on any query, or not on average.
     """
     if not difference.standard_error or not difference.mean:
         return None
-    exact = difference.count * (_required_errors(tests) * difference.standard_error / difference.mean) ** 2
+    exact = difference.count * (_required_errors(num_tests) * difference.standard_error / difference.mean) ** 2
     step = 10 ** max(0, math.floor(math.log10(max(exact, 1))) - 1)
     return math.ceil(exact / step) * step
 
 
-def find_detectable_difference(difference: Interval, tests: int = 1) -> float | None:
+def find_detectable_difference(difference: Interval, num_tests: int = 1) -> float | None:
     """Return the smallest difference that as many queries show with probability `POWER`; None without an error."""
     if not difference.standard_error:
         return None
-    return _required_errors(tests) * difference.standard_error
+    return _required_errors(num_tests) * difference.standard_error
 
 
-def _required_errors(tests: int) -> float:
+def _required_errors(num_tests: int) -> float:
     """Return how many standard errors a difference must be large to be found with probability `POWER`."""
-    return _NORMAL.inv_cdf(1 - (1 - CONFIDENCE_LEVEL) / 2 / tests) + _NORMAL.inv_cdf(POWER)
+    return _NORMAL.inv_cdf(1 - (1 - CONFIDENCE_LEVEL) / 2 / num_tests) + _NORMAL.inv_cdf(POWER)
 
 
 def _student_quantile(degrees_of_freedom: int) -> float:

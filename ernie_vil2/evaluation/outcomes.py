@@ -1,11 +1,12 @@
-"""The outcome of every query of an evaluation, and what follows for models that answered the same queries.
+"""The outcome of every query of an evaluation, and the comparison of models that answered the same queries.
 
-A scorer puts `Outcomes` into its report. Figures are means over queries, so that intervals, paired differences and
-verdicts (`intervals.py`) need nothing else, whatever is scored.
+A scorer puts `Outcomes` into its report. A figure, such as R@1 or accuracy, is a mean over queries. Intervals, paired
+differences and verdicts (`intervals.py`) are therefore computed from outcomes alone, whatever is scored.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,10 +54,10 @@ class Outcomes:
         main_figure: name of the figure by which models are compared.
         clusters: `[Q]`, equal numbers for the queries of one image.
         ranks: `[Q]`, rank of the right answer, from 1.
-        groups: group of each query, `[Q]`, by the name of a figure that is a mean of means.
+        groups: for a figure that is the mean of the means of groups, the group of each query, `[Q]`, by its name.
         texts: texts of the queries; "" if the query is an image.
         fields: fields that the data have for each query.
-        make_cards: turns queries, named by their numbers, into cards for a page.
+        make_cards: returns cards for a page, given the numbers of queries.
     """
 
     query_ids: Sequence[str]
@@ -86,7 +87,7 @@ class Outcomes:
         return estimate_over_queries(self.figures[figure], self.clusters, self.groups.get(figure), **options)
 
     def estimate_difference(self, baseline: Outcomes, figure: str, **options: Any) -> Interval:
-        """Return how far a figure is above the same figure of the baseline model.
+        """Return the difference between a figure and the same figure of the baseline model, with its interval.
 
         Args:
             baseline: outcomes of the baseline model, on the same queries in any order.
@@ -148,16 +149,16 @@ def compute_recalls(directions: Sequence[str], ranks: np.ndarray) -> dict[str, n
         directions: direction of each query, such as `image_to_text`.
         ranks: `[Q]`, rank of each query's best right answer.
     """
-    hits = {f"R@{cutoff}": 100.0 * (ranks <= cutoff) for cutoff in CUTOFFS}
-    hits["mR"] = sum(hits.values(), np.zeros(len(ranks))) / len(CUTOFFS)
+    recalls = {f"R@{cutoff}": 100.0 * (ranks <= cutoff) for cutoff in CUTOFFS}
+    recalls["mR"] = sum(recalls.values(), np.zeros(len(ranks))) / len(CUTOFFS)
     direction_of_query = np.array(directions)
     distinct_directions = list(dict.fromkeys(directions))
     figures: dict[str, np.ndarray] = {}
     for direction in distinct_directions:
-        for name, values in hits.items():
-            figures[f"{direction}/{name}"] = np.where(direction_of_query == direction, values, np.nan)
+        for measure, values in recalls.items():
+            figures[f"{direction}/{measure}"] = np.where(direction_of_query == direction, values, np.nan)
     if len(distinct_directions) > 1:
-        figures["mR"] = hits["mR"]
+        figures["mR"] = recalls["mR"]
     return figures
 
 
@@ -169,9 +170,9 @@ class Verdict:
         model, baseline: names of the two models.
         result: name of the result, "" if there is one only.
         figure: name of the figure by which they are compared.
-        difference: by how much the model is above the baseline, in percentage points.
+        difference: figure of the model minus that of the baseline, in percentage points.
         p_value: p-value of the randomisation test, after Holm's correction.
-        tests: number of verdicts that the correction is for.
+        num_tests: number of verdicts that the correction covers.
     """
 
     model: str
@@ -180,7 +181,7 @@ class Verdict:
     figure: str
     difference: Interval
     p_value: float
-    tests: int
+    num_tests: int
 
     @property
     def word(self) -> str:
@@ -194,26 +195,24 @@ class Verdict:
         """Number of queries that would show the difference; None if it is significant, or zero on all queries."""
         if self.word != NOT_DISTINGUISHABLE:
             return None
-        return count_queries_needed(self.difference, self.tests)
+        return count_queries_needed(self.difference, self.num_tests)
 
     def __str__(self) -> str:
         difference = self.difference
         queries = pluralize(difference.count, "query", "queries")
-        place = f"{self.result}: " if self.result else ""
+        subject = f"{self.result}: {self.model}" if self.result else self.model
         if not difference.standard_error and not difference.mean:
-            return (
-                f"{place}{self.model} is {NOT_DISTINGUISHABLE} from {self.baseline}: both answer all {queries} alike."
-            )
+            return f"{subject} is {NOT_DISTINGUISHABLE} from {self.baseline}: both answer all {queries} alike."
 
-        size = f"{describe_figure(self.figure)} {format_difference(difference.mean)}"
+        evidence = f"{describe_figure(self.figure)} {format_difference(difference.mean)}"
         if difference.low is not None and difference.high is not None:
             low, high = format_difference(difference.low), format_difference(difference.high)
-            size += f" ({_LEVEL_TEXT} interval {low} to {high}, p = {self.p_value:.2g})"
+            evidence += f" ({_LEVEL_TEXT} interval {low} to {high}, p = {self.p_value:.2g})"
         if self.word != NOT_DISTINGUISHABLE:
-            return f"{place}{self.model} is {self.word} than {self.baseline}: {size}."
+            return f"{subject} is {self.word} than {self.baseline}: {evidence}."
 
-        sentence = f"{place}{self.model} is {NOT_DISTINGUISHABLE} from {self.baseline} by these {queries}: {size}."
-        detectable = find_detectable_difference(difference, self.tests)
+        sentence = f"{subject} is {NOT_DISTINGUISHABLE} from {self.baseline} by these {queries}: {evidence}."
+        detectable = find_detectable_difference(difference, self.num_tests)
         if self.queries_needed and detectable:
             sentence += (
                 f" A difference of this size needs about {self.queries_needed:,} queries; these find one of "
@@ -228,14 +227,14 @@ class Comparison:
     Args:
         outcomes: outcomes by model and result; the first model is the baseline, with which the others are compared.
         resamples: number of resamples of the bootstrap and of the test.
-        seed: of their random draws.
+        seed: seed of the random draws of both.
 
     Attributes:
         baseline: name of the first model.
         candidates: names of the other models.
         results: names of the results.
-        estimates: figures with intervals, by result, model and figure.
-        differences: differences to the baseline, by result, model and figure.
+        estimates: figures with intervals, by result, model and name of the figure.
+        differences: differences to the baseline, by result, model and name of the figure.
 
     Raises:
         ValueError: models answered different queries.
@@ -248,8 +247,8 @@ class Comparison:
         options = {"resamples": resamples, "seed": seed}
 
         self.estimates: dict[tuple[str, str, str], Interval] = {}
-        for model, outcomes_of_model in outcomes.items():
-            for result, model_outcomes in outcomes_of_model.items():
+        for model in outcomes:
+            for result, model_outcomes in outcomes[model].items():
                 for figure in model_outcomes.figures:
                     self.estimates[result, model, figure] = model_outcomes.estimate(figure, **options)
 
@@ -279,12 +278,12 @@ class Comparison:
             p_value = self.differences[key].p_value
             p_values.append(1.0 if p_value is None else p_value)
 
-        # Uncorrected, one of a dozen equal models would be called better or worse about every other time.
+        # Without the correction, of a dozen equal models one would be called better or worse about every other time.
         verdicts = []
         for key, p_value in zip(keys, correct_p_values(p_values), strict=True):
             result, model, figure = key
             verdicts.append(
-                Verdict(model, self.baseline, result, figure, self.differences[key], p_value, tests=len(keys))
+                Verdict(model, self.baseline, result, figure, self.differences[key], p_value, num_tests=len(keys))
             )
         return verdicts
 
@@ -318,7 +317,7 @@ class Comparison:
         rows: list[tuple[str, Sequence[str] | None]] = []
         for result in self.results:
             if len(self.results) > 1 or result:
-                rows.append((result or "all", None))
+                rows.append((result or "all", None))  # a heading
             for model in self.outcomes:
                 means, intervals = self._format_cells(self.estimates, result, model, ".1f")
                 rows += [(model, means), (f"  {_LEVEL_TEXT}", intervals)]
@@ -333,12 +332,12 @@ class Comparison:
 
         # Figures of a direction stand under its name, so that their columns need not repeat it.
         columns = []
-        column_counts: dict[str, int] = {}  # by direction
+        column_counts: Counter[str] = Counter()  # by direction
         for figure in self.figures:
             direction, _, measure = figure.rpartition("/")
             if "_to_" in figure:
                 columns.append(measure)
-                column_counts[format_direction(direction)] = column_counts.get(format_direction(direction), 0) + 1
+                column_counts[format_direction(direction)] += 1
             else:
                 columns.append(figure.replace("_", " "))
         return Table(columns, rows, groups=list(column_counts.items()), kind="compared", min_width=12)
@@ -346,7 +345,7 @@ class Comparison:
     def _format_cells(
         self, intervals: Mapping[tuple[str, str, str], Interval], result: str, model: str, number_format: str
     ) -> tuple[list[str], list[str]]:
-        """Return the cells of the means and the cells of the intervals, a cell for each figure."""
+        """Return two rows of a model with a cell for each figure: the means, and their intervals."""
         mean_cells, interval_cells = [], []
         for figure in self.figures:
             interval = intervals.get((result, model, figure))

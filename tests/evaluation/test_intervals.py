@@ -176,7 +176,7 @@ def test_needed_queries_detect_the_difference_with_power_80():
     # A difference of 2 points with a standard error of 2 needs (1.96 + 0.84)² = 7.85 times as many queries.
     difference = Interval(2.0, -2, 6, 1000, 2.0)
     assert count_queries_needed(difference) == 7900
-    assert count_queries_needed(difference, tests=3) > count_queries_needed(difference)
+    assert count_queries_needed(difference, num_tests=3) > count_queries_needed(difference)
     assert find_detectable_difference(difference) == pytest.approx(5.6, abs=0.01)
     assert count_queries_needed(Interval(0.0, 0, 0, 1000, 0.0)) is None
     assert find_detectable_difference(Interval(1, 0, 2, 9)) is None
@@ -280,7 +280,7 @@ def test_better_model_is_better_and_equal_model_is_not():
     comparison = Comparison(results, 2000)
     better, equal = comparison.verdicts
     assert (better.word, equal.word) == ("better", "not distinguishable")
-    assert better.difference.low > 0 and better.tests == 2 and better.queries_needed is None
+    assert better.difference.low > 0 and better.num_tests == 2 and better.queries_needed is None
     for columns in comparison.record().values():
         assert len({len(values) for values in columns.values()}) == 1
 
