@@ -40,7 +40,7 @@ MAX_SKIPPED_BATCHES = 100
 
 
 class StopSignals:
-    """Context in which the signals of `STOP_EXIT_CODES` are requests to stop: noted by one rank, obeyed by all at once.
+    """Context in which the signals of `STOP_EXIT_CODES` are requests that all ranks stop after the same step.
 
     If one rank alone obeyed a request, the others would wait for it. Each rank therefore adds `count_requests` to what
     the ranks sum on their hosts before every step (`BatchGate`), and passes the sums to `decide`. A second Ctrl-C ends
@@ -91,8 +91,8 @@ class StopSignals:
 class BatchGate:
     """Admits a batch to the step if every rank has enough samples in it; otherwise all ranks skip it.
 
-    Bad samples may follow one another, as in a lost shard, and fill the whole share of a rank. The ranks exchange
-    their counts and requests to stop through the store, so no device waits for them.
+    A rank may get bad samples only, as from a lost shard. The ranks exchange their counts and requests to stop through
+    the store, so no device waits for them.
 
     Args:
         ranks: number of ranks.
@@ -143,8 +143,7 @@ MAX_NONFINITE_STEPS = 10
 # Before this step the share of skipped steps is not judged: of a few steps, one is a large share. A shorter run is
 # judged at its end.
 MIN_STEPS_FOR_SHARE = 100
-# Names of parameters in a message.
-MAX_NAMES = 5
+MAX_NAMES = 5  # parameters that a message names
 
 
 class NotFinite(RunError):  # noqa: N818  -- named by what has happened
@@ -156,7 +155,7 @@ class NonFiniteSteps:
 
     Args:
         run: the run folder, where evidence is saved.
-        skip: whether they are skipped; the tenth in a row still ends the run.
+        skip: whether such steps are skipped; the last of `MAX_NONFINITE_STEPS` in a row still ends the run.
         max_share: largest share of all steps that may be skipped, `Training.max_skipped_share`.
 
     Attributes:
@@ -204,8 +203,9 @@ class NonFiniteSteps:
         """
         self.num_skipped += 1
         self.num_in_a_row += 1
-        are_too_many = step >= MIN_STEPS_FOR_SHARE and self._exceeds_share(step)
-        ends_run = not self._skip or self.num_in_a_row == MAX_NONFINITE_STEPS or are_too_many
+        has_diverged = self.num_in_a_row == MAX_NONFINITE_STEPS
+        exceeds_share = step >= MIN_STEPS_FOR_SHARE and self._exceeds_share(step)
+        ends_run = not self._skip or has_diverged or exceeds_share
 
         folder = self._run / f"nonfinite_step_{step:08d}"
         evidence: dict[str, Any] = {"losses": {}, "gradients": list(gradient_names)}
@@ -231,22 +231,22 @@ class NonFiniteSteps:
                 tqdm.write(f"warning: {cause}; the step is left out ({self.num_skipped} so far), names are in {folder}",
                            sys.stderr)  # fmt: skip
             return
-        if self._skip and self.num_in_a_row == MAX_NONFINITE_STEPS:
+        if not self._skip:
+            raise NotFinite(
+                f"{cause}; batches and the weights before it are in {folder}. --resume comes to the same step again, "
+                "and leaves it out with -o Training.nonfinite=skip; a lower learning rate needs a new run"
+            )
+        if has_diverged:
             raise NotFinite(
                 f"{cause}, as those of the {MAX_NONFINITE_STEPS - 1} before; batches and weights are in {folder}"
             )
-        if self._skip:
-            raise NotFinite(f"{cause}; {self._describe_share(step)}; batches and weights are in {folder}")
-        raise NotFinite(
-            f"{cause}; batches and the weights before it are in {folder}. --resume comes to the same step again, "
-            "and leaves it out with -o Training.nonfinite=skip; a lower learning rate needs a new run"
-        )
+        raise NotFinite(f"{cause}; {self._describe_share(step)}; batches and weights are in {folder}")
 
     def check_share(self, steps: int) -> None:
         """Raise NotFinite if too many of all steps of a run were skipped; called at its end."""
         if self._skip and self._exceeds_share(steps):
             raise NotFinite(
-                f"{self._describe_share(steps)}. The last checkpoint is as the others left it. Look at the samples "
+                f"{self._describe_share(steps)}. The last checkpoint holds the other steps. Look at the samples "
                 f"that {self._run}/nonfinite_step_... names and at Optimizer.learning_rate, and train again"
             )
 
@@ -327,8 +327,8 @@ class Update:
 
     If a step that is not finite ends the run (`Training.nonfinite=stop`), the device itself protects the weights: it
     sets such gradients and the learning rate to 0. The host learns of it while the next step is running, or when it
-    calls `finish_pending`, and does not wait for the device otherwise. If such steps are skipped, which must leave no
-    trace in the optimiser, or with float16's loss scale, the host waits for each step.
+    calls `finish_pending`, and does not wait for the device otherwise. If such steps are skipped, they must leave no
+    trace in the optimiser, so the host waits for each step; it also waits with float16's loss scale.
 
     Args:
         task: the task with its model, prepared.
@@ -383,9 +383,9 @@ class Update:
         self.finish_pending()
         self._task.backward()
 
-        # Sum the losses and the gradient norm over all ranks.
+        # Sum the losses and the gradient norm over all ranks. Gradients are multiplied by the loss scale.
         parameters, squared_norms = compute_squared_gradient_norms(self._optimizer, self._trained, self._sharding)
-        squared_norms = squared_norms / self._scaler.scale(paddle.ones([])) ** 2
+        squared_norms = squared_norms / self._get_loss_scale() ** 2
         values = self._sum_over_ranks([*local_losses.values(), squared_norms.sum()])
         self._pending = _PendingStep(
             step + 1, batch, local_losses, parameters, squared_norms, statistics, start_host_copy(values)
@@ -442,11 +442,14 @@ class Update:
     def _is_scale_too_large(self, losses: dict[str, float]) -> bool:
         """Return whether the gradient is not finite because of float16's loss scale, which the scaler then halves."""
         has_finite_losses = _are_finite({name: value for name, value in losses.items() if name != GRADIENT_NORM})
-        return self._scaler.is_enable() and has_finite_losses and float(self._scaler.scale(paddle.ones([]))) > 1
+        return self._scaler.is_enable() and has_finite_losses and float(self._get_loss_scale()) > 1
 
-    def _sum_over_ranks(self, shares: Sequence[paddle.Tensor]) -> paddle.Tensor:
+    def _get_loss_scale(self) -> paddle.Tensor:
+        return self._scaler.scale(paddle.ones([]))  # 1 without float16
+
+    def _sum_over_ranks(self, scalars: Sequence[paddle.Tensor]) -> paddle.Tensor:
         """Return the sums of S scalars over the ranks, `[S]`."""
-        values = paddle.stack([share.reshape([]).astype(paddle.get_default_dtype()) for share in shares]).detach()
+        values = paddle.stack([scalar.reshape([]).astype(paddle.get_default_dtype()) for scalar in scalars]).detach()
         return collectives.all_reduce(values) if dist.get_world_size() > 1 else values
 
 
@@ -458,10 +461,12 @@ def _are_finite(losses: dict[str, float]) -> bool:
 def _clear_unless_finite(is_finite: paddle.Tensor, gradients: list[paddle.Tensor]) -> None:
     """Set gradients to 0, in place, unless a bool on the device is true.
 
-    Multiplying by 0 would keep NaN, and the host cannot branch without waiting for the device. A kernel of Paddle's
-    loss scaling does it (as of Paddle 3.3.1); the scale that it also updates is not used.
+    Multiplying by 0 would keep NaN, and the host cannot branch without waiting for the device. A private kernel of
+    Paddle's loss scaling does it (as of Paddle 3.3.1).
     """
     if gradients:
-        one, zero = paddle.ones([1]), paddle.zeros([1], "int32")
+        # The kernel also adapts a loss scale. Its state and rules are the further arguments; the last one, stop_update,
+        # says that it stays as it is.
+        scale, num_good, num_bad = paddle.ones([1]), paddle.zeros([1], "int32"), paddle.zeros([1], "int32")
         is_bad = ~is_finite.reshape([1])
-        _C_ops.update_loss_scaling_(gradients, is_bad, one, zero, zero.clone(), 1, 1, 2.0, 0.5, True)
+        _C_ops.update_loss_scaling_(gradients, is_bad, scale, num_good, num_bad, 1, 1, 2.0, 0.5, True)
