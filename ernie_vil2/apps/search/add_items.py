@@ -38,13 +38,13 @@ CHUNK_SIZE = 2048
 # Threads that read and decode the images of a chunk. Decoding and encoding alternate, so they do not compete for cores.
 NUM_READERS = 4
 THUMBNAIL_SIDE = 160  # pixels; a thumbnail takes some KiB of the database then
-MAX_PNG_SIZE = 8192  # bytes up to which a PNG of few pixels, such as an icon, is stored as it is, without loss
+MAX_PNG_SIZE = 8192  # bytes of a PNG that is its own thumbnail if its pixels are few, as those of an icon
 WEBP_QUALITY = 82  # of 100; larger makes larger thumbnails
 MAX_TUNING_QUERIES = 3000  # each costs an encoding and an exact search
 MIN_TUNING_QUERIES = 100  # with fewer captions than this, recall is measured too roughly to tune on them alone
-# A collection is compacted when more than this share of its rows belongs to removed items. Its index type is built
-# again when it covers so few rows that more than this share is missing from it. A smaller share does both more often; a
-# larger one makes searches slower.
+# A collection is compacted when more than this share of its rows belongs to removed items, and its index type is built
+# again when more than this share of the rows was added since. A smaller share does both more often; a larger one makes
+# searches slower.
 MAX_STALE_SHARE = 0.1
 DEFAULT_RECALL = 0.98
 TEXT_FIELD = "text_in_image"  # what was recognised in an image
@@ -65,7 +65,7 @@ class DryRun:
         for name, stored_items in items_of_names.items():
             items = {item.id: item for item in stored_items}
             for item in self._changed_items.values():
-                # Items of the same name have ids such as "cat.jpg" and "cat.jpg (1a2b3c4d)".
+                # Ids begin with the name, see `item_identity`: "cat.jpg" and "cat.jpg (1a2b3c4d)".
                 if item.id == name or item.id.startswith(f"{name} ("):
                     items[item.id] = item
             items_of_names[name] = [items[item_id] for item_id in sorted(items)]
@@ -104,7 +104,7 @@ class UpdateResult:
 
     num_added: int = 0  # encoded items
     num_removed: int | None = None  # items that are not in the sources any more; None if these were not compared
-    num_replaced: int = 0  # items that are gone because each file that they pointed to now holds another image
+    num_replaced: int = 0  # items that are gone because other images have taken all of their locations
     num_refreshed: int = 0  # images that the index had already, but with other fields
     num_unchanged: int = 0  # images that the index had already, with the same fields
     bad_samples: BadSampleReport = field(default_factory=BadSampleReport)
@@ -122,7 +122,8 @@ class UpdateResult:
         good_results = []
         for result in results:
             if isinstance(result, BadSample):
-                self.bad_samples.add(num_read=0, bad=[(result.reason, result.name)])  # they are counted elsewhere
+                # The caller counts what it has read, good or bad.
+                self.bad_samples.add(num_read=0, bad=[(result.reason, result.name)])
             else:
                 good_results.append(result)
         return good_results
@@ -164,7 +165,7 @@ def list_images(data: DataLike) -> list[SourceImage]:
 
 
 def add_recognized_texts(images: Iterable[SourceImage], texts: RecognizedTexts) -> list[SourceImage]:
-    """Return images whose records have the text that was recognised in them as a field."""
+    """Return the images so that loading one adds the text that was recognised in it as a field."""
     return [image._replace(load=partial(_load_with_text, image, texts)) for image in images]
 
 
@@ -172,7 +173,7 @@ def read_texts(file: str) -> list[str]:
     """Return the lines of a `.txt`, or the distinct tags of a source; errors as `read_text` and `open_sources`."""
     if file.endswith(".txt"):
         return read_text(file).split("\n")  # splitlines() also splits at characters within a text, such as U+2028
-    texts: dict[str, None] = {}  # for its order
+    texts: dict[str, None] = {}  # an ordered set
     source = open_sources([file])
     for row in range(len(source)):
         try:
@@ -180,7 +181,7 @@ def read_texts(file: str) -> list[str]:
         except BadSample:
             continue  # reported when the images of the source are indexed
         for tags in sample.tags.values():
-            texts.update(dict.fromkeys(tags))
+            texts |= dict.fromkeys(tags)
     return list(texts)
 
 
@@ -205,9 +206,9 @@ def add_images(
     deferred_images: list[SourceImage] = []
 
     with ThreadPoolExecutor(NUM_READERS) as readers, _progress_bar("encoding", len(images), "image") as bar:
-        # A new image may lie at a path where an item has had an image of the same name. The new image replaces the item
-        # only if the item's own image is nowhere any more, which is known once all images have been read. The first
-        # pass therefore puts such new images into `deferred_images`, which the second pass reads.
+        # A new image may lie where an item has had its image of the same name. It takes over the item's id only if the
+        # item's own image is nowhere else, which is known once all images have been read. The first pass therefore
+        # puts such new images into `deferred_images`, which the second pass reads.
         for images_of_pass, is_last_pass in ((images, False), (deferred_images, True)):
             for start in range(0, len(images_of_pass), CHUNK_SIZE):
                 chunk = images_of_pass[start : start + CHUNK_SIZE]
@@ -231,14 +232,14 @@ def add_images(
                     embeddings = dry_run.embeddings if dry_run else index.model.encode_pixels(pixels)
                     collection.add(items, embeddings)
                     result.num_added += len(items)
-                    # Items whose id a new image has taken over. Other replaced items are removed at the end.
+                    # These have taken over the ids of replaced items. Further replaced items are removed at the end.
                     result.num_replaced += sum(item.id in changes.replacing_ids for item in items)
 
                 result.num_refreshed += changes.num_refreshed
                 result.num_unchanged += changes.num_unchanged
                 bar.update(len(chunk) - len(changes.deferred))  # deferred images are counted in the second pass
 
-    # An item loses each location where another image lies now. An item without any location is removed.
+    # An item loses each location where another image lies now; without any location it is removed.
     updated_items, vanished_ids = catalogue.finish()
     collection.update(updated_items)
     if vanished_ids:
@@ -257,8 +258,9 @@ def add_texts(index: Index, lines: Iterable[str], dry_run: DryRun | None = None)
     """
     collection: EditableItems = dry_run or index.collection("texts")
     result = UpdateResult()
-    stripped_lines = (line.strip() for line in lines)
-    texts = list(dict.fromkeys(line for line in stripped_lines if line))
+    distinct_lines = dict.fromkeys(line.strip() for line in lines)
+    distinct_lines.pop("", None)
+    texts = list(distinct_lines)
     with _progress_bar("encoding", len(texts), "text") as bar:
         for start in range(0, len(texts), CHUNK_SIZE):
             chunk = texts[start : start + CHUNK_SIZE]
@@ -332,16 +334,16 @@ def rebuild_if_needed(index: Index, kind: str, max_share: float, log: Callable[[
         Whether the collection was optimized.
     """
     collection = index.collection(kind)
-    uncovered_share, index_type_info = collection.uncovered_share(), collection.index_type
+    uncovered_share = collection.uncovered_share()
     if uncovered_share:
         percentage = f"{100 * uncovered_share:.1f} %"
         log(f"{kind}: {percentage} of the rows are not covered by the index type, and are searched one by one")
     if max(uncovered_share, collection.removed_share()) <= max_share:
         return False
-    # A collection that was searched exactly may have grown too large for that: then another index type is chosen.
-    index_type = None if index_type_info["name"] == Exact.name else index_type_info["name"]
-    recall = index_type_info.get("target_recall", DEFAULT_RECALL)
-    optimize_collection(index, kind, index_type, recall, log, max_share)
+    # A collection that is searched exactly may have grown too large for that: its index type is chosen anew.
+    facts = collection.index_type
+    index_type = None if facts["name"] == Exact.name else facts["name"]
+    optimize_collection(index, kind, index_type, facts.get("target_recall", DEFAULT_RECALL), log, max_share)
     return True
 
 
@@ -373,21 +375,22 @@ def sync_images(
     dry_run = DryRun(collection) if is_dry_run else None
     result = add_images(index, images, thumbnail_side, dry_run)
 
-    # An item keeps a location if the image was seen there, if the file cannot be read at present, or if the location is
-    # outside these sources, so that nothing is known about it.
     source_paths = {_absolute_path(source).rstrip("/") for source in [*spec.paths, spec.image_folder] if source}
     patterns = [path for path in source_paths if glob.has_magic(path)]
-    # Also the files that braces and lists of paths stand for.
+    # A source may also be a pattern in braces, or a list of paths: the files that these stand for are known by now.
     source_paths.update(image.path for image in images)
 
     def is_in_sources(path: str) -> bool:
         """Return whether the path, or a folder above it, is one of the sources or matches the pattern of one."""
-        while path not in source_paths and not any(_matches_pattern(path, pattern) for pattern in patterns):
+        while True:
+            if path in source_paths or any(_matches_pattern(path, pattern) for pattern in patterns):
+                return True
             if not path:
                 return False
             path = path.rpartition("/")[0]
-        return True
 
+    # An item keeps a location if the image was seen there, if the file cannot be read at present, or if the location is
+    # outside these sources, so that nothing is known about it.
     vanished_ids: list[str] = []
     updated_items: list[Item] = []
     for item in (dry_run or collection).iterate_items():
@@ -423,7 +426,7 @@ def sync_texts(index: Index, files: Iterable[str], is_dry_run: bool = False) -> 
 
 
 def make_thumbnail(content: bytes, pixels: np.ndarray, side: int) -> bytes:
-    """Return a WebP of at most `side` pixels, or the image file itself if it is a PNG of that size.
+    """Return a WebP of at most `side` pixels, or the image file itself if it is a small PNG of at most that size.
 
     Args:
         content: the image file.
