@@ -27,16 +27,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CALIBRATED = "calibrated"  # value of --threshold: the threshold of the model's calibration
-ELLIPSIS = "..."  # in a row of shares
-_PACKAGE = Path(__file__).parents[1]
+ELLIPSIS = "..."  # stands for the shares between two others, as in --alpha 0 0.1 ... 1
 
 
 def _find_configurations() -> Path:
-    """Return the folder `configs` of an installation, or of a checkout."""
-    for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
-        if folder.is_dir():
-            return folder
-    return _PACKAGE
+    """Return the folder `configs` of an installation, or else that of a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 CONFIGURATIONS = _find_configurations()
@@ -116,7 +114,7 @@ def add_field_option(
 
 
 def get_default(field: dataclasses.Field) -> Any:
-    """Return the default of a field as argparse needs it: tuples and mappings become lists, which options append to."""
+    """Return the default of a field for argparse: a tuple or mapping becomes a list, to which options can append."""
     default = field.default
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
@@ -126,11 +124,14 @@ def get_default(field: dataclasses.Field) -> Any:
 
 
 def find_changed_options(args: argparse.Namespace, dataclass: type) -> dict[str, Any]:
-    """Return the values of options of `add_field_option` that are not the defaults of their fields, by field."""
+    """Return the values of options of `add_field_option` that differ from the defaults of their fields, by field."""
     changed = {}
     for field in dataclasses.fields(dataclass):
-        if field.metadata and vars(args)[field.name] != get_default(field):
-            changed[field.name] = vars(args)[field.name]
+        if not field.metadata:
+            continue  # not an option
+        value = vars(args)[field.name]
+        if value != get_default(field):
+            changed[field.name] = value
     return changed
 
 
@@ -152,9 +153,9 @@ def make_data_spec(args: argparse.Namespace, paths: Sequence[str] | None = None,
     """Return the spec of the data that the options name.
 
     Args:
-        args: values of the options, some of which are fields of `DataSpec`.
+        args: values of the options; those whose names are fields of `DataSpec` are used.
         paths: paths of the data; None: those of --data.
-        fields: further fields of the spec; they replace options.
+        fields: further fields of the spec; they take precedence over options.
     """
     names = {field.name for field in dataclasses.fields(DataSpec)}
     options = {name: value for name, value in vars(args).items() if name in names}
@@ -305,7 +306,7 @@ def named_list(text: str) -> tuple[str, str]:
         return named_file(text)
     # FILE itself may contain an @: the list follows the last one.
     path, mark, _ = file.rpartition("@")
-    named_file(f"{name}={path if mark else file}")
+    named_file(f"{name}={path if mark else file}")  # raises if it is missing
     return name, file
 
 
@@ -352,6 +353,7 @@ def map_files_by_language(option: str, files: Iterable[tuple[str, T]]) -> dict[s
 
 def output_file(text: str) -> str:
     """Return the path of a file that can be written: a new or existing file, a link, or a device."""
+    _refuse_empty(text)
     if os.path.isdir(text):  # noqa: PTH112
         raise ArgumentTypeError(f"{text} is a folder; name a file")
     target = Path(os.path.realpath(text))
@@ -431,7 +433,7 @@ def threshold(text: str) -> float | str:
 
 
 def share(text: str) -> float | str:
-    """Return a share from 0 to 1, or the ellipsis in a row of shares."""
+    """Return a share from 0 to 1, or `ELLIPSIS`."""
     if text == ELLIPSIS:
         return text
     if not 0 <= number(text) <= 1:
@@ -482,7 +484,7 @@ def load_named_model(args: argparse.Namespace, has_head: bool = False) -> tuple[
 
     Args:
         args: values of the options of `add_model_options`.
-        has_head: whether to load a model with a head, which labels statements.
+        has_head: whether the model has a head that labels statements.
 
     Returns:
         The model and its weight file.
@@ -515,13 +517,13 @@ def open_named_encoder(args: argparse.Namespace) -> Encoder:
 
 
 def get_calibrated_threshold(encoder: ErnieViL2, name: str, direction: str, is_quiet: bool = False) -> float:
-    """Return the least cosine of an answer, by the calibration of a model.
+    """Return the smallest cosine of an answer, by the calibration of a model.
 
     Args:
         encoder: the model.
         name: name of the model, for the message.
         direction: `image_to_text` or `text_to_image`.
-        is_quiet: whether not to print the precision and recall of the threshold on its validation set.
+        is_quiet: do not print the precision and recall of the threshold on its validation set.
 
     Raises:
         ValueError: the model has no calibration.
@@ -545,7 +547,7 @@ def open_data(
 
 
 def report_shared_captions(benchmarks: Iterable[str]) -> None:
-    """Print which languages share one benchmark because the captions name no language."""
+    """Print which languages share a benchmark because its captions name none; `benchmarks` yields its languages."""
     if launched_rank()[0] != 0:
         return
     for languages in benchmarks:

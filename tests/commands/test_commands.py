@@ -43,6 +43,7 @@ from tests.support.processes import run_process
     (["prepare", "/", "--output="], "--output: is empty"),
     (["prepare", "", "--check"], "INPUT: is empty"),
     (["trim", "--keep=en", "--output="], "--output: is empty"),
+    (["report", "--run=/", "--output="], "--output: is empty"),
     (["tag", "detector", "/", "--model=/", "--classes="], "--classes: "),
 ])  # fmt: skip
 def test_misuse_prints_a_single_line(arguments, culprit, monkeypatch, capsys):
