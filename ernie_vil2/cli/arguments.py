@@ -55,7 +55,7 @@ def add_import_option(parser: argparse.ArgumentParser) -> None:
                         help="import this module of your own first; what it registers can then be named")  # fmt: skip
 
 
-def add_sources(
+def add_source_argument(
     parser: argparse._ActionsContainer,
     name: str = "input",
     metavar: str = "INPUT",
@@ -143,8 +143,8 @@ def add_table_options(parser: argparse.ArgumentParser, **image_settings: Any) ->
 
 
 def add_source_options(parser: argparse.ArgumentParser, *names: str, **settings: Any) -> None:
-    """Add an argument that takes sources, see `add_sources`, and the options that say how they are opened."""
-    add_sources(parser, *names, **settings)
+    """Add an argument that takes sources, see `add_source_argument`, and the options that say how they are opened."""
+    add_source_argument(parser, *names, **settings)
     add_allow_pipes_option(parser)
     add_table_options(parser)
 
@@ -220,7 +220,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_data_options(parser: argparse.ArgumentParser, **image_settings: Any) -> None:
     """Add the options that name a benchmark (docs/benchmarks.md); `image_settings`: see `add_table_options`."""
     description = "folder of a benchmark as its authors publish it, or any data that can be trained on"
-    add_sources(parser, "--data", "PATH", description)
+    add_source_argument(parser, "--data", "PATH", description)
     add_allow_pipes_option(parser)
     add_field_option(parser, DataSpec, "layout")
     add_field_option(parser, DataSpec, "split")

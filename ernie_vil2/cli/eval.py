@@ -123,7 +123,7 @@ class EvalClassification:
 
         arguments.add_model_options(parser)
         arguments.add_width_option(parser)
-        arguments.add_sources(parser, "--data", "PATH", "images and their classes", required=True)
+        arguments.add_source_argument(parser, "--data", "PATH", "images and their classes", required=True)
         arguments.add_allow_pipes_option(parser)
         add_field_option(parser, DataSpec, "split", help="split of the data; default: test, else validation")
         arguments.add_table_options(parser)

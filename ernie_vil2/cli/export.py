@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.cli.arguments import (
     add_allow_pipes_option,
-    add_sources,
+    add_source_argument,
     add_table_options,
     add_width_option,
     count,
@@ -54,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_width_option(parser)
     parser.add_argument("--vocab", type=input_file, metavar="FILE",
                         help="vocabulary file, if the model does not include one")  # fmt: skip
-    add_sources(parser, "--data", "SOURCE",
-                "real inputs to compare on, any source of docs/data.md; default: the demo's drawings in a "
-                "checkout")  # fmt: skip
+    add_source_argument(parser, "--data", "SOURCE",
+                        "real inputs to compare on, any source of docs/data.md; default: the demo's drawings in a "
+                        "checkout")  # fmt: skip
     parser.add_argument("--samples", type=count, default=100,
                         help="number of samples to compare on, from the first; default: 100")  # fmt: skip
     add_allow_pipes_option(parser)

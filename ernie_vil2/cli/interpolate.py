@@ -21,7 +21,7 @@ from ernie_vil2.cli.arguments import (
     ELLIPSIS,
     add_allow_pipes_option,
     add_precision_option,
-    add_sources,
+    add_source_argument,
     add_table_options,
     count,
     model,
@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("others", nargs="+", type=model, metavar="MODEL", help="its fine-tuned version, or several")
     add("--alpha", action="extend", nargs="+", default=[], type=share, metavar="SHARE",
         help="shares of the second model, from 0 to 1; 0 0.1 ... 1 stands for 0 to 1 in tenths")  # fmt: skip
-    add_sources(parser, "--new", "PATH", "data of the task that the second model was fine-tuned for")
+    add_source_argument(parser, "--new", "PATH", "data of the task that the second model was fine-tuned for")
     _add_scoring_options(parser, "new")
-    add_sources(parser, "--old", "PATH", "data of a task that the second model could do before")
+    add_source_argument(parser, "--old", "PATH", "data of a task that the second model could do before")
     _add_scoring_options(parser, "old")
     add_allow_pipes_option(parser)
     add_table_options(parser)  # apply to --new, which is the user's own data

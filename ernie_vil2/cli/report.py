@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from ernie_vil2.cli import rewrite_commands
 from ernie_vil2.cli.arguments import (
     add_precision_option,
+    add_source_argument,
     add_source_options,
-    add_sources,
     count,
     make_data_spec,
     output_file,
@@ -48,9 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "of the newest; RUN@best and RUN@newest name another")  # fmt: skip
     add_source_options(parser, "--data", "FILE", "data of the queries and answers to show; default: none are shown")
     add_precision_option(parser)
-    add_sources(parser, "--old", "FILE",
-                "data of what the model could do before its training: scored with the weights before and after it, for "
-                "the verdict; default: Data.val of the run that made the initial weights")  # fmt: skip
+    add_source_argument(parser, "--old", "FILE",
+                        "data of what the model could do before its training: scored with the weights before and after "
+                        "it, for the verdict; default: Data.val of the run that made the initial weights")  # fmt: skip
     parser.add_argument("--queries", type=count, default=12,
                         help="number of captions to show, each in every language of the run (default 12)")  # fmt: skip
     parser.add_argument("--seed", type=whole_number, default=0, help="seed of the choice of captions (default 0)")

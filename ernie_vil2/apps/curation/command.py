@@ -43,7 +43,7 @@ def list_reading_options(spec: DataSpec) -> dict[str, Any]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ernie-vil2 curate`."""
-    arguments.add_sources(parser, "--data", "SOURCE", "pairs, in any form that Data.train takes")
+    arguments.add_source_argument(parser, "--data", "SOURCE", "pairs, in any form that Data.train takes")
     arguments.add_allow_pipes_option(parser)
     parser.add_argument("--output", type=arguments.output_folder, metavar="FOLDER", help="folder to write")
     parser.add_argument(

@@ -33,7 +33,7 @@ from ernie_vil2.cli.arguments import (
     add_allow_pipes_option,
     add_import_option,
     add_precision_option,
-    add_sources,
+    add_source_argument,
     add_table_options,
     count,
     fraction,
@@ -138,7 +138,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
-    add_sources(parser, "--data", "SOURCE", "any source of docs/data.md, or folders of images")
+    add_source_argument(parser, "--data", "SOURCE", "any source of docs/data.md, or folders of images")
     add_table_options(parser)
     parser.add_argument(
         "--ocr",
@@ -150,7 +150,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         help="results of PaddleOCR (save_to_json) for images of --data, or folders of them: texts become a field, "
         "which query finds",
     )
-    add_sources(parser, "--texts", "FILE", "lines of a .txt, or the tags of a source of samples")
+    add_source_argument(parser, "--texts", "FILE", "lines of a .txt, or the tags of a source of samples")
     parser.add_argument(
         "--thumbnails",
         type=whole_number,
