@@ -215,12 +215,12 @@ def read_plain_vit(vision: Settings, arrays: Mapping[str, np.ndarray]) -> tuple[
         head_name = f"{TRUNK}head"
     elif projection == "linear" and vision.read_bool("timm_proj_bias", False):
         head_name = _PROJECTION
-    head_width = None
+    out_features = None
     if head_name is not None:
         head_bias = arrays.get(f"{head_name}.bias")
         if head_bias is None:
             raise vision.make_error("timm_proj", f"the weights hold no {head_name}.bias")
-        head_width = head_bias.size
+        out_features = head_bias.size
 
     sizes = read_trunk_sizes(vision, arrays)
     heads = read_trunk_heads(vision, sizes.width, facts.width, facts.heads)
@@ -230,7 +230,7 @@ def read_plain_vit(vision: Settings, arrays: Mapping[str, np.ndarray]) -> tuple[
         epsilon=1e-5 if facts.is_clip else 1e-6,
         patch_bias=not facts.is_clip,
         input_norm=facts.is_clip,
-        head=head_width,
+        head=out_features,
     )
     tower = make_trunk_vit(vision, sizes, heads, variant)
     return tower, projection == "linear" and head_name is None
