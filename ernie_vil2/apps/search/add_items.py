@@ -58,16 +58,15 @@ class DryRun:
     def __init__(self, collection: Collection):
         self._collection = collection
         self._changed_items: dict[str, Item] = {}
+        self._changed_ids_by_name: dict[str, list[str]] = {}
         self._removed_ids: set[str] = set()
 
     def find_by_name(self, names: collections.abc.Collection[str]) -> dict[str, list[Item]]:
         items_of_names = self._collection.find_by_name(names)
         for name, stored_items in items_of_names.items():
             items = {item.id: item for item in stored_items}
-            for item in self._changed_items.values():
-                # Ids begin with the name, see `item_identity`: "cat.jpg" and "cat.jpg (1a2b3c4d)".
-                if item.id == name or item.id.startswith(f"{name} ("):
-                    items[item.id] = item
+            for item_id in self._changed_ids_by_name.get(name, ()):
+                items[item_id] = self._changed_items[item_id]
             items_of_names[name] = [items[item_id] for item_id in sorted(items)]
         return items_of_names
 
@@ -85,7 +84,14 @@ class DryRun:
         self.update(items)
 
     def update(self, items: Sequence[Item]) -> None:
-        self._changed_items |= {item.id: item for item in items}
+        for item in items:
+            if item.id not in self._changed_items:
+                # Its names are its id, and what precedes a " (" in that: "cat.jpg" finds "cat.jpg (1a2b3c4d)".
+                end = len(item.id)
+                while end >= 0:
+                    self._changed_ids_by_name.setdefault(item.id[:end], []).append(item.id)
+                    end = item.id.rfind(" (", 0, end)
+            self._changed_items[item.id] = item
 
     def remove(self, ids: Sequence[str]) -> int:
         self._removed_ids.update(ids)
@@ -223,8 +229,8 @@ def add_images(
                 deferred_images += changes.deferred
                 collection.update(list(changes.updated_items.values()))
 
-                # New images are decoded and encoded.
-                prepare = partial(_prepare_image, index, thumbnail_side)
+                # New images are decoded and encoded. A dry run only decodes them, and keeps no thumbnails in memory.
+                prepare = partial(_prepare_image, index, 0 if dry_run else thumbnail_side)
                 prepared_images = result.drop_bad_samples(readers.map(prepare, changes.new_items.values()))
                 if prepared_images:
                     items = [item for item, _ in prepared_images]

@@ -9,6 +9,7 @@ import pytest
 
 from ernie_vil2.apps.search import add_items, open_index
 from ernie_vil2.apps.search.add_items import (
+    DryRun,
     add_images,
     add_texts,
     list_images,
@@ -22,6 +23,7 @@ from ernie_vil2.apps.search.collection import DamagedIndex, Item
 from ernie_vil2.apps.search.store import FolderStore
 from ernie_vil2.apps.serving.text_length import MAX_TEXT_LENGTH
 from ernie_vil2.data.samples import Reason
+from tests.hostile.bad_input.case import bounded_time
 from tests.support.commands import call
 from tests.support.shapes import draw, encode_png, write_tar
 from tests.support.small_index import draw_unit_rows, interrupt_call
@@ -93,6 +95,33 @@ def test_dry_run_of_the_command_prints_the_same_counts(tmp_path, checkpoint, fol
     planned = find_summary(call("search", "sync", *arguments, "--dry-run").stdout)
     summary = find_summary(call("search", "sync", *arguments).stdout)
     assert planned == summary and "1 removed" in summary and "2 added" in summary
+
+
+class EmptyCollection:
+    def find_by_name(self, names):
+        return {name: [] for name in names}
+
+
+def test_dry_run_finds_new_items_as_a_collection_does():
+    rng = np.random.default_rng(0)
+    ids = {"".join(rng.choice([" (", "a", "b", ")"], 4)).strip() for _ in range(300)}
+    dry_run = DryRun(EmptyCollection())
+    for version in (b"old", b"new"):
+        dry_run.update([Item(item_id, version) for item_id in ids])
+    names = {item_id[:3] for item_id in ids} | ids
+    for name, items in dry_run.find_by_name(names).items():
+        expected_ids = [item_id for item_id in ids if item_id == name or item_id.startswith(f"{name} (")]
+        assert [item.id for item in items] == sorted(expected_ids)
+        assert all(item.digest == b"new" for item in items)
+
+
+def test_dry_run_of_many_new_images_takes_seconds():
+    ids = [f"{number}.jpg" for number in range(100_000)]
+    dry_run = DryRun(EmptyCollection())
+    dry_run.add([Item(item_id, b"") for item_id in ids], np.empty([0, 0]))
+    with bounded_time(10):
+        items_of_names = dry_run.find_by_name(ids[::10])
+    assert sum(map(len, items_of_names.values())) == 10_000
 
 
 def test_dry_run_counts_a_replaced_item_once(tmp_path, model):
