@@ -246,7 +246,7 @@ class NonFiniteSteps:
         """Raise NotFinite if too many of all steps of a run were skipped; called at its end."""
         if self._skip and self._exceeds_share(steps):
             raise NotFinite(
-                f"{self._describe_share(steps)}. The last checkpoint holds the other steps. Look at the samples "
+                f"{self._describe_share(steps)}. The last checkpoint has the other updates. Look at the samples "
                 f"that {self._run}/nonfinite_step_... names and at Optimizer.learning_rate, and train again"
             )
 
