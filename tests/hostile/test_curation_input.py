@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from ernie_vil2.apps.curation import curate
+from ernie_vil2.apps.curation.caption_pairs import name_opposite_directions
 from ernie_vil2.apps.curation.caption_rules import load_rules
 from ernie_vil2.apps.curation.languages import detect_language
 from ernie_vil2.apps.curation.measures import COLUMNS
 from ernie_vil2.apps.curation.step import STEPS
 from ernie_vil2.apps.curation.steps.near_texts import compute_sketch
 from ernie_vil2.apps.curation.steps.score import Embedder
+from ernie_vil2.apps.curation.steps.text_rules import fold_text
 from ernie_vil2.data.readers import open_sources
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.crawled_pairs import (  # noqa: F401
@@ -74,6 +76,8 @@ def judge(caption_rules, caption):
         caption_rules.find_faults(cut_captions)
         detect_language(cut_captions[0])
         compute_sketch(cut_captions[0])
+        plain_caption = fold_text(cut_captions[0])
+        name_opposite_directions(plain_caption, plain_caption)
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,9 @@ _COLOURS = {
     "white": "white ivory 白",
     "grey": "grey gray silver 灰 银色 銀色",
 }
-# A ground is not what an image is about: it may differ from image to image, and few captions name it.
-_GROUND = re.compile(r"\w+ (background|backdrop)\b|\w色?(底|背景)")
+# A ground is not what an image is about: it may differ from image to image, and few captions name it. Without the first
+# \b, every letter of a long text without spaces would begin another search to its end.
+_GROUND = re.compile(r"\b\w+ (background|backdrop)\b|\w色?(底|背景)")
 _COLOUR_BY_NAME = {name: colour for colour, names in _COLOURS.items() for name in names.split()}
 _COLOUR_NAME = re.compile(
     "|".join(rf"\b{name}\b" if name.isascii() else name for name in sorted(_COLOUR_BY_NAME, reverse=True))
