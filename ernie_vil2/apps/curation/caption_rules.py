@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import duckdb
 import numpy as np
@@ -68,6 +68,17 @@ _GROUP_START = re.compile(r"\((?!\?)")
 # stands at the outer end come first in the file, two rounds are enough for most. Each takes some tens of milliseconds,
 # in which the patterns are compiled.
 _MAX_ROUNDS = 2
+
+
+class Cut(NamedTuple):
+    """What a rule cuts off.
+
+    pattern: pattern, with the flags.
+    replacement: what takes its place: nothing, or what the first group of the pattern matches.
+    """
+
+    pattern: str
+    replacement: str
 
 
 class Examples(Section):
@@ -161,15 +172,19 @@ class CaptionRule(Section):
         return self.action == "remove" and bool(self.pattern)
 
     @property
-    def cut_patterns(self) -> list[str]:
-        """Patterns of what is cut off, with the flags."""
-        patterns = list(self.pattern) if self.action == "cut" else []
+    def cuts(self) -> list[Cut]:
+        """What is cut off."""
+        cuts = []
+        if self.action == "cut":
+            for pattern in self.pattern:
+                has_group = _GROUP_START.search(_ESCAPE_OR_CLASS.sub("", pattern))
+                cuts.append(Cut(FLAGS + pattern, r"\1" if has_group else ""))
         if self.remark:
             # Once in each pattern, because a long one takes milliseconds to compile.
             remarks = f"(?:(?:{_join(self.remark)}){_BETWEEN_REMARKS})+"
-            patterns.append(f"{_BEFORE_REMARK}{remarks}{_MARKS_AT_END}$")
-            patterns.append(f"^{_MARKS_AT_START}{remarks}{_AFTER_REMARK}")
-        return [FLAGS + pattern for pattern in patterns]
+            cuts.append(Cut(f"{FLAGS}{_BEFORE_REMARK}{remarks}{_MARKS_AT_END}$", r"\1"))
+            cuts.append(Cut(f"{FLAGS}^{_MARKS_AT_START}{remarks}{_AFTER_REMARK}", ""))
+        return cuts
 
     @property
     def condition(self) -> str:
@@ -263,7 +278,7 @@ class CaptionRules:
 
     def __init__(self, rules: Mapping[str, CaptionRule]):
         self.removing = {name: rule for name, rule in rules.items() if rule.removal_pattern or rule.above}
-        self.cutting = {name: rule for name, rule in rules.items() if rule.cut_patterns}
+        self.cutting = {name: rule for name, rule in rules.items() if rule.cuts}
 
     @property
     def patterns_of_cuts(self) -> list[str]:
@@ -272,7 +287,7 @@ class CaptionRules:
         for rule in self.removing.values():
             patterns += [rule.whole_pattern, rule.removal_pattern, rule.exception_pattern]
         for rule in self.cutting.values():
-            patterns += rule.cut_patterns
+            patterns += [cut.pattern for cut in rule.cuts]
         return patterns
 
     def cut(self, captions: Sequence[str]) -> list[str]:
@@ -310,8 +325,8 @@ class CaptionRules:
             texts = [cut_captions[number] for number in numbers]
             array = pa.array(texts, pa.string())
             for rule in self.cutting.values():
-                for pattern in rule.cut_patterns:
-                    array = _cut_pattern(array, pattern)
+                for cut in rule.cuts:
+                    array = _cut_captions(array, cut)
             changed = []
             for number, text, shorter in zip(numbers, texts, array.to_pylist(), strict=True):
                 if shorter != text:
@@ -384,14 +399,9 @@ class CaptionRules:
         return [name for (name,) in faults]
 
 
-def _cut_pattern(captions: pa.StringArray, pattern: str) -> pa.StringArray:
-    """Return captions without what a pattern finds; a caption of which too little would be left is not cut.
-
-    What the pattern's group finds, if it has one, stays.
-    """
-    has_group = _GROUP_START.search(_ESCAPE_OR_CLASS.sub("", pattern))
-    replacement = r"\1" if has_group else ""
-    shorter_captions = compute.replace_substring_regex(captions, pattern=pattern, replacement=replacement)
+def _cut_captions(captions: pa.StringArray, cut: Cut) -> pa.StringArray:
+    """Return captions without what is cut off; a caption of which too little would be left is not cut."""
+    shorter_captions = compute.replace_substring_regex(captions, pattern=cut.pattern, replacement=cut.replacement)
     changed = compute.indices_nonzero(compute.not_equal(captions, shorter_captions)).to_pylist()
     if all(_is_enough(shorter_captions[number].as_py()) for number in changed):
         return shorter_captions

@@ -64,6 +64,12 @@ def test_remark_is_cut_only_where_a_mark_sets_it_apart(caption, expected):
     assert CaptionRules({"remark": REMARKS}).cut([caption]) == [expected]
 
 
+def test_no_group_of_a_remark_stays():
+    rule = CaptionRule(why="credits", action="cut", remark=["(photo|image) by (\\w+)"])
+    captions = ["Photo by Jane | two hats", "Two hats | image by Joe", "Two hats! Photo by Jane"]
+    assert CaptionRules({"credit": rule}).cut(captions) == ["two hats", "Two hats", "Two hats!"]
+
+
 def test_caption_of_remarks_alone_is_removed():
     rules = CaptionRules({"remark": REMARKS})
     captions = ["Read more: like 5", "read more", "Two hats. Read more"]
