@@ -56,14 +56,17 @@ _LOOSE_ENDS = " \t\r\n\u3000|-–—,，、;；:：/\\>»•·([（【"
 _LOOSE_STARTS = " \t\r\n\u3000|-–—,，、;；:：/\\~>»•·"
 _WORD = re.compile(r"[^\W\d_]{3,}")  # a shorter word alone is no caption
 _SENTENCE_END = re.compile(r"[!?]\s+|[。！？…\n]+\s*|(?<=\w\w\w)\.\s+|\s[-–—|]\s|[｜】]\s*")
-# Matches an escape or a class of characters, which stay as they are, or what `_expand` replaces: the name of a list in
-# braces, or a space. So the braces of \p{Han} are no name, and spaces in brackets stay spaces.
-_PLACEHOLDER = re.compile(
-    r"\\(?:[pPx]\{[^{}]*\}|.)|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(?P<name>[a-z][a-z ]*)\}|(?P<space> \??)"
+# Escapes, quotations and classes of characters. In them a parenthesis begins no group, braces (as in \p{Han}) hold no
+# name of a list, and spaces stay spaces. A class may contain others by name, such as [:punct:].
+_ESCAPE_OR_CLASS = re.compile(
+    r"\\(?:[pPx]\{[^{}]*\}|Q.*?(?:\\E|$)|.)|\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]", re.DOTALL
 )
-# Escapes and classes of characters, in which a parenthesis begins no group.
-_ESCAPE_OR_CLASS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]")
-_GROUP_START = re.compile(r"\((?!\?)")
+# Matches what stays as it is, or what `_expand` replaces: the name of a list in braces, or a space. Numbers in braces
+# say how often something comes.
+_PLACEHOLDER = re.compile(
+    _ESCAPE_OR_CLASS.pattern + r"|\{(?!\d+(?:,\d*)?\})(?P<name>[^{}]+)\}|(?P<space> \??)", re.DOTALL
+)
+_GROUP_START = re.compile(r"\((?!\?)|\(\?P?<")
 # How often all cutting rules are applied in turn: a caption may end in a credit, an address, and tags. As rules of what
 # stands at the outer end come first in the file, two rounds are enough for most. Each takes some tens of milliseconds,
 # in which the patterns are compiled.

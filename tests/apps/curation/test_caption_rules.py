@@ -172,6 +172,26 @@ def test_lists_of_words_stand_in_the_place_of_their_names(tmp_path):
     assert caption_rules.find_faults(captions) == faults
 
 
+def test_lists_may_have_any_name(tmp_path):
+    lists = "words: {Our_shops: [acme], 店名 2: [猫店]}\n"
+    rules = "shop: {why: b, pattern: ['at {Our_shops}$', '{店名 2}', 'o{2,3}ps', 'a{3}', 'b{4,}']}"
+    (tmp_path / "rules.yaml").write_text(lists + rules, encoding="utf-8")
+    captions = ["a hat at Acme", "在猫店", "ooops", "aaa", "bbbb", "a hat"]
+    assert load_rules([tmp_path / "rules.yaml"]).find_faults(captions) == [*["shop"] * 5, None]
+
+
+@pytest.mark.parametrize(("pattern", "caption"), [
+    (r"[[:space:](]+shop$", "two hats ( shop"), (r"[[:space:] ]+shop$", "two hats shop"),
+    (r"\Q (Our {shop})\E$", "two hats (Our {shop})"), (r"( hats)(?: by \w+)$", "two hats by Joe"),
+    (r"(?P<thing> hats) by \w+$", "two hats by Joe"),
+])  # fmt: skip
+def test_classes_quotations_and_groups_of_re2_are_understood(tmp_path, pattern, caption):
+    (tmp_path / "rules.yaml").write_text(f"shop: {{why: b, action: cut, pattern: ['{pattern}']}}", encoding="utf-8")
+    rules = load_rules([tmp_path / "rules.yaml"])
+    check_examples(rules)
+    assert rules.cut([caption, "two hats+shop"]) == ["two hats", "two hats+shop"]
+
+
 def test_exception_keeps_captions_and_sentences_that_a_pattern_matches():
     sale = CaptionRule(why="offers", pattern=["sale"], whole=["buy"], unless=["a sign"])
     rules = CaptionRules({"sale": sale, "cut": CaptionRule(why="x", action="cut", pattern=["never$"])})
