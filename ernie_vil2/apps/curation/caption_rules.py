@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import duckdb
 import numpy as np
@@ -73,6 +73,10 @@ _GROUP_START = re.compile(r"\((?!\?)|\(\?P?<")
 _MAX_ROUNDS = 2
 
 
+# An empty list would be a pattern that fits everywhere.
+_Phrases = Annotated[list[Name], Field(min_length=1)]
+
+
 class Cut(NamedTuple):
     """What a rule cuts off.
 
@@ -97,7 +101,7 @@ class CaptionRule(Section):
 
     why: Name = Field(description="why such a caption is no good, for people")
     action: Literal["remove", "cut"] = Field("remove", description="remove the pair, or cut off what the pattern finds")
-    words: dict[str, list[Name]] = Field(
+    words: dict[str, _Phrases] = Field(
         default={}, description="lists of this rule by name, which patterns name in braces"
     )
     pattern: list[Name] = Field(
@@ -267,7 +271,7 @@ def _join(patterns: Sequence[str]) -> str:
 
 
 class _RuleFile(Section):
-    words: dict[str, list[Name]] = Field(default={}, description="lists by name, which patterns name in braces")
+    words: dict[str, _Phrases] = Field(default={}, description="lists by name, which patterns name in braces")
     rules: dict[str, CaptionRule]
 
 

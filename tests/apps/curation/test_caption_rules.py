@@ -229,7 +229,8 @@ def test_characters_of_both_kinds_of_chinese_are_not_always_japanese():
 
 @pytest.mark.parametrize(("text", "message"), [
     ("a: {why: b, pattern: ['{colours}']}", "colours"), ("words: {a: ['{b}'], b: [c]}", "'b'"),
-    ("words: {a: red}", "words"),
+    ("words: {a: red}", "words"), ("words: {a: []}", "words.a"),
+    ("a: {why: b, words: {c: []}, pattern: ['{c}']}", "words.c"),
     ("a: {why: b}", "above"), ("a: {why: b, above: {shouting: 1}}", "shouting"), ("a: {pattern: [b]}", "why"),
     ("a: {why: b, action: cut, pattern: [c], above: {marks: 1}}", "cut off"),
     ("a: {why: b, action: cut, pattern: [c], unless: [d]}", "cut off"),
