@@ -5,7 +5,7 @@ import re
 
 _ENTITY = re.compile("&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _COMMENT = re.compile("<!--[^<>]*-->")
-_TAG = re.compile(r"<(?:/?[a-zA-Z][^<>]*|br\s*/?)>")
+_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 _BBCODE = re.compile(
     r"\[/?(?:img|url|b|i|u|s|quote|caption|gallery|size|color|font|code|email|attach)\b[^\[\]\n]*\]", re.IGNORECASE
 )
@@ -28,13 +28,13 @@ def strip_markup(text: str) -> str:
     plain = _LINK.sub(r"\1", plain)
     plain = _EMPHASIS.sub(r"\2", plain)
     plain = _HEADING.sub("", plain)
-    num_characters = len(plain)
+    num_characters = len(" ".join(plain.split()))  # a page indents its text by many spaces
     for tag in (_COMMENT, _TAG, _BBCODE):
         plain = tag.sub(" ", plain)
     if plain == text:
         return text
     # Of the spaces, none stays before a mark, and a single one between words.
     plain = re.sub(r"\s+([,.;:!?)])", r"\1", " ".join(plain.split()))
-    if len(plain) < (1 - _MAX_TAGS) * num_characters:
+    if not plain or len(plain) < (1 - _MAX_TAGS) * num_characters:
         return text
     return plain

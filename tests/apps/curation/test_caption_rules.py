@@ -100,7 +100,8 @@ def test_caption_that_is_a_fault_is_not_cut_to_a_caption(shipped):
     ("<b>Red</b> hats<br/>on&nbsp;a table.</p>", "Red hats on a table."), ("Tom &amp;amp; Jerry", "Tom & Jerry"),
     ("A [cat](http://a.b/c) and a **dog**", "A cat and a dog"), ("[b]Two hats[/b]", "Two hats"),
     ("I <3 R&D; 1 < 2", "I <3 R&D; 1 < 2"), ("[1] a #1 hat", "[1] a #1 hat"),
-    ('<p class="caption">hats</p>', '<p class="caption">hats</p>'),
+    ('<p class="caption">hats</p>', '<p class="caption">hats</p>'), ("&nbsp; &nbsp;", "&nbsp; &nbsp;"),
+    (f"Red &amp; blue\n{' ' * 40}<b>hats</b>", "Red & blue hats"),
 ])  # fmt: skip
 def test_markup_is_left_out_unless_it_is_most_of_the_caption(caption, expected):
     assert strip_markup(caption) == expected
