@@ -5,7 +5,6 @@ Every measure takes time in proportion to the length of the caption. All see its
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -14,7 +13,7 @@ from itertools import pairwise
 from ftfy.badness import badness
 
 from ernie_vil2.apps.curation.kaomoji import strip_kaomoji
-from ernie_vil2.apps.curation.languages import ENGLISH_WORDS, HAN
+from ernie_vil2.apps.curation.languages import ENGLISH_WORDS, HAN, normalize_text
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufe00-\ufe0f\ufeff]")
 _UNIT = re.compile(f"{HAN.pattern}|(?:(?!{HAN.pattern})[^\\W_])+")  # a Chinese character, or a word
@@ -44,7 +43,7 @@ def simplify(text: str) -> str:
     breaks become a space.
     """
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+        text = normalize_text("NFKC", _INVISIBLE.sub("", text))
     return " ".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""Words of captions, and the languages of captions, by script and by function words."""
+"""Normal forms and words of captions, and the languages of captions, by script and by function words."""
 
 import re
 import unicodedata
@@ -84,6 +84,26 @@ JAPANESE_WORDS = frozenset("駐車場 駐輪場 送料無料 株式会社 会社
 FIRST_RARE_KANJI = b"\x98\x9f"
 
 
+# Marks that combine with the letter in front of them, and the five characters that become one or two of them.
+_MARK = "".join(filter(unicodedata.combining, map(chr, range(0x300, 0x1EA00)))) + "\u0f73\u0f75\u0f81\uff9e\uff9f"
+# Those of a letter beyond thirty, the bound of Unicode's Stream-Safe Text Format. Languages need two or three.
+_SURPLUS_MARKS = re.compile(f"([{_MARK}]{{30}})[{_MARK}]+")
+_MAX_SORTED = 1000  # characters, in which Python sorts any marks within a millisecond
+
+
+def normalize_text(form: Literal["NFC", "NFKC"], text: str) -> str:
+    """Return a normal form of a text, in time in proportion to its length.
+
+    Python sorts the marks of a letter in quadratic time: 100,000 of them would take seconds. In a long text a letter
+    keeps thirty.
+    """
+    if text.isascii():  # a shortcut, as most captions are
+        return text
+    if len(text) > _MAX_SORTED:
+        text = _SURPLUS_MARKS.sub(r"\1", text)
+    return unicodedata.normalize(form, text)
+
+
 def split_units(text: str) -> list[str]:
     """Return the words and Chinese characters of a plain text."""
     return _UNIT.findall(text)
@@ -110,7 +130,7 @@ def detect_language(text: str) -> Language:
     # Product names are often Latin in Chinese captions, and a Chinese word has fewer characters than an English one.
     if 3 * num_han >= num_latin:
         return "zh" if num_han and not _is_japanese(text) else "other"
-    return _detect_latin_language(unicodedata.normalize("NFC", text))
+    return _detect_latin_language(normalize_text("NFC", text))
 
 
 def _is_japanese(text: str) -> bool:

@@ -1,7 +1,6 @@
 """Rules on captions: what is cut off, length, language, and what is not a caption at all."""
 
 import re
-import unicodedata
 from argparse import ArgumentTypeError
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -13,7 +12,7 @@ from pydantic import Field
 from ernie_vil2.apps.curation.caption_measures import MEASURES, measure_captions, simplify
 from ernie_vil2.apps.curation.caption_rules import TEXT_COLUMN, CaptionRules, check_examples, load_rules
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.apps.curation.languages import HAN, detect_language
+from ernie_vil2.apps.curation.languages import HAN, detect_language, normalize_text
 from ernie_vil2.apps.curation.rules import Rule, make_bound
 from ernie_vil2.apps.curation.step import Histogram, Pair, Step
 from ernie_vil2.cli import arguments
@@ -165,8 +164,7 @@ class TextRules(Step[Settings]):
 
 def fold_text(text: str) -> str:
     """Return the letters and digits of a text in lower case and normal width (NFKC), with a space between words."""
-    normalized = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    return " ".join(_LETTERS_AND_DIGITS.findall(normalized.casefold()))
+    return " ".join(_LETTERS_AND_DIGITS.findall(normalize_text("NFKC", text).casefold()))
 
 
 def compute_text_key(texts: Iterable[str]) -> int:
