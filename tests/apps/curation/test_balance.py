@@ -68,6 +68,13 @@ def test_words_of_a_list_end_at_line_ends_only(tmp_path):
     assert WordList(str(tmp_path / "words.txt"), 0, whole_words=True).words == ["dog\x85house", "cat"]
 
 
+def test_accents_are_letters_however_they_are_written(tmp_path):
+    (tmp_path / "words.txt").write_text("cafe\ncafe\u0301\npi\u00f1ata\n", encoding="utf-8")
+    words = WordList(str(tmp_path / "words.txt"), 0, whole_words=True)
+    assert list(words.find_words("caf\u00e9 of a pin\u0303ata")) == [1, 2]
+    assert list(words.find_words("cafe\u0301 of a pi\u00f1ata")) == [1, 2]
+
+
 def test_tail_share_gives_the_threshold():
     # Words of 1, 2, 3, 4 and 90 captions: the words of up to 3 captions have 6 % of the matches.
     assert _compute_threshold(np.array([90, 4, 0, 3, 2, 1]), 0.06) == 3

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ernie_vil2.apps.curation.joins import Joins
-from ernie_vil2.apps.curation.languages import detect_language
+from ernie_vil2.apps.curation.languages import detect_language, normalize_text
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.data.selection import WeightedDraws
 from ernie_vil2.device.extras import require
@@ -166,7 +166,7 @@ class WordList:
         whole_words: a match inside a longer word does not count, except before a plural s.
 
     Attributes:
-        words: the words, without case; entry i has the number `first_number` + i.
+        words: the words, without case and composed (NFC); entry i has the number `first_number` + i.
         digest: digest of the words.
 
     Raises:
@@ -179,7 +179,9 @@ class WordList:
         is_wordnet = Path(path).name == WORDNET_NOUNS
         min_length = 2 if whole_words else 1  # a single Latin letter is no concept
         words = []
-        for line in read_text(path).split("\n"):  # splitlines() also splits at characters within a word, such as U+2028
+        # Composed, as captions are below: a letter and its accent may be one character or two. splitlines() would also
+        # split at characters within a word, such as U+2028.
+        for line in normalize_text("NFC", read_text(path)).split("\n"):
             if is_wordnet:
                 # The licence at the top is indented; other lines begin with a noun, in which _ stands for a space.
                 if line.startswith(" "):
@@ -202,7 +204,7 @@ class WordList:
 
     def find_words(self, text: str) -> Iterator[int]:
         """Yield the numbers of the words in a text, as often as they occur."""
-        text = text.casefold()
+        text = normalize_text("NFC", text).casefold()
         for last, (number, length) in self._automaton.iter(text):
             if not self._whole_words or _is_whole_word(text, last + 1 - length, last + 1):
                 yield number
