@@ -17,7 +17,7 @@ are copied from that folder; name it with --origin if it has moved.
 import argparse
 from pathlib import Path
 
-from ernie_vil2.cli.arguments import count, input_file, model, output_folder
+from ernie_vil2.cli.arguments import add_import_option, count, input_file, model, output_folder
 
 # Layouts written from the model alone; the others also need a folder with settings and a tokenizer. The names are
 # written out: importing the modules that define them would take longer than printing the help.
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow", action="append", default=[], metavar="NAME",
                         help="leave out this weight, or the weights of this glob pattern, if it is missing, unexpected "
                         "or has another shape; may be repeated")  # fmt: skip
+    add_import_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:

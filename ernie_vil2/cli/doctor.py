@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ernie_vil2.cli import rewrite_commands
-from ernie_vil2.cli.arguments import model, positive_number
+from ernie_vil2.cli.arguments import add_import_option, model, positive_number
 from ernie_vil2.device import runtime
 from ernie_vil2.device.extras import EXTRAS, PYTHON, ROOT, install_command, is_installed
 from ernie_vil2.device.launch import rank_environments
@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="file or folder of a model to check instead of the installation")  # fmt: skip
     parser.add_argument("--seconds", type=positive_number,
                         help=f"length of the tiny training (default {DEFAULT_SECONDS})")  # fmt: skip
+    add_import_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:

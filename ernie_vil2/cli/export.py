@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ernie_vil2.cli.arguments import (
     add_allow_pipes_option,
+    add_import_option,
     add_source_argument,
     add_table_options,
     add_width_option,
@@ -59,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "checkout")  # fmt: skip
     parser.add_argument("--samples", type=count, default=100,
                         help="number of samples to compare on, from the first; default: 100")  # fmt: skip
+    add_import_option(parser)
     add_allow_pipes_option(parser)
     add_table_options(parser)
 

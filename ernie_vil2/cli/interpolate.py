@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ernie_vil2.cli.arguments import (
     ELLIPSIS,
     add_allow_pipes_option,
+    add_import_option,
     add_precision_option,
     add_source_argument,
     add_table_options,
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_scoring_options(parser, "new")
     add_source_argument(parser, "--old", "PATH", "data of a task that the second model could do before")
     _add_scoring_options(parser, "old")
+    add_import_option(parser)
     add_allow_pipes_option(parser)
     add_table_options(parser)  # apply to --new, which is the user's own data
     add("--choose", type=number, metavar="SHARE",

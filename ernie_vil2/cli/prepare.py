@@ -16,6 +16,7 @@ import argparse
 
 from ernie_vil2.cli.arguments import (
     add_field_option,
+    add_import_option,
     add_source_options,
     count,
     fraction,
@@ -33,6 +34,7 @@ SPLIT_NAMES = {2: ("train", "test"), 3: ("train", "val", "test")}  # by the numb
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ernie-vil2 prepare`."""
     add_source_options(parser)
+    add_import_option(parser)
     parser.add_argument("--output", type=output_folder, metavar="FOLDER", help="folder of the shards")
     parser.add_argument("--check", action="store_true", help="only read everything and report what is wrong")
     parser.add_argument("--short-side", type=count, metavar="PIXELS",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ernie_vil2.cli import rewrite_commands
 from ernie_vil2.cli.arguments import (
+    add_import_option,
     add_precision_option,
     add_source_argument,
     add_source_options,
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "of the newest; RUN@best and RUN@newest name another")  # fmt: skip
     add_source_options(parser, "--data", "FILE", "data of the queries and answers to show; default: none are shown")
     add_precision_option(parser)
+    add_import_option(parser)
     add_source_argument(parser, "--old", "FILE",
                         "data of what the model could do before its training: scored with the weights before and after "
                         "it, for the verdict; default: Data.val of the run that made the initial weights")  # fmt: skip

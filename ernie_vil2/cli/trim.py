@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ernie_vil2.cli.arguments import (
+    add_import_option,
     add_source_options,
     input_file,
     make_data_spec,
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--vocab", type=input_file, metavar="FILE",
         help="vocabulary file, if MODEL does not include one, or instead of that of ERNIE 3.0")  # fmt: skip
     add("--output", required=True, type=output_path, metavar="PATH", help="new folder; without MODEL, a file")
+    add_import_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:

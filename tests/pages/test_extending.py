@@ -14,6 +14,7 @@ import pytest
 
 from ernie_vil2 import losses, tasks
 from ernie_vil2.apps.search import index_types
+from ernie_vil2.cli import COMMANDS
 from ernie_vil2.config import load_config
 from ernie_vil2.data.readers import LAYOUTS, open_benchmark
 from ernie_vil2.evaluation.scorer import SCORERS
@@ -237,6 +238,12 @@ def test_index_type_is_loaded_by_its_import_path(extensions, shapes, tmp_path, m
     (tmp_path / "my_parts.py").write_text("\n".join(BLOCKS), encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     assert call(*check, "--import", "my_parts").returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_imports_a_users_module(command):
+    subcommand = {"search": ["build"], "tag": ["file"]}.get(command, [])
+    assert "--import MODULE" in call(command, *subcommand, "--help").stdout
 
 
 def test_family_is_recognised_by_its_model_type(extensions, tmp_path):

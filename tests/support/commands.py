@@ -16,8 +16,8 @@ def call(command, *arguments):
     with redirect_stdout(output), redirect_stderr(error):
         try:
             code = commands.run(command, list(map(str, arguments)))
-        except SystemExit as error:  # raised by --help
-            code = error.code
+        except SystemExit as system_exit:  # raised by --help
+            code = system_exit.code
     return subprocess.CompletedProcess([command, *arguments], code, output.getvalue(), error.getvalue())
 
 

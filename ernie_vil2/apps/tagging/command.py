@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ernie_vil2.cli.arguments import (
     CALIBRATED,
     add_backend_option,
+    add_import_option,
     add_precision_option,
     add_source_options,
     count,
@@ -109,6 +110,7 @@ def add_way(ways: Any, name: str, purpose: str) -> argparse.ArgumentParser:
     description = f"{purpose[0].upper()}{purpose[1:]}. See docs/tags.md."
     way = ways.add_parser(name, help=purpose, description=description)
     add_source_options(way)
+    add_import_option(way)
     way.add_argument("--output", required=True, type=output_file, metavar="FILE", help="the .jsonl file to write")
     return way
 
