@@ -158,6 +158,16 @@ def test_step_of_minutes_is_not_run(config, monkeypatch, trainers):
     assert "built a trainer" in dry_run(config()).text
 
 
+def test_step_is_timed_on_the_rows_of_the_run(config, monkeypatch, trainers):
+    # Few rows of a small model take as long as many. A slower machine times fewer, and at least 16.
+    large = config("Training.global_batch=128")
+    flops = 3 * Plan(large, Towers(large), 1, DEVICES["cpu"]).flops
+    for seconds, num_rows in ((2, 128), (5, 64), (24, 16)):
+        set_machine(monkeypatch, flops=flops / seconds)
+        assert "built a trainer" in dry_run(large).text
+        assert trainers.pop().Training.global_batch == num_rows
+
+
 def test_step_without_memory_is_not_run(config, monkeypatch, trainers):
     set_machine(monkeypatch, memory=2.0**20)
     text = dry_run(config()).text
