@@ -83,7 +83,7 @@ class ViewsConfig(Section):
     separators: dict[str, str] = Field(
         default={"zh": "、", "en": ", "}, description="separator of two tags, by language"
     )
-    shuffle_tags: bool = Field(True, description="draw a new order of the tags for every view")
+    shuffle_tags: bool = Field(True, description="draw a new order of the tags for every sample")
 
     @model_validator(mode="after")
     def _check_bounds(self) -> Self:
