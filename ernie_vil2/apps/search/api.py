@@ -53,7 +53,8 @@ WRITE_RETRY_DELAY = 0.05  # seconds between two attempts
 
 WORDS_DESCRIPTION = (
     "weight of the items that contain all words of the text, whatever their cosine; with 1, those that the text names "
-    "come first, and the first five by meaning stay before the others; with 2, all of them come first; 0: meaning alone"
+    "alternate with those by meaning, the best one first, and the first five by meaning stay before the others; with "
+    "2, all of them come first; 0: meaning alone"
 )
 Kind = Literal["images", "texts"]
 Count = Annotated[int, Query(ge=1, le=MAX_HITS, description="number of hits")]

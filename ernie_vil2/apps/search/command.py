@@ -203,7 +203,8 @@ def _add_query_options(parser: argparse.ArgumentParser) -> None:
         type=non_negative_number,
         default=1.0,
         metavar="WEIGHT",
-        help="weight of these items; with 1, those that a sentence names come first, with 2 all of them; default: 1",
+        help="weight of these items; with 1, the best one that a sentence names comes first, with 2 all of them; "
+        "default: 1",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON object for each query")
 

@@ -177,8 +177,9 @@ class Index:
             where: filter, such as {"license": "MIT", "set": ["mdi", "tabler"]}.
             threshold: smallest cosine similarity of a hit; None: any.
             word_weight: if set, items that contain all words of a text are found too, whatever their similarity. With
-                1, those that the text names come first, and the first five by meaning stay before the others; with 2,
-                all of them come first. None: meaning alone, so that the hits are in the order of their scores.
+                1, those that the text names alternate with those by meaning, the best one first, and the first five by
+                meaning stay before the others; with 2, all of them come first. None: meaning alone, so that the hits
+                are in the order of their scores.
 
         Raises:
             BadSample: an image cannot be read.
