@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from ernie_vil2.apps.curation.neighbours import allocate
 from ernie_vil2.apps.curation.registration import COLOUR_SIDE, SIDE
 
 MAX_THUMBNAILS = 3  # of an image: with and without its last border, and of the picture that it shows
+BATCH = 1024  # pairs read from the measures at once; each has some 15 KB
 
 
 class Thumbnails(NamedTuple):
@@ -58,22 +58,28 @@ class Thumbnails(NamedTuple):
         exists = (siblings >= 0) & (siblings < len(self.samples))
         return exists & (self.samples[siblings.clip(0, len(self.samples) - 1)] == self.samples[rows])
 
-    def write(self, start: int, samples: np.ndarray, thumbnails: Iterable[likeness.Thumbnail]) -> None:
-        """Write thumbnails and the numbers of their samples into the rows from `start` on, after those before it."""
-        for row, (sample, thumbnail) in enumerate(zip(samples, thumbnails, strict=True), start):
-            self.samples[row] = sample
-            self.thumbnails[row] = np.frombuffer(thumbnail.content, np.uint8)
-            self.shapes[row], self.extents[row] = thumbnail.shape, thumbnail.extent
+    def write(self, row: int, first_byte: int, sample: int, thumbnails: Iterable[likeness.Thumbnail]) -> None:
+        """Write the thumbnails of an image.
+
+        Args:
+            row: row of the first thumbnail; the others follow it.
+            first_byte: place of the image's JPEG in `details`.
+            sample: number of the sample whose image it is.
+            thumbnails: the thumbnails, of which the first one has the JPEG.
+        """
+        end = first_byte
+        for number, thumbnail in enumerate(thumbnails, row):
+            self.samples[number] = sample
+            self.thumbnails[number] = np.frombuffer(thumbnail.content, np.uint8)
+            self.shapes[number], self.extents[number] = thumbnail.shape, thumbnail.extent
             features = np.frombuffer(thumbnail.features, FEATURE)
-            self.features[row, : len(features)] = features
-            self.num_features[row] = len(features)
-            self.boxes[row] = np.frombuffer(thumbnail.box, np.float32)
-            first_byte, end = self.detail_bounds[row - 1] if row else (0, 0)
-            # The second thumbnail of an image has no detail: it shares that of the row before.
+            self.features[number, : len(features)] = features
+            self.num_features[number] = len(features)
+            self.boxes[number] = np.frombuffer(thumbnail.box, np.float32)
             if thumbnail.detail:
-                first_byte, end = end, end + len(thumbnail.detail)
+                end = first_byte + len(thumbnail.detail)
                 self.details[first_byte:end] = np.frombuffer(thumbnail.detail, np.uint8)
-            self.detail_bounds[row] = first_byte, end
+            self.detail_bounds[number] = first_byte, end
 
     def read_detail(self, row: int) -> np.ndarray:
         """Return the JPEG of the image that a thumbnail is of, `[bytes]` uint8."""
@@ -117,11 +123,13 @@ def allocate_thumbnails(count: int, num_bytes: int, folder: Path | None) -> Thum
 
 def pack_thumbnails(thumbnails_by_image: Sequence[Sequence[likeness.Thumbnail]]) -> Thumbnails:
     """Return the thumbnails of images as columns in memory; the number of an image's sample is its index."""
-    thumbnails = list(chain.from_iterable(thumbnails_by_image))
-    counts = [len(thumbnails_of_image) for thumbnails_of_image in thumbnails_by_image]
-    num_bytes = sum(len(thumbnail.detail) for thumbnail in thumbnails)
-    columns = allocate_thumbnails(len(thumbnails), num_bytes, None)
-    columns.write(0, np.repeat(np.arange(len(counts)), counts), thumbnails)
+    counts = [len(thumbnails) for thumbnails in thumbnails_by_image]
+    num_bytes = [sum(len(thumbnail.detail) for thumbnail in thumbnails) for thumbnails in thumbnails_by_image]
+    columns = allocate_thumbnails(sum(counts), sum(num_bytes), None)
+    row = first_byte = 0
+    for sample, thumbnails in enumerate(thumbnails_by_image):
+        columns.write(row, first_byte, sample, thumbnails)
+        row, first_byte = row + counts[sample], first_byte + num_bytes[sample]
     return columns
 
 
@@ -132,15 +140,23 @@ def read_thumbnails(joins: Joins) -> Thumbnails:
     """
     # A row of a pair has lists of one to three thumbnails.
     detail_size = "list_sum(list_transform(detail, lambda content: octet_length(content)))"
-    sums = f"coalesce(sum(len(thumbnail)), 0)::bigint, coalesce(sum({detail_size}), 0)::bigint"
-    count, num_bytes = joins.fetch_all(f"select {sums} from readable")[0]  # noqa: S608  -- no text of the data is in it
-    images = allocate_thumbnails(count, num_bytes, joins.folder)
-    unnested = ", ".join(f"unnest({column}) as {column}" for column in likeness.COLUMNS)
-    start = 0
-    for batch in joins.read_batches(f"select sample, {unnested} from readable order by sample"):  # noqa: S608  -- no text of the data is in it
-        columns = [batch[column].to_pylist() for column in likeness.COLUMNS]
-        images.write(start, batch["sample"].to_numpy(), map(likeness.Thumbnail, *columns))
-        start += len(batch)
+    sizes = joins.database.execute(
+        f"select sample, len(shape) as count, {detail_size}::bigint as num_bytes from readable order by sample"  # noqa: S608  -- no text of the data is in it
+    ).fetchnumpy()
+    samples, counts, num_bytes = sizes["sample"], sizes["count"], sizes["num_bytes"]
+    first_rows, first_bytes = np.cumsum(counts) - counts, np.cumsum(num_bytes) - num_bytes
+    images = allocate_thumbnails(int(counts.sum()), int(num_bytes.sum()), joins.folder)
+
+    # The sizes say where each pair belongs, so that pairs may come in any order: to sort the pixels, the database would
+    # need as much memory as all of them take.
+    columns = ", ".join(likeness.COLUMNS)
+    with joins.database.cursor() as cursor:
+        for batch in cursor.sql(f"select sample, {columns} from readable").to_arrow_reader(BATCH):  # noqa: S608  -- no text of the data is in it
+            numbers = np.searchsorted(samples, batch["sample"].to_numpy())
+            lists = zip(*(batch[column].to_pylist() for column in likeness.COLUMNS), strict=True)
+            for number, values in zip(numbers.tolist(), lists, strict=True):
+                thumbnails = map(likeness.Thumbnail, *values)
+                images.write(int(first_rows[number]), int(first_bytes[number]), int(samples[number]), thumbnails)
     return images
 
 
