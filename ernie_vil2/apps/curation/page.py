@@ -261,18 +261,34 @@ def _make_sheets(joins: Joins, cards: _CardMaker, curation: Curation, steps: Seq
             continue
         # An order by hash spreads the examples over the source, and is the same in every run.
         rows = joins.fetch_all(
-            f"select sample, nearest, advantage from ({joins.explain_removals()}) where step = ? and reason = ? "  # noqa: S608  -- no text of the data is in it
-            "order by hash(sample) limit ?",
+            "select chosen.sample, chosen.nearest, chosen.advantage, later.reason "  # noqa: S608  -- no text of the data is in it
+            f"from ({joins.explain_removals()}) chosen left join removals later on later.sample = chosen.nearest "
+            "where chosen.step = ? and chosen.reason = ? order by hash(chosen.sample) limit ?",
             [removal.step, removal.reason, NUM_EXAMPLES],
         )
         decided = step_by_name[removal.step].explain(joins, removal.reason, [row[0] for row in rows])
         examples = []
-        for sample, nearest, advantage in sorted(rows):
-            staying = None if nearest is None else cards.make_card(nearest, f"stayed: {advantage}")
+        for sample, nearest, advantage, later_reason in sorted(rows):
+            staying = None
+            if nearest is not None:
+                staying = cards.make_card(nearest, _describe_staying(later_reason, advantage))
             removed = cards.make_card(sample, "" if nearest is None else "removed")
             examples.append(Example(removed, staying, _shorten(decided.get(sample, ""))))
         sheets.append(Sheet(removal.step, removal.reason, removal.num_pairs, examples))
     return sheets
+
+
+def _describe_staying(later_reason: str | None, advantage: str = "") -> str:
+    """Return the note of a pair that stayed in the place of others.
+
+    Args:
+        later_reason: reason why a later step removed the pair; None if it has stayed.
+        advantage: what it has over the other, in words.
+    """
+    note = "stayed" if later_reason is None else "stayed at first"
+    if advantage:
+        note += f": {advantage}"
+    return note if later_reason is None else f"{note}; removed later: {later_reason}"
 
 
 def _count_cut_pairs(joins: Joins) -> int:
@@ -299,14 +315,16 @@ def _make_cut_cards(joins: Joins, cards: _CardMaker) -> list[PairCard]:
 def _find_largest_groups(joins: Joins, cards: _CardMaker) -> list[tuple[PairCard, int, list[PairCard]]]:
     """Return the largest groups of duplicates: the pair that stayed, the number of removed pairs, and some of these."""
     largest = joins.fetch_all(
-        "select nearest, count(*) from removals where nearest is not null group by nearest "  # noqa: S608  -- no text of the data is in it
-        f"order by count(*) desc, nearest limit {NUM_GROUPS}"
+        "select sizes.nearest, sizes.num_removed, later.reason from "  # noqa: S608  -- no text of the data is in it
+        "(select nearest, count(*) as num_removed from removals where nearest is not null group by nearest) sizes "
+        "left join removals later on later.sample = sizes.nearest "
+        f"order by sizes.num_removed desc, sizes.nearest limit {NUM_GROUPS}"
     )
     groups = []
-    for representative, count in largest:
+    for representative, count, later_reason in largest:
         rows = joins.fetch_all(
             f"select sample, reason from removals where nearest = {representative} order by sample limit {NUM_MEMBERS}"  # noqa: S608  -- no text of the data is in it
         )
         members = [cards.make_card(sample, reason) for sample, reason in rows]
-        groups.append((cards.make_card(representative, "stayed"), count, members))
+        groups.append((cards.make_card(representative, _describe_staying(later_reason)), count, members))
     return groups

@@ -83,3 +83,30 @@ def test_page_says_what_decided(tmp_path, curated):
     assert any(text.startswith("“<%") for text in decided)
     assert re.search(r"stayed: (is|has|shows) ", page_text)
     assert any(re.fullmatch(r"likeness (0\.9\d\d|1\.000) >= 0\.9", text) for text in decided)
+
+
+def read_notes(folder):
+    """Return the notes above the captions of a page, as text."""
+    page_text = (folder / page.FILE).read_text(encoding="utf-8")
+    return [html.unescape(note) for note in re.findall(r'<div class="note">(.*?)</div>', page_text)]
+
+
+def test_page_says_which_staying_pair_a_later_step_removed(tmp_path, curated):
+    rows = [
+        (encode_image(make_distinct_image(1, 96)), "a picture of two boats in the old harbour"),
+        (encode_image(make_distinct_image(1, 96)), "the old harbour"),
+        (encode_image(make_distinct_image(2, 128)), "a picture of two boats in the old harbour!"),
+        (encode_image(make_distinct_image(3, 96)), "a picture of a lighthouse"),
+        (encode_image(make_distinct_image(3, 96)), "a lighthouse"),
+    ]
+    table = curated(
+        [write_pair_shard(tmp_path / "crawl.tar", rows)],
+        "text_rules: {}\nimage_rules: {short_side: 32}\nexact_duplicates: {}\nnear_texts: {most: 1}",
+    )
+    assert [row["is_kept"] for row in table.values()] == [False, False, True, True, False]
+    notes = read_notes(tmp_path / "curated")
+    removed_later = "removed later: near-duplicate caption"
+    assert notes.count(f"stayed at first: has a longer caption; {removed_later}") == 1  # as an example
+    assert notes.count(f"stayed at first; {removed_later}") == 1  # at the head of its group
+    assert notes.count("stayed: has a longer caption") == 1
+    assert notes.count("stayed") == 2 and notes.count("stayed: is larger") == 1
