@@ -191,11 +191,16 @@ def write_curation_page(
 
 
 def _summarize(curation: Curation) -> str:
-    """Say how many pairs stay, and why most of the others were removed."""
+    """Say how many pairs stay, and the most frequent reason why others do not."""
     sentence = f"{curation.num_kept:,} of {curation.num_pairs:,} pairs stay"
     if curation.removals:
         largest = max(curation.removals, key=lambda removal: removal.num_pairs)
-        sentence += f"; most of the others, {largest.num_pairs:,}, were removed by {largest.step}: {largest.reason}"
+        num_others = curation.num_pairs - curation.num_kept
+        others = f"{largest.num_pairs:,} of the {num_others:,} others" if num_others > 1 else "the other one"
+        if largest.step == UNREADABLE:
+            sentence += f"; {others} could not be read: {largest.reason}"
+        else:
+            sentence += f"; {largest.step} removed {others}: {largest.reason}"
     return f"{sentence}."
 
 

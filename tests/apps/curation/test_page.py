@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ernie_vil2.apps.curation import page
-from ernie_vil2.apps.curation.step import Histogram
+from ernie_vil2.apps.curation.step import UNREADABLE, Histogram
+from ernie_vil2.data.samples import BadSampleReport
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
 from tests.support.image_formats import encode_image
 
@@ -110,3 +111,18 @@ def test_page_says_which_staying_pair_a_later_step_removed(tmp_path, curated):
     assert notes.count(f"stayed at first; {removed_later}") == 1  # at the head of its group
     assert notes.count("stayed: has a longer caption") == 1
     assert notes.count("stayed") == 2 and notes.count("stayed: is larger") == 1
+
+
+@pytest.mark.parametrize(
+    ("removals", "part"),
+    [
+        ([("text_rules", "markup", 2), ("image_rules", "collage", 2)], "2 of the 4 others"),
+        ([("text_rules", "markup", 1)], "the other one"),
+        ([(UNREADABLE, "broken image", 3)], "could not be read: broken image"),
+    ],
+)
+def test_summary_counts_the_most_frequent_reason(removals, part):
+    num_removed = sum(count for _, _, count in removals)
+    counts = [page.RemovalCount(*removal) for removal in removals]
+    curation = page.Curation(8, counts, 8 - num_removed, 8.0 - num_removed, BadSampleReport(), {})
+    assert part in page._summarize(curation)
