@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from ernie_vil2.apps.curation.joins import Joins
 from ernie_vil2.apps.curation.step import UNREADABLE, Histogram, Step
 from ernie_vil2.data.decoding import decode_image, encode_thumbnail
 from ernie_vil2.data.readers import ShardedSource
+from ernie_vil2.data.readers.locations import PIPE
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.data.selection import CUT_CAPTIONS
 from ernie_vil2.io.terminal import pluralize
@@ -24,6 +26,7 @@ NUM_GROUPS = 8  # largest groups of duplicates
 NUM_MEMBERS = 6  # removed pairs per group
 NUM_LEAKS = 24
 NUM_CUT = 24  # pairs with cut captions
+NUM_FOLDERS = 12  # of the data; partitioned tables have thousands
 IMAGE_SIDE = 96  # pixels of the longer side
 MAX_CAPTION = 160  # characters
 NUM_BINS = 40  # of a histogram, about as many as its width can tell apart
@@ -158,12 +161,11 @@ def write_curation_page(
 ) -> None:
     """Write the page of a decided curation into a folder."""
     cards = _CardMaker(source)
-    folders = [str(Path(shard.name).parent) for shard in source.shards]
     facts = {
         "pairs": f"{curation.num_pairs:,}",
         "stay": f"{curation.num_kept:,} ({curation.kept_share:.1%})",
         "drawn in an epoch": f"{curation.mean_drawn:,.0f}",
-        "data": ", ".join(dict.fromkeys(folders)),
+        "data": _list_folders([shard.name for shard in source.shards]),
         "steps": ", ".join(step.name for step in steps),
     }
     charts = []
@@ -188,6 +190,25 @@ def write_curation_page(
         balance=joins.figures.get("balance"),
         bad=curation.bad_samples,
     )
+
+
+def _list_folders(names: Iterable[str]) -> str:
+    """Return the first folders of shards, and how many more there are; of a command the command itself."""
+    folders = dict[str, None]()
+    for name in names:
+        if name.startswith(PIPE):
+            folder = _shorten(name)
+        elif "://" in name:
+            # A query may hold a key, and the page is shown to others.
+            scheme, _, path = name.partition("?")[0].partition("://")
+            folder = f"{scheme}://{path.rpartition('/')[0]}"
+        else:
+            folder = str(Path(name).parent)
+        folders[folder] = None
+    texts = list(islice(folders, NUM_FOLDERS))
+    if len(folders) > NUM_FOLDERS:
+        texts.append(f"and {len(folders) - NUM_FOLDERS:,} more")
+    return ", ".join(texts)
 
 
 def _summarize(curation: Curation) -> str:

@@ -126,3 +126,16 @@ def test_summary_counts_the_most_frequent_reason(removals, part):
     counts = [page.RemovalCount(*removal) for removal in removals]
     curation = page.Curation(8, counts, 8 - num_removed, 8.0 - num_removed, BadSampleReport(), {})
     assert part in page._summarize(curation)
+
+
+def test_folders_of_the_data_are_those_that_were_named():
+    names = ["https://host/crawl/0.tar?key=a/b", "https://host/crawl/1.tar", "memory://0.tar", "/data/0.tar"]
+    names.append("pipe:curl https://host/crawl/2.tar")
+    folders = "https://host/crawl, memory://, /data, pipe:curl https://host/crawl/2.tar"
+    assert page._list_folders(names) == folders
+
+
+def test_many_folders_of_the_data_are_counted():
+    names = [f"/data/day={day}/part.parquet" for day in range(1000)]
+    text = page._list_folders(names)
+    assert "day=0," in text and text.endswith(f"and {1000 - page.NUM_FOLDERS} more")
