@@ -14,7 +14,7 @@ from ernie_vil2.apps.curation.step import UNREADABLE, Histogram, Step
 from ernie_vil2.data.decoding import decode_image, encode_thumbnail
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.readers.locations import PIPE
-from ernie_vil2.data.samples import BadSample, BadSampleReport
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample
 from ernie_vil2.data.selection import CUT_CAPTIONS
 from ernie_vil2.io.terminal import pluralize
 from ernie_vil2.pages import Axis, Chart, Series, Table, make_line_chart, write_page
@@ -26,9 +26,11 @@ NUM_GROUPS = 8  # largest groups of duplicates
 NUM_MEMBERS = 6  # removed pairs per group
 NUM_LEAKS = 24
 NUM_CUT = 24  # pairs with cut captions
+MAX_UNCUT = 40  # characters before the first cut of a caption; a card has lines for some 75
 NUM_FOLDERS = 12  # of the data; partitioned tables have thousands
 IMAGE_SIDE = 96  # pixels of the longer side
 MAX_CAPTION = 160  # characters
+CAPTION_SEPARATOR = " | "  # between the captions of a pair
 NUM_BINS = 40  # of a histogram, about as many as its width can tell apart
 
 
@@ -139,17 +141,28 @@ class _CardMaker:
             self._cards[sample] = self._read_card(sample)
         return replace(self._cards[sample], note=note)
 
+    def read_caption(self, sample: int) -> str:
+        """Return all captions of a sample in full, or its name if it cannot be read."""
+        try:
+            return _join_captions(self._source[sample])
+        except BadSample as bad:
+            return bad.name
+
     def _read_card(self, number: int) -> PairCard:
         try:
             sample = self._source[number]
+            caption = _shorten(_join_captions(sample))
         except BadSample as bad:
-            return PairCard(bad.name)
-        caption = _shorten(" | ".join(sample.captions.values()))
+            return PairCard(_shorten(bad.name))
         try:
             pixels = decode_image(sample.image, sample.image_name)
         except BadSample:
             return PairCard(caption)
         return PairCard(caption, encode_thumbnail(pixels, IMAGE_SIDE, ".jpg"))
+
+
+def _join_captions(sample: Sample) -> str:
+    return CAPTION_SEPARATOR.join(sample.readable_captions().values())
 
 
 def _shorten(caption: str) -> str:
@@ -329,13 +342,26 @@ def _make_cut_cards(joins: Joins, cards: _CardMaker) -> list[PairCard]:
     if not joins.has_column(CUT_CAPTIONS):
         return []
     rows = joins.fetch_all(
-        f"select sample, caption from alive where {CUT_CAPTIONS} is not null order by hash(sample) limit {NUM_CUT}"  # noqa: S608  -- no text of the data is in it
+        f"select sample, {CUT_CAPTIONS} from alive where {CUT_CAPTIONS} is not null "  # noqa: S608  -- no text of the data is in it
+        f"order by hash(sample) limit {NUM_CUT}"
     )
     cut_cards = []
-    for sample, caption in sorted(rows):
-        card = cards.make_card(sample)
-        cut_cards.append(replace(card, caption=_shorten(caption.replace("\n", " | ")), note=f"was: {card.caption}"))
+    for sample, captions in sorted(rows):
+        before, after = cards.read_caption(sample), CAPTION_SEPARATOR.join(captions)
+        # Most cuts are at the end, so the beginning of a long caption is left out.
+        start = max(0, _count_common(before, after) - MAX_UNCUT)
+        ellipsis = "..." if start else ""
+        caption, note = ellipsis + _shorten(after[start:]), f"was: {ellipsis}{_shorten(before[start:])}"
+        cut_cards.append(replace(cards.make_card(sample), caption=caption, note=note))
     return cut_cards
+
+
+def _count_common(left: str, right: str) -> int:
+    """Return the number of characters at the beginning of two texts that are the same."""
+    for number, (character, other_character) in enumerate(zip(left, right, strict=False)):
+        if character != other_character:
+            return number
+    return min(len(left), len(right))
 
 
 def _find_largest_groups(joins: Joins, cards: _CardMaker) -> list[tuple[PairCard, int, list[PairCard]]]:

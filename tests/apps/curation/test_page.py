@@ -139,3 +139,14 @@ def test_many_folders_of_the_data_are_counted():
     names = [f"/data/day={day}/part.parquet" for day in range(1000)]
     text = page._list_folders(names)
     assert "day=0," in text and text.endswith(f"and {1000 - page.NUM_FOLDERS} more")
+
+
+def test_cut_at_the_end_of_a_long_caption_is_shown(tmp_path, curated):
+    sentence = "a picture of a boat in the old harbour, where fishermen repair their nets in the evening sun, "
+    caption = f"{sentence}and {sentence}and the dog that sleeps beside them https://example.com/boat"
+    shard = write_pair_shard(tmp_path / "crawl.tar", [(encode_image(make_distinct_image(1, 96)), caption)])
+    curated([shard], "text_rules: {}")
+    (note,) = read_notes(tmp_path / "curated")
+    assert note.startswith("was: ...") and note.endswith("beside them https://example.com/boat")
+    page_text = (tmp_path / "curated" / page.FILE).read_text(encoding="utf-8")
+    assert re.search(r'<div class="caption" title="\.\.\.[^"]*beside them">', page_text)
