@@ -424,3 +424,11 @@ def test_blocks_of_compression_are_seen():
     assert blocks == sorted(blocks) and blocks[0] < 0.5 < blocks[2]
     assert measure_blocks(cv2.cvtColor(make_distinct_image(3, 256), cv2.COLOR_RGB2GRAY)) < 0.3
     assert measure_blocks(np.zeros((1, 30), np.uint8)) == measure_sharpness(np.zeros((1, 30), np.uint8)) == 0
+
+
+def test_histograms_show_what_rules_compare(steps):
+    (step,) = steps("image_rules: {}")
+    conditions = [rule.condition for rule in step.rules()]
+    for histogram in step.histograms():
+        (bound,) = histogram.bounds
+        assert {f"{histogram.column} {sign} {bound!r}" for sign in "<>"} & set(conditions)

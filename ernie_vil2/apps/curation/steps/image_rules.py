@@ -118,4 +118,6 @@ class ImageRules(Step[Settings]):
     def histograms(self) -> Iterable[Histogram]:
         yield Histogram("least(width, height)", "short side in pixels", (self.settings.short_side,))
         yield Histogram("aspect", "longer side over the shorter", (self.settings.aspect,))
-        yield Histogram("deviation", "standard deviation of luminance", (self.settings.deviation,))
+        yield Histogram(
+            "greatest(deviation, relief)", "deviation of luminance or colours, in levels", (self.settings.deviation,)
+        )
