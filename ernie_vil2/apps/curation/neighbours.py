@@ -15,6 +15,9 @@ VECTORS_PER_CELL = 64  # from which a centroid is learnt
 QUERIES_PER_PASS = 4_000_000  # whose cells are held at once
 BLOCK = 4096  # vectors multiplied at once
 PAIRS_PER_BLOCK = 100_000  # most pairs that are yielded at once
+# Vectors that are as near as the last of the nearest ones, and are paired as well. One picture with thousands of
+# different margins has as many equal vectors, and without a limit the pairs of each two of them.
+MAX_TIES = 64
 
 
 class Neighbours(NamedTuple):
@@ -106,7 +109,13 @@ def _near(
     is_near = cosines >= least
     if most is not None:
         for row in np.flatnonzero(is_near.sum(axis=1) > most):
-            is_near[row] &= cosines[row] >= np.partition(cosines[row], -most)[-most]
+            least_near = np.partition(cosines[row], -most)[-most]
+            is_near[row] &= cosines[row] >= least_near
+            ties = np.flatnonzero(is_near[row] & (cosines[row] == least_near))
+            if len(ties) > MAX_TIES:
+                # Those behind the query's own row come first, so that every vector is among the ties of some queries.
+                num_before = np.searchsorted(rows[ties], numbers[row], side="right")
+                is_near[row, np.roll(ties, -num_before)[MAX_TIES:]] = False
     places = np.flatnonzero(is_near)  # in the flattened array; np.nonzero takes nine times as long
     for start in range(0, len(places), PAIRS_PER_BLOCK):
         chosen_queries, chosen_rows = np.divmod(places[start : start + PAIRS_PER_BLOCK], is_near.shape[1])

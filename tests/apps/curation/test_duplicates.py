@@ -577,6 +577,19 @@ def test_neighbours_of_many_vectors_are_those_of_all_products(monkeypatch):
         assert actual <= expected and len(actual) >= recall * len(expected)
 
 
+@pytest.mark.parametrize("max_exact_vectors", [20_000, 100])
+def test_equally_near_vectors_have_a_linear_number_of_pairs(monkeypatch, max_exact_vectors):
+    """One picture with thousands of different margins has as many equal vectors."""
+    monkeypatch.setattr("ernie_vil2.apps.curation.neighbours.MAX_EXACT_VECTORS", max_exact_vectors)
+    monkeypatch.setattr("ernie_vil2.apps.curation.neighbours.MAX_TIES", 10)
+    vectors = np.zeros((400, 16), np.float32)
+    vectors[:, 0] = 1
+    pairs = [np.stack([block.queries, block.rows]) for block in neighbours(vectors, 0.9, vectors, most=4)]
+    queries, rows = np.concatenate(pairs, axis=1)
+    np.testing.assert_array_equal(np.bincount(queries), 10)
+    np.testing.assert_array_equal(np.bincount(rows), 10)
+
+
 def test_only_the_best_captions_of_a_template_stay(tmp_path, curated):
     captions = [f"buy the new wallpaper of mountains in high resolution, no. {number}" for number in range(6)]
     captions += ["a white cat on a sofa", "a black dog in the snow", "ok", "ok"]
