@@ -1,5 +1,6 @@
 """Scores of pairs, their thresholds, and the share of wrong pairs as estimated from mismatched ones."""
 
+import json
 from itertools import product
 
 import numpy as np
@@ -224,6 +225,22 @@ def test_tags_are_scored_in_the_sentences_of_training(tmp_path, curated):
     assert [row["tags_zh"] is None for row in rows] == [False, False, True, False] and rows[2]["tags_en"] is None
     expected = load_model(model, device="cpu").encode_texts(["The picture contains green, bar"])[0]
     assert np.frombuffer(rows[1]["tags_en"], np.float16) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(("cosine", "num_kept"), [(1.0, 0), (-1.0, 12)])
+def test_least_cosines_report_no_threshold_of_the_score(tmp_path, pairs, curated, cosine, num_kept):
+    model = write_untrained_checkpoint(tmp_path / "model")
+    text = f"text_rules: {{}}\nscore: {{model: {model}, by: value, cosine: {{en: {cosine}}}, device: cpu}}"
+    rows = curated([pairs], text)
+    assert sum(row["is_kept"] for row in rows.values()) == num_kept
+    about = json.loads((tmp_path / "curated" / "curation.json").read_text())
+    assert "threshold" not in about["figures"]["score"]["en zh"]
+    assert "threshold" not in "".join(about["facts"]["score"])
+
+
+def test_least_cosine_of_no_language_is_refused_before_any_work(pairs, curated):
+    with pytest.raises(ValueError, match=r"score\.cosine"):
+        curated([pairs], "score: {model: nowhere, by: value, cosine: {}}")
 
 
 def test_missing_model_of_the_score_is_named(pairs, curated):

@@ -200,6 +200,8 @@ class Score(Step[Settings]):
         names = [settings.model] if isinstance(settings.model, str) else settings.model
         if not names:
             raise ValueError("score needs a model: -o score.model=MODEL, or leave the step out: -o score=null")
+        if settings.by == "value" and not settings.cosine:
+            raise ValueError("score.by=value needs a least cosine: -o 'score.cosine={zh: 0.26, en: 0.28}'")
         models = []
         for name in names:
             model = open_encoder(
@@ -248,7 +250,7 @@ class Score(Step[Settings]):
         """Remove pairs below the threshold of their languages."""
         settings = self.settings
         facts = joins.facts.setdefault(self.name, [])
-        figures = {}
+        figures: dict[str, dict[str, Any]] = {}
         for (languages,) in joins.fetch_all(
             "select distinct languages from alive where score is not null order by all"
         ):
@@ -256,17 +258,23 @@ class Score(Step[Settings]):
             scores = np.sort(joins.database.execute(query, [languages]).fetchnumpy()["score"])
             mismatched_scores = self._mismatched_scores[languages]
             wrong_share = estimate_wrong_share(scores, mismatched_scores)
-            threshold = self._choose_threshold(scores, mismatched_scores)
-            self._thresholds[languages] = threshold.score
-
-            figures[languages] = {
-                "num_pairs": len(scores),
-                "wrong_share": wrong_share,
-                "threshold": threshold._asdict(),
-            }
-            facts.append(
+            figures[languages] = {"num_pairs": len(scores), "wrong_share": wrong_share}
+            fact = (
                 f"{languages}: at most {wrong_share:.0%} of {len(scores):,} pairs are wrong, by comparison with "
-                f"mismatched pairs; {threshold.kept_share:.0%} reach the threshold of {threshold.score:.2f}, and an "
+                "mismatched pairs"
+            )
+            if settings.by == "value":
+                # Cosines decide, and not the score.
+                facts.append(fact)
+                conditions = [f"cosine_{language} < {cosine}" for language, cosine in settings.cosine.items()]
+                self._remove_misfits(joins, languages, " or ".join(conditions))
+                continue
+
+            threshold = self._choose_threshold(scores, mismatched_scores, wrong_share)
+            self._thresholds[languages] = threshold.score
+            figures[languages]["threshold"] = threshold._asdict()
+            facts.append(
+                f"{fact}; {threshold.kept_share:.0%} reach the threshold of {threshold.score:.2f}, and an "
                 f"estimated {threshold.wrong_share:.0%} of these are wrong"
             )
             if settings.by == "calibrated" and threshold.wrong_share > settings.wrong:
@@ -275,25 +283,21 @@ class Score(Step[Settings]):
                     f"{settings.wrong:.0%} wrong ones"
                 )
 
-            condition = f"score < {threshold.score!r}"
-            if settings.by == "value":
-                conditions = [f"cosine_{language} < {cosine}" for language, cosine in settings.cosine.items()]
-                condition = f"({' or '.join(conditions)})"
-            query = f"select sample, null from alive where languages = '{languages}' and {condition}"  # noqa: S608  -- no text of the data is in it
-            joins.remove("image and caption do not fit", query)
+            self._remove_misfits(joins, languages, f"score < {threshold.score!r}")
         joins.figures[self.name] = figures
 
-    def _choose_threshold(self, scores: np.ndarray, mismatched_scores: np.ndarray) -> Threshold:
+    def _remove_misfits(self, joins: Joins, languages: str, condition: str) -> None:
+        query = f"select sample, null from alive where languages = '{languages}' and ({condition})"  # noqa: S608  -- no text of the data is in it
+        joins.remove("image and caption do not fit", query)
+
+    def _choose_threshold(self, scores: np.ndarray, mismatched_scores: np.ndarray, all_wrong_share: float) -> Threshold:
+        """Return the threshold of sorted scores, an estimated share of which belongs to wrong pairs."""
         if self.settings.by == "calibrated":
             return calibrate_threshold(scores, mismatched_scores, self.settings.wrong)
-        if self.settings.by == "quantile":
-            score = float(np.quantile(scores, 1 - self.settings.keep))
-        else:
-            score = float(scores[0])  # cosines decide, so every score reaches the threshold
+        score = float(np.quantile(scores, 1 - self.settings.keep))
         kept_share = 1 - np.searchsorted(scores, score) / len(scores)
         mismatched_share = 1 - np.searchsorted(mismatched_scores, score) / len(mismatched_scores)
-        wrong_share = estimate_wrong_share(scores, mismatched_scores) * mismatched_share / kept_share
-        return Threshold(score, float(kept_share), float(wrong_share))
+        return Threshold(score, float(kept_share), float(all_wrong_share * mismatched_share / kept_share))
 
     def explain(self, joins: Joins, reason: str, samples: Sequence[int]) -> dict[int, str]:
         if self.settings.by == "value":
