@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,8 @@ def main() -> int:
         return 0
 
     if "maps" in args.only:
+        if find_spec("imagehash") is None:
+            parser.error("maps compare with imagehash: pip install imagehash, or leave them out: --only joins vectors")
         print("| maps | pairs/s and core |\n| --- | ---: |")
         for name, rate in measure_maps(args.data, args.pairs).items():
             print(f"| {name} | {rate:,.0f} |", flush=True)

@@ -1,6 +1,10 @@
 """curate_truth.py counts fates as computed by hand, and curate.py knows the measures of all rules."""
 
-from benchmarks.curate import measure_joins
+import sys
+
+import pytest
+
+from benchmarks import curate
 from benchmarks.curate_truth import Fate, Outcome
 
 KEPT_FATE = Fate(True, "", "")
@@ -92,4 +96,12 @@ def test_cuts_are_compared_with_clean_captions():
 
 
 def test_joins_of_synthetic_measures_are_timed():
-    assert "CPU s" in " ".join(measure_joins(2000))
+    assert "CPU s" in " ".join(curate.measure_joins(2000))
+
+
+def test_missing_imagehash_is_named_before_any_measurement(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "imagehash", None)
+    monkeypatch.setattr(sys, "argv", ["curate.py", "--data", "nowhere"])
+    with pytest.raises(SystemExit):
+        curate.main()
+    assert "pip install imagehash" in capsys.readouterr().err
