@@ -42,6 +42,7 @@ NOT_RUN = {
 OTHER_TESTS = {
     "walkthrough.md": "pages/test_walkthroughs.py",
     "curate_walkthrough.md": "pages/test_walkthroughs.py",
+    "curation.md": "apps/curation/test_score.py",
     "new_language.md": "pages/test_small_pages.py",
     "own_data.md": "pages/test_own_data.py",
     "classification.md": "pages/test_small_pages.py",

@@ -8,10 +8,13 @@ import pytest
 from pyarrow import parquet
 
 from ernie_vil2.apps.curation.mismatches import EmbeddedPairs, Peers, calibrate_threshold, estimate_wrong_share
+from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.selection import read_selection
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.crawled_pairs import make_distinct_image, write_pair_shard
 from tests.support.embedding_servers import serve_model
 from tests.support.image_formats import encode_image
+from tests.support.page_commands import PAGES, list_blocks
 from tests.support.shapes import TOKENS
 
 
@@ -195,6 +198,17 @@ def test_each_of_several_models_scores_its_fold(tmp_path, pairs, curated):
         if row["step"] == "unreadable":
             continue
         assert row["cosine_en"] == pytest.approx(single[row["id"] % 2][key]["cosine_en"], abs=1e-5)
+
+
+def test_page_divides_the_pairs_that_stay_by_id(tmp_path, pairs, curated, monkeypatch):
+    [divide] = [text for language, text in list_blocks(PAGES["curation.md"]) if language == "python"]
+    kept_ids = {row["id"] for row in curated([pairs], "text_rules: {}").values() if row["is_kept"]}
+    monkeypatch.chdir(tmp_path)
+    exec(compile(divide, "curation.md", "exec"), {})  # noqa: S102  -- the page is ours
+    source = open_sources([str(pairs)])
+    for name, remainder in (("even", 0), ("odd", 1)):
+        ids = read_selection(f"curated-{name}", source).ids.tolist()
+        assert sorted(ids) == sorted(pair_id for pair_id in kept_ids if pair_id % 2 == remainder) != []
 
 
 @pytest.mark.thorough
