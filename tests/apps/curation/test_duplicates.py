@@ -145,6 +145,14 @@ def test_truncated_thumbnails_are_computed_again(tmp_path, crawl, curated):
     assert len(cache.read_bytes()) == len(content)
 
 
+def test_replaced_image_of_a_benchmark_is_compared(tmp_path, crawl, curated):
+    (tmp_path / "test.csv").write_text("image,caption\nscored.png,a scored picture\n")
+    for number, num_leaks in ((77, 0), (0, 2)):
+        (tmp_path / "scored.png").write_bytes(encode_image(make_distinct_image(number, SIZE)))
+        rows = curated([crawl], f"leaks: {{benchmarks: [{tmp_path}/test.csv], likeness: 0.93}}").values()
+        assert sum(not row["is_kept"] for row in rows) == num_leaks
+
+
 def test_captions_of_a_benchmark_are_reported_or_removed(tmp_path, curated):
     caption = "A brown dog runs through the shallow water of a river, with a stick in its mouth."
     captions = ["a brown dog runs through the shallow water of a river with a stick in its mouth",

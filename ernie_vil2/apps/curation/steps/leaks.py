@@ -177,18 +177,16 @@ class Leaks(Step[Settings]):
 def _load_thumbnails(folder: Path, path: str, benchmarks: Sequence[Benchmark]) -> tuple[Thumbnails, list[str]]:
     """Return the thumbnails of a benchmark's images, and the name of the image of each thumbnail.
 
-    They are stored in the folder of the joins, and computed again if the files of the benchmark have changed.
+    They are stored in the folder of the joins, and computed again if an image of the benchmark has changed.
     """
     images_by_id: dict[str, BenchmarkImage] = {}
-    # Size and time of a file show a change in far less time than a digest.
-    file_states = []
     for benchmark in benchmarks:
         images_by_id |= {image.id: image for image in benchmark.images}
-        for file_path in benchmark.files:
-            status = file_path.stat()
-            file_states.append([str(file_path), status.st_size, status.st_mtime_ns])
     images = list(images_by_id.values())
-    dependencies = json.dumps([VERSION, Thumbnails._fields, path, len(images), file_states]).encode()
+    # Reading all images takes a small part of the time of their thumbnails. The annotations say nothing of files that
+    # were missing, or have been replaced.
+    digests = [blake2b(_read_image(image), digest_size=8).hexdigest() for image in images]
+    dependencies = json.dumps([VERSION, Thumbnails._fields, digests]).encode()
     cache_path = folder / f"benchmark-{blake2b(dependencies, digest_size=8).hexdigest()}.npz"
 
     cached = _read_cached_thumbnails(cache_path)
@@ -196,13 +194,21 @@ def _load_thumbnails(folder: Path, path: str, benchmarks: Sequence[Benchmark]) -
         thumbnails_by_image = []
         for image in images:
             try:
-                thumbnails_by_image.append(make_thumbnails(decode_image(image.read(), image.id)))
-            except (BadSample, OSError):
-                thumbnails_by_image.append([])  # an image that cannot be read cannot be scored either
+                thumbnails_by_image.append(make_thumbnails(decode_image(_read_image(image), image.id)))
+            except BadSample:
+                thumbnails_by_image.append([])  # an image that cannot be decoded cannot be scored either
         cached = pack_thumbnails(thumbnails_by_image)
         with atomic_write(cache_path) as aside, aside.open("wb") as file:
             np.savez(file, **cached._asdict())
     return cached, [images[row].id for row in cached.samples.tolist()]
+
+
+def _read_image(image: BenchmarkImage) -> bytes:
+    """Return the file of an image, empty if it cannot be read."""
+    try:
+        return image.read()
+    except (BadSample, OSError):
+        return b""
 
 
 def _read_cached_thumbnails(path: Path) -> Thumbnails | None:
