@@ -86,7 +86,7 @@ def curate(
         share: (i, n): measure only every n-th shard, from the i-th on, and write no table; a later run without a share
             does. Other shares may be measured at the same time.
         ray: address of a Ray cluster that measures in place of processes; None: use processes.
-        open_source: opens the source again on the nodes of the cluster.
+        open_source: opens the source again on the nodes of the cluster; `ray` needs it.
         reading: how the source reads its files, such as the columns of a table, by option; values for JSON. Other
             values measure every shard again.
 
@@ -99,6 +99,8 @@ def curate(
         ValueError, OSError: a step lacks what it needs, or a file cannot be read or written.
     """
     # Everything that can be wrong is found before hours of measuring.
+    if ray is not None and open_source is None:
+        raise ValueError("ray needs open_source, a function that opens the source on the nodes of the cluster")
     check_memory(memory)
     for step in steps:
         step.check()

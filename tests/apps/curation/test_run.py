@@ -238,6 +238,12 @@ def test_missing_ray_is_named_with_the_option(tmp_path, crawl, steps):
         )
 
 
+def test_cluster_needs_a_function_that_opens_the_source(tmp_path, crawl, steps):
+    with pytest.raises(ValueError, match="open_source"):
+        curate(open_sources(list(map(str, crawl))), steps(RULES), tmp_path / "ray", ray="local")
+    assert not (tmp_path / "ray").exists()
+
+
 @pytest.mark.slow
 def test_two_nodes_of_ray_give_the_same_measures(tmp_path, crawl, steps):
     pytest.importorskip("ray")
