@@ -206,7 +206,7 @@ def _write_output(joins: Joins, job: MeasuringJob, output: Path) -> Curation:
             "removals": [removal._asdict() for removal in curation.removals],
             "facts": curation.facts,
             "figures": joins.figures,
-            "steps": {step.name: step.settings.model_dump() for step in steps},
+            "steps": {step.name: step.settings.model_dump(mode="json") for step in steps},
             "shards": [shard | file for shard, file in zip(shards, files, strict=True)],
         }
         write_json(aside / ABOUT, about)

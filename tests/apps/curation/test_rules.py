@@ -1,5 +1,8 @@
 """Rules of captions and images, languages, and the settings of steps."""
 
+import json
+from datetime import date
+
 import numpy as np
 import pytest
 
@@ -73,6 +76,7 @@ class EvenSides(Step):
 
     class Settings(Section):
         reason: str = "an odd side"
+        since: date | None = None
 
     def measure(self, pair):
         return {"odd": bool(pair.image.height % 2 or pair.image.width % 2)}
@@ -88,6 +92,13 @@ def test_user_step_is_named_by_its_import_path(tmp_path, curated):
     assert [(row["step"], row["reason"], row["odd"]) for row in table] == [
         (None, None, False), ("even_sides", "one side isn't even", True),
     ]  # fmt: skip
+
+
+def test_settings_of_a_user_step_are_written_as_json(tmp_path, curated):
+    pairs = write_pair_shard(tmp_path / "crawl.tar", [(encode_image(make_distinct_image(0)), "a picture of a shed")])
+    curated([pairs], "tests.apps.curation.test_rules:EvenSides: {since: 2021-01-31}")
+    about = json.loads((tmp_path / "curated" / "curation.json").read_text())
+    assert about["steps"]["even_sides"]["since"] == "2021-01-31"
 
 
 @pytest.mark.parametrize(("text", "message"), [
