@@ -38,6 +38,7 @@ from ernie_vil2.apps.curation.thumbnails import pack_thumbnails  # noqa: E402
 HALVES = ("develop", "report")  # to choose limits, and to report with them
 MIN_DEVIATION = 12  # least standard deviation of a photograph's luminance: plain skies cannot be told apart
 CROP_SIDES = (300, 600)  # least and largest side of a photograph in pixels
+PHOTO_SUFFIXES = (".jpg", ".jpeg")  # in any case: the photographs of ImageNet end in .JPEG
 
 
 class Altering:
@@ -208,7 +209,8 @@ def cut_photos(folder: Path, half: str) -> list[Image.Image]:
     rng = np.random.default_rng(0)
     min_side, max_side = CROP_SIDES
     photos = []
-    for path in sorted(folder.glob("*.jpg"))[HALVES.index(half) :: 2]:
+    paths = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in PHOTO_SUFFIXES]
+    for path in paths[HALVES.index(half) :: 2]:
         image = Image.open(path).convert("RGB")
         # Rows of crops from the top down, each row from left to right.
         top = 0
@@ -339,7 +341,7 @@ def main() -> int:
     if args.photos:
         sets["photographs"] = cut_photos(args.photos, args.half)
         if not sets["photographs"]:
-            parser.error(f"--photos: no .jpg of {args.photos} for this half has {CROP_SIDES[0]} pixels on each side")
+            parser.error(f"--photos: no JPEG of {args.photos} for this half has {CROP_SIDES[0]} pixels on each side")
     methods: dict[str, Callable] = {"this": find_pairs, "ORB": find_by_orb}
     if find_spec("imagehash"):
         methods["phash"] = find_by_phash

@@ -6,6 +6,9 @@ import pytest
 
 from benchmarks import curate
 from benchmarks.curate_truth import Fate, Outcome
+from benchmarks.likeness import cut_photos
+from tests.support.crawled_pairs import make_distinct_image
+from tests.support.image_formats import encode_image
 
 KEPT_FATE = Fate(True, "", "")
 REMOVED_FATE = Fate(False, "near_duplicates", "near copy of an image")
@@ -105,3 +108,9 @@ def test_missing_imagehash_is_named_before_any_measurement(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         curate.main()
     assert "pip install imagehash" in capsys.readouterr().err
+
+
+def test_photographs_end_in_jpg_or_jpeg_in_any_case(tmp_path):
+    for seed, name in enumerate(("a.jpg", "b.JPEG", "c.jpeg", "d.JPG", "e.txt")):
+        (tmp_path / name).write_bytes(encode_image(make_distinct_image(seed, 310), "JPEG"))
+    assert [len(cut_photos(tmp_path, half)) for half in ("develop", "report")] == [2, 2]
