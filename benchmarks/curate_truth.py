@@ -20,7 +20,7 @@ import argparse
 import csv
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,11 +52,11 @@ def read_truth(path: Path) -> dict[str, dict[str, str]]:
         return {row["key"]: row for row in csv.DictReader(file)}
 
 
-def read_fates(folder: Path, keys: Iterable[str]) -> dict[str, Fate]:
-    """Return what became of every row, from the table of a curation.
+def read_fates(folder: Path, keys: Collection[str]) -> dict[str, Fate]:
+    """Return what became of the rows of these keys, from the table of a curation, which may be of other rows as well.
 
     Raises:
-        ValueError: the table is not of these rows.
+        ValueError: the table lacks a row.
     """
     from pyarrow import dataset
 
@@ -67,7 +67,8 @@ def read_fates(folder: Path, keys: Iterable[str]) -> dict[str, Fate]:
     fates = {}
     for row in table.to_table(columns).to_pylist():
         key = Path(row["key"]).name.partition(".")[0]
-        fates[key] = Fate(row["is_kept"], row["step"] or "", row["reason"] or "", row.get("cut_captions") or ())
+        if key in keys:
+            fates[key] = Fate(row["is_kept"], row["step"] or "", row["reason"] or "", row.get("cut_captions") or ())
     missing = [key for key in keys if key not in fates]
     if missing:
         raise ValueError(f"{folder}: the table is not of these rows, it lacks {', '.join(missing[:10])}")

@@ -2,10 +2,12 @@
 
 import sys
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from benchmarks import curate
-from benchmarks.curate_truth import Fate, Outcome
+from benchmarks.curate_truth import Fate, Outcome, read_fates
 from benchmarks.likeness import cut_photos
 from tests.support.crawled_pairs import make_distinct_image
 from tests.support.image_formats import encode_image
@@ -96,6 +98,14 @@ def test_cuts_are_compared_with_clean_captions():
     fates = {"a": KEPT_FATE._replace(captions=["a cup"]), "b": KEPT_FATE._replace(captions=["a red"])}
     kinds = {row[0]: row[1:] for row in Outcome(truth, fates).by_kind()}
     assert kinds["good_with_address"] == ["2", "0", "0.0", "", "50.0", ""]
+
+
+def test_rows_of_other_data_in_the_table_are_left_out(tmp_path):
+    (tmp_path / "table").mkdir()
+    columns = {"key": ["a.png", "b.png"], "is_kept": [True, False], "step": [None, "text_rules"]}
+    parquet.write_table(pa.table(columns | {"reason": [None, "URL"]}), tmp_path / "table" / "00000.parquet")
+    truth = make_truth(a={"group": "good", "kind": "plain"})
+    assert Outcome(truth, read_fates(tmp_path, truth)).by_step() == []
 
 
 def test_joins_of_synthetic_measures_are_timed():
