@@ -189,7 +189,10 @@ class Outcome:
         return rows
 
     def by_step(self) -> list[list[str]]:
-        """Return step, rows that went, precision, without lookalikes, share of its group, good rows lost."""
+        """Return step, rows that went, precision, without lookalikes, share of its group, good rows lost.
+
+        The share is empty for a step that is for none of the groups.
+        """
         keys_by_step = defaultdict(list)
         for key, fate in self.fates.items():
             if not fate.kept:
@@ -209,7 +212,7 @@ class Outcome:
                     f"{len(keys):,}",
                     percent(len(keys) - len(lost), len(keys)),
                     percent(len(keys) - num_unlike, len(keys)),
-                    percent(num_meant, len(keys)),
+                    percent(num_meant, len(keys)) if group else "",
                     f"{len(lost):,}",
                     f"{len(lost) - num_unlike:,}",
                 ]

@@ -100,6 +100,12 @@ def test_cuts_are_compared_with_clean_captions():
     assert kinds["good_with_address"] == ["2", "0", "0.0", "", "50.0", ""]
 
 
+def test_step_that_is_for_no_group_has_no_share_of_one():
+    truth = make_truth(a={"group": "good", "kind": "plain"}, b={"group": "good", "kind": "plain"})
+    fates = {"a": KEPT_FATE, "b": Fate(False, "near_texts", "near-duplicate caption")}
+    assert Outcome(truth, fates).by_step() == [["near_texts", "1", "0.0", "0.0", "", "1", "0"]]
+
+
 def test_rows_of_other_data_in_the_table_are_left_out(tmp_path):
     (tmp_path / "table").mkdir()
     columns = {"key": ["a.png", "b.png"], "is_kept": [True, False], "step": [None, "text_rules"]}
