@@ -4,6 +4,7 @@ DuckDB runs them, because it can work on tables that do not fit into memory.
 """
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,7 +110,7 @@ class Joins:
 
     Args:
         measures: measures of every shard, in the order of the source.
-        folder: folder for what does not fit into memory.
+        folder: folder for what does not fit into memory, in `spilled`; no other joins use it.
         memory: memory of the tables, in GB.
         embeddings: embeddings of every shard.
 
@@ -132,9 +133,11 @@ class Joins:
         self.figures: dict[str, Any] = {}
         self.folder = folder
         check_memory(memory)
+        spilled = folder / "spilled"
+        shutil.rmtree(spilled, ignore_errors=True)  # of a killed run: DuckDB removes it only when it spills again
         limits: dict[str, Any] = {
             "memory_limit": f"{round(memory * GB)}B",  # in whole bytes: DuckDB does not read numbers such as 1e-05
-            "temp_directory": str(folder / "spilled"),
+            "temp_directory": str(spilled),
         }
         self.database = duckdb.connect(config=limits)
         # Queries that need an order ask for it; the others need less memory without.

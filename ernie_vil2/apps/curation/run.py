@@ -107,12 +107,14 @@ def curate(
     embedder = _find_embedder(steps)
 
     with claim_output(Path(output), STATE, is_exclusive=share is None), utf8_path(Path(output)) as output:
-        # Remove what a killed run was writing. A share leaves it, because it may be that of another share at work.
-        if share is None:
-            remove_partial(output, r"table|\d+")
         state = output / STATE
         job = MeasuringJob(source, steps, state / "measures", reading or {})
         job.folder.mkdir(exist_ok=True)
+        # Remove what a killed run was writing. A share leaves it, because it may be that of another share at work.
+        if share is None:
+            remove_partial(output, r"table|\d+")
+            remove_partial(state, r".+\.np[yz]")
+            remove_partial(job.folder, r".+\.parquet")
         shards = range(len(job.shards))
         local_shards = shards[share[0] :: share[1]] if share else shards
 

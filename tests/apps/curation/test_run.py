@@ -160,6 +160,25 @@ def test_killed_run_continues_to_the_same_table(tmp_path, crawl, steps):
     assert table_digests(tmp_path / "killed") == table_digests(tmp_path / "whole")
 
 
+def test_files_of_killed_runs_are_removed(tmp_path, crawl, steps):
+    source = open_sources([str(crawl[0])])
+    curate(source, steps(RULES), tmp_path / "curated")
+    state = tmp_path / "curated" / ".curate"
+    (state / "spilled").mkdir()
+    left_files = [
+        state / "measures" / ".0a1b.parquet.123.partial",
+        state / "measures" / ".0a1b-embeddings.parquet.123.partial",
+        state / ".benchmark-0a1b.npz.123.partial",
+        state / "spilled" / "duckdb_temp_123_0_storage_DEFAULT-0.tmp",
+    ]
+    for path in left_files:
+        path.touch()
+    curate(source, steps(RULES), tmp_path / "curated", share=(0, 2))
+    assert all(path.exists() for path in left_files)  # another share may be writing them
+    curate(source, steps(RULES), tmp_path / "curated")
+    assert not any(path.exists() for path in left_files)
+
+
 def test_prepare_writes_shards_of_the_kept_pairs(tmp_path, crawl, steps, capsys):
     shards = list(map(str, crawl))
     result = curate(open_sources(shards), steps(RULES), tmp_path / "curated")
