@@ -90,6 +90,9 @@ class MeasuringJob:
         # The name follows from everything that the measures depend on, so that an existing file is the right one.
         step_dependencies = [[step.name, step.columns, step.measure_dependencies()] for step in self.steps]
         dependencies: list[Any] = [VERSION, self.shards[shard], step_dependencies]
+        # A shard at an address has no digest, and many crawls have a 00000.tar of 10,000 pairs.
+        if not self.shards[shard].content:
+            dependencies.append(self.source.shards[shard].name)
         # The identity of a shard is that of its files. Other columns or images of the same table are other pairs.
         if self.reading:
             dependencies.append(self.reading)

@@ -21,6 +21,7 @@ from ernie_vil2.io import locks
 from tests.support.crawled_pairs import make_distinct_image, table_digests, write_pair_shard
 from tests.support.image_formats import encode_image
 from tests.support.limits import PATIENCE
+from tests.support.misbehaving_server import MisbehavingServer
 from tests.support.processes import run_process, start_process
 from tests.support.streams import open_stream
 
@@ -131,6 +132,16 @@ def test_selection_of_other_columns_of_a_table_is_refused(tmp_path):
     for columns in (None, {"caption_en": "title"}):
         with pytest.raises(ValueError, match=r"curated .*pairs\.csv.*\"title\""):
             read_selection(folder, open_sources([str(table)], columns=columns))
+
+
+def test_shards_of_one_name_at_two_addresses_are_both_measured(tmp_path, steps, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    first, second = (write_shard(tmp_path / f"{number}.tar", [number]).read_bytes() for number in (1, 2))
+    with MisbehavingServer(a_tar=first) as server, MisbehavingServer(a_tar=second) as other_server:
+        source = open_sources([f"{server.address}/well/a.tar", f"{other_server.address}/well/a.tar"])
+        curate(source, steps(RULES), tmp_path / "curated")
+    captions = parquet.read_table(tmp_path / "curated" / "table")["caption"].to_pylist()
+    assert captions == ["a picture of 1 boats", "a picture of 2 boats"]
 
 
 def test_table_does_not_depend_on_the_number_of_processes(tmp_path, crawl, steps):
