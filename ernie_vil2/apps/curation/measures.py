@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
 from ernie_vil2.apps.curation.joins import MeasuresFile, decode_file
 from ernie_vil2.apps.curation.step import Pair, Step
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.readers.tables import TableSource
-from ernie_vil2.data.samples import BadSample, hash_id
+from ernie_vil2.data.samples import BadSample, Reason, hash_id
 from ernie_vil2.data.selection import ShardIdentity, identify_shards
 from ernie_vil2.data.shard_processes import CountSamples
 from ernie_vil2.device.extras import require
@@ -39,6 +39,9 @@ MAX_IMAGE_BYTES = 2**27
 COLUMNS = {"row": "int32", "key": "string", "id": "uint64", "error": "string"}
 """Columns that no step measures: row of the pair in its shard, name of its image, number that determines its random
 draws, and the reason why it could not be read."""
+
+# Errors of files outside the shard, and of servers and disks: the next run may be able to read such a pair.
+PASSING_ERRORS = (Reason.MISSING_IMAGE, Reason.UNREADABLE_FILE, Reason.NOT_FETCHED)
 
 
 class ExpectedFile(NamedTuple):
@@ -103,6 +106,34 @@ class MeasuringJob:
             dependencies.append(self._image_digests[shard])
         digest = blake2b(json.dumps(dependencies).encode(), digest_size=12).hexdigest()
         return MeasuresFile(self.folder / f"{digest}.parquet", self.first_samples[shard])
+
+    def find_passing_errors(self, shard: int) -> list[int]:
+        """Return the rows of a measured shard whose error is one of `PASSING_ERRORS`.
+
+        Raises:
+            ValueError: the file of the measures is damaged.
+        """
+        path = self.locate_measures(shard).path
+        try:
+            with parquet.ParquetFile(path) as file:
+                errors = file.read(["error"], use_threads=False)["error"]
+            is_passing = compute.is_in(errors, pa.array(PASSING_ERRORS, pa.string()))
+            return compute.indices_nonzero(is_passing).to_pylist()
+        except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+            raise _describe_damage(path, str(error)) from error
+
+    def must_be_measured(self, shard: int) -> bool:
+        """Return whether a shard has no measures, or a pair with one of `PASSING_ERRORS` can be read now."""
+        if not self.locate_measures(shard).path.exists():
+            return True
+        for row in self.find_passing_errors(shard):
+            try:
+                self.source[self.first_samples[shard] + row]
+            except BadSample as error:
+                if error.reason in PASSING_ERRORS:
+                    continue
+            return True
+        return False
 
     def describe_file(self, shard: int) -> ExpectedFile:
         """Return what the file of a shard's measures must look like."""
@@ -261,7 +292,10 @@ def measure_on_ray(open_job: Callable[[], MeasuringJob], shards: Sequence[int], 
         ray.init(address=address, log_to_driver=False)
 
     def measure(row: dict[str, Any]) -> dict[str, Any]:
-        return {"path": str(measure_shard(_open_once(open_job), int(row["shard"])))}
+        job, shard = _open_once(open_job), int(row["shard"])
+        if job.must_be_measured(shard):
+            measure_shard(job, shard)
+        return row
 
     # A block per shard lets Ray balance the nodes by single shards.
     dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))

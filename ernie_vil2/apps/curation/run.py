@@ -25,7 +25,7 @@ from ernie_vil2.apps.curation.step import UNREADABLE, Embedder, Step
 from ernie_vil2.data.readers import ShardedSource
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.data.selection import ABOUT, TABLE, VERSION, describe_shards
-from ernie_vil2.data.shard_processes import map_shards
+from ernie_vil2.data.shard_processes import CountSamples, map_shards
 from ernie_vil2.io.export_folder import utf8_path
 from ernie_vil2.io.files import atomic_files, atomic_folder, remove_partial, write_json
 from ernie_vil2.io.locks import claim_output
@@ -118,14 +118,18 @@ def curate(
         shards = range(len(job.shards))
         local_shards = shards[share[0] :: share[1]] if share else shards
 
-        # Measure the shards that have no measures yet.
-        missing_shards = [shard for shard in local_shards if not job.locate_measures(shard).path.exists()]
+        # Measure the shards that have no measures yet, and those with pairs that can be read by now. The processes find
+        # out whether they can, because a file that is opened here would be shared by all of them.
+        missing_shards = []
+        for shard in local_shards:
+            if not job.locate_measures(shard).path.exists() or job.find_passing_errors(shard):
+                missing_shards.append(shard)
         if ray is not None and open_source is not None:
             open_job = partial(_open_job, open_source, steps, job.folder.resolve(), job.reading)
             measure_on_ray(open_job, missing_shards, ray)
         else:
             num_samples = int(source.shard_sizes[missing_shards].sum()) if missing_shards else 0
-            measure = partial(measure_shard, job)
+            measure = partial(_measure_if_necessary, job)
             map_shards(measure, missing_shards, processes, "measuring", num_samples)
 
         # Embed in this process, which has the models on their device.
@@ -158,6 +162,13 @@ def curate(
         ):
             decide(joins, steps)
             return _write_output(joins, job, output)
+
+
+def _measure_if_necessary(job: MeasuringJob, shard: int, count_samples: CountSamples) -> None:
+    if job.must_be_measured(shard):
+        measure_shard(job, shard, count_samples)
+    else:
+        count_samples(int(job.source.shard_sizes[shard]))
 
 
 def _find_embedder(steps: Sequence[Step]) -> Embedder | None:

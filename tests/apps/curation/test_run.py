@@ -1,12 +1,14 @@
 """Runs of a curation: stopped and continued, with a new shard, in shares, on several nodes, and used by prepare."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from functools import partial
 
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
@@ -18,6 +20,7 @@ from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.selection import read_selection
 from ernie_vil2.device.extras import MissingPackage, is_installed
 from ernie_vil2.io import locks
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.crawled_pairs import make_distinct_image, table_digests, write_pair_shard
 from tests.support.image_formats import encode_image
 from tests.support.limits import PATIENCE
@@ -142,6 +145,41 @@ def test_shards_of_one_name_at_two_addresses_are_both_measured(tmp_path, steps, 
         curate(source, steps(RULES), tmp_path / "curated")
     captions = parquet.read_table(tmp_path / "curated" / "table")["caption"].to_pylist()
     assert captions == ["a picture of 1 boats", "a picture of 2 boats"]
+
+
+def test_images_that_were_missing_are_measured_once_they_exist(tmp_path, steps, measured_shards):
+    names = [f"{number}.png" for number in range(4)]
+    captions = [f"a picture of {number} boats" for number in range(4)]
+    parquet.write_table(pa.table({"image": names, "caption": captions}), tmp_path / "pairs.parquet")
+    score = f"score: {{model: {write_untrained_checkpoint(tmp_path / 'model')}, by: quantile, keep: 1.0, device: cpu}}"
+
+    def count_scores():
+        curate(open_sources([str(tmp_path / "pairs.parquet")]), steps(RULES + score), tmp_path / "curated")
+        table = parquet.read_table(tmp_path / "curated" / "table")
+        return len(table) - table["score"].null_count
+
+    for number in (0, 1):
+        (tmp_path / names[number]).write_bytes(encode_image(make_distinct_image(number)))
+    assert count_scores() == count_scores() == 2
+    assert measured_shards == [0]
+    (tmp_path / names[2]).write_bytes(encode_image(make_distinct_image(2)))
+    assert count_scores() == 3
+
+
+def test_shard_that_could_not_be_fetched_is_measured_later(tmp_path, steps, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("ernie_vil2.data.readers.source.RETRY_SECONDS", 0)
+    monkeypatch.setattr("ernie_vil2.data.readers.remote.RETRY_PAUSE", 0)
+    content = write_shard(tmp_path / "a.tar", [1, 2]).read_bytes()
+    num_kept = []
+    with MisbehavingServer(a_tar=content) as server:
+        for manner in ("503", "503", "well"):
+            server.manners["a.tar"] = "well"
+            source = open_sources([f"{server.address}/well/a.tar"])  # fetches the shard to count its pairs
+            shutil.rmtree(tmp_path / "cache" / "shards")
+            server.manners["a.tar"] = manner
+            num_kept.append(curate(source, steps(RULES), tmp_path / "curated").num_kept)
+    assert num_kept == [0, 0, 2]
 
 
 def test_table_does_not_depend_on_the_number_of_processes(tmp_path, crawl, steps):

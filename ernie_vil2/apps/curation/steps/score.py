@@ -78,6 +78,10 @@ class Embedder:
         ]
         if self.tags:
             dependencies.append("tags")
+        # Measures keep their name if such a pair can be read later, but then there are more pairs to embed.
+        passing_errors = job.find_passing_errors(shard)
+        if passing_errors:
+            dependencies.append({"without": passing_errors})
         digest = blake2b(json.dumps(dependencies).encode(), digest_size=12).hexdigest()
         return MeasuresFile(measures.path.with_name(f"{digest}-embeddings.parquet"), measures.first_sample)
 
