@@ -8,6 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from ernie_vil2.apps.curation.mismatches import EmbeddedPairs, Peers, calibrate_threshold, estimate_wrong_share
+from ernie_vil2.apps.curation.steps import score
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.selection import read_selection
 from tests.support.checkpoints import write_untrained_checkpoint
@@ -167,6 +168,15 @@ def test_scores_are_cosines_and_the_best_share_is_kept(tmp_path, pairs, curated)
     dropped_scores = [row["score"] for row in rows[:12] if not row["is_kept"]]
     assert len(kept_scores) == 3 and min(kept_scores) > max(dropped_scores)
     assert {row["reason"] for row in rows[:12] if not row["is_kept"]} == {"image and caption do not fit"}
+
+
+def test_scores_do_not_depend_on_how_many_are_computed_at_once(tmp_path, pairs, curated, monkeypatch):
+    model = write_untrained_checkpoint(tmp_path / "model")
+    text = f"score: {{model: {model}, by: quantile, keep: 0.5, neighbours: 3, device: cpu}}"
+    expected = curated([pairs], text)
+    monkeypatch.setattr(score, "SCORE_BATCH", 5)
+    for key, row in curated([pairs], text).items():
+        assert row["score"] == pytest.approx(expected[key]["score"], abs=1e-4)
 
 
 def test_model_on_a_server_gives_the_scores_of_the_model_here(tmp_path, pairs, curated, monkeypatch):

@@ -32,6 +32,8 @@ from ernie_vil2.section import Count, Fraction, Name, Precision, Section
 LANGUAGES = ("zh", "en", "other")
 # Pairs read at once. It bounds the image files in memory, and should be a multiple of the usual batch sizes.
 BATCH = 512
+# Pairs scored at once: with two texts of 768 numbers they take 200 MB.
+SCORE_BATCH = 8192
 # Most peers of a language, fold and model. With neighbours the time of a score is proportional to their number; all
 # pairs of a crawl as peers would take quadratic time.
 MAX_PEERS = 20_000
@@ -246,8 +248,12 @@ class Score(Step[Settings]):
             self._mismatched_scores[languages] = np.sort(np.concatenate(scores))
 
             for batch in joins.read_batches(query):
-                pair_scores = peers.score(_read_embeddings(batch, group_texts))
-                with joins.register_tables(batch_scores=pa.table({"sample": batch["sample"], "score": pair_scores})):
+                score_parts = []
+                for start in range(0, batch.num_rows, SCORE_BATCH):
+                    rows_to_score = batch.slice(start, SCORE_BATCH)
+                    score_parts.append(peers.score(_read_embeddings(rows_to_score, group_texts)))
+                batch_scores = pa.table({"sample": batch["sample"], "score": np.concatenate(score_parts)})
+                with joins.register_tables(batch_scores=batch_scores):
                     joins.database.execute("insert into scores select sample, score from batch_scores")
 
     def decide(self, joins: Joins) -> None:
