@@ -41,6 +41,7 @@ from ernie_vil2.apps.curation.registration import (
     make_view,
     register,
 )
+from ernie_vil2.apps.curation.steps import near_duplicates
 from ernie_vil2.apps.curation.steps.leaks import Leaks, Settings
 from ernie_vil2.apps.curation.steps.near_texts import compute_sketch
 from ernie_vil2.apps.curation.thumbnails import pack_thumbnails
@@ -489,6 +490,19 @@ def test_caption_with_fewer_faults_stays(tmp_path, curated):
     rows = list(curated([path], "{text_rules: {}, exact_duplicates: {}}").values())
     assert [row["is_kept"] for row in rows] == [False, True]
     assert rows[0]["advantage"] == "has a caption with fewer faults" and rows[1]["advantage"] is None
+
+
+def test_few_of_many_equal_images_are_compared(tmp_path, curated, monkeypatch):
+    """Without the step exact_duplicates, a crawl may show one placeholder in thousands of pairs."""
+    compared = []
+    monkeypatch.setattr(near_duplicates, "say_the_same", lambda first, second: compared.append((first, second)))
+    monkeypatch.setattr(near_duplicates, "MAX_EQUAL_IMAGES", 4)
+    placeholder, other = encode_image(make_distinct_image(1)), encode_image(make_distinct_image(2))
+    rows = [(placeholder, f"a view of house {number % 60}") for number in range(90)] + [(other, "a view of a lake")]
+    table = list(curated([write_pair_shard(tmp_path / "crawl.tar", rows)], "near_duplicates: {}").values())
+    # Captions that differ in a number are of different images. A caption that is repeated goes.
+    assert [row["nearest"] for row in table] == [None] * 4 + [0] * 56 + list(range(30)) + [None]
+    assert len(compared) == 6
 
 
 def pack_images(images):

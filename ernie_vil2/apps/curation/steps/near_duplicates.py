@@ -31,6 +31,9 @@ from ernie_vil2.section import Fraction
 # Largest number of images with the same captions that are compared for that reason alone. Captions that more images
 # share say little.
 MAX_EQUAL_CAPTIONS = 8
+# Largest number of pairs with equal images that are compared, the preferred ones. Without a limit, the time grows with
+# the square of their number, and a crawl may show one placeholder in thousands of pairs.
+MAX_EQUAL_IMAGES = 64
 
 
 class Settings(Comparison):
@@ -84,8 +87,9 @@ class NearDuplicates(Step[Settings]):
     def decide(self, joins: Joins) -> None:
         """Remove near-duplicates, and then mirrored and turned ones of the images that are left; list similar ones."""
         images = read_thumbnails(joins)
-        is_alive = find_alive(joins, images)
         self._likeness: dict[int, float] = {}  # by removed sample: its likeness to the sample that stays
+        self._remove_repeated_images(joins, images)
+        is_alive = find_alive(joins, images)
         copies: list[Matches] = []
         similar: list[Matches] = []
         for matches in find_matches(
@@ -117,6 +121,24 @@ class NearDuplicates(Step[Settings]):
             with joins.register_tables(duplicates=duplicates):
                 joins.remove(reason, "select sample, nearest, advantage from duplicates", "advantage")
         self._list_similar(joins, images, similar)
+
+    def _remove_repeated_images(self, joins: Joins, images: Thumbnails) -> None:
+        """Remove equal images with the same captions, and of what is left those behind the preferred ones.
+
+        The step `exact_duplicates` has done so, unless it is left out or compares captions, too.
+        """
+        is_first = np.diff(images.samples, prepend=-1) > 0  # the first thumbnail of an image, which has its details
+        digests = images.compute_digests()[is_first]
+        equal_images = pa.table({"sample": images.samples[is_first], "digest": digests})
+        for columns, max_rank in (("digest, plain_captions", 1), ("digest", MAX_EQUAL_IMAGES)):
+            query = (
+                "select sample, first_value(sample) over equals as nearest from alive join equal_images using (sample) "  # noqa: S608  -- no text of the data is in it
+                f"window equals as (partition by {columns} order by {joins.preference}) "
+                f"qualify row_number() over equals > {max_rank}"
+            )
+            with joins.register_tables(equal_images=equal_images):
+                self._likeness.update({sample: 1.0 for sample, _ in joins.fetch_all(query)})
+                joins.remove("near-duplicate image", query)
 
     def explain(self, joins: Joins, reason: str, samples: Sequence[int]) -> dict[int, str]:
         bound = self.settings.likeness
