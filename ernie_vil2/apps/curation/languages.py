@@ -33,18 +33,19 @@ ENGLISH_WORDS = frozenset(
 )
 FOREIGN_WORDS = frozenset(
     """der die das und ist nicht ein eine einen einem einer eines mit auf für von zu im dem den des bei aus nach über
-    unter sich auch wie oder aber als wir ihr sie es zum zur vom am beim wird werden sind haben hat kein keine
-    sehr noch le la les un une des du et est dans pour avec sur par au aux que qui ce cette ces son sa ses leur
-    pas plus ou où nous vous ils elle sont être sans sous chez entre vers notre votre el los las una unos unas y
-    es en con por para del al lo su sus más pero como muy este esta estos estas ese esa hay ser sin sobre entre
-    desde hasta cuando donde nuestro il gli uno di da nel nella dei delle degli della dello che è sono con per tra
-    fra alla allo ai agli sul sulla questo questa anche molto più o os as um uma do dos da das no na nos nas em
-    com para por que não são é ao aos pelo pela mais seu sua het een van en met op voor zijn niet dat deze dit bij
-    naar uit aan ook maar worden onder tussen och att det som på av för är inte ett den med till från om har så
-    eller men under mellan og ikke til fra er av det en et på med som den de w z na i do się nie jest że od przez
-    dla oraz ten ta to jak po pod przy nad ve bir bu için ile da de çok olan gibi daha ne yang dan di ke dari
-    untuk dengan pada adalah ini itu tidak akan atau oleh juga dalam ja ei se on että mutta sekä kuin tai joka
-    ovat a az egy és nem hogy van meg csak vagy và của là có một các cho không với được trong""".split()  # noqa: SIM905  -- words are read as a text
+    unter sich auch wie oder aber als wir ihr sie es zum zur vom am beim wird werden sind haben hat kein keine sehr
+    noch unser unsere unseren unserer mein meine meinen meiner ich schon leider etwas wenn le la les un une des du et
+    est dans pour avec sur par au aux que qui ce cette ces son sa ses leur pas plus ou où nous vous ils elle sont être
+    sans sous chez entre vers notre votre el los las una unos unas y es en con por para del al lo su sus más pero como
+    muy este esta estos estas ese esa hay ser sin sobre entre desde hasta cuando donde nuestro il gli uno di da nel
+    nella dei delle degli della dello che è sono con per tra fra alla allo ai agli sul sulla questo questa anche molto
+    più o os as um uma do dos da das no na nos nas em com para por que não são é ao aos pelo pela mais seu sua het een
+    van en met op voor zijn niet dat deze dit bij naar uit aan ook maar worden onder tussen och att det som på av för
+    är inte ett den med till från om har så eller men under mellan og ikke til fra er av det en et på med som den de w
+    z na i do się nie jest że od przez dla oraz ten ta to jak po pod przy nad ve bir bu için ile da de çok olan gibi
+    daha ne yang dan di ke dari untuk dengan pada adalah ini itu tidak akan atau oleh juga dalam ja ei se on että
+    mutta sekä kuin tai joka ovat a az egy és nem hogy van meg csak vagy và của là có một các cho không
+    với được trong""".split()  # noqa: SIM905  -- words are read as a text
 ) - {*ENGLISH_WORDS, *"a do den die hat i men o om per pod so tai ten van yang".split()}  # noqa: SIM905  -- words are read as a text
 """Function words of German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish, Turkish, Indonesian,
 Finnish, Hungarian and Vietnamese, without those that are English words as well."""
