@@ -56,6 +56,13 @@ MIN_OBJECT_SIDE, MAX_OBJECT_ASPECT = 0.07, 2.5  # share of the shorter side of t
 GAP = 2  # samples by which what differs is grown, so that the parts of one object touch
 # Samples: letters of a tenth of the image have strokes of 2, which blur and averaging widen to 4.
 STROKE = 5
+# Letters in place of others. Images are alike elsewhere: levels that four fifths of the samples do not exceed. Where
+# they differ by a multiple of that, both have contrast, and not the same. Of seven crawls that these limits were not
+# chosen on, 99 of 4,367 pairs of copies have such letters, and 441 of 1,612 pairs of other images whose thumbnails
+# agree.
+MAX_COMMON_DIFFERENCE = 2.0
+LETTER, LETTER_RATIO = 6.0, 4.0  # least difference, in levels, and in proportion to the common one
+MIN_SIGN, SIMILAR_SIGNS, MAX_SIGN_LIKENESS = 9.0, 0.75, 0.96  # levels; ratio of contrasts; correlation
 # Faint differences over a large part are another texture; marks all over cover up to 0.1 of the inner part.
 FAINT, MAX_FAINT, FAINT_WINDOW = 6.0, 0.2, 5  # levels; share of the inner part; samples a side of the average
 # Colours that no saturation and tint explain are another thing, even on a small part: a brown leaf is not a red one. Of
@@ -91,8 +98,8 @@ class Difference(NamedTuple):
 
     has_spot: whether they differ within, in ground, texture or hue, share too little, or have no common light. Marks at
         an edge or all over, bars, cuts, noise, blur and fitted light, saturation and tint do not count.
-    has_object: whether they differ, even at an edge, in something of the shape of an object, and not of a line of text,
-        a strip or a frame.
+    has_object: whether they differ, even at an edge, in something of the shape of an object, or in letters in place of
+        others; and not in a line of text, a strip or a frame that one image has alone.
     worse: 1 if the first image has the mark, or else if it shows less of the scene, or an additional bar or frame; -1
         if that is so of the second one; 0 if neither is known to be worse.
     relit_likeness: correlation of the luminances after the change of light or colour that is proved to turn one image
@@ -190,7 +197,8 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     # Marks all over are in one image alone; of two pages with other words, both have letters where they differ.
     has_marks_all_over = marked_image != 0 and _is_marked_all_over(differs_clearly)
     has_spot = is_other_image or (_has_spot(differs_clearly) and not has_marks_all_over)
-    return Difference(has_spot, _has_object(differs_clearly), marked_image or worse, relit_likeness, has_other_look)
+    has_object = _has_object(differs_clearly) or _have_other_letters(frame, warped, is_covered)
+    return Difference(has_spot, has_object, marked_image or worse, relit_likeness, has_other_look)
 
 
 def complete_verdict(verdict: Verdict, difference: Difference) -> Verdict | None:
@@ -473,6 +481,53 @@ def _has_spot(differs: np.ndarray) -> bool:
     inner_labels = np.unique(labels[differs & _find_inner(differs.shape)])
     is_spot = differs & np.isin(labels, inner_labels)
     return bool(is_spot.sum() >= MIN_SPOT)
+
+
+def _have_other_letters(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray) -> bool:
+    """Return whether images, `[H, W, 3]`, that are equal elsewhere have other letters or signs on the same even ground.
+
+    A mark is in one image alone. Where both show something, and not the same, one was written in place of the other,
+    even at an edge, and however small.
+
+    Args:
+        first: an image.
+        second: the other image.
+        is_covered: where both are known, `[H, W]` bool.
+    """
+    first_light, second_light = compute_luminance(first), compute_luminance(second)
+    gain, offset = np.polyfit(first_light[is_covered], second_light[is_covered], 1)
+    first_light = gain * first_light + offset
+    window = DIFFERENCE_WINDOW, DIFFERENCE_WINDOW
+    differences = cv2.blur(np.abs(first_light - second_light) * is_covered, window)
+    common_difference = float(np.percentile(differences[is_covered], 80))
+    if common_difference > MAX_COMMON_DIFFERENCE:
+        return False
+
+    differs = is_covered & (differences > max(LETTER, LETTER_RATIO * common_difference))
+    places = cv2.dilate(differs.astype(np.uint8), _NEIGHBOURS, iterations=GAP)
+    num_labels, labels, boxes, _ = cv2.connectedComponentsWithStats(places, connectivity=8)
+    for label in range(1, num_labels):
+        x, y, width, height, _ = boxes[label].tolist()
+        part = slice(max(y - GAP, 0), y + height + GAP), slice(max(x - GAP, 0), x + width + GAP)
+        place = labels[part] == label
+        around = cv2.dilate(place.astype(np.uint8), _NEIGHBOURS, iterations=GAP) > 0
+        is_ground = around & (places[part] == 0) & is_covered[part]
+        is_sign = place & is_covered[part]
+        if is_ground.sum() < MIN_SPOT or is_sign.sum() < MIN_SPOT:
+            continue
+        lights = first_light[part], second_light[part]
+        if not all(_is_even(light[is_ground]) for light in lights):
+            continue
+        contrasts = [float(light[is_sign].std()) for light in lights]
+        has_two_signs = min(contrasts) >= max(MIN_SIGN, SIMILAR_SIGNS * max(contrasts))
+        if has_two_signs and correlate(lights[0][is_sign], lights[1][is_sign]) < MAX_SIGN_LIKENESS:
+            return True
+    return False
+
+
+def _is_even(levels: np.ndarray) -> bool:
+    """Return whether nearly all levels, `[S]`, are close to their median."""
+    return bool((np.abs(levels - np.median(levels)) <= EVEN_LEVELS).mean() >= EVEN_SHARE)
 
 
 def _is_marked_all_over(differs: np.ndarray) -> bool:
