@@ -77,7 +77,7 @@ class CsvTable(IndexedFile):
 
     def __init__(self, path: str | Path, encoding: str | None = None):
         self._user_encoding = normalize_encoding(encoding)
-        self.kind = f"csv 2 {self._user_encoding or ''}"  # another number makes a saved index one of another kind
+        self.kind = f"csv by dialect {self._user_encoding or ''}"
         super().__init__(path)
 
     def _scan(self) -> Index:
