@@ -58,10 +58,10 @@ def test_letters_and_buttons_are_spots():
     assert differ(*buttons)
 
 
-def draw_poster(line, place=(150, 285)):
+def draw_poster(line, place=(150, 272)):
     """Return a poster with a small line of text at its lower edge."""
     poster = draw_object((240, 235, 220))
-    cv2.rectangle(poster, (0, 255), (WIDTH, HEIGHT), (90, 70, 40), -1)
+    cv2.rectangle(poster, (0, 240), (WIDTH, HEIGHT), (90, 70, 40), -1)
     return cv2.putText(poster, line, place, cv2.FONT_HERSHEY_SIMPLEX, 0.6, (240, 230, 210), 1, cv2.LINE_AA)
 
 
@@ -76,7 +76,7 @@ def test_other_small_letters_at_an_edge_are_an_object():
     assert not have_other_object(poster, draw_poster(""))  # a mark is in one image alone
     for change in ("darker", "gamma", "compressed", "smaller"):
         assert not have_other_object(poster, HARMLESS[change](poster))
-    marked = cv2.putText(poster.copy(), "shop", (330, 285), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1)
+    marked = cv2.putText(poster.copy(), "shop", (330, 272), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 1)
     assert not have_other_object(poster, marked)
 
 
