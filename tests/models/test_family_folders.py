@@ -125,9 +125,9 @@ def test_tokenizer_of_another_kind_is_refused(tmp_path):
     # OpenCLIP's tokenizer has byte pairs and CLIP's special tokens; the first file lacks the tokens, the second both.
     byte_pairs = models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")])
     word_pieces = models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")  # noqa: S106  -- a word of a vocabulary
-    for tokens in (byte_pairs, word_pieces):
+    for tokens, complaint in ((byte_pairs, r"<\|startoftext\|>"), (word_pieces, "the kind open_clip")):
         (tmp_path / "tokenizer.json").write_text(Tokenizer(tokens).to_str())
-        with pytest.raises(ValueError, match=r"tokenizer.json: not of a tokenizer of the kind open_clip \(\w+\)"):
+        with pytest.raises(ValueError, match=f"tokenizer.json: .*{complaint}"):
             open_tokenizer(tmp_path, 77, "open_clip")
 
 
