@@ -392,7 +392,8 @@ class ReportedRun:
 def read_evaluations(folder: Path) -> list[dict[str, Any]]:
     """Read the records of retrieval results in a folder, by name; the result before training comes first.
 
-    Other JSON files are left out with a warning. `rank_file` of a record is the path of the result's file of ranks.
+    Results of other tasks are left out: each has a page of its own. Other JSON files are left out with a warning.
+    `rank_file` of a record is the path of the result's file of ranks.
     """
     records = []
     paths = sorted(folder.glob("*.json"), key=lambda path: (path.stem != BEFORE, path.name))
@@ -400,6 +401,9 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
         try:
             record = load_json(path)
             check_version(record.get("version"), RECORD_VERSION, path, "score again")
+            if "table" not in record and "model" in record:
+                print(f"not shown, as it is no result of retrieval: {path.with_suffix('.html')}")
+                continue
             _check_record(record)
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             print(f"warning: {path} is not a record of an evaluation and left out ({error!r})", file=sys.stderr)

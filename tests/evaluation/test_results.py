@@ -28,6 +28,7 @@ from ernie_vil2.evaluation.examples import (
 from ernie_vil2.evaluation.protocol import PROTOCOLS, make_table_rows, score_embeddings
 from ernie_vil2.evaluation.published import find_published
 from ernie_vil2.evaluation.report import (
+    RECORD_VERSION,
     Report,
     choose_result_name,
     compute_checksums,
@@ -37,8 +38,10 @@ from ernie_vil2.evaluation.report import (
     write_csv,
     write_report,
 )
+from ernie_vil2.evaluation.report_page import read_evaluations
 from ernie_vil2.evaluation.retrieval import make_recall_table
 from ernie_vil2.evaluation.scorers.retrieval import format_counts, format_definitions, make_record
+from ernie_vil2.io.files import write_json
 
 # Image 0 ("red") has texts 0 and 1, image 1 ("blue") text 2. Scores, rows = images, columns = texts:
 #   red:  0.5 0.75 0.25     blue: 1 0 0.5
@@ -252,3 +255,12 @@ def test_seed_determines_random_queries(evaluation):
     result = evaluation.results["text_to_image"]
     queries = draw_queries(result, 3, seed=1).tolist()
     assert sorted(queries) == [0, 1, 2] and draw_queries(result, 2, seed=1).tolist() == queries[:2]
+
+
+def test_results_of_other_tasks_are_no_damaged_records(tmp_path, capsys):
+    write_json(tmp_path / "nlvr2.json", {"version": RECORD_VERSION, "model": "m", "values": {"accuracy": 50.0}})
+    assert read_evaluations(tmp_path) == []
+    captured = capsys.readouterr()
+    assert "nlvr2.html" in captured.out and not captured.err
+    write_json(tmp_path / "other.json", {"version": RECORD_VERSION, "results": []})
+    assert read_evaluations(tmp_path) == [] and "other.json" in capsys.readouterr().err
