@@ -97,8 +97,11 @@ def write_thumbnails(num_rows: int, folder: Path) -> Thumbnails:
     # Every thumbnail is made twice: the files are allocated by the size of all details, which do not fit in memory.
     num_bytes = sum(len(make_thumbnail(row, num_rows).detail) for row in range(num_rows))
     thumbnails = allocate_thumbnails(num_rows, num_bytes, folder)
+    first_byte = 0
     for row in range(num_rows):
-        thumbnails.write(row, np.array([row]), [make_thumbnail(row, num_rows)])
+        thumbnail = make_thumbnail(row, num_rows)
+        thumbnails.write(row, first_byte, row, [thumbnail])
+        first_byte += len(thumbnail.detail)
     return thumbnails
 
 
