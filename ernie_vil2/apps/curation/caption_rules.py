@@ -486,16 +486,25 @@ def check_examples(rules: CaptionRules) -> None:
     """Try every rule alone on its examples.
 
     Raises:
-        ConfigError: a pattern is wrong, or a rule does not do what one of its examples says.
+        ConfigError: a pattern is wrong or fits everywhere, or a rule does not do what one of its examples says.
     """
     for name, rule in (rules.cutting | rules.removing).items():
         try:
+            _check_patterns(rule)
             _check_examples_of_rule(CaptionRules({name: rule}), rule.examples)
         except (duckdb.Error, pa.ArrowInvalid) as error:
             first_line = str(error).partition("\n")[0]
             raise ConfigError(f"rule {name!r} of captions: pattern: {first_line}") from error
         except ValueError as error:
             raise ConfigError(f"rule {name!r} of captions {error}") from None
+
+
+def _check_patterns(rule: CaptionRule) -> None:
+    """Raise ValueError with the end of a sentence about the rule if a pattern is found in every caption."""
+    nothing = pa.array([""])
+    for pattern in [*rule.pattern, *rule.remark, *rule.unless]:
+        if compute.match_substring_regex(nothing, FLAGS + pattern)[0].as_py():
+            raise ValueError(f"has a pattern that fits an empty text, and so is found in every caption: {pattern!r}")
 
 
 def _check_examples_of_rule(rule: CaptionRules, examples: Examples) -> None:

@@ -236,6 +236,7 @@ def test_characters_of_both_kinds_of_chinese_are_not_always_japanese():
     ("a: {why: b, action: cut, pattern: [c], above: {marks: 1}}", "cut off"),
     ("a: {why: b, action: cut, pattern: [c], unless: [d]}", "cut off"),
     ("a: {why: b, pattern: ['(?=b)']}", "'a' of captions"),
+    ("a: {why: b, pattern: ['(?:red|blue|)']}", "every caption"), ("a: {why: b, remark: ['b*']}", "every caption"),
     ("a: {why: b, pattern: [c], examples: {removed: [bbb]}}", "bbb"), ("[a]", "rules"),
     ("a: {why: b, pattern: [c], examples: {kept: [ccc]}}", "ccc"),
     ("a: {why: b, action: cut, pattern: [c$], examples: {cut: {red hat c: blue hat}}}", "red hat"),
