@@ -258,7 +258,7 @@ def _draw_histogram(joins: Joins, histogram: Histogram) -> list[Chart]:
     # A few extreme values would squeeze all others into one bin, so the range ends at quantiles, or at the thresholds.
     low, high, kind = joins.fetch_all(
         f"select quantile_cont({column}, 0.005), quantile_cont({column}, 0.99), any_value(typeof({column})) "  # noqa: S608  -- no text of the data is in it
-        "from readable"
+        f"from readable where isfinite({column}::double)"
     )[0]
     if low is None:
         return []

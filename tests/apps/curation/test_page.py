@@ -47,17 +47,34 @@ def test_page_shows_reasons_and_escapes_captions(tmp_path, curated):
     assert "<script" not in text and "onerror=alert(1)>" not in text and "<b>broken" not in text
 
 
-def test_histograms_of_counts_have_whole_bins(monkeypatch):
+def draw_histogram(monkeypatch, readable, histogram):
+    """Return the points of a histogram of the rows of a query."""
+
     class Database:
+        def has_column(self, column):
+            return True
+
         def fetch_all(self, query):
-            readable = "select (1 + range % 7)::int as words from range(70)"
             return duckdb.execute(f"with readable as ({readable}) {query}").fetchall()
 
     drawn = []
     monkeypatch.setattr(page, "make_line_chart", lambda title, note, series, *args, **options: drawn.extend(series))
     with pytest.raises(AttributeError):  # nothing is drawn
-        page._draw_histogram(Database(), Histogram("words", "words", (3,)))
-    assert dict(drawn[0].points) == dict.fromkeys(map(float, range(1, 8)), 10.0)
+        page._draw_histogram(Database(), histogram)
+    return drawn[0].points
+
+
+def test_histograms_of_counts_have_whole_bins(monkeypatch):
+    readable = "select (1 + range % 7)::int as words from range(70)"
+    points = draw_histogram(monkeypatch, readable, Histogram("words", "words", (3,)))
+    assert dict(points) == dict.fromkeys(map(float, range(1, 8)), 10.0)
+
+
+def test_histograms_leave_out_what_is_no_number(monkeypatch):
+    scores = "case range % 5 when 0 then 'nan' when 1 then 'inf' when 2 then '-inf' else (range % 5 - 3)::text end"
+    readable = f"select ({scores})::float as score from range(50)"  # noqa: S608  -- all text is above
+    points = draw_histogram(monkeypatch, readable, Histogram("score", "score"))
+    assert sum(count for _, count in points) == 20
 
 
 def test_page_says_what_decided(tmp_path, curated):
