@@ -205,17 +205,16 @@ class MultiViewTask(Task):
 def check_text_pair(config: Config) -> None:
     """Raise ConfigError if the text-text pair has a weight, but both encodings of a text would be equal.
 
-    They differ by dropout, tags or long captions. The text towers of CLIP and SigLIP are trained without dropout.
+    They differ by dropout or long captions. The text towers of CLIP and SigLIP are trained without dropout. Tags make
+    no difference: they take the place of the caption in both encodings.
     Whether a user's own tower has dropout is unknown; it is not refused.
     """
     text = config.Model.text
-    has_tags = any(source.merge_views(config.Views).tag_probability for source in config.Data.sources)
-    is_varied = text.dropout or text.attention_dropout or has_tags or config.Views.long_caption or text.is_user_defined
+    is_varied = text.dropout or text.attention_dropout or config.Views.long_caption or text.is_user_defined
     if config.Loss.weights.text_text and not is_varied:
         raise ConfigError(
-            "Loss.weights.text_text: without dropout and without tags both encodings of a caption are "
-            "equal, and nothing is learnt from them: set Model.text.dropout (0.1 in the paper), or "
-            "Loss.weights.text_text=0"
+            "Loss.weights.text_text: without dropout both encodings of a text are equal, and nothing is learnt from "
+            "them: set Model.text.dropout (0.1 in the paper), or Loss.weights.text_text=0"
         )
 
 
