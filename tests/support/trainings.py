@@ -32,10 +32,10 @@ VOCABULARY = ROOT / "demo_data" / "vocabulary.txt"
 
 
 def list_tiny_overrides(shapes, folder):
-    """Return overrides of a run of seconds: ViT 32/8 and ERNIE, width 64, one block each, without dropout."""
+    """Return overrides of a run of seconds: ViT 32/8 and ERNIE, width 64, one block each."""
     return [
         "Model.image={name: ViT, image_size: 32, patch_size: 8, width: 64, depth: 1, heads: 2}",
-        "Model.text={name: ernie, width: 64, depth: 1, heads: 2, max_positions: 24, dropout: 0.0, "
+        "Model.text={name: ernie, width: 64, depth: 1, heads: 2, max_positions: 24, dropout: 0.1, "
         f"attention_dropout: 0.0, vocabulary: {VOCABULARY}}}",
         "Views.crop_area=[0.6, 1.0]",
         "Views.grayscale=0.0",

@@ -287,9 +287,15 @@ def test_adam_step_and_clipping_match_their_formulas():
 
 def test_training_beats_chance_and_is_evaluated_and_shown(overrides, shapes, tmp_path):
     # There are 16 concepts, and the drawings are new: chance is 6 % R@1.
-    changes = ["Training.steps=80", "Training.global_batch=32", "Evaluation.every=40", "Training.log_every=10"]
+    changes = [
+        "Training.steps=160",
+        "Training.global_batch=32",
+        "Evaluation.every=40",
+        "Training.log_every=10",
+        "Loss.weights.text_text=0.3",
+    ]
     printed = succeed("train", *to_arguments([*overrides, *changes]))
-    assert "all 2,560 samples read could be used" in printed
+    assert "all 5,120 samples read could be used" in printed
     folder = tmp_path / "run"
     switches = json.loads((folder / "environment.json").read_text())["runtime"]
     assert list(switches) == list(SWITCHES)
@@ -305,7 +311,7 @@ def test_training_beats_chance_and_is_evaluated_and_shown(overrides, shapes, tmp
         assert min(model["image_to_text"]["R@1"], model["text_to_image"]["R@1"]) > 50, record["table"]
         last = read_evaluation_records(folder)[-1]
         during = {f"R@{k}": last["metrics"][f"{language}/image_to_text/R@{k}"] for k in (1, 5, 10)}
-        assert last["step"] == 80 and during == {name: model["image_to_text"][name] for name in during}
+        assert last["step"] == 160 and during == {name: model["image_to_text"][name] for name in during}
 
     data = ["--data", shapes["val"], "--queries", 3]
     succeed("report", "--run", folder, f"{folder}@best", *data, "--output", tmp_path / "both.html")
