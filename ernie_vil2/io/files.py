@@ -253,6 +253,8 @@ def atomic_files(folder: str | Path) -> Iterator[Path]:
     """
     folder = Path(folder)
     temporary_folder = folder / f".{threading.get_native_id()}.partial"
+    # A killed process may have had the number of this thread, as the first process of a container always has.
+    shutil.rmtree(temporary_folder, ignore_errors=True)
     with _create_folder(folder), add_path_to_errors(folder, temporary_folder):
         try:
             temporary_folder.mkdir()

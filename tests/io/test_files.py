@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_vil2.io.files import atomic_folder, atomic_write, remove_folder, remove_partial, write_text
+from ernie_vil2.io.files import atomic_files, atomic_folder, atomic_write, remove_folder, remove_partial, write_text
 from tests.support.commands import mount_small_disk
 from tests.support.processes import run_process
 
@@ -125,6 +125,15 @@ def test_folder_appears_when_it_is_complete(tmp_path):
         pass
     assert list_names(tmp_path / "runs") == ["a"]
     assert (tmp_path / "runs" / "a" / "one").read_text() == "1"
+
+
+def test_draft_of_a_killed_process_of_the_same_number_is_removed(tmp_path):
+    draft_folder = tmp_path / f".{threading.get_native_id()}.partial"
+    draft_folder.mkdir()
+    (draft_folder / "old").write_text("half")
+    with atomic_files(tmp_path) as temporary_path:
+        (temporary_path / "new").write_text("whole")
+    assert list_names(tmp_path) == ["new"]
 
 
 def test_only_temporary_names_of_the_package_are_removed(tmp_path):
