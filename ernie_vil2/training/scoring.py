@@ -259,6 +259,14 @@ class Evaluations:
         if best and (not self.chooser or best["metric"] == self.evaluators[self.chooser].best_by):
             self.best = best
 
+    def agree(self) -> None:
+        """Continue on all ranks from the evaluations that rank 0 knows of. A collective.
+
+        Other machines may have copies of the run folder without the last evaluation or the best checkpoint, and the
+        ranks must evaluate, save and stop at the same steps.
+        """
+        self.evaluated_step, self.best = collectives.all_gather_object((self.evaluated_step, self.best))[0]
+
     @property
     def best_step(self) -> int | None:
         """Best step so far, None before the first."""

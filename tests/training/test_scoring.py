@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
+import shutil
 import time
+from pathlib import Path
 from typing import ClassVar
 
 import paddle
@@ -19,6 +22,8 @@ from ernie_vil2.training.checkpoint import list_checkpoints
 from ernie_vil2.training.run_log import Meter
 from ernie_vil2.training.scoring import Evaluations, Metrics, run_evaluator
 from ernie_vil2.training.trainer import Trainer
+from tests.support.ranks import run_ranks
+from tests.support.trainings import fit
 
 
 class Fake:
@@ -114,3 +119,26 @@ def test_run_ends_without_improvement(config):
     assert train_model("Tuning.patience=5", accuracies=[1.0, 2.0]).step == 6
     with pytest.raises(ConfigError, match="Tuning.patience .*Evaluation.every"):
         config("Tuning.patience=2", "Evaluation.every=0")
+
+
+def resume_on_own_machine(folder, overrides):
+    """Resume the run of a rank's own folder, and write which evaluations the rank continues from."""
+    home = folder / os.environ["PADDLE_TRAINER_ID"]
+    os.chdir(home)
+    trainer = Trainer(load_config(None, overrides), resume=True, make_evaluators=lambda *_: {"mine": Fake()})
+    Path("evaluations.json").write_text(json.dumps([trainer.evaluations.evaluated_step, trainer.best]))
+
+
+def test_ranks_continue_from_the_evaluations_of_rank_0(config, overrides, tmp_path):
+    homes = [tmp_path / "0", tmp_path / "1"]
+    changes = ["Training.steps=2", "Training.checkpoint_every=1", "Evaluation.every=1", "Loss.weights={text_text: 0}"]
+    evaluators = {"mine": Fake({"accuracy": 30.0}, {"accuracy": 20.0})}
+    trained = fit(config(*changes, f"Training.output={homes[0] / 'run'}"), make_evaluators=lambda *_: evaluators)
+    # A copy from before the last evaluation, of the newest checkpoint alone
+    shutil.copytree(trained.run, homes[1] / "run", symlinks=True)
+    best, newest = list_checkpoints(homes[1] / "run")
+    shutil.rmtree(best)
+    (newest / "evaluation.json").unlink()
+    run_ranks(resume_on_own_machine, tmp_path, [*overrides, *changes, "Training.output=run", "Training.device=cpu"])
+    results = [json.loads((home / "evaluations.json").read_text()) for home in homes]
+    assert results == [[2, trained.best]] * 2 and trained.best["step"] == 1
