@@ -19,6 +19,7 @@ from ernie_vil2.device import runtime
 from ernie_vil2.encoder import Encoder, open_encoder
 from ernie_vil2.evaluation.report import write_json_lines
 from ernie_vil2.io.files import atomic_folder, cache_folder
+from ernie_vil2.io.locks import lock_exclusive
 from ernie_vil2.io.model_address import is_address
 from ernie_vil2.io.progress import progress_bar
 
@@ -58,7 +59,16 @@ def _embed_training_data(config: Config, encoder: Encoder) -> Path:
     folder = cache_folder() / FOLDER / blake2b(identity.encode(), digest_size=12).hexdigest()
     if folder.is_dir():
         return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Of several trainings that begin together one asks the server, and the others wait for the embeddings.
+    with folder.with_suffix(".lock").open("a") as lock_file:
+        lock_exclusive(lock_file, wait=True)
+        if not folder.is_dir():
+            _write_embeddings(stream, encoder, folder)
+    return folder
 
+
+def _write_embeddings(stream: SampleStream, encoder: Encoder, folder: Path) -> None:
     images: dict[str, np.ndarray] = {}
     texts: dict[str, np.ndarray] = {}
     with progress_bar(description="teacher", unit="sample", total=stream.num_samples) as bar:
@@ -73,7 +83,6 @@ def _embed_training_data(config: Config, encoder: Encoder) -> Path:
         for kind, key, embeddings in (("image", "image_id", images), ("text", "text", texts)):
             np.save(draft / f"{kind}_embeddings.npy", np.stack(list(embeddings.values())))
             write_json_lines(draft / f"{kind}s.jsonl", [{key: name} for name in embeddings])
-    return folder
 
 
 def _embed_chunks(stream: SampleStream, encoder: Encoder) -> Iterator[_EmbeddedChunk]:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -16,6 +17,8 @@ from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.parallel import collectives
 from ernie_vil2.tasks.contrastive_step import build_step
 from ernie_vil2.tasks.multi_view import NO_TEACHER_EMBEDDING, DistillationLoss, Teacher
+from ernie_vil2.training import teacher as teacher_module
+from ernie_vil2.training.teacher import with_local_teacher
 from ernie_vil2.training.trainer import Trainer
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import succeed
@@ -88,6 +91,20 @@ def test_teacher_on_a_server_teaches_like_its_folder(config, shapes, tmp_path, m
     losses = [record["teacher"] for record in read_train_records(taught.run)]
     expected = [record["teacher"] for record in read_train_records(train(teacher, "here").run)]
     assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_training_waits_for_another_that_asks_the_same_server(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path))
+    encoder = SimpleNamespace(fingerprint="m")  # fails if it is asked for an embedding
+    monkeypatch.setattr(teacher_module, "open_encoder", lambda address: encoder)
+
+    def wait_for_other_training(lock_file, wait):
+        assert wait
+        Path(lock_file.name).with_suffix("").mkdir()
+
+    monkeypatch.setattr(teacher_module, "lock_exclusive", wait_for_other_training)
+    taught = with_local_teacher(config(*PLAIN, "Tuning.teacher={embeddings: 'http://localhost/v1#m'}"))
+    assert Path(taught.Tuning.teacher.embeddings).is_dir()
 
 
 def test_teachers_rows_are_gathered_without_waiting_for_their_number(monkeypatch):
