@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException, HTTPResponse, IncompleteRead
-from typing import Any
+from typing import Any, cast
 
 from ernie_vil2.io.files import parse_json
 from ernie_vil2.io.terminal import make_printable, pluralize
@@ -183,7 +183,8 @@ def _describe_refusal(error: urllib.error.HTTPError) -> str:
         target = make_printable(error.headers.get("Location", "another address"), max_length=MAX_REASON_LENGTH)
         return f"{status}, redirects to {target}, which is not followed; name the final address"
     try:
-        message = _find_message(error.read(MAX_ERROR_BYTES))
+        # `fp` is the whole answer, which a server may send as slowly as any other.
+        message = _find_message(_read_answer(cast(HTTPResponse, error.fp), error.url, MAX_ERROR_BYTES))
     except (OSError, HTTPException):
         message = ""
     reason = make_printable(message.strip() or error.reason, max_length=MAX_REASON_LENGTH)

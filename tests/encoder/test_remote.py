@@ -208,6 +208,25 @@ def test_slow_answer_is_given_up_and_asked_for_again(server, pauses, monkeypatch
     assert len(pauses) == 1
 
 
+def test_slow_report_of_an_error_is_given_up(server, monkeypatch):
+    def trickle(handler, body):
+        handler.send_response(404)
+        handler.end_headers()
+        while not server.is_given_up.wait(0.01):
+            handler.wfile.write(b"x")
+
+    server.is_given_up = threading.Event()
+    monkeypatch.setattr(json_client, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(json_client, "MAX_ERROR_BYTES", 1000)
+    encoder = RemoteEncoder(server.address)
+    server.script = [trickle]
+    try:
+        with pytest.raises(RefusedRequest, match="status 404, Not Found"):
+            encoder.encode_texts(["b"])
+    finally:
+        server.is_given_up.set()
+
+
 def test_nothing_is_asked_for_twice_also_after_an_interruption(server, monkeypatch):
     monkeypatch.setattr(remote, "MAX_INPUTS", 1)
     monkeypatch.setattr(remote, "NUM_CONNECTIONS", 1)
