@@ -74,8 +74,8 @@ class RunLog:
     def __init__(self, run: Path, config: Config, first_step: int = 0, evaluated_step: int = 0):
         run.mkdir(parents=True, exist_ok=True)
         remove_partial(run, "|".join(map(re.escape, _WRITTEN_FILES)))
-        write_text(run / CONFIG, dump_config(config))
         check_run_version(run)
+        write_text(run / CONFIG, dump_config(config))
         write_json(run / ENVIRONMENT, {"version": VERSION, **describe_environment()})
 
         path = run / LOG

@@ -92,8 +92,10 @@ def test_run_folder_of_another_version_is_refused(tmp_path):
     RunLog(tmp_path, Config()).close()
     environment = json.loads((tmp_path / "environment.json").read_text())
     (tmp_path / "environment.json").write_text(json.dumps(environment | {"version": 2}))
+    (tmp_path / "config.yaml").write_text("its: own")
     with pytest.raises(OtherVersion, match=r"environment\.json"):
         RunLog(tmp_path, Config())
+    assert (tmp_path / "config.yaml").read_text() == "its: own"
     (tmp_path / "environment.json").write_text('{"version": ')  # as a full disk leaves it
     RunLog(tmp_path, Config()).close()
 
