@@ -253,7 +253,7 @@ def propose_trials(
     # A model forgets more with a higher rate: the highest must gain clearly before a still higher one is tried.
     small_trials = {trial.rate: trial for trial in finished_trials if trial.batch == small_batch}
     best = find_best(list(small_trials.values()))
-    while best and best.rate == rates[-1] < MAX_RATE and is_better(best, small_trials[rates[-2]]):
+    while best and best.rate == rates[-1] <= MAX_RATE / 2 and is_better(best, small_trials[rates[-2]]):
         rates.append(2 * best.rate)
         yield Trial(rates[-1], small_batch)
         small_trials = {trial.rate: trial for trial in finished_trials if trial.batch == small_batch}

@@ -94,6 +94,7 @@ def test_queries_of_two_languages_are_pooled_by_images():
     [
         (1e-4, 64, 1e-4, [2e-5, 5e-5, 2e-4, 4e-4, 1e-3]),  # the recipe's rate is not tried twice
         (4e-3, 64, 2e-3, [*LADDER, 4e-3, 8e-3]),  # the recipe's rate is the highest of the ladder
+        (2e-2, 64, 5e-3, LADDER),  # twice this rate is above the largest
         (4e-3, 256, 1e-3, [*LADDER, 2e-3, 4e-3, 8e-3, 2e-3, 4e-3, 8e-3]),
         (2e-5, 256, 2e-5, [*LADDER, 5e-5]),
     ],
