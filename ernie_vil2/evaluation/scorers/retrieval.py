@@ -60,7 +60,8 @@ class Retrieval(Scorer):
 
     protocol: Sequence[str] = option(
         ("pairs",),
-        "protocols to score by; all-conventions: any-of, first-text, row-label side by side; default: pairs",
+        "protocols to score by; all-conventions: pairs (in the table any-of), first-text and official-rows "
+        "(row-label); default: pairs",
         "NAME",
     )
     only: Sequence[tuple[str, str]] = option(
