@@ -132,12 +132,14 @@ class EncodedClasses:
         image_embeddings: `[N, D]` float32, rows as in `benchmark.images`.
         class_embeddings: `[C, D]` float32 by language, rows as in `benchmark.texts`.
         bad_samples: number of images that were read, and the images that could not be used.
+        has_several_labels: whether an image of the data has several classes, also if it could not be used.
     """
 
     benchmark: Benchmark
     image_embeddings: np.ndarray
     class_embeddings: Mapping[str, np.ndarray]
     bad_samples: BadSampleReport
+    has_several_labels: bool = False
 
     @cached_property
     def truth(self) -> np.ndarray:
@@ -158,13 +160,21 @@ class EncodedClasses:
             # whatever order sums are taken.
             cosines = self.image_embeddings.astype(np.float64) @ class_embeddings.astype(np.float64).T
             names = class_names(self.benchmark, language)
-            scores[language] = ClassScores(self.truth, cosines.astype(np.float32), names, logit_scale)
+            scores[language] = ClassScores(
+                self.truth, cosines.astype(np.float32), names, logit_scale, self.has_several_labels
+            )
         return scores
 
 
 def class_names(labelled: Benchmark, language: str) -> tuple[str, ...]:
     """Return the names of the classes in a language."""
     return tuple(str(text.fields[language]) for text in labelled.texts)
+
+
+def has_several_labels(labelled: Benchmark) -> bool:
+    """Return whether an image has several classes."""
+    image_rows = labelled.pairs[:, 0]
+    return len(np.unique(image_rows)) < len(image_rows)
 
 
 def make_prompt_benchmark(labelled: Benchmark, templates: Mapping[str, Sequence[str]]) -> Benchmark:
@@ -206,7 +216,9 @@ def assemble_classes(
         prompt_embeddings = encoded.text_embeddings[start:end]
         class_embeddings[language] = compute_class_embeddings(prompt_embeddings, len(templates_of_language))
         start = end
-    return EncodedClasses(benchmark, encoded.image_embeddings, class_embeddings, encoded.bad_samples)
+    return EncodedClasses(
+        benchmark, encoded.image_embeddings, class_embeddings, encoded.bad_samples, has_several_labels(labelled)
+    )
 
 
 @dataclass(frozen=True)
@@ -218,17 +230,19 @@ class ClassScores:
         scores: `[N, C]` float, cosines or probabilities.
         names: names of the classes.
         logit_scale: factor from cosine to logit; None: scores are probabilities.
+        has_several_labels: see `EncodedClasses`; which metrics apply must not depend on the images that can be used.
     """
 
     truth: np.ndarray
     scores: np.ndarray
     names: tuple[str, ...]
     logit_scale: float | None = None
+    has_several_labels: bool = False
 
     @cached_property
     def is_multi_label(self) -> bool:
         """Whether an image has several classes or none; classes then rank images instead of answering them."""
-        return bool((self.truth.sum(axis=1) != 1).any())
+        return self.has_several_labels or bool((self.truth.sum(axis=1) != 1).any())
 
     @cached_property
     def answers(self) -> np.ndarray:

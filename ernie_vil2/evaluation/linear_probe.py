@@ -109,7 +109,7 @@ def score_linear_probe(classes: EncodedClasses, training: EncodedBenchmark) -> t
             "remove them from the training data or from the scored data"
         )
     names = class_names(classes.benchmark, next(iter(classes.class_embeddings)))
-    return ClassScores(classes.truth, probe.scores, names), lines
+    return ClassScores(classes.truth, probe.scores, names, has_several_labels=classes.has_several_labels), lines
 
 
 def _choose_validation_images(truth: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from ernie_vil2 import load_model
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.html_pages import Page
-from tests.support.published_files import write_files
+from tests.support.published_files import make_image, write_files
 from tests.support.shapes import COLOURS, SHAPES, SPECIAL_TOKENS, draw, encode_png
 
 TOKENS = [*SPECIAL_TOKENS, "a", *COLOURS, *SHAPES, *"红绿蓝黄色圆方块条十字"]
@@ -97,6 +97,15 @@ def test_images_of_several_classes_are_scored_by_map(tmp_path, model, shapes):
     record = read_json(path)
     assert set(record["results"]["linear probe"]) == {"mAP"} and record["chance"] == {}
     assert record["results"]["linear probe"]["mAP"] > record["results"]["zero-shot, en"]["mAP"]
+
+
+def test_broken_image_of_several_classes_keeps_map(tmp_path, model):
+    images = {"disc.png": make_image(1), "both.png": b"broken"}
+    table = "image,label\ndisc.png,disc\nboth.png,disc|square\n"
+    data = write_files(tmp_path / "data", {"labels.csv": table, **images}) / "labels.csv"
+    assert evaluate("--checkpoint", model, "--data", data, "--output", tmp_path / "out") == 0
+    (path,) = (tmp_path / "out").glob("*.json")
+    assert read_json(path)["results"] == {"zero-shot, en": {"mAP": 100}}
 
 
 def test_calibration_sets_threshold_and_probabilities(tmp_path, data, capsys):

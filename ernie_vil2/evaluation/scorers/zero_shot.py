@@ -25,6 +25,7 @@ from ernie_vil2.evaluation.classification import (
     assemble_classes,
     choose_templates,
     describe_templates,
+    has_several_labels,
     make_prompt_benchmark,
 )
 from ernie_vil2.evaluation.classification_page import make_classification_page
@@ -113,9 +114,7 @@ class ZeroShot(Scorer):
                 # Class folders may lack a train split. Naming it is then an error, instead of training on test data.
                 training_data = replace(training_data, split=TRAIN)
             benchmarks[TRAINING] = self._open_labelled(training_data)
-        image_rows = labelled.pairs[:, 0]
-        has_several_classes = len(np.unique(image_rows)) < len(image_rows)
-        best_by = "mAP" if has_several_classes else "acc1"
+        best_by = "mAP" if has_several_labels(labelled) else "acc1"
         return ScorerInput(data, benchmarks, LabelledImages(labelled, templates), best_by)
 
     def _open_labelled(self, data: DataSpec) -> Benchmark:
