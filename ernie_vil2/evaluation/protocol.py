@@ -274,8 +274,9 @@ class Evaluation:
             query_side, _ = result.matching.sides
             rows = self.encoded.benchmark.get_side(query_side)
             is_selected = np.zeros(len(rows), bool)
-            for number, row in enumerate(rows):
-                row_value = row.fields.get(field_name)
+            # Rows without a right answer may have the value, but are no queries.
+            for number in result.matching.left[result.ranking.rank > 0].tolist():
+                row_value = rows[number].fields.get(field_name)
                 if row_value is not None:  # str(None) would equal the value "None"
                     is_selected[number] = str(row_value) == value
                     existing_values.add(str(row_value))
@@ -285,7 +286,7 @@ class Evaluation:
 
         if needs_queries and len(empty_directions) == len(results):
             examples = ", ".join(sorted(existing_values)[:10]) or "none"
-            raise ValueError(f"no sample has {field_name} = {value}; values here: {examples}")
+            raise ValueError(f"no query has {field_name} = {value}; values here: {examples}")
         return replace(self, results=results, measures={}, empty_directions=tuple(empty_directions))
 
 

@@ -117,6 +117,15 @@ def test_subset_by_a_field_of_one_side_has_one_direction(kinds, name, side, dire
         Retrieval(only=[("kind", "large")])._make_rows({"": without_fields}, [])
 
 
+def test_rows_without_a_right_answer_do_not_fill_a_subset(kinds):
+    pairs = np.array([(0, 0), (1, 1), (2, 3), (3, 3)])  # the odd image has another text, and the odd text no image
+    odd = evaluate(ColourModel(), replace(kinds, pairs=pairs), PROTOCOLS["pairs"]).select_queries("kind", "odd")
+    assert odd.empty_directions == ("text_to_image",) and odd.mean_recall is None
+    pairs = pairs[[0, 1, 3]]
+    with pytest.raises(ValueError, match="kind = odd; values here: plain$"):
+        evaluate(ColourModel(), replace(kinds, pairs=pairs), PROTOCOLS["pairs"]).select_queries("kind", "odd")
+
+
 def test_pixel_baseline_equals_that_by_hand(tmp_path):
     rng = np.random.default_rng(0)
     shapes = {name: encode_png(draw((0, 0, 0), name, rng)) for name in ("disc", "bar", "cross")}
