@@ -40,10 +40,10 @@ Evaluations = Mapping[str, Evaluation]
 
 
 def list_ranks(evaluations: Evaluations) -> Iterator[list]:
-    """Yield a row of `CSV_COLUMNS` for each query that has a right answer.
+    """Yield a row of `CSV_COLUMNS` for each query.
 
-    Besides the rank it holds the best right answer and the first answer. `query` is the text or, for an image, its id.
-    Of answers with equal scores, the one of the lower row is listed.
+    Besides the rank it holds the best right answer, blank if there is none, and the first answer. `query` is the text
+    or, for an image, its id. Of answers with equal scores, the one of the lower row is listed.
     """
     for label, evaluation in evaluations.items():
         for direction, result in evaluation.results.items():
@@ -51,14 +51,17 @@ def list_ranks(evaluations: Evaluations) -> Iterator[list]:
             ranking, gallery_rows = result.ranking, result.matching.right
             for position in np.flatnonzero(ranking.rank):
                 query = queries[result.matching.left[position]]
+                best_positive = ["", ""]  # of a query that counts as a miss: nothing is right for it
+                if ranking.positive[position] >= 0:
+                    row = gallery_rows[ranking.positive[position]]
+                    best_positive = [gallery[row].id, ranking.positive_score[position]]
                 yield [
                     label,
                     direction,
                     query.id,
                     _text_or_id(query),
                     ranking.rank[position],
-                    gallery[gallery_rows[ranking.positive[position]]].id,
-                    ranking.positive_score[position],
+                    *best_positive,
                     gallery[gallery_rows[ranking.top[position]]].id,
                     ranking.top_score[position],
                 ]
@@ -235,7 +238,7 @@ class CardMaker:
                 is_right = answer in right_answers
                 card_answers.append(self._make_answer(gallery_side, gallery_rows[answer], score, is_right))
         rank = int(ranking.rank[position])
-        if right_answers.isdisjoint(answers):
+        if right_answers and right_answers.isdisjoint(answers):
             row, score = gallery_rows[ranking.positive[position]], float(ranking.positive_score[position])
             card_answers.append(self._make_answer(gallery_side, row, score, True, rank))
 

@@ -14,6 +14,7 @@ import pytest
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSampleReport
 from ernie_vil2.evaluation.encoded import EncodedBenchmark
+from ernie_vil2.evaluation.examples import CardMaker, list_ranks
 from ernie_vil2.evaluation.protocol import find_protocol, score_embeddings
 from ernie_vil2.evaluation.scorers import cxc
 from ernie_vil2.evaluation.scorers.cxc import compute_correlations, read_ratings
@@ -152,6 +153,16 @@ def test_captions_without_images_count_only_in_their_protocol(folder):
         # A caption without an image is never answered rightly.
         expected = answerable.recall[name] * num_answerable / num_captions
         assert every_caption.recall[name] == pytest.approx(expected)
+
+
+def test_caption_that_counts_as_a_miss_has_no_right_answer(folder):
+    evaluation = score_embeddings(draw_small_benchmark(folder), find_protocol("cxc-every-caption"))
+    positives = {row[2]: row[5:7] for row in list_ranks({"": evaluation}) if row[1] == "text_to_image"}
+    result = evaluation.results["text_to_image"]
+    misses = np.flatnonzero(result.ranking.rank > IMAGES)
+    assert misses.size and [positives[str(caption)] for caption in misses] == [["", ""]] * misses.size
+    (card,) = CardMaker(evaluation).make_cards("text_to_image", misses[:1])
+    assert not any(answer.is_correct for answer in card.answers)
 
 
 def test_correlations_equal_ranks_in_numpy():
