@@ -65,17 +65,18 @@ def _read_ranks(path: Path) -> list[_RankedQuery]:
     with add_path_to_errors(path), path.open(encoding="utf-8", newline="") as file:
         try:
             for row in csv.DictReader(file, strict=True):
-                # An image query is about itself, a text query about the image that is its best right answer.
-                image_column = "query_id" if row["direction"].startswith("image") else "best_positive_id"
+                query_id, best_positive_id = unescape_cell(row["query_id"]), unescape_cell(row["best_positive_id"])
+                is_image = row["direction"].startswith("image")
                 queries.append(
                     _RankedQuery(
                         language=row["result"].partition(", ")[2],  # a result is called "model, language"
                         direction=row["direction"],
-                        id=row["query_id"],
+                        id=query_id,
                         text=unescape_cell(row["query"]),
                         rank=int(row["rank"]),
-                        best_positive_id=row["best_positive_id"],
-                        image_id=row[image_column],
+                        best_positive_id=best_positive_id,
+                        # An image query is about itself, a text query about the image that is its best right answer.
+                        image_id=query_id if is_image else best_positive_id,
                     )
                 )
         except (csv.Error, KeyError, TypeError, ValueError) as error:

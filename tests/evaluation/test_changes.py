@@ -29,7 +29,8 @@ def write_ranks(path, label, rows):
         writer = csv.writer(file)
         writer.writerow(CSV_COLUMNS)
         for direction, key, query, rank, *answer in rows:
-            writer.writerow([label, direction, key, escape_cell(query), rank, *(answer or ["x"]), 0.5, "y", 0.6])
+            cells = [label, direction, key, query, rank, *(answer or ["x"]), 0.5, "y", 0.6]
+            writer.writerow(map(escape_cell, cells))
     return path
 
 
@@ -55,11 +56,12 @@ def test_queries_are_won_and_lost_by_first_rank(tmp_path):
 
 
 def test_won_images_are_shown_with_their_right_text(tmp_path):
-    rows = [("image_to_text", "red.jpg", "red.jpg", 5, "7"), ("text_to_image", "7", "红苹果", 1, "red.jpg")]
+    # A name that a spreadsheet would compute is escaped in the file.
+    rows = [("image_to_text", "-red.jpg", "-red.jpg", 5, "7"), ("text_to_image", "7", "红苹果", 1, "-red.jpg")]
     earlier_file = write_ranks(tmp_path / "b.csv", "before, zh", rows)
     later_file = write_ranks(tmp_path / "a.csv", "after, zh", [(*row[:3], 1, row[4]) for row in rows])
     changes = read_changes(earlier_file, later_file)
-    assert changes["zh, image → text"].largest_gains == [("红苹果", 5, 1, "red.jpg")]
+    assert changes["zh, image → text"].largest_gains == [("红苹果", 5, 1, "-red.jpg")]
 
 
 def test_file_with_a_rank_that_is_no_number_is_named(tmp_path):
