@@ -79,7 +79,7 @@ def _read_ranks(path: Path) -> list[_RankedQuery]:
                         image_id=query_id if is_image else best_positive_id,
                     )
                 )
-        except (csv.Error, KeyError, TypeError, ValueError) as error:
+        except (csv.Error, KeyError, TypeError, ValueError, AttributeError) as error:  # a cut row has None in its cells
             raise ValueError(f"{path}: not a file of ranks ({error!r})") from None
     return queries
 

@@ -64,10 +64,11 @@ def test_won_images_are_shown_with_their_right_text(tmp_path):
     assert changes["zh, image → text"].largest_gains == [("红苹果", 5, 1, "-red.jpg")]
 
 
-def test_file_with_a_rank_that_is_no_number_is_named(tmp_path):
+@pytest.mark.parametrize("row", ["before,image_to_text,a,A,first,,,,\n", "before,image_to_text,a", "before"])
+def test_damaged_file_of_ranks_is_named(tmp_path, row):
     valid_file = write_ranks(tmp_path / "b.csv", "before", [("image_to_text", "a", "A", 1)])
     invalid_file = tmp_path / "other.csv"
-    invalid_file.write_text(",".join(CSV_COLUMNS) + "\nbefore,image_to_text,a,A,first,,,,\n")
+    invalid_file.write_text(",".join(CSV_COLUMNS) + "\n" + row)
     with pytest.raises(ValueError, match="other.csv"):
         read_changes(valid_file, invalid_file)
 
