@@ -416,7 +416,10 @@ def read_evaluations(folder: Path) -> list[dict[str, Any]]:
 def _check_record(record: Mapping[str, Any]) -> None:
     """Raise if a field that the page reads is missing or of another type."""
     make_recall_table(record["table"])  # raises if it cannot be shown
-    texts = [*record["data"], *record["paths"]]
+    texts = [record.get("model", ""), *record["data"], *record["paths"]]
+    texts += [label for label, _ in record["table"]]
+    for row in record.get("published", []):
+        texts += [row["source"], row["note"], row["model"]]
     for result in record["results"].values():
         texts += [result["protocol"], result["definition"], result["tie_rule"], *result["notes"]]
     for text in texts:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ernie_vil2.evaluation.report import RECORD_VERSION
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import call
@@ -40,7 +41,10 @@ def test_unknown_names_of_runs_are_explained(run, tmp_path):
 
 def test_report_skips_files_that_are_no_records(run, shapes):
     (run / "evaluation").mkdir(exist_ok=True)
+    record = {"version": RECORD_VERSION, "model": "m", "table": [], "results": {}, "data": [], "paths": []}
     foreign = {"cut": '{"table": [', "other": '{"table": [["a", 1]], "results": {}}'}
+    for name, value in {"model": None, "published": [{}], "table": [[1, None]]}.items():
+        foreign[name] = json.dumps(record | {name: value})
     for name, content in foreign.items():
         (run / "evaluation" / f"{name}.json").write_text(content)
     (run / "log.jsonl").write_text("a note\n")
