@@ -368,7 +368,9 @@ def _read_result_after(folder: Path) -> dict:
         return {}
     record = load_json(path)
     remedy = "remove it, and continue the run with --resume to score again"
-    check_version(record.get("version"), RECORD_VERSION, path, remedy)
+    check_version(record.get("version") if isinstance(record, dict) else None, RECORD_VERSION, path, remedy)
+    if not isinstance(record.get("model"), str):
+        raise ValueError(f"{path}: not the record of an evaluation; {remedy}")
     return record
 
 

@@ -59,3 +59,13 @@ def test_report_shows_answers_of_the_checkpoint_that_was_scored(run, shapes):
     options = ("--data", shapes["val"], "--queries", 1)
     assert f"{run}/checkpoints/step_00000001" in call("report", "--run", run, *options).stdout
     assert f"{run}/checkpoints/step_00000002" in call("report", "--run", f"{run}@newest", *options).stdout
+
+
+@pytest.mark.parametrize("content", [[], {"version": RECORD_VERSION, "model": 5}])
+def test_damaged_result_after_training_is_named(run, content):
+    path = run / "evaluation" / "after.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    result = call("report", "--run", run)
+    path.unlink()
+    assert result.returncode == 2 and str(path) in result.stderr
