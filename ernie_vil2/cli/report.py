@@ -248,7 +248,7 @@ def _score_initial_run(args: argparse.Namespace, folder: Path, config: Config) -
         checkpoint = resolve_checkpoint(initial) or Path(initial)
         if not (checkpoint / CONFIG).is_file():
             return {}
-        initial_config = load_config(checkpoint / CONFIG)
+        initial_config = load_config(checkpoint / CONFIG, is_untrusted=True)
         validation = initial_config.Data.val_config
         # This configuration came with the weights: nothing is fetched, run or imported because of it.
         if validation is None or validation.layout or any(map(_is_remote, validation.data)):

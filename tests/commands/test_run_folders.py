@@ -1,9 +1,12 @@
 """Commands read RUN, RUN@best and checkpoints of run folders, also next to files of others."""
 
 import json
+from argparse import Namespace
 
 import pytest
 
+from ernie_vil2.cli.report import _score_initial_run
+from ernie_vil2.config import load_config
 from ernie_vil2.evaluation.report import RECORD_VERSION
 from ernie_vil2.models.weights.files import read_weights, write_weights
 from tests.support.checkpoints import write_untrained_checkpoint
@@ -69,3 +72,11 @@ def test_damaged_result_after_training_is_named(run, content):
     result = call("report", "--run", run)
     path.unlink()
     assert result.returncode == 2 and str(path) in result.stderr
+
+
+def test_configuration_of_initial_weights_is_not_trusted(tmp_path, capsys):
+    (tmp_path / "other.yaml").touch()
+    (tmp_path / "config.yaml").write_text("base: other.yaml\n")
+    config = load_config(overrides=[f"Model.weights={tmp_path}"])
+    assert _score_initial_run(Namespace(), tmp_path, config) == {}
+    assert "unknown key base" in capsys.readouterr().err
