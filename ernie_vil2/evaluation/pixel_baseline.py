@@ -33,9 +33,9 @@ class PixelBaseline:
     """Ranks that the nearest training image gives to the right texts.
 
     Attributes:
-        ranks: `[Q]`, rank of the right text of every query image, from 1; behind all texts if no training image has
-            the text.
-        samples: the queries, without their bytes.
+        ranks: `[Q]`, rank of the best right text of every query image, from 1; behind all other texts if no training
+            image has one.
+        samples: the first sample of each query image, without its bytes.
         bad_samples: samples of either source that could not be used.
     """
 
@@ -60,9 +60,9 @@ class PixelBaseline:
 def compute_pixel_baseline(train: SampleSequence, test: SampleSequence, block: int = 256) -> PixelBaseline:
     """Rank the texts of `test` for every image of `test` by the most similar image of `train` with that text.
 
-    Texts are distinguished by `text_name`. Training images of texts that `test` lacks are ignored. A test image whose
-    text no training image has ranks behind all. Ties count against the baseline. Samples that cannot be used are
-    counted and left out.
+    Texts are distinguished by `text_name`; of an image with several texts each is right. Training images of texts that
+    `test` lacks are ignored. A test image whose text no training image has ranks behind all. Ties count against the
+    baseline. Samples that cannot be used are counted and left out.
 
     Args:
         train: training samples.
@@ -73,10 +73,16 @@ def compute_pixel_baseline(train: SampleSequence, test: SampleSequence, block: i
         ValueError: no training image that can be used has a text of `test`.
     """
     report = BadSampleReport()
-    queries, query_embeddings = _embed_samples(test, report)
-    texts = sorted({sample.text_name for sample in queries})
+    test_samples, test_embeddings = _embed_samples(test, report)
+    texts = sorted({sample.text_name for sample in test_samples})
     column_of_text = {text: column for column, text in enumerate(texts)}
-    query_columns = np.array([column_of_text[sample.text_name] for sample in queries])
+    # Samples of one image, which have its name and its pixels, are one query.
+    queries: dict[tuple[str, bytes], Sample] = {}
+    right_columns: dict[tuple[str, bytes], list[int]] = {}
+    for sample, embedding in zip(test_samples, test_embeddings, strict=True):
+        key = sample.image_name, embedding.tobytes()
+        queries.setdefault(key, sample)
+        right_columns.setdefault(key, []).append(column_of_text[sample.text_name])
 
     references, reference_embeddings = _embed_samples(train, report, column_of_text)
     if not references:
@@ -88,16 +94,19 @@ def compute_pixel_baseline(train: SampleSequence, test: SampleSequence, block: i
     scored_columns, starts = np.unique(reference_columns[order], return_index=True)
 
     ranks = []
-    for start in range(0, len(queries), block):
-        columns = query_columns[start : start + block]
-        similarities = np.stack(query_embeddings[start : start + block]) @ gallery.T  # [b, T]
+    keys = list(queries)
+    for start in range(0, len(keys), block):
+        block_keys = keys[start : start + block]
+        similarities = np.stack([np.frombuffer(pixels, np.float32) for _, pixels in block_keys]) @ gallery.T  # [b, T]
         # The score of a text is the score of its nearest image; texts without an image stay at -inf.
-        scores = np.full([len(columns), len(texts)], -np.inf, np.float32)
+        scores = np.full([len(block_keys), len(texts)], -np.inf, np.float32)
         scores[:, scored_columns] = np.maximum.reduceat(similarities, starts, axis=1)
-        right_scores = scores[np.arange(len(columns)), columns]
-        # The right text itself is among the texts that score at least as high, so ranks start at 1.
-        ranks.append((scores >= right_scores[:, None]).sum(axis=1))
-    return PixelBaseline(np.concatenate(ranks), queries, report)
+        is_right = np.zeros(scores.shape, bool)
+        for row, key in enumerate(block_keys):
+            is_right[row, right_columns[key]] = True
+        right_scores = np.where(is_right, scores, -np.inf).max(axis=1, keepdims=True)
+        ranks.append(1 + ((scores >= right_scores) & ~is_right).sum(axis=1))
+    return PixelBaseline(np.concatenate(ranks), list(queries.values()), report)
 
 
 def _embed_samples(

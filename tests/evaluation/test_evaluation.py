@@ -144,6 +144,20 @@ def test_pixel_baseline_equals_that_by_hand(tmp_path):
     assert baseline.select_queries()["image_to_text"]["R@5"] == 100
 
 
+def test_pixel_baseline_finds_any_text_of_an_image(tmp_path):
+    rng = np.random.default_rng(0)
+    disc, bar = (encode_png(draw((0, 0, 0), name, rng)) for name in ("disc", "bar"))
+    rows = [("disc", "1", disc), ("a disc", "1", disc), ("bar", "2", bar), ("a bar", "2", bar)]
+    train = open_sources([str(write_tsv(tmp_path / "train.tsv", rows))])
+    # The texts of an image score alike, but are no wrong answers to it.
+    baseline = compute_pixel_baseline(train, train, block=1)
+    assert baseline.ranks.tolist() == [1, 1] and [sample.image_name for sample in baseline.samples] == ["1", "2"]
+    # Without a training image of its texts, a query ranks behind the two texts of the other one.
+    train = open_sources([str(write_tsv(tmp_path / "bars.tsv", rows[2:]))])
+    test = open_sources([str(tmp_path / "train.tsv")])
+    assert compute_pixel_baseline(train, test).ranks.tolist() == [3, 1]
+
+
 def test_pixel_baseline_counts_unusable_samples(tmp_path):
     image = encode_png(draw((0, 0, 0), "disc", np.random.default_rng(0)))
     train = [("disc", "1", image), ("disc", "2", image[:50]), ("", "3", image), ("bar", "4", b"not looked at")]
