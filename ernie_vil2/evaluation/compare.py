@@ -14,7 +14,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample
-from ernie_vil2.data.spec import DataLike, DataSpec
+from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.encoder import Encoder, ErnieViL2, open_encoder
 from ernie_vil2.evaluation.embedding_files import read_benchmark_embeddings
 from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_on_all_ranks
@@ -306,7 +306,7 @@ class _Scoring:
             protocols = ", ".join(self._scorer.protocols)
             raise ValueError(f"{name}: pixels are compared by one protocol, not by {protocols}; name one of them")
         self._open()
-        training_data = DataSpec(train, text_id=self._data.text_id)
+        training_data = DataSpec(train, default_split=TRAIN, text_id=self._data.text_id)
         baseline = compute_pixel_baseline(open_sources(training_data), open_sources(self._data))
         direction = "image_to_text"
         outcomes = Outcomes(

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import ernie_vil2
 from ernie_vil2 import cli as commands
-from ernie_vil2.data.readers import open_benchmarks
+from ernie_vil2.data.readers import open_benchmarks, open_sources
 from ernie_vil2.data.samples import Reason
 from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.evaluation import compare as module
@@ -22,12 +22,14 @@ from ernie_vil2.evaluation.compare import (
     name_models,
 )
 from ernie_vil2.evaluation.encoded import encode_benchmark
+from ernie_vil2.evaluation.pixel_baseline import compute_pixel_baseline
 from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import succeed
 from tests.support.embedding_servers import serve_model
 from tests.support.entailment_data import write_entailment_folder
+from tests.support.published_folders import write_coco_cn
 from tests.support.shapes import COLOURS, SHAPES, draw, encode_png
 
 TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", *COLOURS, *SHAPES]
@@ -180,6 +182,18 @@ def test_pixels_are_compared_by_one_protocol(models, data, shapes):
     assert result.comparison.differences["en", "first", "image_to_text/mR"].count == 16
     with pytest.raises(ValueError, match="pixels: .* first-text"):
         compare_models(sources, data, scorer=Retrieval(["all-conventions"]), device="cpu", resamples=50)
+
+
+def test_pixels_come_from_the_train_split(models, tmp_path):
+    write_coco_cn(tmp_path)
+    home = str(tmp_path / "coco-cn-version1805v1.1")
+    train, test = (open_sources([home], split=split) for split in ("train", "test"))
+    ranks = compute_pixel_baseline(train, test).ranks
+    sources = {"first": models["first"], "pixels": NearestPixels([home])}
+    result = compare_models(sources, home, device="cpu", resamples=50)
+    assert result.comparison.find_ranks("pixels", "")[: len(ranks)].tolist() == ranks.tolist()
+    scorer = Retrieval(pixel_baseline=[home])
+    assert scorer._compute_baseline(scorer.open(DataSpec([home])).data).ranks.tolist() == ranks.tolist()
 
 
 @pytest.mark.parametrize(("cost", "cell"), [(0.0123, "0.012"), (9.96, "10"), (99.6, "100"), (1234.5, "1,234")])

@@ -11,7 +11,7 @@ import numpy as np
 from ernie_vil2.config import Config, EvaluationDataConfig
 from ernie_vil2.data.benchmark import BenchmarkImage, BenchmarkText
 from ernie_vil2.data.readers import open_benchmarks, open_sources
-from ernie_vil2.data.spec import DataSpec, option
+from ernie_vil2.data.spec import TRAIN, DataSpec, option
 from ernie_vil2.device.extras import require
 from ernie_vil2.encoder import Encoder
 from ernie_vil2.evaluation.check import Inspection, check_benchmark
@@ -185,7 +185,7 @@ class Retrieval(Scorer):
         return rows
 
     def _compute_baseline(self, data: DataSpec) -> PixelBaseline:
-        training = DataSpec(self.pixel_baseline, text_id=data.text_id)
+        training = DataSpec(self.pixel_baseline, default_split=TRAIN, text_id=data.text_id)
         baseline = compute_pixel_baseline(open_sources(training), open_sources(data))
         if baseline.bad_samples.counts:
             print(f"pixel baseline: {baseline.bad_samples}")
