@@ -305,9 +305,9 @@ class _Scoring:
         if isinstance(self._scorer, Retrieval) and len(self._scorer.protocols) > 1:
             protocols = ", ".join(self._scorer.protocols)
             raise ValueError(f"{name}: pixels are compared by one protocol, not by {protocols}; name one of them")
-        self._open()
-        training_data = DataSpec(train, default_split=TRAIN, text_id=self._data.text_id)
-        baseline = compute_pixel_baseline(open_sources(training_data), open_sources(self._data))
+        data = self._open().data  # with the split of the protocol
+        training_data = DataSpec(train, default_split=TRAIN, text_id=data.text_id)
+        baseline = compute_pixel_baseline(open_sources(training_data), open_sources(data))
         direction = "image_to_text"
         outcomes = Outcomes(
             query_ids=[f"{direction} {sample.image_name}" for sample in baseline.samples],

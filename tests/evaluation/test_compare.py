@@ -192,6 +192,9 @@ def test_pixels_come_from_the_train_split(models, tmp_path):
     sources = {"first": models["first"], "pixels": NearestPixels([home])}
     result = compare_models(sources, home, device="cpu", resamples=50)
     assert result.comparison.find_ranks("pixels", "")[: len(ranks)].tolist() == ranks.tolist()
+    # The protocol names another split to score.
+    result = compare_models(sources, home, scorer=Retrieval(["aic-icc-val-10k"]), device="cpu", resamples=50)
+    assert result.comparison.outcomes["pixels"][""].query_ids[0] == "image_to_text COCO_val2014_000000001000"
     scorer = Retrieval(pixel_baseline=[home])
     assert scorer._compute_baseline(scorer.open(DataSpec([home])).data).ranks.tolist() == ranks.tolist()
 
