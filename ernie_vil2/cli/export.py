@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
         args.folder = find_weights(args.checkpoint).parent / name
 
     encoder = load_model(args.checkpoint, args.vocab, "cpu")
+    data = make_data_spec(args, args.data or [str(DEMO)])
     # Immich prepares images in its own way, which the comparison includes.
-    preprocess = None if args.to == IMMICH else encoder.preprocess
-    inputs = read_inputs(make_data_spec(args, args.data or [str(DEMO)]), args.samples, preprocess)
+    inputs = read_inputs(data, args.samples, encoder.preprocess, keeps_files=args.to == IMMICH)
     if args.to == IMMICH:
         report = export_for_immich(encoder, args.folder, args.precision, inputs, args.width)
     else:
@@ -113,14 +113,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def read_inputs(
-    data: DataSpec, max_samples: int, preprocess: Callable[[bytes, str], Any] | None
+    data: DataSpec, max_samples: int, preprocess: Callable[[bytes, str], Any], keeps_files: bool = False
 ) -> tuple[list, list[str]]:
     """Return the first usable samples of the data: their images, and their captions in all languages.
 
     Args:
         data: the data.
         max_samples: number of samples.
-        preprocess: makes pixels of an image file and its name; None: images stay files.
+        preprocess: makes pixels of an image file and its name.
+        keeps_files: return image files instead of their pixels.
     """
     from ernie_vil2.data.readers import open_sources
     from ernie_vil2.data.samples import BadSampleReport
@@ -133,7 +134,8 @@ def read_inputs(
         with bad_samples.attempt():
             sample = samples[row]
             captions = [sample.caption(language) for language in sample.captions]
-            images.append(preprocess(sample.image, sample.image_name) if preprocess else sample.image)
+            pixels = preprocess(sample.image, sample.image_name)  # raises if the image cannot be used
+            images.append(sample.image if keeps_files else pixels)
             texts.update(dict.fromkeys(captions))
     if not texts:
         raise ValueError(f"{' '.join(data.paths)}: nothing to compare on\n{bad_samples}")

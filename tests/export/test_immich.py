@@ -10,13 +10,16 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 import ernie_vil2
+from ernie_vil2.cli.export import read_inputs
 from ernie_vil2.data.preprocessing import Geometry, Preprocessing
+from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.tokenizer import LibraryTokenizer, WordPieceTokenizer, open_tokenizer
 from ernie_vil2.export.graphs import NotExportable
 from ernie_vil2.export.immich import describe_preprocessing, export_for_immich, make_library
 from tests.support.exported_models import IMAGES, TEXTS
 from tests.support.other_families import FOLDERS, list_inputs
 from tests.support.paths import ROOT
+from tests.support.shapes import encode_png, write_tsv
 
 CAPTIONS = (ROOT / "tests/fixtures/good_captions.txt").read_text(encoding="utf-8").splitlines()
 TOKENIZATION = json.loads((ROOT / "tests/fixtures/tokenization_official.json").read_text(encoding="utf-8"))
@@ -117,3 +120,12 @@ def test_ids_that_differ_in_immich_are_refused(model, tmp_path, monkeypatch):
     with pytest.raises(NotExportable, match="official"):
         export_for_immich(model, tmp_path / "photos")
     assert not (tmp_path / "photos").exists()
+
+
+@pytest.mark.parametrize("keeps_files", [False, True])
+def test_broken_images_are_not_compared_on(tmp_path, keeps_files):
+    image = encode_png(np.zeros([8, 8, 3], np.uint8))
+    data = DataSpec([str(write_tsv(tmp_path / "a.tsv", [("a disc", "1", image), ("a bar", "2", image[:40])]))])
+    preprocess = Preprocessing("ernie_vil2", 8, mean=(0, 0, 0), std=(1, 1, 1))
+    (result,), texts = read_inputs(data, 10, preprocess, keeps_files)
+    assert texts == ["a disc"] and (result == image if keeps_files else result.shape == (8, 8, 3))
