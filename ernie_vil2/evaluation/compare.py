@@ -14,6 +14,7 @@ import numpy as np
 from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.samples import BadSample
+from ernie_vil2.data.source_files import decode_path
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.encoder import Encoder, ErnieViL2, open_encoder
 from ernie_vil2.evaluation.embedding_files import read_benchmark_embeddings
@@ -155,13 +156,15 @@ def compare(
 def name_models(sources: Sequence[str]) -> dict[str, str]:
     """Name each source by the last part of its path, or by the whole path if several end alike.
 
+    Names are written to files, so bytes that are not UTF-8 are decoded as in `decode_path`.
+
     Raises:
         ValueError: a source is given twice.
     """
     last_parts = [Path(source).name or source for source in sources]
     models: dict[str, str] = {}
     for last_part, source in zip(last_parts, sources, strict=True):
-        name = last_part if last_parts.count(last_part) == 1 else source
+        name = decode_path(last_part if last_parts.count(last_part) == 1 else source)
         if name in models:
             raise ValueError(f"{name} is named twice; give each model once, or names: NAME={name}")
         models[name] = source

@@ -166,6 +166,7 @@ def test_impossible_comparisons_are_explained(models, data, tmp_path):
     with pytest.raises(ValueError, match="no statements"):
         compare_models({name: EmbeddingFolder(tmp_path) for name in "ab"}, DataSpec([str(folder)], split="test"))
     assert name_models(["runs/a", "other/a", "b"]) == {"runs/a": "runs/a", "other/a": "other/a", "b": "b"}
+    assert list(name_models(["runs/\udcc4\udce3", "b"])) == ["你", "b"]  # a folder named in GBK
     with pytest.raises(ValueError, match="x/a is named twice"):
         name_models(["x/a", "x/a"])
 
