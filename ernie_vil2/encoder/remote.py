@@ -28,7 +28,7 @@ from ernie_vil2.io.files import cache_folder, is_count
 from ernie_vil2.io.json_client import JsonClient, RefusedRequest, ServerError
 from ernie_vil2.io.model_address import parse_address
 from ernie_vil2.io.terminal import join_names
-from ernie_vil2.runtime_onnx import refuse_single_value
+from ernie_vil2.runtime_onnx import check_texts, refuse_single_value
 
 NUM_CONNECTIONS = 4  # requests at a time: some travel or are parsed while the server computes another one
 # Bounds of a request, all below those of our own server and of text-embeddings-inference, which takes 32 inputs. A
@@ -190,7 +190,7 @@ class RemoteEncoder:
 
     def encode_texts(self, texts: Iterable[str]) -> np.ndarray:
         refuse_single_value(texts, "encode_texts", "text")
-        return self.start_texts(list(texts))()
+        return self.start_texts(list(check_texts(texts)))()
 
     def _start(self, inputs: Sequence[_Input]) -> PendingEmbeddings:
         """Send all inputs whose embeddings are not in the cache; return a function that waits for all embeddings."""
@@ -270,7 +270,9 @@ def _make_key(kind: str, content: bytes) -> bytes:
 
 def _encode_png(image: Image.Image | np.ndarray, name: str) -> bytes:
     """Return a Pillow image, or `[H, W, 3]` uint8 RGB, as a file; BadSample if it cannot be used."""
-    if not isinstance(image, Image.Image):
+    if not isinstance(image, Image.Image | np.ndarray):
+        raise TypeError(f"{name} is a {type(image).__name__}, not a path, bytes, a Pillow image or an array")
+    if isinstance(image, np.ndarray):
         check_array(image, name)
         image = Image.fromarray(image)
     if image.mode not in PNG_MODES:

@@ -329,6 +329,14 @@ def test_single_image_or_text_is_refused(server):
         encoder.encode_texts("red")
 
 
+def test_row_that_is_no_text_or_image_is_named(server):
+    model = RemoteEncoder(server.address)
+    with pytest.raises(TypeError, match="text 1 is a float"):
+        model.encode_texts(["a", float("nan")])
+    with pytest.raises(TypeError, match="image is a float"):
+        model.encode_images([float("nan")])
+
+
 def test_few_images_are_held_in_memory(server, monkeypatch):
     monkeypatch.setattr(remote, "MAX_INPUTS", 1)
     monkeypatch.setattr(remote, "NUM_CONNECTIONS", 1)
