@@ -302,10 +302,13 @@ class _Scoring:
         """Score the nearest training image by pixels in place of a model: image to text, in all languages alike.
 
         Raises:
-            ValueError: the data are scored by several protocols, or no training image can be used.
+            ValueError: the data are not scored by retrieval, or by several protocols; or no training image can be
+                used.
         """
+        if not isinstance(self._scorer, Retrieval):
+            raise ValueError(f"{name}: pixels find texts, and these data are scored otherwise; leave them out")
         # Models have a result for each protocol, which may ask other queries or take other answers for right.
-        if isinstance(self._scorer, Retrieval) and len(self._scorer.protocols) > 1:
+        if len(self._scorer.protocols) > 1:
             protocols = ", ".join(self._scorer.protocols)
             raise ValueError(f"{name}: pixels are compared by one protocol, not by {protocols}; name one of them")
         data = self._open().data  # with the split of the protocol

@@ -25,6 +25,7 @@ from ernie_vil2.evaluation.encoded import encode_benchmark
 from ernie_vil2.evaluation.pixel_baseline import compute_pixel_baseline
 from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
+from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import succeed
 from tests.support.embedding_servers import serve_model
@@ -181,6 +182,8 @@ def test_pixels_are_compared_by_one_protocol(models, data, shapes):
     result = compare_models(sources, data, device="cpu", resamples=50)
     assert result.sources["pixels"] == str(shapes["train"])
     assert result.comparison.differences["en", "first", "image_to_text/mR"].count == 16
+    with pytest.raises(ValueError, match="pixels: .* scored otherwise"):
+        compare_models(sources, data, scorer=ZeroShot(label="kind"), device="cpu", resamples=50)
     with pytest.raises(ValueError, match="pixels: .* first-text"):
         compare_models(sources, data, scorer=Retrieval(["all-conventions"]), device="cpu", resamples=50)
 
