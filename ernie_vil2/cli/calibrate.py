@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ernie-vil2 calibrate`."""
     arguments.add_model_options(parser)
     arguments.add_data_options(parser)
-    parser.add_argument("--language", default="",
+    parser.add_argument("--language",
                         help="language of the captions, if the data have several")  # fmt: skip
 
 

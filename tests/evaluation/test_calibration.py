@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import load_model
+from ernie_vil2.data.readers import open_benchmarks
 from ernie_vil2.evaluation.calibrate import calibrate
 from ernie_vil2.io.calibration import (
     CALIBRATION,
@@ -125,6 +126,12 @@ def test_probabilities_follow_the_calibration(checkpoint, monkeypatch):
     # threshold of 0.5 have probability 0.
     clear_match, second_best, best = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(0.4)), 1 / (1 + np.exp(-0.4))
     np.testing.assert_allclose(probabilities, [[clear_match, 0], [second_best, best], [0, 0]], rtol=1e-5)
+
+
+def test_first_language_of_the_data_is_calibrated_by_default(shapes, checkpoint):
+    (language, *_), data = open_benchmarks([str(shapes["val"])]), shapes["val"]
+    succeed("calibrate", "--checkpoint", checkpoint, "--data", data, "--device", "cpu")
+    assert json.loads((checkpoint / CALIBRATION).read_text())["data"] == f"{data} {language}"
 
 
 @pytest.mark.thorough
