@@ -33,7 +33,7 @@ from ernie_vil2.evaluation.retrieval import (
     summarize,
 )
 from ernie_vil2.io.terminal import pluralize
-from ernie_vil2.registry import Registry, unknown_name
+from ernie_vil2.registry import Registry, UnknownName, unknown_name
 
 
 @dataclass(frozen=True)
@@ -443,6 +443,8 @@ def find_protocol(name: str) -> Protocol:
     Raises:
         UnknownName: there is none; the message suggests the nearest name.
     """
+    if name == ALL_CONVENTIONS:
+        raise UnknownName(f"{name} stands for several protocols; name one of {', '.join(CONVENTIONS.values())}")
     if name not in PROTOCOLS and ":" not in name:
         raise unknown_name("protocol", name, [*PROTOCOLS, ALL_CONVENTIONS])
     return PROTOCOLS.find(name)

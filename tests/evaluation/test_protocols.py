@@ -200,6 +200,8 @@ def test_selecting_rows_first_changes_no_figure(name, seed):
 def test_unknown_protocol_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match="'coco_cn_test'.* coco-cn-test"):
         find_protocol("coco_cn_test")
+    with pytest.raises(ValueError, match="pairs, first-text, official-rows$"):
+        find_protocol("all-conventions")
     import_user_modules(["os:system"])
     with pytest.raises(UnknownName, match="os:system"):
         choose_protocols(["os:system"])
