@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     """Run `ernie-vil2 interpolate` and return its exit code."""
     from contextlib import nullcontext
 
-    alphas = expand_shares(args.alpha)
+    alphas = sorted(expand_shares(args.alpha))  # the page draws a line along them
     args.models = [str(name) for name in (args.first, *args.others)]
     has_data = bool(args.new or args.old)
     if alphas and len(args.models) > 2:

@@ -96,9 +96,10 @@ def test_path_is_scored_and_the_chosen_mixture_written(pair, shapes, tmp_path, c
 
 
 def test_mixture_with_the_best_mean_is_written_by_default(pair, shapes, tmp_path):
-    assert interpolate(*pair, "--alpha", "0", "1", "--new", shapes["val"], "--output", tmp_path, "--write",
+    assert interpolate(*pair, "--alpha", "1", "0", "--new", shapes["val"], "--output", tmp_path, "--write",
                        tmp_path / "best") == 0  # fmt: skip
     record = json.loads((tmp_path / "interpolation.json").read_text())
+    assert [row["mixture"] for row in record["mixtures"]] == ["0", "1"]
     best = max(record["mixtures"], key=lambda row: row["mean"])["mixture"]
     assert record["chosen_mixture"] == best
     assert_same_arrays(read_weights(tmp_path / "best" / MODEL), read_weights(pair[int(best)] / MODEL))
