@@ -13,9 +13,10 @@ from PIL import Image
 
 import ernie_vil2
 from ernie_vil2 import cli as commands
+from ernie_vil2.cli.doctor import check_model
 from ernie_vil2.export import export
 from ernie_vil2.io.calibration import DIRECTIONS, Calibration, Threshold, write_calibration
-from ernie_vil2.io.export_folder import BadExport
+from ernie_vil2.io.export_folder import PARITY, BadExport
 from ernie_vil2.io.files import INTEGRITY, read_integrity, write_integrity
 from ernie_vil2.runtime_onnx import OnnxModel
 from tests.support.checkpoints import write_untrained_checkpoint
@@ -97,6 +98,12 @@ def read_axes(values):
     for value in values:
         axes[value.name] = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
     return axes
+
+
+def test_doctor_refers_to_the_comparison_with_the_model(exports):
+    model, integrity, golden = check_model(str(exports / "onnx"))
+    assert (model.status, integrity.status, golden.status) == ("ok", "ok", "none")
+    assert PARITY in golden.fact and "convert" not in golden.fact
 
 
 def test_inputs_outputs_and_axes_have_names(exports):
