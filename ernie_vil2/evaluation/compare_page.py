@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ MAX_FIELD_VALUES = 12
 # Positions of a scatter between a rank and ten times that rank. Queries at one position become one circle; more
 # positions would make more circles, which overlap.
 STEPS_PER_DECADE = 16
+# Where no direction is scored, the id of a query is that of an image, such as road_to_town.jpg.
+_DIRECTION = re.compile("((?:image|text)_to_(?:image|text)) ")
 
 
 @dataclass(frozen=True)
@@ -296,8 +299,8 @@ def _select_queries(comparison: Comparison, images: _ImageTable, count: int) -> 
 
 def _find_direction(query_id: str) -> str:
     """Return the direction that a query's id begins with, such as `image_to_text`; "" if there is none."""
-    first_word = query_id.partition(" ")[0]
-    return first_word if "_to_" in first_word else ""
+    direction = _DIRECTION.match(query_id)
+    return direction[1] if direction else ""
 
 
 def _find_largest(is_candidate: np.ndarray, sizes: np.ndarray, directions: np.ndarray, count: int) -> Iterator[int]:

@@ -21,11 +21,14 @@ from ernie_vil2.evaluation.compare import (
     compare_models,
     name_models,
 )
+from ernie_vil2.evaluation.compare_page import make_comparison_page
 from ernie_vil2.evaluation.encoded import encode_benchmark
+from ernie_vil2.evaluation.outcomes import Comparison, Outcomes
 from ernie_vil2.evaluation.pixel_baseline import compute_pixel_baseline
 from ernie_vil2.evaluation.protocol import evaluate, find_protocol
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
 from ernie_vil2.evaluation.scorers.zero_shot import ZeroShot
+from ernie_vil2.pages import Card
 from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.commands import succeed
 from tests.support.embedding_servers import serve_model
@@ -208,6 +211,21 @@ def test_costs_have_two_digits_and_no_exponent(cost, cell):
     comparison = ComparisonResult(None, {"model": Cost(megabytes=cost)}, [], [])
     ((_, cells),) = comparison.make_cost_table().rows
     assert cells[2] == cell
+
+
+def test_names_of_images_are_no_directions():
+    ids = [f"road_to_town_{number}.jpg" for number in range(4)]
+
+    def make_cards(rows):
+        return [Card(ids[row], []) for row in rows]
+
+    outcomes = {}
+    for model, rank in (("first", 2), ("second", 1)):
+        figures = {"acc1": np.full(4, 100.0 * (rank == 1))}
+        outcomes[model] = {"": Outcomes(ids, figures, "acc1", np.arange(4), np.full(4, rank), make_cards=make_cards)}
+    result = ComparisonResult(Comparison(outcomes, resamples=10), dict.fromkeys(outcomes, Cost()), [], [])
+    (query,) = make_comparison_page(result, num_queries=1).data["queries"]
+    assert query["kind"] == "won" and query["direction"] == ""
 
 
 @pytest.mark.thorough
