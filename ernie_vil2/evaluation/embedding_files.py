@@ -200,6 +200,8 @@ def _match_rows(
     """
     row_of_id = {row_id: row for row, (row_id, _) in enumerate(row_names)}
     row_of_text = {text: row for row, (_, text) in enumerate(row_names) if text is not None}
+    # A `texts.txt` may have texts instead of ids, one of which may look like the id of another text.
+    has_all_ids = all(entry.id in row_of_id for entry in entries)
     rows, missing_ids = [], []
     for entry in entries:
         row = row_of_id.get(entry.id)
@@ -207,9 +209,8 @@ def _match_rows(
             # The row of this id may have another text, such as a translation; then the id is ignored.
             if row is not None and row_names[row][1] not in (None, entry.text):
                 row = None
-            if row is None:
-                # A `texts.txt` may have texts instead of ids.
-                row = row_of_text.get(entry.text, row_of_id.get(entry.text))
+            if row is None or not has_all_ids:
+                row = row_of_text.get(entry.text, row_of_id.get(entry.text, row))
         if row is None:
             missing_ids.append(entry.id)
         else:

@@ -13,6 +13,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkImage, BenchmarkText
 from ernie_vil2.data.samples import BadSample, BadSampleReport
 from ernie_vil2.evaluation.embedding_files import (
     number_ids,
+    read_benchmark_embeddings,
     read_embeddings,
     read_official,
     read_official_rows,
@@ -60,6 +61,17 @@ def test_chinese_clip_files_are_read_as_written(tmp_path):
 
 
 DIGITS = st.integers(0, 10**20).map(str)
+
+
+@pytest.mark.parametrize("names", ["0\n1\n", "1\n7\n"])
+def test_texts_that_look_like_ids_are_matched_as_texts(tmp_path, names):
+    images, texts = [BenchmarkImage("a", bytes)], [BenchmarkText("0", "1"), BenchmarkText("1", "7")]
+    benchmark = Benchmark("small", images, texts, np.array([[0, 0]]), BadSampleReport())
+    for kind, content, count in (("image", "a\n", 1), ("text", names, 2)):
+        np.save(tmp_path / f"{kind}_embeddings.npy", np.eye(count, 2, dtype=np.float32))
+        (tmp_path / f"{kind}s.txt").write_text(content)
+    encoded, _ = read_benchmark_embeddings(tmp_path, benchmark)
+    assert encoded.text_embeddings.tolist() == [[1, 0], [0, 1]]
 
 
 def is_plain_number(name):
