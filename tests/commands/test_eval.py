@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2 import cli as commands
+from tests.support.commands import call
 from tests.support.published_files import write_clip_files, write_files
 from tests.support.shapes import COLOURS, SHAPES, draw, encode_png
 
@@ -62,6 +63,10 @@ def test_top_k_writes_answers_and_muges_submission(tmp_path, model, capsys):
         assert scores == sorted(scores, reverse=True) and len(set(prediction["image_ids"])) == 3
         assert [str(name) for name in prediction["image_ids"]] == [answer["id"] for answer in entry["answers"]]
         assert set(prediction["image_ids"]) <= set(images)
+    # There is nothing by which models could be compared.
+    arguments[:2] = [model, f"second={model}"]
+    result = call("compare", *arguments, "--option", "top_k=3", "--device", "cpu")
+    assert result.returncode == 2 and "no others can be compared" in result.stderr
 
 
 def test_top_k_answers_agree_with_the_ranks(tmp_path, model):

@@ -131,7 +131,7 @@ class Retrieval(Scorer):
         outcome_makers: dict[str, Callable[[], Outcomes]] = {}
         for keys, evaluation in evaluations.items():
             evaluations_by_label[", ".join(filter(None, [self.title, *keys]))] = evaluation
-            if evaluation.results:
+            if evaluation.mean_recall is not None:  # otherwise no query has a right answer
                 outcome_makers[", ".join(filter(None, keys))] = partial(make_outcomes, evaluation, device)
         published: list[PublishedResult] = []
         for name in self.protocol:
@@ -139,9 +139,10 @@ class Retrieval(Scorer):
         baseline = self._compute_baseline(inputs.data) if self.pixel_baseline else None
         rows = self._make_rows(evaluations_by_label, published, baseline)
         counts = format_counts(evaluations_by_label)
+        has_recalls = any(evaluation.results for evaluation in evaluations.values())
         return Report(
             metrics,
-            tables=[make_recall_table(rows)] if outcome_makers else [],
+            tables=[make_recall_table(rows)] if has_recalls else [],
             record=make_record(evaluations_by_label, rows, published),
             csv_columns=CSV_COLUMNS,
             csv_rows=list_ranks(evaluations_by_label),
