@@ -173,10 +173,10 @@ class DirectionResult:
         query_side, gallery_side = matching.sides
         for fold in self.folds:
             (in_fold,) = np.nonzero((positions >= fold.queries.start) & (positions < fold.queries.stop))
-            if not in_fold.size:
+            gallery_rows = matching.right[fold.gallery]
+            if not in_fold.size or not gallery_rows.size:  # images of a fold without a text have no gallery
                 continue
             query_rows = matching.left[positions[in_fold]]
-            gallery_rows = matching.right[fold.gallery]
 
             # Renumber the excluded pairs of these queries: `query_index` maps a position in `matching.left` to the
             # number of the query in this fold, and to -1 if it is not one of these queries.

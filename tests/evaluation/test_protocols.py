@@ -110,6 +110,11 @@ def test_mscoco_1k_is_the_mean_of_separate_folds():
     assert image_to_text.recall["R@1"] == (50 + 100) / 2
     assert image_to_text.chance["R@1"] == 50
     # In a single gallery of four, text 2 looks like image 2 and ranks its own image last.
+    # A fold of images without a text has no gallery, and no answers.
+    without_texts = score(folds, images, texts, pairs[pairs[:, 0] < 2])
+    image_to_text = without_texts.results["image_to_text"]
+    answers, _ = image_to_text.find_best_answers({"image": images, "text": texts}, np.arange(4), 1)
+    assert answers[1:].ravel().tolist() == [0, -1, -1]
     without_folds = score(replace(folds, fold_size=None), images, texts, pairs)
     assert list_ranks_of(without_folds)[1] == [1, 1, 4, 1]
 
