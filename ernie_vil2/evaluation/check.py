@@ -114,7 +114,7 @@ def _find_problem(image: BenchmarkImage) -> tuple[str, str] | None:
     except BadSample as error:
         return error.reason, error.name
     except OSError as error:
-        return f"unreadable image ({error.strerror})", image.id
+        return f"unreadable image ({error.strerror or error})", image.id
     return None
 
 

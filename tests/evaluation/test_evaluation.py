@@ -281,7 +281,8 @@ def test_broken_missing_and_unreadable_images_are_distinguished():
     entry_report.add(4, [("unmatched image id", "t8")])
     missing = make_failing_reader(BadSample("missing image", "i3.jpg"))
     locked = make_failing_reader(PermissionError(13, "Permission denied"))
-    readers = [lambda: IMAGE, lambda: b"not an image", lambda: b"", missing, locked]
+    changed = make_failing_reader(OSError("a.tar has changed while in use"))
+    readers = [lambda: IMAGE, lambda: b"not an image", lambda: b"", missing, locked, changed]
     report = check_benchmark(make_benchmark(*readers, entry_report=entry_report))
     names = {line.strip() for line in str(report).splitlines() if line.startswith("  ")}
     assert not report.is_good and names == {
@@ -289,6 +290,7 @@ def test_broken_missing_and_unreadable_images_are_distinguished():
         "broken image: 2 (i1, i2)",
         "missing image: 1 (i3.jpg)",
         "unreadable image (Permission denied): 1 (i4)",
+        "unreadable image (a.tar has changed while in use): 1 (i5)",
     }
 
 
