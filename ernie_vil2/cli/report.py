@@ -25,6 +25,7 @@ from ernie_vil2.cli.arguments import (
     run_folder,
     whole_number,
 )
+from ernie_vil2.device.extras import MissingPackage
 
 if TYPE_CHECKING:
     from ernie_vil2.config import Config
@@ -40,6 +41,9 @@ MAX_OLD_IMAGES = 2_000
 # Training samples whose captions are looked up among the test texts. A user's own data have fewer; reading more takes
 # long.
 MAX_TRAINING_SAMPLES = 100_000
+# Errors of data and weights that a run names. They may have moved, or need a package that this machine lacks; the page
+# is then written without what they would add.
+_UNUSABLE = (OSError, ValueError, MissingPackage)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -238,7 +242,7 @@ def _score_initial_run(args: argparse.Namespace, folder: Path, config: Config) -
         The change by data and language. Empty if the initial weights come from no run, or, with a warning, if its data
         cannot be scored.
     """
-    from ernie_vil2.config import ConfigError, load_config
+    from ernie_vil2.config import load_config
     from ernie_vil2.io.run_folder import CONFIG, resolve_checkpoint
 
     initial = config.Model.weights
@@ -255,7 +259,7 @@ def _score_initial_run(args: argparse.Namespace, folder: Path, config: Config) -
             return {}
         trained = _read_result_after(folder)["model"]
         changes = _measure_recall_change(initial_config, str(initial), trained, args.precision)
-    except (OSError, ValueError, ConfigError, KeyError) as error:
+    except (*_UNUSABLE, KeyError) as error:
         print(
             f"warning: what {initial} could do before is not scored ({error}); name its data with --old",
             file=sys.stderr,
@@ -344,7 +348,7 @@ def _read_trained_texts(config: Config) -> set[str] | None:
             return None  # a report fetches no training data
     try:
         texts, is_complete = SampleStream(config).training_texts(MAX_TRAINING_SAMPLES)
-    except (OSError, ValueError) as error:
+    except _UNUSABLE as error:
         print(f"warning: {error}; it is unknown how many test texts were trained on", file=sys.stderr)
         return None
     if not is_complete:
@@ -385,7 +389,7 @@ def _make_thumbnails(config: Config, image_ids: set[str]) -> dict[str, bytes]:
         return {}
     try:
         benchmarks = open_benchmarks(DataSpec.from_scored(config, test_config, "test")).values()
-    except (OSError, ValueError) as error:
+    except _UNUSABLE as error:
         print(f"warning: {error}; queries are shown without their images", file=sys.stderr)
         return {}
     images = {}

@@ -1,11 +1,12 @@
 """Commands read RUN, RUN@best and checkpoints of run folders, also next to files of others."""
 
 import json
+import sys
 from argparse import Namespace
 
 import pytest
 
-from ernie_vil2.cli.report import _score_initial_run
+from ernie_vil2.cli.report import _make_thumbnails, _read_trained_texts, _score_initial_run
 from ernie_vil2.config import load_config
 from ernie_vil2.evaluation.report import RECORD_VERSION
 from ernie_vil2.models.weights.files import read_weights, write_weights
@@ -80,3 +81,11 @@ def test_configuration_of_initial_weights_is_not_trusted(tmp_path, capsys):
     config = load_config(overrides=[f"Model.weights={tmp_path}"])
     assert _score_initial_run(Namespace(), tmp_path, config) == {}
     assert "unknown key base" in capsys.readouterr().err
+
+
+def test_data_that_need_a_missing_package_are_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    config = load_config(overrides=[f"Data.{part}=[{tmp_path}/a.parquet]" for part in ("train", "test")])
+    assert _read_trained_texts(config) is None and _make_thumbnails(config, {"a"}) == {}
+    assert capsys.readouterr().err.count("needs pyarrow") == 2
