@@ -90,7 +90,9 @@ def run(args: argparse.Namespace) -> int:
             # An official TSV file keeps its rows, also those with the same image or text; a table with columns may have
             # the same suffix.
             rows = None
-            if all(is_tsv(str(file), args.columns, args.encoding) for file in benchmark.files):
+            # Shards that are fetched from elsewhere are no files here.
+            is_official = all(is_tsv(str(file), args.columns, args.encoding) for file in benchmark.files)
+            if benchmark.files and is_official:
                 rows, left_out = embedding_files.read_official_rows(benchmark.files, encoded.benchmark)
             embedding_files.write_official(folder / embedding_files.OFFICIAL_FILE, encoded, rows)
     print(f"model: {args.checkpoint}\ndata: {encoded.benchmark.entry_report}\nimages: {encoded.bad_samples}")

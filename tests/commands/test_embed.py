@@ -60,6 +60,11 @@ def test_official_format_holds_the_pairs_of_a_table(embed, tmp_path):
     assert len(read_embeddings(tmp_path / "o").benchmark.pairs) == 2
 
 
+def test_official_format_holds_the_pairs_of_a_shard_that_is_fetched(shapes, embed, tmp_path):
+    embed("--data", f"pipe:cat {shapes['val']}", "--allow-pipes", "--language", "en", "--format", "official")
+    assert len(read_embeddings(tmp_path / "o").benchmark.pairs) == 16
+
+
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
 def test_other_formats_have_every_image_and_text_once(model, rows, embed, tmp_path, layout):
     embed("--data", rows[0], "--format", layout)
