@@ -64,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
     from ernie_vil2.evaluation.encoded import encode_on_all_ranks
     from ernie_vil2.io.files import atomic_files
 
+    for path in args.data:
+        if args.format == "official" and "://" in path and is_tsv(path):
+            raise ValueError(f"{path}: the official format repeats the rows of a TSV file; copy it to this machine")
     encoder = arguments.open_named_encoder(args).with_width(args.width)
     if is_paired:
         languages = [args.language] if args.language else None

@@ -7,7 +7,7 @@ import pytest
 
 import ernie_vil2
 from ernie_vil2.evaluation.embedding_files import read_embeddings
-from tests.support.commands import succeed
+from tests.support.commands import call, succeed
 from tests.support.embedding_servers import serve_model
 from tests.support.published_files import make_image, write_files
 from tests.support.shapes import COLOURS, draw, encode_png, write_tsv
@@ -63,6 +63,9 @@ def test_official_format_holds_the_pairs_of_a_table(embed, tmp_path):
 def test_official_format_holds_the_pairs_of_a_shard_that_is_fetched(shapes, embed, tmp_path):
     embed("--data", f"pipe:cat {shapes['val']}", "--allow-pipes", "--language", "en", "--format", "official")
     assert len(read_embeddings(tmp_path / "o").benchmark.pairs) == 16
+    options = ["--data", "http://127.0.0.1:9/rows.tsv", "--format", "official", "--output", tmp_path]
+    result = call("embed", "--checkpoint", "none", *options)
+    assert result.returncode == 2 and "rows.tsv: the official format" in result.stderr
 
 
 @pytest.mark.parametrize("layout", ["numpy", "chinese-clip"])
