@@ -133,7 +133,7 @@ def read_inputs(
             break
         with bad_samples.attempt():
             sample = samples[row]
-            captions = [sample.caption(language) for language in sample.captions]
+            captions = sample.readable_captions().values()
             pixels = preprocess(sample.image, sample.image_name)  # raises if the image cannot be used
             images.append(sample.image if keeps_files else pixels)
             texts.update(dict.fromkeys(captions))

@@ -16,10 +16,11 @@ from ernie_vil2.data.spec import DataSpec
 from ernie_vil2.data.tokenizer import LibraryTokenizer, WordPieceTokenizer, open_tokenizer
 from ernie_vil2.export.graphs import NotExportable
 from ernie_vil2.export.immich import describe_preprocessing, export_for_immich, make_library
+from tests.support.entailment_data import write_entailment_folder
 from tests.support.exported_models import IMAGES, TEXTS
 from tests.support.other_families import FOLDERS, list_inputs
 from tests.support.paths import ROOT
-from tests.support.shapes import encode_png, write_tsv
+from tests.support.shapes import encode_png, write_tar, write_tsv
 
 CAPTIONS = (ROOT / "tests/fixtures/good_captions.txt").read_text(encoding="utf-8").splitlines()
 TOKENIZATION = json.loads((ROOT / "tests/fixtures/tokenization_official.json").read_text(encoding="utf-8"))
@@ -129,3 +130,13 @@ def test_broken_images_are_not_compared_on(tmp_path, keeps_files):
     preprocess = Preprocessing("ernie_vil2", 8, mean=(0, 0, 0), std=(1, 1, 1))
     (result,), texts = read_inputs(data, 10, preprocess, keeps_files)
     assert texts == ["a disc"] and (result == image if keeps_files else result.shape == (8, 8, 3))
+
+
+def test_samples_are_compared_on_with_the_captions_that_they_have(tmp_path):
+    image = encode_png(np.zeros([8, 8, 3], np.uint8))
+    fields = json.dumps({"caption_zh": "红色的圆", "caption_en": ""}).encode()
+    shard = write_tar(tmp_path / "a.tar", [("1.png", image), ("1.json", fields)])
+    assert read_inputs(DataSpec([str(shard)]), 10, lambda content, name: name) == (["1"], ["红色的圆"])
+    statements = write_entailment_folder(tmp_path / "snli-ve", splits=("test",))
+    with pytest.raises(ValueError, match="statement with a label, no caption: 48"):
+        read_inputs(DataSpec([str(statements)]), 10, lambda content, name: name)
