@@ -73,6 +73,15 @@ def test_mean_recall_is_the_mean_over_languages(kinds):
     assert metrics["mean_recall"] == pytest.approx((100 + metrics["zh/mR"]) / 2)
 
 
+def test_protocol_that_is_named_twice_counts_once(kinds):
+    encoded = encode_benchmark(ColourModel(), kinds)
+    tables = []
+    for names in (["coco-cn-test"], ["coco-cn-test", "coco-cn-test"]):
+        report = Retrieval(names).score(ScorerInput(DataSpec(["a.tar"]), {"": encoded.benchmark}), {"": encoded}, None)
+        tables.append(report.as_text())
+    assert tables[0] == tables[1] and "published" in tables[0]
+
+
 def test_recall_equals_that_by_hand_for_all_and_some_queries(kinds):
     evaluation = evaluate(ColourModel(), kinds, PROTOCOLS["pairs"])
     # Image 0 (red) ties with nothing; image 2 (red) finds both blue texts and green before its own.

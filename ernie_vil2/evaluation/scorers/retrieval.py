@@ -78,6 +78,7 @@ class Retrieval(Scorer):
     is_held_out: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        self.protocol = tuple(dict.fromkeys(self.protocol))  # published results of a protocol are listed once
         self.protocols = choose_protocols(self.protocol)
         for name, protocol in self.protocols.items():
             if protocol.packages:
