@@ -49,7 +49,7 @@ def run(fault, overrides):
     if fault == "disk" and dist.get_rank() == 0:
         checkpoint_writer.save_checkpoint = raise_full_disk
     if fault == "evaluation" and dist.get_rank() == 1:
-        ErnieViL2.encode_texts = raise_full_disk  # rank 0 encodes the images
+        ErnieViL2.start_texts = raise_full_disk  # rank 0 encodes the images
     if fault == "late" and dist.get_rank() == 1:
         save = trainer._save
 
