@@ -382,7 +382,8 @@ def sync_images(
     result = add_images(index, images, thumbnail_side, dry_run)
 
     source_paths = {_absolute_path(source).rstrip("/") for source in [*spec.paths, spec.image_folder] if source}
-    patterns = [path for path in source_paths if glob.has_magic(path)]
+    # The name of an existing file or folder is no pattern, whatever characters it has.
+    patterns = [path for path in source_paths if glob.has_magic(path) and not os.path.exists(path)]  # noqa: PTH110  -- pathlib raises for names that are too long
     # A source may also be a pattern in braces, or a list of paths: the files that these stand for are known by now.
     source_paths.update(image.path for image in images)
 

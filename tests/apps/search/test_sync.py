@@ -192,6 +192,17 @@ def test_sync_keeps_shards_that_a_wildcard_does_not_match(tmp_path, model, shape
         assert (result.num_added, result.num_removed) == (1, 0)
 
 
+def test_brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path, model):
+    folders = [tmp_path / "album[1]", tmp_path / "album1"]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / f"{number}.png").write_bytes(make_image(number))
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, list_images(folders))
+        assert sync_images(index, [folders[0]]).num_removed == 0
+        assert read_ids(index) == {"0.png", "1.png"}
+
+
 @pytest.mark.parametrize("source", ["{a,b}.tar", "[ab].tar", "shards.txt"])
 def test_sync_removes_samples_of_shards_named_by_a_pattern(tmp_path, model, source):
     members = [("1.png", make_image(1)), ("1.json", b'{"caption_en": "red disc"}')]
