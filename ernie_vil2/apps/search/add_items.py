@@ -404,9 +404,14 @@ def sync_images(
         locations = parse_locations(item)
         remaining = []
         for location in locations:
+            path = index.absolute_path(location.path)
             is_seen = (item.id, location.path) in result.seen_locations
+            if is_seen or not is_in_sources(path):
+                remaining.append(location)
+                continue
             is_unreadable = location.path in result.unreadable_paths
-            if is_seen or is_unreadable or not is_in_sources(index.absolute_path(location.path)):
+            # A row of a table that cannot be read is known by the path of the table, so the image file itself is tried.
+            if is_unreadable or (location.row is None and _exists_unreadable(path)):
                 remaining.append(location)
         if locations and not remaining:
             vanished_ids.append(item.id)
@@ -471,6 +476,16 @@ def _load_file(folder: Path, file: Path) -> ImageRecord:
     except FileNotFoundError as error:
         raise BadSample(Reason.MISSING_IMAGE, str(file)) from error
     return ImageRecord(name, content, {"file": decode_path(file.name)}, _absolute_path(file), has_only_name=True)
+
+
+def _exists_unreadable(path: str) -> bool:
+    try:
+        read_file(Path(path))
+    except BadSample:
+        return True
+    except FileNotFoundError:
+        pass
+    return False
 
 
 def _load_with_text(image: SourceImage, texts: RecognizedTexts) -> ImageRecord:

@@ -23,6 +23,7 @@ from ernie_vil2.apps.search.collection import DamagedIndex, Item
 from ernie_vil2.apps.search.store import FolderStore
 from ernie_vil2.apps.serving.text_length import MAX_TEXT_LENGTH
 from ernie_vil2.data.samples import Reason
+from ernie_vil2.data.spec import DataSpec
 from tests.hostile.bad_input.case import bounded_time
 from tests.support.commands import call
 from tests.support.shapes import draw, encode_png, write_tar
@@ -162,6 +163,19 @@ def test_sync_keeps_an_image_that_cannot_be_read(index, folder):
     (folder / "3.png").write_bytes(b"")
     result = sync_images(index, [str(folder)])
     assert result.num_removed == 0 and "3.png" in read_ids(index) and result.bad_samples.counts
+
+
+def test_sync_keeps_an_image_of_a_table_that_cannot_be_read(tmp_path, model, folder):
+    table = tmp_path / "table.csv"
+    table.write_text("image,caption\n" + "".join(f"{number}.png,red disc\n" for number in range(4)))
+    spec = DataSpec([str(table)], images=folder)
+    with open_index(tmp_path / "index", model, writable=True) as index:
+        add_images(index, list_images(spec))
+        for number in (1, 2):
+            (folder / f"{number}.png").unlink()
+        (folder / "1.png").mkdir()  # cannot be read as a file
+        assert sync_images(index, spec).num_removed == 1
+        assert read_ids(index) == {"0.png", "1.png", "3.png"}
 
 
 def test_sync_follows_samples_of_shards(tmp_path, model, shapes):
