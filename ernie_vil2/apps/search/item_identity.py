@@ -164,7 +164,11 @@ class Catalogue:
         fields = record.fields
         if record.has_only_name or item.id in self._described_ids:
             fields = item.fields
-        first_locations = list(locations.values())[:MAX_LOCATIONS]
+        paths = list(locations)
+        if len(paths) > MAX_LOCATIONS:
+            # Those that this run has not seen are dropped first: the image may have moved from there.
+            paths.sort(key=lambda path: path != location.path and (item.id, path) not in self.seen_locations)
+        first_locations = [locations[path] for path in paths[:MAX_LOCATIONS]]
         return replace(item, fields=fields, location=pack_locations(first_locations))
 
     def _remaining_locations(self, item: Item) -> list[Location]:

@@ -19,7 +19,8 @@ from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.source_files import read_file
 from ernie_vil2.io.files import is_count
 
-# Locations stored for an item, the first ones seen. Each is a file that serving the image may have to read and compare.
+# Locations stored for an item: the first ones of a run, then older ones. Each is a file that serving the image may have
+# to read and compare.
 MAX_LOCATIONS = 10
 INDEX_FOLDER_PREFIX = "./"  # begins a stored path that is relative to the folder of the index itself
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from ernie_vil2 import cli as commands
 from ernie_vil2.apps.search import add_items, open_index
-from ernie_vil2.apps.search.add_items import UpdateResult, add_images, list_images
-from ernie_vil2.apps.search.locations import OriginalImages, parse_locations
+from ernie_vil2.apps.search.add_items import UpdateResult, add_images, list_images, sync_images
+from ernie_vil2.apps.search.locations import MAX_LOCATIONS, OriginalImages, parse_locations
 from tests.support.limits import limit_examples
 from tests.support.shapes import encode_png, write_tar
 from tests.support.small_index import list_items, make_number_vector, open_number_index
@@ -192,6 +192,22 @@ def test_name_that_equals_the_id_of_another_image_is_distinct(tmp_path):
             for source in order:
                 assert counts(add_sources(index, [source])) == (0, 0, 0, 1)
             assert len(list_items(index)) == 3
+
+
+def test_image_stays_when_more_files_than_are_stored_have_moved(tmp_path):
+    folders = [tmp_path / f"folder{number}" for number in range(2 * MAX_LOCATIONS)]
+    for folder in folders[:MAX_LOCATIONS]:
+        write_source(tmp_path, folder.name, [("same.png", 1)])
+    with open_number_index(tmp_path) as index:
+        add_images(index, list_images(folders[:MAX_LOCATIONS]))
+        for number, folder in enumerate(folders):
+            name = "other.png" if number < MAX_LOCATIONS else "same.png"
+            write_source(tmp_path, folder.name, [(name, 1)])
+        sync_images(index, folders)
+        items = list_items(index)
+        assert set(items) == {"other.png", "same.png"}
+        paths = {location.path for location in parse_locations(items["same.png"])}
+        assert paths == {f"{folder.name}/same.png" for folder in folders[MAX_LOCATIONS:]}
 
 
 def test_changed_fields_are_stored_without_encoding_again(tmp_path):
