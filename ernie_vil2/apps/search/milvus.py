@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Collection as Container
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +42,8 @@ MAX_NAMES_PER_QUERY = 100  # each takes three conditions of one expression
 MAX_SCORE = 1.1  # of unit vectors; above 1, because Milvus may store them as 8-bit numbers
 ITEM_FIELDS = ["id", "digest", "fields", "location"]
 INDEX_TYPES = {"exact": ("FLAT", {}), "ivf": ("IVF_SQ8", {"nlist": 1024})}  # ours as those of Milvus, with parameters
+# Of texts in expressions. JSON has more, such as \\u0000, which milvus-lite does not read.
+_ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 CONSISTENCY = "Strong"  # a search sees everything that was added before
 
 
@@ -188,16 +190,16 @@ class MilvusCollection(Collection):
     def update(self, items: Sequence[Item]) -> None:
         for start in range(0, len(items), BATCH_SIZE):
             batch = {item.id: item for item in items[start : start + BATCH_SIZE]}
-            stored_rows = self._client.get(self._name, ids=list(batch), output_fields=["vector"])
+            stored_rows = self._find(batch, ["vector"])
             # An upsert replaces whole rows, so the vectors are read and written back.
             rows = [_make_row(batch[row["id"]], list(map(float, row["vector"]))) for row in stored_rows]
             self._client.upsert(self._name, rows)
 
     def remove(self, ids: Sequence[str]) -> int:
-        num_existing = len(self.get_digests(ids))
-        if num_existing:
-            self._client.delete(self._name, ids=list(ids))
-        return num_existing
+        existing_ids = list(self.get_digests(ids))
+        for start in range(0, len(existing_ids), BATCH_SIZE):
+            self._client.delete(self._name, filter=_match_ids(existing_ids[start : start + BATCH_SIZE]))
+        return len(existing_ids)
 
     def search(
         self,
@@ -229,11 +231,11 @@ class MilvusCollection(Collection):
         return hits_of_queries
 
     def get(self, item_id: str) -> Item | None:
-        rows = self._client.get(self._name, ids=[item_id], output_fields=ITEM_FIELDS)
+        rows = self._find([item_id], ITEM_FIELDS)
         return self._parse_item(rows[0]) if rows else None
 
     def get_embedding(self, item_id: str) -> np.ndarray | None:
-        rows = self._client.get(self._name, ids=[item_id], output_fields=["vector"])
+        rows = self._find([item_id], ["vector"])
         if not rows:
             return None
         embedding = np.asarray(rows[0]["vector"], np.float32)
@@ -244,8 +246,7 @@ class MilvusCollection(Collection):
     def get_digests(self, ids: Sequence[str]) -> dict[str, bytes]:
         digests = {}
         for start in range(0, len(ids), BATCH_SIZE):
-            batch = list(ids[start : start + BATCH_SIZE])
-            for row in self._client.get(self._name, ids=batch, output_fields=["digest"]):
+            for row in self._find(ids[start : start + BATCH_SIZE], ["digest"]):
                 digests[row["id"]] = self._parse_digest(row["digest"])
         return digests
 
@@ -303,6 +304,10 @@ class MilvusCollection(Collection):
             self._client.load_collection(self._name)
         log(f"Milvus keeps its own index: {self.index_type['index_type']}")
 
+    def _find(self, ids: Iterable[str], fields: list[str]) -> list[dict[str, Any]]:
+        # Not `get`, which puts the ids into its expression as they are: one with a quote in it is an error, or worse.
+        return self._client.query(self._name, filter=_match_ids(ids), output_fields=fields)
+
     def _parse_hit(self, item_id: str, score: float, entity: dict[str, Any]) -> Hit:
         fields = entity["fields"]
         is_score = abs(score) <= MAX_SCORE  # not NaN either
@@ -347,9 +352,16 @@ def _make_expression(where: Filter) -> str:
     return " and ".join(f"({clause})" for clause in clauses)
 
 
+def _match_ids(ids: Iterable[str]) -> str:
+    """Return a filter, in the language of Milvus, of the items with these ids."""
+    return f"id in [{', '.join(map(_quote, ids))}]"
+
+
 def _quote(value: Any) -> str:
-    """Return a value as a literal of Milvus, which quotes texts as JSON does."""
-    return json.dumps(value, ensure_ascii=False)
+    """Return a value as a literal of Milvus."""
+    if isinstance(value, str):
+        return f'"{value.translate(_ESCAPES)}"'
+    return json.dumps(value)
 
 
 def _make_row(item: Item, vector: list[float]) -> dict[str, Any]:

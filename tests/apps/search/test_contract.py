@@ -244,6 +244,19 @@ def test_update_changes_only_fields_and_locations(collection, rows, rng):
     assert collection.field_names() == ["caption_en", "date", "even", "name", "price", "third", "title"]
 
 
+def test_ids_are_found_and_removed_whatever_they_hold(storage, rng):
+    collection = storage.open(writable=True)
+    ids = ["it's", 'q"q', "back\\s", "line\nend", "\0", "x'] or id in ['a", "a"]
+    collection.add([Item(item_id, item_id.encode()) for item_id in ids], draw_unit_rows(rng, len(ids)))
+    assert collection.get_digests([*ids, "x"]) == {item_id: item_id.encode() for item_id in ids}
+    for item_id in ids:
+        assert collection.get(item_id).digest == item_id.encode() and collection.get_embedding(item_id) is not None
+    collection.update([Item(item_id, item_id.encode(), {"title": item_id}) for item_id in ids])
+    assert collection.get("it's").fields == {"title": "it's"}
+    assert collection.remove(ids[:-1]) == len(ids) - 1
+    assert hit_ids(collection.iterate_items()) == ["a"]
+
+
 def test_samples_hold_what_removals_have_left(collection):
     remaining_ids = {str(number) for number in range(ROWS) if number % 100 == 7}
     collection.remove([str(number) for number in range(ROWS) if str(number) not in remaining_ids])
