@@ -64,6 +64,8 @@ class Ivf:
         direction_queries = all_queries[::3]
         probe_queries = _AnsweredQueries(all_queries[1::3], closest[1::3])
         test_queries = _AnsweredQueries(all_queries[2::3], closest[2::3])
+        if len(all_queries) == 1:  # as of a collection of one row
+            probe_queries = _AnsweredQueries(all_queries, closest)
         directions = _choose_directions(rows, direction_queries, probe_queries, recall)
 
         # About 4 sqrt(N) cells balance the scan of the centroids with that of the cells.

@@ -123,6 +123,14 @@ def test_target_recall_is_reached_on_queries_unlike_the_rows(tmp_path, recall):
     assert index_type.facts["directions"] == 16  # a quarter: the other directions distinguish nothing
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_ivf_of_one_row_can_be_opened(tmp_path):
+    rows = draw_unit_rows(np.random.default_rng(0), 1)
+    build_index_type("ivf", rows.astype(np.float16), lambda: rows, 0.9, tmp_path, lambda line: None)
+    index_type = open_index_type(rows.astype(np.float16), tmp_path)
+    assert index_type.find_candidates(rows, 1).tolist() == [[0]] and index_type.facts["recall"] == 1
+
+
 def test_missed_target_recall_is_a_warning(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     rows, queries = draw_unit_rows(rng, 2000, 16).astype(np.float16), draw_unit_rows(rng, 300, 16)
