@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Collection as Container
 from contextlib import contextmanager
@@ -45,6 +47,9 @@ INDEX_TYPES = {"exact": ("FLAT", {}), "ivf": ("IVF_SQ8", {"nlist": 1024})}  # ou
 # Of texts in expressions. JSON has more, such as \\u0000, which milvus-lite does not read.
 _ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 CONSISTENCY = "Strong"  # a search sees everything that was added before
+# All clients of a folder of milvus-lite use one server, which runs in this process and must end with the last of them.
+_num_lite_clients: Counter[str] = Counter()  # by folder
+_lite_lock = threading.Lock()
 
 
 class MilvusStore:
@@ -78,7 +83,7 @@ class MilvusStore:
         if not (self._is_server or writable or Path(address).exists()):  # milvus-lite would create the file
             raise FileNotFoundError(missing)
         try:
-            self._client = MilvusClient(uri)
+            self._client = MilvusClient(uri) if self._is_server else _open_lite(address)
         except Exception as error:  # the exceptions of pymilvus and grpc have no common class
             raise OSError(f"{address}: no Milvus answers there ({error})") from error
         self.writable, self._address = writable, address
@@ -141,12 +146,10 @@ class MilvusStore:
         return False  # collections have names, and a name always means the current one
 
     def close(self) -> None:
-        self._client.close()
-        if not self._is_server:
-            # Without it the server of milvus-lite would keep the folder locked until this process ends.
-            from milvus_lite.server_manager import server_manager_instance
-
-            server_manager_instance.release_server(self._address)
+        if self._is_server:
+            self._client.close()
+        else:
+            _close_lite(self._client, self._address)
 
     def _collection_name(self, kind: str) -> str:
         return f"ernie_vil2_{self.name}_{kind}"
@@ -164,6 +167,25 @@ class MilvusStore:
         indexes = self._client.prepare_index_params()
         indexes.add_index("vector", index_type="FLAT", metric_type="IP")
         self._client.create_collection(name, schema=schema, index_params=indexes, consistency_level=CONSISTENCY)
+
+
+def _open_lite(folder: str) -> Any:
+    from pymilvus import MilvusClient
+
+    with _lite_lock:
+        client = MilvusClient(folder)
+        _num_lite_clients[folder] += 1
+    return client
+
+
+def _close_lite(client: Any, folder: str) -> None:
+    from milvus_lite.server_manager import server_manager_instance
+
+    with _lite_lock:
+        client.close()
+        _num_lite_clients[folder] -= 1
+        if not _num_lite_clients[folder]:
+            server_manager_instance.release_server(folder)  # otherwise it would keep the folder locked
 
 
 class MilvusCollection(Collection):
