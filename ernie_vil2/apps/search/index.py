@@ -301,7 +301,9 @@ class Index:
         Raises:
             BusyIndex: another process changes it.
             DamagedIndex, OtherModel: as `open_index`.
+            FileNotFoundError: it was removed meanwhile.
         """
+        open_store(str(self._store), writable=False).close()  # a writer would create a new index in place of a lost one
         with ExitStack() as undo:
             store = open_store(str(self._store), writable=True)
             undo.callback(store.close)

@@ -172,6 +172,14 @@ def test_filter_finds_fields_of_any_name(writable, name):
         assert [hit["id"] for hit in hits] == ["item 1"]
 
 
+def test_change_of_a_removed_index_creates_no_other(writable):
+    index, client = writable
+    shutil.rmtree(index.folder)
+    assert client.post("/v1/items", json={"items": [{"text": "red"}]}).status_code == 503
+    assert client.delete("/v1/items", params={"id": "red"}).status_code == 503
+    assert not index.folder.exists()
+
+
 def test_change_waits_for_the_lock_of_another_process(writable, monkeypatch):
     index, client = writable
     monkeypatch.setattr(api, "WRITE_TIMEOUT", 0.2)
