@@ -25,6 +25,8 @@ from ernie_vil2.io.files import parse_json
 
 MAX_QUEUE = 256  # queries in progress; at 450 a second the last one waits for about half a second
 CACHE_SIZE = 2048  # answers, some 20 MB
+# Bytes of all cached answers: those of 200 items with long texts, such as texts in images, have some MB each.
+MAX_CACHED_BYTES = 64 * 2**20
 MAX_CACHED_LENGTH = 2000  # characters of a query and its filter whose answer is cached: 16 MB for all
 NUM_SEARCHERS = 2  # threads
 # Queries that are encoded together are searched by one thread: with more, both threads would less often be busy.
@@ -173,7 +175,7 @@ class _AnswerCache:
     """Recent answers, each for one version of the searched collection; for any number of threads."""
 
     def __init__(self, size: int):
-        self._size = size
+        self._size, self._num_bytes = size, 0
         self._entries: OrderedDict[Hashable, tuple[object, bytes]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -189,10 +191,12 @@ class _AnswerCache:
         if key is None or not self._size:
             return
         with self._lock:
+            _, former_answer = self._entries.pop(key, (None, b""))
             self._entries[key] = version, answer
-            self._entries.move_to_end(key)
-            if len(self._entries) > self._size:
-                self._entries.popitem(last=False)
+            self._num_bytes += len(answer) - len(former_answer)
+            while len(self._entries) > self._size or self._num_bytes > MAX_CACHED_BYTES:
+                _, (_, oldest_answer) = self._entries.popitem(last=False)
+                self._num_bytes -= len(oldest_answer)
 
 
 def _encode_hits(hits: Sequence[Hit]) -> bytes:

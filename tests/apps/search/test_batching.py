@@ -188,6 +188,16 @@ def test_cache_drops_the_answer_used_longest_ago():
     assert [cache.get(key, version) for key, version in (("a", 2), ("b", 1), ("c", 2))] == [b"answer", None, b"answer"]
 
 
+def test_cache_is_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr("ernie_vil2.apps.search.batching.MAX_CACHED_BYTES", 10)
+    cache = _AnswerCache(100)
+    for key, length in (("a", 4), ("a", 5), ("b", 5), ("c", 4), ("d", 11)):
+        cache.add(key, 1, b"x" * length)
+        if key == "c":
+            assert [cache.get(key, 1) for key in "abc"] == [None, b"xxxxx", b"xxxx"]
+    assert [cache.get(key, 1) for key in "abcd"] == [None] * 4
+
+
 def test_answers_to_long_queries_are_not_cached(index):
     metrics = BatchSizes()
 
