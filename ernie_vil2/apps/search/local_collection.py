@@ -470,8 +470,9 @@ class LocalCollection(Collection):
         where = parse_json(filter_json)
         if not where and snapshot.count == len(snapshot.rows):
             return None
-        if filter_json in snapshot.filter_masks:
-            return snapshot.filter_masks[filter_json]
+        cached_mask = snapshot.filter_masks.get(filter_json)  # at once, as another thread may clear them
+        if cached_mask is not None:
+            return cached_mask
 
         condition, values = _filter_condition(where)
         # Damaged pages may form a cycle, hence the limit.

@@ -219,6 +219,25 @@ def test_cache_holds_at_least_the_last_half_of_its_items(monkeypatch):
         assert sum(cache.get(row) is not None for row in range(count)) == cached
 
 
+class ClearedMasks(dict):
+    """Masks that another thread clears between any two operations."""
+
+    def __contains__(self, key):
+        is_present = super().__contains__(key)
+        self.clear()
+        return is_present
+
+
+def test_filter_is_found_while_another_thread_clears_the_masks(tmp_path):
+    rows = draw_unit_rows(np.random.default_rng(0), 2)
+    collection = LocalCollection(tmp_path, rows.shape[1], writable=True)
+    collection.add([Item("a", b"", {"n": 0}), Item("b", b"", {"n": 1})], rows)
+    collection._snapshot.filter_masks = ClearedMasks()
+    for _ in range(2):
+        assert [hit.id for hit in collection.search(rows[:1], 2, {"n": 1})[0]] == ["b"]
+    collection.close()
+
+
 def test_milvus_refuses_an_unknown_index_type():
     # The collection has no client: an index that were dropped before the check would raise AttributeError.
     collection = MilvusCollection.__new__(MilvusCollection)
