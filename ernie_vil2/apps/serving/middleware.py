@@ -156,6 +156,7 @@ class Middleware:
 
     def _log(self, scope: Scope, status: int, num_bytes: int, seconds: float) -> None:
         client = (scope.get("client") or ("-",))[0]
+        client = make_printable(client, max_length=MAX_HOST_IN_MESSAGE)  # X-Forwarded-For may hold anything
         url = scope["path"]
         query = scope["query_string"].decode("latin-1")
         if self.access.log_queries and query:

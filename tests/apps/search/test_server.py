@@ -82,6 +82,13 @@ def test_log_shows_queries_only_on_request(index, capsys):
         assert ("secret" in line) is log_queries
 
 
+def test_log_escapes_the_address_that_a_proxy_reports(index, capsys):
+    app = build_app(index, access=Access(log_requests=True))
+    TestClient(app, client=("\x1b[2J" + "a" * 1000, 0)).get("/health")
+    line = capsys.readouterr().out
+    assert "\x1b" not in line and "[2Ja" in line and len(line) < 300
+
+
 def test_metrics_add_up_the_counts_of_all_workers(index):
     metrics = Metrics()
     # An array for the counts of two workers, which in operation lies in memory that the processes share.
