@@ -182,7 +182,11 @@ class Journal:
 
     def __iter__(self) -> Iterator[TaggedRows]:
         for line in islice(self._read_lines(), 1, None):
-            yield TaggedRows(**line)
+            try:
+                rows = TaggedRows(**line)
+            except TypeError:  # a key is missing or unknown
+                raise self._make_damage_error() from None
+            yield rows
 
     def add(self, rows: TaggedRows) -> None:
         """Append the results of a batch."""
@@ -196,8 +200,11 @@ class Journal:
                 except ValueError:
                     content = None
                 if not isinstance(content, dict):
-                    raise RunError(f"{self.path} is damaged; delete it to start again")
+                    raise self._make_damage_error()
                 yield content
+
+    def _make_damage_error(self) -> RunError:
+        return RunError(f"{self.path} is damaged; delete it to start again")
 
     def _write_line(self, content: dict) -> None:
         with add_path_to_errors(self.path):
@@ -350,7 +357,7 @@ def _load_finished_report(output: Path, report_path: Path, job: dict, reader: _S
         saved = load_json(report_path)
         if saved["job"] == job and saved["digest"] == reader.skip_rows(len(reader.source)):
             return TaggingReport.from_dict(saved)
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         pass  # an output without a readable report was not written by this command
     raise OtherJob(f"{output} exists already, from another job or other images; delete it, or choose another output")
 

@@ -92,9 +92,10 @@ def test_interrupted_run_continues(source, tmp_path):
         partial.write_bytes(json.dumps(json.loads(first) | {"version": version}).encode() + b"\n" + third)
         with pytest.raises(OtherJob, match=partial.name):
             extract_tags(source, LengthTagger(), output)
-    partial.write_bytes(first + b"damage\n" + third)
-    with pytest.raises(RunError, match="damaged"):
-        extract_tags(source, LengthTagger(), output)
+    for damage in (b"damage\n", b"{}\n"):
+        partial.write_bytes(first + damage + third)
+        with pytest.raises(RunError, match="damaged"):
+            extract_tags(source, LengthTagger(), output)
     partial.write_bytes(journal + b'{"end": 9, "found": [["id8", {"": ["a line that was cut')
     tagger = LengthTagger()
     report = extract_tags(source, tagger, output, batch_size=5)
@@ -125,6 +126,16 @@ def test_finished_output_is_not_made_again(source, tmp_path):
         extract_tags(source, LengthTagger(name="other"), tmp_path / "tags.jsonl")
     with pytest.raises(OtherJob, match="tags.jsonl"):
         extract_tags(replace_image(tmp_path, 5, b"12345"), LengthTagger(), tmp_path / "tags.jsonl")
+
+
+def test_output_with_a_report_of_another_form_is_refused(source, tmp_path):
+    output, report = tmp_path / "tags.jsonl", tmp_path / "tags.jsonl.report.json"
+    extract_tags(source, LengthTagger(), output)
+    saved = json.loads(report.read_text())
+    for content in ([], saved | {"untagged": []}, saved | {"samples": {"num_read": 1, "reasons": []}}):
+        report.write_text(json.dumps(content))
+        with pytest.raises(OtherJob, match=output.name):
+            extract_tags(source, LengthTagger(), output)
 
 
 def replace_image(tmp_path, row, image):
