@@ -52,7 +52,7 @@ def read_names(path: str | Path) -> list[str]:
         OSError: the file cannot be read, or it is not an ordinary file.
         ValueError: the file is not UTF-8, is too long, or holds no name.
     """
-    names = [clean_tag(line) for line in read_text(path).rstrip("\n").split("\n")]
+    names = [clean_tag(line) for line in read_text(path).rstrip().split("\n")]
     if not any(names):
         raise ValueError(f"{path}: no names in this file")
     return names

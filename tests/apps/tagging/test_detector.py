@@ -12,6 +12,7 @@ import sklearn
 import yaml
 
 from ernie_vil2.apps.tagging.detector import Detections, Detector, DetectorPreprocessing, Phrases
+from ernie_vil2.apps.tagging.taggers import read_names
 from ernie_vil2.data.decoding import decode_image
 from ernie_vil2.data.samples import BadSample
 from ernie_vil2.data.tags import TagsFile
@@ -156,6 +157,11 @@ def test_phrases_name_classes_and_attributes():
     assert phrases(objects) == {"en": ("red car", "tall tree", "car"), "zh": ("红色汽车", "树", "汽车")}
     with pytest.raises(ValueError, match="class 3"):
         phrases(make_detections((3, 0.1, [0, 0])))
+
+
+def test_names_end_with_the_last_line_that_is_not_blank(tmp_path):
+    (tmp_path / "names.txt").write_text("\n red  car \n\nbus\n \t\n\n")
+    assert read_names(tmp_path / "names.txt") == ["", "red car", "", "bus"]
 
 
 def test_names_of_unequal_number_are_refused():
