@@ -490,7 +490,7 @@ def _exists_unreadable(path: str) -> bool:
 
 def _load_with_text(image: SourceImage, texts: RecognizedTexts) -> ImageRecord:
     record = image.load()
-    text = texts.find(image.path, record.name)
+    text = texts.find(record.path, record.name)  # not the path of `image`, which in a table is that of the table
     if not text:
         return record
     fields = {**record.fields, TEXT_FIELD: _escape_surrogates(text)}

@@ -59,6 +59,15 @@ def test_results_of_all_forms_belong_to_their_images(tmp_path, photos, monkeypat
     assert len(texts.used_paths) == 3 and len(texts) == 6
 
 
+def test_images_of_a_table_have_the_results_of_their_paths(tmp_path, photos):
+    (photos / "a" / "table.csv").write_text("image,caption\n3.png,red disc\n")
+    results = [make_result(photos / folder / "3.png", folder) for folder in ("a", "b")]
+    write_result(tmp_path, "results.json", results)
+    texts = RecognizedTexts([tmp_path / "results.json"])
+    (image,) = add_recognized_texts(list_images([str(photos / "a" / "table.csv")]), texts)
+    assert image.load().fields[TEXT_FIELD] == "a"
+
+
 def test_text_in_an_image_is_found_and_updated(tmp_path, photos):
     write_result(tmp_path / "output", "1_res.json", make_result(photos / "1.png", "全场五折"))
     with open_number_index(tmp_path) as index:
