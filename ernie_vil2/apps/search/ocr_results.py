@@ -6,8 +6,9 @@ result may also be within the key `res`, where PaddleOCR's attribute `json` puts
 """
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_vil2.apps.search.words import MAX_ITEM_LENGTH
@@ -44,16 +45,21 @@ class RecognizedTexts:
 
     def __init__(self, sources: Iterable[str | Path]):
         self._texts: dict[str, str] = {}  # by path
-        self._paths_by_name: dict[str, list[str]] = {}  # by file name, without the folders
         self.used_paths: set[str] = set()
         files = [file for source in sources for file in _list_files(Path(source))]
         for file in progress_bar(files, description="reading texts", unit="file"):
             for path, text in _read_results(file):
                 if path in self._texts:  # a document has a result for each of its pages
                     text = f"{self._texts[path]}\n{text}"
-                else:
-                    self._paths_by_name.setdefault(PurePosixPath(path).name, []).append(path)
                 self._texts[path] = text[:MAX_ITEM_LENGTH]  # words beyond it would not be found
+
+        # Many images may have one file name, such as 0001/page.png and 0002/page.png, so `find` must not look at all of
+        # them. Reversed and sorted, paths with the same end follow one another.
+        self._paths_by_location: dict[str, list[str]] = {}
+        for path in self._texts:
+            location = os.path.abspath(path)  # noqa: PTH100  -- resolve() would follow links
+            self._paths_by_location.setdefault(location, []).append(path)
+        self._reversed_paths = sorted(_reverse(path) for path in self._texts)
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -68,14 +74,22 @@ class RecognizedTexts:
             path: absolute path of the image file or of its shard.
             name: name of the image in its source.
         """
-        candidates = self._paths_by_name.get(PurePosixPath(name).name, [])
-        matches = [candidate for candidate in candidates if os.path.abspath(candidate) == path]  # noqa: PTH100  -- resolve() would follow links
+        matches = self._paths_by_location.get(path, [])
         if not matches:
-            matches = [candidate for candidate in candidates if f"/{candidate}".endswith(f"/{name}")]
+            reversed_name = _reverse(name)
+            start = bisect_left(self._reversed_paths, reversed_name)
+            # Two of them suffice to see that there are several.
+            candidates = self._reversed_paths[start : start + 2]
+            matches = [candidate[-2::-1] for candidate in candidates if candidate.startswith(reversed_name)]
         if len(matches) != 1:
             return None
         self.used_paths.add(matches[0])
         return self._texts[matches[0]]
+
+
+def _reverse(path: str) -> str:
+    """Return the characters of a path in reverse order, and a slash, at which the name of a folder ends."""
+    return f"{path[::-1]}/"
 
 
 def _list_files(source: Path) -> list[Path]:

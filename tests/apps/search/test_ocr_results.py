@@ -1,6 +1,8 @@
 """Texts that PaddleOCR has recognised in images: which image has which, and what they are as fields."""
 
 import json
+import os
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -83,6 +85,18 @@ def test_text_in_an_image_is_found_and_updated(tmp_path, photos):
         answers = index.collection("images").search(np.ones([2, WIDTH]), 5, words=WordQueries(["五折", "新品"]))
         ids = [[hit.id for hit in hits if hit.has_words] for hits in answers]
         assert ids == [[], ["1.png"]]
+
+
+def test_results_of_one_file_name_are_not_all_looked_at(tmp_path, monkeypatch):
+    write_result(tmp_path, "all.json", [make_result(f"/scans/{number}/page.png", f"{number}") for number in range(200)])
+    texts = RecognizedTexts([tmp_path / "all.json"])
+    abspath = Mock(wraps=os.path.abspath)
+    monkeypatch.setattr(os.path, "abspath", abspath)
+    for number in range(200):
+        for path in (f"/scans/{number}/page.png", "/elsewhere"):
+            assert texts.find(path, f"{number}/page.png") == f"{number}"
+    assert texts.find("/elsewhere", "page.png") is None
+    assert abspath.call_count <= 400
 
 
 @pytest.mark.parametrize("content", [
