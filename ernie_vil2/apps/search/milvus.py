@@ -83,7 +83,7 @@ class MilvusStore:
         if not (self._is_server or writable or Path(address).exists()):  # milvus-lite would create the file
             raise FileNotFoundError(missing)
         try:
-            self._client = MilvusClient(uri) if self._is_server else _open_lite(address)
+            self._client = _Client(MilvusClient(uri) if self._is_server else _open_lite(address), address)
         except Exception as error:  # the exceptions of pymilvus and grpc have no common class
             raise OSError(f"{address}: no Milvus answers there ({error})") from error
         self.writable, self._address = writable, address
@@ -167,6 +167,31 @@ class MilvusStore:
         indexes = self._client.prepare_index_params()
         indexes.add_index("vector", index_type="FLAT", metric_type="IP")
         self._client.create_collection(name, schema=schema, index_params=indexes, consistency_level=CONSISTENCY)
+
+
+class _Client:
+    """A client of pymilvus whose errors are OSError with the address: Milvus does not answer, or refuses a value."""
+
+    def __init__(self, client: Any, address: str):
+        self._client, self._address = client, address
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            with self.translate_errors():
+                return method(*arguments, **options)
+
+        return call
+
+    @contextmanager
+    def translate_errors(self) -> Iterator[None]:
+        from pymilvus import MilvusException
+
+        try:
+            yield
+        except MilvusException as error:
+            raise OSError(f"{self._address}: {error.message}") from error
 
 
 def _open_lite(folder: str) -> Any:
@@ -350,10 +375,11 @@ class MilvusCollection(Collection):
             raise DamagedIndex(f"Milvus, {self._name}: a digest is {text[:100]!r}") from error
 
     def _iterate_rows(self, fields: list[str]) -> Iterator[dict[str, Any]]:
-        iterator = self._client.query_iterator(self._name, batch_size=BATCH_SIZE, output_fields=fields)
-        while batch := iterator.next():
-            yield from batch
-        iterator.close()
+        with self._client.translate_errors():
+            iterator = self._client.query_iterator(self._name, batch_size=BATCH_SIZE, output_fields=fields)
+            while batch := iterator.next():
+                yield from batch
+            iterator.close()
 
 
 def _make_expression(where: Filter) -> str:

@@ -290,6 +290,25 @@ def test_reader_in_milvus_goes_on_when_a_writer_has_ended(tmp_path):
 
 
 @pytest.mark.slow
+def test_errors_of_milvus_name_its_address(tmp_path, rng):
+    pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
+    from milvus_lite.server_manager import server_manager_instance
+
+    from ernie_vil2.apps.search.milvus import MAX_ID_LENGTH, MilvusStore
+
+    address = str(tmp_path / "index.db")
+    with closing(MilvusStore(address, writable=True)) as store:
+        store.write_metadata({"version": 1, "width": WIDTH})
+        collection = store.collection("images")
+        with pytest.raises(OSError, match="id"):
+            collection.add([Item("a" * (MAX_ID_LENGTH + 1), b"")], draw_unit_rows(rng, 1))
+        server_manager_instance.release_server(address)
+        for use in (len, lambda images: images.search(draw_unit_rows(rng, 1), 1), lambda images: images.field_names()):
+            with pytest.raises(OSError, match=address):
+                use(collection)
+
+
+@pytest.mark.slow
 def test_reader_of_a_missing_index_in_milvus_leaves_nothing_behind(tmp_path, monkeypatch):
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     from milvus_lite.server_manager import server_manager_instance
