@@ -248,10 +248,14 @@ class Batcher:
 def copy_error(error: Exception, count: int) -> list[Exception]:
     """Return a copy of an error for each of `count` queries.
 
-    Each request raises its own: one exception raised in many requests would collect the tracebacks of all.
+    Each request raises its own, if it can be copied: one exception raised in many requests would collect the tracebacks
+    of all.
     """
     error.__traceback__ = None
-    return [copy.copy(error) for _ in range(count)]
+    try:
+        return [copy.copy(error) for _ in range(count)]
+    except Exception:  # its constructor takes other arguments than its `args`; a user's own tower may raise anything
+        return [error] * count
 
 
 def resolve(queries: Sequence[Query], answers: Sequence[Any]) -> None:

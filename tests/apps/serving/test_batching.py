@@ -4,9 +4,11 @@ import asyncio
 from unittest.mock import Mock
 
 import numpy as np
+import pytest
 
 from ernie_vil2.apps.serving import batching
 from ernie_vil2.apps.serving.batching import Batcher
+from tests.support.limits import PATIENCE
 
 
 def test_texts_are_padded_to_those_of_similar_length(model, monkeypatch):
@@ -30,3 +32,20 @@ def test_batches_are_no_larger_than_their_bound(model):
     embeddings = asyncio.run(Batcher(model, 16, metrics, max_batch_size=4).encode(["red", "green"] * 5))
     assert [call.args[0] for call in metrics.count_batch.call_args_list] == [4, 4, 2]
     np.testing.assert_allclose(embeddings.rows, model.encode_texts(["red", "green"] * 5), atol=1e-6)
+
+
+class UncopyableError(Exception):
+    def __init__(self, tower, fault):
+        super().__init__(f"{tower}: {fault}")
+
+
+def test_batcher_goes_on_after_an_error_that_cannot_be_copied(model, monkeypatch):
+    async def run():
+        batcher = Batcher(model, 8)
+        with monkeypatch.context() as patch:
+            patch.setattr(model, "encode_tokens", Mock(side_effect=UncopyableError("text", "no memory")))
+            with pytest.raises(UncopyableError, match="text: no memory"):
+                await asyncio.wait_for(batcher.encode(["red"]), PATIENCE)
+        return await asyncio.wait_for(batcher.encode(["red"]), PATIENCE)
+
+    assert asyncio.run(run()).rows.shape == (1, model.embed_dim)
