@@ -42,6 +42,9 @@ from ernie_vil2.io.files import parse_json
 # A cached filter is a mask of a byte per row. Requests with other filters than these evaluate them again.
 MAX_CACHED_FILTERS = 16
 MAX_CACHED_ITEMS = 100_000  # some 50 MB; popular items are then neither read nor verified again
+# Characters of the fields of a cached item. Longer ones, as with the text of a page, are read each time: 100,000 such
+# items would take GB.
+MAX_CACHED_FIELDS = 2000
 DATE_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"  # as `DATE_PATTERN` of `search.collection`
 READ_CHUNK = 10_000  # items that are read together; SQLite takes 32,766 values in a statement
 COPY_CHUNK = 2048  # items that are copied together, with thumbnails of some KiB each
@@ -446,7 +449,8 @@ class LocalCollection(Collection):
         for row in missing_rows:
             if row not in new_hits:
                 self._check_unchanged(snapshot, f"{FILE_NAME} has no item of row {row:,}")
-        snapshot.items.add(new_hits)
+        short_hits = {row: hit for row, hit in new_hits.items() if len(hit.fields_json) <= MAX_CACHED_FIELDS}
+        snapshot.items.add(short_hits)
         return cached | new_hits
 
     def _check_unchanged(self, snapshot: _Snapshot, fault: str) -> None:

@@ -219,6 +219,16 @@ def test_cache_holds_at_least_the_last_half_of_its_items(monkeypatch):
         assert sum(cache.get(row) is not None for row in range(count)) == cached
 
 
+def test_items_with_long_fields_are_not_cached(tmp_path):
+    rows = draw_unit_rows(np.random.default_rng(0), 2)
+    collection = LocalCollection(tmp_path, rows.shape[1], writable=True)
+    collection.add([Item("short", b"", {"n": 0}), Item("long", b"", {"text": "a" * 20_000})], rows)
+    for _ in range(2):
+        assert {hit.id for hit in collection.search(rows[:1], 2)[0]} == {"short", "long"}
+    assert [collection._snapshot.items.get(row) is not None for row in range(2)] == [True, False]
+    collection.close()
+
+
 class ClearedMasks(dict):
     """Masks that another thread clears between any two operations."""
 
