@@ -211,11 +211,11 @@ def group_blocks(blocks: Sequence[nn.Layer], is_partly_frozen: bool) -> list[Rep
     """
     groups: list[list[nn.Layer]] = []
     for (_, trained_sizes), group in groupby(blocks[:-1], key=lambda block: (str(block), _trained_sizes(block))):
-        first, *others = group
-        if is_partly_frozen and trained_sizes and others:
-            groups += [[first], others]
+        first, *next_blocks = group
+        if is_partly_frozen and trained_sizes and next_blocks:
+            groups += [[first], next_blocks]
         else:
-            groups.append([first, *others])
+            groups.append([first, *next_blocks])
     groups += [[block] for block in blocks[-1:]]
     return [RepeatedBlock(*group) for group in groups]
 

@@ -230,11 +230,11 @@ def _summarize(curation: Curation) -> str:
     if curation.removals:
         largest = max(curation.removals, key=lambda removal: removal.num_pairs)
         num_others = curation.num_pairs - curation.num_kept
-        others = f"{largest.num_pairs:,} of the {num_others:,} others" if num_others > 1 else "the other one"
+        these_pairs = f"{largest.num_pairs:,} of the {num_others:,} others" if num_others > 1 else "the other one"
         if largest.step == UNREADABLE:
-            sentence += f"; {others} could not be read: {largest.reason}"
+            sentence += f"; {these_pairs} could not be read: {largest.reason}"
         else:
-            sentence += f"; {largest.step} removed {others}: {largest.reason}"
+            sentence += f"; {largest.step} removed {these_pairs}: {largest.reason}"
     return f"{sentence}."
 
 
@@ -347,21 +347,21 @@ def _make_cut_cards(joins: Joins, cards: _CardMaker) -> list[PairCard]:
     )
     cut_cards = []
     for sample, captions in sorted(rows):
-        before, after = cards.read_caption(sample), CAPTION_SEPARATOR.join(captions)
+        full_caption, cut_caption = cards.read_caption(sample), CAPTION_SEPARATOR.join(captions)
         # Most cuts are at the end, so the beginning of a long caption is left out.
-        start = max(0, _count_common(before, after) - MAX_UNCUT)
+        start = max(0, _count_common(full_caption, cut_caption) - MAX_UNCUT)
         ellipsis = "..." if start else ""
-        caption, note = ellipsis + _shorten(after[start:]), f"was: {ellipsis}{_shorten(before[start:])}"
+        caption, note = ellipsis + _shorten(cut_caption[start:]), f"was: {ellipsis}{_shorten(full_caption[start:])}"
         cut_cards.append(replace(cards.make_card(sample), caption=caption, note=note))
     return cut_cards
 
 
-def _count_common(left: str, right: str) -> int:
+def _count_common(first: str, second: str) -> int:
     """Return the number of characters at the beginning of two texts that are the same."""
-    for number, (character, other_character) in enumerate(zip(left, right, strict=False)):
+    for number, (character, other_character) in enumerate(zip(first, second, strict=False)):
         if character != other_character:
             return number
-    return min(len(left), len(right))
+    return min(len(first), len(second))
 
 
 def _find_largest_groups(joins: Joins, cards: _CardMaker) -> list[tuple[PairCard, int, list[PairCard]]]:
