@@ -28,6 +28,9 @@ CONFIG = "infer_cfg.yml"
 # one is loaded.
 PROGRAMS = ("model.json", "inference.json", "model.pdmodel", "inference.pdmodel")
 TRIAL_SIDE = 16  # pixels of the image on which a preprocessing is tried; smaller than any size that steps pad to
+# Largest side in pixels, or stride, in a preprocessing, which may be a stranger's: an image of this size takes 800 MB.
+# Detectors have sides of up to some 2,000 pixels.
+MAX_SIDE = 8192
 GPU_POOL_MB = 256  # first size of Paddle's memory pool on the GPU, which grows as needed
 
 
@@ -128,7 +131,7 @@ class DetectorPreprocessing:
 
     def __init__(self, steps: Sequence[Any], file: str):
         self._file = file
-        self._steps: list[Callable[[DetectorInput], DetectorInput]] = []
+        self._steps: list[partial[DetectorInput]] = []
         for step in steps:
             if not isinstance(step, dict):
                 raise ValueError(f"{file}: a step of Preprocess is {{type: ...}}, not {step!r:.200}")
@@ -145,6 +148,10 @@ class DetectorPreprocessing:
 
         # A value of a wrong type or range would otherwise fail at the first image, or spoil every image.
         try:
+            for step in self._steps:
+                for name in ("target_size", "size", "stride"):
+                    if np.max(step.keywords.get(name, 0)) > MAX_SIDE:
+                        raise ValueError(f"{name} is more than {MAX_SIDE:,}")
             with np.errstate(all="ignore"):
                 trial = self._preprocess(np.zeros((TRIAL_SIDE, TRIAL_SIDE, 3), np.uint8))
         except (TypeError, ValueError, IndexError, cv2.error) as error:

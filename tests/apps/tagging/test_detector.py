@@ -108,8 +108,11 @@ def test_unknown_preprocessing_is_refused():
     [{"type": "NormalizeImage", "mean": None, "std": [1, 1, 1]}],
     [{"type": "NormalizeImage", "mean": [0, 0, 0], "std": [0, 0, 0]}],
     [{"type": "PadStride", "stride": "32"}],
+    [{"type": "Resize", "target_size": [100_000, 16], "keep_ratio": False}],
+    [{"type": "Pad", "size": [16, 100_000]}],
+    [{"type": "Permute"}, {"type": "PadStride", "stride": 20_000}],
 ])  # fmt: skip
-def test_step_with_which_every_image_fails_is_refused(steps):
+def test_step_with_which_no_image_can_be_used_is_refused(steps):
     with pytest.raises(ValueError, match="^infer_cfg.yml: "):
         DetectorPreprocessing(steps, "infer_cfg.yml")
 
