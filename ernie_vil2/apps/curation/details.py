@@ -511,15 +511,15 @@ def _have_other_letters(first: np.ndarray, second: np.ndarray, is_covered: np.nd
     num_labels, labels, boxes, _ = cv2.connectedComponentsWithStats(places, connectivity=8)
     for label in range(1, num_labels):
         x, y, width, height, _ = boxes[label].tolist()
-        window = slice(max(y - GAP, 0), y + height + GAP), slice(max(x - GAP, 0), x + width + GAP)
-        place = labels[window] == label
+        surroundings = slice(max(y - GAP, 0), y + height + GAP), slice(max(x - GAP, 0), x + width + GAP)
+        place = labels[surroundings] == label
         around = cv2.dilate(place.astype(np.uint8), _NEIGHBOURS, iterations=GAP) > 0
-        if not is_inside[window][around].all():
+        if not is_inside[surroundings][around].all():
             continue
-        is_ground = around & (places[window] == 0)
+        is_ground = around & (places[surroundings] == 0)
         if is_ground.sum() < MIN_SPOT:
             continue
-        lights = first_light[window], second_light[window]
+        lights = first_light[surroundings], second_light[surroundings]
         if not all(_is_even(light[is_ground]) for light in lights):
             continue
         contrasts = [float(light[place].std()) for light in lights]
