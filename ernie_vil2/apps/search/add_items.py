@@ -493,8 +493,7 @@ def _load_with_text(image: SourceImage, texts: RecognizedTexts) -> ImageRecord:
     text = texts.find(record.path, record.name)  # not the path of `image`, which in a table is that of the table
     if not text:
         return record
-    fields = {**record.fields, TEXT_FIELD: _escape_surrogates(text)}
-    return record._replace(fields=fields, has_only_name=False)
+    return record._replace(extra_fields={TEXT_FIELD: _escape_surrogates(text)})
 
 
 def _load_sample(source: ShardedSource, row: int) -> ImageRecord:

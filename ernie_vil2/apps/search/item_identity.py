@@ -9,6 +9,7 @@ location and the id.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ernie_vil2.apps.search.collection import EditableItems, Item
@@ -30,6 +31,7 @@ class ImageRecord(NamedTuple):
     path: str  # absolute path of the image file or of the shard, or an address
     row: int | None = None  # in the shard; None if the image is a file of its own
     has_only_name: bool = False  # the source has no captions or fields, so the item keeps those in the index
+    extra_fields: Mapping[str, Any] = MappingProxyType({})  # added to the fields that the item gets or keeps
 
 
 class SourceImage(NamedTuple):
@@ -114,7 +116,8 @@ class Catalogue:
                     changes.updated_items.pop(item_id, None)
                 else:
                     item_id = next(free_id for free_id in _propose_ids(record.name, digest) if free_id not in taken_ids)
-                item = Item(item_id, digest, record.fields, pack_locations([location]))
+                fields = {**record.fields, **record.extra_fields}
+                item = Item(item_id, digest, fields, pack_locations([location]))
                 changes.new_items[item.id] = item, record.content
             else:
                 item = self._update_item(known_item, record, location)
@@ -152,7 +155,7 @@ class Catalogue:
         return updated_items, vanished_ids
 
     def _update_item(self, item: Item, record: ImageRecord, location: Location) -> Item:
-        """Return an item with its current location, and with the fields of this run's first source that has any."""
+        """Return an item with its current location, the fields of this run's first source with any, and extra ones."""
         # By path, so that a source that is read again does not add its locations again.
         locations: dict[str, Location] = {}
         for previous in parse_locations(item):
@@ -164,6 +167,7 @@ class Catalogue:
         fields = record.fields
         if record.has_only_name or item.id in self._described_ids:
             fields = item.fields
+        fields = {**fields, **record.extra_fields}
         paths = list(locations)
         if len(paths) > MAX_LOCATIONS:
             # Those that this run has not seen are dropped first: the image may have moved from there.

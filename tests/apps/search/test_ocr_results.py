@@ -10,6 +10,7 @@ import pytest
 from ernie_vil2.apps.search.add_items import TEXT_FIELD, add_images, add_recognized_texts, list_images, sync_images
 from ernie_vil2.apps.search.collection import WordQueries
 from ernie_vil2.apps.search.ocr_results import RecognizedTexts
+from ernie_vil2.data.spec import DataSpec
 from tests.support.small_index import WIDTH, list_items, open_number_index
 
 
@@ -24,6 +25,7 @@ def make_result(path, *lines, page=None):
 def write_result(folder, name, content):
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return folder / name
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_images_of_a_table_have_the_results_of_their_paths(tmp_path, photos):
     write_result(tmp_path, "results.json", results)
     texts = RecognizedTexts([tmp_path / "results.json"])
     (image,) = add_recognized_texts(list_images([str(photos / "a" / "table.csv")]), texts)
-    assert image.load().fields[TEXT_FIELD] == "a"
+    assert image.load().extra_fields == {TEXT_FIELD: "a"}
 
 
 def test_text_in_an_image_is_found_and_updated(tmp_path, photos):
@@ -97,6 +99,20 @@ def test_results_of_one_file_name_are_not_all_looked_at(tmp_path, monkeypatch):
             assert texts.find(path, f"{number}/page.png") == f"{number}"
     assert texts.find("/elsewhere", "page.png") is None
     assert abspath.call_count <= 400
+
+
+@pytest.mark.parametrize("is_table_first", [False, True])
+def test_text_of_a_folder_joins_the_fields_of_a_table(tmp_path, photos, is_table_first):
+    (tmp_path / "table.csv").write_text("image,caption\n1.png,red disc\n2.png,blue disc\n")
+    texts = RecognizedTexts([write_result(tmp_path / "output", "1_res.json", make_result("1.png", "five"))])
+    table = add_recognized_texts(list_images(DataSpec([str(tmp_path / "table.csv")], images=photos)), texts)
+    folder = add_recognized_texts(list_images([str(photos)]), texts)
+    with open_number_index(tmp_path) as index:
+        for images in (table + folder if is_table_first else folder + table, folder):
+            add_images(index, images)
+            fields = {item_id: item.fields for item_id, item in list_items(index).items()}
+            assert fields["1.png"] == {"caption": "red disc", TEXT_FIELD: "five"}
+            assert fields["2.png"] == {"caption": "blue disc"}
 
 
 @pytest.mark.parametrize("content", [
