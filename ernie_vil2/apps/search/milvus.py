@@ -7,6 +7,7 @@ read from their locations instead.
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 from collections import Counter
@@ -48,7 +49,7 @@ INDEX_TYPES = {"exact": ("FLAT", {}), "ivf": ("IVF_SQ8", {"nlist": 1024})}  # ou
 _ESCAPES = str.maketrans({'"': r"\"", "\\": r"\\", "\n": r"\n", "\r": r"\r", "\t": r"\t"})
 CONSISTENCY = "Strong"  # a search sees everything that was added before
 # All clients of a folder of milvus-lite use one server, which runs in this process and must end with the last of them.
-_num_lite_clients: Counter[str] = Counter()  # by folder
+_num_lite_clients: Counter[str] = Counter()  # by absolute path, as milvus-lite knows its servers
 _lite_lock = threading.Lock()
 
 
@@ -199,18 +200,19 @@ def _open_lite(folder: str) -> Any:
 
     with _lite_lock:
         client = MilvusClient(folder)
-        _num_lite_clients[folder] += 1
+        _num_lite_clients[os.path.abspath(folder)] += 1  # noqa: PTH100  -- resolve() would follow links
     return client
 
 
 def _close_lite(client: Any, folder: str) -> None:
     from milvus_lite.server_manager import server_manager_instance
 
+    path = os.path.abspath(folder)  # noqa: PTH100  -- resolve() would follow links
     with _lite_lock:
         client.close()
-        _num_lite_clients[folder] -= 1
-        if not _num_lite_clients[folder]:
-            server_manager_instance.release_server(folder)  # otherwise it would keep the folder locked
+        _num_lite_clients[path] -= 1
+        if not _num_lite_clients[path]:
+            server_manager_instance.release_server(path)  # otherwise it would keep the folder locked
 
 
 class MilvusCollection(Collection):

@@ -277,13 +277,13 @@ def test_name_of_a_file_may_begin_like_an_address(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_reader_in_milvus_goes_on_when_a_writer_has_ended(tmp_path):
+def test_reader_in_milvus_goes_on_when_a_writer_has_ended(tmp_path, monkeypatch):
     pytest.importorskip("milvus_lite", reason="milvus-lite is not installed")
     from ernie_vil2.apps.search.milvus import MilvusStore
 
-    address = str(tmp_path / "index.db")
-    with closing(MilvusStore(address, writable=True)) as store:
-        with closing(MilvusStore(address, writable=True)) as writer:
+    monkeypatch.chdir(tmp_path)
+    with closing(MilvusStore(str(tmp_path / "index.db"), writable=True)) as store:
+        with closing(MilvusStore("./index.db", writable=True)) as writer:
             writer.write_metadata({"version": 1, "width": WIDTH})
         store.metadata = writer.metadata
         assert len(store.collection("images")) == 0
