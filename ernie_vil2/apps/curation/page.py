@@ -230,11 +230,11 @@ def _summarize(curation: Curation) -> str:
     if curation.removals:
         largest = max(curation.removals, key=lambda removal: removal.num_pairs)
         num_others = curation.num_pairs - curation.num_kept
-        these_pairs = f"{largest.num_pairs:,} of the {num_others:,} others" if num_others > 1 else "the other one"
+        share = f"{largest.num_pairs:,} of the {num_others:,} others" if num_others > 1 else "the other one"
         if largest.step == UNREADABLE:
-            sentence += f"; {these_pairs} could not be read: {largest.reason}"
+            sentence += f"; {share} could not be read: {largest.reason}"
         else:
-            sentence += f"; {largest.step} removed {these_pairs}: {largest.reason}"
+            sentence += f"; {largest.step} removed {share}: {largest.reason}"
     return f"{sentence}."
 
 
