@@ -94,8 +94,8 @@ def run(args: argparse.Namespace) -> int:
             # the same suffix.
             rows = None
             # Shards that are fetched from elsewhere are no files here.
-            is_official = all(is_tsv(str(file), args.columns, args.encoding) for file in benchmark.files)
-            if benchmark.files and is_official:
+            has_only_tsv = all(is_tsv(str(file), args.columns, args.encoding) for file in benchmark.files)
+            if benchmark.files and has_only_tsv:
                 rows, left_out = embedding_files.read_official_rows(benchmark.files, encoded.benchmark)
             embedding_files.write_official(folder / embedding_files.OFFICIAL_FILE, encoded, rows)
     print(f"model: {args.checkpoint}\ndata: {encoded.benchmark.entry_report}\nimages: {encoded.bad_samples}")
