@@ -64,10 +64,9 @@ def is_variant(first: str, second: str) -> bool:
 
     Captions that differ in nothing but their numbers, in one place or several, are variants, too.
     """
+    if differ_in_numbers(first, second):
+        return True
     first_units, second_units = split_units(first), split_units(second)
-    if _mask_numbers(first_units) == _mask_numbers(second_units):
-        return first_units != second_units
-
     # Count the units that are equal from the begin on, and then those from the end on.
     shorter_length = min(len(first_units), len(second_units))
     num_common = 0
@@ -80,6 +79,12 @@ def is_variant(first: str, second: str) -> bool:
     # A caption with nothing but additions to the other one says the same of the image.
     is_addition = num_common == shorter_length
     return not is_addition and 2 * num_common >= MIN_COMMON_WORDS * (len(first_units) + len(second_units))
+
+
+def differ_in_numbers(first: str, second: str) -> bool:
+    """Return whether captions differ, and in nothing but their numbers."""
+    first_units, second_units = split_units(first), split_units(second)
+    return first_units != second_units and _mask_numbers(first_units) == _mask_numbers(second_units)
 
 
 def _mask_numbers(units: Sequence[str]) -> list[str]:

@@ -80,6 +80,7 @@ PAIR_DTYPE = np.dtype(
         ("is_turned", bool),
         ("has_object", bool),
         ("has_other_look", bool),
+        ("has_trace", bool),
         ("worse", np.int8),  # 1: the query, -1: the row, 0: neither
     ]
 )
@@ -90,8 +91,8 @@ class Matches(NamedTuple):
     """Pairs of thumbnails whose images show the same, and their verdicts; `[P]` each.
 
     queries, rows: rows of the thumbnails.
-    likeness, is_local, is_turned, has_object, has_other_look, worse: see `registration.Verdict`; the query is
-        the first image.
+    likeness, is_local, is_turned, has_object, has_other_look, has_trace, worse: see `registration.Verdict`; the query
+        is the first image.
     """
 
     queries: np.ndarray
@@ -101,6 +102,7 @@ class Matches(NamedTuple):
     is_turned: np.ndarray
     has_object: np.ndarray
     has_other_look: np.ndarray
+    has_trace: np.ndarray
     worse: np.ndarray
 
     def select(self, mask: np.ndarray) -> Matches:

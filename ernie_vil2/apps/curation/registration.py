@@ -198,7 +198,7 @@ class Verdict(NamedTuple):
         light.
     is_turned: whether one is mirrored, or turned by a quarter or more.
     has_other_colours: whether they show something else, unless details prove that one change of all levels was made.
-    has_object, has_other_look, worse: as of `details.Difference`; thumbnails are too small to tell.
+    has_object, has_other_look, has_trace, worse: as of `details.Difference`; thumbnails are too small to tell.
     """
 
     likeness: float
@@ -207,6 +207,7 @@ class Verdict(NamedTuple):
     has_other_colours: bool = False
     has_object: bool = False
     has_other_look: bool = False
+    has_trace: bool = True
     worse: int = 0
 
 

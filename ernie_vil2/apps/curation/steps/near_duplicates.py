@@ -10,6 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from ernie_vil2.apps.curation.caption_pairs import (
+    differ_in_numbers,
     is_variant,
     name_direction,
     name_opposite_directions,
@@ -104,8 +105,11 @@ class NearDuplicates(Step[Settings]):
             captions = _compare_captions(joins, images, matches)
             # An object at an edge may be a mark, or a thing that only one of the captions names. Fitted light and
             # colour turn a blue heart into a grey one.
-            may_differ = matches.is_local | matches.has_object | captions.is_variant | captions.has_other_years
+            may_differ = matches.is_local | matches.has_object
             may_differ |= matches.has_other_look & captions.has_other_colours
+            # A digit may be too small to be seen. A word is another name of the image, if nothing differs but light,
+            # size and noise; but the mirror image of a flag is another flag.
+            may_differ |= captions.has_other_numbers | (captions.is_variant & (matches.has_trace | matches.is_turned))
             is_copy = captions.says_the_same | ~may_differ
             if self.settings.embedding is not None:
                 is_copy &= ~_find_different_embeddings(joins, images, matches, self.settings.embedding)
@@ -198,14 +202,14 @@ class _CaptionMatches(NamedTuple):
     says_the_same: see `caption_pairs.say_the_same`.
     is_variant: see `caption_pairs.is_variant`.
     has_other_colours: whether they name other colours.
-    has_other_years: whether they name other years.
+    has_other_numbers: whether they differ in nothing but their numbers, or name other years.
     has_other_direction: whether they say that one image is no mirrored or turned copy of the other one.
     """
 
     says_the_same: np.ndarray
     is_variant: np.ndarray
     has_other_colours: np.ndarray
-    has_other_years: np.ndarray
+    has_other_numbers: np.ndarray
     has_other_direction: np.ndarray
 
 
@@ -216,7 +220,7 @@ def _compare_captions(joins: Joins, images: Thumbnails, matches: Matches) -> _Ca
         verdicts.says_the_same[number] = say_the_same(first, second)
         verdicts.is_variant[number] = is_variant(first, second)
         verdicts.has_other_colours[number] = name_other_colours(first, second)
-        verdicts.has_other_years[number] = name_other_years(first, second)
+        verdicts.has_other_numbers[number] = differ_in_numbers(first, second) or name_other_years(first, second)
         is_opposite = name_opposite_directions(first, second)
         verdicts.has_other_direction[number] = is_opposite or (names_direction and first != second)
     return verdicts
