@@ -55,6 +55,10 @@ MIN_FAINT_CELLS, MIN_CELL_MARK, MAX_FAINT_MARK = 6, 0.01, 0.1  # cells; least sh
 MAX_SOLID_MARK = 0.01  # share of the image that is thicker than a stroke
 MIN_ONE_SIDED = 0.97  # share of the samples that come nearer to one level
 MAX_OPACITY = 0.7  # share of the way to that level; letters in place of others go twice as far
+# A sticker, with its edge: largest share of the image; least share of what differs; least share of its box.
+MAX_STICKER, STICKER_SHARE, STICKER_FILLING = 0.22, 0.9, 0.5
+MIN_EDGES_BESIDE = 0.5  # share of the edges of an image that have to be beside a sticker
+STICKER_OUTLINE = 1.5  # least ratio of the edges of two images along the outline of a sticker
 # An object is compact, while marks of text and strips are flat, and frames and cut corners are thin. Objects
 # that were drawn into images have both sides of 0.09 and more; lines of text are 0.05 high, and cut corners 0.06 wide.
 MIN_OBJECT_SIDE, MAX_OBJECT_ASPECT = 0.07, 2.5  # share of the shorter side of the image; ratio of its sides
@@ -237,6 +241,38 @@ def complete_verdict(verdict: Verdict, difference: Difference) -> Verdict | None
     )
 
 
+def compare_beside_sticker(first: Picture, second: Picture) -> Verdict | None:
+    """Return the verdict on two whole images that differ in nothing but a sticker, or None if they differ otherwise.
+
+    A sticker may cover what registration goes by, and its colour may be most of the colours. Elsewhere its pixels are
+    unchanged, so that it needs neither: the images lie on each other as they are.
+    """
+    height, width = first.pixels.shape[:2]
+    other_height, other_width = second.pixels.shape[:2]
+    if abs(height - other_height) > 1 or abs(width - other_width) > 1:
+        return None
+    warped = cv2.resize(second.pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+    differences = find_largest_channel(find_differences(first.pixels, warped, DIFFERENCE_WINDOW))
+    differs = differences > CLEAN
+    if not 0 < differs.mean() <= MAX_STICKER:
+        return None
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(differs.astype(np.uint8), connectivity=8)
+    _, _, box_width, box_height, size = max(boxes[1:].tolist(), key=lambda box: box[4])  # box 0 is that of the ground
+    is_sticker = size >= STICKER_SHARE * differs.sum() and size >= STICKER_FILLING * box_width * box_height
+    # On a plain ground nearly all of two other things would be unchanged, too.
+    luminance = compute_luminance(first.pixels)
+    edges = np.abs(cv2.Laplacian(luminance, cv2.CV_32F))
+    if not is_sticker or edges[~differs].sum() < MIN_EDGES_BESIDE * edges.sum():
+        return None
+    # Two patterns on one thing differ within an outline that both have.
+    worse = _find_marked(first.pixels, warped, differs, np.ones_like(differs), STICKER_OUTLINE)
+    if not worse:
+        return None
+    agrees = ~differs
+    likeness = correlate(luminance[agrees], compute_luminance(warped)[agrees])
+    return Verdict(likeness, is_local=True, is_turned=False, has_object=True, worse=worse)
+
+
 class _Overlay(NamedTuple):
     """The shared part of two images: `frame` and, laid over it, `warped`, `[H, W, 3]` each.
 
@@ -281,7 +317,13 @@ def _lay_over(
     return _Overlay(first[rows, columns], warped, is_covered)
 
 
-def _find_marked(first: np.ndarray, second: np.ndarray, may_be_mark: np.ndarray, is_covered: np.ndarray) -> int:
+def _find_marked(
+    first: np.ndarray,
+    second: np.ndarray,
+    may_be_mark: np.ndarray,
+    is_covered: np.ndarray,
+    min_ratio: float = SHARPER_OUTLINE,
+) -> int:
     """Return which of two images, `[H, W, 3]`, has the mark by which they differ, as in `Difference.worse`.
 
     Args:
@@ -289,6 +331,7 @@ def _find_marked(first: np.ndarray, second: np.ndarray, may_be_mark: np.ndarray,
         second: the other image.
         may_be_mark: where one of them may have a mark, `[H, W]` bool.
         is_covered: where both are known, `[H, W]` bool.
+        min_ratio: least ratio of the edges of both images along the outline of the mark.
     """
     if may_be_mark.sum() < MIN_MARK:
         return 0
@@ -302,7 +345,7 @@ def _find_marked(first: np.ndarray, second: np.ndarray, may_be_mark: np.ndarray,
         slopes_x, slopes_y = cv2.Sobel(pixels, cv2.CV_32F, 1, 0), cv2.Sobel(pixels, cv2.CV_32F, 0, 1)
         slopes = measure_strength(cv2.magnitude(slopes_x, slopes_y))
         edges.append(float(slopes[is_outline].mean()))
-    if max(edges) < SHARPER_OUTLINE * max(min(edges), 1e-3):
+    if max(edges) < min_ratio * max(min(edges), 1e-3):
         return 0
     return 1 if edges[0] > edges[1] else -1
 

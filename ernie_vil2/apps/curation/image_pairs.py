@@ -30,7 +30,13 @@ from ernie_vil2.apps.curation import (
     registration,
     relighting,
 )
-from ernie_vil2.apps.curation.details import Picture, compare_details, complete_verdict, decode_detail
+from ernie_vil2.apps.curation.details import (
+    Picture,
+    compare_beside_sticker,
+    compare_details,
+    complete_verdict,
+    decode_detail,
+)
 from ernie_vil2.apps.curation.guesses import (
     MAX_TRIES,
     Comparison,
@@ -73,6 +79,7 @@ PAIR_DTYPE = np.dtype(
         ("key", np.uint64),  # hash of both thumbnails, the guess and the code of the verdict
         ("transform", np.float32, (2, 3)),  # guess: map from query to row
         ("num_before", np.uint8),  # guesses of the same two images in the rows before, which are tried first
+        ("is_suspect", bool),  # compared as whole images, without registration
         ("state", np.uint8),  # UNKNOWN, OTHER or SAME
         # The verdict, `registration.Verdict`, if the state is SAME; `is_local` also if details differ in a spot.
         ("likeness", np.float32),
@@ -190,7 +197,8 @@ def find_matches(
         with_turns: also find images that are mirrored or turned by quarters.
         is_alive: which thumbnails are compared, `[N]` bool; None: all.
         suspects: pairs of samples, of a query and an image, that are compared even if their thumbnails are not alike,
-            for example because they have the same captions, `[S, 2]` int64; ignored unless `comparison.crops`.
+            for example because they have the same captions, `[S, 2]` int64; they also match if they differ in nothing
+            but a sticker. Ignored unless `comparison.crops`.
         name: beginning of the file's name, which no other comparison in the folder has.
     """
     if not len(images.samples) or (queries is not None and not len(queries.samples)):
@@ -294,17 +302,27 @@ def _propose(
         identities = np.broadcast_to(np.eye(2, 3, dtype=np.float32), (len(shared_rows), 2, 3))
         guess_files.write(shared_rows, shared_rows, identities, guesses.WHOLE_SUPPORT)
 
-    code = np.frombuffer(_hash_code(details, registration, relighting)[:8], np.uint64)[0]
     for refined_guesses in guess_files.refine():
         pairs = np.zeros(len(refined_guesses), PAIR_DTYPE)
         for column in ("query", "row", "transform"):
             pairs[column] = refined_guesses[column]
         query_samples, row_samples = left.images.samples[pairs["query"]], right.images.samples[pairs["row"]]
         pairs["num_before"] = count_before(number_groups(query_samples, row_samples))
-        numbers_of_transform = np.ascontiguousarray(pairs["transform"]).reshape(len(pairs), 6).view(np.uint32)
-        columns = [left.digests[pairs["query"]], right.digests[pairs["row"]], *numbers_of_transform.T]
-        pairs["key"] = _hash_rows(np.full(len(pairs), code), columns)
-        yield pairs
+        yield _with_keys(pairs, left, right)
+    if comparison.crops:
+        is_other = query_rows != rows if left is right else np.ones(len(rows), bool)
+        pairs = np.zeros(int(is_other.sum()), PAIR_DTYPE)
+        pairs["query"], pairs["row"], pairs["is_suspect"] = query_rows[is_other], rows[is_other], True
+        yield _with_keys(pairs, left, right)
+
+
+def _with_keys(pairs: np.ndarray, left: _Side, right: _Side) -> np.ndarray:
+    """Return pairs, `[P]` of `PAIR_DTYPE`, with their keys."""
+    code = np.frombuffer(_hash_code(details, registration, relighting)[:8], np.uint64)[0]
+    numbers_of_transform = np.ascontiguousarray(pairs["transform"]).reshape(len(pairs), 6).view(np.uint32)
+    columns = [left.digests[pairs["query"]], right.digests[pairs["row"]], pairs["is_suspect"], *numbers_of_transform.T]
+    pairs["key"] = _hash_rows(np.full(len(pairs), code), columns)
+    return pairs
 
 
 def _hash_rows(keys: np.ndarray, columns: list[np.ndarray]) -> np.ndarray:
@@ -368,6 +386,11 @@ def _judge(pairs: np.ndarray, left: _Side, right: _Side) -> None:
 
 def _judge_block(pairs: np.ndarray, numbers: np.ndarray, left: _Side, right: _Side) -> None:
     """Compare the pairs of these numbers, `[B]`, and write their verdicts."""
+    is_suspect = pairs["is_suspect"][numbers]
+    for number in numbers[is_suspect].tolist():
+        first, second = left.read_picture(int(pairs["query"][number])), right.read_picture(int(pairs["row"][number]))
+        _write_verdict(pairs, number, compare_beside_sticker(first, second))
+    numbers = numbers[~is_suspect]
     block = pairs[numbers]
     overlays = Overlays(block["query"], block["row"], block["transform"], left.images, right.images)
     templates, images = overlays.pick_pixels(left.images.luminances, right.images.luminances)
@@ -385,11 +408,15 @@ def _judge_block(pairs: np.ndarray, numbers: np.ndarray, left: _Side, right: _Si
             verdict = compare(template, image, transforms[index], overlays.aspects[index])
         if verdict is not None:
             verdict = _judge_details(verdict, block[index], query_transforms[index], left, right)
-        if verdict is not None:
-            for column in _VERDICT_COLUMNS:
-                pairs[column][number] = getattr(verdict, column)
-        # The state comes last, so that a run that is killed here leaves the pair unknown.
-        pairs["state"][number] = OTHER if verdict is None else SAME
+        _write_verdict(pairs, number, verdict)
+
+
+def _write_verdict(pairs: np.ndarray, number: int, verdict: Verdict | None) -> None:
+    if verdict is not None:
+        for column in _VERDICT_COLUMNS:
+            pairs[column][number] = getattr(verdict, column)
+    # The state comes last, so that a run that is killed here leaves the pair unknown.
+    pairs["state"][number] = OTHER if verdict is None else SAME
 
 
 def _judge_details(verdict: Verdict, pair: np.void, transform: np.ndarray, left: _Side, right: _Side) -> Verdict | None:

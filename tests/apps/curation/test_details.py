@@ -14,7 +14,12 @@ from ernie_vil2.apps.curation.caption_pairs import (
     name_other_years,
     say_the_same,
 )
-from ernie_vil2.apps.curation.details import compare_details, decode_detail, encode_detail
+from ernie_vil2.apps.curation.details import (
+    compare_beside_sticker,
+    compare_details,
+    decode_detail,
+    encode_detail,
+)
 from ernie_vil2.apps.curation.likeness import limit_size
 from tests.support.crawled_pairs import write_pair_shard
 from tests.support.image_formats import encode_image
@@ -39,11 +44,14 @@ def draw_letter(pixels, letter, place=(185, 165)):
     return written
 
 
+def make_pictures(*images):
+    details = [np.frombuffer(encode_detail(limit_size(pixels)), np.uint8) for pixels in images]
+    return [decode_detail(detail, np.array([0, 0, 1, 1])) for detail in details]
+
+
 def compare_images(*images, transform=None):
     """Compare two images; without a map between their thumbnails, they lie on each other as they are."""
-    details = [np.frombuffer(encode_detail(limit_size(pixels)), np.uint8) for pixels in images]
-    pictures = [decode_detail(detail, np.array([0, 0, 1, 1])) for detail in details]
-    return compare_details(*pictures, np.eye(2, 3) if transform is None else transform)
+    return compare_details(*make_pictures(*images), np.eye(2, 3) if transform is None else transform)
 
 
 def differ(*images):
@@ -427,3 +435,47 @@ def test_a_sign_before_a_line_of_text_is_no_object():
     assert not compare_images(scene, marked).has_object
     sign = cv2.circle(scene.copy(), (240, 272), 14, (255, 255, 255), -1)
     assert compare_images(scene, sign).has_object
+
+
+def add_sticker(pixels, corner=(180, 60), size=(130, 110), colour=(250, 90, 20)):
+    opposite = corner[0] + size[0], corner[1] + size[1]
+    return cv2.rectangle(pixels.copy(), corner, opposite, colour, -1)
+
+
+def test_images_that_differ_in_a_sticker_alone():
+    thing = draw_object()
+    verdict = compare_beside_sticker(*make_pictures(thing, add_sticker(thing)))
+    assert verdict.is_local
+    assert verdict.has_object
+    assert verdict.worse == -1
+    assert verdict.likeness > 0.99
+    assert compare_beside_sticker(*make_pictures(add_sticker(thing), thing)).worse == 1
+    assert compare_beside_sticker(*make_pictures(thing, compress(add_sticker(thing)))) is not None
+    smaller = cv2.resize(add_sticker(thing), (280, 210), interpolation=cv2.INTER_AREA)
+    assert compare_beside_sticker(*make_pictures(thing, smaller)) is not None
+
+
+def test_what_is_more_than_a_sticker():
+    thing = draw_object()
+    for other in (
+        thing,  # no sticker
+        draw_object(seed=1),  # another thing on the same ground
+        add_sticker(thing, size=(200, 200)),
+        add_sticker(add_sticker(thing), (20, 200), (60, 60)),  # two stickers
+        (add_sticker(thing) * 0.8).astype(np.uint8),  # other light
+        cv2.resize(add_sticker(thing), (300, 300)),
+    ):
+        assert compare_beside_sticker(*make_pictures(thing, other)) is None
+    dot = cv2.circle(np.full((HEIGHT, WIDTH, 3), 255, np.uint8), (200, 150), 40, (200, 40, 40), -1)
+    assert compare_beside_sticker(*make_pictures(dot, add_sticker(dot, (150, 100), (100, 100)))) is None
+
+
+def test_equal_captions_find_what_a_sticker_hides(tmp_path, curated):
+    things = [draw_object(seed=number) for number in range(3)]
+    captions = [("a toy", "a toy"), ("a ball", "a ball"), ("something round", "many colours")]
+    rows = []
+    for thing, (caption, other_caption) in zip(things, captions, strict=True):
+        rows += [(encode_image(thing), caption), (encode_image(add_sticker(thing)), other_caption)]
+    path = write_pair_shard(tmp_path / "crawl.tar", rows)
+    table = curated([path], "near_duplicates: {}").values()
+    assert [row["sample"] for row in table if row["is_kept"]] == [0, 2, 4, 5]
