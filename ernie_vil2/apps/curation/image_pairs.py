@@ -310,9 +310,12 @@ def _propose(
         pairs["num_before"] = count_before(number_groups(query_samples, row_samples))
         yield _with_keys(pairs, left, right)
     if comparison.crops:
-        is_other = query_rows != rows if left is right else np.ones(len(rows), bool)
-        pairs = np.zeros(int(is_other.sum()), PAIR_DTYPE)
-        pairs["query"], pairs["row"], pairs["is_suspect"] = query_rows[is_other], rows[is_other], True
+        suspect_rows = np.unique(np.stack([query_rows, rows], axis=1), axis=0)  # equal images share a row
+        if left is right:
+            suspect_rows = suspect_rows[suspect_rows[:, 0] != suspect_rows[:, 1]]
+        pairs = np.zeros(len(suspect_rows), PAIR_DTYPE)
+        pairs["query"], pairs["row"] = suspect_rows.T
+        pairs["is_suspect"] = True
         yield _with_keys(pairs, left, right)
 
 
