@@ -73,9 +73,9 @@ MAX_COMMON_DIFFERENCE = 1.5
 LETTER, LETTER_RATIO = 6.0, 4.0  # least difference, in levels, and in proportion to the common one
 MIN_SIGN, SIMILAR_SIGNS, MAX_SIGN_LIKENESS = 9.0, 0.75, 0.96  # levels; ratio of contrasts; correlation
 SIGN_GROUND = 8.0  # levels by which nearly all of the ground differ from their median at most
-# A trace of a change that is too small for a spot. Where captions differ in one word and images in no spot, 60 of 115
+# A trace of a change that is too small for a spot. Where captions differ in one word and images in no spot, 84 of 115
 # pairs of copies in eight crawls leave no trace, and each of 62 tickets, cards and coins with another digit does.
-TRACE, TRACE_RATIO = 5.0, 6.0  # least difference, in levels, and in proportion to the common one
+TRACE, TRACE_RATIO = 5.0, 10.0  # least difference, in levels, and in proportion to the common one
 MAX_NOISE = 4.0  # levels that four fifths of the samples of copies do not exceed
 MIN_COMMON = 0.5  # share of an image that the other one shows, or one is a close view of a thing in the other one
 # Faint differences over a large part are another texture; marks all over cover up to 0.1 of the inner part.
@@ -120,8 +120,8 @@ class Difference(NamedTuple):
     relit_likeness: correlation of the luminances after the change of light or colour that is proved to turn one image
         into the other (`relighting.py`); None if none is proved.
     has_other_look: whether colours differ clearly, in more than a small part, before saturation and tint are fitted.
-    has_trace: whether a place differs by more than the rest, however small it is, or all of the images do, or one shows
-        much more than the other. Compression, noise and light leave no trace; a letter of a label does.
+    has_trace: whether a place differs by more than the rest, however small it is, or all of the images or their colours
+        do, or one shows much more than the other. Compression, noise and light leave none; a letter of a label does.
     """
 
     has_spot: bool
@@ -218,7 +218,8 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     has_spot = is_other_image or (_has_spot(differs_clearly) and not has_marks_all_over)
     alignment = _align_light(frame, warped, is_covered)
     has_object = _has_object(differs_clearly) or _have_other_letters(alignment, is_covered)
-    has_trace = min(first_cover.mean(), second_cover.mean()) < MIN_COMMON or alignment.has_trace()
+    is_close_view = min(first_cover.mean(), second_cover.mean()) < MIN_COMMON
+    has_trace = is_close_view or has_other_look or alignment.has_trace()
     return Difference(has_spot, has_object, marked_image or worse, relit_likeness, has_other_look, has_trace)
 
 

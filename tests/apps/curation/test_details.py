@@ -369,13 +369,19 @@ def test_grey_copy_stays_where_captions_name_other_colours(tmp_path, curated, ca
     assert all(row["is_kept"] for row in table) == stays
 
 
-def test_copy_stays_where_captions_name_other_years(tmp_path, curated):
-    thing = draw_object((60, 90, 220))
+def test_changed_copy_stays_where_captions_name_other_years(tmp_path, curated):
+    thing = draw_object((90, 120, 160))
     darker = (thing * 0.8).astype(np.uint8)
-    for caption, stays in (("our badge of the year 2004", True), ("our badge, year unknown", False)):
-        rows = [(encode_image(thing), "club badge from 2003 with a pattern"), (encode_image(darker), caption)]
-        path = write_pair_shard(tmp_path / f"{stays}.tar", rows)
-        table = curated([path], "near_duplicates: {}", str(stays)).values()
+    dotted = cv2.circle(darker.copy(), (200, 150), 4, (170, 170, 170), -1)
+    cases = [
+        (dotted, "our badge of the year 2004", True),
+        (dotted, "our badge, year unknown", False),
+        (darker, "our badge of the year 2004", False),  # one of the captions is wrong
+    ]
+    for number, (image, caption, stays) in enumerate(cases):
+        rows = [(encode_image(thing), "club badge from 2003 with a pattern"), (encode_image(image), caption)]
+        path = write_pair_shard(tmp_path / f"{number}.tar", rows)
+        table = curated([path], "near_duplicates: {}", str(number)).values()
         assert all(row["is_kept"] for row in table) == stays
 
 

@@ -109,7 +109,8 @@ class NearDuplicates(Step[Settings]):
             may_differ |= matches.has_other_look & captions.has_other_colours
             # A digit may be too small to be seen. A word is another name of the image, if nothing differs but light,
             # size and noise; but the mirror image of a flag is another flag.
-            may_differ |= captions.has_other_numbers | (captions.is_variant & (matches.has_trace | matches.is_turned))
+            has_trace = matches.has_trace | matches.is_turned
+            may_differ |= captions.has_other_numbers | (captions.is_variant | captions.has_other_years) & has_trace
             is_copy = captions.says_the_same | ~may_differ
             if self.settings.embedding is not None:
                 is_copy &= ~_find_different_embeddings(joins, images, matches, self.settings.embedding)
@@ -202,7 +203,8 @@ class _CaptionMatches(NamedTuple):
     says_the_same: see `caption_pairs.say_the_same`.
     is_variant: see `caption_pairs.is_variant`.
     has_other_colours: whether they name other colours.
-    has_other_numbers: whether they differ in nothing but their numbers, or name other years.
+    has_other_numbers: whether they differ, and in nothing but their numbers.
+    has_other_years: whether they name other years.
     has_other_direction: whether they say that one image is no mirrored or turned copy of the other one.
     """
 
@@ -210,17 +212,19 @@ class _CaptionMatches(NamedTuple):
     is_variant: np.ndarray
     has_other_colours: np.ndarray
     has_other_numbers: np.ndarray
+    has_other_years: np.ndarray
     has_other_direction: np.ndarray
 
 
 def _compare_captions(joins: Joins, images: Thumbnails, matches: Matches) -> _CaptionMatches:
-    verdicts = _CaptionMatches(*np.zeros((5, len(matches.queries)), bool))
+    verdicts = _CaptionMatches(*np.zeros((6, len(matches.queries)), bool))
     columns = "a.plain_captions, b.plain_captions, a.names_direction or b.names_direction"
     for number, first, second, names_direction in _read_both(joins, images, matches, "alive", columns):
         verdicts.says_the_same[number] = say_the_same(first, second)
         verdicts.is_variant[number] = is_variant(first, second)
         verdicts.has_other_colours[number] = name_other_colours(first, second)
-        verdicts.has_other_numbers[number] = differ_in_numbers(first, second) or name_other_years(first, second)
+        verdicts.has_other_numbers[number] = differ_in_numbers(first, second)
+        verdicts.has_other_years[number] = name_other_years(first, second)
         is_opposite = name_opposite_directions(first, second)
         verdicts.has_other_direction[number] = is_opposite or (names_direction and first != second)
     return verdicts
