@@ -37,7 +37,7 @@ from ernie_vil2.data.samples import (
 from ernie_vil2.data.selection import SelectedSamples
 from ernie_vil2.data.shard_processes import CountSamples, map_shards
 from ernie_vil2.data.tags import TagsFile, find_tags_id, join_tags
-from ernie_vil2.io.files import atomic_files, atomic_write, load_json, sha256, write_json, write_text
+from ernie_vil2.io.files import atomic_files, atomic_write, load_json, remove_partial, sha256, write_json, write_text
 from ernie_vil2.io.locks import claim_output
 from ernie_vil2.io.terminal import pluralize
 
@@ -148,8 +148,7 @@ def prepare(
     output = Path(output)
     job = _describe_job(source, settings, tags)
     with claim_output(output, STATE, job) as state:
-        for partial_file in output.glob(".*.partial"):  # left by a run that was killed
-            partial_file.unlink()
+        remove_partial(output, r".*")  # files and folders of a run that was killed
         work = ShardWork(source, settings, tags)
         if settings.drop_duplicates:
             work = replace(work, is_unique=_find_unique_samples(work, processes))

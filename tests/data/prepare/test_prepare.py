@@ -186,6 +186,8 @@ def test_damaged_shards_of_a_finished_output_are_written_again(rows, tmp_path):
     (out / "00001.tar").write_bytes(b"damaged")
     (out / "00002.tar").unlink()
     (out / ".00003.tar.1.partial").write_bytes(b"written by a killed run")
+    (out / ".1.partial").mkdir()  # where a killed run was writing index and report
+    (out / ".1.partial" / "report.txt").write_text("written by a killed run")
     prepare(rows, out, settings, processes=2)
     assert read_files(out) == expected and not list(out.glob(".*.partial"))
     rewritten = {path.name for path, old_time in times.items() if path.stat().st_mtime_ns != old_time}
