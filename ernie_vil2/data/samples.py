@@ -353,9 +353,13 @@ class BadSampleReport:
         for counts, entries in ((self.counts, bad), (self.remarks, remarks)):
             for reason, name in entries:
                 counts[reason] += 1
+                if len(self.names[reason]) == self.MAX_NAMES:
+                    continue
+                # A stranger chooses the name: the names of remarks have not been made printable so far.
+                printable_name = make_printable(name, max_length=BadSample.MAX_NAME)
                 # An image that is read in every epoch is named once.
-                if len(self.names[reason]) < self.MAX_NAMES and name not in self.names[reason]:
-                    self.names[reason].append(name)
+                if printable_name not in self.names[reason]:
+                    self.names[reason].append(printable_name)
         if self.num_read >= self.MIN_READ and self.counts.total() > self.max_share * self.num_read:
             raise TooManyBadSamples(
                 f"{self.counts.total():,} of {pluralize(self.num_read, 'sample')} could not be used, more than "

@@ -47,6 +47,14 @@ def test_report_of_many_epochs_suggests_no_more_names():
     assert "broken image: 12 (i)" in str(report)
 
 
+def test_names_of_a_report_stay_short_and_on_their_line():
+    report = BadSampleReport()
+    with report.attempt([("odd", "a\x1b[2J\n9 of 9 samples"), ("odd", "\ud800" + "b" * 5000)]):
+        pass
+    assert len(str(report).splitlines()) == 3 and str(report).isascii() and "\x1b" not in str(report)
+    assert len(str(report)) < 2 * BadSample.MAX_NAME
+
+
 def test_too_many_bad_samples_stop_the_run():
     report = BadSampleReport(max_share=0.1)
     report.add(99, [("broken image", str(i)) for i in range(50)])
