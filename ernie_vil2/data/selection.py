@@ -62,10 +62,15 @@ def identify_shards(source: ShardedSource) -> list[ShardIdentity]:
 
 
 def describe_shards(source: ShardedSource, identities: Sequence[ShardIdentity]) -> list[dict[str, Any]]:
-    """Return the identity of every shard, and of a table its `pair_columns`, as `curation.json` holds them."""
+    """Return the identity of every shard as `curation.json` holds it; of a table with its `pair_columns`.
+
+    A shard without a digest also has its address.
+    """
     descriptions = []
     for shard, identity in zip(source.shards, identities, strict=True):
         description = identity._asdict()
+        if not identity.content:
+            description["address"] = shard.name
         if isinstance(shard, TableSource):
             description["columns"] = shard.pair_columns
         descriptions.append(description)
@@ -168,11 +173,12 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
         raise FileNotFoundError(f"{folder}: there is no {ABOUT}; name the output of a whole run of ernie-vil2 curate")
     about = load_json(folder / ABOUT, max_characters=2**28)
     check_version(about.get("version") if isinstance(about, dict) else None, VERSION, folder / ABOUT, "curate again")
-    files_of_shards: dict[ShardIdentity, list[tuple[str, Any]]] = defaultdict(list)  # names, and columns of a table
+    curated_shards: dict[ShardIdentity, list[_CuratedShard]] = defaultdict(list)
     try:
         for entry in about["shards"]:
             identity = ShardIdentity(entry["name"], entry["samples"], entry["content"])
-            files_of_shards[identity].append((entry["file"], entry.get("columns")))
+            curated = _CuratedShard(folder / TABLE / entry["file"], entry.get("columns"), str(entry.get("address", "")))
+            curated_shards[identity].append(curated)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{folder / ABOUT}: not as a curation writes it ({error!r}); curate again") from None
 
@@ -181,13 +187,12 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
     cut_numbers, cut_captions = [], []
     first_row = 0
     for shard, identity in zip(source.shards, identify_shards(source), strict=True):
-        files = files_of_shards.get(identity)
-        if not files:
-            raise ValueError(_explain_unknown_shard(folder, identity, files_of_shards))
-        # Identical shards can be told apart only by their order, so their files are used in order.
-        file, columns = files.pop(0) if len(files) > 1 else files[0]
-        _check_columns(folder, shard, columns)
-        rows = _read_table(folder / TABLE / file, identity.samples)
+        candidates = curated_shards.get(identity)
+        if not candidates:
+            raise ValueError(_explain_unknown_shard(folder, identity, curated_shards))
+        curated = _choose_curated_shard(folder, shard, identity, candidates)
+        _check_columns(folder, shard, curated.columns)
+        rows = _read_table(curated.table, identity.samples)
         numbers.append(rows["row"].to_numpy().astype(np.int64) + first_row)
         weights.append(rows["weight"].to_numpy().astype(np.float64))
         ids.append(rows["id"].fill_null(0).to_numpy().astype(np.uint64))
@@ -231,6 +236,49 @@ class SelectedSamples:
     def contents(self) -> list[str]:
         """The source's `contents`, and the digest of the selection."""
         return [*self._source.contents, f"selection {self._selection.digest}"]
+
+
+class _CuratedShard(NamedTuple):
+    """The table of a shard, the columns that were read if it is a table itself, and its address if it has no digest."""
+
+    table: Path
+    columns: Any
+    address: str
+
+
+def _choose_curated_shard(
+    folder: Path, shard: Shard, identity: ShardIdentity, candidates: list[_CuratedShard]
+) -> _CuratedShard:
+    """Return which of the curated shards of this identity a shard is; ValueError if that cannot be told.
+
+    A shard that was curated several times is removed from the candidates, so that its tables are used in order.
+    """
+    closest = candidates
+    if not identity.content and len(candidates) > 1:
+        # Many crawls have a 00000.tar of 10,000 pairs. Data that have moved still have the same last folders.
+        similarities = [_count_common_components(curated.address, shard.name) for curated in candidates]
+        highest = max(similarities)
+        closest = [candidates[number] for number, similarity in enumerate(similarities) if similarity == highest]
+        # Without an address, as an earlier release wrote it, nothing is equal.
+        if not highest or len({curated.address for curated in closest}) > 1:
+            raise ValueError(
+                f"{folder} was made of {len(candidates)} shards {identity.name} of {identity.samples:,} samples, and "
+                f"{shard.name} may be any of them; name the address that was curated, or curate again"
+            )
+    chosen = closest[0]
+    if len(closest) > 1:
+        candidates.remove(chosen)
+    return chosen
+
+
+def _count_common_components(left: str, right: str) -> int:
+    """Return how many components at the ends of two addresses are equal."""
+    count = 0
+    for left_component, right_component in zip(reversed(left.split("/")), reversed(right.split("/")), strict=False):
+        if left_component != right_component:
+            break
+        count += 1
+    return count
 
 
 def _explain_unknown_shard(folder: Path, shard: ShardIdentity, curated_shards: Iterable[ShardIdentity]) -> str:

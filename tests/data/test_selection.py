@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,7 +11,7 @@ from pyarrow import parquet
 
 from ernie_vil2.data.order import SampleOrder, ShardOrder
 from ernie_vil2.data.readers import open_sources
-from ernie_vil2.data.selection import WeightedDraws, identify_shards, read_selection
+from ernie_vil2.data.selection import WeightedDraws, describe_shards, identify_shards, read_selection
 from tests.support.shapes import write_tsv
 from tests.support.streams import open_stream, read_names, write_shard
 
@@ -20,13 +21,14 @@ def write_selection(folder, paths, weights):
     source = open_sources(list(map(str, paths)))
     (folder / "table").mkdir(parents=True)
     shards, first = [], 0
-    for number, identity in enumerate(identify_shards(source)):
+    identities = identify_shards(source)
+    for number, (identity, description) in enumerate(zip(identities, describe_shards(source, identities), strict=True)):
         rows = range(identity.samples)
         weights_of_rows = [float(weights.get(source[first + row].text_name, 0)) for row in rows]
         ids = [first + row + 1000 for row in rows]  # any distinct numbers
         table = pa.table({"row": pa.array(rows, "int32"), "weight": weights_of_rows, "id": pa.array(ids, "uint64")})
         parquet.write_table(table, folder / "table" / f"{number:05}.parquet")
-        shards.append(identity._asdict() | {"file": f"{number:05}.parquet"})
+        shards.append(description | {"file": f"{number:05}.parquet"})
         first += identity.samples
     (folder / "curation.json").write_text(json.dumps({"version": 1, "shards": shards}))
     return folder
@@ -189,3 +191,30 @@ def test_run_resumes_with_its_own_selection_only(tmp_path, three_shards):
     for options in ([f"Data.select={second}"], []):
         with pytest.raises(ValueError, match="selection"):
             open_stream(f"[{tmp_path}/*.tsv]", *options).check_state(state)
+
+
+def test_remote_shards_of_one_name_are_told_apart_by_address(tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    memory = fsspec.filesystem("memory")
+    for server in ("curated", "moved"):
+        for number, name in enumerate("ab"):
+            content = write_shard(tmp_path / f"{name}.tsv", range(10 * number, 10 * number + 10)).read_bytes()
+            memory.pipe(f"/{server}/{name}/0.tsv", content)
+            memory.pipe(f"/{server}/0.tsv", content)
+    folder = write_selection(tmp_path / "selection", ["memory://curated/{a,b}/0.tsv"], {"3": 1, "15": 1, "17": 1})
+
+    for server in ("curated", "moved"):
+        for names, expected in (("b", ["15", "17"]), ("a", ["3"]), ("{b,a}", ["15", "17", "3"])):
+            source = open_sources([f"memory://{server}/{names}/0.tsv"])
+            selection = read_selection(folder, source)
+            assert [source[number].image_name for number in selection.numbers] == expected
+    with pytest.raises(ValueError, match=r"memory://moved/0\.tsv may be any of them"):
+        read_selection(folder, open_sources(["memory://moved/0.tsv"]))
+
+
+def test_shard_that_was_curated_twice_has_a_table_each(tmp_path):
+    path = write_shard(tmp_path / "a.tsv", range(10))
+    folder = write_selection(tmp_path / "selection", [path, path], {"3": 1})
+    table = parquet.read_table(folder / "table" / "00001.parquet")
+    parquet.write_table(table.set_column(1, "weight", [[0.0] * 10]), folder / "table" / "00001.parquet")
+    assert read_selection(folder, open_sources([str(path)] * 2)).numbers.tolist() == [3]
