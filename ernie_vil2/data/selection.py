@@ -32,7 +32,6 @@ ABOUT = "curation.json"
 TABLE = "table"  # folder of the Parquet files
 VERSION = 1  # of the format
 CUT_CAPTIONS = "cut_captions"
-COLUMNS = ("row", "weight", "id", CUT_CAPTIONS)  # of the table; a curation without text rules has no captions
 CHUNK = 2**22  # rows whose draws are counted at a time, which bounds the memory
 T = TypeVar("T")
 
@@ -193,12 +192,12 @@ def read_selection(folder: str | Path, source: ShardedSource) -> Selection:
         curated = _choose_curated_shard(folder, shard, identity, candidates)
         _check_columns(folder, shard, curated.columns)
         rows = _read_table(curated.table, identity.samples)
-        numbers.append(rows["row"].to_numpy().astype(np.int64) + first_row)
-        weights.append(rows["weight"].to_numpy().astype(np.float64))
-        ids.append(rows["id"].fill_null(0).to_numpy().astype(np.uint64))
+        numbers.append(rows["row"].to_numpy() + first_row)
+        weights.append(rows["weight"].to_numpy())
+        ids.append(rows["id"].fill_null(0).to_numpy())
         if CUT_CAPTIONS in rows.column_names:
             cut_rows = rows.filter(rows[CUT_CAPTIONS].is_valid())
-            cut_numbers.append(cut_rows["row"].to_numpy().astype(np.int64) + first_row)
+            cut_numbers.append(cut_rows["row"].to_numpy() + first_row)
             cut_captions += cut_rows[CUT_CAPTIONS].chunks
         first_row += identity.samples
 
@@ -308,11 +307,16 @@ def _check_columns(folder: Path, shard: Shard, curated_columns: Any) -> None:
 
 def _read_table(path: Path, num_samples: int) -> "pa.Table":
     """Return the pairs of a shard whose weight is not zero: row, weight, id, and the captions that were cut."""
+    import pyarrow as pa
     from pyarrow import ArrowException, compute, parquet
 
+    types = {"row": pa.int64(), "weight": pa.float64(), "id": pa.uint64(), CUT_CAPTIONS: pa.list_(pa.string())}
     try:
         names = set(parquet.read_schema(path).names)
-        table = parquet.read_table(path, columns=[name for name in COLUMNS if name in names])
+        if CUT_CAPTIONS not in names:  # a curation without text rules
+            del types[CUT_CAPTIONS]
+        table = parquet.read_table(path, columns=[name for name in types if name in names])
+        table = pa.table({name: table[name].cast(column_type) for name, column_type in types.items()})
         is_selected = compute.greater(table["weight"], 0)
         rows = table["row"].to_numpy()
     except (ArrowException, OSError, KeyError) as error:

@@ -153,11 +153,13 @@ def test_error_names_the_data_that_a_selection_does_not_fit(tmp_path, three_shar
     [
         (lambda table: table.drop_columns(["weight"]), "weight"),
         (lambda table: table.drop_columns(["row"]), "row"),
+        (lambda table: table.drop_columns(["id"]), "id"),
+        (lambda table: table.append_column("cut_captions", [["a"] * 10]), "not a part of a curation"),
         (lambda table: table.set_column(1, "weight", [["a"] * 10]), "not a part of a curation"),
         (lambda table: table.sort_by([("weight", "descending")]), "order of the samples"),
         (lambda table: table.set_column(0, "row", [[5] * 10]), "order of the samples"),
     ],
-    ids=["no weight", "no row", "texts", "sorted", "repeated"],
+    ids=["no weight", "no row", "no id", "cuts", "texts", "sorted", "repeated"],
 )
 def test_damaged_table_of_a_selection_is_named(tmp_path, three_shards, change, culprit):
     folder = write_selection(tmp_path / "curated", three_shards, {"3": 1, "7": 1})
@@ -174,7 +176,15 @@ def test_selection_of_data_that_are_divided_is_refused(tmp_path):
         open_stream(f"[{path}]", f"Data.select={folder}", "Data.holdout={val: 0.2}")
 
 
-@pytest.mark.parametrize("content", [{}, {"shards": [{"name": "a.tsv"}]}, {"shards": 7}])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"shards": [{"name": "a.tsv"}]},
+        {"shards": 7},
+        {"shards": [{"name": "", "samples": 0, "content": "", "file": 7}]},
+    ],
+)
 def test_damaged_description_of_a_selection_is_named(tmp_path, three_shards, content):
     folder = write_selection(tmp_path / "curated", three_shards, {"3": 1})
     (folder / "curation.json").write_text(json.dumps({"version": 1, **content}))
