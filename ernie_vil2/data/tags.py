@@ -1,11 +1,12 @@
 """Object tags by id, from a file."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ernie_vil2.data.readers.source import Index, TextLines, load_or_scan_index
+from ernie_vil2.data.readers.source import Index, load_or_scan_index
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR, CsvTable
 from ernie_vil2.data.readers.tables import JsonTable
 from ernie_vil2.data.readers.webdataset import parse_texts
@@ -101,22 +102,26 @@ class TagsFile:
         return {}
 
 
-class TagsTsv(TextLines):
-    """A TSV whose first line names the columns, and whose tags are lists."""
+class TagsTsv(JsonTable):
+    """A TSV whose first line names the columns, and whose tags are lists; blank lines are skipped."""
 
-    def __len__(self) -> int:
-        return super().__len__() - 1
+    def _count_rows(self, index: Index) -> int:
+        num_rows = super()._count_rows(index) - 1
+        if not num_rows:
+            raise ValueError(f"{self.name}: no rows below the column names; is it whole?")
+        return num_rows
 
     def describe_row(self, index: int) -> str:
         return super().describe_row(index + 1)
 
-    def read_row(self, index: int) -> dict[str, object]:
+    def read_row(self, index: int, names: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Return the columns of a row by name; BadSample if there are more or fewer of them than names."""
-        columns = [decode_utf8(value, self.name) for value in self.read_columns(0)]
-        values = [decode_utf8(value, self.name) for value in self.read_columns(index + 1)]
+        lines = self.index["rows"]
+        columns = [decode_utf8(value, self.name) for value in self.read_columns(int(lines[0]))]
+        values = [decode_utf8(value, self.describe_row(index)) for value in self.read_columns(int(lines[index + 1]))]
         if len(columns) != len(values):
             raise BadSample(Reason.MALFORMED_ROW, self.describe_row(index))
-        row: dict[str, object] = {}
+        row: dict[str, Any] = {}
         for column, value in zip(columns, values, strict=True):
             is_list = column.partition("_")[0] == "tags"
             row[column] = value.split(LIST_SEPARATOR) if is_list else value

@@ -40,14 +40,24 @@ def test_every_id_has_its_tags(tmp_path_factory, rows, suffix):
         ("a.jsonl", '{"id": "x", "tags": 3}\n', "a.jsonl:1: malformed tags"),
         ("a.jsonl", '{"id": "x"}\n{"id": "\\ud800"}\n', "a.jsonl:2: not Unicode text"),
         ("a.tsv", "id\ttags\nx\n", "a.tsv:2: malformed row"),
+        ("a.tsv", "\nid\ttags\n\nx\ty\r\n \nx\n", "a.tsv:6: malformed row"),
         ("a.tsv", "name\ttags\nx\ty\n", "a.tsv:2: no id"),
+        ("a.tsv", "id\ttags\nx\t\udcff\n", "a.tsv:2: not UTF-8"),
+        ("a.tsv", "id\ttags\n", "a.tsv: no rows below the column names"),
         ("a.txt", "", ".jsonl, .tsv or .csv"),
     ],
 )
 def test_error_names_the_line_of_a_bad_row(tmp_path, name, content, error):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match=error):
         TagsFile(tmp_path / name)
+
+
+def test_blank_lines_of_a_tsv_are_skipped(tmp_path):
+    path = tmp_path / "tags.tsv"
+    path.write_bytes(b"\xef\xbb\xbfid\ttags\r\n\r\nx\ta|b\r\ny\tc\r\n\r\n")
+    file = TagsFile(path)
+    assert (len(file), file["x"], file["y"], file[""]) == (2, {"": ("a", "b")}, {"": ("c",)}, {})
 
 
 def test_tags_id_that_cannot_be_encoded_is_a_bad_sample():
