@@ -73,6 +73,9 @@ class ShardOrder:
         seed: the run's seed.
         source: number of the source, so that equal sources are in different orders.
         draws: the samples of each epoch; None: every epoch has all samples.
+
+    Attributes:
+        epoch_size: function of an epoch to its number of samples.
     """
 
     def __init__(self, sizes: Sequence[int] | np.ndarray, seed: int, source: int = 0, draws: EpochDraws | None = None):
@@ -81,6 +84,8 @@ class ShardOrder:
         self.num_samples = int(self._sizes.sum())
         self.draws = draws
         self.key = seed, source
+        # All epochs: each group finds its position by the sizes of the epochs before, which are counted over all rows.
+        self.epoch_size = lru_cache(maxsize=None)(self._count_samples)
         # Two epochs, because the rows of one batch may lie in both: some groups are in the next epoch already.
         self._shards_and_ends = lru_cache(maxsize=2)(self._shuffle_shards)
 
@@ -89,8 +94,7 @@ class ShardOrder:
         """Mean number of samples of an epoch."""
         return self.num_samples if self.draws is None else max(1, round(self.draws.mean_size))
 
-    def epoch_size(self, epoch: int) -> int:
-        """Return the number of samples of an epoch."""
+    def _count_samples(self, epoch: int) -> int:
         return self.num_samples if self.draws is None else int(self.draws.shard_sizes(epoch).sum())
 
     def sample_number(self, epoch: int, position: int) -> int:

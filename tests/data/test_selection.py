@@ -116,6 +116,14 @@ def test_draws_depend_on_seed_epoch_and_id_alone():
     assert 400 < draws.shard_sizes(7).sum() < 600
 
 
+def test_resume_counts_each_epoch_once_for_all_groups():
+    sizes = np.array([400, 600])
+    draws = WeightedDraws(np.full(1000, 0.5), np.arange(1000, dtype=np.uint64), sizes, seed=0)
+    shard_order = ShardOrder(sizes, 0, 0, draws)
+    epochs = [SampleOrder(shard_order, 100, group, 8).locate(30 * 500 // 8)[0] for group in range(8)]
+    assert min(epochs) >= 28 and draws.shard_sizes.cache_info().misses == max(epochs) + 1
+
+
 def test_epoch_without_a_draw_is_skipped():
     ids, sizes = np.arange(3, dtype=np.uint64), np.array([3])
     draws = WeightedDraws(np.full(3, 0.1), ids, sizes, seed=0)
