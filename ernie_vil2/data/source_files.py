@@ -14,6 +14,7 @@ import numpy as np
 
 from ernie_vil2.data.samples import MAX_BYTES, MAX_TEXT_BYTES, BadSample, Reason, check_size, check_text, is_id
 from ernie_vil2.io.files import add_path_to_errors, parse_json, read_text, stat_regular_file
+from ernie_vil2.io.terminal import print_once
 
 T = TypeVar("T")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -120,9 +121,15 @@ def list_image_files(folder: Path) -> list[Path]:
     """Return the files with a suffix of images in a folder and its subfolders, in order.
 
     Names that begin with a dot are skipped: archives from macOS hold a `._1.jpg` that is no image for each `1.jpg`.
+    A folder that cannot be read is skipped with a warning: on many disks there is a `lost+found`.
     """
+
+    def warn(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            print_once(f"warning: {error.filename}: {error.strerror}; images in it are left out")
+
     paths = []
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=warn):
         folders[:] = sorted(name for name in folders if not name.startswith("."))  # os.walk enters what is left here
         for name in sorted(files):
             if not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGE_SUFFIXES:
