@@ -306,9 +306,10 @@ def hash_id(name: str, image: bytes | None = None) -> int:
 
 
 def format_names(count: int, names: Sequence[str]) -> str:
-    """Return a count with the first names of what is counted, as in "3 (a, b, ...)"."""
+    """Return a count with the first names of what is counted, made printable, as in "3 (a, b, ...)"."""
+    printable_names = [make_printable(name, max_length=BadSample.MAX_NAME) for name in names]
     ellipsis = ", ..." if count > len(names) else ""
-    return f"{count:,} ({', '.join(names)}{ellipsis})"
+    return f"{count:,} ({', '.join(printable_names)}{ellipsis})"
 
 
 class TooManyBadSamples(RunError):  # noqa: N818  -- named by what has happened

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, TooManyBadSamples, hash_id
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Sample, TooManyBadSamples, format_names, hash_id
 
 
 def test_ids_are_distinct_and_fit_into_int64():
@@ -53,6 +53,8 @@ def test_names_of_a_report_stay_short_and_on_their_line():
         pass
     assert len(str(report).splitlines()) == 3 and str(report).isascii() and "\x1b" not in str(report)
     assert len(str(report)) < 2 * BadSample.MAX_NAME
+    names = format_names(3, ["a\r\nerror: b", "c" * 5000])
+    assert names.isprintable() and len(names) < 2 * BadSample.MAX_NAME and names.startswith("3 (a")
 
 
 def test_too_many_bad_samples_stop_the_run():
