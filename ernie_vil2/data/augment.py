@@ -282,7 +282,7 @@ def draw_texts(sample: Sample, views: ViewsConfig, rng: np.random.Generator) -> 
     the long caption, `text_1` with the probability `long_first`.
 
     Raises:
-        BadSample: the sample has neither tags nor caption in the language.
+        BadSample: the caption is drawn, also by a sample without tags, and the sample has none in the language.
     """
     # `rng.choice` draws the same language, and takes a dozen times as long.
     cumulative = list(itertools.accumulate(views.languages.values()))
