@@ -72,9 +72,10 @@ def open_embeddings(path: Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged or holds something else.
+        ValueError: the file is damaged, is not an ordinary file, or holds something else.
     """
     try:
+        stat_regular_file(path)  # NumPy would wait for the writer of a pipe
         array = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise

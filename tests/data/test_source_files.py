@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
-from ernie_vil2.data.source_files import list_image_files
+import pytest
+
+from ernie_vil2.data.source_files import list_image_files, open_embeddings
+from tests.hostile.bad_input.case import bounded_time
 
 
 def test_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys):
@@ -21,3 +24,10 @@ def test_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys):
     assert list_image_files(tmp_path) == [tmp_path / "a" / "1.jpg"]
     assert str(tmp_path / "b") in capsys.readouterr().err
     assert list_image_files(tmp_path / "c") == [] and not capsys.readouterr().err
+
+
+def test_pipe_of_embeddings_is_refused(tmp_path):
+    path = tmp_path / "image_embeddings.npy"
+    os.mkfifo(path)
+    with bounded_time(5), pytest.raises(ValueError, match=r"image_embeddings\.npy.*not an ordinary file"):
+        open_embeddings(path)
