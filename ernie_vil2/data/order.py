@@ -274,7 +274,11 @@ class Mixture:
 
 
 def _compute_quotas(weights: np.ndarray) -> np.ndarray:
-    """Return each source's positions in a block: whole numbers by largest remainder, at least one."""
+    """Return each source's positions in a block: whole numbers by largest remainder, at least one.
+
+    Raises:
+        ValueError: there are so many sources of less than one position that the largest source cannot pay for them.
+    """
     exact = weights / weights.sum() * BLOCK
     quotas = np.maximum(1, np.floor(exact)).astype(np.int64)
     num_left = BLOCK - quotas.sum()  # negative if sources were raised to one
@@ -283,6 +287,11 @@ def _compute_quotas(weights: np.ndarray) -> np.ndarray:
         quotas[np.argsort(quotas - exact)[:num_left]] += 1
     else:  # the largest source pays for those that were raised to one
         quotas[np.argmax(quotas)] += num_left
+        if quotas.min() < 1:
+            raise ValueError(
+                f"Data.train has {len(quotas):,} sources, too many of them with a share below 1/{BLOCK:,}; make one "
+                "source of small ones"
+            )
     return quotas
 
 

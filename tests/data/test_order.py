@@ -147,6 +147,12 @@ def test_block_holds_every_source_in_its_share(weights):
     assert np.abs(quotas - shares).max() < 1 + np.maximum(0, 1 - shares).sum()
 
 
+@pytest.mark.parametrize(("num_tiny", "num_large"), [(1000, 300), (0, BLOCK + 1)])
+def test_more_sources_than_positions_are_refused(num_tiny, num_large):
+    with pytest.raises(ValueError, match=f"{num_tiny + num_large:,} sources"):
+        Mixture([1e-9] * num_tiny + [1.0] * num_large, seed=0)
+
+
 def test_shares_are_exact_in_blocks_and_close_within():
     mixture = Mixture([3, 1], seed=4)
     sources = np.array([mixture[position][0] for position in range(2 * BLOCK)])
