@@ -75,6 +75,8 @@ class ShardOrder:
         draws: the samples of each epoch; None: every epoch has all samples.
 
     Attributes:
+        num_samples: number of samples of all shards.
+        num_shards: number of shards that have samples.
         epoch_size: function of an epoch to its number of samples.
     """
 
@@ -82,6 +84,7 @@ class ShardOrder:
         self._sizes = np.asarray(sizes, np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
         self.num_samples = int(self._sizes.sum())
+        self.num_shards = int(np.count_nonzero(self._sizes))
         self.draws = draws
         self.key = seed, source
         # All epochs: each group finds its position by the sizes of the epochs before, which are counted over all rows.

@@ -102,7 +102,7 @@ class SampleStream:
         for source, shards in zip(self.sources, shard_orders, strict=True):
             # Each group's window touches up to two shards more than it fills.
             source.max_open_shards += 2 * (data.groups - 1)
-            window = _choose_window_size(source, data)
+            window = _choose_window_size(shards, data)
             self._orders.append([SampleOrder(shards, window, group, data.groups) for group in range(data.groups)])
 
         # Mix the sources.
@@ -314,13 +314,13 @@ def _find_captions(sample: Sample, views: ViewsConfig) -> set[str]:
     return {text_key(caption) for caption in captions if not is_blank(caption)}
 
 
-def _choose_window_size(source: ShardedSource, data: DataConfig) -> int:
+def _choose_window_size(shards: ShardOrder, data: DataConfig) -> int:
     """Return the samples of one group's window.
 
     The windows of all groups together fill two shards less than a process keeps open, because a window touches up to
-    two shards more than it fills.
+    two shards more than it fills. A shard is filled by its samples of an epoch, which may be few of its rows.
     """
-    max_samples = max(1, len(source) * (MAX_OPEN_SHARDS - 2) // len(source.shards))
+    max_samples = max(1, shards.expected_samples * (MAX_OPEN_SHARDS - 2) // shards.num_shards)
     return max(1, min(data.shuffle_buffer, max_samples) // data.groups)
 
 

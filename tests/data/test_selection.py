@@ -10,7 +10,7 @@ import pytest
 from pyarrow import parquet
 
 from ernie_vil2.data.order import SampleOrder, ShardOrder
-from ernie_vil2.data.readers import open_sources
+from ernie_vil2.data.readers import MAX_OPEN_SHARDS, open_sources
 from ernie_vil2.data.selection import WeightedDraws, describe_shards, identify_shards, read_selection
 from tests.support.shapes import write_tsv
 from tests.support.streams import open_stream, read_names, write_shard
@@ -90,6 +90,19 @@ def test_draws_are_the_same_over_groups_and_after_a_resume(tmp_path, three_shard
         assert read_names(resumed, range(50, 60)) == read_names(stream, range(60))[50:]
     assert draws_by_groups[0] == draws_by_groups[1] == draws_by_groups[2]
     assert draws_by_groups[0][0] != draws_by_groups[0][1]
+
+
+@pytest.mark.parametrize("options", [["Data.select=SELECTED"], ["Data.unit=image"]])
+def test_window_of_few_samples_a_shard_opens_few_shards(tmp_path, options):
+    for shard in range(300):
+        rows = [(f"{shard} {row}", f"image of {shard}", b"-") for row in range(10)]
+        write_tsv(tmp_path / f"{shard:03}.tsv", rows)
+    paths = sorted(tmp_path.glob("*.tsv"))
+    folder = write_selection(tmp_path / "curated", paths, {f"{shard} 3": 1 for shard in range(300)})
+    stream = open_stream(f"['{tmp_path}/*.tsv']", *[option.replace("SELECTED", str(folder)) for option in options])
+    assert stream.num_samples == 300
+    num_shards = [len(stream._orders[0][0].window_shards(0, window)) for window in range(3)]
+    assert 40 < max(num_shards) <= MAX_OPEN_SHARDS
 
 
 def test_image_is_drawn_as_often_as_the_best_of_its_rows(tmp_path):
