@@ -431,7 +431,13 @@ def _make_fields(sample: Sample, work: ShardWork) -> dict:
 
 def _encode_json(fields: dict) -> bytes:
     # default=str: a table may hold values that JSON does not have, such as dates.
-    return json.dumps(fields, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
+    try:
+        text = json.dumps(fields, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        # Nor does it have NaN, as which pandas writes a missing number, and infinity; most readers refuse them.
+        strict_fields = json.loads(json.dumps(fields, default=str), parse_constant=lambda constant: None)
+        text = json.dumps(strict_fields, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def write_sample(archive: tarfile.TarFile, name: str, suffix: str, image: bytes, fields: dict) -> None:

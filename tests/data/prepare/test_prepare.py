@@ -167,6 +167,27 @@ def test_sample_whose_texts_no_reader_takes_is_left_out(tmp_path):
     assert sample.fields["page"] == "y"
 
 
+def test_number_that_json_does_not_have_becomes_null(tmp_path):
+    table = {
+        "image": [encode_png(make_disc(0))],
+        "caption": ["猫"],
+        "price": [float("nan")],
+        "sizes": [[1.5, float("inf")]],
+        "day": pa.array([0], "date32"),
+    }
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    prepare(open_sources([str(tmp_path / "a.parquet")]), tmp_path / "out", Settings())
+    with tarfile.open(tmp_path / "out" / "00000.tar") as shard:
+        text = shard.extractfile("000000000.json").read().decode()
+    fields = json.loads(text, parse_constant=pytest.fail)
+    assert (fields["price"], fields["sizes"], fields["day"], fields["caption"]) == (
+        None,
+        [1.5, None],
+        "1970-01-01",
+        "猫",
+    )
+
+
 def test_check_counts_shared_names_and_captions_of_lines(tmp_path):
     # Keys begin again in each shard: 0 and 3 name two images each, 1 and 2 one each.
     for shard, numbers in (("a", [1, 2, 3, 5]), ("b", [4, 2]), ("c", [1, 2, 3, 6])):
