@@ -258,8 +258,8 @@ def _choose_curated_shard(
         similarities = [_count_common_components(curated.address, shard.name) for curated in candidates]
         highest = max(similarities)
         closest = [candidates[number] for number, similarity in enumerate(similarities) if similarity == highest]
-        # Without an address, as an earlier release wrote it, nothing is equal.
-        if not highest or len({curated.address for curated in closest}) > 1:
+        # Version 1.0 wrote no addresses; its tables are used in order.
+        if len({curated.address for curated in closest}) > 1:
             raise ValueError(
                 f"{folder} was made of {len(candidates)} shards {identity.name} of {identity.samples:,} samples, and "
                 f"{shard.name} may be any of them; name the address that was curated, or curate again"

@@ -242,6 +242,13 @@ def test_remote_shards_of_one_name_are_told_apart_by_address(tmp_path, monkeypat
     with pytest.raises(ValueError, match=r"memory://moved/0\.tsv may be any of them"):
         read_selection(folder, open_sources(["memory://moved/0.tsv"]))
 
+    # Version 1.0 told them apart by their order.
+    about = json.loads((folder / "curation.json").read_text())
+    for shard in about["shards"]:
+        del shard["address"]
+    (folder / "curation.json").write_text(json.dumps(about))
+    assert read_selection(folder, open_sources(["memory://curated/{a,b}/0.tsv"])).numbers.tolist() == [3, 15, 17]
+
 
 def test_shard_that_was_curated_twice_has_a_table_each(tmp_path):
     path = write_shard(tmp_path / "a.tsv", range(10))
