@@ -91,19 +91,21 @@ class SampleStream:
 
         # Order the shards of each source, then the samples of each group within them.
         self._units: list[RowsByImage | None] = [None] * len(self.sources)
-        shard_orders = [self._order_shards(number, data.unit, seed) for number in range(len(self.sources))]
-        self._num_samples = [shards.expected_samples for shards in shard_orders]
+        self._shard_orders = [self._order_shards(number, data.unit, seed) for number in range(len(self.sources))]
+        self._num_samples = [shards.expected_samples for shards in self._shard_orders]
         for name, num_samples in zip(self.names, self._num_samples, strict=True):
             if num_samples < data.groups:
                 raise ValueError(
                     f"{name}: {pluralize(num_samples, 'sample')} for {data.groups} groups; lower Data.groups"
                 )
-        self._orders: list[list[SampleOrder]] = []
-        for source, shards in zip(self.sources, shard_orders, strict=True):
+        self._data = data
+        self._windows, self._orders = [], []
+        for source, shards in zip(self.sources, self._shard_orders, strict=True):
             # Each group's window touches up to two shards more than it fills.
             source.max_open_shards += 2 * (data.groups - 1)
-            window = _choose_window_size(shards, data)
-            self._orders.append([SampleOrder(shards, window, group, data.groups) for group in range(data.groups)])
+            window = _choose_window_size(shards.expected_samples, shards.num_shards, data)
+            self._windows.append(window)
+            self._orders.append(_order_samples(shards, window, data.groups))
 
         # Mix the sources.
         weights = []
@@ -270,14 +272,15 @@ class SampleStream:
         """Return the state of the stream for a checkpoint, as JSON: its position, and a description of its data."""
         sources = []
         epochs_of_sources = self.epochs(position)
-        for name, epochs, source, selection in zip(
-            self.names, epochs_of_sources, self.sources, self._selections, strict=True
+        for name, epochs, window, source, selection in zip(
+            self.names, epochs_of_sources, self._windows, self.sources, self._selections, strict=True
         ):
-            sources.append({"name": name, "epochs": epochs, **_describe_content(source, selection)})
+            content = _describe_content(source, selection)
+            sources.append({"name": name, "epochs": epochs, "window": window, **content})
         return {"position": position, "sources": sources}
 
     def check_state(self, state: dict[str, Any]) -> None:
-        """Check that a run continues with the data that it began with.
+        """Check that a run continues with the data that it began with, and take over the windows of its order.
 
         Args:
             state: as returned by `state`.
@@ -285,7 +288,8 @@ class SampleStream:
         Raises:
             ValueError: a source has other shards, shards of other sizes, or other content in them.
         """
-        for saved, source, selection in zip(state["sources"], self.sources, self._selections, strict=True):
+        sources = zip(state["sources"], self.sources, self._selections, strict=True)
+        for number, (saved, source, selection) in enumerate(sources):
             current = _describe_content(source, selection)
             if saved.get("selection") != current.get("selection"):
                 raise ValueError(
@@ -298,6 +302,11 @@ class SampleStream:
                     f"{_format_content(current)} now. Put the files back as they were, or start a new run with another "
                     "-o Training.output=..."
                 )
+            # Version 1.0 wrote no window, and chose it by all rows of the shards, whichever of them an epoch has.
+            window = saved.get("window") or _choose_window_size(len(source), len(source.shards), self._data)
+            if window != self._windows[number]:
+                self._windows[number] = window
+                self._orders[number] = _order_samples(self._shard_orders[number], window, self._data.groups)
 
 
 def _find_captions(sample: Sample, views: ViewsConfig) -> set[str]:
@@ -314,14 +323,24 @@ def _find_captions(sample: Sample, views: ViewsConfig) -> set[str]:
     return {text_key(caption) for caption in captions if not is_blank(caption)}
 
 
-def _choose_window_size(shards: ShardOrder, data: DataConfig) -> int:
+def _choose_window_size(num_samples: int, num_shards: int, data: DataConfig) -> int:
     """Return the samples of one group's window.
 
     The windows of all groups together fill two shards less than a process keeps open, because a window touches up to
-    two shards more than it fills. A shard is filled by its samples of an epoch, which may be few of its rows.
+    two shards more than it fills.
+
+    Args:
+        num_samples: samples of an epoch, which may be few of the shards' rows.
+        num_shards: shards that have samples.
+        data: gives the largest window of all groups, and their number.
     """
-    max_samples = max(1, shards.expected_samples * (MAX_OPEN_SHARDS - 2) // shards.num_shards)
+    max_samples = max(1, num_samples * (MAX_OPEN_SHARDS - 2) // num_shards)
     return max(1, min(data.shuffle_buffer, max_samples) // data.groups)
+
+
+def _order_samples(shards: ShardOrder, window: int, num_groups: int) -> list[SampleOrder]:
+    """Return for each group the order of its samples."""
+    return [SampleOrder(shards, window, group, num_groups) for group in range(num_groups)]
 
 
 def _describe_content(source: ShardedSource, selection: Selection | None) -> dict[str, Any]:

@@ -104,6 +104,19 @@ def test_window_of_few_samples_a_shard_opens_few_shards(tmp_path, options):
     num_shards = [len(stream._orders[0][0].window_shards(0, window)) for window in range(3)]
     assert 40 < max(num_shards) <= MAX_OPEN_SHARDS
 
+    # A run of version 1.0, whose state has no window, keeps its order: one window for all samples.
+    state = json.loads(json.dumps(stream.state(7)))
+    order = [stream.find_sample(position) for position in range(300)]
+    stream.check_state(state)
+    assert [stream.find_sample(position) for position in range(300)] == order
+    del state["sources"][0]["window"]
+    stream.check_state(state)
+    assert len(stream._orders[0][0].window_shards(0, 0)) == 300
+    resumed = open_stream(f"['{tmp_path}/*.tsv']", *[option.replace("SELECTED", str(folder)) for option in options])
+    resumed.check_state(stream.state(7))
+    positions = range(300)
+    assert list(map(resumed.find_sample, positions)) == list(map(stream.find_sample, positions)) != order
+
 
 def test_image_is_drawn_as_often_as_the_best_of_its_rows(tmp_path):
     rows = [(f"text {number}", f"image {number // 3}", b"-") for number in range(9)]
