@@ -169,10 +169,7 @@ def check(
     if settings.drop_duplicates:
         work = replace(work, is_unique=_find_unique_samples(work, processes))
     entries = _map_shards(lambda work, shard: make_shard(work, shard, None), work, processes, "checking")
-    images: list[tuple[int, int, int]] = []
-    for entry in entries:
-        images += entry.pop("images")
-    shared_rows = _find_shared_names(np.array(images, np.int64).reshape(-1, 3))
+    shared_rows = _find_shared_names(np.concatenate([entry.pop("images") for entry in entries]))
     names = [source[row].image_name for row in shared_rows[: BadSampleReport.MAX_NAMES]]
     return PreparedIndex(job, entries, (len(shared_rows), names))
 
@@ -268,7 +265,7 @@ def make_shard(work: ShardWork, shard: int, folder: Path | None) -> dict:
     Returns:
         For JSON: `name`, `samples`, `bytes`, `sha256` (null without a file), `input` (see `digest_input`), `num_read`,
         `duplicates`, `tagged` (samples with tags) and `bad_samples` as in a run's report. Without a folder also
-        `images`: of each sample the row, the image's name as a number, and name and content as a number.
+        `images`, `[samples, 3]` int64: row, the image's name as a number, and name and content as a number.
     """
     log = _ShardLog()
     entry: dict[str, Any] = {"name": f"{shard:05d}.tar", "bytes": 0, "sha256": None}
@@ -276,7 +273,8 @@ def make_shard(work: ShardWork, shard: int, folder: Path | None) -> dict:
     if folder is None:
         for _ in samples:
             pass
-        entry["images"] = log.images
+        # An array, because a list takes seven times the memory, and all shards are held at once.
+        entry["images"] = np.array(log.images, np.int64).reshape(-1, 3)
     else:
         path = folder / entry["name"]
         path.unlink(missing_ok=True)  # a shard of other content, without a note to verify it
