@@ -371,12 +371,16 @@ class WeightedDraws:
         return self._is_certain[first:last] | (random_numbers < self._bounds[first:last])
 
     def _count_rows(self, epoch: int) -> np.ndarray:
-        # Entry i counts the drawn rows before row i, so that a shard's count is a difference of two entries.
-        drawn_before = np.zeros(len(self._ids) + 1, np.int64)
+        # Count the drawn rows up to the end of each shard, so that a shard's count is a difference of two of these.
+        drawn_before_ends = np.zeros(len(self._ends), np.int64)
+        num_drawn = 0
         for first in range(0, len(self._ids), CHUNK):
             last = min(first + CHUNK, len(self._ids))
-            drawn_before[first + 1 : last + 1] = drawn_before[first] + np.cumsum(self.are_drawn(epoch, first, last))
-        return drawn_before[self._ends] - drawn_before[self._starts]
+            drawn_before = num_drawn + np.cumsum(self.are_drawn(epoch, first, last))
+            begin, end = np.searchsorted(self._ends, [first, last], side="right")  # shards that end in the chunk
+            drawn_before_ends[begin:end] = drawn_before[self._ends[begin:end] - first - 1]
+            num_drawn = int(drawn_before[-1])
+        return np.diff(drawn_before_ends, prepend=0)
 
     def _find_rows(self, epoch: int, shard: int) -> np.ndarray:
         return np.flatnonzero(self.are_drawn(epoch, int(self._starts[shard]), int(self._ends[shard])))

@@ -1,6 +1,7 @@
 """Training on the rows that a curation selected: how often they are drawn, over groups and after a resume."""
 
 import json
+import tracemalloc
 from collections import Counter
 
 import fsspec
@@ -140,6 +141,26 @@ def test_draws_depend_on_seed_epoch_and_id_alone():
     assert not np.array_equal(is_drawn, WeightedDraws(weights, ids, sizes, seed=4).are_drawn(7, 0, 1000))
     assert draws.shard_sizes(7).tolist() == [len(draws.drawn_rows(7, 0)), len(draws.drawn_rows(7, 1))]
     assert 400 < draws.shard_sizes(7).sum() < 600
+
+
+@pytest.mark.parametrize("sizes", [[0, 5, 0, 3, 20, 0, 1, 12, 0], [41], [0, 0, 41]])
+def test_draws_are_counted_in_chunks(sizes, monkeypatch):
+    monkeypatch.setattr("ernie_vil2.data.selection.CHUNK", 8)
+    draws = WeightedDraws(np.full(41, 0.6), np.arange(41, dtype=np.uint64), np.array(sizes), seed=1)
+    is_drawn = draws.are_drawn(2, 0, 41)
+    ends = np.cumsum(sizes)
+    expected = [is_drawn[end - size : end].sum() for size, end in zip(sizes, ends, strict=True)]
+    assert draws.shard_sizes(2).tolist() == expected
+
+
+def test_counting_draws_takes_the_memory_of_a_chunk(monkeypatch):
+    monkeypatch.setattr("ernie_vil2.data.selection.CHUNK", 2**10)
+    draws = WeightedDraws(np.full(10**6, 0.5), np.arange(10**6, dtype=np.uint64), np.full(100, 10**4), seed=0)
+    tracemalloc.start()
+    draws.shard_sizes(0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**6
 
 
 def test_resume_counts_each_epoch_once_for_all_groups():
