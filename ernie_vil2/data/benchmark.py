@@ -230,10 +230,14 @@ def read_unpaired(folder: Path | None, lines: Path | None) -> Benchmark:
         ValueError: there is no image file in the folder, or no text in the file.
     """
     report = BadSampleReport()
-    files = list_image_files(folder) if folder else []
-    report.add(num_read=len(files), bad=[])
+    images: dict[str, BenchmarkImage] = {}
     root = folder or Path()
-    images = [BenchmarkImage(decode_path(str(file.relative_to(root))), partial(read_file, file)) for file in files]
+    for file in list_image_files(root) if folder else ():
+        with report.attempt():
+            image_id = decode_path(str(file.relative_to(root)))
+            if image_id in images:  # one name in UTF-8, and the same in GBK
+                raise BadSample(Reason.REPEATED_IMAGE, image_id)
+            images[image_id] = BenchmarkImage(image_id, partial(read_file, file))
 
     texts: list[BenchmarkText] = []
     for name, line in read_numbered_lines(lines) if lines else ():
@@ -248,7 +252,8 @@ def read_unpaired(folder: Path | None, lines: Path | None) -> Benchmark:
         raise ValueError(f"{folder}: no image file in it that can be used\n{report}")
     if lines and not texts:
         raise ValueError(f"{lines}: no text in it that can be used\n{report}")
-    return Benchmark(str(folder or lines), images, texts, np.empty([0, 2], np.int64), report, (lines,) if lines else ())
+    pairs = np.empty([0, 2], np.int64)
+    return Benchmark(str(folder or lines), list(images.values()), texts, pairs, report, (lines,) if lines else ())
 
 
 class BenchmarkSource:

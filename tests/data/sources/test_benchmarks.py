@@ -169,6 +169,14 @@ def test_images_of_a_folder_have_ids_that_can_be_written(tmp_path):
     assert {image.id: image.read() for image in images} == {"商品.png": make_image(2), "a/1.png": make_image(1)}
 
 
+def test_name_in_two_encodings_is_one_image(tmp_path):
+    name = "商品.png"
+    write_files(tmp_path, {name: make_image(1), os.fsdecode(name.encode("gbk")): make_image(2), "b.png": make_image(3)})
+    benchmark = read_unpaired(tmp_path, None)
+    assert sorted(image.id for image in benchmark.images) == ["b.png", name]
+    assert benchmark.entry_report.counts == {"repeated image id": 1} and benchmark.entry_report.num_read == 3
+
+
 def test_hidden_files_and_folders_are_no_images(tmp_path):
     write_files(tmp_path, {"b/1.PNG": b"", "b/._1.PNG": b"", ".cache/2.png": b"", "3.jpeg": b"", "4.txt": b""})
     assert [image.id for image in read_unpaired(tmp_path, None).images] == ["3.jpeg", "b/1.PNG"]
