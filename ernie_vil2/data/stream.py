@@ -279,8 +279,8 @@ class SampleStream:
             sources.append({"name": name, "epochs": epochs, "window": window, **content})
         return {"position": position, "sources": sources}
 
-    def check_state(self, state: dict[str, Any]) -> None:
-        """Check that a run continues with the data that it began with, and take over the windows of its order.
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Take over the order of a run that is continued; its position is not part of it.
 
         Args:
             state: as returned by `state`.

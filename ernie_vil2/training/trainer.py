@@ -279,7 +279,7 @@ class Trainer:
         local_names = {parameter.name for parameter in local_parameters}
         state = load_checkpoint(checkpoint, self.model, self.optimizer, self.average, local_names)
 
-        self.stream.check_state(state["data"])
+        self.stream.restore_state(state["data"])
         self.position, self.step, best = state["data"]["position"], state["step"], state["best"]
         # Scores of models of another image size do not choose the best model of this stage.
         if find_stage_of_checkpoint(checkpoint) != self.stage:

@@ -108,13 +108,13 @@ def test_window_of_few_samples_a_shard_opens_few_shards(tmp_path, options):
     # A run of version 1.0, whose state has no window, keeps its order: one window for all samples.
     state = json.loads(json.dumps(stream.state(7)))
     order = [stream.find_sample(position) for position in range(300)]
-    stream.check_state(state)
+    stream.restore_state(state)
     assert [stream.find_sample(position) for position in range(300)] == order
     del state["sources"][0]["window"]
-    stream.check_state(state)
+    stream.restore_state(state)
     assert len(stream._orders[0][0].window_shards(0, 0)) == 300
     resumed = open_stream(f"['{tmp_path}/*.tsv']", *[option.replace("SELECTED", str(folder)) for option in options])
-    resumed.check_state(stream.state(7))
+    resumed.restore_state(stream.state(7))
     positions = range(300)
     assert list(map(resumed.find_sample, positions)) == list(map(stream.find_sample, positions)) != order
 
@@ -252,10 +252,10 @@ def test_run_resumes_with_its_own_selection_only(tmp_path, three_shards):
     second = write_selection(tmp_path / "second", three_shards, {"3": 1, "5": 1})
     stream = open_stream(f"[{tmp_path}/*.tsv]", f"Data.select={first}")
     state = stream.state(1)
-    stream.check_state(state)
+    stream.restore_state(state)
     for options in ([f"Data.select={second}"], []):
         with pytest.raises(ValueError, match="selection"):
-            open_stream(f"[{tmp_path}/*.tsv]", *options).check_state(state)
+            open_stream(f"[{tmp_path}/*.tsv]", *options).restore_state(state)
 
 
 def test_remote_shards_of_one_name_are_told_apart_by_address(tmp_path, monkeypatch):

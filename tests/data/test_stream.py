@@ -80,10 +80,10 @@ def test_moved_data_pass_and_changed_data_are_named(two_sources, tmp_path, shard
     state = open_stream(two_sources).state(400)
     moved = two_sources.replace(str(tmp_path), str(shutil.copytree(tmp_path, tmp_path / "moved")))
     os.utime(tmp_path / "moved" / "b.tsv", (1, 1))
-    open_stream(moved).check_state(state)
+    open_stream(moved).restore_state(state)
     write_shard(tmp_path / "moved" / f"{shard}.tsv", samples, "a")
     with pytest.raises(ValueError, match=r"a\*\.tsv has changed"):
-        open_stream(moved).check_state(state)
+        open_stream(moved).restore_state(state)
 
 
 def test_window_has_no_more_shards_than_may_be_open(tmp_path):

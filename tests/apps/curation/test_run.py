@@ -270,7 +270,7 @@ def test_training_and_prepare_read_captions_as_they_were_cut(tmp_path, steps):
     uncut = open_stream(f"[{path}]", *options)
     curate(open_sources([path]), steps("text_rules: {without: [credit]}"), tmp_path / "curated")
     with pytest.raises(ValueError, match="selection of .*crawl"):
-        open_stream(f"[{path}]", *options).check_state(uncut.state(0))
+        open_stream(f"[{path}]", *options).restore_state(uncut.state(0))
     curate(open_sources([path]), steps("text_rules: {}"), tmp_path / "curated")
 
     selection = ["--select", str(tmp_path / "curated")]
