@@ -219,7 +219,7 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     alignment = _align_light(frame, warped, is_covered)
     has_object = _has_object(differs_clearly) or _have_other_letters(alignment, is_covered)
     is_close_view = min(first_cover.mean(), second_cover.mean()) < MIN_COMMON
-    has_trace = is_close_view or has_other_look or alignment.has_trace()
+    has_trace = is_close_view or (has_other_look and relit is None) or alignment.has_trace()
     return Difference(has_spot, has_object, marked_image or worse, relit_likeness, has_other_look, has_trace)
 
 
