@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,9 @@ def resolve_steps(config: Config, samples_per_epoch: int) -> Config:
     """
     epochs, warmup, steps = config.Training.epochs, config.Schedule.warmup_steps, config.Training.steps
     if epochs is not None:
-        steps = max(1, math.ceil(epochs * samples_per_epoch / config.Training.global_batch))
+        # Exactly with the decimal that the user wrote: 1.1 * 50_000 is above 55,000, which would be a step more.
+        num_samples = Fraction(repr(epochs)) * samples_per_epoch
+        steps = max(1, math.ceil(num_samples / config.Training.global_batch))
         origin = f"Training.epochs={epochs:g}"
     elif warmup < steps:
         return config

@@ -139,6 +139,9 @@ def test_epochs_are_converted_to_steps(config):
     assert (fitted.Training.steps, fitted.Training.epochs, fitted.Schedule.warmup_steps) == (20, None, 2)
     assert resolve_steps(config("Training.epochs=5", "Schedule.warmup_steps=3"), 128).Schedule.warmup_steps == 3
     assert resolve_steps(settings, 3).Training.steps == 1
+    # 1.1 * 50_000 is above 55,000 in floating point.
+    exact = config("Training.epochs=1.1", "Training.global_batch=100")
+    assert [resolve_steps(exact, num_samples).Training.steps for num_samples in (50_000, 50_001)] == [550, 551]
     # If the warm-up is longer than the run, it becomes a tenth of the run.
     for steps, warmup, expected in ((100, 100, 10), (9, 2000, 0), (101, 100, 100)):
         fitted = resolve_steps(config(f"Training.steps={steps}", f"Schedule.warmup_steps={warmup}"), 128)
