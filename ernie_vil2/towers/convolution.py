@@ -30,7 +30,13 @@ class RepVgg(ImageTowerConfig):
         return convolution.RepVGG(self.width, self.depth)
 
     def fewest_parameters(self) -> int:
-        return self.depth * self.width**2
+        # Of a 3x3 and a 1x1 convolution in each block; the width doubles from stage to stage.
+        num_weights, channels = 0, min(64, self.width)
+        for stage in range(4):
+            stage_channels = 2**stage * self.width
+            num_weights += 10 * stage_channels * (channels + (self.depth - 1) * stage_channels)
+            channels = stage_channels
+        return num_weights
 
 
 class ModifiedResNet(ImageTowerConfig):
@@ -48,7 +54,12 @@ class ModifiedResNet(ImageTowerConfig):
         return ModifiedResNet(self.image_size, **self.sizes)
 
     def fewest_parameters(self) -> int:
-        return 3 * (32 * self.width) ** 2 + sum(self.layers) * self.width**2
+        # A bottleneck block of inner width w has at least 17 w^2 weights: w^2 in its first layer, 9 w^2 in the 3x3
+        # convolution and 4 w^2 in the last, and 3 w^2 more for wider inputs or for its shortcut. The width doubles from
+        # stage to stage.
+        num_weights = [depth * (2**stage * self.width) ** 2 for stage, depth in enumerate(self.layers)]
+        pooled_width = 32 * self.width
+        return 17 * sum(num_weights) + pooled_width * (3 * pooled_width + self.projection)
 
 
 class ConvNeXt(ImageTowerConfig):

@@ -25,6 +25,8 @@ def build(width=24, embed_dim=None, text="ernie", dropout=0.1):
 
 VIT = {"name": "ViT", "image_size": 12, "patch_size": 4, "width": 32, "depth": 3, "heads": 2}
 TRANSFORMER = {"name": "transformer", "width": 32, "depth": 3, "heads": 2, "max_positions": 200, "pooling": "first"}
+REPVGG = {"name": "RepVGG", "image_size": 32, "width": 16, "depth": 3}
+RESNET = {"name": "ModifiedResNet", "image_size": 32, "width": 8, "layers": [2, 1, 1, 1], "heads": 4, "projection": 40}
 CONVNEXT = {"name": "ConvNeXt", "image_size": 32, "width": 8, "layers": [1, 2, 2, 1]}
 
 
@@ -35,6 +37,10 @@ CONVNEXT = {"name": "ConvNeXt", "image_size": 32, "width": 8, "layers": [1, 2, 2
         (VIT | {"variant": {"hidden": 16}}, TRANSFORMER | {"variant": {"hidden": 16}}),
         (VIT | {"variant": {"mlp": "swiglu", "hidden": 90}}, TRANSFORMER | {"variant": {"positions": "sinusoids"}}),
         (CONVNEXT, TRANSFORMER | {"name": "bert", "pooling": "cls"}),
+        (REPVGG, TRANSFORMER),
+        (REPVGG | {"depth": 1}, TRANSFORMER),
+        (RESNET, TRANSFORMER),
+        (RESNET | {"layers": [1, 1, 1, 3]}, TRANSFORMER),
     ],
 )
 def test_count_before_building_is_a_lower_bound(image, text):
