@@ -106,6 +106,10 @@ class Vit(_SizedVit):
             raise ValueError(f"{self.name!r} has no variant; 'ViT' has")
         return self
 
+    def built_by(self, builder: Literal["native", "suite"]) -> Self:
+        # PaddleClas cannot build the ViTs of other families.
+        return super().built_by("native" if self.variant is not None else builder)
+
 
 class NaFlex(_SizedVit):
     """ViT for images of any shape."""

@@ -390,3 +390,11 @@ def test_reduced_residual_is_refused_in_float32():
         load_config(None, ["Training.residual=reduced"])
     config = load_config(None, ["Training.residual=reduced", "Training.precision=bfloat16"])
     assert config.Training.residual == "reduced"
+
+
+def test_suite_does_not_build_the_vits_of_other_families():
+    # PaddleClas's ViT would ignore the variant.
+    fields = "name: ViT, image_size: 32, patch_size: 8, width: 16, depth: 1, heads: 2"
+    for variant, expected_name in (("null", "paddleclas:ViT"), ("{activation: gelu}", "ViT")):
+        overrides = ["Model.implementation=suite", f"Model.image={{{fields}, variant: {variant}}}"]
+        assert load_config(None, overrides).Model.image.name == expected_name
