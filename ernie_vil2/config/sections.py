@@ -855,6 +855,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_loss_terms(self) -> Self:
+        if self.Tuning.teacher and self.Training.task in ("new_language", "entailment", "nlvr2"):
+            raise ValueError(
+                f"Tuning.teacher teaches Training.task=multi_view, not {self.Training.task}: set Tuning.teacher=null"
+            )
         if self.Tuning.teacher and not (self.Loss.weights.image_text or self.Loss.weights.text_image):
             raise ValueError("Tuning.teacher compares images with texts: give Loss.weights.image_text a weight")
         if self.Views.long_caption and not (self.Loss.weights.text_text or self.Views.long_first):

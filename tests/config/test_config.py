@@ -398,3 +398,11 @@ def test_suite_does_not_build_the_vits_of_other_families():
     for variant, expected_name in (("null", "paddleclas:ViT"), ("{activation: gelu}", "ViT")):
         overrides = ["Model.implementation=suite", f"Model.image={{{fields}, variant: {variant}}}"]
         assert load_config(None, overrides).Model.image.name == expected_name
+
+
+@pytest.mark.parametrize("task", ["new_language", "entailment", "nlvr2"])
+def test_teacher_is_refused_by_tasks_that_do_not_use_it(task):
+    overrides = [f"Training.task={task}", "Tuning.teacher.embeddings=teacher"]
+    with pytest.raises(ConfigError, match=rf"Tuning\.teacher .*{task}"):
+        load_config(None, overrides)
+    load_config(None, [*overrides, "Tuning.teacher=null"])
