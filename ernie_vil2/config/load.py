@@ -242,11 +242,14 @@ def override(tree: Tree, text: str, section: type[BaseModel] = Config) -> str | 
     if not equals or not all(path):
         raise ConfigError(f"-o {text}: write Section.key=value, for example -o Loss.temperature=0.05")
     for name in path[:-1]:
-        if tree.get(name) is None:  # such as `Tuning.lora: null`
-            tree[name] = {}
-        tree = tree[name]
-        if not isinstance(tree, dict):
+        inner_tree = tree.get(name)
+        if inner_tree is None:  # such as `Tuning.lora: null`
+            inner_tree = {}
+        if not isinstance(inner_tree, dict):
             raise ConfigError(f"-o {text}: {name} is a value and has no keys{_suggest_key(key, section)}")
+        # A copy is changed, because an alias in the file (`*name`) stands for the same mapping.
+        tree[name] = dict(inner_tree)
+        tree = tree[name]
 
     remark = None
     value = parse_yaml(yaml_value, f"-o {text[:MAX_PROBLEM_LENGTH]}", keep_switch_words=True)

@@ -266,6 +266,14 @@ def test_alias_has_the_value_of_its_anchor(tmp_path, is_untrusted):
     assert data.train == data.val == ["a.tsv", "b.tsv"]
 
 
+def test_override_of_an_anchor_leaves_its_aliases(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("Views: {languages: &texts {zh: 1}}\nData: {train: [{data: [a.tsv], languages: *texts}]}\n")
+    config = load_config(path, ["Views.languages.en=2"])
+    assert config.Views.languages == {"zh": 1, "en": 2}
+    assert config.Data.sources[0].languages == {"zh": 1}
+
+
 def test_only_untrusted_files_are_limited_in_values(tmp_path):
     path = tmp_path / "a.yaml"
     aliases = ", ".join(["*files"] * 60)
@@ -337,8 +345,9 @@ def override_section(section, old_value, value):
     """Override a whole section, and return it with the remark that is printed."""
     parent, _, key = section.rpartition(".")
     siblings = {} if old_value is None else {key: old_value}
-    remark = override({parent: siblings} if parent else siblings, f"{section}={json.dumps(value)}")
-    return siblings[key], remark
+    tree = {parent: siblings} if parent else siblings
+    remark = override(tree, f"{section}={json.dumps(value)}")
+    return (tree[parent] if parent else tree)[key], remark
 
 
 @pytest.mark.parametrize(
