@@ -693,6 +693,17 @@ class EvaluationConfig(Section):
     batch_size: Count = Field(256, description="rows encoded at once")
     block: Count = Field(1024, description="rows of either side whose scores are computed at once")
 
+    @field_validator("evaluators")
+    @classmethod
+    def _check_names(cls, evaluators: list[Any] | None) -> list[Any] | None:
+        names = set[str]()
+        for entry in evaluators or []:
+            for name in [entry] if isinstance(entry, str) else entry:
+                if name in names:
+                    raise ValueError(f"{name} is named twice, and only its last options would count: name it once")
+                names.add(name)
+        return evaluators
+
     @property
     def options(self) -> dict[str, dict[str, Any]] | None:
         """Options of the evaluators by name; None if the task names the evaluators."""

@@ -38,6 +38,7 @@ from tests.support.paths import ROOT
             "Training.stages.0.rate; did you mean Training.stages.learning_rate?",
         ),
         ("Evaluation.evaluators=[{retrieval: 1}]", "Evaluation.evaluators.0.retrieval: "),
+        ("Evaluation.evaluators=[retrieval, {retrieval: {}}]", "Evaluation.evaluators: retrieval is named twice"),
         ("Data.train=a.csv", "Data.train: Input should be a valid list, got 'a.csv'; write [a.csv]"),
         ("Data.train=[a.tar, {data: [b.tar], weight: 2}]", "a.tar has no weight, other sources have one"),
         ("Data.max_length=600", "Model.text.max_positions=600"),
