@@ -18,7 +18,7 @@ from pydantic import (
 
 from ernie_vil2.section import Count, Fraction, Name, NonNegative, Positive, Precision, Probability, Section, Size
 from ernie_vil2.towers.base import ImageTowerConfig, TextTowerConfig, TowerConfig
-from ernie_vil2.towers.transformer import PublishedEncoder, PublishedVit
+from ernie_vil2.towers.transformer import PublishedEncoder, PublishedVit, get_text_width
 
 IMAGE_VIEWS = ("image_1", "image_2")
 TEXT_VIEWS = ("text_1", "text_2")
@@ -841,7 +841,7 @@ class Config(Section):
                 f"({self.Model.image.image_size})"
             )
         text_tower, widths = self.Model.text, self.Loss.widths
-        embed_dim = self.Model.embed_dim or text_tower.sizes.get("width")
+        embed_dim = self.Model.embed_dim or get_text_width(text_tower)
         if widths and embed_dim and widths[-1] != embed_dim:
             raise ValueError(f"Loss.widths ends with {widths[-1]}, not with the width of the embeddings, {embed_dim}")
         if self.Data.max_length > text_tower.max_tokens:

@@ -243,3 +243,11 @@ class Transformer(_SizedText):
 def get_text_variant(tower: TextTowerConfig) -> TextVariant | None:
     """Return the differences of a family's text transformer; None if it is as CLIP's, or no such transformer."""
     return tower.variant if isinstance(tower, Transformer) else None
+
+
+def get_text_width(tower: TextTowerConfig) -> int | None:
+    """Return the width of a text tower's features; None if its configuration does not say it."""
+    variant = get_text_variant(tower)
+    if variant is not None and variant.head is not None:
+        return variant.head
+    return tower.sizes.get("width")

@@ -62,6 +62,14 @@ def test_too_long_texts_are_refused_by_the_positions_that_they_need():
         load_config(None, [f"Model.text={tower}", "Data.max_length=49"])
 
 
+def test_last_of_the_widths_is_that_of_the_embeddings():
+    tower = "Model.text={name: transformer, width: 64, depth: 1, heads: 1, variant: {head: 32}}"
+    assert load_config(None, [tower, "Loss.widths=[16, 32]"]).Loss.widths == [16, 32]
+    for change in ("Loss.widths=[32, 64]", "Model.embed_dim=48"):
+        with pytest.raises(ConfigError, match="Loss.widths ends with"):
+            load_config(None, [tower, "Loss.widths=[16, 32]", change])
+
+
 def test_default_yaml_shows_every_field_with_its_default():
     path = ROOT / "configs" / "default.yaml"
     assert load_config(path) == Config()
