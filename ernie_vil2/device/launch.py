@@ -59,7 +59,7 @@ def start_ranks(num_processes: int, device: str, cpu_option: str) -> int | None:
     if "PADDLE_TRAINER_ID" in os.environ:
         return None
     has_gpu = not is_surely_cpu(device)
-    if has_gpu and device == "auto":
+    if has_gpu and device.lower() == "auto":
         import paddle  # takes seconds
 
         has_gpu = paddle.device.cuda.device_count() > 0

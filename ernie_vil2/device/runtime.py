@@ -103,9 +103,9 @@ def ignore_ccache_hint() -> None:
 
 def is_surely_cpu(device: str | None) -> bool:
     """Return whether a device, named as for `set_device`, is the CPU, as far as is known without importing Paddle."""
-    if device in (None, "auto"):
+    if device is None or device.lower() == "auto":
         return not any(importlib.metadata.distributions(name="paddlepaddle-gpu"))
-    return device == "cpu"
+    return device.lower() == "cpu"
 
 
 def set_device(name: str | None, task: str = "this command") -> str:
@@ -129,6 +129,7 @@ def set_device(name: str | None, task: str = "this command") -> str:
 
     if name is None:
         name = paddle.get_device()
+    name = name.lower()  # as Paddle reads it: GPU is gpu, too
     if not name.strip():
         raise ValueError("the name of the device is empty: name auto, cpu, gpu or gpu:0")
 

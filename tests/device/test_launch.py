@@ -159,6 +159,7 @@ def test_process_whose_parent_is_already_gone_ends():
     ("auto", True, 0, False),  # a GPU build on a machine without one
     ("auto", False, 0, False),
     ("cpu", True, 1, False),
+    ("CPU", True, 1, False),
 ])  # fmt: skip
 def test_ranks_on_cpu_are_not_started_for_a_gpu(monkeypatch, device, is_gpu_build, gpus, is_refused):
     import paddle

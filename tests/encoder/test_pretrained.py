@@ -228,14 +228,16 @@ def test_missing_device_or_precision_is_named(folder, monkeypatch):
     for device in ("cuda", "cuda:1", "auto"):
         runtime.set_device(device)
     assert devices == ["gpu", "gpu:1", "gpu"]
-    with pytest.raises(ValueError, match="device gpu:2: Paddle sees 2 GPUs"):
-        runtime.set_device("cuda:2")
+    for device in ("cuda:2", "GPU:2"):
+        with pytest.raises(ValueError, match="device gpu:2: Paddle sees 2 GPUs"):
+            runtime.set_device(device)
     for device in ("auto", "cuda:1"):
         monkeypatch.setattr(paddle, "__version__", "3.2.0")
         with pytest.raises(ValueError, match=r"Paddle 3\.2\.0 .* attention"):
             runtime.set_device(device)
     runtime.set_device("cpu")
-    assert devices[3:] == ["cpu"]
+    runtime.set_device("CPU")
+    assert devices[3:] == ["cpu", "cpu"]
 
 
 def test_single_image_or_text_is_refused(model, images):
