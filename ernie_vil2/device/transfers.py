@@ -185,7 +185,7 @@ def upload_batches(
             item = uploading.popleft()
             if item is None:
                 return
-            if isinstance(item, Exception):
+            if isinstance(item, BaseException):
                 raise item
             slot, content = item
             # The next copy starts before this batch is yielded: it waits for everything queued on the device so far,
@@ -216,7 +216,7 @@ class _SlotFiller(threading.Thread):
                 if not self._put((slot, content)):
                     break
             self._put(None)
-        except Exception as error:
+        except BaseException as error:  # a panic of Rust, in a tokenizer, and SystemExit are no Exception
             self._put(error)
         finally:
             self._close()

@@ -103,6 +103,15 @@ def test_error_is_raised_in_place_of_its_batch(device, fails_at):
     assert numbers == list(range(fails_at))
 
 
+def test_error_that_is_no_exception_is_raised_as_well(device):
+    def exit_in_batch():
+        yield from yield_batches(1)
+        raise SystemExit("in the loader")
+
+    with pytest.raises(SystemExit, match="in the loader"):
+        list(upload_batches(exit_in_batch(), device))
+
+
 @pytest.mark.parametrize("count", [1, 6])
 def test_closing_early_ends_the_thread_and_closes_the_source(count):
     num_threads, closing_threads = threading.active_count(), []
