@@ -544,7 +544,9 @@ class ScheduleConfig(Section):
         0.0,
         description="share of the steps, at the end, over which a constant rate goes linearly down to the floor",
     )
-    floor: NonNegative = Field(1e-6, description="learning rate at the end of cosine or cooldown (paper: 1e-6)")
+    floor: NonNegative = Field(
+        1e-6, description="learning rate at the end of cosine or cooldown, at most the peak (paper: 1e-6)"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -426,10 +426,11 @@ def _draw_schedule(config: Config) -> Chart:
     if len(peaks) > 1:
         note = f"Peaks of the stages: {peak}; a warm-up of {schedule.warmup_steps:,} steps, then "
     num_cooldown_steps = config.Training.steps - cooldown_start
+    floor = min(schedule.floor, peaks[-1])
     if schedule.kind == "cosine":
-        note += f"a cosine down to {schedule.floor:g}."
+        note += f"a cosine down to {floor:g}."
     elif num_cooldown_steps:
-        note += f"constant, and in the last {pluralize(num_cooldown_steps, 'step')} down to {schedule.floor:g}."
+        note += f"constant, and in the last {pluralize(num_cooldown_steps, 'step')} down to {floor:g}."
     else:
         note += "constant."
     series = [Series("learning rate", points, 1)]

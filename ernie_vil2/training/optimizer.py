@@ -64,10 +64,11 @@ def compute_learning_rate(step: int, config: Config) -> float:
 
     Linear from 0 over the warm-up, reaching the peak at its last step. Then half a cosine down to the floor (paper,
     section 4.1), or the peak up to the cooldown and a line down to the floor. Both reach the floor at the last step.
-    `Tuning.base_batch` scales peak and floor.
+    `Tuning.base_batch` scales peak and floor. A floor above the peak is taken as the peak: the rate is then constant.
     """
     scale = config.Training.global_batch / (config.Tuning.base_batch or config.Training.global_batch)
-    peak, floor = config.Optimizer.learning_rate * scale, config.Schedule.floor * scale
+    peak = config.Optimizer.learning_rate * scale
+    floor = min(config.Schedule.floor * scale, peak)  # a small rate may be below the default floor
     warmup, steps = config.Schedule.warmup_steps, config.Training.steps
     if step < warmup:
         return peak * (step + 1) / warmup

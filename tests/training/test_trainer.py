@@ -260,6 +260,14 @@ def test_schedule_matches_its_formula(changes, factor):
     assert [compute_learning_rate(step, config) for step in (0, 1)] == pytest.approx([0.5e-4, 0])
 
 
+@pytest.mark.parametrize("schedule", ["{warmup_steps: 2}", "{kind: constant, warmup_steps: 2, cooldown: 0.5}"])
+def test_rate_does_not_rise_to_a_floor_above_its_peak(schedule):
+    overrides = ["Optimizer.learning_rate=1e-7", f"Schedule={schedule}", "Training.steps=8"]
+    config = load_config(None, overrides)
+    rates = [compute_learning_rate(step, config) for step in range(8)]
+    assert rates == pytest.approx([0.5e-7, *[1e-7] * 7])
+
+
 def test_only_matrices_decay(config):
     # With gradients of zero Adam changes nothing, so only weight decay shrinks a parameter.
     model = build_dual_encoder(config().Model, 100)
