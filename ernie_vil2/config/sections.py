@@ -305,14 +305,18 @@ class DataConfig(Section):
         return self._complete_entry("test")
 
     @property
-    def missing_score_warnings(self) -> list[str]:
-        """Warnings about val and test that have neither a share of `holdout` nor data of their own."""
+    def warnings(self) -> list[str]:
+        """Warnings about parts of `holdout` that are empty and settings that no entry takes."""
         sentences = []
         for name, when in (("val", "during"), ("test", "before and after")):
             if self.holdout is not None and getattr(self.holdout, name) == 0 and not getattr(self, name):
                 sentences.append(
                     f"Data.holdout.{name} is 0 and Data.{name} names no data: nothing is scored {when} training"
                 )
+        has_plain_entries = any(isinstance(entry, str) for entry in [*self.train, *self.val, *self.test])
+        for name, value in self._location.items():
+            if value and not has_plain_entries:
+                sentences.append(f"Data.{name} is for plain entries, and there are none: set {name} in the mapping")
         return sentences
 
     def holds_out(self, name: str) -> bool:

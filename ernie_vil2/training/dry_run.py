@@ -194,7 +194,7 @@ def dry_run(
     lines = [f"{name}: {line}" for name, line in zip(stream.names, source_lines, strict=True)]
     if base and changes:
         lines.append(f"changed from {base[0]}: {changes}")
-    lines += config.Data.missing_score_warnings
+    lines += config.Data.warnings
     if has_teacher_server:
         lines.append("left out: the teacher of Tuning.teacher.embeddings, whose server a training asks first")
     lines += [f"the run would stop: {obstacle}" for obstacle in obstacles]

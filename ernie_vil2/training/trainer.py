@@ -196,7 +196,7 @@ class Trainer:
             with errors_on_all_ranks():
                 self._resume_from(checkpoint)
             self.evaluations.agree()
-        self.progress.print_lines(config.Data.missing_score_warnings)
+        self.progress.print_lines(config.Data.warnings)
         if config.Training.stages:
             self.progress.print_lines([describe_stage(config, self.stage)])
 

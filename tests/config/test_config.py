@@ -247,8 +247,15 @@ def test_fused_attention_is_a_word_and_not_a_boolean(tmp_path):
 ])  # fmt: skip
 def test_empty_parts_of_a_holdout_are_named(holdout, scored_data, unscored_parts):
     config = Config.model_validate({"Data": {"train": ["a.tar"], "holdout": holdout, **scored_data}})
-    warnings = config.Data.missing_score_warnings
+    warnings = config.Data.warnings
     assert all(name in warning for name, warning in zip(unscored_parts, warnings, strict=True))
+
+
+def test_settings_of_plain_entries_are_named_if_there_are_none():
+    for train, expected_names in ((["a.csv"], []), ([{"data": ["a.csv"]}], ["Data.images", "Data.encoding"])):
+        data = {"train": train, "images": "photos", "encoding": "big5"}
+        warnings = Config.model_validate({"Data": data}).Data.warnings
+        assert [warning.partition(" ")[0] for warning in warnings] == expected_names
 
 
 def test_validation_on_an_empty_part_is_refused():
