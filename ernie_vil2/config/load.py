@@ -419,6 +419,9 @@ def read_overlay(path: str | Path, is_untrusted: bool = False) -> Tree:
         if not isinstance(tree, dict):
             raise ConfigError(f"{next_path}: the top level must be sections ({', '.join(Config.model_fields)})")
         pop_version(tree, next_path)
+        training = tree.get("Training")
+        if isinstance(training, dict) and "steps" in training:
+            training.setdefault("epochs", None)  # otherwise the epochs of a base would take precedence
         overlays.append(tree)
         paths.append(next_path.resolve())
         if is_untrusted:

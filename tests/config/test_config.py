@@ -137,6 +137,15 @@ def test_overlay_lies_on_its_base(tmp_path):
     )
 
 
+def test_steps_of_an_overlay_replace_the_epochs_of_its_base(tmp_path):
+    (tmp_path / "base.yaml").write_text("Training: {epochs: 3, seed: 1}")
+    path = tmp_path / "a.yaml"
+    for training, expected in (("steps: 5", (5, None)), ("seed: 2", (100_000, 3)), ("steps: 5, epochs: 2", (5, 2))):
+        path.write_text(f"base: base.yaml\nTraining: {{{training}}}")
+        loaded = load_config(path).Training
+        assert (loaded.steps, loaded.epochs) == expected
+
+
 @pytest.mark.parametrize(("text", "culprit"), [
     ("base: top.yaml", "base: top.yaml"),
     ("base: middle.yaml", "middle.yaml: base: top.yaml"),
