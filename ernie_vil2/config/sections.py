@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -96,10 +98,14 @@ class ViewsConfig(Section):
     @model_validator(mode="after")
     def _check_texts_of_languages(self) -> Self:
         if self.tag_probability:
-            for language in self.languages:
-                if language not in self.prompts or language not in self.separators:
-                    raise ValueError(f"language {language!r} needs an entry in prompts and in separators")
+            _check_tag_texts(self.languages, self.prompts, self.separators)
         return self
+
+
+def _check_tag_texts(languages: Iterable[str], prompts: Mapping[str, str], separators: Mapping[str, str]) -> None:
+    for language in languages:
+        if language not in prompts or language not in separators:
+            raise ValueError(f"language {language!r} needs an entry in prompts and in separators")
 
 
 class LocationConfig(Section):
@@ -862,8 +868,16 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_data(self) -> Self:
+        views = self.Views
+        # Languages of Views whose texts before and between tags a source has to bring along.
+        incomplete = [name for name in views.languages if name not in views.prompts or name not in views.separators]
         for source in self.Data.sources:
-            source.merge_views(self.Views)  # raises if a language has no prompt or separator
+            tag_probability = views.tag_probability if source.tag_probability is None else source.tag_probability
+            if tag_probability:
+                # Not by `merge_views`, which copies all languages for each of what may be thousands of sources.
+                languages = incomplete if source.languages is None else source.languages
+                prompts = ChainMap(source.prompts, views.prompts)
+                _check_tag_texts(languages, prompts, ChainMap(source.separators, views.separators))
         if self.Training.global_batch % self.Data.groups:
             raise ValueError(
                 f"Data.groups ({self.Data.groups}) does not divide Training.global_batch ({self.Training.global_batch})"

@@ -2,13 +2,25 @@
 
 import json
 import re
+import time
 
 import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ernie_vil2.config import MISSING, Config, ConfigError, apply_overrides, differences, dump_config, load_config
+from ernie_vil2.config import (
+    MISSING,
+    Config,
+    ConfigError,
+    SourceConfig,
+    ViewsConfig,
+    apply_overrides,
+    differences,
+    dump_config,
+    load_config,
+    validate_config,
+)
 from ernie_vil2.config.load import override
 from ernie_vil2.towers import ImageTowerConfig, TextTowerConfig
 from ernie_vil2.training.checkpoint import find_changed_settings
@@ -440,3 +452,33 @@ def test_teacher_is_refused_by_tasks_that_do_not_use_it(task):
     with pytest.raises(ConfigError, match=rf"Tuning\.teacher .*{task}"):
         load_config(None, overrides)
     load_config(None, [*overrides, "Tuning.teacher=null"])
+
+
+SOURCES = [
+    {}, {"languages": {"fr": 1}}, {"tag_probability": 0.5}, {"tag_probability": 0}, {"prompts": {"fr": "avec "}},
+    {"prompts": {"fr": "avec "}, "separators": {"fr": ", "}},
+    {"prompts": {"fr": "avec "}, "separators": {"fr": ", "}, "tag_probability": 0.5, "languages": {"fr": 1, "zh": 1}},
+    {"languages": {"fr": 1}, "tag_probability": 0}, {"languages": {"en": 1}, "tag_probability": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=str)
+@pytest.mark.parametrize("views", [{}, {"tag_probability": 0, "languages": {"zh": 1, "fr": 1}}], ids=str)
+def test_sources_are_refused_if_their_views_lack_texts_for_tags(views, source):
+    source = {"data": ["a.csv"], **source}
+    tree = {"Views": views, "Data": {"train": [source]}}
+    try:
+        SourceConfig(**source).merge_views(ViewsConfig(**views))
+    except ValueError:
+        with pytest.raises(ConfigError, match="'fr' needs an entry in prompts and in separators"):
+            validate_config(tree, "")
+    else:
+        validate_config(tree, "")
+
+
+def test_many_sources_and_languages_are_checked_in_seconds():
+    texts = dict.fromkeys(map(str, range(3000)), ",")
+    views = {"languages": dict.fromkeys(texts, 1), "prompts": texts, "separators": texts}
+    start = time.monotonic()
+    validate_config({"Views": views, "Data": {"train": [{"data": ["a.tar"]}] * 10_000}}, "")
+    assert time.monotonic() - start < 20
