@@ -123,15 +123,17 @@ def choose_text_name(captions: Mapping[str, str], fields: Mapping, text_id: str 
         name: name of the sample, for errors.
 
     Raises:
-        BadSample: there is no caption, or no such field.
+        BadSample: there is no caption, or the field is missing or blank.
     """
     if not captions:
         raise BadSample(Reason.NO_CAPTION, name)
     if text_id is None:
         return "\n".join(captions.values())
-    if fields.get(text_id) is None:
+    value = fields.get(text_id)
+    text_name = str(value)
+    # NaN, by which pandas marks what is missing, is unequal to itself. All rows without an id would share one text.
+    if value is None or value != value or not text_name.strip():
         raise BadSample(Reason.NO_FIELD, f"{name}, {text_id}")
-    text_name = str(fields[text_id])
     check_text(text_name, name)
     return text_name
 

@@ -44,6 +44,13 @@ def test_text_id_is_the_field_of_that_name(tmp_path):
         TarSource(path, "concept")[0]
 
 
+@pytest.mark.parametrize("value", ["NaN", '""', '" "'])
+def test_blank_text_ids_do_not_make_one_text(tmp_path, value):
+    source = write_and_open(tmp_path, ("1.png", IMAGE), ("1.json", f'{{"id": {value}, "caption": "x"}}'.encode()))
+    with pytest.raises(BadSample, match="1, id: missing field"):
+        TarSource(source.location, "id")[0]
+
+
 def test_samples_may_share_an_image_id(tmp_path):
     fields = b'{"image_id": "i", "caption": "x"}'
     members = [("1.png", IMAGE), ("1.json", fields), ("2.png", IMAGE), ("2.json", fields)]
