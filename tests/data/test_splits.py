@@ -134,6 +134,13 @@ def test_captions_that_chain_all_samples_are_divided(capsys):
     assert "captions" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), "", " "])
+def test_rows_without_a_group_are_no_group(missing):
+    rows = [(b"%d" % row, missing if row % 2 else row // 4, None) for row in range(80)]
+    rows_by_part = Division({"train": 0.5, "test": 0.5}, "sku").assign_rows(make_source(rows), quiet=True)
+    assert all((rows_of_part % 2 == 1).any() for rows_of_part in rows_by_part.values())
+
+
 def test_parallel_texts_without_images_are_divided(tmp_path):
     lines = ["caption_zh,caption_en", *(f"句子{row // 2},sentence {row}" for row in range(60))]
     (tmp_path / "texts.csv").write_text("\n".join(lines), encoding="utf-8")

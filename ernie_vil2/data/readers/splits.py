@@ -275,8 +275,9 @@ def _field_value(sample: Sample, field: str | None) -> Hashable:
         return None
     # A table's column of image files is not a field of its samples; their image name holds it.
     value = sample.image_name if field in IMAGE_KEYS and field not in sample.fields else sample.fields.get(field)
-    # NaN, by which pandas marks what is missing, is unequal to itself: every row would be a stratum of its own.
-    if value is None or value != value:
+    # NaN, by which pandas marks what is missing, is unequal to itself: every row would be a stratum of its own. Rows of
+    # blank texts, in JSON and Parquet, would be one group.
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return None
     return value if isinstance(value, str | int | float) else str(value)
 
