@@ -4,7 +4,6 @@ import os
 import tarfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -370,8 +369,6 @@ TAR = Layout(
 
 # ---- Files in a folder ----
 
-MAX_FILES_TRIED = 1000  # first files of a folder that are searched for an image with a text; a folder may have millions
-
 
 class FilesSource:
     """Samples in one folder: files that share their name up to the first dot, such as `000000001.jpg`, `.txt`, `.json`.
@@ -402,10 +399,11 @@ class FilesSource:
         """Names of the files of each sample, joined by slashes; samples and files are sorted by name."""
         if self._index is None:
             file_names: dict[str, list[str]] = {}
-            for entry in os.scandir(self.name):
-                if entry.is_file() and not entry.name.startswith("."):
-                    name, _ = split_file_name(entry.name)
-                    file_names.setdefault(name, []).append(entry.name)
+            with os.scandir(self.name) as entries:
+                for entry in entries:
+                    if entry.is_file() and not entry.name.startswith("."):
+                        name, _ = split_file_name(entry.name)
+                        file_names.setdefault(name, []).append(entry.name)
             self._index = pack_names(["/".join(sorted(file_names[name])) for name in sorted(file_names)])
         return self._index
 
@@ -436,22 +434,26 @@ class FilesSource:
 
 
 def _holds_samples(folder: Path) -> bool:
-    """Return whether an image has a text of the same name among the first files of a folder.
+    """Return whether an image in a folder has a text of the same name.
 
     A folder that may not be listed, such as `lost+found`, counts as one without samples.
     """
+    # Many file systems list files in the order in which they were made, which may be all images before all texts. So
+    # the search ends only with the first pair, or with the last file.
+    images: set[str] = set()
+    texts: set[str] = set()
     try:
         with os.scandir(folder) as entries:
-            file_names = [entry.name for entry in islice(entries, MAX_FILES_TRIED)]
+            for entry in entries:
+                name, suffix = split_file_name(entry.name)
+                if suffix in IMAGE_SUFFIXES:
+                    images.add(name)
+                elif suffix in ("txt", "json"):
+                    texts.add(name)
+                if name in images and name in texts:
+                    return True
     except PermissionError:
-        return False
-    suffixes_by_name: dict[str, set[str]] = {}
-    for file_name in file_names:
-        name, suffix = split_file_name(file_name)
-        suffixes_by_name.setdefault(name, set()).add(suffix)
-    for suffixes in suffixes_by_name.values():
-        if suffixes & IMAGE_SUFFIXES and suffixes & {"txt", "json"}:
-            return True
+        pass
     return False
 
 

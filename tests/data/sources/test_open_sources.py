@@ -137,6 +137,39 @@ def test_output_of_img2dataset_is_trained_on_and_scored(tmp_path, output_format)
     assert [path.suffix for path in benchmark.files] == suffixes[output_format]
 
 
+class Listing:
+    """Entries of a folder as `os.scandir` returns them, in an order of the test."""
+
+    def __init__(self, entries):
+        self._entries = iter(entries)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self._entries)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_folder_that_lists_all_images_first_is_recognised(tmp_path, monkeypatch):
+    # As tmpfs and XFS do, if the texts were written after the images.
+    files = {f"{number}.jpg": b"" for number in range(1500)} | {f"{number}.txt": "x" for number in range(1500)}
+    write_files(tmp_path, files)
+    scan_folder = os.scandir
+
+    def list_images_first(folder):
+        with scan_folder(folder) as entries:
+            return Listing(sorted(entries, key=lambda entry: entry.name.endswith(".txt")))
+
+    monkeypatch.setattr(os, "scandir", list_images_first)
+    assert len(open_sources([str(tmp_path)])) == 1500
+
+
 def test_missing_files_of_a_sample_are_reported(tmp_path):
     source = FilesSource(write_files(tmp_path, {"1.jpg": b"", "2.txt": "x", "3.jpg": b"", "3.txt": "x"}))
     *problems, sample = read_all(source)
