@@ -216,7 +216,11 @@ def find_locations(pattern: str, folder: Path | None = None) -> list[Location]:
 def _match_wildcards(address: str, folder: Path | None) -> list[Location]:
     address = address.removeprefix("file://")
     if "://" not in address:
-        paths = sorted(glob.glob(address, root_dir=folder))  # noqa: PTH207  -- Path.glob takes no absolute pattern
+        # As in bash, what names a file after the braces are expanded is no pattern: the folder may be called `data[1]`.
+        if os.path.exists(folder / address if folder else address):  # noqa: PTH110  -- pathlib raises for names that are too long
+            paths = [address]
+        else:
+            paths = sorted(glob.glob(address, root_dir=folder))  # noqa: PTH207  -- Path.glob takes no absolute pattern
         if not paths:
             missing_path = folder / address if folder else address
             raise FileNotFoundError(f"no file matches {missing_path}; check Data.train, Data.val or --data")

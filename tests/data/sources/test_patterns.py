@@ -1,5 +1,7 @@
 """Patterns of locations: braces are expanded as bash does, and files come in the order of the pattern."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -53,6 +55,25 @@ def test_files_are_in_the_order_of_the_pattern(tmp_path):
     assert find_names(tmp_path / "{b,a}[12].tar") == find_names(tmp_path / "{b,a}{1..2}.tar") == expected
     # The name of a file may look like a pattern.
     assert find_names(tmp_path / "a[1]{x}.tar") == [str(tmp_path / "a[1]{x}.tar")]
+
+
+def test_brackets_of_a_folder_do_not_hide_the_files_of_a_range(tmp_path):
+    folder = tmp_path / "data[1]"
+    folder.mkdir()
+    names = [str(folder / f"{number}.tar") for number in range(3)]
+    for name in names:
+        Path(name).touch()
+    (folder / "list.txt").write_text("{0..2}.tar\n")
+    (tmp_path / "list.txt").write_text("data[1]/{0..2}.tar\n")
+    for pattern in (
+        folder / "{0..2}.tar",
+        f"file://{folder}/{{0,1,2}}.tar",
+        folder / "list.txt",
+        tmp_path / "list.txt",
+    ):
+        assert find_names(pattern) == names
+    with pytest.raises(FileNotFoundError, match=r"3\.tar"):
+        find_names(folder / "{0..3}.tar")
 
 
 def test_list_names_files_by_relative_and_absolute_paths(tmp_path):
