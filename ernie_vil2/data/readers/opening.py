@@ -18,6 +18,7 @@ from ernie_vil2.data.benchmark import Benchmark, BenchmarkSource, make_benchmark
 from ernie_vil2.data.readers.chinese_clip import IMAGES_SUFFIX
 from ernie_vil2.data.readers.layout import SPLITS, ImageFolders, Layout, Precedence, canonical_split
 from ernie_vil2.data.readers.locations import LocalFile, Location, ShardIndexes, check_num_locations, find_locations
+from ernie_vil2.data.readers.remote import RemoteFile, remove_query
 from ernie_vil2.data.readers.source import NUM_THREADS, Shard, ShardedSource
 from ernie_vil2.data.readers.splits import make_holdout_part
 from ernie_vil2.data.readers.tables import TABLE, describe_missing_columns, find_tables
@@ -344,13 +345,18 @@ def _apply_columns(layout: Layout, data: DataSpec) -> Layout:
 
 def _recognise_file(location: Location, layouts: Sequence[Layout]) -> Layout:
     """Return the layout of a single file, an address or a command."""
-    for layout in layouts:
-        if layout.accepts and location.name.endswith(layout.suffixes) and layout.accepts(location):
-            return layout
+    candidates: list[Location] = [location]
+    # The query of an address, such as a signature or `?download=1`, need not end with the name of a file.
+    if isinstance(location, RemoteFile):
+        candidates.append(RemoteFile(remove_query(location.name)))
+    for candidate in candidates:
+        for layout in layouts:
+            if layout.accepts and candidate.name.endswith(layout.suffixes) and layout.accepts(candidate):
+                return layout
     if Path(location.name).suffix.lower() in (".xls", ".et"):
         raise ValueError(f"{location.name}: an old workbook format, which is not read; save it as .xlsx or CSV UTF-8")
     remark = "" if isinstance(location, LocalFile) else "; only .tar and .tsv are read at an address"
-    raise ValueError(f"{location.name}: no known layout; {_describe_layouts(layouts)}{remark}")
+    raise ValueError(f"{candidates[-1].name}: no known layout; {_describe_layouts(layouts)}{remark}")
 
 
 def _find_annotated_benchmark(path: Path, layouts: Iterable[Layout]) -> tuple[Layout, Splits] | None:

@@ -113,7 +113,7 @@ class RemoteFile:
         def fetch(path: Path) -> None:
             ask_server(self.name, lambda: self._fetch(path, size))
 
-        return open_cached(identity, self.name, fetch, size, is_prefetch)
+        return open_cached(identity, remove_query(self.name), fetch, size, is_prefetch)
 
     def _fetch(self, path: Path, size: int | None) -> None:
         try:
@@ -132,10 +132,15 @@ class RemoteFile:
             raise OSError("what arrived differs from its SHA-256 checksum")
 
 
+def remove_query(address: str) -> str:
+    """Return an address without its query, which usually holds a signature: it is secret."""
+    return address.partition("?")[0]
+
+
 def download(address: str, path: Path, max_bytes: int) -> None:
     """Write the file at an address to a path; raise fsspec's errors, and OSError if it has more than `max_bytes`."""
     system, remote_path = open_file_system(address)
-    with _make_transfer_guard(address, max_bytes) as guard:
+    with _make_transfer_guard(remove_query(address), max_bytes) as guard:
         system.get_file(remote_path, str(path), callback=guard)
 
 
@@ -151,7 +156,7 @@ def ask_server(address: str, request: Callable[[], T]) -> T:
         ValueError, MissingPackage: the package for this kind of address is not installed.
         OSError: the local disk is full, or the file is larger than announced.
     """
-    public_address = address.partition("?")[0]  # a query usually holds a signature, which is secret
+    public_address = remove_query(address)
     deadline = time.monotonic() + REQUEST_DEADLINE
     attempt = 0
     while True:

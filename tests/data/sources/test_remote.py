@@ -96,6 +96,17 @@ def test_request_is_repeated_only_where_that_helps(cache, manner, fault, num_req
     assert max(count for (_, path), count in server.request_counts.items() if path == manner) == num_requests
 
 
+@pytest.mark.parametrize("query", ["?download=1", "?name=a.tar", "?signature=secret/secret"])
+def test_query_of_an_address_does_not_hide_the_layout(cache, query):
+    with MisbehavingServer(a_tar=SHARD, a_csv=b"") as server:
+        assert read_captions(f"{server.address}/well/a.tar{query}") == ["x"] * 50
+        (cached_file,) = list_cached(cache)
+        assert cached_file.name.endswith("-a.tar")  # without the signature
+        with pytest.raises(ValueError, match="no known layout") as error:
+            read_captions(f"{server.address}/well/a.csv?signature=secret")
+    assert "secret" not in str(error.value)
+
+
 @pytest.mark.parametrize("manner", ["endless", "unannounced"])
 def test_download_stops_at_the_size_of_the_cache(cache, monkeypatch, manner):
     monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(10_000 / 2**30))
