@@ -377,8 +377,9 @@ def _open_database(path: str) -> Any:
     database = _OPEN_DATABASES.get(key)
     if database is None:
         database = lmdb.open(path, readonly=True, create=False, lock=False, readahead=False)
-        # LMDB maps the file into memory. Reading beyond its end would kill the process.
-        if Path(path, "data.mdb").stat().st_size < database.info()["last_pgno"] * database.stat()["psize"]:
+        # LMDB maps the file into memory. Reading beyond its end would kill the process. Pages are counted from 0.
+        num_pages = database.info()["last_pgno"] + 1
+        if Path(path, "data.mdb").stat().st_size < num_pages * database.stat()["psize"]:
             raise OSError(f"{path}: this LMDB is cut off; copy or build it again")
         _OPEN_DATABASES[key] = database
     return database

@@ -62,6 +62,15 @@ def test_pickled_code_in_an_lmdb_does_not_run(tmp_path):
     assert sample.image == b"eight" and not (tmp_path / "harm").exists()
 
 
+@pytest.mark.parametrize("database", ["pairs", "imgs"])
+def test_lmdb_without_its_last_page_is_refused(tmp_path, database):
+    write_lmdb(tmp_path, pickle_pairs(CLIP_TEXTS))
+    path = tmp_path / database / "data.mdb"
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(OSError, match=f"{database}: this LMDB is cut off"):
+        ChineseClipLmdb(tmp_path)[0]
+
+
 def test_open_lmdb_is_readable_after_a_fork_or_pickling(tmp_path):
     source = ChineseClipLmdb(write_lmdb(tmp_path, pickle_pairs(CLIP_TEXTS)))
     assert source[1].image == pickle.loads(pickle.dumps(source))[1].image == b"eight"  # noqa: S301  -- pickled here
