@@ -133,7 +133,8 @@ class ParquetTable:
             (row,) = arrow_row.to_pylist()
         except UnicodeDecodeError as error:
             raise BadSample(Reason.NOT_UTF8, name) from error
-        except (ValueError, OverflowError) as error:  # such as a date after the year 9999
+        # Such as a date after the year 9999, or a time in a zone that does not exist.
+        except (ValueError, OverflowError, LookupError) as error:
             raise BadSample(Reason.MALFORMED_ROW, name) from error
         names = names or {}
         return {names.get(column, column): value for column, value in row.items() if value is not None}

@@ -122,6 +122,14 @@ def test_csv_column_is_numeric_if_all_values_print_back_equal(tmp_path_factory, 
     assert [row["image_id"] for row in filled_rows] == [row["caption"] for row in filled_rows] == values
 
 
+def test_row_with_a_time_that_python_cannot_represent_is_bad(tmp_path):
+    for number, kind in enumerate([pa.timestamp("us", tz="UTC+8"), pa.date64(), pa.duration("s")]):
+        path = tmp_path / f"{number}.parquet"
+        value = pa.array([2**62], pa.int64()).view(kind)
+        pq.write_table(pa.table({"image": [b"x"], "caption": ["a cat"], "time": value}), path)
+        assert read_all(TableSource(path)) == [f"{number}.parquet:0: malformed row"]
+
+
 MAP = pa.map_(pa.string(), pa.int64())
 PAIRS = [("a", 1), ("b", 2)]
 
