@@ -32,7 +32,7 @@ from ernie_vil2.data.readers.layout import (
     order_splits,
 )
 from ernie_vil2.data.readers.locations import Location
-from ernie_vil2.data.samples import BadSample, Reason, Sample, decode_utf8, is_blank, parse_object
+from ernie_vil2.data.samples import BadSample, Reason, Sample, check_text, decode_utf8, is_blank, parse_object
 from ernie_vil2.data.source_files import extract_values, read_json, read_numbered_lines
 from ernie_vil2.data.spec import DataSpec
 
@@ -439,6 +439,8 @@ class Xm3600:
     def __getitem__(self, index: int) -> Sample:
         image, number, captions = self._get_row(index)
         name = f"{image.id}#{number}"
+        for caption in captions.values():
+            check_text(caption, name)
         return Sample(image.id, name, image.read(), captions, {}, {**image.fields, TEXT_ID: name})
 
     def list_first_images(self) -> list[BenchmarkImage]:

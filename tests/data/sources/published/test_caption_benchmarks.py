@@ -1,8 +1,10 @@
 """Caption benchmarks in their published layouts: pairs, order, images, splits, and bad rows."""
 
+import json
+
 import pytest
 
-from ernie_vil2.data.readers import open_benchmark, open_benchmarks
+from ernie_vil2.data.readers import open_benchmark, open_benchmarks, open_sources
 from ernie_vil2.data.readers.caption_benchmarks import join_words
 from ernie_vil2.data.readers.locations import LocalFile
 from ernie_vil2.data.readers.opening import recognise
@@ -33,6 +35,7 @@ from tests.support.published_files import (
     make_coco_captions,
     make_image,
     make_karpathy_row,
+    read_all,
     write_files,
 )
 
@@ -376,3 +379,10 @@ def test_xm3600_is_a_benchmark_in_every_language(tmp_path):
     assert set(open_benchmarks(tmp_path, languages=["zh"])) == {"zh"}
     with pytest.raises(ValueError, match="no caption in fr"):
         open_benchmarks(tmp_path, languages=["fr"])
+
+
+def test_xm3600_caption_that_is_no_unicode_text_is_bad(tmp_path):
+    row = {"image/key": "0a", "en": {"caption": ["\ud800", "an apple", "x" * 100_001]}}
+    write_files(tmp_path, {"captions.jsonl": json.dumps(row), "0a.jpg": make_image(1)})
+    first, sample, last = read_all(open_sources([str(tmp_path)]))
+    assert (first, sample.caption("en"), last) == ("0a#0: not Unicode text", "an apple", "0a#2: text too long")
