@@ -379,7 +379,8 @@ def _read_table(path: Path, label: str, data: DataSpec) -> list[Entry]:
             row = table.read_row(index, names)
             value = find_image(row, where, data.image_folder)
             if value.data is None:
-                image = folders.get_image(value.name, value.file)
+                # As when its samples are read: spaces at the end are usually a mistake, but may belong to the name.
+                image = folders.get_image(value.name, value.file, value.file.strip())
                 images_in_files.append(image)
             else:
                 image = BenchmarkImage(value.name, partial(_read_table_image, table, index, names))

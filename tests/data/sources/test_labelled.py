@@ -107,6 +107,13 @@ def test_rows_of_tables_may_have_several_labels(tmp_path, kind):
     assert not labelled.entry_report.counts
 
 
+def test_spaces_around_the_image_file_of_a_row_are_ignored(tmp_path):
+    write_files(tmp_path, {f"{name}.png": content for name, content in IMAGES.items()})
+    (tmp_path / "a.csv").write_text("image,label\nred.png ,cat\nblue.png ,dog\n")
+    labelled = open_labelled(tmp_path / "a.csv")
+    assert [image.read() for image in labelled.images] == [IMAGES["red"], IMAGES["blue"]]
+
+
 def test_bad_rows_are_counted_by_reason(tmp_path):
     rows = [
         {"image": "red.png", "species": "cat"}, {"image": "blue.png", "species": 7},
