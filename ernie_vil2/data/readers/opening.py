@@ -367,8 +367,9 @@ def _find_annotated_benchmark(path: Path, layouts: Iterable[Layout]) -> tuple[La
         # Only benchmarks have annotation files. Some of them, such as XM3600, are opened as samples and have no `read`.
         if not layout.read and not layout.is_benchmark:
             continue
-        # An ambiguous folder is no reason to reject the file: the user may have named it to be clear.
-        with suppress(ValueError):
+        # An ambiguous folder is no reason to reject the file: the user may have named it to be clear. OSError: a file
+        # next to it may not be read, or this is a command, which may be too long for the name of a folder.
+        with suppress(ValueError, OSError):
             splits = {split: paths for split, paths in layout.find(path.parent).items() if path in paths}
             if splits:
                 return layout, splits
@@ -378,7 +379,7 @@ def _find_annotated_benchmark(path: Path, layouts: Iterable[Layout]) -> tuple[La
 def _recognise_folder(folder: Path, layouts: Sequence[Layout], encoding: str | None) -> tuple[Layout, Splits]:
     """Return the layout of the files in a folder, and its splits; raise ValueError if there are several or none."""
     splits_by_layout: dict[Layout, Splits] = {}
-    errors: list[ValueError] = []
+    errors: list[ValueError | OSError] = []
     for layout in layouts:
         # After the first layout that fits, others are considered only if the user may well mean them: a second
         # benchmark, or tar shards directly in the folder if the first layout has files in sub-folders only.
@@ -387,7 +388,7 @@ def _recognise_folder(folder: Path, layouts: Sequence[Layout], encoding: str | N
             continue
         try:
             splits = layout.find(folder)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # OSError: a file that another layout needs may not be read
             errors.append(error)
             continue
         if splits:

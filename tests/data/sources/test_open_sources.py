@@ -196,6 +196,22 @@ def test_folder_of_another_user_in_the_data_is_ignored(monkeypatch):
             assert open_sources([directory])[0].caption("") == "x"
 
 
+@pytest.mark.parametrize("name", ["", "train.jsonl"])
+def test_file_of_another_user_next_to_the_data_is_ignored(name):
+    with TemporaryDirectory() as directory:
+        files = {"0.png": make_image(1), "train.jsonl": {"image": "0.png", "text": "x"}, "pair.txt": "0#zhm#0 x"}
+        folder = write_files(Path(directory), files)
+        folder.chmod(0o755)
+        (folder / "pair.txt").chmod(0)
+        with without_privileges():
+            assert open_sources([str(folder / name)])[0].caption("") == "x"
+
+
+def test_long_command_is_no_name_of_a_folder():
+    with pytest.raises(ValueError, match="--allow-pipes"):
+        open_sources([f"pipe:cat {'x' * 300}/a.tar | tee a.txt"])
+
+
 @pytest.mark.parametrize("in_folder", [False, True])
 def test_pipe_called_as_a_table_is_refused(tmp_path, in_folder):
     os.mkfifo(tmp_path / "a.tsv")
