@@ -4,7 +4,6 @@ The cache has a bounded size; the files that have not been used for the longest 
 """
 
 import errno
-import glob
 import os
 import socket
 import subprocess
@@ -360,9 +359,6 @@ def open_cached(
 
 def _fetch_into_cache(path: Path, name: str, fetch: Callable[[Path], None], size: int, is_prefetch: bool) -> BinaryIO:
     """Fetch a file to a path in the cache and open it; the caller has the lock of the file."""
-    # Remains of killed processes; nobody else writes the file while this process has the lock.
-    for partial_path in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        partial_path.unlink(missing_ok=True)
     reservation = _reserve(path, size, name, keep_open_files=is_prefetch)
     if reservation is None:
         raise CacheFull(f"{name}: the cache has no room")
@@ -433,7 +429,7 @@ def _free_space(folder: Path, size: int, name: str, keep_open_files: bool) -> bo
 
 
 def _scan_cache(folder: Path) -> tuple[list[tuple[int, Path]], int]:
-    """Read what the cache holds, and remove what killed processes have reserved.
+    """Read what the cache holds, and remove what killed processes have reserved and begun to fetch.
 
     Returns:
         Size and path of each file, from the one that was not used for the longest time, and the bytes that files which
@@ -441,6 +437,7 @@ def _scan_cache(folder: Path) -> tuple[list[tuple[int, Path]], int]:
     """
     files: list[tuple[int, int, Path]] = []  # time of last use, size, path
     incoming_sizes: dict[str, int] = {}
+    partial_files: list[tuple[int, Path]] = []
     for entry in os.scandir(folder):
         path = Path(entry.path)
         is_hidden = entry.name.startswith(".")
@@ -453,17 +450,22 @@ def _scan_cache(folder: Path) -> tuple[list[tuple[int, Path]], int]:
             status = entry.stat()
         except FileNotFoundError:  # another process has removed it
             continue
-        if is_hidden:
-            # A file that is being fetched takes the larger one of the sizes of `.NAME.reserved` and
-            # `.NAME.THREAD.partial`.
-            if is_reservation:
-                target = entry.name.removesuffix(RESERVED_SUFFIX)
-            else:
-                target = entry.name.rsplit(".", 2)[0]
-            incoming_sizes[target] = max(incoming_sizes.get(target, 0), status.st_size)
+        if is_reservation:
+            incoming_sizes[entry.name.removesuffix(RESERVED_SUFFIX)] = status.st_size
+        elif is_hidden:
+            partial_files.append((status.st_size, path))
         else:
             files.append((status.st_mtime_ns, status.st_size, path))
     files.sort()
+
+    # A file that is being fetched takes the larger one of the sizes of `.NAME.reserved` and `.NAME.THREAD.partial`. The
+    # former is there as long as the latter, unless the process has been killed.
+    for size, path in partial_files:
+        target = path.name.rsplit(".", 2)[0]
+        if target in incoming_sizes:
+            incoming_sizes[target] = max(incoming_sizes[target], size)
+        elif path.suffix == ".partial":
+            path.unlink(missing_ok=True)
     return [(size, path) for _, size, path in files], sum(incoming_sizes.values())
 
 

@@ -184,6 +184,17 @@ def test_invalid_size_of_the_cache_is_refused(monkeypatch, value):
         cache_bytes()
 
 
+def test_partial_files_of_killed_processes_take_no_room(cache, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_SHARD_CACHE_GIB", str(2500 / 2**30))
+    files = [RemoteFile(store(f"{name}.bin", name.encode() * 1000)) for name in "ij"]
+    files[0].open().close()
+    # Of a file that nobody asks for any more, such as one whose signed address has expired.
+    (cache / ".old.bin.999.partial").write_bytes(bytes(2000))
+    (cache / ".old.bin.reserved").write_bytes(bytes(3000))
+    files[1].open().close()
+    assert sorted(path.name[-5:] for path in list_cached(cache)) == ["i.bin", "j.bin"]
+
+
 @pytest.mark.parametrize("name", ["e.bin", "e[1].bin", "e**.bin", "图" * 80 + ".bin"])
 def test_partial_file_of_a_killed_process_is_removed(cache, name):
     file = RemoteFile(store(name, b"12"))
