@@ -206,7 +206,8 @@ def describe_addresses(column: str, headers: Sequence[str], new_names: Mapping[s
             break
     return (
         f"the images are addresses (column {column}), which are not fetched here; img2dataset fetches them: "
-        f"img2dataset --url_list TABLE --input_format csv --url_col {column} --caption_col {text_column} "
+        f"img2dataset --url_list TABLE --input_format FORMAT --url_col {quote_argument(column)} "
+        f"--caption_col {quote_argument(text_column)} "
         "--output_format webdataset --output_folder FOLDER; its folder is then the data"
     )
 

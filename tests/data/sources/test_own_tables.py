@@ -245,11 +245,16 @@ def test_table_of_very_many_columns_is_described(shop):
     assert len(sentences) == 4000 and all("could be Title:" in sentence for sentence in sentences)
 
 
-@pytest.mark.parametrize(("header", "columns"), [("图片链接,商品名称", {"image": "图片链接"}), ("image,标题", None)])
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [("图片链接,商品名称", {"image": "图片链接"}), ("image,标题", None), ("Image URL,标题", None)],
+)
 def test_error_on_a_column_of_addresses_names_img2dataset(shop, header, columns):
     (shop / "train.csv").write_text(f"{header}\nhttps://example.com/a.png,猫\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"column {header.split(',')[0]}.*img2dataset"):
+    with pytest.raises(ValueError, match=rf"column {header.split(',')[0]}.*img2dataset") as error:
         open_sources([str(shop / "train.csv")], columns=columns)
+    command = shlex.split(str(error.value).partition(": ")[2].partition("; its folder")[0])
+    assert command[command.index("--url_col") + 1] == header.split(",")[0]
 
 
 @pytest.fixture
