@@ -46,7 +46,8 @@ def read_list(source: str) -> list[str] | dict[str, str]:
     """
     file, mark, name = source.rpartition(LIST_MARK)
     path = Path(source)
-    if mark and not path.exists():
+    # The name of a folder may have the mark, too; an error is to name the file that the user has named.
+    if mark and not path.exists() and Path(file).is_file():
         path = Path(file)
     else:
         name = ""

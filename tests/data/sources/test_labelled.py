@@ -256,6 +256,12 @@ def test_error_names_the_bad_entry_of_a_list_of_names(tmp_path, name, content, l
         read_list(str(tmp_path / location))
 
 
+def test_error_names_a_missing_list_in_a_folder_with_the_mark(tmp_path):
+    path = tmp_path / "user@host" / "names.txt"
+    with pytest.raises(FileNotFoundError, match=str(path)):
+        read_list(str(path))
+
+
 @pytest.mark.parametrize(
     ("labels", "names", "expected"),
     [
