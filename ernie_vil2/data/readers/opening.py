@@ -63,6 +63,7 @@ MAX_QUEUED_SHARDS = 10_000
 HOLDOUT_HINT = "a part of it held out: -o 'Data.holdout={val: 0.15, test: 0.2}'"
 
 Splits = Mapping[str, Sequence[Path]]  # files or folders of each split
+Searches = dict[tuple[str, Path], Splits]  # what a layout, by its name, finds in a folder
 
 
 @dataclass(frozen=True)
@@ -188,17 +189,18 @@ def _join_equal_languages(benchmarks: Mapping[str, Benchmark]) -> dict[str, Benc
 def _find_files(data: DataSpec) -> list[DataFiles]:
     """Find the locations that the paths and patterns name, and recognise the files there."""
     layouts = LAYOUTS.load_all()
+    searches: Searches = {}  # a folder of thousands of tables is searched once, rather than for each of them
     locations: list[Location] = []
     for path in data.paths:
         # Some benchmarks have annotations in .txt files, which `find_locations` would take for lists of paths.
-        if _find_annotated_benchmark(Path(path), layouts):
+        if _find_annotated_benchmark(Path(path), layouts, searches):
             locations.append(LocalFile(path))
         else:
             locations.extend(find_locations(path))
         check_num_locations(locations)
     if not locations:
         raise ValueError("no data given: name tar shards, a benchmark or another source (docs/data.md)")
-    return [recognise(location, data) for location in locations]
+    return [recognise(location, data, searches) for location in locations]
 
 
 def _open_all(all_files: Sequence[DataFiles]) -> ShardedSource:
@@ -291,7 +293,7 @@ def open_shard(layout: Layout, location: Location, data: DataSpec) -> Shard:
     return BenchmarkSource(read_benchmark(layout, Path(location.name), data), location.name)
 
 
-def recognise(location: Location, data: DataSpec) -> DataFiles:
+def recognise(location: Location, data: DataSpec, searches: Searches | None = None) -> DataFiles:
     """Determine the layout and the split of the files at a location.
 
     Args:
@@ -299,6 +301,7 @@ def recognise(location: Location, data: DataSpec) -> DataFiles:
         data: may name the layout and the split. Spellings do not matter: `val`, `valid`, `validation` and `dev` are one
             split, and so are `train` and `train2014`. If the default split does not exist, the preferred split for
             scoring is taken. The default "train" has no such substitute, so that nobody trains on test data unawares.
+        searches: searches for benchmarks that other locations have needed; those of this one are added.
 
     Raises:
         ValueError: the layout cannot be recognised, or the split does not exist.
@@ -311,10 +314,11 @@ def recognise(location: Location, data: DataSpec) -> DataFiles:
     layouts = [_apply_columns(layout, data) for layout in layouts]
 
     path = Path(location.name)
+    searches = {} if searches is None else searches
     is_local = isinstance(location, LocalFile)
     if is_local and path.is_dir():
         layout, splits = _recognise_folder(path, layouts, data.encoding)
-    elif is_local and (annotated_benchmark := _find_annotated_benchmark(path, layouts)):
+    elif is_local and (annotated_benchmark := _find_annotated_benchmark(path, layouts, searches)):
         layout, splits = annotated_benchmark
     else:
         layout, splits = _recognise_file(location, layouts), {"": [path]}
@@ -359,7 +363,9 @@ def _recognise_file(location: Location, layouts: Sequence[Layout]) -> Layout:
     raise ValueError(f"{candidates[-1].name}: no known layout; {_describe_layouts(layouts)}{remark}")
 
 
-def _find_annotated_benchmark(path: Path, layouts: Iterable[Layout]) -> tuple[Layout, Splits] | None:
+def _find_annotated_benchmark(
+    path: Path, layouts: Iterable[Layout], searches: Searches
+) -> tuple[Layout, Splits] | None:
     """Return the benchmark whose annotations a file holds, and the splits in the file; None if it holds none."""
     if path.suffix not in (".json", ".jsonl", ".txt") and not path.name.endswith(IMAGES_SUFFIX):
         return None
@@ -367,12 +373,16 @@ def _find_annotated_benchmark(path: Path, layouts: Iterable[Layout]) -> tuple[La
         # Only benchmarks have annotation files. Some of them, such as XM3600, are opened as samples and have no `read`.
         if not layout.read and not layout.is_benchmark:
             continue
-        # An ambiguous folder is no reason to reject the file: the user may have named it to be clear. OSError: a file
-        # next to it may not be read, or this is a command, which may be too long for the name of a folder.
-        with suppress(ValueError, OSError):
-            splits = {split: paths for split, paths in layout.find(path.parent).items() if path in paths}
-            if splits:
-                return layout, splits
+        search = layout.name, path.parent
+        if search not in searches:
+            searches[search] = {}
+            # An ambiguous folder is no reason to reject the file: the user may have named it to be clear. OSError: a
+            # file next to it may not be read, or this is a command, which may be too long for the name of a folder.
+            with suppress(ValueError, OSError):
+                searches[search] = layout.find(path.parent)
+        splits = {split: paths for split, paths in searches[search].items() if path in paths}
+        if splits:
+            return layout, splits
     return None
 
 

@@ -137,6 +137,23 @@ def test_output_of_img2dataset_is_trained_on_and_scored(tmp_path, output_format)
     assert [path.suffix for path in benchmark.files] == suffixes[output_format]
 
 
+def test_folder_of_many_tables_is_searched_for_benchmarks_once(tmp_path, monkeypatch):
+    row = {"image": "0.png", "text": "x"}
+    tables = {f"{number}.jsonl": row for number in range(30)}
+    write_files(tmp_path, {"0.png": make_image(1)} | tables)
+    searches = []
+    search = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: searches.append(pattern) or search(self, pattern))
+
+    num_searches = []
+    for pattern in ("0.jsonl", "{0..9}.jsonl", "*.jsonl"):
+        searches.clear()
+        open_sources([str(tmp_path / pattern)])
+        num_searches.append(len(searches))
+
+    assert num_searches[0] == num_searches[1] == num_searches[2]
+
+
 class Listing:
     """Entries of a folder as `os.scandir` returns them, in an order of the test."""
 
