@@ -104,7 +104,10 @@ class CsvTable(IndexedFile):
                     lines.row_start = lines.position
             except csv.Error as error:
                 line_number = num_lines_above + reader.line_num
-                raise ValueError(f"{self.name}, after line {line_number}: not a CSV file ({error})") from error
+                problem = str(error)
+                if "new-line character" in problem:  # its advice is for programs
+                    problem = "a carriage return without line feed, outside of quotation marks; save it as CSV UTF-8"
+                raise ValueError(f"{self.name}, after line {line_number}: not a CSV file ({problem})") from error
         if len(bounds) < 2:
             raise ValueError(f"{self.name}: no rows below the column names; is it whole?")
         return {

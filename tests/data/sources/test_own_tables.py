@@ -233,6 +233,12 @@ def test_text_in_two_columns_of_one_name_is_refused(shop, name):
             open_sources([str(location)])
 
 
+def test_error_on_a_lone_carriage_return_says_what_to_do(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"image,text\ra.png,x\r")  # as Excel for Mac may save it
+    with pytest.raises(ValueError, match=r"t\.csv, after line 1: .*carriage return.*save it as CSV UTF-8"):
+        CsvTable(tmp_path / "t.csv")
+
+
 def test_column_named_for_two_languages_is_refused():
     with pytest.raises(ValueError, match="column note cannot be both caption_zh and caption_en"):
         rename_columns(["image", "note"], {"caption_zh": "note", "caption_en": "note"}, "t.csv")
