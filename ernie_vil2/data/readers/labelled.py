@@ -19,7 +19,7 @@ from ernie_vil2.data.readers.locations import LocalFile, find_locations
 from ernie_vil2.data.readers.source import find_field
 from ernie_vil2.data.readers.spreadsheets import LIST_SEPARATOR
 from ernie_vil2.data.readers.tables import TABLES, Table, find_image, open_table
-from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, is_id
+from ernie_vil2.data.samples import BadSample, BadSampleReport, Reason, Sample, is_id
 from ernie_vil2.data.source_files import decode_path, list_image_files, read_file, read_json
 from ernie_vil2.data.spec import TRAIN, DataLike, DataSpec
 from ernie_vil2.io.files import read_text
@@ -278,8 +278,9 @@ def _find_images(data: DataSpec, label: str) -> LabelledImages:
                 if not isinstance(location, LocalFile):
                     raise ValueError(f"{location.name}: a table of images is read from this machine; copy it here")
                 files.append(Path(location.name))
+        image_ids = ImageIds()
         for table in files:
-            entries += _read_table(table, label, data)
+            entries += _read_table(table, label, data, image_ids)
     else:
         source = open_sources(data)
         entries += _read_samples(source, label)
@@ -366,7 +367,7 @@ def _list_folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _read_table(path: Path, label: str, data: DataSpec) -> list[Entry]:
+def _read_table(path: Path, label: str, data: DataSpec, image_ids: ImageIds) -> list[Entry]:
     """Return the rows of a table, which needs no column of texts."""
     table = open_table(path, data.encoding)
     folders = ImageFolders([data.image_folder or path.parent], ())
@@ -384,7 +385,9 @@ def _read_table(path: Path, label: str, data: DataSpec) -> list[Entry]:
                 image = folders.get_image(value.name, value.file, value.file.strip())
                 images_in_files.append(image)
             else:
-                image = BenchmarkImage(value.name, partial(_read_table_image, table, index, names))
+                # Rows with images in them often have equal names: Hugging Face drops the folders of `cat/1.png`.
+                image_id = image_ids.assign(Sample(value.name, "", value.data, {}), f"{path}, {index + 1}")
+                image = BenchmarkImage(image_id, partial(_read_table_image, table, index, names))
             entries.append((image, _parse_labels(row.get(label), where)))
         except BadSample as error:
             entries.append(error)

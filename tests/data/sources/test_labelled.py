@@ -114,6 +114,22 @@ def test_spaces_around_the_image_file_of_a_row_are_ignored(tmp_path):
     assert [image.read() for image in labelled.images] == [IMAGES["red"], IMAGES["blue"]]
 
 
+def test_different_images_of_one_name_in_parquet_are_all_scored(tmp_path):
+    # Hugging Face keeps only the last component of `cat/1.png` and `dog/1.png`.
+    labels = {"red": "cat", "blue": "dog", "green": "dog"}
+    for number, colours in enumerate((["red", "blue"], ["green", "red"])):
+        rows = [{"image": {"path": "1.png", "bytes": IMAGES[name]}, "label": labels[name]} for name in colours]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{number}.parquet")
+
+    labelled = open_labelled(tmp_path / "*.parquet")
+
+    _, classes = read_classes(labelled)
+    second, third = f"1.png ({tmp_path}/0.parquet, 2)", f"1.png ({tmp_path}/1.parquet, 1)"
+    assert classes == {"1.png": ["cat"], second: ["dog"], third: ["dog"]}
+    assert [image.read() for image in labelled.images] == [IMAGES[name] for name in labels]
+    assert labelled.entry_report.counts == {"repeated image id": 1}  # the same image again
+
+
 def test_bad_rows_are_counted_by_reason(tmp_path):
     rows = [
         {"image": "red.png", "species": "cat"}, {"image": "blue.png", "species": 7},
