@@ -11,6 +11,7 @@ from ernie_vil2.data.source_files import IMAGE_SUFFIXES
 # img2dataset puts the bytes of an image under its suffix.
 IMAGE_KEYS = ("image", "image_path", "file_name", *sorted(IMAGE_SUFFIXES))
 TEXT_KEYS = ("text", "caption")
+PREFERRED_TEXT_KEYS = ("caption", "text")  # in a row that has both, the former is read
 ID_KEYS = ("key", "image_id", "text_id")
 SYNONYMS = {
     "image": (  # noqa: SIM905  -- words are read as a text
@@ -74,10 +75,16 @@ def rename_columns(headers: Sequence[str], user_columns: Mapping[str, str], wher
         if header in new_names:
             raise ValueError(f"{where}: the column {header} cannot be both {new_names[header]} and {name}")
         new_names[header] = name
-    # Another column that already has a name which the user gives to a column makes way for it.
+    # Another column that already has a name which the user gives to a column makes way for it, and so does one with a
+    # name that would be preferred. With the mark in front, `caption_zh` is no caption any more.
+    displaced_names = set(user_columns)
+    for names in (IMAGE_KEYS, PREFERRED_TEXT_KEYS):
+        positions = [names.index(name) for name in user_columns if name in names]
+        if positions:
+            displaced_names.update(names[: min(positions)])
     for header in headers:
-        if header in user_columns and header not in new_names:
-            new_names[header] = f"{header}_"
+        if header in displaced_names and header not in new_names:
+            new_names[header] = f"_{header}"
 
     simple_headers: dict[str, str] = {}
     for header in headers:
@@ -85,7 +92,7 @@ def rename_columns(headers: Sequence[str], user_columns: Mapping[str, str], wher
             simple_headers.setdefault(simplify_name(header), header)
 
     # Our own names in another spelling, such as "Image Path".
-    existing_names = set(apply_names(headers, new_names))  # a stranger's table may have very many columns
+    existing_names = displaced_names.union(apply_names(headers, new_names))  # a set, as there may be very many columns
     for name, header in simple_headers.items():
         if name != header and is_text_column(name) and name not in existing_names:
             new_names[header] = name

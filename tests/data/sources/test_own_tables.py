@@ -239,6 +239,36 @@ def test_error_on_a_lone_carriage_return_says_what_to_do(tmp_path):
         CsvTable(tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize(
+    ("header", "columns", "captions", "tags"),
+    [
+        ("image,note,caption", {"caption": "note"}, {"": "new"}, {}),
+        ("image,note,caption", {"text": "note"}, {"": "new"}, {}),
+        ("image,note,Caption", {"text": "note"}, {"": "new"}, {}),
+        ("image,note,caption_zh", {"caption_zh": "note"}, {"zh": "new"}, {}),
+        ("image,note,caption", {"tags": "note"}, {"": "old"}, {"": ("new",)}),
+        (
+            "image,note,tags_en",
+            {"caption": "image", "tags_en": "note", "image": "tags_en"},
+            {"": "a.png"},
+            {"en": ("new",)},
+        ),
+    ],
+)
+def test_column_that_is_named_precedes_one_with_the_name(tmp_path, header, columns, captions, tags):
+    (tmp_path / "t.csv").write_text(f"{header}\na.png,new,old\n")
+    for name in ("a.png", "old"):
+        (tmp_path / name).write_bytes(b"image")
+    sample = TableSource(tmp_path / "t.csv", columns=columns)[0]
+    assert (sample.captions, sample.tags) == (captions, tags)
+
+
+def test_image_column_that_is_named_precedes_others(shop):
+    (shop / "train.csv").write_text("image,photo,caption\nx.png,a.png,old\n")
+    for name in ("image", "image_path", "file_name"):
+        assert TableSource(shop / "train.csv", columns={name: "photo"})[0].image_name == "a.png"
+
+
 def test_column_named_for_two_languages_is_refused():
     with pytest.raises(ValueError, match="column note cannot be both caption_zh and caption_en"):
         rename_columns(["image", "note"], {"caption_zh": "note", "caption_en": "note"}, "t.csv")
