@@ -80,8 +80,9 @@ def test_long_value_of_a_csv_costs_its_row_at_most(folder):
     assert problem == "t.csv:3: text too long"
 
 
-# Without carriage returns: csv.writer does not quote them, and csv.reader takes them for the end of a row.
-VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=8)
+# Without carriage returns: csv.writer does not quote them, and csv.reader takes them for the end of a row. Without #:
+# the errors of formulas, such as #N/A, count as missing, and hypothesis also draws the constants of the code.
+VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r#"), max_size=8)
 TABLES = st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=5)
 
 
