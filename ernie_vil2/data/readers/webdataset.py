@@ -73,7 +73,9 @@ def assemble_sample(
         except UnicodeDecodeError as error:
             raise BadSample(Reason.CAPTION_NOT_UTF8, name) from error
         check_text(text, name)
-        captions.setdefault("", text)  # the caption without a language
+        # The caption without a language. The end of the last line is none of its letters: with it, the text would not
+        # be equal to the same one in another file.
+        captions.setdefault("", text.rstrip("\r\n"))
 
     image_name = fields.get(IMAGE_ID)
     if image_name is None:

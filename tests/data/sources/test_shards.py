@@ -51,6 +51,11 @@ def test_blank_text_ids_do_not_make_one_text(tmp_path, value):
         TarSource(source.location, "id")[0]
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n"])
+def test_end_of_a_text_file_is_no_part_of_its_caption(tmp_path, end):
+    assert write_and_open(tmp_path, ("1.png", IMAGE), ("1.txt", b"a\ncat" + end))[0].text_name == "a\ncat"
+
+
 def test_samples_may_share_an_image_id(tmp_path):
     fields = b'{"image_id": "i", "caption": "x"}'
     members = [("1.png", IMAGE), ("1.json", fields), ("2.png", IMAGE), ("2.json", fields)]
