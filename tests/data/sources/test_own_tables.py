@@ -5,6 +5,7 @@ import io
 import pickle
 import re
 import shlex
+import tracemalloc
 import warnings
 import zipfile
 from datetime import datetime, timedelta
@@ -231,6 +232,18 @@ def test_text_in_two_columns_of_one_name_is_refused(shop, name):
     for location in (shop, path):
         with pytest.raises(ValueError, match="2 columns are called caption_zh"):
             open_sources([str(location)])
+
+
+def test_scan_of_a_csv_takes_little_memory_per_row(tmp_path, monkeypatch):
+    monkeypatch.setenv("ERNIE_VIL2_CACHE", str(tmp_path / "cache"))
+    num_rows = 60_000
+    (tmp_path / "t.csv").write_text("image,text\n" + "a.png,x\n" * num_rows)
+    tracemalloc.start()
+    table = CsvTable(tmp_path / "t.csv")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(table) == num_rows
+    assert peak < 120 * num_rows  # of which the beginning of the file, which is read whole, takes the half
 
 
 def test_error_on_a_lone_carriage_return_says_what_to_do(tmp_path):
