@@ -272,8 +272,12 @@ def open_file_system(address: str, total_timeout: float | None = None) -> tuple[
         total_timeout: seconds that a whole request over HTTP may take; None: no limit besides `TIMEOUT`.
 
     Raises:
-        ValueError: the package for this kind of address is not installed.
+        ValueError: the package for this kind of address is not installed, or the address is a chain of several.
     """
+    # The address may come from a stranger's configuration or list. In a chain such as `reference::https://...`, fsspec
+    # reads templates from the file at its end, and Jinja runs the code in them.
+    if "::" in address:
+        raise ValueError(f"{remove_query(address)}: a chain of addresses (::) is not opened; name the file itself")
     require(address, "fsspec")
     from fsspec.core import url_to_fs
 

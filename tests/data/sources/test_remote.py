@@ -1,5 +1,6 @@
 """Shards behind pipes and addresses: fetched once, asked for again where that helps, kept in a bounded cache."""
 
+import json
 import os
 from pathlib import Path
 
@@ -63,6 +64,19 @@ def test_file_at_an_address_is_fetched_once_until_it_changes(tmp_path, cache):
     assert len(list_cached(cache)) == 3
     store("01.tar", write_tar(tmp_path / "b.tar", [*MEMBERS, ("2.png", b""), ("2.txt", b"y")]).read_bytes())
     assert read_captions("memory://01.tar") == ["x", "y"]
+
+
+@pytest.mark.parametrize("suffix", ["", "?x.tar", "/*.tar"])
+def test_code_in_a_file_of_references_does_not_run(tmp_path, suffix):
+    code = f"{{{{ cycler.__init__.__globals__.os.mkdir('{tmp_path}/harm') }}}}"
+    references = {"version": 1, "refs": {}, "gen": [{"key": code, "url": "", "dimensions": {"i": [1]}}]}
+    (tmp_path / "a.tar").write_text(json.dumps(references))
+    address = f"reference::file://{tmp_path}/a.tar{suffix}"
+    (tmp_path / "list.txt").write_text(address)
+    for location in (address, str(tmp_path / "list.txt")):
+        with pytest.raises(ValueError, match="chain of addresses"):
+            open_sources([location])
+    assert not (tmp_path / "harm").exists()
 
 
 SHARD = b"".join(make_member(f"{row}.png", b"image") + make_member(f"{row}.txt", b"x") for row in range(50)) + bytes(
