@@ -134,6 +134,14 @@ def test_captions_that_chain_all_samples_are_divided(capsys):
     assert "captions" in capsys.readouterr().err
 
 
+def test_group_of_two_tables_is_one_whether_it_is_a_number_or_a_text():
+    shards = []
+    for shard, convert in enumerate((int, float, str)):
+        shards.append([(b"%d %d" % (shard, number), convert(number), None) for number in range(40)])
+    rows_by_part = Division({"train": 0.5, "test": 0.5}, "sku").assign_rows(make_source(*shards))
+    assert set(rows_by_part["train"] % 40).isdisjoint(rows_by_part["test"] % 40)
+
+
 @pytest.mark.parametrize("missing", [None, float("nan"), "", " "])
 def test_rows_without_a_group_are_no_group(missing):
     rows = [(b"%d" % row, missing if row % 2 else row // 4, None) for row in range(80)]

@@ -211,7 +211,10 @@ class _Groups:
         if group is None:
             self.num_ungrouped += 1
         else:
-            self.join(row, ("group", group))
+            # The numbers of one table are texts in another one that also has numbers such as A7.
+            if isinstance(group, float) and group.is_integer():
+                group = int(group)
+            self.join(row, ("group", str(group)))
 
     def join(self, row: int, key: Hashable) -> None:
         """Join the group of a row with the group of other rows which have the same key."""
