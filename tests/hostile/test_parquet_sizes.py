@@ -82,6 +82,20 @@ def test_row_group_larger_than_its_footer_says_is_refused(tmp_path, monkeypatch)
         ParquetTable(path).read_row(0)
 
 
+def test_row_groups_of_many_files_are_bounded_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "MAX_PROCESS_BYTES", 3_500_000)
+    tables = []
+    for number in range(8):
+        path = tmp_path / f"{number}.parquet"
+        pq.write_table(pa.table({"jpg": [bytes([number]) * 500_000] * 2, "caption": ["x"] * 2}), path, row_group_size=1)
+        tables.append(ParquetTable(path))
+    others = pa.total_allocated_bytes()
+    for row in (0, 1, 0):
+        for number, table in enumerate(tables):
+            assert table.read_row(row)["jpg"] == bytes([number]) * 500_000
+            assert pa.total_allocated_bytes() - others < 4_500_000  # and what reads the file
+
+
 def encode_varint(number, length=0):
     """Return a whole number in Thrift's compact protocol, in at least so many bytes."""
     number, content = 2 * number, b""  # the lowest bit is the sign

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -15,7 +16,11 @@ from ernie_vil2.io.terminal import join_names, print_once, should_show_progress
 
 # Row groups in memory. If rows of more groups are read in turn, a whole group is read again for each row.
 MAX_CACHED_GROUPS = 4
-MAX_GROUP_BYTES = 2**30  # of a row group in memory, and of all cached groups; larger groups are rejected
+MAX_GROUP_BYTES = 2**30  # of a row group in memory, and of the cached ones of a file; larger groups are rejected
+# Of the cached groups of all files in a process. A source has up to 128 files open: without this bound, row groups
+# would fill the memory in the course of an epoch. A smaller one would have row groups read again and again if the rows
+# of a shuffled window are in more of them.
+MAX_PROCESS_BYTES = MAX_CACHED_GROUPS * MAX_GROUP_BYTES
 
 # Bounds against files that were made to exhaust the memory or the stack.
 MAX_ROWS = 2**40  # of a file
@@ -142,17 +147,23 @@ class ParquetTable:
     def _get_group(self, group: int) -> Any:
         """Return a row group as `_read_group` does, from the cache if it is there.
 
-        A new row group displaces the oldest ones, so that the limits of number and memory hold.
+        A new row group displaces the oldest ones, of this file and of others, so that the limits of number and memory
+        hold.
         """
-        if group not in self._groups:
-            self._groups[group] = self._read_group(group)
-            tables = [table for table in self._groups.values() if not isinstance(table, Reason)]
-            num_bytes = sum(table.nbytes for table in tables)
-            max_groups = MAX_CACHED_GROUPS if num_bytes <= MAX_GROUP_BYTES else 1
-            while len(self._groups) > max_groups:
-                oldest_group = next(iter(self._groups))
-                del self._groups[oldest_group]
-        return self._groups[group]
+        cached_group = self._groups.get(group)
+        if cached_group is not None:
+            return cached_group
+        new_group = self._read_group(group)
+        self._groups[group] = new_group
+        max_groups = MAX_CACHED_GROUPS if self._count_cached_bytes() <= MAX_GROUP_BYTES else 1
+        while len(self._groups) > max_groups:
+            oldest_group = next(iter(self._groups))
+            del self._groups[oldest_group]
+        _release_other_groups(self, self._count_cached_bytes())
+        return new_group
+
+    def _count_cached_bytes(self) -> int:
+        return sum(table.nbytes for table in self._groups.values() if not isinstance(table, Reason))
 
     def _read_group(self, group: int) -> Any:
         """Return a row group as Arrow's table, or the reason why it cannot be used."""
@@ -182,6 +193,7 @@ class ParquetTable:
     def release(self) -> None:
         """Close the file and free the rows in memory."""
         self._groups = {}
+        _bytes_by_table.pop(self, None)
         if self._file is not None:
             self._file.close()
             self._source.close()
@@ -189,6 +201,28 @@ class ParquetTable:
 
     def __reduce__(self) -> tuple:
         return ParquetTable, (self.name,)
+
+
+# Bytes of the cached row groups of each table, the one whose last row group was read first in front.
+_bytes_by_table: WeakKeyDictionary[ParquetTable, int] = WeakKeyDictionary()
+
+
+def _release_other_groups(table: ParquetTable, num_bytes: int) -> None:
+    """Release the oldest row groups of other tables if those in memory exceed `MAX_PROCESS_BYTES` together.
+
+    Args:
+        table: the table that has just read a row group.
+        num_bytes: bytes of its row groups in memory.
+    """
+    _bytes_by_table.pop(table, None)  # to the end
+    _bytes_by_table[table] = num_bytes
+    excess = sum(_bytes_by_table.values()) - MAX_PROCESS_BYTES
+    for other_table in list(_bytes_by_table):
+        if excess <= 0 or other_table is table:
+            break
+        # Another thread may release it at the same time, or be reading: it has the row group that it needs.
+        excess -= _bytes_by_table.pop(other_table, 0)
+        other_table._groups = {}
 
 
 def find_readable_columns(schema: Any) -> tuple[str, ...]:
