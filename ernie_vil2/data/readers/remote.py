@@ -37,6 +37,7 @@ MIN_SPEED = 2**10  # bytes a second; a slower transfer counts as stalled
 
 # Keys under which the file systems of fsspec give the version of a file, besides its size.
 VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created", "sha256")
+LAST_MODIFIED = "Last-Modified"  # header of HTTP that has it where there is no ETag; fsspec drops it
 
 DEFAULT_CACHE_GIB = 100.0
 SPACE_LOCK = "space"  # held by the process that counts and removes files of the cache
@@ -92,9 +93,10 @@ class RemoteFile:
         return self._size_and_identity
 
     def _request_size_and_identity(self) -> tuple[int | None, str]:
-        system, path = open_file_system(self.name, REQUEST_DEADLINE)
+        headers: dict[str, str] = {}
+        system, path = open_file_system(self.name, REQUEST_DEADLINE, headers)
         info = system.info(path)
-        version = next((info[key] for key in VERSION_KEYS if info.get(key)), "")
+        version = next((info[key] for key in VERSION_KEYS if info.get(key)), headers.get(LAST_MODIFIED, ""))
         if isinstance(version, date):
             version = version.isoformat()
         # The address in the file system's own spelling: users may write it in several ways.
@@ -264,12 +266,15 @@ class PipeOutput:
             )
 
 
-def open_file_system(address: str, total_timeout: float | None = None) -> tuple[Any, str]:
+def open_file_system(
+    address: str, total_timeout: float | None = None, headers: dict[str, str] | None = None
+) -> tuple[Any, str]:
     """Return fsspec's file system for an address, and the path in it.
 
     Args:
         address: address of a file.
         total_timeout: seconds that a whole request over HTTP may take; None: no limit besides `TIMEOUT`.
+        headers: receives the header `LAST_MODIFIED` of answers over HTTP.
 
     Raises:
         ValueError: the package for this kind of address is not installed, or the address is a chain of several.
@@ -284,10 +289,16 @@ def open_file_system(address: str, total_timeout: float | None = None) -> tuple[
     options = {}
     try:
         if address.startswith(HTTP_PREFIXES):
-            from aiohttp import ClientTimeout
+            from aiohttp import ClientTimeout, TraceConfig
 
+            async def record_header(_session: Any, _context: Any, request: Any) -> None:
+                if headers is not None and LAST_MODIFIED in request.response.headers:
+                    headers[LAST_MODIFIED] = request.response.headers[LAST_MODIFIED]
+
+            trace = TraceConfig()
+            trace.on_request_end.append(record_header)
             timeout = ClientTimeout(total=total_timeout, sock_connect=TIMEOUT, sock_read=TIMEOUT)
-            options = {"client_kwargs": {"timeout": timeout}}
+            options = {"client_kwargs": {"timeout": timeout, "trace_configs": [trace]}}
         # A cached instance cannot be used after a fork.
         return url_to_fs(address, skip_instance_cache=True, **options)
     except (ValueError, ImportError) as error:

@@ -2,7 +2,10 @@
 
 import json
 import os
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import pytest
@@ -64,6 +67,27 @@ def test_file_at_an_address_is_fetched_once_until_it_changes(tmp_path, cache):
     assert len(list_cached(cache)) == 3
     store("01.tar", write_tar(tmp_path / "b.tar", [*MEMBERS, ("2.png", b""), ("2.txt", b"y")]).read_bytes())
     assert read_captions("memory://01.tar") == ["x", "y"]
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Handler of Python's own server, which sends Last-Modified and no ETag."""
+
+    def log_message(self, *_):
+        pass
+
+
+def test_file_of_equal_size_is_fetched_again_if_its_date_has_changed(tmp_path):
+    path = tmp_path / "a.bin"
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=tmp_path)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        contents = []
+        for content, date in ((b"old", 10**9), (b"new", 10**9 + 1)):
+            path.write_bytes(content)
+            os.utime(path, (date, date))
+            with RemoteFile(f"http://127.0.0.1:{server.server_port}/a.bin").open() as file:
+                contents.append(file.read())
+        server.shutdown()
+    assert contents == [b"old", b"new"]
 
 
 @pytest.mark.parametrize("suffix", ["", "?x.tar", "/*.tar"])
