@@ -40,6 +40,7 @@ VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updat
 LAST_MODIFIED = "Last-Modified"  # header of HTTP that has it where there is no ETag; fsspec drops it
 
 DEFAULT_CACHE_GIB = 100.0
+PIPE_FILE_NAME = "pipe.tar"  # makes the file in the cache recognisable: a command has no address
 SPACE_LOCK = "space"  # held by the process that counts and removes files of the cache
 RESERVED_SUFFIX = ".reserved"
 
@@ -237,6 +238,7 @@ class PipeOutput:
     """The standard output of a shell command, which runs once; its output is kept in the cache.
 
     The output is identified by the command. To run it again, change the command or delete its file in the cache.
+    Output that is no shard is not kept.
     """
 
     def __init__(self, command: str):
@@ -249,8 +251,11 @@ class PipeOutput:
 
     def open(self, is_prefetch: bool = False) -> BinaryIO:
         """Open the output as `RemoteFile.open`."""
-        # The name only makes the file in the cache recognisable: a command has no address.
-        return open_cached(self.identity(), "pipe.tar", self._run, None, is_prefetch)
+        return open_cached(self.identity(), PIPE_FILE_NAME, self._run, None, is_prefetch)
+
+    def forget(self) -> None:
+        """Remove the output from the cache, so that the command runs again when the output is opened next."""
+        _cached_path(self.identity(), PIPE_FILE_NAME).unlink(missing_ok=True)
 
     def _run(self, path: Path) -> None:
         # With pipefail, a failure anywhere in the pipe counts; plain sh reports only a failure of the last command.
@@ -352,13 +357,10 @@ def open_cached(
         CacheFull: the file is prefetched and there is no room.
         OSError: the file could not be fetched, or it is larger than the whole cache.
     """
-    folder = cache_folder() / "shards"
-    key = blake2b(identity.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-    # The end of the name keeps the suffix, and the file name short enough for any file system, which counts bytes.
-    name_end = name.rpartition("/")[2].encode("utf-8", "surrogateescape")[-80:].decode("utf-8", "ignore")
-    path = folder / f"{key}-{name_end}"
+    path = _cached_path(identity, name)
+    folder = path.parent
     # There are 256 locks for all files, rather than a lock file for each of them.
-    with _locked(folder / "locks" / key[:2]):
+    with _locked(folder / "locks" / path.name[:2]):
         try:
             file = _open_and_hold(path)
             os.utime(path)  # the time of last use, by which files are removed
@@ -370,6 +372,13 @@ def open_cached(
     with _locked(folder / "locks" / SPACE_LOCK):
         _free_space(folder, 0, name, keep_open_files=is_prefetch)
     return file
+
+
+def _cached_path(identity: str, name: str) -> Path:
+    key = blake2b(identity.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+    # The end of the name keeps the suffix, and the file name short enough for any file system, which counts bytes.
+    name_end = name.rpartition("/")[2].encode("utf-8", "surrogateescape")[-80:].decode("utf-8", "ignore")
+    return cache_folder() / "shards" / f"{key}-{name_end}"
 
 
 def _fetch_into_cache(path: Path, name: str, fetch: Callable[[Path], None], size: int, is_prefetch: bool) -> BinaryIO:

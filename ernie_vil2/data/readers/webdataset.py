@@ -183,6 +183,15 @@ class TarSource(IndexedFile):
         super().__init__(location, location.num_samples)
 
     def _scan(self) -> Index:
+        try:
+            return self._scan_members()
+        except ValueError:
+            # Otherwise the error page that a command has printed would be read again once the server answers.
+            if isinstance(self.location, PipeOutput):
+                self.location.forget()
+            raise
+
+    def _scan_members(self) -> Index:
         builder = _TarIndexBuilder()
         with self.location.open() as file:
             self._check_uncompressed(file)

@@ -52,6 +52,17 @@ def test_pipe_runs_once(tmp_path, cache):
     assert (tmp_path / "runs").read_text() == "run\n" and len(list_cached(cache)) == 1
 
 
+@pytest.mark.parametrize("output", ["", "<html>Try again later</html>"])
+def test_output_that_is_no_shard_is_not_kept(tmp_path, cache, output):
+    path = tmp_path / "a.tar"
+    path.write_text(output)
+    with pytest.raises(ValueError, match="not a tar shard"):
+        read_captions(f"pipe:cat {path}")
+    assert list_cached(cache) == []
+    write_tar(path, MEMBERS)
+    assert read_captions(f"pipe:cat {path}") == ["x"]
+
+
 @pytest.mark.parametrize("command", ["echo oh no >&2; exit 3", "(echo oh no >&2; exit 3) | cat"])
 def test_error_of_a_failed_command_quotes_its_output(cache, command):
     with pytest.raises(OSError, match="status 3: oh no"):
