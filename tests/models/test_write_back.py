@@ -205,6 +205,48 @@ def test_width_of_a_tower_that_equals_the_image_size_stays(tmp_path):
     assert settings["text_cfg"]["width"] == 32
 
 
+def write_enlarged(origin, folder):
+    """Write a model for images of twice the size back to the layout that it came from; return its image tower."""
+    stored = read_model(origin)
+    image = stored.config.Model.image
+    image = image.model_copy(update={"image_size": 2 * image.image_size})
+    config = stored.config.model_copy(update={"Model": stored.config.Model.model_copy(update={"image": image})})
+    shape = list(stored.arrays["image.pos_embed"].shape)
+    shape[-2] = (image.image_size // image.patch_size) ** 2
+    arrays = {**stored.arrays, "image.pos_embed": np.ones(shape, "float32")}
+    write_model(replace(stored, arrays=arrays, config=config), folder, find_layout(origin), origin=origin)
+    assert read_model(folder).config.Model.image.image_size == image.image_size
+    return image
+
+
+def test_grid_for_images_of_any_shape_goes_back_larger(tmp_path):
+    image = write_enlarged(FOLDERS["hf_siglip2_naflex"], tmp_path / "back")
+    settings = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert settings["vision_config"]["num_patches"] == (image.image_size // image.patch_size) ** 2
+
+
+def test_image_size_that_is_a_list_goes_back_larger(tmp_path):
+    changed = ("open_clip_config.json", "preprocess_cfg")
+    origin = copy_folder("openclip_siglip_timm", tmp_path / "origin", *changed, size=[32, 32])
+    write_enlarged(origin, tmp_path / "back")
+    settings = json.loads((tmp_path / "back" / "open_clip_config.json").read_text())
+    assert settings["preprocess_cfg"]["size"] == [64, 64]
+
+
+def test_image_size_that_was_the_default_goes_back_larger(tmp_path):
+    origin = copy_folder("hf_siglip", tmp_path / "origin", "config.json", "vision_config", image_size=None)
+    settings = json.loads((origin / "preprocessor_config.json").read_text())
+    settings["size"] = {"height": 224, "width": 224}
+    (origin / "preprocessor_config.json").write_text(json.dumps(settings))
+    arrays, name = read_weights(find_weights(origin)), "vision_model.embeddings.position_embedding.weight"
+    patch_size = read_model(FOLDERS["hf_siglip"]).config.Model.image.patch_size
+    positions = np.ones([(224 // patch_size) ** 2, arrays[name].shape[1]], "float32")
+    write_weights(find_weights(origin), {**arrays, name: positions})
+    write_enlarged(origin, tmp_path / "back")
+    settings = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert settings["vision_config"]["image_size"] == 448
+
+
 def write_lora_run(name, run):
     """Write a run that began with a folder and has LoRA of rank 2, with random factors as if it had been trained."""
     stored = read_model(FOLDERS[name])

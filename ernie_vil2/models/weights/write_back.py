@@ -31,8 +31,8 @@ from ernie_vil2.models.weights.format import (
 from ernie_vil2.models.weights.integrity import TRAINING_FIELDS, write_model_integrity
 from ernie_vil2.models.weights.name_table import NameTable
 from ernie_vil2.models.weights.torch_files import BFLOAT16
-from ernie_vil2.towers.base import TextVariant
-from ernie_vil2.towers.transformer import get_text_variant
+from ernie_vil2.towers.base import ImageTowerConfig, TextVariant
+from ernie_vil2.towers.transformer import NaFlex, get_text_variant
 
 COPIED_SUFFIXES = {".json", ".txt", ".model", ".md", ".py", ".jinja", ".gz", ""}
 DOCUMENT_SUFFIXES = {".md", ".py", ".jinja", ""}
@@ -303,7 +303,21 @@ def _update_sizes(folder: Path, old: ModelConfig, new: ModelConfig) -> None:
             # The file left the number of positions to its default, which is no longer right.
             section = "text_config_dict" if settings.get("text_config_dict") else "text_config"
             settings[section] = {**settings.get(section, {}), "max_position_embeddings": positions[1]}
+        if path == main_file and image_sizes[0] != image_sizes[1]:
+            _update_image_grid(settings, new.image)
         write_json(path, settings, indent=2)
+
+
+def _update_image_grid(settings: dict[str, Any], image: ImageTowerConfig) -> None:
+    """Change an image size that settings in the layout of Transformers count in patches, or leave to its default."""
+    for section in ("vision_config", "vision_config_dict"):
+        vision = settings.get(section)
+        if not isinstance(vision, dict):
+            continue
+        if isinstance(image, NaFlex):
+            vision["num_patches"] = (image.image_size // image.patch_size) ** 2
+        else:
+            vision.setdefault("image_size", image.image_size)
 
 
 def _replace_sizes(settings: Any, changes: Mapping[str, tuple[int, int]]) -> set[str]:
@@ -317,9 +331,11 @@ def _replace_sizes(settings: Any, changes: Mapping[str, tuple[int, int]]) -> set
             changed_keys |= _replace_sizes(value, changes)
         elif key == "width" and not has_sides:
             continue  # the width of a tower, which may be the same number
-        elif key in changes and value == changes[key][0]:
-            settings[key] = changes[key][1]
-            changed_keys.add(key)
+        elif key in changes:
+            old, new = changes[key]
+            if value in (old, [old, old]):
+                settings[key] = new if value == old else [new, new]
+                changed_keys.add(key)
     return changed_keys
 
 
