@@ -191,9 +191,10 @@ def detect_dialect(head: bytes, encoding: str | None, name: str) -> Dialect:
         start = delimiter_line.end()
     lines = head[start:].splitlines()
     if encoding is None:
-        # Single damaged lines must not decide. The last line may be cut, and is left out if there are others.
+        # Single damaged lines must not decide. A last line that may be cut is left out if there are others.
+        whole_lines = lines if head.endswith((b"\r", b"\n")) else lines[:-1] or lines
         num_non_ascii = num_broken = num_chinese = 0
-        for line in lines[: max(1, len(lines) - 1)]:
+        for line in whole_lines:
             if line.isascii():
                 continue
             num_non_ascii += 1

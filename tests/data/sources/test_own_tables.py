@@ -61,6 +61,12 @@ def test_csv_is_read_in_the_formats_of_excel(shop, name, encoding, delimiter):
     check_rows(pickle.loads(pickle.dumps(open_sources([str(shop / name)]).shards[0])))  # noqa: S301  -- pickled here
 
 
+def test_single_row_tells_the_encoding(shop):
+    path = shop / "train.csv"
+    path.write_bytes("image,caption_zh\r\na.png,两只狗在草地上\r\n".encode("gb18030"))
+    assert open_sources([str(path)])[0].captions == {"zh": "两只狗在草地上"}
+
+
 @pytest.mark.parametrize("name", ["train.csv", "train.tsv"])
 @pytest.mark.parametrize(
     ("line", "encoding", "delimiter"),
