@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -429,13 +430,19 @@ def _make_fields(sample: Sample, work: ShardWork) -> dict:
 
 def _encode_json(fields: dict) -> bytes:
     # default=str: a table may hold values that JSON does not have, such as dates.
-    try:
-        text = json.dumps(fields, ensure_ascii=False, default=str, allow_nan=False)
-    except ValueError:
-        # Nor does it have NaN, as which pandas writes a missing number, and infinity; most readers refuse them.
-        strict_fields = json.loads(json.dumps(fields, default=str), parse_constant=lambda constant: None)
-        text = json.dumps(strict_fields, ensure_ascii=False)
+    text = json.dumps(_replace_infinite(fields), ensure_ascii=False, default=str)
     return text.encode("utf-8", "backslashreplace")
+
+
+def _replace_infinite(value: Any) -> Any:
+    """Return a value with None for NaN, as which pandas writes a missing number, and infinity: JSON has neither."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _replace_infinite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_replace_infinite(item) for item in value]
+    return value
 
 
 def write_sample(archive: tarfile.TarFile, name: str, suffix: str, image: bytes, fields: dict) -> None:
