@@ -218,7 +218,7 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     has_spot = is_other_image or (_has_spot(differs_clearly) and not has_marks_all_over)
     alignment = _align_light(frame, warped, is_covered)
     has_object = _has_object(differs_clearly) or _have_other_letters(alignment, is_covered)
-    is_close_view = min(first_cover.mean(), second_cover.mean()) < MIN_COMMON
+    is_close_view = bool(min(first_cover.mean(), second_cover.mean()) < MIN_COMMON)
     has_trace = is_close_view or (has_other_look and relit is None) or alignment.has_trace()
     return Difference(has_spot, has_object, marked_image or worse, relit_likeness, has_other_look, has_trace)
 
