@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from ernie_vil2.apps.curation.image_measures import compute_percentile
 from ernie_vil2.apps.curation.registration import (
     SIDE,
     Verdict,
@@ -568,11 +569,14 @@ class _Alignment(NamedTuple):
 def _align_light(first: np.ndarray, second: np.ndarray, is_covered: np.ndarray) -> _Alignment:
     """Fit the light of two images, `[H, W, 3]`, where both are known, `[H, W]` bool, by one gain and one offset."""
     first_light, second_light = compute_luminance(first), compute_luminance(second)
-    gain, offset = np.polyfit(first_light[is_covered], second_light[is_covered], 1)
-    first_light = gain * first_light + offset
+    first_samples, second_samples = first_light[is_covered], second_light[is_covered]
+    first_mean, second_mean = first_samples.mean(), second_samples.mean()
+    centred = first_samples - first_mean
+    gain = float(centred @ second_samples / max(float(centred @ centred), 1.0))
+    first_light = gain * (first_light - first_mean) + second_mean
     window = DIFFERENCE_WINDOW, DIFFERENCE_WINDOW
     differences = cv2.blur(np.abs(first_light - second_light) * is_covered, window)
-    common_difference = float(np.percentile(differences[is_covered], 80))
+    common_difference = compute_percentile(differences[is_covered], 80)
     return _Alignment(first_light, second_light, differences, common_difference)
 
 

@@ -270,7 +270,8 @@ def _open_pairs(
 def _map_pairs(path: Path) -> np.ndarray:
     if path.stat().st_size < PAIR_DTYPE.itemsize:  # an empty file cannot be mapped
         return np.empty(0, PAIR_DTYPE)
-    return np.memmap(path, PAIR_DTYPE, "r+")
+    # An array, because reading one item of a memmap takes nine times as long.
+    return np.asarray(np.memmap(path, PAIR_DTYPE, "r+"))
 
 
 @cache

@@ -37,7 +37,7 @@ def allocate(folder: Path | None, kind: np.dtype | type, shape: tuple[int, ...])
     if folder is None or not shape[0]:  # an empty file cannot be mapped
         return np.zeros(shape, kind)
     with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, kind, "w+", shape=shape)
+        return np.asarray(np.memmap(file, kind, "w+", shape=shape))
 
 
 def neighbours(
