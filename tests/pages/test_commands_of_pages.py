@@ -27,6 +27,7 @@ NOT_RUN = {
     'load_model("ernie-vil-2.0-base-zh")': "fetches 800 MB; docs/examples are run with MODEL",
     'from_pretrained("ernie-vil-2.0-base-zh")': "fetches 800 MB; tests/encoder calls these on a small model",
     "--checkpoint ernie-vil-2.0-base-zh": "fetches 800 MB; benchmarks.md is run with MODEL",
+    "export.py ernie-vil-2.0-base-zh": "fetches 800 MB; tests/export exports a small model for Immich",
     "fleetrun tools/train.py -c configs/pretrain": "trains for days on GPUs; tests/config plans these configurations",
     "Model.weights=ernie-vil-2.0-base-zh": "fetches 800 MB; finetuning.md is run with MODEL",
     "Model.text.weights=ernie-3.0-base-zh": "fetches weights; tests/models/test_weight_files.py loads such files",
