@@ -29,14 +29,18 @@ _DOWN = re.compile(r"\bdown(wards?)?\b|下")
 # Names of a colour. Shades that people call by either name are one colour. Chinese characters that also name a
 # material, a fruit or the young count before 色 only.
 _COLOURS = {
-    "red": "red crimson scarlet maroon 红 紅 赤色 栗色",
+    "red": "red crimson scarlet 红 紅 赤色",
+    "maroon": "maroon burgundy 酒红 酒紅 枣红 棗紅 栗色",
     "orange": "orange 橙色 橘色",
     "yellow": "yellow gold golden 黄 黃 金色",
-    "green": "green olive 绿 綠 翠色",
-    "blue": "blue navy turquoise 蓝 藍 青色",
+    "green": "green olive mint 绿 綠 翠色",
+    "teal": "teal turquoise cyan aqua 青色 青绿 青綠",
+    "blue": "blue 蓝 藍",
+    "navy": "navy 藏青 藏蓝 藏藍 深蓝 深藍",
     "purple": "purple violet lilac 紫",
     "pink": "pink 粉色",
     "brown": "brown tan 棕 褐",
+    "beige": "beige cream khaki 米色 米白 杏色 卡其",
     "black": "black 黑",
     "white": "white ivory 白",
     "grey": "grey gray silver 灰 银色 銀色",
@@ -92,9 +96,9 @@ def _mask_numbers(units: Sequence[str]) -> list[str]:
 
 
 def name_other_colours(first: str, second: str) -> bool:
-    """Return whether both captions name colours, and none in common."""
-    first_colours, second_colours = _list_colours(first), _list_colours(second)
-    return bool(first_colours and second_colours) and not set(first_colours) & set(second_colours)
+    """Return whether each of two captions names a colour that the other one does not name."""
+    first_colours, second_colours = set(_list_colours(first)), set(_list_colours(second))
+    return bool(first_colours - second_colours and second_colours - first_colours)
 
 
 def name_other_years(first: str, second: str) -> bool:
