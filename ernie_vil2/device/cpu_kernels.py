@@ -360,9 +360,10 @@ def embed_patches(images: Tensor, layer: nn.Conv2D) -> Tensor:
     Returns:
         The patches row by row, `[B, P, D]`.
     """
-    # With hooks the layer must be called. That of mixed precision does nothing on CPUs, which have none.
+    # A layer with hooks, or of a derived class such as LoRA's, must be called. The hook of mixed precision does nothing
+    # on CPUs, which have none.
     hooks = {*layer._forward_pre_hooks.values(), *layer._forward_post_hooks.values()} - {convert_output}
-    if hooks or not runtime.uses_cpu_layers(images):
+    if hooks or type(layer) is not nn.Conv2D or not runtime.uses_cpu_layers(images):
         return layer(images).flatten(2).transpose([0, 2, 1])
     num_images, channels, height, width = images.shape
     out_channels, _, patch_height, patch_width = layer.weight.shape

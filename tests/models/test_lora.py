@@ -41,7 +41,9 @@ def embed(model):
 
 
 @pytest.mark.parametrize(
-    ("image", "config"), [(VIT, LoraConfig()), (CNN, CONVOLUTIONS)], ids=["linear", "convolutions"]
+    ("image", "config"),
+    [(VIT, LoraConfig()), (CNN, CONVOLUTIONS), (VIT, LoraConfig(rank=3, layers=["image.patch_embed.proj"]))],
+    ids=["linear", "convolutions", "patches"],
 )
 def test_merged_weights_give_the_same_embeddings(image, config):
     plain_model, lora_model = build_models(image, config)
