@@ -32,12 +32,17 @@ def build_dual_encoder(
         bias: see `DualEncoder`.
     """
     image, text = config.image.build(), config.text.build(vocab_size)
-    projected_towers = [tower for tower in ("image", "text") if config.projections in ("both", tower)]
-    model = DualEncoder(image, text, config.embed_dim or text.width, temperature, bias, projected_towers)
+    embed_dim = config.embed_dim or text.width
+    model = DualEncoder(image, text, embed_dim, temperature, bias, list_projected_towers(config))
     keep_maps_narrow(model)
     # Last, because it replaces the classes of layers that exist; parameters and their names stay.
     speed_up(model)
     return model
+
+
+def list_projected_towers(config: ModelConfig) -> list[str]:
+    """Return the towers, "image" and "text", that are followed by a projection whatever their width."""
+    return [tower for tower in TOWER_VIEWS if config.projections in ("both", tower)]
 
 
 def with_sizes(config: ModelConfig) -> ModelConfig:

@@ -1,6 +1,6 @@
 """Classifiers on the embeddings of a dual encoder (paper, appendix C)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +10,7 @@ from paddle import nn
 from ernie_vil2.config import HeadConfig, ModelConfig
 from ernie_vil2.device.cpu_kernels import speed_up
 from ernie_vil2.device.mixed_precision import keep_maps_narrow
-from ernie_vil2.models.dual_encoder import DualEncoder
+from ernie_vil2.models.dual_encoder import DualEncoder, list_projected_towers
 
 HEAD_PREFIX = "head."  # of the names of the head's parameters in the model
 BATCH_SIZE = 4096  # embeddings classified at once; bounds the memory of the MLP's hidden layer
@@ -72,8 +72,15 @@ class EntailmentClassifier(DualEncoder):
     The temperature is frozen, because the loss of the labels does not depend on it.
     """
 
-    def __init__(self, image: nn.Layer, text: nn.Layer, embed_dim: int, head: EntailmentHead):
-        super().__init__(image, text, embed_dim)
+    def __init__(
+        self,
+        image: nn.Layer,
+        text: nn.Layer,
+        embed_dim: int,
+        head: EntailmentHead,
+        projected_towers: Collection[str] = (),
+    ):
+        super().__init__(image, text, embed_dim, projected_towers=projected_towers)
         self.head = head
         self.log_logit_scale.stop_gradient = True
 
@@ -108,7 +115,8 @@ def build_classifier(
     """Build randomly initialised towers with a head for this number of images and labels."""
     image, text = config.image.build(), config.text.build(vocab_size)
     embed_dim = config.embed_dim or text.width
-    model = EntailmentClassifier(image, text, embed_dim, EntailmentHead(embed_dim, num_images, num_labels, head))
+    classifier = EntailmentHead(embed_dim, num_images, num_labels, head)
+    model = EntailmentClassifier(image, text, embed_dim, classifier, list_projected_towers(config))
     keep_maps_narrow(model)
     speed_up(model)
     return model

@@ -4,9 +4,10 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_vil2.config import ModelConfig
+from ernie_vil2.config import HeadConfig, ModelConfig
 from ernie_vil2.models import build_dual_encoder, has_weight_decay
 from ernie_vil2.models.dual_encoder import count_min_parameters
+from ernie_vil2.models.heads import build_classifier
 from tests.support.towers import make_image_config, make_text_config
 
 
@@ -68,6 +69,14 @@ def test_towers_are_projected_only_where_widths_differ(width, embed_dim, expecte
         np.testing.assert_allclose(np.linalg.norm(embeddings.numpy(), axis=1), 1, atol=1e-6)
     projection_names = [name for name, _ in model.named_parameters() if "projection" in name]
     assert projection_names == [f"{kind}_projection.weight" for kind in projections]
+
+
+@pytest.mark.parametrize("projections", ["by_width", "both", "image", "text"])
+def test_classifier_has_the_projections_of_the_dual_encoder(projections):
+    image, text = make_image_config(**VIT), make_text_config(**TRANSFORMER)
+    config = ModelConfig(image=image, text=text, embed_dim=32, projections=projections)
+    names = {name for name in build_classifier(config, HeadConfig(), 11, 1, 3).state_dict() if name[:5] != "head."}
+    assert names == build_dual_encoder(config, 11).state_dict().keys()
 
 
 def test_half_precision_features_are_normalised_in_float32():
