@@ -277,6 +277,29 @@ def test_weights_of_a_model_start_all_or_one_tower(tmp_path, vocabulary, layout)
     assert all(np.array_equal(array, expected[name]) for name, array in towers.items())
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"name": "ModifiedResNet", "width": 8, "layers": [1, 1, 1, 1], "heads": 4, "projection": 24},
+        {"name": "ConvNeXt", "width": 8, "layers": [1, 1, 1, 1]},
+    ],
+    ids=lambda image: image["name"],
+)
+def test_towers_of_other_families_start_from_a_model_of_ours(tmp_path, vocabulary, image):
+    # The head of the text tower lies outside of its `network`, as all layers of these image towers do.
+    text = {"name": "transformer", "pooling": "first", "variant": {"head": 24}}
+    config, model = build(vocabulary, make_image(size=32, **image), make_text(vocabulary, **text), embed_dim=24)
+    folder = tmp_path / "model"
+    stored = StoredModel("ernie_vil2", copy_arrays(model), Config(Model=config, Data={"max_length": 8}), TOKENS)
+    write_model(stored, folder, "ernie_vil2")
+    for image_weights, text_weights in ((folder, None), (None, folder)):
+        new_image, new_text = make_image(image_weights, 32, **image), make_text(vocabulary, text_weights, **text)
+        config, new_model = build(vocabulary, new_image, new_text, embed_dim=24)
+        tower = new_model.image if image_weights else new_model.text
+        (report,) = load_initial_weights(new_model, config)
+        assert {*report.matched} == {*tower.state_dict()} and not report.unexpected
+
+
 def test_resumed_training_does_not_load_initial_weights(tmp_path, shapes, capfd):
     from ernie_vil2.training.trainer import Trainer
 

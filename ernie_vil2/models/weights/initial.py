@@ -225,12 +225,15 @@ class _Source:
         tokens: vocabulary of the word embedding; None: not known.
         extras: glob patterns of arrays that the model need not have.
         notes: lines for the report, each on a change of the arrays.
+        has_library_names: whether the arrays have the names of PaddleClas's or PaddleNLP's network, not those of our
+            tower.
     """
 
     arrays: dict[str, np.ndarray]
     tokens: list[str] | None = None
     extras: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    has_library_names: bool = False
 
 
 def load_initial_weights(model: DualEncoder, config: ModelConfig) -> list[WeightReport]:
@@ -308,7 +311,8 @@ def _read_image_tower(name: str, tower_name: str, tower: nn.Layer) -> _Source:
         source.extras = _VIT_EXTRAS
         return source
     # A backbone of PaddleClas lies in `network` of our tower, with an Identity instead of its classifier.
-    source.arrays = _put_in_network(source.arrays, "")
+    if source.has_library_names:
+        source.arrays = _put_in_network(source.arrays, "")
     source.extras = [f"{key}.*" for key, layer in tower.named_sublayers() if isinstance(layer, nn.Identity)]
     return source
 
@@ -320,7 +324,8 @@ def _read_text_tower(name: str, family: str) -> _Source:
     else:
         weights, vocabulary = _fetch_from_paddlenlp(name, family)
         source = _read_arrays(weights, "text.", vocabulary)
-    source.arrays = _put_in_network(source.arrays, f"{family}.")
+    if source.has_library_names:
+        source.arrays = _put_in_network(source.arrays, f"{family}.")
     source.extras = _TEXT_EXTRAS
     return source
 
@@ -338,20 +343,21 @@ def _read_arrays(path: Path, prefix: str, vocabulary: Path | None = None, files:
     # First, so that a damaged file gives no misleading error.
     check_model_files(path)
     arrays = merge_lora((files or ModelFiles(path)).read(path))
+    has_library_names = False
     try:
         arrays = to_ours(arrays, detect_format(arrays))
     except ValueError:
         if not prefix:
             raise
-        # A tower alone, with the names of its library.
+        has_library_names = True  # a tower alone
     else:
         arrays = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
     word_embedding = next((array for name, array in arrays.items() if name.endswith(_WORDS)), None)
     vocabulary = vocabulary or find_vocabulary(path, word_embedding)
     if vocabulary is None or word_embedding is None:
-        return _Source(arrays)
-    return _Source(arrays, read_tokens(vocabulary))
+        return _Source(arrays, has_library_names=has_library_names)
+    return _Source(arrays, read_tokens(vocabulary), has_library_names=has_library_names)
 
 
 def _find_tower_weights(name: str) -> Path:
