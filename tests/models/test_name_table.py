@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ernie_vil2.models.weights.name_table import NameTable
+from ernie_vil2.models.weights.name_table import LazyArrays, NameTable
 
 JOINED = NameTable([("qkv", "{q,k,v}", "weight_bias")], {})
 SPLICED = NameTable([("positions", "{first,rest}", "spliced")], {}, num_first_rows=2)
@@ -24,3 +24,16 @@ def test_arrays_that_do_not_fit_together_are_named(table, array, shapes, culprit
     arrays = {f"{name}{suffix}": np.zeros(shape) for name, shape in shapes.items() for suffix in suffixes}
     with pytest.raises(ValueError, match=culprit):
         table.to_ours(arrays)[array]
+
+
+def test_arrays_are_not_computed_by_looking_for_their_names():
+    made = []
+
+    def make_array():
+        made.append(np.zeros(3))
+        return made[-1]
+
+    arrays = LazyArrays({f"qkv.{kind}": make_array for kind in ("weight", "bias")})
+    theirs = JOINED.to_theirs(arrays)
+    assert "qkv.bias" in arrays and "q.bias" not in arrays and "k.weight" in theirs
+    assert not made

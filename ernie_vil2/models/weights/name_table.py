@@ -50,6 +50,9 @@ class LazyArrays(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self.makers[name]()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.makers  # that of Mapping would compute the array
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.makers)
 
