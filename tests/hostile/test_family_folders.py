@@ -47,8 +47,8 @@ BAD_SETTINGS = {
     (NAFLEX, "preprocessor_config.json", None): {"max_num_patches": [10**9, 4097, 0, "256"]},
     (CN_CLIP, TEXT_FILE, None): {"text_hidden_size": ["24", 24.0, 32], "text_num_hidden_layers": ["2"]},
     (CN_CLIP, IMAGE_FILE, None): {
-        "vision_width": ["32"], "vision_patch_size": ["8"], "vision_layers": ["two"], "vision_head_width": [7],
-        "image_resolution": ["32"]},
+        "vision_width": ["32"], "vision_patch_size": ["8"], "vision_head_width": [7], "image_resolution": ["32"],
+        "vision_layers": ["two", "3, 4, 6, " + "3" * 5000]},
     (TIMM, "open_clip_config.json", "model_cfg"): {"quick_gelu": ["false"], "freeze": [True]},
     (TIMM, "open_clip_config.json", "model_cfg.vision_cfg"): BLOCKS | {"timm_proj": [""], "timm_pool": ["avg"]},
     (TIMM, "open_clip_config.json", "model_cfg.text_cfg"): BLOCKS | {
@@ -94,6 +94,7 @@ def test_unsupported_setting_is_named(source, file, section, key, value, tmp_pat
     [
         ("hf_clip", "text_model.embeddings.token_embedding.weight", ()),
         ("cn_clip_pt", "bert.embeddings.word_embeddings.weight", (287,)),
+        ("cn_clip_pt", "visual.conv1.weight", (32, 3, 0, 0)),
         ("cn_clip_pt", "visual.positional_embedding", (0, 32)),
         ("cn_clip_pt", "visual.positional_embedding", (1, 32)),
         ("cn_clip_pt", "visual.positional_embedding", (16, 32)),

@@ -40,10 +40,12 @@ def read_array_names(path: Path) -> Collection[str]:
 
 
 def get_shape(arrays: Mapping[str, np.ndarray], name: str, num_axes: int, path: Path) -> tuple[int, ...]:
-    """Return the shape of an array; raise ValueError if it is missing or has another number of axes."""
+    """Return the shape of an array; raise ValueError if it is missing, empty or has another number of axes."""
     shape: tuple[int, ...] = arrays[name].shape if name in arrays else ()
-    if len(shape) != num_axes:
-        raise ValueError(f"{path}: {name} is missing or has the shape {list(shape)}; {num_axes} axes are expected")
+    if len(shape) != num_axes or 0 in shape:
+        raise ValueError(
+            f"{path}: {name} is missing or has the shape {list(shape)}; {num_axes} axes are expected, none empty"
+        )
     return shape
 
 

@@ -225,7 +225,8 @@ def _read_stated_size(settings: Settings, key: str) -> int | list[int] | None:
     value = settings.values[key]
     if key == "vision_layers" and isinstance(value, str | list):
         layers = re.findall(r"\d+", value) if isinstance(value, str) else value
-        if len(layers) != 4 or not all(str(count).isdecimal() for count in layers):
+        # Of a few digits: Python refuses to convert thousands of them.
+        if len(layers) != 4 or not all(re.fullmatch(r"\d{1,9}", str(count)) for count in layers):
             raise settings.make_error(key, "a number, or those of the four stages of a ResNet are expected")
         return [int(count) for count in layers]
     if key == "vision_patch_size" and value is None:  # a ResNet has none
