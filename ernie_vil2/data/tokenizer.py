@@ -154,12 +154,17 @@ def read_vocabulary(path: str | Path) -> list[str]:
     else:
         tokens = lines
 
+    _check_special_words(tokens, f"vocabulary {path}")
+    return tokens
+
+
+def _check_special_words(tokens: list[str], source: str) -> None:
+    """Raise ValueError, which begins with `source`, unless a vocabulary of word pieces has its special tokens."""
     missing = {"[PAD]", "[CLS]", "[SEP]", "[UNK]"} - set(tokens)
     if missing:
-        raise ValueError(f"vocabulary {path}: {', '.join(sorted(missing))} missing; is this a vocabulary file?")
+        raise ValueError(f"{source}: {', '.join(sorted(missing))} missing; is this a vocabulary?")
     if tokens[PAD_ID] != "[PAD]":
-        raise ValueError(f"vocabulary {path}: [PAD] must have id {PAD_ID}")
-    return tokens
+        raise ValueError(f"{source}: [PAD] must have id {PAD_ID}")
 
 
 class WordPieceTokenizer(TextTokenizer):
@@ -185,7 +190,9 @@ class WordPieceTokenizer(TextTokenizer):
         max_length: int = 48,
         rules: Literal["official", "paddlenlp", "cn_clip"] = "official",
     ):
-        if not isinstance(vocabulary, list):
+        if isinstance(vocabulary, list):
+            _check_special_words(vocabulary, f"a vocabulary of {len(vocabulary)} tokens")
+        else:
             vocabulary = read_vocabulary(vocabulary or ERNIE_VOCABULARY)
         self.tokens = vocabulary
         self.max_length = max_length

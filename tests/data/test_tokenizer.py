@@ -83,3 +83,11 @@ def test_error_names_a_file_that_is_not_a_vocabulary(tmp_path, content, fault):
         path.write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError), match=f"odd.txt.*{fault}"):
         read_vocabulary(path)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "culprit"), [([], r"0 tokens: \[CLS\], .*\[UNK\]"), (["[CLS]", "[PAD]", "[SEP]", "[UNK]"], "id 0")]
+)
+def test_list_that_is_not_a_vocabulary_is_refused(tokens, culprit):
+    with pytest.raises(ValueError, match=culprit):
+        WordPieceTokenizer(tokens)
