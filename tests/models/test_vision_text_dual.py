@@ -41,6 +41,14 @@ def test_image_processor_decides_what_missing_settings_mean(tmp_path):
     assert (image.mean, image.std, image.resize, image.interpolation) == ([0.5] * 3, [0.5] * 3, "squash", "bilinear")
 
 
+@pytest.mark.parametrize(
+    "name", [None, "BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"]
+)
+def test_tokenizer_of_a_bert_is_known_by_its_class_or_its_tower(name, tmp_path):
+    folder = copy_folder(VIT, tmp_path / "m", "tokenizer_config.json", tokenizer_class=name)
+    assert read_model(folder).config.Model.text.tokenizer == "bert"
+
+
 def test_positions_of_a_roberta_begin_after_its_padding(tmp_path):
     folder = copy_folder(VIT, tmp_path / "m", "config.json", "text_config", model_type="roberta", pad_token_id=0)
     stored = read_model(folder)
@@ -64,6 +72,9 @@ def test_positions_of_a_roberta_begin_after_its_padding(tmp_path):
         ("config.json", "vision_config", "qkv_bias", False),
         ("preprocessor_config.json", None, "image_processor_type", "DeiTImageProcessor"),
         ("tokenizer_config.json", None, "tokenizer_class", "RobertaTokenizer"),
+        # Both have a vocab.txt, and other rules than BERT.
+        ("tokenizer_config.json", None, "tokenizer_class", "BertJapaneseTokenizer"),
+        ("tokenizer_config.json", None, "tokenizer_class", "BertweetTokenizer"),
     ],
 )
 def test_what_is_not_read_is_refused_by_name(file, section, key, value, tmp_path):

@@ -28,6 +28,10 @@ _CLIP_TOWER = "vision_model."  # prefix of the names in CLIP's image tower
 _PROCESSORS = {"ViT": "vit", "CLIP": "clip"}
 _PREPROCESSING = {"vit": "vit", "clip_vision_model": "clip"}
 _ROBERTAS = ("roberta", "xlm-roberta")
+# Class of a tokenizer, without the "Fast" of its second implementation, and type of a text tower; and their rules.
+_TOKENIZERS = (("BertTokenizer", "bert", "bert"), ("XLMRobertaTokenizer", "xlm-roberta", "xlm_roberta"))
+# No class, or the one of any tokenizer.json: in transformers 4, and in transformers 5.
+_GENERAL_TOKENIZERS = ("None", "PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def _configure(folder: Folder) -> Towers:
@@ -108,11 +112,10 @@ def _find_rules(folder: Folder) -> str:
     settings = Settings.from_file(path) if path.is_file() else Settings(path, {})
     tokenizer_class = str(settings.values.get("tokenizer_class"))
     text = folder.settings.open_section("text_config")
-    for beginning, kind, rules in (("Bert", "bert", "bert"), ("XLMRoberta", "xlm-roberta", "xlm_roberta")):
-        if tokenizer_class.startswith(beginning):
+    for name, kind, rules in _TOKENIZERS:
+        if tokenizer_class.removesuffix("Fast") == name:
             return rules
-        is_general = tokenizer_class in ("None", "PreTrainedTokenizerFast")
-        if is_general and text.values["model_type"] == kind:
+        if tokenizer_class in _GENERAL_TOKENIZERS and text.values["model_type"] == kind:
             return rules
     raise settings.make_error("tokenizer_class", "only tokenizers of BERT and XLM-R are supported")
 
