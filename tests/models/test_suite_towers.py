@@ -179,6 +179,13 @@ def test_backbone_with_fixed_parameter_names_is_built_twice():
     np.testing.assert_array_equal(encode(first, images), encode(second, images))
 
 
+@pytest.mark.parametrize(("name", "size"), [("AlexNet", 100), ("pcpvt_small", 100)])
+def test_image_size_that_a_backbone_does_not_take_is_named(name, size):
+    with pytest.raises(ValueError, match=f"{name}' takes no images of {size} pixels .*image_size") as error:
+        build(name, image_size=size)(paddle.randn([1, 3, size, size]))
+    assert str(error.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("name", "culprit"),
     [

@@ -17,6 +17,7 @@ from paddle.utils import unique_name
 
 from ernie_vil2.device.extras import is_installed, missing_package_error
 from ernie_vil2.device.token_packing import skip_padding
+from ernie_vil2.io.terminal import make_printable
 from ernie_vil2.towers.base import TextTowerConfig
 from ernie_vil2.towers.layers.kept_tokens import draw_kept_tokens, gather_tokens
 from ernie_vil2.towers.layers.transformer import PAD_ID, align_length, check_length, check_size, cut_to_patches
@@ -85,6 +86,7 @@ class Backbone(nn.Layer):
 
     def __init__(self, name: str, build: Callable[..., nn.Layer], image_size: int):
         super().__init__()
+        self.backbone_name = name
         self.network = _construct(name, build, image_size)
         _prepare_for_training(self.network)
         classifiers = []
@@ -118,7 +120,18 @@ class Backbone(nn.Layer):
         return list(find_outermost(self.network))
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        return self.network(images).flatten(1)
+        try:
+            return self.network(images).flatten(1)
+        except (ValueError, AssertionError) as error:  # Paddle's and the backbone's own, for shapes that do not fit
+            raise ValueError(_describe_refusal(self.backbone_name, images.shape[2], error)) from error
+
+
+def _describe_refusal(name: str, image_size: int, error: Exception) -> str:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return (
+        f"image tower {name!r} takes no images of {image_size} pixels ({make_printable(reason, max_length=200)}); set "
+        "Model.image.image_size to a size that it takes, such as the one in its name or 224"
+    )
 
 
 def _construct(name: str, build: Callable[..., nn.Layer], image_size: int) -> nn.Layer:
@@ -131,6 +144,10 @@ def _construct(name: str, build: Callable[..., nn.Layer], image_size: int) -> nn
                 network = build(**arguments, **size_argument)
         except (TypeError, KeyError) as error:
             refusal = error
+        except MemoryError:
+            raise
+        except Exception as error:  # some check the image size, and raise plain Exception
+            raise ValueError(_describe_refusal(name, image_size, error)) from error
         else:
             for parameter in network.parameters():
                 parameter.name = unique_name.generate("image_tower")
