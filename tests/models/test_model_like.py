@@ -16,7 +16,7 @@ from ernie_vil2.models.weights.format import find_weights, read_model, write_mod
 from ernie_vil2.models.weights.initial import load_initial_weights, resolve_model_like
 from ernie_vil2.training.trainer import Trainer
 from tests.support.commands import succeed
-from tests.support.other_families import FOLDERS, measure_text_difference, read_expected
+from tests.support.other_families import FOLDERS, copy_folder, measure_text_difference, read_expected
 
 RELEASED = Path(__file__).parents[1] / "fixtures" / "released"
 OFFICIAL, PADDLENLP = RELEASED / "official_tiny", RELEASED / "paddlenlp_tiny"
@@ -105,6 +105,13 @@ def test_settings_of_the_configuration_override_the_model():
     overrides = [f"Model.like={OFFICIAL}", "Data.max_length=100", "Model.text.max_positions=64"]
     with pytest.raises(ConfigError, match="Data.max_length .100. .* Model.text.max_positions .64"):
         resolve_model_like(load_config(None, overrides))
+
+
+def test_resize_before_the_crop_grows_with_the_image_size(tmp_path):
+    folder = copy_folder("hf_clip", tmp_path / "m", "preprocessor_config.json", size={"shortest_edge": 36})
+    for overrides, resized in (([], 72), (["Model.image.resized=70"], 70), (["Model.image.image_size=32"], 36)):
+        overrides = [f"Model.like={folder}", "Model.image.image_size=64", *overrides]
+        assert resolve_model_like(load_config(None, overrides)).Model.image.resized == resized
 
 
 def test_model_that_replaces_another_one_is_read(tmp_path, monkeypatch):

@@ -112,6 +112,10 @@ def resolve_model_like(config: Config) -> Config:
                 f"module imported, set Model.{kind}.name yourself"
             )
         model[kind] = {**tower, **explicit_tower}
+        # The short side before the crop grows with the image size: otherwise the crop would get a black border.
+        if tower.get("resized") and "resized" not in explicit_tower:
+            scale = model[kind]["image_size"] / tower["image_size"]
+            model[kind]["resized"] = round(scale * tower["resized"])
     tree["Model"] = {**model, **explicit["Model"], "like": None}
 
     # Settings of other sections that the configuration does not set.
