@@ -178,17 +178,23 @@ def test_refusal_to_write_back_names_the_reason(tmp_path):
     succeed("convert", tmp_path / "own", tmp_path / "back", "--origin", FOLDERS["hf_chinese_clip_bin"])
 
 
-def test_settings_that_go_back_have_the_larger_image_size(tmp_path):
-    stored = read_model(FOLDERS["hf_clip"])
+@pytest.mark.parametrize(
+    ("size", "resized", "larger_size"),
+    [({"shortest_edge": 32}, None, {"shortest_edge": 64}), ({"shortest_edge": 36}, 72, {"shortest_edge": 72}),
+     (36, 72, 72)],
+)  # fmt: skip
+def test_settings_that_go_back_have_the_larger_image_size(size, resized, larger_size, tmp_path):
+    origin = copy_folder("hf_clip", tmp_path / "origin", "preprocessor_config.json", size=size)
+    stored = read_model(origin)
     model, name = stored.config.Model, "image.pos_embed"
-    image = model.image.model_copy(update={"image_size": 2 * model.image.image_size})
+    image = model.image.model_copy(update={"image_size": 2 * model.image.image_size, "resized": resized})
     _, tokens, width = stored.arrays[name].shape
     arrays = {**stored.arrays, name: np.ones([1, 4 * (tokens - 1) + 1, width], "float32")}
     config = stored.config.model_copy(update={"Model": model.model_copy(update={"image": image})})
-    write_model(replace(stored, arrays=arrays, config=config), tmp_path / "back", "hf", origin=FOLDERS["hf_clip"])
-    assert read_model(tmp_path / "back").config.Model.image.image_size == 64
+    write_model(replace(stored, arrays=arrays, config=config), tmp_path / "back", "hf", origin=origin)
+    assert read_model(tmp_path / "back").config.Model.image == image
     settings = json.loads((tmp_path / "back" / "preprocessor_config.json").read_text())
-    assert settings["size"] == {"shortest_edge": 64} and settings["crop_size"] == {"height": 64, "width": 64}
+    assert settings["size"] == larger_size and settings["crop_size"] == {"height": 64, "width": 64}
 
 
 def test_width_of_a_tower_that_equals_the_image_size_stays(tmp_path):

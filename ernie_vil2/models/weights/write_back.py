@@ -285,6 +285,8 @@ def _update_sizes(folder: Path, old: ModelConfig, new: ModelConfig) -> None:
     changes: dict[str, tuple[int, int]] = {}
     for keys, sizes in ((_IMAGE_SIZE_KEYS, image_sizes), (_POSITION_KEYS, positions), (_LENGTH_KEYS, lengths)):
         changes |= dict.fromkeys(keys, sizes)
+    if old.image.resized is not None:  # the short side before the crop, whose key was "size" before 2023
+        changes["size"] = changes["shortest_edge"] = old.image.resized, new.image.resized or new.image.image_size
 
     main_file = folder / "config.json"
     names = (
