@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.models.weights.files import read_weights
-from ernie_vil2.models.weights.format import read_model, write_model
+from ernie_vil2.models.weights.format import read_model, recognise_model, write_model
 from ernie_vil2.models.weights.torch_files import read_torch, write_torch
 from tests.support.other_families import FOLDERS, copy_folder
 from tests.support.weight_files import pickle_text
@@ -132,6 +132,13 @@ def test_eva_clip_with_larger_images_goes_back_without_the_old_angles(tmp_path):
     write_model(replace(stored, arrays=arrays, config=larger), tmp_path / "back", "eva-clip", origin=FOLDERS[EVA])
     assert read_model(tmp_path / "back").config.Model.image.image_size == 48
     assert not [name for name in read_weights(tmp_path / "back" / EVA_FILE) if "rope" in name]
+
+
+def test_only_files_that_may_be_weights_are_counted(tmp_path):
+    folder = copy_folder("cn_clip_pt", tmp_path / "m")
+    (folder / "._clip_cn.pt").write_bytes(b"\0\5\x16\7")  # as macOS adds it
+    (folder / "old.pt").mkdir()
+    assert recognise_model(folder)[1].weights == next(folder.glob("clip*.pt"))
 
 
 @pytest.mark.parametrize("key", ["weights", "model", "module"])

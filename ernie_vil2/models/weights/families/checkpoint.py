@@ -15,13 +15,18 @@ from ernie_vil2.towers.transformer import Transformer
 
 def is_checkpoint(path: Path) -> bool:
     """Return whether a path is a file of PyTorch, or a folder with one."""
-    return any(path.glob("*.pt")) if path.is_dir() else path.suffix in TORCH_SUFFIXES
+    return bool(_list_checkpoints(path)) if path.is_dir() else path.suffix in TORCH_SUFFIXES
 
 
 def find_checkpoint(folder: Path) -> Path | None:
     """Return the only .pt file of a folder; None if there are several, because any of them could be meant."""
-    paths = list(folder.glob("*.pt"))
+    paths = _list_checkpoints(folder)
     return paths[0] if len(paths) == 1 else None
+
+
+def _list_checkpoints(folder: Path) -> list[Path]:
+    # Hidden files are no weights: macOS puts a `._NAME` next to each file on a foreign disk, and copies it along.
+    return [path for path in folder.glob("*.pt") if path.is_file() and not path.name.startswith(".")]
 
 
 def read_array_names(path: Path) -> Collection[str]:
