@@ -117,8 +117,10 @@ def test_summary_names_licence_and_unused_arrays(folder):
     ],
 )
 def test_licence_is_that_of_the_metadata(metadata, licence, tmp_path):
-    (tmp_path / "README.md").write_text(f"---\n{metadata}\n---\n# A model\nlicense: of the data it saw\n", newline="")
-    assert read_licence(tmp_path) == licence
+    card = f"---\n{metadata}\n---\n# A model\nlicense: of the data it saw\n".encode()
+    for mark in (b"", b"\xef\xbb\xbf"):  # as some editors on Windows write it
+        (tmp_path / "README.md").write_bytes(mark + card)
+        assert read_licence(tmp_path) == licence
 
 
 def test_tokenizer_of_another_kind_is_refused(tmp_path):

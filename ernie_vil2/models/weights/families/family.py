@@ -443,7 +443,7 @@ def read_licence(folder: Path) -> str | None:
     if not card.is_file():
         return None
     with card.open("rb") as file:
-        beginning = file.read(CARD_BYTES).decode(errors="replace")
+        beginning = file.read(CARD_BYTES).decode("utf-8-sig", errors="replace")
     metadata = _METADATA.match(beginning)
     match = _LICENCE.search(metadata[1]) if metadata else None
     return match[1].strip() if match else None
