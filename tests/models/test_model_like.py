@@ -11,6 +11,7 @@ import ernie_vil2
 from ernie_vil2.config import ConfigError, dump_config, load_config
 from ernie_vil2.encoder import PaddleBackend
 from ernie_vil2.models import build_dual_encoder
+from ernie_vil2.models.heads import build_classifier
 from ernie_vil2.models.weights.files import read_weights
 from ernie_vil2.models.weights.format import find_weights, read_model, write_model
 from ernie_vil2.models.weights.initial import load_initial_weights, resolve_model_like
@@ -89,6 +90,18 @@ def test_fgclip_2_reads_texts_in_the_chosen_way(way, tmp_path):
     assert all(name.startswith(prefixes) for name in changed if name.startswith(text_prefixes))
     for prefix in prefixes:
         assert any(name.startswith(prefix) for name in changed)
+
+
+def test_classifier_that_began_with_siglip_is_a_dual_encoder_without_bias(tmp_path):
+    source = FOLDERS["hf_siglip"]
+    overrides = ["Model.like=weights", f"Model.weights={source}", "Training.task=entailment"]
+    config, stored = resolve_model_like(load_config(None, overrides)), read_model(source)
+    classifier = build_classifier(config.Model, config.Head, stored.vocab_size, 1, 3)
+    load_initial_weights(classifier, config.Model)
+    arrays = {name: value.numpy() for name, value in classifier.state_dict().items()}
+    write_model(replace(stored, arrays=arrays, config=config, family=None), tmp_path / "run", "ernie_vil2")
+    model, _ = read_model(tmp_path / "run").build()
+    assert model.state_dict().keys() == stored.arrays.keys() - {"logit_bias"}
 
 
 def test_settings_of_the_configuration_override_the_model():

@@ -238,8 +238,11 @@ class StoredModel:
             ValueError: a weight is not finite.
         """
         loss = self.config.Loss
-        # The model has a bias if its loss wants one, or if its weights have one.
-        bias = loss.bias if loss.kind == "sigmoid" or "logit_bias" in self.arrays else None
+        # The model has a bias if its loss wants one, or if its weights have one. A classifier does not learn by that
+        # loss and has none, whatever model it began with.
+        is_classifier = any(name.startswith(HEAD_PREFIX) for name in self.arrays)
+        wants_bias = loss.kind == "sigmoid" and not is_classifier
+        bias = loss.bias if wants_bias or "logit_bias" in self.arrays else None
         # On a CPU the parameters get their memory in set_weights: drawing random numbers that are overwritten at once
         # takes longer than reading the file.
         is_lazy = self.family is not None and paddle.get_device() == "cpu"
