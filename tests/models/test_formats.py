@@ -73,6 +73,13 @@ def test_file_is_read_once_to_recognise_and_load_it(monkeypatch):
     assert len(paths) == 1
 
 
+def test_weights_of_openclip_alone_miss_their_settings(tmp_path):
+    source = FAMILY_FIXTURES / "openclip_siglip_timm" / "open_clip_model.safetensors"
+    shutil.copyfile(source, tmp_path / source.name)
+    with pytest.raises(ValueError, match=r"open_clip_config\.json.* next to"):
+        read_model(tmp_path / source.name)
+
+
 def test_weights_of_a_run_without_configuration_are_named(run_folder):
     (run_folder / "integrity.json").unlink()
     (run_folder / "config.yaml").unlink()

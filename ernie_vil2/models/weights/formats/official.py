@@ -200,7 +200,10 @@ def infer_architecture(arrays: Mapping[str, np.ndarray], heads: Heads, layout: W
 
 def _get_shape(arrays: Mapping[str, np.ndarray], name: str, num_axes: int) -> tuple[int, ...]:
     if name not in arrays:
-        raise ValueError(f"the weights are not whole: {name} is missing")
+        raise ValueError(
+            f"{name} is missing: the weights are not whole, or those of another dual encoder, whose settings "
+            "(config.json, open_clip_config.json) must lie next to them"
+        )
     shape = arrays[name].shape
     if len(shape) != num_axes or 0 in shape:
         raise ValueError(f"{name} has the shape {list(shape)}; {num_axes} axes are expected, none of them empty")
