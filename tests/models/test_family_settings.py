@@ -107,3 +107,11 @@ def test_factor_of_pixels_that_is_no_number_is_refused():
     settings = Settings(Path("preprocessor_config.json"), {"rescale_factor": math.nan})
     with pytest.raises(ValueError, match="rescale_factor is nan"):
         settings.read_normalisation([0.5] * 3, [0.5] * 3)
+
+
+@pytest.mark.parametrize("content", [{}, {"tokenizer_kwargs": None}, {"tokenizer_kwargs": {}}])
+def test_missing_section_is_empty(content):
+    section = Settings(Path("config.json"), content).open_optional_section("tokenizer_kwargs")
+    assert section.values == {} and section.prefix == "tokenizer_kwargs."
+    with pytest.raises(ValueError, match=r"config\.json: tokenizer_kwargs "):
+        Settings(Path("config.json"), {"tokenizer_kwargs": "x"}).open_optional_section("tokenizer_kwargs")

@@ -51,8 +51,8 @@ class Settings:
         return Settings(self.path, values, f"{name}.")
 
     def open_optional_section(self, name: str) -> Settings:
-        """Return the object under a key; an empty one if the key is missing."""
-        if name not in self.values:
+        """Return the object under a key; an empty one if the key is missing or null."""
+        if self.values.get(name) is None:
             return Settings(self.path, {}, f"{name}.")
         return self.open_section(name)
 

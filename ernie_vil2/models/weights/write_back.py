@@ -304,7 +304,7 @@ def _update_sizes(folder: Path, old: ModelConfig, new: ModelConfig) -> None:
         if path == main_file and positions[0] != positions[1] and not changed_keys & set(_POSITION_KEYS):
             # The file left the number of positions to its default, which is no longer right.
             section = "text_config_dict" if settings.get("text_config_dict") else "text_config"
-            settings[section] = {**settings.get(section, {}), "max_position_embeddings": positions[1]}
+            settings[section] = {**(settings.get(section) or {}), "max_position_embeddings": positions[1]}
         if path == main_file and image_sizes[0] != image_sizes[1]:
             _update_image_grid(settings, new.image)
         write_json(path, settings, indent=2)
