@@ -148,6 +148,12 @@ def test_bfloat16_becomes_float32_exactly(tmp_path):
     assert values.dtype == np.float32 and values.tolist() == [[1.0, -2.0], [0.0, 3.140625]]
 
 
+def test_bfloat16_that_paddle_saved_is_read(tmp_path):
+    tensors = {"matrix": paddle.to_tensor([[1.0, -2.0], [0.0, 3.140625]]), "scalar": paddle.to_tensor(0.5)}
+    paddle.save({name: value.astype("bfloat16") for name, value in tensors.items()}, str(tmp_path / "w.pdparams"))
+    assert_same_bits(read_weights(tmp_path / "w.pdparams"), {name: value.numpy() for name, value in tensors.items()})
+
+
 def make_layer():
     paddle.seed(0)
     return paddle.nn.Sequential(paddle.nn.Linear(3, 2), paddle.nn.BatchNorm1D(2))

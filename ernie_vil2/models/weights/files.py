@@ -511,6 +511,8 @@ def _collect_arrays(content: Any, file_size: int) -> dict[str, np.ndarray]:
                 raise NotPlainData(f"the array {make_printable(name, max_length=100)} has no content")
             arrays[name] = value.value
     _join_pieces(arrays, piece_table)
+    # Paddle stores bfloat16 as uint16, and takes uint16 for it when it loads a file.
+    arrays = {name: array.view(BFLOAT16) if array.dtype == "<u2" else array for name, array in arrays.items()}
 
     if not arrays:
         names = [make_printable(name, max_length=100) for name in list(content)[:5]]
