@@ -35,6 +35,9 @@ from ernie_vil2.io.terminal import LostRank, print_error
 # the lost rank before gloo gives up after 30 seconds. With fewer beats, a rank that is only busy would count as lost.
 BEAT_SECONDS = 4.0
 MAX_MISSED_BEATS = 5
+# The store answers one request after the other, and waits for the rest of one that has begun. A rank that is frozen in
+# the middle of a request, or rank 0 itself, blocks it for all. Twice the time, because the store may merely be slow.
+MAX_UNANSWERED_BEATS = 2 * MAX_MISSED_BEATS
 # Added to a rank's heartbeat counter when the rank has finished and need not be watched; above any count of beats.
 _FINISHED = 1 << 40
 # How long ranks wait before a collective for the slowest rank, if it is alive: time for one rank to evaluate or to
@@ -311,7 +314,8 @@ def watch_ranks() -> Iterator[None]:
 class _RankWatcher(threading.Thread):
     """Thread that counts up this rank's heartbeat counter in the store; rank 0 also checks those of all other ranks.
 
-    When rank 0 ends, the other ranks notice it by the lost connection.
+    When rank 0 ends, the other ranks notice it by the lost connection. A second thread notices that the store, and so
+    this one, does not go on.
     """
 
     def __init__(self, rank: int, ranks: int):
@@ -319,11 +323,13 @@ class _RankWatcher(threading.Thread):
         self._rank, self._ranks = rank, ranks
         self._stop_event = threading.Event()
         self._counters = SharedCounters()
+        self._num_beats = 0  # that the store has answered
         # Rank -> its heartbeat counter, and how many beats it has missed.
         self._heartbeats = dict.fromkeys(range(1, ranks), (0, 0))
 
     def run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, ALL_SIGNALS)  # signals are handled by the main thread
+        threading.Thread(target=self._watch_store, daemon=True).start()  # inherits the mask
         while not self._stop_event.wait(BEAT_SECONDS):
             try:
                 self._counters.add(f"heartbeat/{self._rank}", 1)
@@ -331,11 +337,24 @@ class _RankWatcher(threading.Thread):
             except LostRank as error:
                 self._end_process(str(error))
             else:
+                self._num_beats += 1
                 if lost_rank:
                     silence = f"has given no sign of life for {BEAT_SECONDS * MAX_MISSED_BEATS:.0f} seconds"
                     # Rank 0 ends later, because the others read the lost rank's number from its process.
                     delay = 2 * BEAT_SECONDS if self._rank == 0 else 0.0
                     self._end_process(f"rank {lost_rank} {silence}; look into its log", delay)
+
+    def _watch_store(self) -> None:
+        """End this process if the store answers none of its beats for a while."""
+        last_beat = num_unanswered = 0
+        while not self._stop_event.wait(BEAT_SECONDS):
+            num_unanswered = num_unanswered + 1 if self._num_beats == last_beat else 0
+            last_beat = self._num_beats
+            if num_unanswered == MAX_UNANSWERED_BEATS:
+                self._end_process(
+                    f"a rank has given no sign of life for {BEAT_SECONDS * MAX_UNANSWERED_BEATS:.0f} seconds, and blocks "
+                    "the store of rank 0 for all; look into the logs for a rank that is frozen"
+                )
 
     def end_with_lost_rank(self) -> None:
         """Wait until it is known which rank is lost, and end this process.

@@ -2,12 +2,15 @@
 
 import itertools
 import os
+import queue
 import socket
 import sys
+import threading
 
 import pytest
 
 from ernie_vil2.device.launch import run_ranks
+from ernie_vil2.parallel import ranks
 from ernie_vil2.parallel.ranks import _list_sockets
 
 RANK = """
@@ -73,3 +76,22 @@ def test_listing_sockets_opens_no_descriptor(tmp_path):
         descriptors = os.listdir("/proc/self/fd")  # noqa: PTH208  -- the list is whole before another file is opened
         assert server.fileno() in [number for number, _ in _list_sockets()]
         assert os.listdir("/proc/self/fd") == descriptors  # noqa: PTH208  -- the list is whole before another file is opened
+
+
+def test_store_that_does_not_answer_ends_the_rank(monkeypatch):
+    is_released, reasons = threading.Event(), queue.Queue()
+
+    class BlockedCounters:
+        def add(self, key, amount):
+            is_released.wait()
+            return 0
+
+    monkeypatch.setattr(ranks, "SharedCounters", BlockedCounters)
+    monkeypatch.setattr(ranks, "BEAT_SECONDS", 0.01)
+    watcher = ranks._RankWatcher(0, 2)
+    monkeypatch.setattr(watcher, "_end_process", lambda reason, delay=0.0: reasons.put(reason))
+    watcher.start()
+    assert "no sign of life" in reasons.get(timeout=60)
+    watcher.stop()
+    is_released.set()
+    watcher.join()
