@@ -351,9 +351,9 @@ class _RankWatcher(threading.Thread):
             num_unanswered = num_unanswered + 1 if self._num_beats == last_beat else 0
             last_beat = self._num_beats
             if num_unanswered == MAX_UNANSWERED_BEATS:
+                silence = f"has given no sign of life for {BEAT_SECONDS * MAX_UNANSWERED_BEATS:.0f} seconds"
                 self._end_process(
-                    f"a rank has given no sign of life for {BEAT_SECONDS * MAX_UNANSWERED_BEATS:.0f} seconds, and blocks "
-                    "the store of rank 0 for all; look into the logs for a rank that is frozen"
+                    f"a rank {silence}, and blocks the store of rank 0 for all; look into the logs for the frozen one"
                 )
 
     def end_with_lost_rank(self) -> None:
