@@ -100,7 +100,8 @@ class Selection:
     def digest(self) -> str:
         """Digest that distinguishes this selection from others of the same data."""
         content = blake2b(digest_size=8)
-        for array in (self.numbers, self.weights):
+        # A pair of weight 1 is in every epoch, whatever its id.
+        for array in (self.numbers, self.weights, self.ids[self.weights < 1], self.cut_numbers):
             content.update(np.ascontiguousarray(array).data)
         for captions in self.cut_captions:
             content.update(json.dumps(captions.as_py()).encode())

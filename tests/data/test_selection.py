@@ -3,6 +3,7 @@
 import json
 import tracemalloc
 from collections import Counter
+from dataclasses import replace
 
 import fsspec
 import numpy as np
@@ -12,7 +13,7 @@ from pyarrow import parquet
 
 from ernie_vil2.data.order import SampleOrder, ShardOrder
 from ernie_vil2.data.readers import MAX_OPEN_SHARDS, open_sources
-from ernie_vil2.data.selection import WeightedDraws, describe_shards, identify_shards, read_selection
+from ernie_vil2.data.selection import Selection, WeightedDraws, describe_shards, identify_shards, read_selection
 from tests.support.shapes import write_tsv
 from tests.support.streams import open_stream, read_names, write_shard
 
@@ -141,6 +142,16 @@ def test_draws_depend_on_seed_epoch_and_id_alone():
     assert not np.array_equal(is_drawn, WeightedDraws(weights, ids, sizes, seed=4).are_drawn(7, 0, 1000))
     assert draws.shard_sizes(7).tolist() == [len(draws.drawn_rows(7, 0)), len(draws.drawn_rows(7, 1))]
     assert 400 < draws.shard_sizes(7).sum() < 600
+
+
+def test_digest_tells_all_that_changes_what_is_trained_on():
+    captions = pa.chunked_array([pa.array([["cut"]], pa.list_(pa.string()))])
+    original = Selection(
+        np.arange(3), np.array([3]), np.array([1, 0.5, 1]), np.arange(3, dtype=np.uint64), np.array([1]), captions
+    )
+    assert replace(original, cut_numbers=np.array([2])).digest != original.digest
+    assert replace(original, ids=np.array([0, 9, 2], np.uint64)).digest != original.digest
+    assert replace(original, ids=np.array([9, 1, 9], np.uint64)).digest == original.digest
 
 
 @pytest.mark.parametrize("sizes", [[0, 5, 0, 3, 20, 0, 1, 12, 0], [41], [0, 0, 41]])
