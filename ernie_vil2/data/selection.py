@@ -83,7 +83,7 @@ class Selection:
     Attributes:
         numbers: `[N]` int64, number of each pair in the source.
         shard_sizes: `[shards]` int64, number of pairs of each shard.
-        weights: `[N]` float64 above 0, probability of being drawn in an epoch.
+        weights: `[N]` float64 above 0, probability of being drawn in an epoch; 1 and more: always.
         ids: `[N]` uint64, numbers from which the draws of each pair follow.
         cut_numbers: `[M]` int64, ascending: numbers of the pairs of whose captions something was cut off.
         cut_captions: `[M]` lists of the captions of each of these, in the order of its fields.
@@ -354,7 +354,7 @@ class WeightedDraws:
         self._bounds = np.minimum(weights * 2.0**64, 2.0**64 - 2048).astype(np.uint64)
         self._is_certain = weights >= 1
         self._ids = ids
-        self.mean_size = float(weights.sum())
+        self.mean_size = float(np.minimum(weights, 1).sum())
         self._ends = np.cumsum(shard_sizes)
         self._starts = self._ends - shard_sizes
         self._key = seed, source

@@ -144,6 +144,11 @@ def test_draws_depend_on_seed_epoch_and_id_alone():
     assert 400 < draws.shard_sizes(7).sum() < 600
 
 
+def test_weight_above_one_counts_as_one():
+    draws = WeightedDraws(np.array([1, 3, 7.5]), np.arange(3, dtype=np.uint64), np.array([3]), seed=0)
+    assert draws.mean_size == draws.shard_sizes(0).sum() == 3
+
+
 def test_digest_tells_all_that_changes_what_is_trained_on():
     captions = pa.chunked_array([pa.array([["cut"]], pa.list_(pa.string()))])
     original = Selection(
