@@ -128,18 +128,19 @@ class _Side:
         digests: hash of each thumbnail, `[N]` uint64.
         rows: rows of the thumbnails that are compared: the first ones of equal thumbnails, ascending.
         firsts: for each thumbnail, the row of the first one that is equal to it, `[N]`.
-        members: rows of the thumbnails whose images no step has removed, ordered by their `firsts`.
+        members: rows of the thumbnails whose images no step has removed, ordered by their `firsts`; of a unique
+            side, only the first one of equal thumbnails.
     """
 
-    def __init__(self, images: Thumbnails, is_alive: np.ndarray | None):
+    def __init__(self, images: Thumbnails, is_alive: np.ndarray | None, is_unique: bool = False):
         self.images = images
         self.digests = images.compute_digests()
         _, firsts, inverse = np.unique(self.digests, return_index=True, return_inverse=True)
         self.rows = np.sort(firsts)
         self.firsts = firsts[inverse]
-        members = np.arange(len(images.samples))
+        members = self.rows if is_unique else np.arange(len(images.samples))
         if is_alive is not None:
-            members = members[is_alive]
+            members = members[is_alive[members]]
         self.members = members[np.argsort(self.firsts[members], kind="stable")]
         self._firsts_of_members = self.firsts[self.members]
         self.read_view = lru_cache(CACHED_VIEWS)(_make_view_reader(images))
@@ -186,6 +187,7 @@ def find_matches(
     is_alive: np.ndarray | None = None,
     suspects: np.ndarray | None = None,
     name: str = "pairs",
+    unique_queries: bool = False,
 ) -> Iterator[Matches]:
     """Yield the pairs of images that show the same, in blocks, each pair of thumbnails once for each guess that fits.
 
@@ -200,11 +202,12 @@ def find_matches(
             for example because they have the same captions, `[S, 2]` int64; they also match if they differ in nothing
             but a sticker. Ignored unless `comparison.crops`.
         name: beginning of the file's name, which no other comparison in the folder has.
+        unique_queries: of queries with equal thumbnails only the first one has pairs.
     """
     if not len(images.samples) or (queries is not None and not len(queries.samples)):
         return
     right = _Side(images, is_alive)
-    left = right if queries is None else _Side(queries, None)
+    left = right if queries is None else _Side(queries, None, unique_queries)
     if suspects is None:
         suspects = np.empty((0, 2), np.int64)
     pairs = _open_pairs(left, right, folder, comparison, with_turns, suspects, name)

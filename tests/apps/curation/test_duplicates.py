@@ -424,6 +424,15 @@ def test_altered_photographs_are_found_among_others(tmp_path, kind):
     assert len(pairs) >= 5
 
 
+def test_equal_queries_have_the_pairs_of_the_first(tmp_path):
+    images = pack_images([draw_scene(seed) for seed in (1, 2, 1)])
+    queries = pack_images([draw_scene(seed) for seed in (3, 1, 1, 2, 1)])
+    pairs = []
+    for matches in find_matches(images, tmp_path, Comparison(), queries, unique_queries=True):
+        pairs += zip(queries.samples[matches.queries].tolist(), images.samples[matches.rows].tolist(), strict=True)
+    assert set(pairs) == {(1, 0), (1, 2), (3, 1)}
+
+
 @pytest.mark.parametrize("kind", ["corner mark", "faint marks", "address bar", "crop"])
 def test_the_image_without_marks_stays(tmp_path, curated, kind):
     rows = []

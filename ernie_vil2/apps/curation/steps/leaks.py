@@ -134,8 +134,17 @@ class Leaks(Step[Settings]):
         matches: dict[int, tuple[float, str]] = {}
         # An image may match by several thumbnails; the greatest likeness is reported. An image that differs in a spot
         # is no leak, because it may be another one of a series.
-        mirrored = self.settings.mirrored
-        for block in find_matches(images, joins.folder, self.settings, thumbnails, mirrored, is_alive, name=name):
+        # Thousands of equal images on both sides, such as a stand-in for missing ones, would have millions of pairs.
+        for block in find_matches(
+            images,
+            joins.folder,
+            self.settings,
+            thumbnails,
+            with_turns=self.settings.mirrored,
+            is_alive=is_alive,
+            name=name,
+            unique_queries=True,
+        ):
             whole = block.select(~block.is_local)
             samples = images.samples[whole.rows].tolist()
             for query, sample, likeness in zip(whole.queries, samples, whole.likeness.tolist(), strict=True):
