@@ -897,6 +897,11 @@ class Config(Section):
                 "Views.long_caption: the long caption is the second text of Loss.weights.text_text, whose weight is 0: "
                 "give it one, or contrast images with the long caption (Views.long_first)"
             )
+        if self.Views.long_first and not self.Views.long_caption:
+            raise ValueError(
+                "Views.long_first contrasts images with the long caption, and Views.long_caption names none: name its "
+                "suffix, or set Views.long_first=0"
+            )
         return self
 
     @model_validator(mode="after")

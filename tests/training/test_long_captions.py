@@ -96,3 +96,8 @@ def test_long_captions_without_a_loss_are_an_error():
     with pytest.raises(ConfigError, match="Views.long_caption: .* Loss.weights.text_text"):
         load_config(None, without)
     assert load_config(None, [*without, "Views.long_first=0.5"]).Views.long_first == 0.5
+
+
+def test_share_of_long_captions_needs_their_name():
+    with pytest.raises(ConfigError, match="Views.long_caption"):
+        load_config(None, ["Views.long_first=0.5"])
