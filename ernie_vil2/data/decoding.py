@@ -7,6 +7,7 @@ nothing: files come from strangers, and the image libraries in the OpenCV that P
 
 import contextlib
 import io
+import math
 import re
 import struct
 import warnings
@@ -53,6 +54,11 @@ _ONE_PASS_MARKERS = (0xC0, 0xC1, 0xC9)  # kinds that are decoded row by row if o
 _SCALABLE_MARKERS = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)  # kinds that libjpeg can decode at a smaller scale
 _TABLE_MARKERS = (0xC4, 0xDB, 0xDD, 0xE0, 0xFE)  # Huffman and quantisation tables, restarts, JFIF, comment
 _FACTORS = (1, 2, 4, 8)  # numbers by which libjpeg can divide the sides
+
+# Limits of a header, a hundred times what real files have. Pillow reads headers in Python, the fill bytes of a JPEG one
+# by one: a file of 10 MB that is nothing but header would take it 6 seconds.
+_MAX_HEADER_READS = 2**17
+_MAX_SEGMENTS = 2**14  # segments and fill bytes of a JPEG
 
 _PNG_BIT_DEPTH_OFFSET = 24  # place of the byte in a PNG that holds the bits of a value
 _ORIENTATION = 0x0112  # EXIF tag
@@ -336,14 +342,28 @@ def open_header(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Image.I
     Raises:
         BadSample: "broken image", "too many pixels" or "too narrow an image".
     """
+    reader = _HeaderReader(data)
     try:
-        header = Image.open(io.BytesIO(data), formats=_FORMATS)
+        header = Image.open(reader, formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise BadSample(Reason.TOO_MANY_PIXELS, name) from error
     except Exception as error:  # Pillow's readers raise exceptions of any type
         raise BadSample(Reason.BROKEN_IMAGE, name) from error
+    reader.num_reads_left = math.inf
     check_image_size(*header.size, name, max_pixels)
     return header
+
+
+class _HeaderReader(io.BytesIO):
+    """Bytes of a file, of which Pillow may make only so many reads until the header has been read."""
+
+    num_reads_left: float = _MAX_HEADER_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.num_reads_left -= 1
+        if self.num_reads_left < 0:
+            raise OSError("the header has no end")
+        return super().read(size)
 
 
 def check_image_size(width: int, height: int, name: str, max_pixels: int = MAX_PIXELS) -> None:
@@ -374,7 +394,9 @@ def _read_jpeg_frame(data: bytes) -> _JpegFrame | None:
     position = len(_JPEG)
     frame: tuple[int, int, int, list[int]] | None = None
     marker = 0
-    while position + 10 <= len(data) and data[position] == 0xFF:
+    for _ in range(_MAX_SEGMENTS):
+        if position + 10 > len(data) or data[position] != 0xFF:
+            break
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
         if marker == _START_OF_SCAN:
             break
@@ -424,7 +446,9 @@ def _read_plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     None if a segment may hold EXIF data or anything is unusual; then Pillow reads the header, which takes longer.
     """
     position = len(_JPEG)
-    while position + 9 < len(data) and data[position] == 0xFF:
+    for _ in range(_MAX_SEGMENTS):
+        if position + 9 >= len(data) or data[position] != 0xFF:
+            break
         marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
         if marker in _COMMON_FRAME_MARKERS:
             bits, height, width, num_colours = struct.unpack_from(">BHHB", data, position + 4)

@@ -261,6 +261,20 @@ def test_truncated_jpeg_with_a_thumbnail_is_noticed(decoder):
         decode_image(data[:-400], "a")
 
 
+@pytest.mark.parametrize("filling", [b"\xff", b"\xff\xe1\x00\x02", b"\xff" * 999 + b"\xfe\x00\x02"])
+def test_jpeg_with_an_endless_header_is_a_bad_sample(filling):
+    def fill(count):
+        data = encode_image()
+        return data[:2] + filling * count + data[2:]
+
+    assert decode_image(fill(2), "a").shape == (75, 101, 3)
+    endless = fill(4_000_000 // len(filling))
+    with pytest.raises(BadSample, match="a: broken image"):
+        decode_image(endless, "a")
+    with pytest.raises(BadSample, match="a: broken image"):
+        decoding.plan_decoding(endless, "a", lambda width, height: (1, 1))
+
+
 def test_jpeg_2000_that_is_cut_within_its_header_is_a_bad_sample():
     data = encode_image(COLOUR, "JPEG2000")
     end_of_sizes = data.index(b"\xff\x4f\xff\x51") + 50
