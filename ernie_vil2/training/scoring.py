@@ -24,6 +24,7 @@ from ernie_vil2.evaluation.outcomes import Outcomes
 from ernie_vil2.evaluation.report import describe_run, write_report
 from ernie_vil2.evaluation.scorer import SCORERS, Scorer, ScorerInput, run_scorer, validate_options
 from ernie_vil2.evaluation.scorers.retrieval import Retrieval
+from ernie_vil2.io.files import load_json
 from ernie_vil2.io.run_folder import AFTER, BEFORE, RESULTS, Best, checkpoint_folder
 from ernie_vil2.io.terminal import LostRank
 from ernie_vil2.models import DualEncoder
@@ -383,10 +384,16 @@ class BeforeAfterComparison:
         encoder = build_run_encoder(model, self._tokenizer, self._config)
         return self._score(BEFORE, encoder, self._config.Model.weights or "initial weights")
 
-    @property
-    def lacks_result_after(self) -> bool:
-        """Whether the result after training has not been written yet."""
-        return not (self._run_folder / RESULTS / f"{AFTER}.json").is_file()
+    def lacks_result_after(self, step: int) -> bool:
+        """Return whether the result of the checkpoint of a step has not been written yet.
+
+        A run that was extended and killed has one of an earlier checkpoint.
+        """
+        try:
+            record = load_json(self._run_folder / RESULTS / f"{AFTER}.json")
+            return Path(record["model"]).name != checkpoint_folder(self._run_folder, step).name
+        except (OSError, ValueError, KeyError, TypeError):
+            return True
 
     def score_after(self, step: int) -> str:
         """Score the checkpoint of a step after training; return a line for each language."""

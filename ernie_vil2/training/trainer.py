@@ -332,9 +332,10 @@ class Trainer:
                 self._enter_next_stage()
                 is_finished = self._train()
             comparison = self.comparison if self.rank == 0 else None
-            if comparison and is_finished and (self.step > first_step or comparison.lacks_result_after):
+            best_step = self.evaluations.best_step or self.step
+            if comparison and is_finished and (self.step > first_step or comparison.lacks_result_after(best_step)):
                 with self.best_effort.attempt("Data.test, after"):
-                    print(comparison.score_after(self.evaluations.best_step or self.step))
+                    print(comparison.score_after(best_step))
             return is_finished
 
     def _train(self) -> bool:

@@ -227,6 +227,11 @@ def test_extended_run_keeps_its_initial_scores(make_tested_config, shapes, tmp_p
     assert read_results(longer, "before") == initial
     assert read_results(longer, "after")["model"] != final["model"]
 
+    # Killed after the last checkpoint, before it was scored.
+    (longer.run / "evaluation" / "after.json").write_text(json.dumps(final))
+    resumed = fit(make_tested_config(*settings, "Training.steps=4"), resume=True)
+    assert read_results(resumed, "after")["model"] == str(longer.run / "checkpoints" / "step_00000004")
+
     data.unlink()
     assert fit(make_tested_config(*settings, "Training.steps=6"), resume=True, can_extend=True).step == 6
     with pytest.raises(FileNotFoundError):
