@@ -69,15 +69,13 @@ class ItemsFile:
                 if is_new or not self.has_tables():
                     self._connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
 
-        # Words are searched on a connection of their own: other reads do not wait for a query with many common words.
-        self._open_word_search = partial(_connect, path, mode.replace("rwc", "rw"), writable=False)
-        self._word_search: sqlite3.Connection | None = None
-        self._word_lock = threading.Lock()
+        # Other reads do not wait for a query with many common words, or for a filter that reads all items.
+        self._word_search = _SlowConnection(path, mode.replace("rwc", "rw"))
+        self._scans = _SlowConnection(path, mode.replace("rwc", "rw"))
 
     def close(self) -> None:
-        self._connection.close()
-        if self._word_search is not None:
-            self._word_search.close()
+        for connection in (self._connection, self._word_search, self._scans):
+            connection.close()
 
     def has_tables(self) -> bool:
         """Return whether the database has its tables; it has none yet while a writer creates it."""
@@ -97,6 +95,11 @@ class ItemsFile:
         """Return the rows of `SELECT query`."""
         with self.translate_errors():
             return self._connection.execute(f"SELECT {query}", values).fetchall()
+
+    def scan(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of `SELECT query` that reads all items; other reads do not wait for it."""
+        with self.translate_errors(), self._scans.use() as connection:
+            return connection.execute(f"SELECT {query}", values).fetchall()
 
     def iterate(self, query: str, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of `SELECT query`."""
@@ -175,11 +178,9 @@ class ItemsFile:
 
     def find_words(self, text: str) -> words.WordMatches:
         """Return the items that contain all words of a text, see `WordTable.find`."""
-        with self.translate_errors(), self._word_lock:
-            if self._word_search is None:
-                self._word_search = self._open_word_search()
+        with self.translate_errors(), self._word_search.use() as connection:
             try:
-                return words.WordTable(self._word_search).find(text)
+                return words.WordTable(connection).find(text)
             except (ValueError, TypeError, OverflowError) as error:
                 raise DamagedIndex(f"{FILE_NAME}: words of an item: {error}") from error
 
@@ -200,7 +201,7 @@ class ItemsFile:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Let all reads in the block see the same commit, except `find_words`, which has its own connection."""
+        """Let all reads in the block see the same commit; `scan` and `find_words` have other connections."""
         with self.translate_errors():
             self._connection.execute("BEGIN")
         try:
@@ -334,6 +335,26 @@ def dump_json(value: Any) -> str:
 def _dump_location(item: Item) -> str:
     # In ASCII: names of files need not be Unicode.
     return json.dumps(list(item.location))
+
+
+class _SlowConnection:
+    """A connection for reads that take long, opened by the first of them; they wait for each other."""
+
+    def __init__(self, path: Path, mode: str):
+        self._open = partial(_connect, path, mode, writable=False)
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def use(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._connection is None:
+                self._connection = self._open()
+            yield self._connection
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
 
 def _connect(path: Path, mode: str, writable: bool) -> sqlite3.Connection:

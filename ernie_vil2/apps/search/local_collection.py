@@ -298,7 +298,7 @@ class LocalCollection(Collection):
     def field_names(self) -> list[str]:
         snapshot = self._snapshot
         if snapshot.field_names is None:
-            records = self.items.select("DISTINCT key FROM items, json_each(items.fields) ORDER BY key")
+            records = self.items.scan("DISTINCT key FROM items, json_each(items.fields) ORDER BY key")
             snapshot.field_names = [name for (name,) in records if isinstance(name, str)]
         return snapshot.field_names
 
@@ -480,7 +480,7 @@ class LocalCollection(Collection):
 
         condition, values = _filter_condition(where)
         # Damaged pages may form a cycle, hence the limit.
-        records = self.items.select(f"row FROM items {condition} LIMIT {2 * len(snapshot.rows) + 1}", *values)
+        records = self.items.scan(f"row FROM items {condition} LIMIT {2 * len(snapshot.rows) + 1}", *values)
         allowed = np.zeros(len(snapshot.rows), bool)
         allowed[[row for (row,) in records if row < len(allowed)]] = True
         if not where:

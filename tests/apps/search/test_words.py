@@ -99,6 +99,16 @@ def test_fields_of_all_kinds_and_the_id_have_words(collection):
     assert [hits[0].has_words for hits in answers] == [True] * 6 + [False] * 2
 
 
+def test_no_other_read_waits_for_a_filter_or_words(collection):
+    add_titles(collection, ["苹果"] * 2000)
+    embeddings = draw_unit_rows(np.random.default_rng(9), 1)
+    steps_of_reads = []
+    collection.items._connection.set_progress_handler(lambda: steps_of_reads.append(1), 1000)
+    (hits,) = collection.search(embeddings, 10, {"title": "香蕉"}, words=WordQueries(["苹果"], 1.0))
+    assert hits == [] and steps_of_reads == []
+    assert collection.field_names() == ["title"] and steps_of_reads == []
+
+
 def test_updates_and_removals_keep_words_in_step(tmp_path, collection):
     add_titles(collection, ["红苹果", "绿苹果", "红鞋", "蓝鞋"])
     collection.update([Item("<0>", b"", {"title": "香蕉"}), Item("<2>", b"2", {"title": "红鞋"}, [["moved", "", 0]])])
