@@ -272,6 +272,7 @@ LONG = "a photo of thirteen different words that is longer than any period of th
     ("keywords", "cheap red hat price red hat sale online red hat", 3 + 3),
     ("keywords", "a hat price and a hat for sale", 0),
     ("keywords", "红帽子的价格,红帽子怎么洗,红帽子图片,红帽子推荐", 4 + 3),
+    ("keywords", "一个红帽子,两本书,3张椅子,四把伞", 0), ("keywords", "红帽子两件套,蓝帽子三件套,白帽子,黑帽子", 4 + 3),
     ("codes", "4-bromophenol", 0), ("codes", "3-methyl-1-butanol", 0), ("codes", "4-header", 1),
     ("fields", "Size: 5 | Hat: red | Price: low", 3), ("fields", "尺码:5 颜色:红 材质:棉", 3),
     ("fields", "Size: 5 | Hat: red", 0),
