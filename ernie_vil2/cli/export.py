@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ernie_vil2.data.spec import DataSpec
 
 BACKENDS = {"paddle-inference": "paddle_inference", "onnx": "onnx"}  # --to -> backend
-IMMICH = "immich"  # --to of an application's layout
+IMMICH = "immich"  # value of --to that names an application, not a library
 DEMO = Path(__file__).parents[2] / "demo_data" / "emoji-test.tar"  # in a checkout only
 
 
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     shares = {name: 100 * share for name, share in report["top_10"].items()}
     print(
         f"\nten closest images: the same ten for {shares['same_images']:.1f} % of the texts, in the same order for "
-        f"{shares['same_order']:.1f} %; {shares['mean_overlap']:.1f} % of all are found by both"
+        f"{shares['same_order']:.1f} %; {shares['mean_overlap']:.1f} % of the ten are the same on average"
     )
     if args.to == IMMICH:
         width = args.width or encoder.embed_dim
@@ -127,7 +127,8 @@ def read_inputs(
     from ernie_vil2.data.samples import BadSampleReport
 
     samples, bad_samples = open_sources(data), BadSampleReport()
-    images, texts = list[Any](), dict[str, None]()
+    images: list[Any] = []
+    texts: dict[str, None] = {}  # an ordered set
     for row in range(len(samples)):
         if len(images) == max_samples:
             break

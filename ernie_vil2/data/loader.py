@@ -41,7 +41,7 @@ class RowPreview(NamedTuple):
 
 
 class SampleRows(ABC):
-    """The definition of a batch's rows, each of one sample. A task says what a row holds, and fills and previews it.
+    """What the row of a batch holds, how it is filled from a sample, and how it is previewed; each task has a subclass.
 
     Args:
         stream: the samples by their position.
@@ -114,7 +114,7 @@ TEXT_ARRAYS = ("text", "text_2")  # the second one only with `Views.long_caption
 
 
 class ViewRows(SampleRows):
-    """Rows of image views `[b, S, S, 3]` uint8, by name, and a `text` `[b, L]` int64.
+    """Base of rows with image views `[b, S, S, 3]` uint8, by name, and a `text` `[b, L]` int64; subclasses fill them.
 
     Args:
         stream: the samples by their position.
@@ -140,12 +140,12 @@ class ViewRows(SampleRows):
         side = self._image.image_size
         layout: dict = dict.fromkeys(self._image_views, ((side, side, 3), np.uint8))
         for name, tokenizer in self._tokenizers.items():
-            layout[name] = (tokenizer.max_length,), np.int64
-            layout[f"{name}_length"] = (), np.int64
+            layout[name] = ((tokenizer.max_length,), np.int64)
+            layout[f"{name}_length"] = ((), np.int64)
         return layout
 
     def _write_text(self, row: Arrays, text: str, name: str = "text") -> None:
-        """Write the ids of a text into a row, padded to the maximum length, and the length that the batch needs."""
+        """Write the ids of a text into a row, padded to the maximum length, and the length that may not be cut."""
         tokenizer = self._tokenizers[name]
         ids = tokenizer.encode(text)
         row[name][0] = tokenizer.pad_id

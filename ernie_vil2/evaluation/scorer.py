@@ -1,8 +1,8 @@
 """Scorers: what an evaluation needs to know of a benchmark and its metric.
 
 A scorer is a class in `scorers/`, with a name in `SCORERS`. Everything else is written once: `run_scorer` runs a scorer
-for commands and training runs, `encoded.py` encodes the data that it opens on all ranks, and `report.py` writes its
-report.
+for commands and training runs, `encoded.py` encodes, on all ranks, the data that the scorer opens, and `report.py`
+writes its report.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def find_scorer(data: DataSpec, protocols: Sequence[str] = ()) -> str:
     path = Path(data.paths[0])
     if not path.exists():
         return DEFAULT_SCORER
-    # "" and None as `Scorer.recognises` takes them.
+    # "" stands for no layout, None for data whose opening will fail (see `Scorer.recognises`).
     layout: str | None
     try:
         layout = recognise(LocalFile(path), replace(data, default_split="test")).layout.name
@@ -126,8 +126,7 @@ class ScorerInput:
     best_by: str | None = None
 
 
-# Makes a context manager that shows the progress of so many images; in its block, call the function that it yields
-# with the number of images just finished.
+# Shows progress: `with bar(num_images) as advance:`, and then `advance(n)` after every n images.
 ProgressBar = Callable[[int], AbstractContextManager[Callable[[int], Any]]]
 
 
@@ -152,7 +151,7 @@ class Scorer(Protocol):
     def from_config(
         cls, config: Config, scored: EvaluationDataConfig | None, default_split: str
     ) -> tuple[Scorer, DataSpec | None]:
-        """Return the scorer of a run's models, and the data to score; None if the configuration names no data.
+        """Return the scorer of a run's models, and the data to score, None if the configuration names none.
 
         Args:
             config: configuration of the run.
@@ -235,7 +234,7 @@ def run_scorer(
         scorer: scorer that opened the data.
         model: model to score.
         inputs: data that the scorer has opened.
-        name: name of the model in errors; None: the model has been checked before.
+        name: name of the model in errors; None skips the check, if the model has been checked before.
         encode: encodes a benchmark, given model, benchmark and name of the benchmark; None: `encode_benchmark`.
         rank: rank of this process; on ranks other than 0 the report is empty.
         ranks: number of ranks that share the encoding.

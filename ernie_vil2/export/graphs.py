@@ -1,4 +1,4 @@
-"""Towers as static graphs: traced by Paddle, and converted to ONNX with names, and perhaps with 8-bit weights."""
+"""Towers as static graphs: traced by Paddle, and converted to ONNX with named values, and perhaps 8-bit weights."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def convert_to_onnx(graphs: Mapping[str, TowerGraph], folder: Path, should_quant
 
 
 def _name_values(onnx_graph: Any, graph: TowerGraph) -> None:
-    """Name the output, which paddle2onnx calls fetch_name_0, and the dynamic axes, as callers of the graph do."""
+    """Give the output, which paddle2onnx calls fetch_name_0, and the dynamic axes the names that callers use."""
     (graph_input,), (graph_output,) = onnx_graph.input, onnx_graph.output
     for node in onnx_graph.node:
         for names in (node.input, node.output):

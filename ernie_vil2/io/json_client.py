@@ -16,8 +16,8 @@ from ernie_vil2.io.terminal import make_printable, pluralize
 from ernie_vil2.version import __version__
 
 TOKEN_VARIABLE = "OPENAI_API_KEY"  # noqa: S105  -- the name of the variable, as OpenAI's clients have it
-# Seconds without a byte after which a request is given up, and until an answer is complete. A server without GPU may
-# take half a minute for a batch of images by a large model, and has other clients.
+# Seconds of silence after which a request is given up, and seconds that a whole answer may take. A server without GPU
+# may take half a minute for a batch of images by a large model, and has other clients.
 TIMEOUT, MAX_SECONDS = 120, 300
 MAX_ATTEMPTS = 8
 # Seconds between two attempts: they double from the first to the largest, so that eight attempts take about a minute,
@@ -77,7 +77,7 @@ class JsonClient:
                 raise ServerError(f"{TOKEN_VARIABLE} holds characters that no token has: set it again")
             self._headers["Authorization"] = f"Bearer {token}"
         self._opener = urllib.request.build_opener(_NoRedirects)
-        self._stopped = threading.Event()  # of the requests in progress; `stop` replaces it
+        self._stopped = threading.Event()  # for the requests in progress; `stop` makes another for later ones
         self._is_ending = False
         self._has_answered = False  # whether any answer was JSON
         # A program that ends, such as by Ctrl-C, waits for its threads: none should go on to ask a server that is away.
@@ -144,7 +144,7 @@ class JsonClient:
                 reason = "the answer is not JSON"
             if attempt < MAX_ATTEMPTS and not self._is_ending:
                 delay = min(FIRST_DELAY * 2 ** (attempt - 1), MAX_DELAY)
-                delay *= random.uniform(0.5, 1)  # noqa: S311  -- requests that failed together should not come back so
+                delay *= random.uniform(0.5, 1)  # noqa: S311  -- requests that failed together return at different times
                 # Never shorter: a busy server may ask for a second each time, and need a minute.
                 self._pause(max(delay, requested_delay or 0.0), stopped)
             if stopped.is_set() or self._is_ending:

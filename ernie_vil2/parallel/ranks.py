@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import io
+import math
 import os
 import re
 import signal
@@ -165,8 +166,8 @@ def wait_for_all_ranks(barrier_name: str) -> None:
     """
     ranks, counters = dist.get_world_size(), _get_counters()
     num_arrivals = counters.add(barrier_name, 1)
-    # No rank leaves a barrier before all have come, so the count tells which barrier this is.
-    num_expected = -(-num_arrivals // ranks) * ranks
+    # No rank leaves a barrier before all have come, so this barrier is complete at the next multiple of their number.
+    num_expected = math.ceil(num_arrivals / ranks) * ranks
     start = time.monotonic()
     while num_arrivals < num_expected:
         waited = time.monotonic() - start
@@ -251,7 +252,7 @@ def _list_sockets() -> Iterator[tuple[int, socket.socket]]:
     """Yield this process's sockets with their file descriptors; nothing on systems other than Linux."""
     if sys.platform != "linux":
         return
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  -- the list is whole before another file is opened
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  -- complete before another file is opened; iterdir may not be
         with contextlib.suppress(OSError):  # closed meanwhile
             if str(Path(f"/proc/self/fd/{name}").readlink()).startswith("socket:"):
                 with socket.fromfd(int(name), socket.AF_INET, socket.SOCK_STREAM) as duplicate:
@@ -270,7 +271,7 @@ def find_store_address() -> tuple[str, int]:
 
 @contextlib.contextmanager
 def share_gloo_group() -> Iterator[None]:
-    """Return the default group, over gloo, for every group of all ranks that is requested in the block.
+    """Within the block, let `dist.new_group` return the default gloo group for every request for a group of all ranks.
 
     fleet requests more such groups, and with three or more ranks gloo often fails to connect the second one
     ("Connection refused").
@@ -314,8 +315,8 @@ def watch_ranks() -> Iterator[None]:
 class _RankWatcher(threading.Thread):
     """Thread that counts up this rank's heartbeat counter in the store; rank 0 also checks those of all other ranks.
 
-    When rank 0 ends, the other ranks notice it by the lost connection. A second thread notices that the store, and so
-    this one, does not go on.
+    When rank 0 ends, the other ranks notice it by the lost connection. A second thread notices
+    when the store hangs, which blocks this thread as well.
     """
 
     def __init__(self, rank: int, ranks: int):
@@ -426,7 +427,7 @@ def translate_gloo_errors(end_process: Callable[[], None], delay: float) -> Iter
 
 @contextlib.contextmanager
 def _run_before_abort(action: Callable[[], None]) -> Iterator[None]:
-    """Run an action if C++ is about to end the process in the block because of an exception that nothing catches.
+    """Run an action before C++ ends the process because of an exception that nothing catches within the block.
 
     This happens when gloo fails while data parallel averages gradients. Without the GNU C++ library, do nothing.
     """

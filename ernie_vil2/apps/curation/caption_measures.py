@@ -24,8 +24,8 @@ _TAG = re.compile(r"(?:#|(?<!\w)@)[^\s#@]*[^\W\d_][^\s#@]*#?")
 
 # Not in ENGLISH_WORDS, because other languages have them, too.
 _JOINING_WORDS = ENGLISH_WORDS | {"a", "i", "in", "me", "us", "him", "do", "does", "did", "am", "who's", "it's"}
-# Particles, pronouns, prepositions and counted things (两本) of Chinese, which a list of keywords lacks. Packs of several
-# (两件套) are keywords of shops.
+# Particles, pronouns, prepositions and counted things (两本) of Chinese, which a list of keywords lacks. Packs of
+# several (两件套) are keywords of shops.
 _HAN_FUNCTION = re.compile(
     r"[的了着在是和与及或把被让从给也都就很这那吗呢吧]|[一二两三四五六七八九十\d][个只条张件双座位辆本支杯碗盘块朵棵片瓶](?![套装])"
     r"|[上下里前后]面|旁边|中间"

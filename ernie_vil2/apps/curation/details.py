@@ -2,7 +2,8 @@
 
 Thumbnails are too small to show a letter. Pairs whose thumbnails agree (`registration.py`) are therefore compared once
 more, in colour and with their borders, at 160 samples of the longer side. The map between the thumbnails lays the
-images over each other, light and colour are fitted for all samples together, and what then still differs is a spot.
+images over each other, light and colour are fitted for all samples together, and what then still differs within
+the images is a spot.
 
 The limits were chosen on the crawls of `demo_data/crawls` (`benchmarks/curate_truth.py`), and on one half of the images
 of `benchmarks/likeness.py`.
@@ -34,27 +35,30 @@ from ernie_vil2.data.decoding import decode_image
 
 DETAIL_SIDE = 160  # samples of the longer side: a letter of a fifteenth of the image has ten
 QUALITY = 85  # of the JPEG in which an image is stored: some 6 kB, and 2 levels of noise
-SPOT = 26.0  # levels: light that is cut off, compression and faint marks leave less, an object or a circle 30 and more
-COLOUR_SPOT = 40.0  # levels of colour: saturation that is cut off leaves less, a button of another colour 49 and more
+SPOT = 26.0  # levels: light that is clipped, compression and faint marks leave less, an object or a circle 30 and more
+COLOUR_SPOT = 40.0  # levels of colour: saturation that is clipped leaves less, a button of another colour 49 and more
 CLEAN, COLOUR_CLEAN = 5.0, 8.0  # levels, of light and of colour: smaller differences need no second look
 DIFFERENCE_WINDOW = 3  # samples a side over which differences are averaged: the stroke of a letter is not wider
 MIN_SPOT = 8  # samples: fewer are the noise of a single edge
 EDGE = 0.2  # share of a side within which marks, bars and frames are expected
-MAX_BEYOND = 0.12  # largest share that the better covered of both images may show beyond the other; it is 0 for a crop
+MAX_BEYOND = 0.12  # largest share of the better covered image that may lie outside the other one; it is 0 for a crop
 MIN_SAMPLES = 300  # least number of samples that are compared, a square of 17: fewer say nothing of light
 MIN_BEYOND = 0.04  # share that one image shows beyond the other; less is an inexact map
-# A bar or a frame has one level but for its letters: share of its samples within so many levels of their median.
+# A bar or a frame is even but for its letters: BAR_SHARE of its samples are within BAR_LEVELS of their median.
 BAR_LEVELS, BAR_SHARE = 14, 0.55
-# Edges of a filling on two opposite sides, in proportion to those of the image. Of 91 photographs, copies blurred by a
-# fiftieth of the width had 0.05 to 0.39, half of them below 0.12. The outer sixths of the photographs themselves had
-# more than 0.6 of the edges of the inner part in three quarters of the cases, and less than 0.27 in one of twenty.
+# Edges of a blurred filling on two opposite sides, in proportion to those of the image. Of 91 photographs, copies
+# blurred by a fiftieth of the width had 0.05 to 0.39, half of them below 0.12. The outer sixths of the photographs
+# themselves had more than 0.6 of the edges of the inner part in three quarters of the cases, and less than 0.27 in one
+# of twenty.
 MAX_FILLING = 0.35
 # Tiled marks are in most of the nine cells of a grid, and thin. Spots in fewer cells are an object that moved.
 MIN_MARKED_CELLS, MAX_MARKED = 7, 0.25  # number of cells; share of the image
-# Translucent marks differ faintly. In five crawls 5 of 2,035 other pairs that differ have such marks.
-MIN_FAINT_CELLS, MIN_CELL_MARK, MAX_FAINT_MARK = 6, 0.01, 0.1  # cells; least share of a cell; largest of the image
+# Translucent marks all over differ faintly. In five crawls 5 of 2,035 pairs without such marks are taken for some.
+MIN_FAINT_CELLS = 6  # number of cells of the grid that have a mark
+MIN_CELL_MARK = 0.01  # share of a cell from which it has one
+MAX_FAINT_MARK = 0.1  # largest share of the image
 MAX_SOLID_MARK = 0.01  # share of the image that is thicker than a stroke
-MIN_ONE_SIDED = 0.97  # share of the samples that come nearer to one level
+MIN_ONE_SIDED = 0.97  # share of the samples that the mark brings nearer to its level
 MAX_OPACITY = 0.7  # share of the way to that level; letters in place of others go twice as far
 # A sticker, with its edge: largest share of the image; least share of what differs; least share of its box.
 MAX_STICKER, STICKER_SHARE, STICKER_FILLING = 0.22, 0.9, 0.5
@@ -67,13 +71,13 @@ GAP = 2  # samples by which what differs is grown, so that the parts of one obje
 WORD_GAP = 9  # samples between the grown words of a line of text that are joined
 # Samples: letters of a tenth of the image have strokes of 2, which blur and averaging widen to 4.
 STROKE = 5
-# Letters in place of others. Images are alike elsewhere: levels that four fifths of the samples do not exceed. Where
-# they differ by a multiple of that, both have contrast, and not the same, on an even ground. In seven crawls 20 of
-# 4,367 pairs of copies have such letters, and 288 of 1,612 pairs of other images whose thumbnails agree.
-MAX_COMMON_DIFFERENCE = 1.5
+# Letters in place of others: the images agree elsewhere, and where they differ by a multiple of that, both show
+# something, and not the same, on an even ground. In seven crawls 20 of 4,367 pairs of copies have such letters, and 288
+# of 1,612 pairs of other images whose thumbnails agree.
+MAX_COMMON_DIFFERENCE = 1.5  # levels that four fifths of the differences do not exceed
 LETTER, LETTER_RATIO = 6.0, 4.0  # least difference, in levels, and in proportion to the common one
 MIN_SIGN, SIMILAR_SIGNS, MAX_SIGN_LIKENESS = 9.0, 0.75, 0.96  # levels; ratio of contrasts; correlation
-SIGN_GROUND = 8.0  # levels by which nearly all of the ground differ from their median at most
+SIGN_GROUND = 8.0  # levels within which EVEN_SHARE of the ground are near their median
 # Larger letters, on any ground, such as the curved side of a tin. Where they differ, some samples are lighter in one
 # image and some in the other, which a mark on a photograph does not do, and no shift makes the places alike. Of 132
 # pairs of other images in eleven crawls that were taken for copies, 18 have such letters; of 3,473 pairs of copies, 4.
@@ -81,11 +85,11 @@ EXCHANGED, EXCHANGED_RATIO = 16.0, 6.0  # least difference, in levels, and in pr
 MIN_EXCHANGED, MIN_BOTH_WAYS = 30, 0.15  # samples that differ so; least share of them that is lighter in either image
 MAX_EXCHANGED_LIKENESS = 0.5  # correlation of these samples
 MAX_SHIFT, MAX_SHIFTED_LIKENESS = 2, 0.9  # samples; correlation of the places after the best shift
-# A trace of a change that is too small for a spot. Where captions differ in one word and images in no spot, 84 of 115
-# pairs of copies in eight crawls leave no trace, and each of 62 tickets, cards and coins with another digit does.
+# A trace of a change that is too small for a spot. Of pairs without a spot whose captions differ in one word, 84 of 115
+# pairs of copies in eight crawls have no trace, and each of 62 tickets, cards and coins with another digit has one.
 TRACE, TRACE_RATIO = 5.0, 10.0  # least difference, in levels, and in proportion to the common one
 MAX_NOISE = 4.0  # levels that four fifths of the samples of copies do not exceed
-MIN_COMMON = 0.5  # share of an image that the other one shows, or one is a close view of a thing in the other one
+MIN_COMMON = 0.5  # share of an image that the other one shows; below it, one is a close view
 # Faint differences over a large part are another texture; marks all over cover up to 0.1 of the inner part.
 FAINT, MAX_FAINT, FAINT_WINDOW = 6.0, 0.2, 5  # levels; share of the inner part; samples a side of the average
 # Colours that no saturation and tint explain are another thing, even on a small part: a brown leaf is not a red one. Of
@@ -97,7 +101,7 @@ OTHER_LOOK, MAX_OTHER_LOOK = 24.0, 0.05
 # An even rim is the ground of an object. A change of light that moves its level moves the object's levels as well.
 RIM = 0.05  # share of a side
 EVEN_SHARE, EVEN_LEVELS = 0.8, 12.0  # least share of the rim near its median; levels that count as near
-OTHER_GROUND = 12.0  # levels of a channel, by which grounds differ: noise that is cut off at white leaves 8
+OTHER_GROUND = 12.0  # levels of a channel, by which grounds differ: noise that is clipped at white leaves 8
 OBJECT_CONTRAST = 40.0  # levels from the ground
 # Least change of the object, in proportion to that of the ground, if one change of light explains both.
 MIN_OBJECT_CHANGE = 0.5
@@ -108,8 +112,8 @@ MIN_COLOUR = 20.0  # mean strength of an image's colours, in levels
 MIN_HUE_COSINE = 0.4  # cosine of the two mean colours
 # Samples: deviations of successive blurs of the sharper image, tried until it would be softer than the other one.
 BLURS = (0.7, 1.0, 1.4, 2.0, 2.8)
-# The outline of a mark is an edge in the marked image alone. Of 237 marked copies in six crawls, the marked image is
-# known of 194, and mistaken for the other one of 2.
+# The outline of a mark is an edge in the marked image alone. Of 237 pairs in six crawls that differ in a mark, the
+# marked image is known in 194, and the other one is mistaken for it in 2.
 MARK, COLOUR_MARK, MIN_MARK = 10.0, 16.0, 12  # levels of light and of colour by which a mark differs; its samples
 SHARPER_OUTLINE = 1.1  # ratio of the edges of two images along an outline
 _NEIGHBOURS = np.ones((3, 3), np.uint8)
@@ -186,15 +190,16 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     if overlay is not None:
         is_covered = overlay.is_covered
         frame, warped = _soften_alike(overlay.frame, overlay.warped)
-        # One change of light or colour is tried first: it proves that images are copies. The curve that is fitted
-        # below makes some other plain images alike, too.
+        # One change of light or colour is tried first: it proves that images are copies. The freer curve that is fitted
+        # below would also match some different plain images.
         relit = relight(frame, warped, is_covered)
     if must_be_relit and relit is None:
         return Difference(has_spot=True, has_object=False, worse=0)
 
     # The image that shows less is worse, or the one with a bar.
-    worse = _rate_beyond(second.pixels, second_cover == 0) - _rate_beyond(first.pixels, first_cover == 0)
-    worse = int(np.sign(worse))
+    first_rating = _rate_beyond(first.pixels, first_cover == 0)
+    second_rating = _rate_beyond(second.pixels, second_cover == 0)
+    worse = int(np.sign(second_rating - first_rating))
 
     # Images that share too little, have another ground or no common light differ, whatever their spots are.
     if overlay is None or _has_other_ground(*overlay, is_relit=relit is not None):
@@ -210,9 +215,9 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     differs_clearly = (differences > SPOT) | (colour_differences > COLOUR_SPOT)
     is_inner = is_covered & _find_inner(is_covered.shape)
     has_other_texture = _average_exceeds(differences, FAINT_WINDOW, is_inner, FAINT, MAX_FAINT)
-    is_cut_off = (np.maximum(frame, warped) >= LIGHTEST).any(axis=2)  # a colour that is cut off changes its hue
+    is_clipped = (np.maximum(frame, warped) >= LIGHTEST).any(axis=2)  # a clipped colour has another hue
     is_recoloured = _average_exceeds(
-        colour_differences * ~is_cut_off, COLOUR_WINDOW, is_inner, RECOLOURED, MAX_RECOLOURED
+        colour_differences * ~is_clipped, COLOUR_WINDOW, is_inner, RECOLOURED, MAX_RECOLOURED
     )
     # An image with a mark is the worse one, whichever shows more.
     may_be_mark = (differences > MARK) | (colour_differences > COLOUR_MARK)
@@ -220,9 +225,9 @@ def compare_details(first: Picture, second: Picture, transform: np.ndarray, must
     colour_changes = measure_strength(remove_luminance(overlay.frame - overlay.warped))[is_covered]
     has_other_look = bool((colour_changes > OTHER_LOOK).mean() > MAX_OTHER_LOOK)
     is_other_image = has_other_texture or is_recoloured or _have_other_hues(frame, warped, is_covered)
-    # Marks all over are in one image alone; of two pages with other words, both have letters where they differ.
-    has_marks_all_over = marked_image != 0 and _is_marked_all_over(differs_clearly)
-    has_marks_all_over = has_marks_all_over or _has_faint_marks(frame, warped, may_be_mark)
+    # Two pages with different texts also differ all over, but none of them alone has the marks.
+    has_clear_marks = marked_image != 0 and _is_marked_all_over(differs_clearly)
+    has_marks_all_over = has_clear_marks or _has_faint_marks(frame, warped, may_be_mark)
     has_spot = is_other_image or (_has_spot(differs_clearly) and not has_marks_all_over)
     alignment = _align_light(frame, warped, is_covered)
     has_object = _has_object(differs_clearly) or _have_other_letters(alignment, is_covered)
@@ -253,8 +258,8 @@ def complete_verdict(verdict: Verdict, difference: Difference) -> Verdict | None
 def compare_beside_sticker(first: Picture, second: Picture) -> Verdict | None:
     """Return the verdict on two whole images that differ in nothing but a sticker, or None if they differ otherwise.
 
-    A sticker may cover what registration goes by, and its colour may be most of the colours. Elsewhere its pixels are
-    unchanged, so that it needs neither: the images lie on each other as they are.
+    A sticker may cover what registration goes by, and its colour may be most of the colours. Beside it pixels are
+    unchanged, so that images are compared as they lie, without registration or a fit of colours.
     """
     height, width = first.pixels.shape[:2]
     other_height, other_width = second.pixels.shape[:2]
@@ -268,12 +273,12 @@ def compare_beside_sticker(first: Picture, second: Picture) -> Verdict | None:
     _, _, boxes, _ = cv2.connectedComponentsWithStats(differs.astype(np.uint8), connectivity=8)
     _, _, box_width, box_height, size = max(boxes[1:].tolist(), key=lambda box: box[4])  # box 0 is that of the ground
     is_sticker = size >= STICKER_SHARE * differs.sum() and size >= STICKER_FILLING * box_width * box_height
-    # On a plain ground nearly all of two other things would be unchanged, too.
+    # Two different things on the same plain ground also leave most samples unchanged, but few edges.
     luminance = compute_luminance(first.pixels)
     edges = np.abs(cv2.Laplacian(luminance, cv2.CV_32F))
     if not is_sticker or edges[~differs].sum() < MIN_EDGES_BESIDE * edges.sum():
         return None
-    # Two patterns on one thing differ within an outline that both have.
+    # A sticker adds its outline to one image; if both have an edge there, the pattern of a thing has changed.
     worse = _find_marked(first.pixels, warped, differs, np.ones_like(differs), STICKER_OUTLINE)
     if not worse:
         return None
@@ -373,7 +378,7 @@ def _rate_beyond(pixels: np.ndarray, is_beyond: np.ndarray) -> int:
     level = float(np.median(luminance[is_beyond]))
     has_level = np.abs(luminance - level) <= BAR_LEVELS
     if has_level[is_beyond].mean() >= BAR_SHARE:
-        # An even ground that goes on within the image is a part of it, and no bar. The first sample is the bar's edge.
+        # An even ground that goes on within the image is a part of it, and no bar. The ring leaves the bar's edge out.
         ring = cv2.dilate(beyond, _NEIGHBOURS, iterations=5) > cv2.dilate(beyond, _NEIGHBOURS)
         goes_on = bool(ring.any()) and has_level[ring].mean() >= BAR_SHARE
         return 1 if goes_on else -1
@@ -482,7 +487,8 @@ def _measure_differences(
     """Return by how many levels the light and the colours of two images, `[H, W, 3]`, differ once both are fitted.
 
     Returns:
-        `[H, W]` float32 each, 0 where images are not covered; None if levels do not rise together.
+        `[H, W]` float32 each, 0 where images are not covered; None if no rising curve maps the levels of one to the
+        other's.
     """
     luminances = compute_luminance(first), compute_luminance(second)
     light_fit = fit_light(*luminances, is_covered)
@@ -491,8 +497,8 @@ def _measure_differences(
     source, target = (first, second) if light_fit.is_forward else (second, first)
     differences = find_differences(light_fit.lit, light_fit.target, DIFFERENCE_WINDOW)
     colour_differences = _compare_colours(apply_curve(light_fit.curve, source), target, is_covered)
-    # The curve is fitted to what is common: a level of few samples may lie beyond it, and be right as it is. So levels
-    # that differ are compared without the curve as well, and the smaller difference counts.
+    # The curve is fitted to common levels: a rare one may lie outside its range, and agree without it. So levels that
+    # differ are compared without the curve as well, and the smaller difference counts.
     if (differences[is_covered] > CLEAN).any():
         differences = np.minimum(differences, find_differences(*luminances, DIFFERENCE_WINDOW))
     if (colour_differences[is_covered] > COLOUR_CLEAN).any():
@@ -686,7 +692,7 @@ def _lead_to_one_level(unmarked: np.ndarray, marked: np.ndarray) -> bool:
     opacity = -float(centred @ changes) / max(float(centred @ centred), 1.0)
     if opacity > MAX_OPACITY:
         return False
-    # Below the level that all of them lead to they rise, above it they fall.
+    # Find the level of the mark that explains most changes: samples below it become lighter, and those above darker.
     rises = changes[np.argsort(unmarked)] > 0
     num_rising_below = np.append(0, np.cumsum(rises))
     num_falling_above = np.append(np.cumsum(~rises[::-1])[::-1], 0)

@@ -14,8 +14,8 @@ _LATIN = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]")
 _KANA = "\u3041-\u3096\u30a1-\u30fa"
 _HANGUL = "\u1100-\u11ff\uac00-\ud7af"
 _OTHER_SCRIPT = "\u0370-\u1fff\u2c00-\u2dff\ua000-\ua4cf\ua500-\uabff\ufb1d-\ufdff\ufe70-\ufeff"
-# A letter alone is a symbol, or of a face, except Hangul, and kana next to a Chinese character. The mark of a long
-# vowel (ー) is between kana.
+# A single letter is a symbol or part of a face, so that two in a row count. Hangul and kana next to a Chinese character
+# also count alone, and the mark of a long vowel (ー) only behind kana.
 _FOREIGN_WORD = re.compile(
     f"[{_KANA}][{_KANA}\u30fc]+|(?<={HAN.pattern})[{_KANA}]|[{_KANA}](?={HAN.pattern})"
     f"|[{_HANGUL}]|[{_OTHER_SCRIPT}]{{2,}}"
@@ -50,7 +50,7 @@ FOREIGN_WORDS = frozenset(
 """Function words of German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Polish, Turkish, Indonesian,
 Finnish, Hungarian and Vietnamese, without those that are English words as well."""
 
-# Of these a single one decides, where a text has no English function word: no name, and no word of another language.
+# Words that are neither names nor English. A single one decides where a text has no English function word.
 CLEAR_WORDS = frozenset(
     """nicht mit eine einen einem einer eines auf für über unter auch wird werden wurde sind haben nach bei zum zur beim
     dans avec aux cette leur nous vous ils sont être notre votre una unos unas pero muy esta estos estas
@@ -80,14 +80,14 @@ MAX_SHORT_WORDS = 3
 
 JAPANESE_WORDS = frozenset("駐車場 駐輪場 送料無料 株式会社 会社概要 会社案内 撮影禁止 立入禁止 改札口 待合室".split())  # noqa: SIM905  -- words are read as a text
 """Words that Chinese has other words for, of characters that Chinese has as well."""
-# First character of level 2 of JIS X 0208, in Shift-JIS. Of the characters in daily use nearly all are in level 1, and
-# of those that were simplified in 1946 most old forms are not.
+# First character of level 2 of JIS X 0208, in Shift-JIS. Level 1 has nearly all characters in daily use; level 2 has
+# most of the old forms that were simplified in 1946.
 FIRST_RARE_KANJI = b"\x98\x9f"
 
 
-# Marks that combine with the letter in front of them, and the five characters that become one or two of them.
+# Marks that combine with the letter in front of them, and five characters that normalisation turns into such marks.
 _MARK = "".join(filter(unicodedata.combining, map(chr, range(0x300, 0x1EA00)))) + "\u0f73\u0f75\u0f81\uff9e\uff9f"
-# Those of a letter beyond thirty, the bound of Unicode's Stream-Safe Text Format. Languages need two or three.
+# Marks of a letter behind its thirtieth, the bound of Unicode's Stream-Safe Text Format. Languages need two or three.
 _SURPLUS_MARKS = re.compile(f"([{_MARK}]{{30}})[{_MARK}]+")
 _MAX_SORTED = 1000  # characters, in which Python sorts any marks within a millisecond
 
@@ -116,9 +116,9 @@ def detect_language(text: str) -> Language:
     A text is `other` if at least a tenth of its letters are kana, hangul or of a script that neither Chinese nor
     English uses, in words and not in faces such as (´･ω･`). Otherwise a Chinese character weighs as much as three Latin
     letters, and Chinese characters that no standard of Chinese has in full are `other`, too. Latin text is English
-    unless it has at least two different foreign words, that is words of other languages or with accents, and more of
-    them than English function words, or more clear words of other languages. A capital with accents begins a name,
-    unless most of the words have accents.
+    unless one of two counts exceeds that of its English function words: that of different foreign words (words of
+    other languages or with accents, at least two of them), or that of clear words of other languages. A capitalised
+    word with accents is taken for a name, unless most of the words are such words.
     """
     if text.isascii():  # a shortcut: most captions are ASCII, and the patterns below need not look at them
         return _detect_latin_language(text)
@@ -147,8 +147,8 @@ def _is_japanese(text: str) -> bool:
         return False
     if not all(_fits(character, "gb2312") or _fits(character, "big5") for character in characters):
         return True
-    # Characters of both kinds of Chinese. Somebody may have mixed them, but then some are rare in Japanese, which also
-    # has another comma.
+    # The text mixes simplified and traditional characters. Mixed Chinese has some that are rare in Japanese, or the
+    # Chinese comma; otherwise it is Japanese.
     is_common = all(character.encode("shift_jis") < FIRST_RARE_KANJI for character in characters)
     return is_common and "，" not in text
 
@@ -182,7 +182,7 @@ def _detect_latin_language(text: str) -> Language:
         if folded in FOREIGN_WORDS:
             if not is_short_form:
                 foreign_words.add(folded)
-        elif not (word.isascii() or folded in LOANWORDS):  # folded, ß is ss
+        elif not (word.isascii() or folded in LOANWORDS):  # the word itself: folding turns ß into ss
             (accented_names if word[0].isupper() else foreign_words).add(folded)
         num_clear += folded in CLEAR_WORDS and word.islower()
     if 2 * len(accented_names) > len(words):

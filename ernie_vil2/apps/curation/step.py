@@ -89,11 +89,14 @@ class Embedder(Protocol):
     """Second pass over the shards of a `MeasuringJob`, which embeds the pairs that no rule removes."""
 
     @property
-    def schema(self) -> pa.Schema: ...
+    def schema(self) -> pa.Schema:
+        """Columns of a file of embeddings."""
 
-    def locate_embeddings(self, job: Any, shard: int) -> MeasuresFile: ...
+    def locate_embeddings(self, job: Any, shard: int) -> MeasuresFile:
+        """Return the file of the embeddings of a shard of the job."""
 
-    def embed_shard(self, job: Any, shard: int) -> None: ...
+    def embed_shard(self, job: Any, shard: int) -> None:
+        """Embed the pairs of a shard of the job, and write them to its file."""
 
 
 class Step(Generic[SettingsT]):
@@ -138,7 +141,7 @@ class Step(Generic[SettingsT]):
         return None
 
     def get_embedding_setting(self) -> str | None:
-        """Return the name of the setting that needs the embeddings of `score`, or None if they are not needed."""
+        """Return the name of this step's setting that needs the embeddings of the step `score`; None if none does."""
         return None
 
     def prepare(self, joins: Joins) -> None:
@@ -152,7 +155,7 @@ class Step(Generic[SettingsT]):
         """Remove or weight pairs in view of all pairs. The rules have been applied before."""
 
     def explain(self, joins: Joins, reason: str, samples: Sequence[int]) -> dict[int, str]:
-        """Return what decided that samples were removed for a reason, in words for the page, where it is known."""
+        """Return in words for the page, by sample, why a reason applied; samples that nothing explains are missing."""
         for rule in self.rules():
             if rule.reason == reason:
                 return joins.describe_samples(samples, f"select sample, {rule.explanation} from pairs")  # noqa: S608  -- no text of the data is in it
@@ -201,10 +204,11 @@ def load_steps(path: str | Path, overrides: Iterable[str] = ()) -> list[Step]:
     overrides = list(overrides)
     origin = " ".join([str(path), *(f"-o {text}" for text in overrides)])
 
-    # Find the classes of all steps that are named anywhere, so that an override can add a step, too.
+    # Find the classes of all known steps, and of those that the file or an override names.
     step_names = [str(name) for name in tree]
     for text in overrides:
-        step_names.append(split_key(text.partition("=")[0])[0])
+        key = text.partition("=")[0]
+        step_names.append(split_key(key)[0])
     try:
         import_user_modules(step_names)
         classes = {name: STEPS.find(name) for name in dict.fromkeys([*STEPS, *step_names])}

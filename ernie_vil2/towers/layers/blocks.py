@@ -43,8 +43,8 @@ class DropPath(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not self.training:
             return x
-        # Drawn in float32, also for inputs of 16 bits: random numbers that were rounded to bfloat16 kept 0.2 points too
-        # many branches.
+        # Drawn in float32, also for inputs of 16 bits: random numbers that were rounded to bfloat16 kept 0.2
+        # percentage points more branches.
         keep_mask = paddle.rand([x.shape[0]] + [1] * (x.ndim - 1)) >= self.rate
         return x * keep_mask.astype(x.dtype) / (1 - self.rate)
 
@@ -63,7 +63,7 @@ class PreNormBlock(nn.Layer):
         attention_dropout: dropout of the attention weights; 0 in all published models.
         mlp: kind of the MLP; see `ImageVariant`.
         key_bias: whether the keys have a bias.
-        attention_norm: whether attention ends with a LayerNorm and a linear layer.
+        attention_norm: whether attention has a LayerNorm before its last layer.
     """
 
     def __init__(
@@ -112,8 +112,8 @@ class PreNormBlock(nn.Layer):
             mask: see `Attention.attend`.
             rope: cosines and sines of rotary positions, see `apply_rope`; None: there are no such positions.
             only_first: compute the result of the first token only, `[B, 1, width]`, with the other tokens as keys and
-                values; neither with packed tokens nor with a causal mask. Dropout draws the first token the same mask
-                as among all tokens.
+                values; neither with packed tokens nor with a causal mask. The first token gets the dropout mask that
+                it has if all tokens are computed.
         """
         attended = self.attn(self.norm1(x), mask, rope, only_first)
         x = (x[:, :1] if only_first else x) + self.drop_path(self.dropout(attended))
