@@ -37,8 +37,9 @@ def make_run(study: Study, run: Run) -> None:
     from ernie_vil2.encoder import load_model
     from experiments.ablation.measure import measure, open_tests
 
-    checkpoint = train(run.config)
+    # Opened first: a test that cannot be read is named before the training and not after it.
     tests = open_tests(study.definition)
+    checkpoint = train(run.config)
     result = {
         "version": VERSION,
         "step": checkpoint_step(checkpoint),
@@ -71,16 +72,16 @@ def train(config: Config) -> Path:
     A run that has ended is not trained again, and a stopped one is resumed.
 
     Raises:
+        ConfigError: the run was made with other settings.
         SystemExit: a signal stopped the training.
     """
     from ernie_vil2.training.trainer import Trainer
 
-    folder = Path(config.Training.output)
-    if find_newest_step(folder) < config.Training.steps:
-        trainer = Trainer(config, resume=True)
-        if not trainer.fit():
-            sys.exit(trainer.signals.exit_code)
-    return list_checkpoints(folder)[-1]
+    # For a run that has ended, too: the trainer compares its settings, some of which follow from data and stages.
+    trainer = Trainer(config, resume=True)
+    if not trainer.fit():
+        sys.exit(trainer.signals.exit_code)
+    return list_checkpoints(Path(config.Training.output))[-1]
 
 
 def read_result(run: Run) -> dict[str, Any] | None:

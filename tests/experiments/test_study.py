@@ -16,7 +16,7 @@ from experiments.ablation import command as ablation
 from experiments.ablation.collect import collect, read_curve
 from experiments.ablation.definition import read_study
 from experiments.ablation.measure import measure, open_tests
-from experiments.ablation.runs import find_newest_step, make_run, read_result
+from experiments.ablation.runs import find_newest_step, make_run, read_result, train
 from experiments.ablation.step_cost import format_step_costs, measure_step_costs
 from experiments.ablation.tables import make_factor_table, make_tables
 from tests.support.limits import PATIENCE, wait_until
@@ -170,6 +170,34 @@ def test_runs_on_other_data_or_settings_are_named(trained_study, shapes, tmp_pat
     changed = definition | {"groups": [{"name": "main", "models": ["A", "E"], "overrides": rate}]}
     missing = [line for line in collect(write_study(tmp_path, changed))["missing"] if "Optimizer.learning_rate" in line]
     assert {line.partition(":")[0] for line in missing} == {"main/A/0", "main/E/0"} and str(run.folder) in missing[0]
+
+
+def test_trained_run_is_not_scored_under_other_settings(definition, write):
+    study = write(definition)
+    train(study.find_run("main/A/0").config)
+    rate = {"Optimizer": {"learning_rate": 0.5}}
+    changed = write(definition | {"groups": [{"name": "main", "models": ["A"], "seeds": [0], "overrides": rate}]})
+    with pytest.raises(ConfigError, match="Optimizer.learning_rate"):
+        make_run(changed, changed.find_run("main/A/0"))
+    assert collect(changed)["missing"] == ["main/A/0: trained, but not measured"]
+
+
+@pytest.mark.thorough
+def test_trained_run_with_stages_is_scored(definition, write):
+    stages = {"Training": {"steps": 4, "stages": [{"until": 0.5, "image_size": 16}, {"until": 1}]}}
+    study = write(definition | {"groups": [{"name": "main", "models": ["A"], "seeds": [0], "overrides": stages}]})
+    run = study.find_run("main/A/0")
+    train(run.config)
+    make_run(study, run)
+    assert not collect(study)["missing"]
+
+
+def test_missing_test_data_is_named_before_the_training(definition, write):
+    study = write(definition | {"tests": {"gone": {"data": ["gone.tar"]}}})
+    run = study.find_run("main/A/0")
+    with pytest.raises((OSError, ValueError), match="gone.tar"):
+        make_run(study, run)
+    assert not run.folder.exists()
 
 
 def is_unlocked(folder):
