@@ -471,10 +471,12 @@ def write_crawl(folder: Path, rows: Sequence[Row], rows_per_shard: int) -> None:
                     member.size = len(content)
                     archive.addfile(member, io.BytesIO(content))
         partial_path.replace(path)
-    # Shards of an earlier crawl with more rows have keys that mean others in this truth.
-    for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].tar"):
-        if path not in paths:
-            path.unlink()
+    # Shards of an earlier crawl with more rows have keys that mean others in this truth. Without a truth, shards are
+    # somebody else's.
+    if (folder / "truth.csv").exists():
+        for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].tar"):
+            if path not in paths:
+                path.unlink()
 
     partial_path = folder / ".truth.csv.partial"
     with partial_path.open("w", encoding="utf-8", newline="") as file:

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 DEMO_DATA = Path(__file__).resolve().parents[1]
+MIN_ROWS = 300  # with fewer, some kinds of rows lack others that they are made from
 ROWS_PER_SHARD = 1000  # img2dataset writes 10,000; smaller ones let a trial of a few thousand rows have several
 TRUTH_COLUMNS = ("key", "group", "kind", "of", "like", "keep", "detail", "clean")
 WHITE = (255, 255, 255)
@@ -90,6 +91,12 @@ class Crawl:
             row.key = f"{shard:05d}{position:04d}"
 
         folder.mkdir(parents=True, exist_ok=True)
+        # An earlier crawl may have had more shards, with rows that this truth does not know. Without a truth, the
+        # shards are somebody else's.
+        if (folder / "truth.csv").exists():
+            for path in folder.glob("[0-9][0-9][0-9][0-9][0-9].tar"):
+                path.unlink()
+            (folder / "truth.csv").unlink()
         for start in range(0, len(self.rows), ROWS_PER_SHARD):
             write_shard(folder / f"{start // ROWS_PER_SHARD:05d}.tar", self.rows[start : start + ROWS_PER_SHARD])
         (folder / "benchmark").mkdir(exist_ok=True)
@@ -154,11 +161,22 @@ def parse_arguments(description: str | None, num_rows: int = 5000) -> argparse.N
     """Parse the options that every script of the folder has."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of the shards, the truth and the benchmark")
-    parser.add_argument("--rows", type=int, default=num_rows, help="about how many samples; default: %(default)s")
+    parser.add_argument("--rows", type=int, default=num_rows,
+                        help=f"about how many samples, {MIN_ROWS} or more; default: %(default)s")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=Path, help="folder of large JPEGs named by what they show; default: made ones")
     parser.add_argument("--font", type=Path, help="font with Chinese characters; default: one that is installed")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.rows < MIN_ROWS:
+        parser.error(f"--rows: {MIN_ROWS} or more, got {args.rows}")
+    if args.images and not list_photographs(args.images):
+        parser.error(f"--images: {args.images} holds no .jpg or .jpeg file")
+    return args
+
+
+def list_photographs(folder: Path) -> list[Path]:
+    """Return the JPEGs of a folder, sorted; none if there is no such folder."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -307,7 +325,7 @@ class PhotoSource:
         self.rng, self.detail = rng, detail
         self.least_scale, self.greatest_scale = least_scale, greatest_scale
         self.accept, self.make = accept, make or make_photograph
-        self.paths = sorted(folder.glob("*.jpg")) if folder else []
+        self.paths = list_photographs(folder) if folder else []
         rng.shuffle(self.paths)
         sizes = [Image.open(path).size for path in self.paths]
         # A crop has some 370 x 345 pixels, and two thirds of them show something.

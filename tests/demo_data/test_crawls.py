@@ -1,16 +1,25 @@
 """The scripts of demo_data/crawls write crawls whose truth speaks of the rows that are there."""
 
 import csv
+import importlib
 import json
+import random
 import subprocess
 import sys
 import tarfile
 
 import pytest
+from PIL import Image
 
 from tests.support.paths import DEMO_DATA
 
 SCRIPTS = [path for path in sorted((DEMO_DATA / "crawls").glob("*.py")) if "__main__" in path.read_text("utf-8")]
+
+
+def import_crawl_script(name):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(DEMO_DATA / "crawls"))
+        return importlib.import_module(name)
 
 
 def make_crawl(script, folder):
@@ -90,3 +99,28 @@ def test_captions_to_trim_hold_the_clean_caption(crawl, truth):
         assert row["kind"].startswith("good_with_")
         assert row["clean"] in captions[row["key"]]
         assert row["clean"] != captions[row["key"]]
+
+
+def test_shards_of_an_earlier_longer_crawl_are_removed(tmp_path):
+    making = import_crawl_script("making")
+    crawl = making.Crawl(random.Random(0))  # noqa: S311
+    row = crawl.add(Image.new("RGB", (8, 8)), "a caption")
+    (tmp_path / "00001.tar").write_bytes(b"of somebody else")
+    crawl.write(tmp_path)
+    assert (tmp_path / "00001.tar").read_bytes() == b"of somebody else"
+    crawl.rows = [row] * (making.ROWS_PER_SHARD + 1)
+    crawl.write(tmp_path)
+    crawl.rows = [row]
+    crawl.write(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.tar")] == ["00000.tar"]
+
+
+def test_folder_without_photographs_and_too_few_rows_are_refused(tmp_path, monkeypatch, capsys):
+    making = import_crawl_script("making")
+    for option, value in (("--images", tmp_path / "gone"), ("--rows", 20)):
+        monkeypatch.setattr(sys, "argv", ["shop.py", "--output", str(tmp_path), option, str(value)])
+        with pytest.raises(SystemExit):
+            making.parse_arguments("")
+        assert f"{option}: " in capsys.readouterr().err
+    (tmp_path / "peak.JPG").write_bytes(b"")
+    assert [path.name for path in making.list_photographs(tmp_path)] == ["peak.JPG"]
