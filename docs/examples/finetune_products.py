@@ -8,6 +8,7 @@ Further options go to training, for example `-o Training.epochs=5`.
 
 import argparse
 import csv
+import json
 import zlib
 from pathlib import Path
 
@@ -23,15 +24,29 @@ def main() -> None:
 
     tables = options.output.with_name(options.output.name + "-tables")
     tables.mkdir(parents=True, exist_ok=True)
-    with options.products.open(encoding="utf-8-sig", newline="") as file:
-        rows = [(row["image"], row["title"]) for row in csv.DictReader(file)]
+    try:
+        with options.products.open(encoding="utf-8-sig", newline="") as file:
+            rows = [(row["image"], row["title"]) for row in csv.DictReader(file)]
+    except UnicodeDecodeError:
+        raise SystemExit(f"error: {options.products} is not UTF-8: save it as CSV UTF-8") from None
+    except KeyError as column:
+        raise SystemExit(f"error: {options.products} has no column {column}") from None
     for split, tenths in {"train": range(8), "val": [8], "test": [9]}.items():
+        chosen = [row for row in rows if zlib.crc32(row[0].encode()) % 10 in tenths]  # an image is in one split
+        if not chosen:
+            raise SystemExit(f"error: {options.products}: of {len(rows)} rows none is in {split}; it needs more images")
         with (tables / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
-            chosen = [row for row in rows if zlib.crc32(row[0].encode()) % 10 in tenths]  # an image is in one split
             csv.writer(file).writerows([("image", "caption_zh"), *chosen])
-    data = f"Data.train=[{{data: [{tables}], images: {options.products.parent.resolve()}}}]"
-    train = ["-c", "configs/finetune/own.yaml", "-o", f"Model.weights={options.model}", "-o", data]
-    code = run("train", [*train, "-o", f"Training.output={options.output}", *settings])
+    values = {
+        "Model.weights": options.model,
+        "Data.train": [{"data": [str(tables)], "images": str(options.products.parent.resolve())}],
+        "Training.output": str(options.output),
+    }
+    train = ["-c", "configs/finetune/own.yaml"]
+    for key, value in values.items():
+        # Settings are YAML, of which JSON is a part: a path may have commas, brackets and colons.
+        train += ["-o", f"{key}={json.dumps(value, ensure_ascii=False)}"]
+    code = run("train", [*train, *settings])
     raise SystemExit(code or run("report", ["--run", str(options.output)]))
 
 

@@ -9,6 +9,8 @@ same command resumes. Further options go to training, such as `-o Training.steps
 """
 
 import argparse
+import json
+import shlex
 from pathlib import Path
 
 from ernie_vil2.cli import run
@@ -27,9 +29,13 @@ def main() -> None:
     shards = options.output.with_name(options.output.name + "-shards")
     code = run("prepare", [options.pairs, "--output", str(shards), "--short-side", options.short_side,
                            "--drop-duplicates"])  # fmt: skip
-    train = ["-c", RECIPE, "--resume", "-o", f"Data.train=[{shards}]", "-o", f"Data.val=[{options.val}]",
-             "-o", f"Training.output={options.output}", *settings]  # fmt: skip
-    print("training: ernie-vil2 train", *train)
+    values = {"Data.train": [str(shards)], "Data.val": [options.val], "Training.output": str(options.output)}
+    train = ["-c", RECIPE, "--resume"]
+    for key, value in values.items():
+        # Settings are YAML, of which JSON is a part: a path may have commas, brackets and colons.
+        train += ["-o", f"{key}={json.dumps(value, ensure_ascii=False)}"]
+    train += settings
+    print("training:", shlex.join(["ernie-vil2", "train", *train]))
     raise SystemExit(code or run("train", train))
 
 

@@ -6,6 +6,7 @@ python docs/examples/search_client.py --image cat.jpg --address http://search.ex
 
 import argparse
 import json
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -21,9 +22,13 @@ def main() -> None:
 
     def ask(path: str, body: bytes) -> dict:
         headers = {"Authorization": f"Bearer {options.token}"}
-        request = urllib.request.Request(f"{options.address}/v1/{path}", body, headers)  # noqa: S310  -- an address that the user or the script has named
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310  -- an address that the user or the script has named
-            return json.load(answer)
+        address = f"{options.address.rstrip('/')}/v1/{path}"
+        request = urllib.request.Request(address, body, headers)  # noqa: S310  -- an address that the user or the script has named
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310  -- an address that the user or the script has named
+                return json.load(answer)
+        except urllib.error.HTTPError as error:  # the server says why
+            raise SystemExit(f"error: {address}: {error.code}: {error.read(1000).decode(errors='replace')}") from None
 
     if options.texts:  # in one request
         queries = {"queries": [{"text": text} for text in options.texts], "count": options.count}

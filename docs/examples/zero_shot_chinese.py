@@ -32,6 +32,8 @@ def main() -> None:
     classes /= np.linalg.norm(classes, axis=1, keepdims=True)
 
     found = model.encode_images(options.images, on_error="skip")
+    for error in found.skipped.values():
+        print(f"skipped: {error}", file=sys.stderr)
     cosines = found.embeddings @ classes.T  # [N, C]
     threshold = model.calibration.thresholds["image_to_text"].cosine if model.calibration else -1.0
     for row, cosine in zip(found.rows, cosines, strict=True):

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import runpy
+import shlex
 import shutil
 import sys
 
@@ -50,10 +51,11 @@ def run(monkeypatch):
     return run
 
 
-def test_classes_are_named_in_chinese(folder, run):
+def test_classes_are_named_in_chinese(folder, run, capsys):
     image = next((folder / "my-images").glob("*.png"))
     (line,) = run("zero_shot_chinese.py", "MODEL", image, "gone.png", "--classes", "红色", "蓝色").splitlines()
-    assert line.startswith((f"{image}: 红色", f"{image}: 蓝色"))  # a missing image is skipped
+    assert line.startswith((f"{image}: 红色", f"{image}: 蓝色"))
+    assert "skipped: gone.png" in capsys.readouterr().err
 
 
 def test_example_without_a_model_ends_in_one_line(folder, monkeypatch):
@@ -69,27 +71,51 @@ def test_models_are_compared(folder, run):
     assert len([line for line in lines if "R@1" in line]) == 4  # two models, both directions
 
 
-def test_model_is_fine_tuned_on_products(folder, run):
+def write_products(folder, header="image,title", num_rows=40, encoding="utf-8"):
+    folder.mkdir(exist_ok=True)
     images = [row.image for row in itertools.chain(*ROWS_BY_SPLIT.values())]
-    lines = ["image,title"]
-    for number in range(40):
+    lines = [header]
+    for number in range(num_rows):
         (folder / f"{number}.png").write_bytes(images[number % len(images)])
         lines.append(f"{number}.png,红色 {number}")
-    (folder / "products.csv").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "products.csv").write_text("\r\n".join(lines), encoding=encoding)
+    return folder / "products.csv"
+
+
+def test_model_is_fine_tuned_on_products(folder, run):
+    products = write_products(folder / "shop, new [1] #2: o'clock")
     short = ["-o", "Training.epochs=1", "-o", "Training.global_batch=8", "-o", "Training.micro_batch=null"]
-    run("finetune_products.py", "MODEL", "products.csv", "--output", "runs/p", *short)
-    assert (folder / "runs" / "p" / "report.html").is_file()
+    run("finetune_products.py", "MODEL", products, "--output", "runs/p, #1", *short)
+    assert (folder / "runs" / "p, #1" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"header": "image,name"}, "products.csv has no column 'title'"),
+        ({"num_rows": 3}, "products.csv: of 3 rows none is in test"),
+        ({"encoding": "gb18030"}, "products.csv is not UTF-8"),
+    ],
+)
+def test_unusable_products_are_named(folder, monkeypatch, changes, message):
+    products = write_products(folder / "shop", **changes)
+    monkeypatch.setattr(sys, "argv", ["finetune_products.py", "MODEL", str(products)])
+    with pytest.raises(SystemExit, match=message):
+        runpy.run_path(str(ROOT / "docs" / "examples" / "finetune_products.py"), run_name="__main__")
 
 
 def test_pairs_become_shards_and_a_run(folder, run):
     shorten_pretraining(folder)
     sources = ["my-images/train.csv", "--val", "my-images/val.jsonl"]
-    assert "ernie-vil2 train -c" in run("pretrain_shards.py", *sources, "--output", "runs/mine")
-    assert (folder / "runs/mine-shards/index.json").is_file()
-    assert (folder / "runs/mine/checkpoints/step_00000004").is_dir()
+    for _ in range(2):  # the same command resumes
+        printed = run("pretrain_shards.py", *sources, "--output", "runs/mine, #1")
+    (command,) = (line for line in printed.splitlines() if line.startswith("training: "))
+    assert 'Data.train=["runs/mine, #1-shards"]' in shlex.split(command)
+    assert (folder / "runs/mine, #1-shards/index.json").is_file()
+    assert (folder / "runs/mine, #1/checkpoints/step_00000004").is_dir()
 
 
-def test_client_prints_the_answers_of_a_server(folder, run, shapes):
+def test_client_prints_the_answers_of_a_server(folder, run, shapes, monkeypatch):
     model = ernie_vil2.load_model("MODEL")
     with open_index(folder / "index", model, writable=True) as index:
         add_images(index, list_images([str(shapes["val"])]))
@@ -97,7 +123,10 @@ def test_client_prints_the_answers_of_a_server(folder, run, shapes):
     image = next((folder / "my-images").glob("*.png"))
     with open_index(folder / "index", model) as index, RunningServer(build_app(index)) as running:
         address = "http://{}:{}".format(*running.address)
-        printed = run("search_client.py", "red disc", "--image", image, "--address", address, "--count", 3)
+        printed = run("search_client.py", "red disc", "--image", image, "--address", f"{address}/", "--count", 3)
+        monkeypatch.setattr(sys, "argv", ["search_client.py", "red disc", "--address", address, "--count", "0"])
+        with pytest.raises(SystemExit, match=r"/v1/search/batch: 4\d\d: .*count"):
+            runpy.run_path(str(ROOT / "docs" / "examples" / "search_client.py"), run_name="__main__")
     assert [line.startswith("  ") for line in printed.splitlines()] == [False, True, True, True] * 2
 
 
