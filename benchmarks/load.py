@@ -15,7 +15,6 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
 WORDS = 21_128
 KINDS = {"ours": "load_model's reader", "torch": "torch.load"}
 
@@ -37,7 +36,7 @@ def main() -> int:
         for kind in ("ours", "torch") if args.torch_python else ("ours",):
             python = sys.executable if kind == "ours" else args.torch_python
             command = [python, __file__, "--child", kind, folder]
-            rounds = [json.loads(subprocess.check_output(command, cwd=ROOT)) for _ in range(args.rounds)]  # noqa: S603  -- a command of this script
+            rounds = [json.loads(subprocess.check_output(command)) for _ in range(args.rounds)]  # noqa: S603  -- a command of this script
             least[kind] = [min(values) for values in zip(*rounds, strict=True)]
             seconds, cpu, memory = least[kind]
             print(f"{KINDS[kind]:<22}{seconds:>9.2f}{cpu:>13.2f}{memory:>14.0f}")

@@ -154,7 +154,7 @@ def start_training(row: str, seed: int, folder: Path, *options: str) -> subproce
     if num_processes == 1:
         environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = "1"
     command = ["tools/train.py", "-c", f"configs/{config}", "--processes", str(num_processes)]
-    command += ["-o", f"Training.seed={seed}", "-o", f"Training.output={folder}", *options]
+    command += ["-o", f"Training.seed={seed}", "-o", f"Training.output={folder.resolve()}", *options]
     return subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment)  # noqa: S603  -- a command of this repository
 
 

@@ -31,12 +31,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
-PLAIN_COMMAND = [sys.executable, "-W", "ignore", "benchmarks/plain_search.py"]
-SERVER_COMMAND = [sys.executable, "-W", "ignore", "tools/search.py", "serve", "--trusted-proxy", "127.0.0.1"]
-QUERY_COMMAND = [sys.executable, "-W", "ignore", "tools/search.py", "query"]
+PLAIN_COMMAND = [sys.executable, "-W", "ignore", str(ROOT / "benchmarks" / "plain_search.py")]
+SEARCH_COMMAND = [sys.executable, "-W", "ignore", str(ROOT / "tools" / "search.py")]
 NUM_QUERIES = 6000  # more than are answered in a row's seconds, so that few repeat
 NUM_REPEATED = 40  # queries that the cache answers
 NUM_FILES = 50  # JPEG files
@@ -110,7 +109,8 @@ def main() -> int:
         if not args.skip_plain:
             with run_server([*PLAIN_COMMAND, "--index", args.index]) as server:
                 measure_rows("plain", server, scripts, args)
-        command = [*SERVER_COMMAND, "--index", args.index, "--workers", str(args.workers)]
+        command = [*SEARCH_COMMAND, "serve", "--trusted-proxy", "127.0.0.1", "--index", args.index]
+        command += ["--workers", str(args.workers)]
         with run_server([*command, "--cache", "0"]) as server:
             measure_rows("ours", server, scripts, args)
             measure_overload(server, scripts)
@@ -212,7 +212,7 @@ def run_server(command: list[str]) -> Iterator[Server]:
         port = probe.getsockname()[1]
     start_time = time.monotonic()
     process = subprocess.Popen(  # noqa: S603  -- a command of this script
-        [*command, "--port", str(port)], cwd=ROOT, stdout=subprocess.DEVNULL, env=ENVIRONMENT
+        [*command, "--port", str(port)], stdout=subprocess.DEVNULL, env=ENVIRONMENT
     )
     try:
         yield Server(process, port, start_time)
@@ -292,8 +292,8 @@ def measure_overload(server: Server, scripts: dict[str, Path]) -> None:
 def measure_query(index: str) -> float:
     """Return the CPU seconds of one query of the command, its start included."""
     usage_before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [*QUERY_COMMAND, "--index", index, "a red apple"]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)  # noqa: S603  -- a command of this script
+    command = [*SEARCH_COMMAND, "query", "--index", index, "a red apple"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)  # noqa: S603  -- a command of this script
     usage_after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage_after.ru_utime + usage_after.ru_stime - usage_before.ru_utime - usage_before.ru_stime
 

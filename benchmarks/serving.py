@@ -138,7 +138,7 @@ def run_loop(model: str, texts: Sequence[str], batch_size: int) -> tuple[float, 
     """Run the plain loop in a process of its own; return its seconds and CPU seconds."""
     command = [sys.executable, "-c", LOOP_PROGRAM, model, str(batch_size)]
     output = subprocess.run(  # noqa: S603  -- a command of this script
-        command, cwd=ROOT, env=ENVIRONMENT, input=json.dumps(texts), capture_output=True, text=True, check=True
+        command, env=ENVIRONMENT, input=json.dumps(texts), capture_output=True, text=True, check=True
     ).stdout
     seconds, cpu_seconds = map(float, output.split())
     return seconds, cpu_seconds

@@ -1,5 +1,7 @@
 """The record of CPU minutes: its rows are the demo with few changes, and its table has the means over the seeds."""
 
+from pathlib import Path
+
 import pytest
 
 from benchmarks import record
@@ -31,6 +33,14 @@ def test_table_has_the_means_over_the_seeds(capsys):
         )
     print_table(records)
     assert capsys.readouterr().out.splitlines()[2:] == ["| half | 2 | 12.00 | 6.00 | 60.00 | 70.50 | 72.00 |"]
+
+
+def test_run_folder_is_relative_to_the_callers(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    commands = []
+    monkeypatch.setattr(record.subprocess, "Popen", lambda command, **_: commands.append(command))
+    record.start_training("half", 0, Path("runs/half-0"))
+    assert f"Training.output={tmp_path / 'runs' / 'half-0'}" in commands[0]
 
 
 class InterruptedProcess:
