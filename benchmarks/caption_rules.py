@@ -24,7 +24,8 @@ def read_captions(path: Path, column: str | None) -> list[str]:
         from pyarrow import parquet
 
         return [caption or "" for caption in parquet.read_table(path, columns=[column])[column].to_pylist()]
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # Captions may hold other ends of lines, such as U+2028, at which `splitlines` would cut them.
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     if column is None:
         return lines
     return [line.split("\t")[int(column)] for line in lines]
@@ -65,8 +66,8 @@ def main() -> int:
 
     reasons = Counter(filter(None, faults))
     num_removed = reasons.total()
-    print(f"{len(captions):,} captions, {len(captions) / seconds:,.0f} a CPU second")
-    percent = 100 / len(captions)
+    print(f"{len(captions):,} captions, {len(captions) / max(seconds, 1e-9):,.0f} a CPU second")
+    percent = 100 / max(len(captions), 1)
     print(f"removed {percent * num_removed:.2f} %, cut {percent * (len(rows) - num_removed):.2f} %")
     for reason, count in reasons.most_common():
         print(f"{count:6,}  {reason}")

@@ -7,6 +7,7 @@ import pytest
 from pyarrow import parquet
 
 from benchmarks import curate
+from benchmarks.caption_rules import read_captions
 from benchmarks.curate_truth import Fate, Outcome, read_fates
 from benchmarks.likeness import cut_photos
 from tests.support.crawled_pairs import make_distinct_image
@@ -130,3 +131,10 @@ def test_photographs_end_in_jpg_or_jpeg_in_any_case(tmp_path):
     for seed, name in enumerate(("a.jpg", "b.JPEG", "c.jpeg", "d.JPG", "e.txt")):
         (tmp_path / name).write_bytes(encode_image(make_distinct_image(seed, 310), "JPEG"))
     assert [len(cut_photos(tmp_path, half)) for half in ("develop", "report")] == [2, 2]
+
+
+def test_captions_are_cut_at_ends_of_lines_alone(tmp_path):
+    path = tmp_path / "captions.txt"
+    path.write_bytes("a red fox\u2028in the snow\r\n一\x85二\tx\n".encode())
+    assert read_captions(path, None) == ["a red fox\u2028in the snow", "一\x85二\tx"]
+    assert read_captions(path, "0")[1] == "一\x85二"
