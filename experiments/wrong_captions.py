@@ -52,10 +52,16 @@ def exchange_texts(samples: Sequence[Sample], share: float, seed: int) -> list[S
     """Give a share of the samples the texts of another concept; the field `drawn` names what the image shows.
 
     Texts are exchanged among these samples, so that each stays as frequent as before.
+
+    Raises:
+        ValueError: more than half of these samples are of one concept, so that some keep their texts.
     """
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(samples))[: round(share * len(samples))]
     text_names = np.array([sample.text_name for sample in samples])
+    _, counts = np.unique(text_names[chosen], return_counts=True)
+    if counts.max(initial=0) > len(chosen) / 2:
+        raise ValueError(f"{len(chosen)} of {len(samples)} samples are too few, or too much alike, to exchange texts")
     text_rows = rng.permutation(chosen)
     while True:
         # Those that got a text of their own concept exchange it with any others.
@@ -216,6 +222,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cross_scoring = CrossScoring(source, config, args.folds, args.keep, args.output)
     samples = cross_scoring.samples
     is_right = find_right(samples)
+    num_wrong = len(samples) - int(is_right.sum())
+    if num_wrong != round(args.wrong * len(samples)):
+        raise SystemExit(
+            f"error: {noisy_shard} has {num_wrong} wrong pairs of {len(samples)}, not the share of --wrong "
+            f"{args.wrong}: name another folder as --output"
+        )
 
     is_learnt = np.ones(len(samples), bool)
     rounds: list[dict[str, np.ndarray]] = []

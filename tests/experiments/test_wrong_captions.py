@@ -8,7 +8,7 @@ import pytest
 
 from ernie_vil2.data.readers import open_sources
 from ernie_vil2.data.selection import SelectedSamples
-from experiments.wrong_captions import choose_best, compute_auc, exchange_texts, find_right, main
+from experiments.wrong_captions import choose_best, compute_auc, exchange_texts, find_right, main, write_shard
 from tests.support.paths import ROOT
 from tests.support.trainings import to_arguments
 
@@ -34,6 +34,19 @@ def test_share_of_captions_is_wrong(drawings, share):
         assert sample.fields["caption_zh"] == text_source.captions["zh"]
         assert sample.fields["style"] == drawing.fields["style"]
     assert [sample.text_name for sample in exchange_texts(drawings, share, seed=1)] == noisy_names
+
+
+@pytest.mark.parametrize("share", [0.02, 1.0])
+def test_samples_of_one_concept_cannot_exchange_texts(drawings, share):
+    with pytest.raises(ValueError, match="too few"):
+        exchange_texts([drawings[0]] * 60, share, seed=1)
+
+
+def test_folder_of_another_share_is_refused(drawings, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    write_shard(tmp_path / "noisy.tar", exchange_texts(drawings, 0.6, seed=1))
+    with pytest.raises(SystemExit, match=r"36 wrong pairs of 60, .*--wrong 0.3: .*--output"):
+        main(["--output", str(tmp_path), "--wrong", "0.3"])
 
 
 def test_area_and_best_equal_their_definitions():
