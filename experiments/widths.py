@@ -121,7 +121,7 @@ def compare_methods(
 
 def embed_tests(checkpoint: Path, study: Study, num_icons: int) -> EmbeddedTests:
     """Return the embeddings of the study's tests and of some training icons, which are stored in the run's folder."""
-    path = checkpoint.parents[1] / RESULTS / "widths.npz"
+    path = checkpoint.parents[1] / RESULTS / f"widths-{checkpoint.name}-{num_icons}.npz"
     if not path.exists():
         model = load_model(checkpoint)
         arrays: dict[str, Any] = {}

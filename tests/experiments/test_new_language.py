@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_vil2.evaluation.retrieval import evaluate_retrieval
+from ernie_vil2.io.run_folder import list_checkpoints
 from experiments import new_language, widths
 from experiments.new_language import (
     LEARNT_SENTENCES,
@@ -110,3 +111,10 @@ def test_table_has_means_and_paired_differences():
     row = widths.format_report({widths.Setting(32, True): {0: first, 1: second}}).splitlines()[-1]
     half = 12.706 * 0.5  # Student's t of one degree of freedom; the standard error of -2 and -3
     assert row == f"| 32 | whole vectors | 10.5 | 13.0 | 5.5 | -2.5 [{-2.5 - half:+.1f}, {-2.5 + half:+.1f}] |"
+
+
+def test_embeddings_of_other_icons_or_steps_are_not_taken(trained_study):
+    study, _ = trained_study
+    first, last = list_checkpoints(study.find_run("main/A/0").folder)
+    assert [len(widths.embed_tests(last, study, number)["train/images"]) for number in (5, 7)] == [5, 7]
+    assert not np.array_equal(*[widths.embed_tests(step, study, 5)["train/texts"] for step in (first, last)])
