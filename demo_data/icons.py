@@ -9,7 +9,7 @@ A sample is a PNG and a JSON of `caption_en` (the icon's name without the words 
 categories and other names), `name`, `set`, `set_name`, `author`, `license` (SPDX), `color` and `styles` (the words
 taken off). Sets under licences that forbid commercial use or are of the GPL family are left out unless
 --restricted or --sets asks for them. Icons hidden by their authors are not samples. A run that was stopped goes on with
-the sets that are missing; demo_data/icons/sets.json describes every set.
+the sets that are missing or of another --size; demo_data/icons/sets.json describes every set.
 """
 
 import argparse
@@ -31,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 PACKAGE = ("@iconify/json", "2.2.535")
 RESTRICTED = re.compile(r"-NC-|GPL")
 INK, PAPER = "#222222", "#ffffff"
+IMAGE_SIDE = 64  # pixels; also of sets in a sets.json that names no size
 DEFAULT_SIDE = 16  # units of an icon whose set gives no size, as Iconify defines it
 # Last words of names that mean the style or the grid of an icon, not what it shows.
 STYLES = frozenset(
@@ -149,6 +150,7 @@ def render_set(prefix: str, icon_set: dict, folder: Path, size: int) -> dict:
         "license_url": info["license"].get("url"),
         "color": bool(info.get("palette")),
         "category": info.get("category"),
+        "size": size,
         "samples": num_samples,
         "failed": dict(errors),
     }
@@ -160,7 +162,7 @@ def main() -> int:
     parser.add_argument("--package", type=Path, metavar="FILE", help="the .tgz of @iconify/json; default: npm fetches")
     parser.add_argument("--sets", nargs="+", metavar="SET", help="only these; default: all")
     parser.add_argument("--restricted", action="store_true", help="also sets under NC or GPL licences")
-    parser.add_argument("--size", type=int, default=64, help="side of an image in pixels")
+    parser.add_argument("--size", type=int, default=IMAGE_SIDE, help="side of an image in pixels")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="processes that render")
     args = parser.parse_args()
 
@@ -184,7 +186,7 @@ def main() -> int:
             if is_restricted and not args.restricted and prefix not in wanted_sets:
                 continue
             is_rendered = prefix in entries and (args.output / f"{prefix}.tar").exists()
-            if not is_rendered:
+            if not is_rendered or entries[prefix].get("size", IMAGE_SIDE) != args.size:
                 jobs[pool.submit(render_set, prefix, icon_set, args.output, args.size)] = prefix
         if missing := wanted_sets - sets_in_package:
             sys.exit(f"error: {package} has no set {', '.join(sorted(missing))}")
