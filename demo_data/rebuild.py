@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def read_json(package: Path, *members: str) -> list:
                     raise ValueError(f"{member} is not a file")
                 contents.append(json.load(file))
             return contents
-    except (KeyError, tarfile.TarError, EOFError, ValueError) as error:
+    except (KeyError, tarfile.TarError, EOFError, ValueError, zlib.error) as error:
         sys.exit(f"{package} cannot be read ({error}): remove it and run again")
 
 

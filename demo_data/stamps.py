@@ -20,6 +20,7 @@ import sys
 import tarfile
 import urllib.request
 from collections import defaultdict
+from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,7 +79,7 @@ def fetch(mirror: str, folder: Path) -> Path:
     try:
         with urllib.request.urlopen(address, timeout=60) as source, partial_path.open("wb") as target:  # noqa: S310  -- an address that the user or the script has named
             shutil.copyfileobj(source, target)
-    except OSError as error:
+    except (OSError, ValueError, HTTPException) as error:  # the last two where the address is none
         sys.exit(f"error: {address}: {error}; name another --mirror, or a --package (apt-get download)")
     partial_path.replace(path)
     return path

@@ -6,6 +6,7 @@ import lzma
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from ernie_vil2.data.readers import open_benchmarks
@@ -81,3 +82,11 @@ def test_tables_and_classes_share_no_name_between_splits(tmp_path, monkeypatch):
     assert counts == dict.fromkeys(("zh", "en"), len(rows["test"]))
     # Every class has images in both splits.
     assert {row["label"] for row in rows["train"]} == {row["label"] for row in rows["test"]} == {"animals", "food"}
+
+
+@pytest.mark.parametrize("mirror", ["deb.debian.org/debian", "http://a b/debian"])
+def test_mirror_that_is_no_address_is_named(mirror, tmp_path, monkeypatch):
+    script = import_demo_script("stamps")
+    monkeypatch.setattr(sys, "argv", ["stamps.py", "--mirror", mirror, "--output", str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"error: {mirror}.*--mirror"):
+        script.main()
