@@ -32,6 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 NUM_TUNING_QUERIES = 3000  # as many as the index has captions, if it has fewer
 INDEX_TYPES = ("numpy", "exact", "ivf", "faiss-flat", "milvus-lite")
+# Options that the inputs and the built kinds depend on.
+KEPT_SETTINGS = ("index", "among", "queries", "rows", "width", "asked", "recall")
 Search = Callable[[np.ndarray], np.ndarray]  # finds the ten rows closest to a query, [width] -> [10]
 
 
@@ -62,8 +64,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
+        settings_file = folder / "settings.json"
         if not (folder / "rows.npy").exists():
+            settings = {name: str(getattr(args, name)) for name in KEPT_SETTINGS}
+            settings_file.write_text(json.dumps(settings), encoding="utf-8")
             prepare(args, folder)
+        # Options that are left out are those of the folder.
+        kept_settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.exists() else {}
+        for name in KEPT_SETTINGS:
+            value = getattr(args, name)
+            if value != parser.get_default(name) and str(value) != kept_settings.get(name):
+                parser.error(f"--{name} {value}: {folder} was made with {kept_settings.get(name)}; name another folder")
         print_table(args, folder)
     return 0
 

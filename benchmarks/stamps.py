@@ -74,6 +74,10 @@ class Study:
     def __init__(self, start: str, folder: Path):
         self.start, self.folder = start, folder
         folder.mkdir(parents=True, exist_ok=True)
+        start_file = folder / "start.txt"
+        if start_file.exists() and start_file.read_text(encoding="utf-8") != start:
+            sys.exit(f"error: {folder} has the scores of another --start: name another folder as --folder")
+        start_file.write_text(start, encoding="utf-8")
         self._results_file = folder / "results.json"
         self.scores = json.loads(self._results_file.read_text()) if self._results_file.exists() else {}
 
