@@ -366,9 +366,10 @@ def _format_first(results: Results, name: str) -> str:
 
 def format_text(table: Table) -> str:
     """Return a table for the terminal."""
-    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+    rows = list(map(_join_lines, (table.columns, *table.rows)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [table.title, "-" * min(120, sum(widths) + 2 * len(widths))]
-    for row in (table.columns, *table.rows):
+    for row in rows:
         padded_cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join(padded_cells).rstrip())
     return "\n".join(lines)
@@ -378,10 +379,15 @@ def format_markdown(table: Table) -> str:
     """Return a table for a document."""
     lines = [f"**{table.title}**", ""]
     for row in (table.columns, ["---"] * len(table.columns), *table.rows):
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in _join_lines(row)) + " |")
     if table.note:
         lines += ["", table.note]
     return "\n".join(lines)
+
+
+def _join_lines(cells: Sequence[str]) -> list[str]:
+    """Return cells without ends of lines, which descriptions in YAML may have, and which would end the row."""
+    return [" ".join(cell.splitlines()) for cell in cells]
 
 
 def write_study_page(path: str | Path, results: Results) -> None:

@@ -18,7 +18,7 @@ from experiments.ablation.definition import read_study
 from experiments.ablation.measure import measure, open_tests
 from experiments.ablation.runs import find_newest_step, make_run, read_result, train
 from experiments.ablation.step_cost import format_step_costs, measure_step_costs
-from experiments.ablation.tables import make_factor_table, make_tables
+from experiments.ablation.tables import Table, format_markdown, format_text, make_factor_table, make_tables
 from tests.support.limits import PATIENCE, wait_until
 from tests.support.paths import ROOT
 from tests.support.processes import run_process, start_process
@@ -102,6 +102,12 @@ def test_tables_name_the_paper_only_with_its_figures(trained_study):
     table = make_tables(results)[0]
     assert not any("paper" in column for column in table.columns)
     assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_row_is_a_line_whatever_its_cells_hold():
+    table = Table("A table", ["", "what it is"], [["A", "captions\nalone\n"], ["E", "a | b"]])
+    assert format_text(table).splitlines()[2:] == ["   what it is", "A  captions alone", "E  a | b"]
+    assert format_markdown(table).splitlines()[4:] == ["| A | captions alone |", "| E | a \\| b |"]
 
 
 def test_steps_of_equal_time_follow_from_step_costs(definition, write):
