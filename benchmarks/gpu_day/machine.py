@@ -66,6 +66,7 @@ def describe_system(options: Options, results: Results) -> None:
     results.add(gpus=[dict(zip(GPU_FIELDS, line.split(", "), strict=False)) for line in lines])
     texts = [_call_nvidia_smi(*arguments) for arguments in (["topo", "-m"], ["nvlink", "-s"], ["-q"])]
     path = options.output / "results" / "machine" / "nvidia_smi.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(texts), encoding="utf-8")
 
 

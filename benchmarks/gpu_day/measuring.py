@@ -191,6 +191,11 @@ def list_launcher_arguments(num_ranks: int, log_folder: Path) -> list[str]:
     return [sys.executable, "-m", "paddle.distributed.launch", "--gpus", gpus, "--log_dir", str(log_folder)]
 
 
+def quote_path(path: Path) -> str:
+    """Return a path as a value of YAML, of which JSON is a part: plain, it must have no comma, quote or ` #`."""
+    return json.dumps(str(path), ensure_ascii=False)
+
+
 def list_demo_command(options: Options, name: str, num_ranks: int, overrides: Sequence[str]) -> list[str]:
     """Return the command line of a training of the demo.
 
@@ -202,7 +207,8 @@ def list_demo_command(options: Options, name: str, num_ranks: int, overrides: Se
     """
     script = str(ROOT / "tools" / "train.py")
     arguments = ["-c", str(ROOT / "configs" / "demo" / "emoji.yaml")]
-    for override in (*overrides, f"Training.output={options.run_folder(name)}", f"Training.device={options.device}"):
+    output = quote_path(options.run_folder(name))
+    for override in (*overrides, f"Training.output={output}", f"Training.device={options.device}"):
         arguments += ["-o", override]
     if num_ranks == 1:
         return [sys.executable, script, *arguments]

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.gpu_day.measuring import LeftOut, Options, Results, read_time_limit, wait_for_device
+from benchmarks.gpu_day.measuring import LeftOut, Options, Results, quote_path, read_time_limit, wait_for_device
 from benchmarks.gpu_day.processes import ROOT
 
 if TYPE_CHECKING:
@@ -79,11 +79,11 @@ class Case:
     def list_overrides(self, options: Options, num_ranks: int) -> list[str]:
         """Return the settings of the configuration."""
         rows_per_rank, settings = options.choose(WAYS, DRY_WAYS)[self.way]
-        data = f"{shards_folder(options)}/*.tar" if self.data == "shards" else f"{ROOT}/demo_data/emoji-train.tar"
+        data = shards_folder(options) if self.data == "shards" else ROOT / "demo_data" / "emoji-train.tar"
         return [
             *options.choose(TOWERS, DRY_TOWERS),
             *settings,
-            f"Data.train=['{data}']",
+            f"Data.train=[{quote_path(data)}]",
             f"Training.global_batch={rows_per_rank * num_ranks}",
             f"Training.precision={self.precision}",
             f"Training.dropout={self.dropout}",
@@ -134,7 +134,7 @@ def measure_case(case: Case, options: Options, results: Results) -> None:
     if plan and plan["peak_bytes"] > plan["device_bytes"]:
         raise LeftOut(f"the plan needs {plan['peak_bytes'] / 2**30:.0f} GiB of {plan['device_bytes'] / 2**30:.0f}")
     run = options.run_folder(f"{case.name}_{num_ranks}")
-    config = load_config(None, [*case.list_overrides(options, num_ranks), f"Training.output={run}"])
+    config = load_config(None, [*case.list_overrides(options, num_ranks), f"Training.output={quote_path(run)}"])
     trainer = Trainer(config, make_evaluators=lambda *_: {}, should_score_test=False)
     with trainer.folder_lock, closing(open_batches(case, trainer, config)) as batches:
         clock = StepClock(trainer, batches)

@@ -1,5 +1,6 @@
 """The first day on GPUs: failures stop nothing, figures follow from what was measured, and a dry day runs all steps."""
 
+import itertools
 import json
 import os
 import sys
@@ -10,12 +11,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.gpu_day import command, processes
+from benchmarks.gpu_day import command, machine, processes
 from benchmarks.gpu_day import day as days
 from benchmarks.gpu_day.comparison import compare
 from benchmarks.gpu_day.correctness import OutcomeRecorder
 from benchmarks.gpu_day.day import Day, Step
-from benchmarks.gpu_day.measuring import RESULTS_VARIABLE, Measurement, Options, Results, list_gpu_labels
+from benchmarks.gpu_day.measuring import (
+    RESULTS_VARIABLE,
+    Measurement,
+    Options,
+    Results,
+    list_demo_command,
+    list_gpu_labels,
+)
 from benchmarks.gpu_day.profiles import measure_union, profile_steps, summarize_trees
 from benchmarks.gpu_day.report import describe, pack
 from benchmarks.gpu_day.throughput import list_cases
@@ -197,6 +205,24 @@ def test_cases_are_the_matrix_and_valid_configurations(options):
         config = load_config(None, case.list_overrides(options, 1))
         assert (config.Training.precision, config.Training.dropout) == (case.precision, case.dropout)
         assert bool(config.Training.micro_batch) == case.way.startswith("micro")
+
+
+def test_output_may_have_any_name(tmp_path):
+    options = Options(tmp_path / "o'clock, [1] #2", num_gpus=1, is_dry=True)
+    (case,) = (case for case in list_cases(options) if case.data == "shards")
+    assert load_config(None, case.list_overrides(options, 1)).Data.train == [str(options.output / "work" / "shards")]
+    words = list_demo_command(options, "run", 1, [])
+    settings = [value for option, value in itertools.pairwise(words) if option == "-o"]
+    assert load_config(None, settings).Training.output == str(options.run_folder("run"))
+
+
+def test_system_is_described_without_a_day(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho a GPU\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    machine.describe_system(Options(tmp_path / "report", 1, False), Results(None))
+    assert "a GPU" in (tmp_path / "report" / "results" / "machine" / "nvidia_smi.txt").read_text()
 
 
 def test_figures_of_a_profile_by_hand():
