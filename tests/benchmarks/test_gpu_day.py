@@ -306,6 +306,16 @@ def test_scaling_is_compared_with_one_gpu():
     assert contexts.measured == 4 and contexts.differs
 
 
+@pytest.mark.parametrize(
+    ("expected", "measured", "differs"), [(3.0, 3.1, [False]), (3.0, None, [True]), (None, 3.0, [])]
+)
+def test_loss_that_is_not_finite_is_a_difference(expected, measured, differs):
+    report = make_h100_report(accuracy__float32_1={"last_loss": expected}, accuracy__float16_1={"last_loss": measured})
+    rows = compare(report)
+    assert [row.differs for row in rows] == differs
+    assert describe(report | {"begun": ""}, rows, True)
+
+
 def test_report_names_failures_and_differences():
     report = make_h100_report(
         correctness__tests={
