@@ -223,7 +223,7 @@ def score(folder: Path) -> dict[str, float]:
     from ernie_vil2.evaluation.encoded import encode_benchmark
     from ernie_vil2.evaluation.protocol import find_protocol, score_embeddings
 
-    model = load_model(folder)
+    model = load_model(f"{folder}@best")
     recalls = {}
     for language, benchmark in open_benchmarks(str(TEST), languages=LANGUAGES, text_id="id").items():
         encoded = encode_benchmark(model, benchmark)

@@ -6,8 +6,11 @@ import pytest
 
 from benchmarks import record
 from benchmarks.record import ROWS, print_table
+from ernie_vil2 import encoder
 from ernie_vil2.config import load_config
 from ernie_vil2.config.load import differences
+from ernie_vil2.io.run_folder import resolve_checkpoint
+from tests.support.checkpoints import write_untrained_checkpoint
 from tests.support.paths import ROOT
 
 
@@ -41,6 +44,18 @@ def test_run_folder_is_relative_to_the_callers(monkeypatch, tmp_path):
     monkeypatch.setattr(record.subprocess, "Popen", lambda command, **_: commands.append(command))
     record.start_training("half", 0, Path("runs/half-0"))
     assert f"Training.output={tmp_path / 'runs' / 'half-0'}" in commands[0]
+
+
+def test_best_checkpoint_is_scored(monkeypatch, tmp_path):
+    best, newest = (tmp_path / "checkpoints" / f"step_{step:08}" for step in (1, 2))
+    for checkpoint in (best, newest):
+        write_untrained_checkpoint(checkpoint)
+    (tmp_path / "checkpoints" / "best").symlink_to(best.name)
+    loaded = []
+    monkeypatch.setattr(encoder, "load_model", lambda name: loaded.append(resolve_checkpoint(name)))
+    monkeypatch.setattr("ernie_vil2.data.readers.open_benchmarks", lambda *_, **__: {})
+    record.score(tmp_path)
+    assert loaded == [best]
 
 
 class InterruptedProcess:
