@@ -21,6 +21,7 @@ from ernie_vil2.evaluation.encoded import EncodedBenchmark, encode_benchmark
 from ernie_vil2.evaluation.retrieval import Matching, evaluate_retrieval, mean_recall, score_matchings
 from experiments.ablation.definition import FURTHER, Definition
 
+BLOCK_ROWS = 256  # rows of a matrix of distances in memory at a time; that of all texts of a benchmark takes gigabytes
 ALL = "all"  # name of the test in figures of all tests together
 
 
@@ -126,10 +127,20 @@ def score_alignment_and_uniformity(encoded: EncodedBenchmark) -> dict[str, float
     # The squared distance of unit vectors is 2 - 2 cos.
     figures = {"alignment": float((2 - 2 * cosines).mean())}
     for side, embeddings in (("image", images), ("text", texts)):
-        squared_distances = (2 - 2 * embeddings @ embeddings.T)[np.triu_indices(len(embeddings), 1)]
-        if squared_distances.size:
-            figures[f"{side}_uniformity"] = float(np.log(np.exp(-2 * squared_distances).mean()))
+        if len(embeddings) > 1:
+            figures[f"{side}_uniformity"] = _compute_uniformity(embeddings)
     return figures
+
+
+def _compute_uniformity(embeddings: np.ndarray) -> float:
+    """Return the uniformity of two or more unit vectors, `[N, D]` float64."""
+    total = 0.0
+    for start in range(0, len(embeddings), BLOCK_ROWS):
+        squared_distances = 2 - 2 * embeddings[start : start + BLOCK_ROWS] @ embeddings.T
+        potentials = np.exp(-2 * squared_distances)
+        np.fill_diagonal(potentials[:, start:], 0)  # pairs of an embedding with itself
+        total += potentials.sum()
+    return float(np.log(total / (len(embeddings) * (len(embeddings) - 1))))
 
 
 def score_queries(
