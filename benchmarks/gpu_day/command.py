@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -41,15 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from benchmarks.gpu_day.day import Day, list_steps
-    from benchmarks.gpu_day.measuring import Options
+    from benchmarks.gpu_day.measuring import Options, list_gpu_labels
     from benchmarks.gpu_day.report import pack, write_report
 
     output = Path(args.output).resolve()
     if (output / "report.json").exists():
         raise ValueError(f"{output} holds the report of another day: name another folder as --output")
     options = Options(output, DRY_RANKS if args.dry else count_gpus(args.gpus), args.dry)
-    if args.dry and args.gpus:
+    if args.gpus and args.dry:
         options = Options(output, args.gpus, args.dry)
+    elif args.gpus:
+        # The tests and Paddle's check of itself take all GPUs that they see.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(list_gpu_labels(args.gpus))
     output.mkdir(parents=True, exist_ok=True)
 
     def show(report: dict[str, Any]) -> None:

@@ -178,6 +178,14 @@ def test_number_of_gpus_is_at_most_those_that_paddle_sees(monkeypatch):
         command.count_gpus(8)
 
 
+def test_other_gpus_are_hidden_from_all_measurements(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "COUNT_GPUS", "print('[true, 4]')")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    monkeypatch.setattr(days.Day, "run", lambda *_: None)
+    assert cli.run(command, ["--output", str(tmp_path / "report"), "--gpus", "2"]) == 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5" and list_gpu_labels(2) == ["4", "5"]
+
+
 def test_installed_paddle_is_asked_for_its_gpus():
     process = run_process([sys.executable, "-c", command.COUNT_GPUS], capture_output=True, text=True)
     has_build, num_gpus = json.loads(process.stdout.splitlines()[-1])
