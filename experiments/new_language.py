@@ -202,6 +202,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     runtime.configure()
     args.output.mkdir(parents=True, exist_ok=True)
+    if not args.report:
+        # Recalls that are there are not measured again, so all must be of students with the same settings.
+        overrides_file = args.output / "overrides.json"
+        if overrides_file.exists() and load_json(overrides_file) != args.override:
+            raise SystemExit(f"error: {args.output} has students with other -o: name another folder as --output")
+        write_json(overrides_file, args.override)
     recalls = {}
     for seed in args.seeds:
         recalls_of_seed = get_recalls(seed, args.output, args.override, may_train=not args.report)

@@ -21,6 +21,8 @@ from experiments.new_language import (
 from tests.support.embedded_pairs import make_normalised_benchmark
 from tests.support.loss_reference import draw_unit_rows
 
+KEYS = ["/".join(names) for names in product(("zh", "en"), ("learnt", "held out", "all"), QUERY_FORMS)]
+
 
 def test_about_a_third_of_words_is_held_out(tmp_path):
     words = [f"word {number}" for number in range(3000)]
@@ -49,12 +51,21 @@ def test_recalls_are_grouped_by_language_and_kind_of_word(monkeypatch):
     }  # fmt: skip
 
 
+def test_folder_of_other_settings_is_refused(tmp_path, monkeypatch):
+    recalls = {model: dict.fromkeys(KEYS, 1.0) for model in ("E", *STUDENTS)}
+    monkeypatch.setattr(new_language, "get_recalls", lambda *_, **__: recalls)
+    command = ["--output", str(tmp_path), "-o", "Training.steps=4"]
+    assert new_language.main(command) == new_language.main(command) == 0
+    with pytest.raises(SystemExit, match="other -o: .*--output"):
+        new_language.main(command[:2])
+    assert new_language.main([*command[:2], "--report"]) == 0
+
+
 def test_tables_have_differences_to_the_teacher_by_seed():
-    keys = ["/".join(names) for names in product(("zh", "en"), ("learnt", "held out", "all"), QUERY_FORMS)]
     results = {}
     for seed in (0, 1, 2):
-        results[seed] = {"E": dict.fromkeys(keys, 5.0 + seed)}
-        results[seed] |= {name: dict.fromkeys(keys, 8.0 + seed) for name in STUDENTS}
+        results[seed] = {"E": dict.fromkeys(KEYS, 5.0 + seed)}
+        results[seed] |= {name: dict.fromkeys(KEYS, 8.0 + seed) for name in STUDENTS}
     word, sentence = make_tables(results)
     assert [row[0] for row in word.rows] == ["E", *STUDENTS] and word.rows[0][1:4] == ["6.0", "6.0", "–"]
     assert word.rows[1][1:4] == ["9.0", "9.0", "+3.0 [+3.0, +3.0] *"] and sentence.rows == word.rows
