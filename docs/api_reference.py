@@ -35,7 +35,7 @@ def name_of(path):
 def described(path, package):
     """A row for each public class and function of a module that has a docstring."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
             sentence = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
             module = name_of(path)
             inner = module.removeprefix(f"{package}.") if module != package else ""

@@ -100,6 +100,8 @@ def test_pages_and_reference_are_built(tmp_path):
     packages = [path.parent.name for path in (ROOT / "ernie_vil2").glob("*/__init__.py")]
     for package in packages:
         assert (site / "reference" / f"ernie_vil2.{package}.html").is_file()
+    names = (site / "reference" / "index.html").read_text(encoding="utf-8")
+    assert "serving.bodies.check_parameter_names" in names  # a coroutine
     pages = [path.relative_to(DOCS).with_suffix(".html") for path in DOCS.rglob("*.md")]
     assert [page for page in pages if not (site / page).is_file()] == []
     start = (site / "index.html").read_text(encoding="utf-8")
