@@ -123,7 +123,10 @@ def make_all_runs(study: Study, command: Sequence[str], max_processes: int) -> d
             while waiting_runs and len(processes) < max_processes and not received_signals:
                 run = waiting_runs.pop(0)
                 print(f"{run}: {_describe_work(run)}, {len(waiting_runs)} runs behind it", flush=True)
-                processes[_start_process(command, run)] = (run, time.monotonic())
+                process = _start_process(command, run)
+                processes[process] = (run, time.monotonic())
+                for number in received_signals:  # while the process was started
+                    process.send_signal(number)
             time.sleep(_POLL)
             for process in list(processes):
                 if process.poll() is None:

@@ -13,6 +13,7 @@ from ernie_vil2.config import ConfigError
 from ernie_vil2.encoder import load_model
 from ernie_vil2.io.run_folder import list_checkpoints, lock_run_folder
 from experiments.ablation import command as ablation
+from experiments.ablation import runs
 from experiments.ablation.collect import collect, read_curve
 from experiments.ablation.definition import read_study
 from experiments.ablation.measure import measure, open_tests
@@ -204,6 +205,20 @@ def test_missing_test_data_is_named_before_the_training(definition, write):
     with pytest.raises((OSError, ValueError), match="gone.tar"):
         make_run(study, run)
     assert not run.folder.exists()
+
+
+def test_signal_while_a_run_starts_reaches_it(definition, write, monkeypatch):
+    processes = []
+
+    def start_and_get_signal(*_):
+        processes.append(start_process([sys.executable, "-c", "import time; time.sleep(20)"]))
+        signal.raise_signal(signal.SIGTERM)
+        return processes[0]
+
+    monkeypatch.setattr(runs, "_start_process", start_and_get_signal)
+    with pytest.raises(SystemExit):
+        runs.make_all_runs(write(definition), [], 1)
+    assert [process.returncode for process in processes] == [-signal.SIGTERM]
 
 
 def is_unlocked(folder):
