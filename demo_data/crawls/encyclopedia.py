@@ -363,12 +363,13 @@ class Library:
 
     def make_other_style(self) -> tuple[Picture, Picture]:
         """Make two plates of one thing, drawn by two people."""
-        while True:
+        while any(self.draughtsman.cabinet.drawings.values()):
             drawing = self.draughtsman.cabinet.take()
             namesake = self.draughtsman.cabinet.take_namesake(drawing)
             if namesake:
                 style = self.rng.choice(("plate", "clip_art", "exhibit"))
                 return self.draughtsman.draw_plate(drawing, style), self.draughtsman.draw_plate(namesake, style)
+        return self.make_solid_from_side()
 
     def make_same_plate(self) -> tuple[Picture, Picture]:
         """Make two things on plates of one series."""

@@ -31,6 +31,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 Colour = tuple[int, int, int]
 Words = dict[str, dict[str, str]]
 INK: Colour = (40, 40, 46)
+MAX_DRAWS = 1000  # of a card that was not made yet: a crawl of some 30,000 rows has made all that there are
 COVER_SIZES = ((300, 400), (300, 534), (330, 440), (360, 360), (480, 270))  # of short videos, notes and their covers
 
 
@@ -1089,7 +1090,9 @@ class Studio:
         layout = random.Random(self.new_style() if style is None else style)  # noqa: S311
         colour, names = self.draw_colour(layout)
         quote = self.rng.choice(texts.QUOTES)
-        while not self.is_new(quote, colour):
+        for _ in range(MAX_DRAWS):
+            if self.is_new(quote, colour):
+                break
             quote = self.rng.choice(texts.QUOTES)
             if style is None:
                 colour, names = self.draw_colour(layout)
@@ -1119,7 +1122,9 @@ class Studio:
         dark = layout.random() < 0.4
         paper, ink = ((21, 24, 28), (232, 232, 234)) if dark else (WHITE, INK)
         handle = layout.choice(texts.HANDLES)
-        while text is None or (not likes and not self.is_new(text, handle)):
+        for _ in range(MAX_DRAWS):
+            if text is not None and (likes or self.is_new(text, handle)):
+                break
             text = self.rng.choice(texts.POSTS)
             if style is None:
                 handle = layout.choice(texts.HANDLES)

@@ -124,3 +124,32 @@ def test_folder_without_photographs_and_too_few_rows_are_refused(tmp_path, monke
         assert f"{option}: " in capsys.readouterr().err
     (tmp_path / "peak.JPG").write_bytes(b"")
     assert [path.name for path in making.list_photographs(tmp_path)] == ["peak.JPG"]
+
+
+def test_cards_come_again_when_all_were_made():
+    pictures = import_crawl_script("social_pictures")
+    making = import_crawl_script("making")
+    rng = random.Random(0)  # noqa: S311
+    shelf = pictures.Shelf(("emoji-val.tar",))
+    studio = pictures.Studio(shelf, making.PhotoSource(None, rng, 1), making.Signs(None), rng)
+    num_quotes = len(pictures.texts.QUOTES) * len(pictures.texts.COLOURS)
+    for _ in range(num_quotes + 1):
+        studio.make_quote()
+    assert len(studio.designs) == num_quotes
+    num_posts = len(pictures.texts.POSTS) * len(pictures.texts.HANDLES)
+    for _ in range(num_posts + 1):
+        studio.make_text_post()
+    assert len(studio.designs) == num_quotes + num_posts
+
+
+def test_plates_of_one_thing_end_with_the_drawings():
+    encyclopedia = import_crawl_script("encyclopedia")
+    making = import_crawl_script("making")
+    rng = random.Random(0)  # noqa: S311
+    cabinet = encyclopedia.Cabinet(("emoji-val.tar",), rng)
+    draughtsman = encyclopedia.Draughtsman(cabinet, making.Signs(None), rng)
+    library = encyclopedia.Library(making.Crawl(rng), draughtsman, draughtsman, None, None, None, 300)
+    for drawings in cabinet.drawings.values():
+        cabinet.used += drawings
+        drawings.clear()
+    assert len(library.make_other_style()) == 2
