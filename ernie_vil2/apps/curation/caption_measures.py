@@ -19,7 +19,7 @@ _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufe00-\u
 _UNIT = re.compile(f"{HAN.pattern}|(?:(?!{HAN.pattern})[^\\W_])+")  # a Chinese character, or a word
 _LATIN_WORD = re.compile("[A-Za-z\u00c0-\u024f]+(?:['’][A-Za-z\u00c0-\u024f]+)*")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
-_TAG_AS_WORD = re.compile(r"(?<=[的地得在是和与])#([^\s#@]+)#")
+_TAG_AS_WORD = re.compile(r"(?<=[的地得在是和与给把到])#([^\s#@]+)#?")
 _TAG = re.compile(r"(?:#|(?<!\w)@)[^\s#@]*[^\W\d_][^\s#@]*#?")
 
 # Not in ENGLISH_WORDS, because other languages have them, too.
@@ -128,9 +128,12 @@ def measure_commonest(text: str) -> float:
 def measure_keywords(text: str) -> float:
     """Return the weighted number of entries if the caption is a list of keywords, else 0.
 
-    A list has no words that join others. Words between spaces count less than entries between commas, bars or similar
-    marks, and entries with a word in common count more. So do searches for the same thing (`_count_searches`).
+    A list has no words that join others, and no title that says what the entries are (静物: 书、杯子). Words between
+    spaces count less than entries between commas, bars or similar marks, and entries with a word in common count more.
+    So do searches for the same thing (`_count_searches`).
     """
+    if _TITLED_LIST.match(text):
+        return 0.0
     entries = _split_entries(text)
     weighted_count = len(entries)
     num_searches = _count_searches(text, entries)
@@ -162,6 +165,7 @@ def measure_keywords(text: str) -> float:
     return float(weighted_count)
 
 
+_TITLED_LIST = re.compile("[^:、,]{1,12}: ?[^:、,]+、")
 _COMMON_THING = 3  # entries by which a list counts more if its entries have a word in common or are searches
 
 
