@@ -315,8 +315,8 @@ def watch_ranks() -> Iterator[None]:
 class _RankWatcher(threading.Thread):
     """Thread that counts up this rank's heartbeat counter in the store; rank 0 also checks those of all other ranks.
 
-    When rank 0 ends, the other ranks notice it by the lost connection. A second thread notices
-    when the store hangs, which blocks this thread as well.
+    When rank 0 ends, the other ranks notice it by the lost connection. A second thread notices when the store hangs,
+    which blocks this thread as well.
     """
 
     def __init__(self, rank: int, ranks: int):
