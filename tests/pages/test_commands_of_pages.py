@@ -37,7 +37,7 @@ NOT_RUN = {
     "sbatch": "needs Slurm",
     **dict.fromkeys(["docker build", "docker run"], "needs an engine for containers"),
     **dict.fromkeys(["exports/own", "--index indexes/own"], "needs the run of docs/own_data.md"),
-    "--protocol NAME": "FOLDER and NAME are those that follow on the page",
+    "--protocol PROTOCOL": "FOLDER and PROTOCOL are those that follow on the page",
 }  # fmt: skip
 """Parts of commands and of blocks of Python -> why these are not run."""
 OTHER_TESTS = {

@@ -188,10 +188,6 @@ def lay_out_export(folder):
     (folder / "apple.jpg").write_bytes(ROWS_BY_SPLIT["test"][0].image)
 
 
-def lay_out_tags(folder):
-    (folder / "tags.jsonl").write_text('{"id": "1f697", "tags_zh": ["汽车"]}\n', encoding="utf-8")
-
-
 def lay_out_entailment(folder):
     write_untrained_checkpoint(folder / "ENGLISH_MODEL", entailment_data.TOKENS)
     entailment_data.write_entailment_folder(folder / "data" / "snli-ve")
@@ -218,7 +214,7 @@ LAYOUTS = {
     "reproduce.md": [lay_out_benchmarks, lay_out_ratings],
     "runs.md": [shorten_demo, train_demo, copy_run("first", "second"), lay_out_shards],
     "search.md": [shorten_demo, train_demo, lay_out_search],
-    "tags.md": [shorten_demo, train_demo, lay_out_tags],
+    "tags.md": [shorten_demo, train_demo],
     "weights.md": [lay_out_release],
 } | {f"{name}.md": [shorten_demo] for name in ("curate", "demo", "index", "loss", "memory", "ranks", "streaming")}
 """Page -> functions that lay out, after `make_checkout`, the files that its commands need."""
