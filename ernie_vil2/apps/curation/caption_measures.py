@@ -315,6 +315,31 @@ def _is_list(clause: str) -> bool:
     return num_things >= 4
 
 
+# Words for things that are seen for what is written on them, and for figures. A caption with none of them tells of
+# something else than the page of text that its image shows.
+_TEXT_WORDS = re.compile(
+    r"\b(?:apps?|boards?|books?|brochures?|calendars?|calligraphy|cards?|certificates?|charts?|chats?|code|covers?"
+    r"|degrees|diagrams?|documents?|equations?|error|figures|flyers?|forecasts?|formula[se]?|forms?|functions?|graphs?"
+    r"|headlines?|index|infographics?|inscriptions?|invoices?|labels?|layouts?|leaflets?|letters?|listings?|lists?|lyrics"
+    r"|magazines?|manuscripts?|maps?|menus?|messages?|newspapers?|notes?|notices?|numbers|orders?|pages?|plans?|poems?"
+    r"|polls?|posters?|posting|posts?|prices?|programmes?|quotations?|quotes?|ranking|rates?|reads|receipts?|reports?"
+    r"|results|said|sales|says|schedules?|scoreboards?|scores?|screens?|screenshots?|serves?|signboards?|signs?|slides?"
+    r"|spreadsheets?|statistics|tags?|texts?|tickets?|timetables?|titles?|tweets?|websites?|words?|writes|writing|written"
+    r"|(?:licen[cs]e|name|number|rating|type) ?plates?|web ?pages?|from \d{4} (?:to|until) \d{4})\b"
+    r"|菜[单牌]|点菜|价目|价格[表单]|图表|[饼柱]图|[柱条][状形]图|折线|曲线|走势|对比|统计|数据|产量|指数|汇率|天气|气温|排[名行]|投票"
+    r"|户型|平面图|布局图|示意图|流程图|地图|路线图|海报|传单|宣传单|封面|书[影页籍]|第[0-9一二三四五六七八九十]+页|扫描|报[告纸]|杂志"
+    r"|标题|便[条签]|书信|[文题]字|文案|句子|书法|对联|题词|诗|截[图屏]|屏幕|[界页]面|聊天|对话|消息|短信|微博|朋友圈|帖子|写[着道的]"
+    r"|公告|通知|告示|[招路铭门车名]牌|标签|吊牌|领标|水洗标|[门车船机邮彩发]票|票根|名片|证书|合同|文件|表格|课程?表|时刻表|日历"
+    r"|[订账清]单|公式|方程|函数|代码|幻灯片|课件|作业|试卷|乐谱|歌词|\d{4}年?[至到-]\d{4}年"
+    r"|\d[.,]\d|\d ?%|[“「『\"][^“”「」『』\"]{3,}[”」』\"]"
+)
+
+
+def names_text(text: str) -> bool:
+    """Return whether a caption names something written, as a menu, quotes it, or gives figures of a chart."""
+    return bool(_TEXT_WORDS.search(text.casefold()))
+
+
 def measure_tags(text: str) -> float:
     """Return the share of the characters that are in #tags and @handles.
 

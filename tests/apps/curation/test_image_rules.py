@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from ernie_vil2.apps.curation.caption_measures import names_several_pictures
+from ernie_vil2.apps.curation.caption_measures import names_several_pictures, names_text
 from ernie_vil2.apps.curation.image_measures import (
     compute_percentile,
     measure_blocks,
@@ -153,7 +153,6 @@ def test_images_without_a_scene_are_removed(tmp_path, curated):
         make_drawing(),
         make_set(),
         make_stripes(),
-        make_menu(),
         make_chart(),
         make_skyline(),
         make_pale_thing(),
@@ -176,6 +175,34 @@ def test_a_collage_stays_if_its_caption_is_about_all_of_it(tmp_path, curated):
     rows = [(encode_image(image), caption) for image, caption in zip(images, captions, strict=True)]
     table = curated([write_pair_shard(tmp_path / "crawl.tar", rows)], "image_rules: {}").values()
     assert [row["reason"] for row in table] == ["collage", "collage", None, None]
+
+
+def test_a_page_of_text_stays_if_its_caption_names_something_written(tmp_path, curated):
+    captions = ["Linen shirt, blue", "The menu of a noodle shop", "蓝色亚麻衬衫", "售后公告"]
+    images = [make_page(size=480 + 8 * number) for number in range(len(captions))]
+    images, captions = [*images, make_menu()], [*captions, "Menu of Lucky Cat Kitchen"]
+    rows = [(encode_image(image), caption) for image, caption in zip(images, captions, strict=True)]
+    table = curated([write_pair_shard(tmp_path / "crawl.tar", rows)], "image_rules: {}").values()
+    assert [row["reason"] for row in table] == ["page of text", None, "page of text", None, None]
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("Floor plan of the flat in Cardiff", True),
+        ("A sign that says “no fishing”", True),
+        ("my neighbour: 'we are moving' \"for good\"", True),
+        ("Share of solar power, 12.5 % of all", True),
+        ("Linen shirt, blue, size M", False),
+        ("A bowl of noodles, 300 g", False),
+        ("小店的价目表", True),
+        ("1985年至1991年的水稻", True),
+        ("橙色的数字挂钟", False),
+        ("一碗牛肉面", False),
+    ],
+)
+def test_captions_of_text_name_what_is_written_or_its_figures(caption, expected):
+    assert names_text(caption) == expected
 
 
 @pytest.mark.parametrize(
