@@ -108,8 +108,8 @@ class ImageRules(Step[Settings]):
         yield make_bound("gradient", "relief", "<", settings.relief)
         yield make_bound("unfinished image", "unfinished", ">=", settings.unfinished)
         yield make_bound("QR code", "qr_code", ">=", settings.qr_code)
-        # Many letters alone may be a map, and a large share of text a name plate. A menu is a page of text whose caption
-        # says so.
+        # Many letters alone may be a map, and a large share of text a name plate. A menu is such a page, too, but its
+        # caption says so.
         page = make_bound("page of text", "text_share", ">=", settings.text_share, "share of text")
         yield page._replace(condition=f"not names_text and letters_shown >= {settings.letters} and {page.condition}")
         # A collage is no fault where its caption is about all of it. Most captions of collages tell of one picture.
