@@ -289,9 +289,10 @@ def _is_keyword(entry: str, max_han: int) -> bool:
 # a caption may say so and then tell of one of the pictures only.
 _NUMBER = "(?:two|three|four|five|six|seven|eight|nine|several|[2-9])"
 _SEVERAL_PICTURES = re.compile(
-    rf"\b(?:memes?|comics?|{_NUMBER}[- ](?:pictures?|photos?|images|panels?|frames|views|sides|angles|steps)"
+    r"\b(?:memes?|comics?|(?:new|comic) strips?"
+    rf"|{_NUMBER}[- ](?:pictures?|photos?|images|panels?|frames|views|sides|angles|steps)"
     r"|(?:top|bottom|left|right) panel|both sides|side by side|before and after|front and back|grid of)\b"
-    r"|梗图|表情包|漫画|条漫|[两二三四五六七八九多几2-9](?:格|宫格|连拍|面图|个?角度|个?视角|张图|张照片)|拼在一起"
+    r"|梗图|表情包|漫画|条漫|第[0-9一二三四五六七八九十百]+话|[两二三四五六七八九多几2-9](?:格|宫格|连拍|面图|个?角度|个?视角|张图|张照片)|拼在一起"
     r"|前后左右|前后对比|各一张"
 )
 _CLAUSE_END = re.compile("[.;:。]")

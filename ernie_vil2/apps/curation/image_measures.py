@@ -211,11 +211,17 @@ _MAX_EVEN_SHARE = 0.65
 # An image is no collage if the deviation that rows and columns do not explain is a smaller share of all deviation.
 # Collages have from 0.43, cloth 0.02.
 _MIN_REST = 0.4
-_MAX_SEAMS = 5  # one way; sixteen pictures have three, knitting and crosswords more than five
+_MAX_SEAMS = 5  # one way, also of gutters; sixteen pictures have three, knitting, crosswords and tiles more than five
+# Between two pictures there may be a gutter: an even line from end to end, with a picture on both sides.
+_MAX_GUTTER_RANGE = 20  # levels of the pixels of a line, which compression changes
+_MAX_GUTTER, _MIN_GUTTER = 0.03, 4  # greatest thickness: share of a side, or pixels if that is less
+_GUTTER_MARGIN = 0.1  # share of a side; nearer to an end, an even line is a frame
+_BESIDE_GUTTER = 3  # pixels from a gutter to the line of a picture that is compared with it
+_MIN_LINE_CONTRAST = 8.0  # least deviation of the levels of that line
 
 
 def measure_seams(luminance: np.ndarray) -> float:
-    """Return how far straight seams cross an image both ways, as in a collage.
+    """Return how far straight seams or gutters cross an image both ways, as in a collage.
 
     A seam is a line along which the levels change. In a rough image they change everywhere, so the share of its
     neighbours is subtracted. A line that reaches neither end is an edge of a thing in the middle, and does not count.
@@ -225,14 +231,17 @@ def measure_seams(luminance: np.ndarray) -> float:
         luminance: from `shrink_luminance`, `[H, W]` uint8.
 
     Returns:
-        Share of the clearest seam along which the levels change, beyond that of its neighbours: the lesser of the
-        horizontal and the vertical seam; 0 if a way has none, and for charts, flags, boards and cloth.
+        Share of the clearest seam along which the levels change, beyond that of its neighbours, or of the clearest
+        gutter along which both pictures differ from it: the lesser of the horizontal and the vertical one; 0 if a way
+        has none, and for charts, flags, boards and cloth.
     """
     if min(luminance.shape) < _SMALLEST_COLLAGE:
         return 0.0
-    share = _measure_horizontal_seams(luminance)
-    if share:  # most images have none, which saves the rest of the time
-        share = min(share, _measure_horizontal_seams(cv2.transpose(luminance)))
+    share = 0.0
+    for measure in (_measure_horizontal_seams, _measure_horizontal_gutters):
+        horizontal = measure(luminance)
+        if horizontal > share:  # most images have none, which saves the rest of the time
+            share = max(share, min(horizontal, measure(cv2.transpose(luminance))))
     if share and not _shows_pictures(luminance):
         return 0.0
     return share
@@ -276,6 +285,26 @@ def _measure_horizontal_seams(luminance: np.ndarray) -> float:
         if len(shares_to_end):
             clearest = max(clearest, float(shares_to_end.max() - np.median(shares[band])))
     return clearest
+
+
+def _measure_horizontal_gutters(luminance: np.ndarray) -> float:
+    """Return the share of the width along which both pictures differ from the clearest horizontal gutter, or 0."""
+    height = len(luminance)
+    lightest, darkest = (cv2.reduce(luminance, 1, kind).ravel() for kind in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
+    is_even = lightest - darkest <= _MAX_GUTTER_RANGE
+    # Where runs of even lines begin and end.
+    runs = np.flatnonzero(np.diff(is_even, prepend=False, append=False)).reshape(-1, 2)
+    margin, max_thickness = _GUTTER_MARGIN * height, max(_MIN_GUTTER, _MAX_GUTTER * height)
+    shares = [0.0]
+    for top, bottom in runs.tolist():
+        if top < margin or bottom > height - margin or bottom - top > max_thickness:
+            continue
+        level = float(np.median(luminance[(top + bottom) // 2]))
+        beside = luminance[[top - _BESIDE_GUTTER, bottom - 1 + _BESIDE_GUTTER]]
+        if beside.std(axis=1).min() >= _MIN_LINE_CONTRAST:
+            shares.append(float((np.abs(beside - level) >= _SEAM_STEP).mean(axis=1).min()))
+    num_gutters = np.count_nonzero(np.array(shares) >= _MIN_SHARE)
+    return 0.0 if num_gutters > _MAX_SEAMS else max(shares)
 
 
 def _average_rows(levels: np.ndarray) -> np.ndarray:

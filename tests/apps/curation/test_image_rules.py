@@ -124,6 +124,16 @@ def make_collage(gap=4, size=200):
     return collage
 
 
+def make_contact_sheet(num_pictures=5, size=90, gap=8):
+    """Return rows and columns of pictures with white lines between them."""
+    side = num_pictures * (size + gap) + gap
+    sheet = np.full((side, side, 3), 255, np.uint8)
+    for number in range(num_pictures**2):
+        top, left = (gap + place * (size + gap) for place in divmod(number, num_pictures))
+        sheet[top : top + size, left : left + size] = make_distinct_image(number, size)
+    return sheet
+
+
 def make_code(angle=0):
     """Return a picture with a QR code of level L, made by OpenCV's encoder, turned by some degrees."""
     code = cv2.QRCodeEncoder.create().encode("https://example.com/follow-us")
@@ -214,6 +224,8 @@ def test_captions_of_text_name_what_is_written_or_its_figures(caption, expected)
         ("A house with a garden, built by a carpenter who came from far away, and a pond", False),
         ("Linen shirt, blue, size M", False),
         ("沙发四个角度", True),
+        ("New strip! A koala gives a cow a cactus", True),
+        ("第104话，企鹅偷吃炸虾", True),
         ("买了杯子、盘子和叉子，还有小刀", False),
         ("买了杯子、盘子、叉子和小刀", True),
         ("一只猫和一只狗", False),
@@ -221,6 +233,15 @@ def test_captions_of_text_name_what_is_written_or_its_figures(caption, expected)
 )
 def test_captions_of_several_pictures_speak_of_them_or_list_four_things(caption, expected):
     assert names_several_pictures(caption) == expected
+
+
+def test_even_lines_between_few_pictures_are_those_of_a_collage():
+    assert measure_seams(get_luminance(make_contact_sheet())) == pytest.approx(1, abs=0.25)
+    assert measure_seams(get_luminance(make_contact_sheet(num_pictures=8, size=60))) == 0  # a wall of tiles
+    # A frame and a single line, such as that between two pages, are no grid.
+    framed = cv2.copyMakeBorder(make_scene(1), 12, 12, 12, 12, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    assert measure_seams(get_luminance(framed)) == 0
+    assert measure_seams(get_luminance(np.hstack([framed, framed]))) == 0
 
 
 @pytest.mark.parametrize("angle", [0, 7, 90])
