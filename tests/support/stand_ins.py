@@ -89,6 +89,7 @@ def lay_out_finetuning(folder):
     shutil.copytree(FIXTURES / "others" / "hf_chinese_clip_bin", folder / "chinese-clip-vit-base-patch16")
     shutil.copytree(FIXTURES / "others" / "hf_siglip2_naflex", folder / "siglip2-base-patch16-256")
     write_tar(folder / "other.tar", draw_shape_members(1, seed=9))
+    write_tar(folder / "other-val.tar", draw_shape_members(1, seed=10))
     sizes = {"Model": {"embed_dim": 32}, "Model.image": {"image_size": 32, "depth": 1}, "Model.text": {"depth": 1}}
     shorten(folder / "configs/finetune/small_student.yaml", Training={"epochs": 2}, **sizes)
 
@@ -207,7 +208,13 @@ LAYOUTS = {
     "export.md": [lay_out_release, lay_out_export],
     "faq.md": [lay_out_benchmarks],
     "finetuning.md": [lay_out_finetuning],
-    "guide.md": [shorten_demo, train_demo, lay_out_benchmarks, lay_out_shards, copy_run("coco_cn")],
+    "guide.md": [
+        shorten_demo,
+        train_demo,
+        lay_out_benchmarks,
+        lay_out_shards,
+        copy_run("coco_cn", "vit_b16_ernie_base_zh"),
+    ],
     "installation.md": [link_environment],
     "launch.md": [lay_out_shards],
     "README.md": [shorten_demo, train_demo, lay_out_search],
