@@ -316,9 +316,9 @@ def _is_list(clause: str) -> bool:
     return num_things >= 4
 
 
-# Words for things that are seen for what is written on them, and for figures. A caption with none of them tells of
+# Things with writing on them, quoted words, and figures as a chart shows them. A caption without any of these tells of
 # something else than the page of text that its image shows.
-_TEXT_WORDS = re.compile(
+_SHOWN_TEXT = re.compile(
     r"\b(?:apps?|boards?|books?|brochures?|calendars?|calligraphy|cards?|certificates?|charts?|chats?|code|covers?"
     r"|degrees|diagrams?|documents?|equations?|error|figures|flyers?|forecasts?|formula[se]?|forms?|functions?|graphs?"
     r"|headlines?|index|infographics?|inscriptions?|invoices?|labels?|layouts?|leaflets?|letters?|listings?|lists?|lyrics"
@@ -337,8 +337,8 @@ _TEXT_WORDS = re.compile(
 
 
 def names_text(text: str) -> bool:
-    """Return whether a caption names something written, as a menu, quotes it, or gives figures of a chart."""
-    return bool(_TEXT_WORDS.search(text.casefold()))
+    """Return whether a caption names a thing with writing on it (a menu), quotes words, or gives figures of a chart."""
+    return bool(_SHOWN_TEXT.search(text.casefold()))
 
 
 def measure_tags(text: str) -> float:

@@ -214,7 +214,7 @@ _MIN_REST = 0.4
 _MAX_SEAMS = 5  # one way, also of gutters; sixteen pictures have three, knitting, crosswords and tiles more than five
 # Between two pictures there may be a gutter: an even line from end to end, with a picture on both sides.
 _MAX_GUTTER_RANGE = 20  # levels of the pixels of a line, which compression changes
-_MAX_GUTTER, _MIN_GUTTER = 0.03, 4  # greatest thickness: share of a side, or pixels if that is less
+_MAX_GUTTER_SHARE, _MAX_GUTTER_PIXELS = 0.03, 4  # greatest thickness: the larger of a share of a side and pixels
 _GUTTER_MARGIN = 0.1  # share of a side; nearer to an end, an even line is a frame
 _BESIDE_GUTTER = 3  # pixels from a gutter to the line of a picture that is compared with it
 _MIN_LINE_CONTRAST = 8.0  # least deviation of the levels of that line
@@ -292,9 +292,9 @@ def _measure_horizontal_gutters(luminance: np.ndarray) -> float:
     height = len(luminance)
     lightest, darkest = (cv2.reduce(luminance, 1, kind).ravel() for kind in (cv2.REDUCE_MAX, cv2.REDUCE_MIN))
     is_even = lightest - darkest <= _MAX_GUTTER_RANGE
-    # Where runs of even lines begin and end.
+    # Where each run of even lines begins and ends.
     runs = np.flatnonzero(np.diff(is_even, prepend=False, append=False)).reshape(-1, 2)
-    margin, max_thickness = _GUTTER_MARGIN * height, max(_MIN_GUTTER, _MAX_GUTTER * height)
+    margin, max_thickness = _GUTTER_MARGIN * height, max(_MAX_GUTTER_PIXELS, _MAX_GUTTER_SHARE * height)
     shares = [0.0]
     for top, bottom in runs.tolist():
         if top < margin or bottom > height - margin or bottom - top > max_thickness:

@@ -42,14 +42,16 @@ class Settings(Section):
         0.2,
         description="share of the height that is the grey of a file that was cut off, from which an image is removed",
     )
-    # Of 2,735 photographs and memes none has more than 16 letters on more than half of what it shows. Menus, plans and
-    # charts have, and stay by their captions.
+    # None of 2,735 photographs, goods and memes has as many letters on as much of what it shows
+    # (benchmarks/image_rules.py). Menus, plans and charts have, and stay by their captions.
     letters: Count = Field(24, description="letters, at most eight a row, from which an image may be a page of text")
     text_share: Fraction = Field(
         0.5, description="share of the area with anything on it that is rows of text, from which it is such a page"
     )
     seams: Fraction = Field(
-        0.45, description="share of a side along which straight seams run, both ways, from which an image is a collage"
+        0.45,
+        description="share of a side along which straight seams or gutters run, both ways, from which an image is a "
+        "collage",
     )
     qr_code: Fraction = Field(
         0.05, description="share of the area that a QR code covers, from which an image is removed"
