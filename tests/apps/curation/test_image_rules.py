@@ -251,6 +251,14 @@ def test_share_of_a_qr_code_is_that_of_its_square(angle):
     assert measure_qr_code(get_luminance(make_code(angle))) == pytest.approx((side / 400) ** 2, rel=0.1)
 
 
+def test_code_in_uneven_light_is_found():
+    # The light ground above is darker than the ink below, so that no single level parts them.
+    shade = np.linspace(0.15, 1, 400)[:, None, None]
+    code = ((make_code() * 0.55 + 110) * shade).astype(np.uint8)
+    assert code[100].max() < code[80:320].min(axis=(1, 2)).max()
+    assert measure_qr_code(get_luminance(code)) == pytest.approx(measure_qr_code(get_luminance(make_code())), rel=0.02)
+
+
 def make_windows():
     """Return rows of windows, dark in a light frame on a dark wall, like the corners of QR codes."""
     wall = np.full((400, 400), 40, np.uint8)
