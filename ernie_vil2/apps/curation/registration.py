@@ -28,6 +28,8 @@ MAX_ERROR = 1.6  # largest error of a sample that counts, in mean errors
 # pair pass in three synthetic crawls (demo_data/crawls), it was 0.7 and more for copies, 0.5 and less for others.
 MIN_PULL = 0.6
 MIN_COMMON = 0.4  # share of a template that has to lie on the image while it is registered: guesses are inexact
+MAX_SOFT_AREA = 0.95  # share of an image that a template covers; one that covers more is not softened
+BLUR_STEP = 0.1  # samples, to which the deviations of the blurs of templates are rounded
 # Share of the image that the template covers: a crop to 60 % of either side covers 0.36. Drawings that were pasted next
 # to others into one image mostly cover less.
 MIN_AREA = 0.34
@@ -268,7 +270,8 @@ def register(
 def _register_block(
     templates: np.ndarray, images: np.ndarray, guesses: np.ndarray, level: Level
 ) -> tuple[np.ndarray, np.ndarray]:
-    goals = templates[:, :: level.stride, :: level.stride].reshape(len(guesses), -1)  # [P, N]
+    softened = _soften_templates(templates, guesses)
+    goals = softened[:, :: level.stride, :: level.stride].reshape(len(guesses), -1)  # [P, N]
     stack = _stack_channels(images, with_slopes=level.num_steps > 0)
     numbers = np.arange(len(guesses))
     transforms, correlations = _refine(goals, stack, numbers, guesses, level, is_trimmed=False)
@@ -285,6 +288,36 @@ def _register_block(
         transforms[unsure[passes]] = trimmed_transforms[passes]
         scores[unsure[passes]] = trimmed_correlations[passes] - 1
     return transforms, scores
+
+
+def _soften_templates(templates: np.ndarray, guesses: np.ndarray) -> np.ndarray:
+    """Return templates, `[P, S, S]`, each as soft as the part of the image that its guess lays it on.
+
+    A crop shows a weave or a crowd finer than the whole image does, which has fewer samples for the same part.
+    """
+    areas = np.abs(np.linalg.det(guesses[:, :, :2]))
+    steps = np.rint(_measure_softness(areas) / BLUR_STEP).astype(int)
+    softened = templates.copy()
+    for step in np.unique(steps[steps > 0]).tolist():
+        matrix = _make_blur_matrix(templates.shape[1], step)
+        softened[steps == step] = matrix @ templates[steps == step] @ matrix.T
+    return softened
+
+
+@cache
+def _make_blur_matrix(side: int, step: int) -> np.ndarray:
+    """Return the matrix that blurs a column of samples by so many `BLUR_STEP`, `[side, side]` float32."""
+    # Only columns are blurred. One product with a matrix blurs all templates, and a call of OpenCV only one.
+    return cv2.GaussianBlur(np.eye(side, dtype=np.float32), (1, 0), 0, sigmaY=BLUR_STEP * step)
+
+
+def _measure_softness(areas: np.ndarray) -> np.ndarray:
+    """Return the deviation in samples of the blur that warping leaves in images, of whose area templates cover a share.
+
+    It is 0 for nearly whole images.
+    """
+    enlargements = 1 / np.clip(areas, MIN_AREA, 1)
+    return np.where(areas > MAX_SOFT_AREA, 0.0, 0.3 + 0.45 * np.sqrt(enlargements - 1))
 
 
 def _stack_channels(images: np.ndarray, with_slopes: bool) -> np.ndarray:
@@ -590,10 +623,9 @@ def _soften(luminance: np.ndarray, transform: np.ndarray) -> np.ndarray:
         luminance: luminance or colours of the template.
         transform: map from the template's samples to the image's, `[2, 3]`.
     """
-    area = abs(float(np.linalg.det(transform[:, :2])))
-    if area > 0.95:
-        return luminance
-    return cv2.GaussianBlur(luminance, (0, 0), 0.3 + 0.45 * (1 / area - 1) ** 0.5)
+    area = np.abs(np.linalg.det(transform[:, :2]))
+    softness = float(_measure_softness(area))
+    return cv2.GaussianBlur(luminance, (0, 0), softness) if softness else luminance
 
 
 def measure_contrast(levels: np.ndarray, mask: np.ndarray | None = None) -> float:
